@@ -1,0 +1,74 @@
+# Everything that is installed goes into .venv; see `make help`.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+# The newest Python that starts; a name on the PATH is not enough (version managers leave shims).
+PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
+
+BIN := .venv/bin
+PARTS := libs/ostiary libs/chassis services/auth services/gateway services/profile
+SOURCES := libs services tests demo bench deploy
+COMPOSE := docker compose -f deploy/compose.yaml
+
+.PHONY: help run demo test test-fast test-docker check format bench up down lock clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/installed ## Run the cluster as local processes on SQLite, until Ctrl-C
+	@$(BIN)/python deploy/local.py
+
+demo: .venv/installed ## Play the main story against a running cluster
+	@$(BIN)/python demo/demo.py
+
+test: .venv/installed ## Run all tests: fast ones, real processes, containers if a Docker engine answers
+	$(BIN)/pytest
+
+test-fast: .venv/installed ## Run the unit tests only
+	$(BIN)/pytest libs services
+
+check: .venv/installed ## Lint, check types and imports
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy $(wildcard libs/*/src services/*/src) deploy demo bench
+	@for tests in $(wildcard libs/*/tests services/*/tests tests); do $(BIN)/mypy $$tests || exit 1; done
+
+format: .venv/installed ## Format the code
+	$(BIN)/ruff check --fix-only $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: .venv/installed ## Measure, side by side with others
+	$(BIN)/python bench/verify.py
+
+up: .venv/installed ## Run the cluster as containers with PostgreSQL
+	@$(BIN)/python deploy/secrets.py deploy/secrets
+	$(COMPOSE) up --build --detach --wait
+	@echo "Ostiary answers at http://localhost:$${OSTIARY_GATEWAY_PORT:-8080}. Try it: make demo. Stop it: make down"
+
+down: ## Stop the containers; their data stays
+	$(COMPOSE) down
+
+lock: .venv/installed ## Pin all dependencies again, with hashes
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--no-emit-package ostiary --no-emit-package ostiary-chassis --all-extras \
+		$(PARTS:=/pyproject.toml) requirements/dev.in -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		requirements/uv.in -o requirements/uv.txt
+	@for service in auth gateway profile; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+			--no-emit-package ostiary --no-emit-package ostiary-chassis -c requirements/dev.txt \
+			services/$$service/pyproject.toml requirements/build.in -o requirements/$$service.txt || exit 1; done
+
+clean: ## Remove what was installed and built, not the data
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/installed: requirements/uv.txt requirements/dev.txt $(PARTS:=/pyproject.toml)
+	@[ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and was not found; set PYTHON" >&2; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(PARTS:%=--editable %)
+	@touch $@

@@ -1,0 +1,128 @@
+"""`make run`: the cluster as three local processes on SQLite.
+
+Settings are environment variables (see the README). They are all looked at before anything starts,
+so that a mistake is one line and not three processes' output.
+"""
+
+import difflib
+import os
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+from honcho.manager import Manager
+from honcho.printer import Printer
+
+from ostiary_auth.config import AuthConfig
+from ostiary_chassis.server import bind
+from ostiary_chassis.settings import ConfigError, require_writable
+from ostiary_gateway import routes_file
+from ostiary_gateway.config import GatewayConfig
+from ostiary_profile.config import ProfileConfig
+
+#: Seconds until the services must be ready; the first start makes a key and two databases.
+START_SECONDS = 30.0
+
+#: Settings that stand in `deploy/gateway.yaml` and in no service's config.
+OTHER_NAMES = frozenset({"OSTIARY_PROFILE_URL"})
+
+
+def main() -> int:
+    """Run the cluster and return the exit code."""
+    environ = dict(os.environ)
+    try:
+        configs = _configure(environ)
+    except ConfigError as error:
+        print(f"make run: {error}", file=sys.stderr)
+        return 2
+    manager = Manager(Printer(sys.stdout, time_format=""))
+    for name in ("auth", "profile", "gateway"):
+        command = Path(sys.executable).with_name(f"ostiary-{name}")
+        manager.add_process(name, f"exec {shlex.quote(str(command))} serve", env=environ)
+    threading.Thread(target=_announce, args=configs, daemon=True).start()
+    manager.loop()
+    # Ctrl-C and SIGTERM are how it is meant to end.
+    return 0 if manager.returncode in {130, 143} else int(manager.returncode or 1)
+
+
+def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, GatewayConfig]:
+    """Fill in what follows from other settings, and check everything. Raises ConfigError."""
+    _check_names(environ)
+    auth, profile, gateway = AuthConfig.load(environ), ProfileConfig.load(environ), GatewayConfig.load(environ)
+    environ.setdefault("OSTIARY_ISSUER", f"http://localhost:{gateway.port}")
+    environ.setdefault("OSTIARY_AUTH_URL", f"http://127.0.0.1:{auth.port}")
+    environ.setdefault("OSTIARY_PROFILE_URL", f"http://127.0.0.1:{profile.port}")
+    environ["PYTHONUNBUFFERED"] = "1"
+    for config, name in ((gateway, "GATEWAY"), (auth, "AUTH"), (profile, "PROFILE")):
+        bind(config.host, config.port, f"OSTIARY_{name}_PORT").close()
+    if len({auth.port, profile.port, gateway.port}) < 3:  # noqa: PLR2004 - three services
+        raise ConfigError("OSTIARY_GATEWAY_PORT, OSTIARY_AUTH_PORT and OSTIARY_PROFILE_PORT must differ")
+    require_writable(auth.data_dir, "OSTIARY_DATA_DIR")
+    routes_file.load(gateway.routes_file, environ)
+    return AuthConfig.load(environ), ProfileConfig.load(environ), GatewayConfig.load(environ)
+
+
+def _check_names(environ: Mapping[str, str]) -> None:
+    """Refuse settings that nobody reads: they were meant to have an effect."""
+    known = AuthConfig.names() | ProfileConfig.names() | GatewayConfig.names() | OTHER_NAMES
+    for name in sorted(environ):
+        if name.startswith("OSTIARY_") and not name.startswith("OSTIARY_TEST_") and name not in known:
+            similar = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise ConfigError(f"{name}: there is no such setting{hint}")
+
+
+def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) -> None:
+    """Wait until all three are ready and say where they are."""
+    addresses = {
+        "gateway": f"http://localhost:{gateway.port}",
+        "auth": f"http://127.0.0.1:{auth.port}",
+        "profile": f"http://127.0.0.1:{profile.port}",
+    }
+    deadline = time.monotonic() + START_SECONDS
+    waiting = set(addresses)
+    with httpx.Client(trust_env=False, timeout=2) as client:
+        while waiting and time.monotonic() < deadline:
+            waiting = {name for name in waiting if not _is_ready(client, addresses[name])}
+            time.sleep(0.05)
+    if waiting:
+        print(f"Not ready after {START_SECONDS:.0f} s: {', '.join(sorted(waiting))}", flush=True)
+        return
+    print(_banner(addresses, auth.data_dir), flush=True)
+
+
+def _is_ready(client: httpx.Client, address: str) -> bool:
+    try:
+        return client.get(f"{address}/readyz").status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _banner(addresses: Mapping[str, str], data_dir: Path) -> str:
+    gateway = addresses["gateway"]
+    json_header = "-H 'Content-Type: application/json'"
+    account = '{"email": "ada@example.com", "password": "correct horse battery staple"}'
+    return f"""
+Ostiary is ready.
+
+  gateway  {gateway}   (the one address for clients)
+  auth     {addresses["auth"]}
+  profile  {addresses["profile"]}
+  data     {data_dir.resolve()}
+
+Try it, in another terminal:
+
+  curl {gateway}/auth/register {json_header} -d '{account}'
+  curl {gateway}/auth/login {json_header} -d '{account}'
+  curl {gateway}/profiles/me -H 'Authorization: Bearer <access_token>'
+
+Or see the whole story: make demo. Stop with Ctrl-C.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

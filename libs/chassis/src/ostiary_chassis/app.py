@@ -1,0 +1,81 @@
+"""The application every service starts from: problem details, request context, health and metrics."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from fastapi import APIRouter, FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.types import Lifespan
+
+from ostiary.fastapi import problem_response
+from ostiary.http import Problem
+from ostiary_chassis.middleware import BodyLimit, RequestContext
+from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
+
+_log = structlog.stdlib.get_logger("health")
+
+#: A named condition of readiness.
+ReadyCheck = Callable[[], Awaitable[bool]]
+
+#: Bytes of a request body, for services that take small JSON documents.
+MAX_BODY_BYTES = 64 * 1024
+
+
+def new_app(
+    *,
+    title: str,
+    version: str,
+    lifespan: Lifespan[FastAPI],
+    ready_checks: Mapping[str, ReadyCheck],
+    exception_handlers: ExceptionHandlers,
+    openapi_url: str | None = "/openapi.json",
+    max_body_bytes: int | None = MAX_BODY_BYTES,
+) -> FastAPI:
+    """Return an application with `/livez`, `/readyz` and `/metrics`, to which a service adds its routes."""
+    registry = CollectorRegistry()
+    app = FastAPI(
+        title=title,
+        version=version,
+        lifespan=lifespan,
+        openapi_url=openapi_url,
+        # FastAPI's pages for it load scripts from a content network.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={**EXCEPTION_HANDLERS, **exception_handlers},
+    )
+    # The last one added is the outermost.
+    if max_body_bytes is not None:
+        app.add_middleware(BodyLimit, limit=max_body_bytes)
+    app.add_middleware(RequestContext, registry=registry)
+    app.include_router(_operations(ready_checks, registry))
+    return app
+
+
+def _operations(ready_checks: Mapping[str, ReadyCheck], registry: CollectorRegistry) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz")
+    async def readyz() -> Response:
+        failing = [name for name, check in ready_checks.items() if not await check()]
+        if failing:
+            return problem_response(
+                Problem(
+                    503,
+                    "not_ready",
+                    "Not ready yet; see 'failing'.",
+                    {"Retry-After": "1"},
+                    {"failing": failing},
+                )
+            )
+        return Response('{"status":"ready"}', media_type="application/json")
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,128 @@
+"""Pure ASGI middleware that every service runs in."""
+
+import re
+import time
+import uuid
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ostiary.fastapi import problem_response
+from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError, body_too_large
+
+_log = structlog.stdlib.get_logger("access")
+
+#: What we accept as a request id from outside: it goes into logs and header fields.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+
+#: Called at each health check and scrape; in the log they would only hide what matters.
+_QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+
+#: Seconds; from a remembered answer to the longest time-out.
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestContext:
+    """Gives each request an id, counts and logs it, and turns what nobody caught into a 500.
+
+    The label `route` is the path template, never the path: its values are bounded.
+    """
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+        """Wrap `app`; metrics go to `registry`."""
+        self._app = app
+        self._requests = Counter(
+            "http_requests_total", "Requests served.", ["method", "route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "http_request_duration_seconds",
+            "Seconds until the response was sent.",
+            ["method", "route"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_at = time.perf_counter()
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except ProblemError as error:
+                if status:
+                    raise
+                await problem_response(error.problem)(scope, receive, send_with_id)
+            except Exception:
+                _log.exception("unhandled error")
+                if status:
+                    # Half a response is out: only a broken connection tells the client so.
+                    raise
+                await problem_response(INTERNAL_ERROR)(scope, receive, send_with_id)
+            finally:
+                self._record(scope, status, time.perf_counter() - started_at)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        # The gateway's routes are no Starlette routes; it puts their template into the state.
+        route = scope["state"].get("route") or getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._requests.labels(method, route, status).inc()
+        self._seconds.labels(method, route).observe(seconds)
+        if scope["path"] not in _QUIET_PATHS:
+            _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+
+
+class BodyLimit:
+    """Refuses request bodies over a limit: at once if their length is announced, else when they get there."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        """Wrap `app`; `limit` is in bytes."""
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Raises ProblemError."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        await self._app(scope, limit_body(scope, receive, self._limit), send)
+
+
+def limit_body(scope: Scope, receive: Receive, limit: int) -> Receive:
+    """Return `receive` with a limit in bytes on the body. It, or this call, raises ProblemError for a longer one."""
+    announced = Headers(scope=scope).get("content-length", "0")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise ProblemError(body_too_large(limit))
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise ProblemError(body_too_large(limit))
+        return message
+
+    return limited

@@ -1,0 +1,99 @@
+"""Every error leaves a service as a problem document (RFC 9457) that says what to do and leaks nothing."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from ostiary.fastapi import problem_response
+from ostiary.http import Problem
+
+#: Field errors shown in one response; a hostile body must not make a long one.
+MAX_FIELD_ERRORS = 20
+
+NOT_FOUND = Problem(404, "not_found", "There is nothing at this path.")
+
+#: What the framework raises by itself.
+_FRAMEWORK_PROBLEMS = {
+    400: Problem(400, "bad_request", "The request cannot be read."),
+    404: NOT_FOUND,
+}
+
+
+class ProblemError(HTTPException):
+    """A problem, as an exception. It is an HTTPException so that FastAPI passes it on from anywhere."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Wrap `problem`."""
+        super().__init__(problem.status, problem.detail, dict(problem.headers))
+        self.problem = problem
+
+
+def body_too_large(limit: int) -> Problem:
+    """Return the answer to a body over `limit` bytes.
+
+    The connection stays open: uvicorn reads the rest and forgets it, so that a client that sends
+    all before it reads anything gets this answer and not a reset connection.
+    """
+    return Problem(413, "body_too_large", f"The request body is over the limit of {limit} bytes.")
+
+
+def method_not_allowed(allow: str) -> Problem:
+    """Return the answer to a method that a path does not have; `allow` lists those it has (RFC 9110 section 10.2.1)."""
+    detail = f"This method is not allowed here; these are: {allow}."
+    return Problem(405, "method_not_allowed", detail, {"Allow": allow})
+
+
+INTERNAL_ERROR = Problem(500, "internal_error", "Something went wrong on our side. The request id helps to find it.")
+
+ExceptionHandlers = Mapping[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]]
+
+
+async def _on_http_exception(_request: Request, error: HTTPException) -> Response:
+    if isinstance(error, ProblemError):
+        return problem_response(error.problem)
+    headers = error.headers or {}
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return problem_response(method_not_allowed(headers.get("Allow", "")))
+    return problem_response(_FRAMEWORK_PROBLEMS.get(error.status_code, INTERNAL_ERROR))
+
+
+async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
+    """Tell apart: not JSON at all (415), broken JSON (400), and JSON that does not fit (422)."""
+    items = error.errors()
+    in_body = any(item["loc"][:1] == ("body",) for item in items)
+    if in_body and request.headers.get("content-length", "0") != "0" and not _is_json(request):
+        return problem_response(
+            Problem(415, "unsupported_media_type", "Send JSON, with 'Content-Type: application/json'.")
+        )
+    if any(item["type"] == "json_invalid" for item in items):
+        return problem_response(Problem(400, "malformed_json", "The request body is not valid JSON."))
+    errors = [
+        {
+            "field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]),
+            "message": _message(item["msg"]),
+        }
+        for item in items[:MAX_FIELD_ERRORS]
+    ]
+    return problem_response(
+        Problem(422, "invalid_request", "The request does not fit; see 'errors'.", extra={"errors": errors})
+    )
+
+
+def _message(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+def _is_json(request: Request) -> bool:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+EXCEPTION_HANDLERS: ExceptionHandlers = {
+    HTTPException: _on_http_exception,
+    RequestValidationError: _on_validation_error,
+}

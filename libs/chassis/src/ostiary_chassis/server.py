@@ -1,0 +1,81 @@
+"""Serving: a bound socket, uvicorn with its options spelled out, and one clear line when it cannot start."""
+
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from ostiary_chassis.settings import ConfigError
+
+_log = structlog.stdlib.get_logger("server")
+
+#: Seconds for open requests to end after SIGTERM; container runtimes kill after ten.
+GRACE_SECONDS = 8
+
+#: Seconds an idle connection stays open: longer than a client's or proxy's own idle time-out of
+#: 60 s or less, so that it is the client who closes and no request meets a closing connection.
+KEEP_ALIVE_SECONDS = 75
+
+#: Connections waiting to be accepted.
+BACKLOG = 2048
+
+
+def bind(host: str, port: int, setting: str) -> socket.socket:
+    """Return a socket bound to host and port. Raises ConfigError, naming `setting`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"{setting}: cannot listen on {host} port {port}: {error.strerror}") from None
+    return listener
+
+
+def serve(app: ASGIApp, listener: socket.socket) -> None:
+    """Serve `app` until SIGTERM or SIGINT, then let open requests end."""
+    config = uvicorn.Config(
+        app,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        # Who the peer is comes from the connection; header fields anybody can write.
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    # uvicorn raises the signal that stopped it once more when it is done; a clean stop exits with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit_cleanly)
+    host, port = listener.getsockname()[:2]
+    _log.info("starting", host=host, port=port)
+    server.run(sockets=[listener])
+    if not server.started:
+        sys.exit(1)
+
+
+def _exit_cleanly(_number: int, _frame: object) -> NoReturn:
+    sys.exit(0)
+
+
+def run(program: str, command: Callable[[], None]) -> NoReturn:
+    """Run a command line; a ConfigError ends it with one line on standard error and exit code 2."""
+    try:
+        command()
+    except ConfigError as error:
+        print(f"{program}: {error}", file=sys.stderr)  # noqa: T201 - a command line's answer
+        sys.exit(2)
+    sys.exit(0)

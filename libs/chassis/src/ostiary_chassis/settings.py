@@ -1,0 +1,97 @@
+"""Settings: one frozen object per service, read once from the environment, at the entry point.
+
+A field's alias is the name of its setting, so that an error names what the operator has to change.
+Secrets never are settings; the path of the file that holds one is.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+Model = TypeVar("Model", bound="Settings")
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used. The message is one line and names the setting."""
+
+
+class Settings(BaseModel):
+    """Base of a service's config."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        """Return the names of all settings."""
+        return frozenset(_alias(cls, field) for field in cls.model_fields)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings from `environ`; an empty value counts as not set. Raises ConfigError."""
+        given = {name: environ[name] for name in cls.names() if environ.get(name)}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError("; ".join(_describe(cls, item) for item in error.errors())) from None
+
+
+def _alias(model: type[BaseModel], field: str) -> str:
+    alias = model.model_fields[field].alias
+    if alias is None:
+        raise TypeError(f"{model.__name__}.{field} needs an alias: the name of its setting")
+    return alias
+
+
+def _describe(model: type[BaseModel], item: object) -> str:
+    assert isinstance(item, dict)  # noqa: S101 - pydantic's ErrorDetails, for the type checker
+    name = str(item["loc"][0]) if item["loc"] else "settings"
+    if name in model.model_fields:
+        name = _alias(model, name)
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message[:1].lower()}{message[1:]} (got {item['input']!r})"
+
+
+def _base_url(value: object) -> object:
+    """Let through an http or https URL of a host, without path, query or credentials."""
+    if not isinstance(value, str):
+        return value
+    scheme, separator, rest = value.partition("://")
+    if scheme not in {"http", "https"} or not separator or not rest or set(rest) & set("/?#@ "):
+        raise ValueError("must be http:// or https://, a host and no path, as in http://localhost:8080")
+    return value
+
+
+#: The address of a service: scheme, host and port.
+BaseUrl = Annotated[str, BeforeValidator(_base_url)]
+
+
+def require_writable(directory: Path, setting: str) -> None:
+    """Make `directory` (mode 0700) if it is not there and see that files can be written in it. Raises ConfigError."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{setting}: cannot write in {directory}: {error.strerror}") from None
+
+
+def read_secret(path: Path, setting: str) -> str:
+    """Return the secret in a file, without the line end. Raises ConfigError."""
+    try:
+        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from None
+    if not secret:
+        raise ConfigError(f"{setting}: {path} is empty")
+    return secret
+
+
+def environment() -> Mapping[str, str]:
+    """Return the process's environment; entry points are the only callers."""
+    return os.environ

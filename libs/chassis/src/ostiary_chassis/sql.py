@@ -1,0 +1,222 @@
+"""A SQL database behind a service: SQLite for one process, PostgreSQL for several replicas.
+
+Transactions are short and say up front whether they write. On SQLite a writer takes the write lock
+when it begins (`BEGIN IMMEDIATE`), so it never fails half-way for having read first; on PostgreSQL
+rows that a decision rests on are locked with `SELECT ... FOR UPDATE`.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import alembic.command
+import alembic.config
+import sqlalchemy.exc
+import structlog
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from fastapi import Request, Response
+from sqlalchemy import URL, Connection, DateTime, Dialect, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.types import TypeDecorator
+
+from ostiary.fastapi import problem_response
+from ostiary.http import Problem
+from ostiary_chassis.problems import ExceptionHandlers
+from ostiary_chassis.settings import ConfigError, read_secret
+
+_log = structlog.stdlib.get_logger("sql")
+
+#: Seconds that a writer on SQLite waits for the one before it.
+SQLITE_BUSY_SECONDS = 5.0
+
+#: Connections of one process to PostgreSQL; a server takes a hundred by default.
+POOL_SIZE = 10
+
+#: Seconds to wait for a free connection, and for one to be made, before a request is answered with 503.
+POOL_TIMEOUT = 3.0
+CONNECT_TIMEOUT = 3.0
+
+#: Seconds for one statement on PostgreSQL.
+COMMAND_TIMEOUT = 10.0
+
+#: Seconds for one readiness check.
+PING_TIMEOUT = 2.0
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+UNAVAILABLE_PROBLEM = Problem(
+    503,
+    "storage_unavailable",
+    "The data store cannot be reached at the moment; try again shortly.",
+    {"Retry-After": "1"},
+)
+
+
+def is_unavailable(error: Exception) -> bool:
+    """Return whether an error means that the database is away, busy or full, as against a wrong statement."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        away = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
+        return error.connection_invalidated or isinstance(error, away)
+    return isinstance(error, sqlalchemy.exc.TimeoutError | OSError | TimeoutError)
+
+
+def storage_handlers() -> ExceptionHandlers:
+    """Return the handlers that answer 503 while the database is away."""
+    return {sqlalchemy.exc.SQLAlchemyError: _on_storage_error, OSError: _on_storage_error}
+
+
+async def _on_storage_error(_request: Request, error: Exception) -> Response:
+    if not is_unavailable(error):
+        raise error
+    _log.warning("storage unavailable", error=type(error).__name__)
+    return problem_response(UNAVAILABLE_PROBLEM)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware point in time. SQLite has no zones: there it is kept in UTC and made aware again."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Make the value UTC; a naive one is a mistake."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a point in time needs a zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Make the value aware."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def parse_url(url: str, setting: str, password_file: Path | None = None, password_setting: str = "") -> URL:
+    """Return a database URL with our driver and the password from its file. Raises ConfigError."""
+    try:
+        parsed = make_url(url)
+        driver = _DRIVERS[parsed.get_backend_name()]
+    except (sqlalchemy.exc.ArgumentError, KeyError):
+        # The URL may hold a password, so it is not repeated.
+        raise ConfigError(f"{setting}: must be sqlite:///path/of/file or postgresql://user@host/database") from None
+    if password_file is not None:
+        parsed = parsed.set(password=read_secret(password_file, password_setting))
+    return parsed.set(drivername=driver)
+
+
+class Database:
+    """A pool of connections to one database."""
+
+    def __init__(self, url: URL) -> None:
+        """Make the pool; nothing is connected yet."""
+        self._url = url
+        if self.is_sqlite:
+            self._engine = create_async_engine(url, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+        else:
+            self._engine = create_async_engine(
+                url,
+                pool_size=POOL_SIZE,
+                max_overflow=0,
+                pool_timeout=POOL_TIMEOUT,
+                # A restarted server leaves dead connections in the pool; they are tried before use.
+                pool_pre_ping=True,
+                connect_args={"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT},
+            )
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is SQLite, where `FOR UPDATE` neither exists nor is needed."""
+        return self._url.get_backend_name() == "sqlite"
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction that only reads."""
+        async with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction that writes; it is committed at the end, or rolled back if the block raises."""
+        async with self._engine.connect() as connection:
+            await connection.execution_options(ostiary_writes=True)
+            async with connection.begin():
+                yield connection
+
+    async def lock(self, connection: AsyncConnection, name: str) -> None:
+        """Let only one transaction past here, over all replicas, until it ends. SQLite's writers are alone anyway."""
+        if not self.is_sqlite:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key(name)})
+
+    async def ping(self) -> bool:
+        """Return whether the database answers."""
+        try:
+            async with asyncio.timeout(PING_TIMEOUT), self.read() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+            if is_unavailable(error):
+                return False
+            raise
+        return True
+
+    async def migrate(self, scripts: Path, setting: str) -> None:
+        """Bring the schema up to date with the Alembic scripts in a folder; of several replicas, one does it.
+
+        Raises ConfigError, naming `setting`, if the database cannot be used.
+        """
+        config = alembic.config.Config()
+        # Alembic's settings are %-interpolated.
+        config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+        head = ScriptDirectory.from_config(config).get_current_head()
+        try:
+            async with self.write() as connection:
+                await self.lock(connection, "migrate")
+                await connection.run_sync(_upgrade, config, head)
+        except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+            if not is_unavailable(error):
+                raise
+            cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+            raise ConfigError(f"{setting}: cannot use {self._url!r}: {cause}") from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+
+def _upgrade(connection: Connection, config: alembic.config.Config, head: str | None) -> None:
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current == head:
+        return
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")
+    _log.info("schema migrated", from_revision=current, to_revision=head)
+
+
+def _prepare_sqlite(dbapi_connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    # The driver must not begin transactions of its own; _begin_sqlite does.
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # FULL: what was acknowledged is on disk, also when the machine loses power.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("ostiary_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _lock_key(name: str) -> int:
+    """Return a lock's number: 63 bits of a hash of its name."""
+    return int.from_bytes(hashlib.sha256(f"ostiary:{name}".encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,18 @@
+"""Ostiary: verifies JWT access tokens with cached public keys, strictly and without I/O on the request path."""
+
+from ostiary import errors
+from ostiary._keyset import InvalidKeySet, KeySet
+from ostiary._remote import KeySource, RemoteKeys
+from ostiary._token import VerifiedToken
+from ostiary._verifier import Verifier, VerifierConfig
+
+__all__ = [
+    "InvalidKeySet",
+    "KeySet",
+    "KeySource",
+    "RemoteKeys",
+    "VerifiedToken",
+    "Verifier",
+    "VerifierConfig",
+    "errors",
+]

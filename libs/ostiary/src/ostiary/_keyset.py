@@ -1,0 +1,123 @@
+"""A set of public keys, as read from a JWKS document (RFC 7517) and held in memory.
+
+The document is input from a network: a key that is not exactly what we sign with is left out,
+and the rest of the set is used.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from ostiary import _base64url, _json
+from ostiary._jws import ALGORITHM, MAX_KID_BYTES
+from ostiary.errors import BadSignature, UnknownKey
+
+_log = logging.getLogger("ostiary.keys")
+
+#: Bits of an RSA modulus. RFC 7518 section 3.3 demands 2048; above 8192 one check costs milliseconds.
+MIN_RSA_BITS = 2048
+MAX_RSA_BITS = 8192
+
+#: Bytes of a public exponent; 65537 takes three. A long one makes every check slow.
+MAX_EXPONENT_BYTES = 8
+
+#: Keys in one document; an issuer has two or three. More is a mistake or an attack.
+MAX_KEYS = 64
+
+_PADDING = PKCS1v15()
+_HASH = SHA256()
+
+
+class InvalidKeySet(Exception):
+    """A document that holds no usable key set."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """Public keys by their `kid`."""
+
+    keys: dict[str, RSAPublicKey]
+
+    @classmethod
+    def from_json(cls, document: bytes) -> "KeySet":
+        """Read a JWKS document, leaving out keys that cannot be used, each with a log line.
+
+        Raises InvalidKeySet if the document is not a JWKS, holds too many keys, or no usable one.
+        """
+        try:
+            entries = _json.parse_object(document).get("keys")
+        except ValueError as error:
+            raise InvalidKeySet(f"not a JSON object: {error}") from error
+        if not isinstance(entries, list):
+            raise InvalidKeySet("no member 'keys'")
+        if len(entries) > MAX_KEYS:
+            raise InvalidKeySet(f"more than {MAX_KEYS} keys")
+        pairs = list(_usable_keys(entries))
+        times = Counter(kid for kid, _ in pairs)
+        for kid, count in times.items():
+            if count > 1:
+                _log.warning("key skipped: its kid stands for several keys", extra={"kid": kid})
+        keys = {kid: key for kid, key in pairs if times[kid] == 1}
+        if not keys:
+            raise InvalidKeySet("no usable key")
+        return cls(keys)
+
+    def verify(self, kid: str, signing_input: bytes, signature: bytes) -> None:
+        """Check an RS256 signature (RFC 7518 section 3.3). Raises UnknownKey or BadSignature."""
+        key = self.keys.get(kid)
+        if key is None:
+            raise UnknownKey
+        try:
+            key.verify(signature, signing_input, _PADDING, _HASH)
+        except InvalidSignature as error:
+            raise BadSignature from error
+
+
+def _usable_keys(entries: list[object]) -> Iterator[tuple[str, RSAPublicKey]]:
+    for position, entry in enumerate(entries):
+        try:
+            yield _read_key(entry)
+        except ValueError as error:
+            _log.warning("key skipped: %s", error, extra={"position": position})
+
+
+def _read_key(entry: object) -> tuple[str, RSAPublicKey]:
+    """Return kid and key of one JWK, or raise ValueError with what is wrong with it."""
+    if not isinstance(entry, dict):
+        raise ValueError("not an object")
+    if entry.get("kty") != "RSA":
+        raise ValueError("kty is not RSA")
+    if "d" in entry:
+        raise ValueError("a private key, published")
+    if entry.get("alg", ALGORITHM) != ALGORITHM:
+        raise ValueError(f"alg is not {ALGORITHM}")
+    if entry.get("use", "sig") != "sig":
+        raise ValueError("use is not sig")
+    operations = entry.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise ValueError("key_ops lacks verify")
+    kid = entry.get("kid")
+    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_BYTES:
+        raise ValueError("kid is not a short string")
+    return kid, _rsa_key(_read_integer(entry.get("n")), _read_integer(entry.get("e")))
+
+
+def _rsa_key(n: int, e: int) -> RSAPublicKey:
+    if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
+        raise ValueError(f"modulus is not of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
+    if e < 3 or e % 2 == 0 or e.bit_length() > MAX_EXPONENT_BYTES * 8:  # noqa: PLR2004 - RSA
+        raise ValueError("exponent is even, below 3 or very large")
+    return RSAPublicNumbers(e, n).public_key()
+
+
+def _read_integer(value: object) -> int:
+    """Read a Base64urlUInt (RFC 7518 section 2)."""
+    if not isinstance(value, str):
+        raise ValueError("n or e is not a string")
+    return int.from_bytes(_base64url.decode(value.encode("ascii")), "big")

@@ -1,0 +1,89 @@
+"""What HTTP has to do with it, for any framework: the token out of the request, the error into the response."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from ostiary.errors import (
+    AccessError,
+    InsufficientScope,
+    Malformed,
+    MissingToken,
+    OstiaryError,
+    TokenError,
+    UndecidableError,
+)
+
+PROBLEM_JSON = "application/problem+json"
+
+#: RFC 9110's names, where older Pythons have those of its predecessors.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+_REALM = 'Bearer realm="ostiary"'
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem document (RFC 9457) with the status and the header fields that go with it.
+
+    `code` is an extension member: stable, for programs. `detail` is for people. `extra` are
+    further extension members.
+    """
+
+    status: int
+    code: str
+    detail: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Return the document; its type is `about:blank`, so the title is the status's own (RFC 9457 section 4.2.1)."""
+        members = {
+            "type": "about:blank",
+            "title": _TITLES.get(self.status, HTTPStatus(self.status).phrase),
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            **self.extra,
+        }
+        return json.dumps(members, ensure_ascii=False).encode()
+
+
+def bearer_token(authorization: Sequence[str]) -> str:
+    """Return the token in the values of all `Authorization` header fields (RFC 6750 section 2.1).
+
+    Raises MissingToken if there is none, Malformed if there are several.
+    """
+    if not authorization:
+        raise MissingToken
+    if len(authorization) > 1:
+        raise Malformed("several Authorization header fields")
+    scheme, _, token = authorization[0].partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise MissingToken
+    return token.strip(" ")
+
+
+def problem_for(error: OstiaryError) -> Problem:
+    """Return the response to an error: 401 and 403 with a challenge (RFC 6750 section 3), else 503."""
+    match error:
+        case MissingToken():
+            return _problem(401, error, {"WWW-Authenticate": _REALM})
+        case TokenError():
+            challenge = f'{_REALM}, error="invalid_token", error_description="{error.detail}"'
+            return _problem(401, error, {"WWW-Authenticate": challenge})
+        case InsufficientScope():
+            scope = " ".join(sorted(error.required))
+            challenge = f'{_REALM}, error="insufficient_scope", scope="{scope}"'
+            return _problem(403, error, {"WWW-Authenticate": challenge})
+        case AccessError():
+            return _problem(403, error, {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"'})
+        case UndecidableError():
+            return _problem(503, error, {"Retry-After": str(error.retry_after)})
+        case _:
+            raise TypeError(f"no response for {type(error).__name__}")
+
+
+def _problem(status: int, error: OstiaryError, headers: Mapping[str, str]) -> Problem:
+    return Problem(status, error.code, error.detail, headers)

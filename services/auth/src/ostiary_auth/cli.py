@@ -1,0 +1,32 @@
+"""The command `ostiary-auth`."""
+
+import asyncio
+
+import typer
+
+from ostiary_auth.app import create_app, prepare
+from ostiary_auth.config import AuthConfig
+from ostiary_chassis import logs, server
+from ostiary_chassis.settings import environment
+
+_cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@_cli.callback()
+def _root() -> None:
+    """Ostiary's auth service. Its settings are environment variables; see the README."""
+
+
+@_cli.command()
+def serve() -> None:
+    """Prepare the storage and serve until SIGTERM."""
+    config = AuthConfig.load(environment())
+    logs.configure(config.log_format, "auth")
+    listener = server.bind(config.host, config.port, "OSTIARY_AUTH_PORT")
+    asyncio.run(prepare(config))
+    server.serve(create_app(config), listener)
+
+
+def main() -> None:
+    """Run the command line."""
+    server.run("ostiary-auth", _cli)

@@ -1,0 +1,50 @@
+"""The settings of the auth service."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from sqlalchemy import URL
+
+from ostiary_chassis.logs import LogFormat
+from ostiary_chassis.settings import BaseUrl, Port, Settings
+from ostiary_chassis.sql import parse_url
+
+_DAY = 24 * 3600
+
+
+class AuthConfig(Settings):
+    """The settings of the auth service. Durations are in seconds."""
+
+    host: Annotated[str, Field(alias="OSTIARY_AUTH_HOST")] = "127.0.0.1"
+    port: Annotated[Port, Field(alias="OSTIARY_AUTH_PORT")] = 8081
+    issuer: Annotated[BaseUrl, Field(alias="OSTIARY_ISSUER")] = "http://localhost:8080"
+    audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
+    data_dir: Annotated[Path, Field(alias="OSTIARY_DATA_DIR")] = Path(".data")
+    database_url: Annotated[str | None, Field(alias="OSTIARY_AUTH_DATABASE_URL", repr=False)] = None
+    database_password_file: Annotated[Path | None, Field(alias="OSTIARY_AUTH_DATABASE_PASSWORD_FILE")] = None
+    kek_file: Annotated[Path | None, Field(alias="OSTIARY_AUTH_KEK_FILE")] = None
+    access_token_ttl: Annotated[int, Field(alias="OSTIARY_ACCESS_TOKEN_TTL", ge=10, le=3600)] = 900
+    session_idle_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_IDLE_TTL", ge=60, le=365 * _DAY)] = 14 * _DAY
+    session_max_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_MAX_TTL", ge=60, le=365 * _DAY)] = 90 * _DAY
+    log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
+
+    @model_validator(mode="after")
+    def _idle_within_absolute(self) -> Self:
+        if self.session_idle_ttl > self.session_max_ttl:
+            raise ValueError("OSTIARY_SESSION_IDLE_TTL must not be over OSTIARY_SESSION_MAX_TTL")
+        return self
+
+    @property
+    def kek_path(self) -> Path:
+        """The file with the key-encryption key."""
+        return self.kek_file or self.data_dir / "auth-kek"
+
+    def database(self) -> URL:
+        """Return the database's URL, with its password. Raises ConfigError."""
+        return parse_url(
+            self.database_url or f"sqlite:///{self.data_dir / 'auth.db'}",
+            "OSTIARY_AUTH_DATABASE_URL",
+            self.database_password_file,
+            "OSTIARY_AUTH_DATABASE_PASSWORD_FILE",
+        )

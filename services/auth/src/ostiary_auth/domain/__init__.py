@@ -1,0 +1,1 @@
+"""What the auth service is about, without HTTP and without SQL."""

@@ -1,0 +1,79 @@
+"""Password hashing: Argon2id, in threads of its own, with a bounded queue.
+
+One hash costs tens of milliseconds of a core and 19 MiB on purpose. On the event loop it would
+stop everything else; without a bound, a storm of logins would queue for minutes.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import argon2
+
+from ostiary_auth.domain.errors import HashingOverloaded
+
+T = TypeVar("T")
+
+#: Argon2id parameters: OWASP Password Storage Cheat Sheet, "m=19456 (19 MiB), t=2, p=1".
+MEMORY_KIB = 19 * 1024
+ITERATIONS = 2
+LANES = 1
+SALT_BYTES = 16
+HASH_BYTES = 32
+
+#: Hashes that may wait per thread; at some 30 ms each the last one waits half a second.
+QUEUE_PER_THREAD = 16
+
+
+class PasswordHasher:
+    """Hashes and checks passwords, a bounded number at a time."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        """Make the pool; by default a thread per core that this process may use."""
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._argon2 = argon2.PasswordHasher(
+            time_cost=ITERATIONS,
+            memory_cost=MEMORY_KIB,
+            parallelism=LANES,
+            hash_len=HASH_BYTES,
+            salt_len=SALT_BYTES,
+            type=argon2.Type.ID,
+        )
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2")
+        self._waiting = 0
+        # Checked when there is no account, so that it takes as long as when there is one.
+        self._nobodys_hash = self._argon2.hash(os.urandom(16))
+
+    async def hash(self, password: str) -> str:
+        """Return the hash of a password, in PHC format. Raises HashingOverloaded."""
+        return await self._run(lambda: self._argon2.hash(password))
+
+    async def verify(self, hashed: str | None, password: str) -> bool:
+        """Return whether the password fits; with no hash, do the same work and return False. Raises HashingOverloaded."""
+        matches = await self._run(lambda: self._matches(hashed or self._nobodys_hash, password))
+        return matches and hashed is not None
+
+    def needs_rehash(self, hashed: str) -> bool:
+        """Return whether a hash was made with other parameters than today's."""
+        return self._argon2.check_needs_rehash(hashed)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _matches(self, hashed: str, password: str) -> bool:
+        try:
+            return self._argon2.verify(hashed, password)
+        except argon2.exceptions.VerifyMismatchError:
+            return False
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._waiting >= self._threads * QUEUE_PER_THREAD:
+            raise HashingOverloaded
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._waiting -= 1

@@ -1,0 +1,1 @@
+"""Ostiary's API gateway: one public address that routes, verifies, limits and proxies."""

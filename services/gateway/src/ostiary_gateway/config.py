@@ -1,0 +1,26 @@
+"""The settings of the gateway. What it routes where stands in its routes file."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from ostiary_chassis.logs import LogFormat
+from ostiary_chassis.settings import BaseUrl, Port, Settings
+
+
+class GatewayConfig(Settings):
+    """The settings of the gateway."""
+
+    host: Annotated[str, Field(alias="OSTIARY_GATEWAY_HOST")] = "127.0.0.1"
+    port: Annotated[Port, Field(alias="OSTIARY_GATEWAY_PORT")] = 8080
+    routes_file: Annotated[Path, Field(alias="OSTIARY_GATEWAY_ROUTES")] = Path("deploy/gateway.yaml")
+    issuer: Annotated[BaseUrl, Field(alias="OSTIARY_ISSUER")] = "http://localhost:8080"
+    audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
+    auth_url: Annotated[BaseUrl, Field(alias="OSTIARY_AUTH_URL")] = "http://127.0.0.1:8081"
+    log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
+
+    @property
+    def jwks_url(self) -> str:
+        """Where the auth service publishes its keys."""
+        return f"{self.auth_url}/.well-known/jwks.json"

@@ -1,0 +1,86 @@
+"""Request paths: one canonical form is accepted, and what is matched is what is sent on.
+
+Gateways are fooled by paths that they read in one way and the service behind them in another. So
+nothing is rewritten here: a path that could be read in two ways is refused (RFC 3986 section 6).
+"""
+
+import re
+from dataclasses import dataclass
+
+#: Bytes of a path.
+MAX_PATH_BYTES = 4096
+
+# RFC 3986 section 3.3, without ';': some servers cut a segment there.
+_PCHAR = r"[A-Za-z0-9._~!$&'()*+,=:@-]"
+_SEGMENTS = re.compile(rf"(?:/(?:{_PCHAR}|%[0-9A-F]{{2}})*)+\Z")
+_LITERAL = re.compile(rf"{_PCHAR}+\Z")
+_PARAMETER = re.compile(r"\{[a-z][a-z0-9_]*(\.\.\.)?\}\Z")
+_ESCAPE = re.compile(r"%([0-9A-F]{2})")
+
+# Escapes that are never needed (unreserved characters, section 2.3) or that turn into something
+# else when decoded once more: separators, the escape character itself, and control characters.
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_REFUSED_ESCAPES = _UNRESERVED | frozenset(b"/\\%;?#") | frozenset(range(0x20)) | {0x7F}
+
+
+class AmbiguousPath(Exception):
+    """A path that could be read in more than one way."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathTemplate:
+    """A path with parameters. A segment is a literal, or None for a parameter; `tail` takes one or more segments."""
+
+    segments: tuple[str | None, ...]
+    tail: bool
+
+    @property
+    def shape(self) -> tuple[tuple[str | None, ...], bool]:
+        """What two templates share that match the same paths."""
+        return self.segments, self.tail
+
+    @property
+    def precedence(self) -> tuple[tuple[bool, ...], bool]:
+        """Sort key: a literal goes before a parameter, from the left; a tail goes last."""
+        return tuple(segment is None for segment in self.segments), self.tail
+
+    def matches(self, segments: tuple[str, ...]) -> bool:
+        """Return whether a path, cut into segments, fits."""
+        if self.tail:
+            if len(segments) <= len(self.segments):
+                return False
+        elif len(segments) != len(self.segments):
+            return False
+        pairs = zip(self.segments, segments, strict=False)
+        return all(actual if wanted is None else wanted == actual for wanted, actual in pairs)
+
+
+def parse_template(text: str) -> PathTemplate:
+    """Read a template such as `/profiles/{id}` or `/files/{rest...}`. Raises ValueError."""
+    if not text.startswith("/"):
+        raise ValueError("a path starts with '/'")
+    parts = text[1:].split("/") if text != "/" else [""]
+    segments: list[str | None] = []
+    for position, part in enumerate(parts):
+        parameter = _PARAMETER.match(part)
+        if parameter and parameter[1]:
+            if position != len(parts) - 1:
+                raise ValueError("'{name...}' stands only at the end")
+            return PathTemplate(tuple(segments), tail=True)
+        if not parameter and (part in {".", ".."} or not (_LITERAL.match(part) or text == "/")):
+            raise ValueError(f"'{part}' is neither a plain segment nor a parameter such as {{id}}")
+        segments.append(None if parameter else part)
+    return PathTemplate(tuple(segments), tail=False)
+
+
+def split(raw_path: bytes) -> tuple[str, ...]:
+    """Return the segments of a request path as they came. Raises AmbiguousPath."""
+    path = raw_path.decode("latin-1")
+    if len(path) > MAX_PATH_BYTES or _SEGMENTS.match(path) is None:
+        raise AmbiguousPath
+    if any(int(escape, 16) in _REFUSED_ESCAPES for escape in _ESCAPE.findall(path)):
+        raise AmbiguousPath
+    segments = tuple(path[1:].split("/"))
+    if any(segment in {".", ".."} for segment in segments) or "" in segments[:-1]:
+        raise AmbiguousPath
+    return segments

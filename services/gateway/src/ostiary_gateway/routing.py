@@ -1,0 +1,38 @@
+"""Which route a request takes."""
+
+from collections.abc import Iterable
+
+from ostiary_gateway import paths
+from ostiary_gateway.routes_file import Route
+
+
+class NoRoute(Exception):
+    """No route has this path."""
+
+
+class WrongMethod(Exception):
+    """Routes have this path, but not with this method. `allowed` are the methods they have."""
+
+    def __init__(self, allowed: frozenset[str]) -> None:
+        """Make the error."""
+        super().__init__()
+        self.allowed = allowed
+
+
+class RouteTable:
+    """All routes, the most specific first; the order in the file does not matter."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        """Make the table."""
+        self._routes = sorted(((route.match.template, route) for route in routes), key=lambda item: item[0].precedence)
+
+    def find(self, method: str, raw_path: bytes) -> Route:
+        """Return the route of a request. Raises AmbiguousPath, NoRoute or WrongMethod."""
+        segments = paths.split(raw_path)
+        fitting = [route for template, route in self._routes if template.matches(segments)]
+        for route in fitting:
+            if method in route.match.methods:
+                return route
+        if not fitting:
+            raise NoRoute
+        raise WrongMethod(frozenset().union(*(route.match.methods for route in fitting)))

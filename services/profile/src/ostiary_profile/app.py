@@ -1,0 +1,62 @@
+"""The profile service as an application: its parts, put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from ostiary import Verifier, VerifierConfig
+from ostiary.fastapi import Auth
+from ostiary_chassis.app import new_app
+from ostiary_chassis.settings import require_writable
+from ostiary_chassis.sql import Database, storage_handlers
+from ostiary_profile.config import ProfileConfig
+from ostiary_profile.domain import ProfileError, Profiles
+from ostiary_profile.problems import on_profile_error
+from ostiary_profile.routes import profile_routes
+from ostiary_profile.storage.store import SqlStore
+
+_MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
+
+
+async def prepare(config: ProfileConfig) -> None:
+    """Migrate the database, if that has not been done. Raises ConfigError."""
+    if config.database_url is None:
+        require_writable(config.data_dir, "OSTIARY_DATA_DIR")
+    database = Database(config.database())
+    try:
+        await database.migrate(_MIGRATIONS, "OSTIARY_PROFILE_DATABASE_URL")
+    finally:
+        await database.close()
+
+
+def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastAPI:
+    """Return the application. Its storage must have been prepared. `verifier` replaces the configured one in tests."""
+    database = Database(config.database())
+    verifier = verifier or Verifier(
+        VerifierConfig(issuer=config.issuer, audience=config.audience, jwks_url=config.jwks_url)
+    )
+    auth = Auth(verifier)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with verifier:
+                yield
+        finally:
+            await database.close()
+
+    async def keys_held() -> bool:
+        return verifier.ready
+
+    app = new_app(
+        title="Ostiary profile service",
+        version=version("ostiary-profile"),
+        lifespan=lifespan,
+        ready_checks={"database": database.ping, "keys": keys_held},
+        exception_handlers={ProfileError: on_profile_error, **auth.exception_handlers, **storage_handlers()},
+    )
+    app.include_router(profile_routes(Profiles(SqlStore(database)), auth))
+    return app

@@ -1,0 +1,39 @@
+"""The settings of the profile service."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from sqlalchemy import URL
+
+from ostiary_chassis.logs import LogFormat
+from ostiary_chassis.settings import BaseUrl, Port, Settings
+from ostiary_chassis.sql import parse_url
+
+
+class ProfileConfig(Settings):
+    """The settings of the profile service."""
+
+    host: Annotated[str, Field(alias="OSTIARY_PROFILE_HOST")] = "127.0.0.1"
+    port: Annotated[Port, Field(alias="OSTIARY_PROFILE_PORT")] = 8082
+    issuer: Annotated[BaseUrl, Field(alias="OSTIARY_ISSUER")] = "http://localhost:8080"
+    audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
+    auth_url: Annotated[BaseUrl, Field(alias="OSTIARY_AUTH_URL")] = "http://127.0.0.1:8081"
+    data_dir: Annotated[Path, Field(alias="OSTIARY_DATA_DIR")] = Path(".data")
+    database_url: Annotated[str | None, Field(alias="OSTIARY_PROFILE_DATABASE_URL", repr=False)] = None
+    database_password_file: Annotated[Path | None, Field(alias="OSTIARY_PROFILE_DATABASE_PASSWORD_FILE")] = None
+    log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
+
+    @property
+    def jwks_url(self) -> str:
+        """Where the auth service publishes its keys, straight and not through the gateway."""
+        return f"{self.auth_url}/.well-known/jwks.json"
+
+    def database(self) -> URL:
+        """Return the database's URL, with its password. Raises ConfigError."""
+        return parse_url(
+            self.database_url or f"sqlite:///{self.data_dir / 'profile.db'}",
+            "OSTIARY_PROFILE_DATABASE_URL",
+            self.database_password_file,
+            "OSTIARY_PROFILE_DATABASE_PASSWORD_FILE",
+        )

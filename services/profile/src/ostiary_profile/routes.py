@@ -1,0 +1,123 @@
+"""`/profiles/*`: one's own profile to read and write, others' with a scope for it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, Header, Path, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from ostiary import VerifiedToken
+from ostiary.fastapi import Auth
+from ostiary_profile.domain import Profile, Profiles
+
+READ = "profile:read"
+WRITE = "profile:write"
+READ_ANY = "profile:read:any"
+
+
+def _web_address(value: str) -> str:
+    """Let through only what is safe to show as a link: `javascript:` and the like are not."""
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        raise ValueError("must be an http or https address without credentials")
+    return value
+
+
+DisplayName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=100, strip_whitespace=True),
+    Field(examples=["Ada Lovelace"]),
+]
+Bio = Annotated[str, Field(max_length=2000, examples=["Writes programs for engines that do not exist yet."])]
+Website = Annotated[str, Field(max_length=2000, examples=["https://example.com/ada"]), AfterValidator(_web_address)]
+
+
+class ProfileBody(BaseModel):
+    """What one says of oneself. PUT replaces all of it; PATCH changes the members that are there (RFC 7396)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    display_name: DisplayName | None = None
+    bio: Bio | None = None
+    website: Website | None = None
+
+
+class ProfileResponse(BaseModel):
+    """A profile. `updated_at` is null while it was never written."""
+
+    id: str
+    display_name: str | None
+    bio: str | None
+    website: str | None
+    updated_at: datetime | None
+
+
+IfMatch = Annotated[
+    str | None,
+    Header(description="The ETag that you have seen; the change is refused if it is not the present one."),
+]
+
+
+def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
+    """Return the router for `/profiles`."""
+    router = APIRouter(prefix="/profiles", tags=["profile"])
+    reader = Annotated[VerifiedToken, Depends(auth.require(scopes=[READ]))]
+    writer = Annotated[VerifiedToken, Depends(auth.require(scopes=[WRITE]))]
+
+    @router.get("/me")
+    async def read_own(token: reader, response: Response) -> ProfileResponse:
+        return _represent(await profiles.own(token.subject), response)
+
+    @router.put("/me")
+    async def replace_own(
+        token: writer, body: ProfileBody, response: Response, if_match: IfMatch = None
+    ) -> ProfileResponse:
+        def change(profile: Profile) -> Profile:
+            return replace(profile, **body.model_dump())
+
+        return _represent(await profiles.change(token.subject, _revision(if_match), _now(), change), response)
+
+    @router.patch("/me")
+    async def change_own(
+        token: writer, body: ProfileBody, response: Response, if_match: IfMatch = None
+    ) -> ProfileResponse:
+        def change(profile: Profile) -> Profile:
+            return replace(profile, **body.model_dump(exclude_unset=True))
+
+        return _represent(await profiles.change(token.subject, _revision(if_match), _now(), change), response)
+
+    @router.delete("/me", status_code=204, response_class=Response)
+    async def delete_own(token: writer, if_match: IfMatch = None) -> None:
+        await profiles.delete(token.subject, _revision(if_match))
+
+    @router.get("/{user_id}")
+    async def read(token: reader, user_id: Annotated[str, Path(max_length=255)], response: Response) -> ProfileResponse:
+        if user_id == token.subject:
+            return _represent(await profiles.own(user_id), response)
+        token.require(scopes=[READ_ANY])
+        return _represent(await profiles.of(user_id), response)
+
+    return router
+
+
+def _represent(profile: Profile, response: Response) -> ProfileResponse:
+    response.headers["ETag"] = f'"{profile.revision}"'
+    response.headers["Cache-Control"] = "private, no-cache"
+    return ProfileResponse(
+        id=profile.user_id,
+        display_name=profile.display_name,
+        bio=profile.bio,
+        website=profile.website,
+        updated_at=profile.updated_at,
+    )
+
+
+def _revision(if_match: str | None) -> str | None:
+    """Read `If-Match` (RFC 9110 section 13.1.1): one entity tag, or `*` for any."""
+    return None if if_match is None or if_match.strip() == "*" else if_match.strip().strip('"')
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
