@@ -10,6 +10,8 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 BIN := .venv/bin
 PARTS := libs/ostiary libs/chassis services/auth services/gateway services/profile
 SOURCES := libs services tests demo bench deploy
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	--no-emit-package ostiary --no-emit-package ostiary-chassis
 COMPOSE := docker compose -f deploy/compose.yaml
 
 .PHONY: help run demo test test-fast test-docker check format bench up down lock clean
@@ -43,8 +45,8 @@ format: .venv/installed ## Format the code
 bench: .venv/installed ## Measure, side by side with others
 	$(BIN)/python bench/verify.py
 
-up: .venv/installed ## Run the cluster as containers with PostgreSQL
-	@$(BIN)/python deploy/secrets.py deploy/secrets
+up: ## Run the cluster as containers with PostgreSQL
+	@$(PYTHON) deploy/make_secrets.py deploy/secrets
 	$(COMPOSE) up --build --detach --wait
 	@echo "Ostiary answers at http://localhost:$${OSTIARY_GATEWAY_PORT:-8080}. Try it: make demo. Stop it: make down"
 
@@ -52,23 +54,20 @@ down: ## Stop the containers; their data stays
 	$(COMPOSE) down
 
 lock: .venv/installed ## Pin all dependencies again, with hashes
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
-		--no-emit-package ostiary --no-emit-package ostiary-chassis --all-extras \
+	$(COMPILE) --python-version 3.11 requirements/build.in -o requirements/build.txt
+	$(COMPILE) --python-version 3.11 --all-extras -c requirements/build.txt \
 		$(PARTS:=/pyproject.toml) requirements/dev.in -o requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
-		requirements/uv.in -o requirements/uv.txt
 	@for service in auth gateway profile; do \
-		$(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-header --no-annotate --no-emit-index-url \
-			--no-emit-package ostiary --no-emit-package ostiary-chassis -c requirements/dev.txt \
-			services/$$service/pyproject.toml requirements/build.in -o requirements/$$service.txt || exit 1; done
+		$(COMPILE) --python-version 3.13 -c requirements/dev.txt \
+			services/$$service/pyproject.toml -o requirements/$$service.txt || exit 1; done
 
 clean: ## Remove what was installed and built, not the data
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.venv/installed: requirements/uv.txt requirements/dev.txt $(PARTS:=/pyproject.toml)
+.venv/installed: requirements/build.txt requirements/dev.txt $(PARTS:=/pyproject.toml)
 	@[ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and was not found; set PYTHON" >&2; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/build.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(PARTS:%=--editable %)
 	@touch $@
