@@ -4,6 +4,7 @@ What every service needs around its domain and none should write twice, a module
 
     settings   one frozen config object, read once from the environment
     app        a FastAPI application with problem details, request ids, metrics, logs and health
+    bodies     the base of request bodies
     problems   exceptions into problem documents (RFC 9457)
     middleware pure ASGI: request context and body limit
     logs       structured logs

@@ -40,7 +40,7 @@ POOL_SIZE = 10
 
 #: Seconds to wait for a free connection, and for one to be made, before a request is answered with 503.
 POOL_TIMEOUT = 3.0
-CONNECT_TIMEOUT = 3.0
+CONNECT_TIMEOUT = 2.0
 
 #: Seconds for one statement on PostgreSQL.
 COMMAND_TIMEOUT = 10.0

@@ -2,7 +2,8 @@
 
 from ostiary import errors
 from ostiary._keyset import InvalidKeySet, KeySet
-from ostiary._remote import KeySource, RemoteKeys
+from ostiary._remote import RemoteKeys
+from ostiary._source import KeySource, LocalKeys
 from ostiary._token import VerifiedToken
 from ostiary._verifier import Verifier, VerifierConfig
 
@@ -10,6 +11,7 @@ __all__ = [
     "InvalidKeySet",
     "KeySet",
     "KeySource",
+    "LocalKeys",
     "RemoteKeys",
     "VerifiedToken",
     "Verifier",

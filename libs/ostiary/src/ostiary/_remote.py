@@ -14,8 +14,8 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 import httpx
 
@@ -57,26 +57,6 @@ HARD_CAP = 24 * 3600.0
 
 _JSON_TYPES = frozenset({"application/json", "application/jwk-set+json"})
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=(\d{1,9})(?:$|[\s,])", re.IGNORECASE)
-
-
-class KeySource(Protocol):
-    """Where a verifier takes its keys from."""
-
-    async def __aenter__(self) -> Self:
-        """Start keeping keys."""
-        ...
-
-    async def __aexit__(self, *_: object) -> None:
-        """Stop."""
-        ...
-
-    def current(self) -> KeySet:
-        """Return the keys held now, without I/O. Raises KeysUnavailable."""
-        ...
-
-    def report_unknown_key(self) -> None:
-        """Say that a token named a key that the current set does not have. Does not wait."""
-        ...
 
 
 class _FetchFailed(Exception):
@@ -201,16 +181,18 @@ class RemoteKeys:
         if self._held is not None and self._held.etag is not None:
             headers["If-None-Match"] = self._held.etag
         async with client.stream("GET", self._url, headers=headers) as response:
-            fresh_for = _freshness(response.headers.get("Cache-Control", ""))
+            cache_control = response.headers.get("Cache-Control")
             if response.status_code == httpx.codes.NOT_MODIFIED and self._held is not None:
-                return _Held(self._held.keys, asked_at, self._held.etag, fresh_for)
+                # What a 304 does not say stays as it was (RFC 9111 section 4.3.4).
+                fresh_for = self._held.fresh_for if cache_control is None else _freshness(cache_control)
+                return replace(self._held, fetched_at=asked_at, fresh_for=fresh_for)
             if response.status_code != httpx.codes.OK:
                 raise _FetchFailed(f"status {response.status_code}")
             content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             if content_type not in _JSON_TYPES:
                 raise _FetchFailed("not JSON")
             keys = KeySet.from_json(await _read_limited(response))
-            return _Held(keys, asked_at, response.headers.get("ETag"), fresh_for)
+            return _Held(keys, asked_at, response.headers.get("ETag"), _freshness(cache_control or ""))
 
 
 async def _read_limited(response: httpx.Response) -> bytes:

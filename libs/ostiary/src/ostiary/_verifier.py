@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from ostiary import _jws
-from ostiary._remote import KeySource, RemoteKeys
+from ostiary._remote import RemoteKeys
+from ostiary._source import KeySource
 from ostiary._token import ClaimRules, VerifiedToken, check_claims
 from ostiary.errors import KeysUnavailable, UnknownKey
 

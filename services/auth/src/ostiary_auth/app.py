@@ -51,7 +51,7 @@ def create_app(config: AuthConfig) -> FastAPI:
     store = SqlStore(database)
     hasher = PasswordHasher()
     keys = OwnKeys()
-    auth = Auth(Verifier(VerifierConfig(issuer=config.issuer, audience=config.audience), key_source=keys))
+    auth = Auth(Verifier(VerifierConfig(issuer=config.issuer, audience=config.audience), key_source=keys.public))
     limits = SessionLimits(
         idle=timedelta(seconds=config.session_idle_ttl), absolute=timedelta(seconds=config.session_max_ttl)
     )

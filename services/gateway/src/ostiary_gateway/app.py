@@ -25,10 +25,19 @@ MAX_IDLE_CONNECTIONS = 128
 IDLE_SECONDS = 30.0
 
 
-def create_app(config: GatewayConfig, routes: RoutesFile) -> FastAPI:
-    """Return the application."""
-    verifier = Verifier(VerifierConfig(issuer=config.issuer, audience=config.audience, jwks_url=config.jwks_url))
+def create_app(
+    config: GatewayConfig,
+    routes: RoutesFile,
+    *,
+    verifier: Verifier | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> FastAPI:
+    """Return the application. `verifier` and `transport` replace the configured ones in tests."""
+    verifier = verifier or Verifier(
+        VerifierConfig(issuer=config.issuer, audience=config.audience, jwks_url=config.jwks_url)
+    )
     client = httpx.AsyncClient(
+        transport=transport,
         verify=ssl.create_default_context(),
         limits=httpx.Limits(
             max_connections=MAX_CONNECTIONS,

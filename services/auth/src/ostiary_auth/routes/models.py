@@ -4,7 +4,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
+
+from ostiary_chassis.bodies import RequestBody
 
 #: Characters of an address (RFC 5321 section 4.5.3.1: 64 before the @, 255 after).
 Email = Annotated[str, Field(max_length=320, examples=["ada@example.com"])]
@@ -19,13 +21,7 @@ DisplayName = Annotated[
 ]
 
 
-class _Request(BaseModel):
-    """A request body. A member that is not known is an error: it was meant to have an effect."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RegisterRequest(_Request):
+class RegisterRequest(RequestBody):
     """Open an account."""
 
     email: Email
@@ -33,20 +29,20 @@ class RegisterRequest(_Request):
     display_name: DisplayName | None = None
 
 
-class LoginRequest(_Request):
+class LoginRequest(RequestBody):
     """Log in."""
 
     email: Email
     password: Password = Field(repr=False)
 
 
-class RefreshRequest(_Request):
+class RefreshRequest(RequestBody):
     """Continue a session."""
 
     refresh_token: Annotated[str, Field(min_length=1, max_length=1024, repr=False)]
 
 
-class LogoutRequest(_Request):
+class LogoutRequest(RequestBody):
     """End sessions: this one, all but this one, or all."""
 
     scope: Literal["local", "others", "global"] = "local"

@@ -1,0 +1,144 @@
+"""Every error is a problem document, every request has an id, bodies have a limit."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from ostiary_chassis.app import new_app
+
+
+class Body(BaseModel):
+    name: str
+
+
+class Readiness:
+    ready = True
+
+    async def check(self) -> bool:
+        return self.ready
+
+
+@pytest.fixture
+def readiness() -> Readiness:
+    return Readiness()
+
+
+@pytest.fixture
+def client(readiness: Readiness) -> httpx.AsyncClient:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+
+    app = new_app(
+        title="test",
+        version="0",
+        lifespan=lifespan,
+        ready_checks={"database": readiness.check},
+        exception_handlers={},
+        max_body_bytes=1000,
+    )
+
+    @app.post("/things")
+    async def things(body: Body) -> str:
+        return body.name
+
+    @app.get("/things/{thing}")
+    async def thing(thing: int) -> int:
+        return 1 // thing
+
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://service")
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "content_type", "status", "code"),
+    [
+        ("GET", "/nothing", b"", "", 404, "not_found"),
+        ("GET", "/things/", b"", "", 404, "not_found"),
+        ("DELETE", "/things", b"", "", 405, "method_not_allowed"),
+        ("POST", "/things", b'{"name":', "application/json", 400, "malformed_json"),
+        ("POST", "/things", b"\xff\xfe", "application/json", 400, "bad_request"),
+        ("POST", "/things", b'{"name":"x"}', "text/plain", 415, "unsupported_media_type"),
+        ("POST", "/things", b'{"name":"x"}', "", 415, "unsupported_media_type"),
+        ("POST", "/things", b"name=x", "application/x-www-form-urlencoded", 415, "unsupported_media_type"),
+        ("POST", "/things", b'{"name":1}', "application/json", 422, "invalid_request"),
+        ("POST", "/things", b'{"name":"\\ud800"}', "application/json", 422, "invalid_request"),
+        ("POST", "/things", b"[]", "application/json", 422, "invalid_request"),
+        ("POST", "/things", b"", "application/json", 422, "invalid_request"),
+        ("POST", "/things", b"[" * 900, "application/json", 400, "malformed_json"),
+        ("POST", "/things", b"x" * 1001, "application/json", 413, "body_too_large"),
+        ("GET", "/things/x", b"", "", 422, "invalid_request"),
+        ("GET", "/things/0", b"", "", 500, "internal_error"),
+    ],
+)
+async def test_every_error_is_a_problem_document(
+    client: httpx.AsyncClient, method: str, path: str, body: bytes, content_type: str, status: int, code: str
+) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    response = await client.request(method, path, content=body, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["status"] == status
+    assert "Traceback" not in response.text
+    assert "ZeroDivision" not in response.text
+
+
+async def test_a_field_error_names_the_field_and_not_its_value(client: httpx.AsyncClient) -> None:
+    response = await client.post("/things", content=b'{"name":12345}', headers=JSON)
+    assert response.json()["errors"] == [{"field": "name", "message": "input should be a valid string"}]
+    assert "12345" not in response.text
+
+
+async def test_a_body_that_turns_out_too_long_is_refused(client: httpx.AsyncClient) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(11):
+            yield b"x" * 100
+
+    response = await client.post("/things", content=chunks(), headers=JSON)
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+async def test_a_wrong_method_says_which_are_right(client: httpx.AsyncClient) -> None:
+    assert (await client.delete("/things")).headers["Allow"] == "POST"
+
+
+async def test_json_with_a_suffix_is_json(client: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/merge-patch+json; charset=utf-8"}
+    assert (await client.post("/things", content=b'{"name":"x"}', headers=headers)).json() == "x"
+
+
+@pytest.mark.parametrize("given", ["abc-123", "A.b_c"])
+async def test_a_request_id_is_kept(client: httpx.AsyncClient, given: str) -> None:
+    assert (await client.get("/livez", headers={"X-Request-ID": given})).headers["X-Request-ID"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 65, "a;b", "\u00e9"])
+async def test_a_request_id_that_could_do_harm_is_replaced(client: httpx.AsyncClient, given: str) -> None:
+    response = await client.get("/livez", headers={"X-Request-ID": given.encode()})
+    assert response.headers["X-Request-ID"] != given
+    assert len(response.headers["X-Request-ID"]) == 32
+
+
+async def test_ready_says_what_is_not(client: httpx.AsyncClient, readiness: Readiness) -> None:
+    assert (await client.get("/readyz")).status_code == 200
+    readiness.ready = False
+    response = await client.get("/readyz")
+    assert (response.status_code, response.json()["failing"]) == (503, ["database"])
+    assert (await client.get("/livez")).status_code == 200
+
+
+async def test_metrics_know_routes_and_not_paths(client: httpx.AsyncClient) -> None:
+    await client.get("/things/7")
+    await client.get("/things/7/secret")
+    await client.request("BREW", "/things/7")
+    text = (await client.get("/metrics")).text
+    assert 'http_requests_total{method="GET",route="/things/{thing}",status="200"} 1.0' in text
+    assert 'route="unmatched"' in text
+    assert "secret" not in text
+    assert "BREW" not in text

@@ -1,0 +1,32 @@
+import socket
+
+import pytest
+
+from ostiary_chassis import server
+from ostiary_chassis.settings import ConfigError
+
+
+@pytest.mark.enable_socket
+def test_a_port_in_use_names_the_setting() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"OSTIARY_TEST_PORT: cannot listen on 127\.0\.0\.1 port {port}: "):
+            server.bind("127.0.0.1", port, "OSTIARY_TEST_PORT")
+
+
+@pytest.mark.enable_socket
+def test_an_address_that_is_not_ours_names_the_setting() -> None:
+    with pytest.raises(ConfigError, match=r"OSTIARY_TEST_PORT: cannot listen on 192\.0\.2\.1"):
+        server.bind("192.0.2.1", 8080, "OSTIARY_TEST_PORT")
+
+
+def test_a_config_error_is_one_line_and_code_two(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise ConfigError("X: is wrong")
+
+    with pytest.raises(SystemExit) as caught:
+        server.run("program", command)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "program: X: is wrong\n"

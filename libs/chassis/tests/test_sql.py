@@ -1,0 +1,100 @@
+"""On SQLite; the containers' tests run the same statements on PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy.exc
+from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
+
+from ostiary_chassis.settings import ConfigError
+from ostiary_chassis.sql import Database, UtcDateTime, is_unavailable, parse_url
+
+metadata = MetaData()
+moments = Table("moments", metadata, Column("id", Integer, primary_key=True), Column("at", UtcDateTime))
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(parse_url(f"sqlite:///{tmp_path / 'test.db'}", "X"))
+    async with database.write() as connection:
+        await connection.run_sync(metadata.create_all)
+    yield database
+    await database.close()
+
+
+async def test_a_point_in_time_comes_back_as_it_was(database: Database) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone(timedelta(hours=5)))
+    async with database.write() as connection:
+        await connection.execute(insert(moments).values(id=1, at=moment))
+    async with database.read() as connection:
+        stored = (await connection.execute(select(moments.c.at))).scalar_one()
+    assert stored == moment
+    assert stored.tzinfo == UTC
+
+
+async def test_a_naive_point_in_time_is_a_mistake(database: Database) -> None:
+    with pytest.raises(sqlalchemy.exc.StatementError, match="zone"):
+        async with database.write() as connection:
+            await connection.execute(insert(moments).values(id=1, at=datetime(2026, 1, 2)))  # noqa: DTZ001 - refused
+
+
+async def test_a_block_that_raises_leaves_nothing(database: Database) -> None:
+    with pytest.raises(RuntimeError):
+        async with database.write() as connection:
+            await connection.execute(insert(moments).values(id=1))
+            raise RuntimeError
+    async with database.read() as connection:
+        assert (await connection.execute(select(moments))).all() == []
+
+
+async def test_writers_wait_for_each_other(database: Database) -> None:
+    async def add_one() -> None:
+        async with database.write() as connection:
+            count = len((await connection.execute(select(moments))).all())
+            await connection.execute(insert(moments).values(id=count))
+
+    await asyncio.gather(*(add_one() for _ in range(20)))
+    async with database.read() as connection:
+        assert len((await connection.execute(select(moments))).all()) == 20
+
+
+async def test_what_is_committed_is_on_disk(database: Database) -> None:
+    async with database.read() as connection:
+        assert (await connection.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
+        assert (await connection.execute(text("PRAGMA synchronous"))).scalar_one() == 2
+        assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar_one() == 1
+
+
+async def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+    database = Database(parse_url(f"sqlite:///{tmp_path / 'none' / 'test.db'}", "X"))
+    assert not await database.ping()
+    with pytest.raises(ConfigError, match="X: cannot use"):
+        await database.migrate(Path(__file__).parent, "X")
+    await database.close()
+
+
+async def test_a_wrong_statement_is_not_an_outage(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(insert(moments).values(id=1))
+        with pytest.raises(sqlalchemy.exc.IntegrityError) as caught:
+            await connection.execute(insert(moments).values(id=1))
+    assert not is_unavailable(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "mysql://u:hunter2@host/db", "nonsense hunter2", "oracle:hunter2"])
+def test_an_unusable_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match="MY_URL") as caught:
+        parse_url(url, "MY_URL")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_password_comes_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("p@ss/word\n")
+    url = parse_url("postgresql://user@host/db", "X", file, "Y")
+    assert url.password == "p@ss/word"
+    assert url.drivername == "postgresql+asyncpg"
+    assert "p@ss" not in repr(url)

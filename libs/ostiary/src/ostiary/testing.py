@@ -1,0 +1,100 @@
+"""For the tests of services: an issuer with a key of its own, made on the spot.
+
+    issuer = Issuer()
+    app = create_app(verifier=issuer.verifier())
+    headers = {"Authorization": f"Bearer {issuer.token(subject='u1', scopes=['orders:read'])}"}
+
+Its tokens are really signed and really verified. It is no way to run an issuer.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Collection, Mapping
+
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from ostiary import _base64url
+from ostiary._keyset import KeySet
+from ostiary._source import LocalKeys
+from ostiary._verifier import Verifier, VerifierConfig
+
+_REMOVED = object()
+
+
+class Issuer:
+    """An issuer of access tokens, for tests."""
+
+    #: As a value in `claims` or `header`: leave this member out.
+    REMOVED = _REMOVED
+
+    def __init__(
+        self, issuer: str = "https://issuer.example", audience: str = "ostiary", kid: str = "test-key"
+    ) -> None:
+        """Make an issuer with a new key of 2048 bits."""
+        self.issuer = issuer
+        self.audience = audience
+        self.kid = kid
+        self.private_key = generate_private_key(65537, 2048)
+
+    def token(
+        self,
+        *,
+        subject: str = "user-1",
+        scopes: Collection[str] = (),
+        roles: Collection[str] = (),
+        claims: Mapping[str, object] | None = None,
+        header: Mapping[str, object] | None = None,
+    ) -> str:
+        """Return a token that is good for 15 minutes. `claims` and `header` overrule its members."""
+        now = int(time.time())
+        members: dict[str, object] = {
+            "iss": self.issuer,
+            "aud": self.audience,
+            "sub": subject,
+            "client_id": "test-client",
+            "iat": now,
+            "nbf": now,
+            "exp": now + 900,
+            "jti": str(uuid.uuid4()),
+            "sid": str(uuid.uuid4()),
+            "auth_time": now,
+            "scope": " ".join(scopes),
+            "roles": list(roles),
+        }
+        protected: dict[str, object] = {"alg": "RS256", "typ": "at+jwt", "kid": self.kid}
+        return self.sign(_overruled(protected, header), _overruled(members, claims))
+
+    def sign(self, header: bytes, payload: bytes) -> str:
+        """Return the compact serialisation of a header and payload, whatever they are, with a good signature."""
+        signing_input = _base64url.encode(header) + b"." + _base64url.encode(payload)
+        signature = self.private_key.sign(signing_input, PKCS1v15(), SHA256())
+        return (signing_input + b"." + _base64url.encode(signature)).decode()
+
+    def jwk(self) -> dict[str, str]:
+        """Return the public key as a JWK."""
+        numbers = self.private_key.public_key().public_numbers()
+        return {
+            "kty": "RSA",
+            "kid": self.kid,
+            "use": "sig",
+            "alg": "RS256",
+            "n": _base64url.encode(numbers.n.to_bytes(256, "big")).decode(),
+            "e": "AQAB",
+        }
+
+    def jwks(self) -> bytes:
+        """Return the JWKS document."""
+        return json.dumps({"keys": [self.jwk()]}).encode()
+
+    def verifier(self) -> Verifier:
+        """Return a verifier of this issuer's tokens that needs no network."""
+        config = VerifierConfig(issuer=self.issuer, audience=self.audience)
+        return Verifier(config, key_source=LocalKeys(KeySet.from_json(self.jwks())))
+
+
+def _overruled(members: Mapping[str, object], changes: Mapping[str, object] | None) -> bytes:
+    merged = {**members, **(changes or {})}
+    return json.dumps({name: value for name, value in merged.items() if value is not _REMOVED}).encode()

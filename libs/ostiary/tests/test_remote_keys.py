@@ -1,0 +1,200 @@
+"""The key set behind a JWKS endpoint: fresh in the background, kept through outages, answered from memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+
+from ostiary import KeySet, RemoteKeys, _remote, errors
+from ostiary.testing import Issuer
+
+URL = "https://issuer.example/.well-known/jwks.json"
+
+
+class Endpoint:
+    """A JWKS endpoint: answers what it is told to and counts."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
+        self.answer = answer
+        self.requests: list[httpx.Request] = []
+        self.asked = asyncio.Event()
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        self.asked.set()
+        return self.answer(request)
+
+    async def next_request(self) -> None:
+        self.asked.clear()
+        await asyncio.wait_for(self.asked.wait(), 5)
+
+    def keys(self, clock: Callable[[], float] = _remote.suspend_aware_clock) -> RemoteKeys:
+        return RemoteKeys(URL, transport=httpx.MockTransport(self), clock=clock)
+
+
+def document(body: bytes, status: int = 200, **headers: str) -> Callable[[httpx.Request], httpx.Response]:
+    fields = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+    return lambda _: httpx.Response(status, content=body, headers=fields)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pauses be milliseconds where they are minutes, so that tests see many of them."""
+    monkeypatch.setattr(_remote, "MIN_FRESH", 0.002)
+    monkeypatch.setattr(_remote, "UNKNOWN_KEY_COOLDOWN", 0.002)
+    monkeypatch.setattr(_remote, "RETRY_PAUSES_WITH_KEYS", (0.001, 0.002))
+    monkeypatch.setattr(_remote, "RETRY_PAUSES_WITHOUT_KEYS", (0.001, 0.002))
+
+
+async def test_keys_are_there_once_entered(issuer: Issuer) -> None:
+    endpoint = Endpoint(document(issuer.jwks()))
+    async with endpoint.keys() as keys:
+        assert list(keys.current().keys) == [issuer.kid]
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        document(b"", 500),
+        document(b"", 404),
+        document(b"", 302, Location="https://evil.example/jwks.json"),
+        document(b"{}"),
+        document(b'{"keys":[]}'),
+        document(b'{"keys":['),
+        document(b"x" * (256 * 1024 + 1)),
+        document(b"<html></html>", Content_Type="text/html"),
+        document(b"", 304),
+    ],
+)
+async def test_a_useless_answer_leaves_no_keys(answer: Callable[[httpx.Request], httpx.Response]) -> None:
+    endpoint = Endpoint(answer)
+    async with endpoint.keys() as keys:
+        with pytest.raises(errors.KeysUnavailable):
+            keys.current()
+    assert {request.url.host for request in endpoint.requests} == {"issuer.example"}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_cold_start_during_an_outage_recovers(issuer: Issuer) -> None:
+    endpoint = Endpoint(document(b"", 503))
+    async with endpoint.keys() as keys:
+        await endpoint.next_request()
+        endpoint.answer = document(issuer.jwks())
+        await endpoint.next_request()
+        await endpoint_settles(lambda: list(keys.current().keys) == [issuer.kid])
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_outage_leaves_the_keys_that_are_held(issuer: Issuer) -> None:
+    endpoint = Endpoint(document(issuer.jwks(), Cache_Control="max-age=0"))
+    async with endpoint.keys() as keys:
+        endpoint.answer = document(b"", 503)
+        for _ in range(3):
+            await endpoint.next_request()
+        assert list(keys.current().keys) == [issuer.kid]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_removed_key_is_gone_with_the_next_refresh(issuer: Issuer) -> None:
+    other = Issuer(kid="other")
+    endpoint = Endpoint(document(issuer.jwks(), Cache_Control="max-age=0"))
+    async with endpoint.keys() as keys:
+        endpoint.answer = document(other.jwks())
+        await endpoint_settles(lambda: list(keys.current().keys) == ["other"])
+
+
+async def test_keys_past_the_hard_cap_are_not_trusted(issuer: Issuer) -> None:
+    now = 0.0
+    endpoint = Endpoint(document(issuer.jwks()))
+    async with endpoint.keys(clock=lambda: now) as keys:
+        now = _remote.HARD_CAP
+        assert keys.current() is not None
+        now = _remote.HARD_CAP + 1
+        with pytest.raises(errors.KeysUnavailable):
+            keys.current()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_set_that_did_not_change_is_not_sent_again(issuer: Issuer) -> None:
+    endpoint = Endpoint(document(issuer.jwks(), ETag='"1"', Cache_Control="max-age=0"))
+    async with endpoint.keys() as keys:
+        before = keys.current()
+        endpoint.answer = document(b"", 304)
+        await endpoint.next_request()
+        await endpoint.next_request()
+        assert endpoint.requests[-1].headers["If-None-Match"] == '"1"'
+        assert keys.current() is before
+
+
+async def test_a_flood_of_unknown_keys_causes_no_fetch_within_the_cooldown(issuer: Issuer) -> None:
+    endpoint = Endpoint(document(issuer.jwks()))
+    async with endpoint.keys() as keys:
+        for _ in range(10_000):
+            keys.report_unknown_key()
+        await asyncio.sleep(0)
+        assert len(endpoint.requests) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_unknown_key_makes_the_refresh_come_early(issuer: Issuer) -> None:
+    endpoint = Endpoint(document(issuer.jwks(), Cache_Control="max-age=3600"))
+    async with endpoint.keys() as keys:
+        keys.report_unknown_key()
+        await endpoint.next_request()
+    assert len(endpoint.requests) == 2
+
+
+async def test_an_endpoint_that_hangs_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_remote, "FETCH_TIMEOUT", 0.01)
+
+    async def drip() -> AsyncIterator[bytes]:
+        for byte in issuer.jwks():
+            yield bytes([byte])
+            await asyncio.sleep(0.005)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=drip(), headers={"Content-Type": "application/json"})
+
+    async with Endpoint(answer).keys() as keys:
+        with pytest.raises(errors.KeysUnavailable):
+            keys.current()
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "seconds"),
+    [
+        ("public, max-age=300", 300),
+        ("max-age=600", 600),
+        ("MAX-AGE=600", 600),
+        ("max-age=1", _remote.MIN_FRESH),
+        ("max-age=999999999", _remote.MAX_FRESH),
+        ("s-maxage=700", _remote.DEFAULT_FRESH),
+        ("max-age=-5", _remote.DEFAULT_FRESH),
+        ("no-store", _remote.DEFAULT_FRESH),
+        ("", _remote.DEFAULT_FRESH),
+    ],
+)
+def test_freshness_follows_cache_control_within_bounds(cache_control: str, seconds: float) -> None:
+    assert _remote._freshness(cache_control) == seconds
+
+
+async def endpoint_settles(condition: Callable[[], bool]) -> None:
+    """Wait until a background task has done its part."""
+
+    async def poll() -> None:
+        while True:
+            try:
+                if condition():
+                    return
+            except errors.KeysUnavailable:
+                pass
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(poll(), 5)
+
+
+def test_a_key_set_is_a_value(issuer: Issuer) -> None:
+    with pytest.raises(AttributeError):
+        KeySet.from_json(issuer.jwks()).keys = {}  # type: ignore[misc]  # what is tried here is not allowed

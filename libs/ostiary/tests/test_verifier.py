@@ -1,0 +1,176 @@
+"""RFC 9068 section 4 and RFC 8725: which access tokens are accepted."""
+
+import jwt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig, errors
+from ostiary.testing import Issuer
+
+NOW = 1_000_000_000.0
+NO_DATES: list[object] = ["1", True, None, [], 1e308, -1]
+NO_TEXTS: list[object] = ["", 1, None, ["u"]]
+
+
+def verify(issuer: Issuer, now: float | None = None, /, **claims: object) -> object:
+    return issuer.verifier().verify(issuer.token(claims=claims), now=now)
+
+
+def test_a_good_token_says_who_and_what(issuer: Issuer) -> None:
+    token = issuer.verifier().verify(issuer.token(subject="u1", scopes=["a", "b"], roles=["user"]))
+    assert token.subject == "u1"
+    assert token.scopes == {"a", "b"}
+    assert token.roles == {"user"}
+    assert token.issuer == issuer.issuer
+    assert token.audience == ("ostiary",)
+    assert token.session_id is not None
+    assert token.claims["client_id"] == token.client_id == "test-client"
+
+
+def test_what_a_token_says_cannot_be_changed(issuer: Issuer) -> None:
+    token = issuer.verifier().verify(issuer.token())
+    with pytest.raises(AttributeError):
+        token.subject = "admin"  # type: ignore[misc]  # what is tried here is not allowed
+    with pytest.raises(TypeError):
+        token.claims["sub"] = "admin"  # type: ignore[index]  # the same
+
+
+class TestSignature:
+    def test_another_key_of_the_same_name_is_refused(self, issuer: Issuer, stranger: Issuer) -> None:
+        with pytest.raises(errors.BadSignature):
+            issuer.verifier().verify(stranger.token())
+
+    def test_a_key_that_is_not_known_is_refused(self, issuer: Issuer) -> None:
+        with pytest.raises(errors.UnknownKey):
+            issuer.verifier().verify(issuer.token(header={"kid": "../../etc/passwd"}))
+
+    def test_without_keys_nothing_is_decided(self, issuer: Issuer) -> None:
+        config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience)
+        verifier = Verifier(config, key_source=LocalKeys())
+        assert not verifier.ready
+        with pytest.raises(errors.KeysUnavailable):
+            verifier.verify(issuer.token())
+
+    def test_a_token_signed_by_pyjwt_is_accepted(self, issuer: Issuer) -> None:
+        claims = jwt.decode(issuer.token(), options={"verify_signature": False})
+        token = jwt.encode(claims, issuer.private_key, "RS256", {"typ": "at+jwt", "kid": issuer.kid})
+        assert issuer.verifier().verify(token).subject == claims["sub"]
+
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    def test_no_changed_byte_goes_unnoticed(self, issuer: Issuer, data: st.DataObject) -> None:
+        token = issuer.token(scopes=["a"])
+        position = data.draw(st.integers(0, len(token) - 1))
+        replacement = data.draw(st.characters(min_codepoint=1, max_codepoint=255))
+        changed = token[:position] + replacement + token[position + 1 :]
+        if changed == token:
+            return
+        with pytest.raises(errors.TokenError):
+            issuer.verifier().verify(changed)
+
+
+class TestClaims:
+    @pytest.mark.parametrize("name", ["iss", "aud", "sub", "client_id", "exp", "iat", "jti"])
+    def test_a_required_claim_must_be_there(self, issuer: Issuer, name: str) -> None:
+        with pytest.raises(errors.MissingClaim):
+            verify(issuer, **{name: Issuer.REMOVED})
+
+    @pytest.mark.parametrize("name", ["nbf", "sid", "auth_time", "scope", "roles"])
+    def test_an_optional_claim_may_be_absent(self, issuer: Issuer, name: str) -> None:
+        assert verify(issuer, **{name: Issuer.REMOVED})
+
+    @pytest.mark.parametrize(
+        "value", ["https://issuer.example/", "https://issuer.exampl", "HTTPS://ISSUER.EXAMPLE", "https://evil.example"]
+    )
+    def test_the_issuer_must_be_exactly_ours(self, issuer: Issuer, value: str) -> None:
+        with pytest.raises(errors.WrongIssuer):
+            verify(issuer, iss=value)
+
+    @pytest.mark.parametrize("value", ["other", "ostiary ", ["other"], [], "ostiar", ["Ostiary"]])
+    def test_the_audience_must_name_us(self, issuer: Issuer, value: object) -> None:
+        with pytest.raises(errors.WrongAudience):
+            verify(issuer, aud=value)
+
+    def test_the_audience_may_name_others_too(self, issuer: Issuer) -> None:
+        assert verify(issuer, aud=["other", "ostiary"])
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *[(name, value) for name in ("exp", "iat", "nbf", "auth_time") for value in NO_DATES],
+            *[(name, value) for name in ("iss", "sub", "client_id", "jti", "sid") for value in NO_TEXTS],
+            ("aud", 1),
+            ("aud", None),
+            ("aud", ["ostiary", 1]),
+            ("scope", ["a"]),
+            ("scope", None),
+            ("roles", "admin"),
+            ("roles", [1]),
+        ],
+    )
+    def test_a_claim_of_the_wrong_type_is_malformed(self, issuer: Issuer, name: str, value: object) -> None:
+        with pytest.raises(errors.Malformed):
+            verify(issuer, **{name: value})
+
+
+class TestTime:
+    @pytest.mark.parametrize(("now", "good"), [(NOW + 4.9, True), (NOW + 5, False), (NOW + 1e6, False)])
+    def test_exp_is_the_first_second_that_is_too_late(self, issuer: Issuer, now: float, good: bool) -> None:
+        claims = {"exp": NOW, "iat": NOW - 900, "nbf": NOW - 900}
+        if good:
+            assert verify(issuer, now, **claims)
+        else:
+            with pytest.raises(errors.Expired):
+                verify(issuer, now, **claims)
+
+    @pytest.mark.parametrize("name", ["nbf", "iat"])
+    @pytest.mark.parametrize(("now", "good"), [(NOW - 5, True), (NOW - 5.1, False)])
+    def test_a_token_is_not_good_before_its_time(self, issuer: Issuer, name: str, now: float, good: bool) -> None:
+        claims = {"exp": NOW + 900, "iat": NOW - 900, "nbf": NOW - 900, name: NOW}
+        if good:
+            assert verify(issuer, now, **claims)
+        else:
+            with pytest.raises(errors.NotYetValid):
+                verify(issuer, now, **claims)
+
+
+class TestPermissions:
+    def test_all_scopes_are_needed(self, issuer: Issuer) -> None:
+        token = issuer.verifier().verify(issuer.token(scopes=["a"]))
+        token.require(scopes=["a"])
+        with pytest.raises(errors.InsufficientScope) as caught:
+            token.require(scopes=["a", "b"])
+        assert caught.value.required == {"a", "b"}
+
+    def test_all_roles_are_needed(self, issuer: Issuer) -> None:
+        token = issuer.verifier().verify(issuer.token(roles=["user"]))
+        token.require(roles=["user"])
+        with pytest.raises(errors.InsufficientRole):
+            token.require(roles=["admin"])
+
+    @pytest.mark.parametrize("scope", ["", " ", "a\tb", "ab"])
+    def test_no_scope_comes_out_of_odd_spacing(self, issuer: Issuer, scope: str) -> None:
+        token = issuer.verifier().verify(issuer.token(claims={"scope": scope}))
+        with pytest.raises(errors.InsufficientScope):
+            token.require(scopes=["a"])
+
+
+class TestConfig:
+    @pytest.mark.parametrize("changes", [{"issuer": ""}, {"audience": ""}, {"leeway": -1}, {"leeway": 61}])
+    def test_a_config_that_would_accept_anything_is_refused(self, changes: dict[str, object]) -> None:
+        values = {"issuer": "https://issuer.example", "audience": "ostiary", **changes}
+        with pytest.raises(ValueError, match="must"):
+            VerifierConfig(**values)  # type: ignore[arg-type]  # wrong values are the point
+
+    def test_a_verifier_needs_keys_from_somewhere(self) -> None:
+        with pytest.raises(ValueError, match="jwks_url"):
+            Verifier(VerifierConfig(issuer="https://issuer.example", audience="ostiary"))
+
+
+def test_errors_repeat_nothing_of_the_token(issuer: Issuer) -> None:
+    keys = KeySet.from_json(issuer.jwks())
+    assert keys.keys
+    with pytest.raises(errors.WrongIssuer) as caught:
+        verify(issuer, iss="https://secret.example")
+    assert "secret" not in str(caught.value)
