@@ -42,10 +42,13 @@ async def test_a_naive_point_in_time_is_a_mistake(database: Database) -> None:
 
 
 async def test_a_block_that_raises_leaves_nothing(database: Database) -> None:
-    with pytest.raises(RuntimeError):
+    async def half_done() -> None:
         async with database.write() as connection:
             await connection.execute(insert(moments).values(id=1))
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await half_done()
     async with database.read() as connection:
         assert (await connection.execute(select(moments))).all() == []
 

@@ -6,10 +6,11 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Header, Path, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from ostiary import VerifiedToken
 from ostiary.fastapi import Auth
+from ostiary_chassis.bodies import RequestBody
 from ostiary_profile.domain import Profile, Profiles
 
 READ = "profile:read"
@@ -34,10 +35,8 @@ Bio = Annotated[str, Field(max_length=2000, examples=["Writes programs for engin
 Website = Annotated[str, Field(max_length=2000, examples=["https://example.com/ada"]), AfterValidator(_web_address)]
 
 
-class ProfileBody(BaseModel):
+class ProfileBody(RequestBody):
     """What one says of oneself. PUT replaces all of it; PATCH changes the members that are there (RFC 7396)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     display_name: DisplayName | None = None
     bio: Bio | None = None
@@ -93,7 +92,9 @@ def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
         await profiles.delete(token.subject, _revision(if_match))
 
     @router.get("/{user_id}")
-    async def read(token: reader, user_id: Annotated[str, Path(max_length=255)], response: Response) -> ProfileResponse:
+    async def read(
+        token: reader, user_id: Annotated[str, Path(pattern=r"^[!-~]{1,255}$")], response: Response
+    ) -> ProfileResponse:
         if user_id == token.subject:
             return _represent(await profiles.own(user_id), response)
         token.require(scopes=[READ_ANY])
