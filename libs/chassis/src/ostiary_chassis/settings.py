@@ -50,10 +50,10 @@ def _alias(model: type[BaseModel], field: str) -> str:
 
 def _describe(model: type[BaseModel], item: object) -> str:
     assert isinstance(item, dict)  # noqa: S101 - pydantic's ErrorDetails, for the type checker
-    name = str(item["loc"][0]) if item["loc"] else "settings"
-    if name in model.model_fields:
-        name = _alias(model, name)
     message = str(item["msg"]).removeprefix("Value error, ")
+    if not item["loc"]:
+        return message  # about several settings; it names them itself
+    name = str(item["loc"][0])
     return f"{name}: {message[:1].lower()}{message[1:]} (got {item['input']!r})"
 
 

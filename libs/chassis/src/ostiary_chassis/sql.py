@@ -62,7 +62,9 @@ def is_unavailable(error: Exception) -> bool:
     """Return whether an error means that the database is away, busy or full, as against a wrong statement."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         away = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
-        return error.connection_invalidated or isinstance(error, away)
+        # SQLite says DatabaseError itself, and none of its kinds, of a file that is broken.
+        broken = type(error) is sqlalchemy.exc.DatabaseError
+        return error.connection_invalidated or isinstance(error, away) or broken
     return isinstance(error, sqlalchemy.exc.TimeoutError | OSError | TimeoutError)
 
 

@@ -11,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import argon2
+import structlog
 
 from ostiary_auth.domain.errors import HashingOverloaded
+
+_log = structlog.stdlib.get_logger("passwords")
 
 T = TypeVar("T")
 
@@ -51,7 +54,7 @@ class PasswordHasher:
         return await self._run(lambda: self._argon2.hash(password))
 
     async def verify(self, hashed: str | None, password: str) -> bool:
-        """Return whether the password fits; with no hash, do the same work and return False. Raises HashingOverloaded."""
+        """Return whether the password fits; without a hash, do the same work for nothing. Raises HashingOverloaded."""
         matches = await self._run(lambda: self._matches(hashed or self._nobodys_hash, password))
         return matches and hashed is not None
 
@@ -67,6 +70,9 @@ class PasswordHasher:
         try:
             return self._argon2.verify(hashed, password)
         except argon2.exceptions.VerifyMismatchError:
+            return False
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+            _log.exception("a stored password hash cannot be read")
             return False
 
     async def _run(self, work: Callable[[], T]) -> T:

@@ -80,7 +80,7 @@ class SqlTransaction:
         return Session(**result.one()._mapping)
 
     async def live_sessions(self, user_id: UUID, now: datetime) -> list[Session]:
-        """Return and lock the live sessions of a user, always in the same order, so that two cannot block each other."""
+        """Return and lock a user's live sessions, always in one order, so that two cannot block each other."""
         result = await self._connection.execute(
             select(*_SESSION_COLUMNS)
             .where(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None), sessions.c.expires_at > now)

@@ -1,0 +1,53 @@
+"""Starting: settings that cannot be used are one line; starting twice changes nothing."""
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from ostiary_auth.app import prepare
+from ostiary_auth.config import AuthConfig
+from ostiary_chassis.settings import ConfigError
+
+
+async def test_starting_again_changes_nothing(config: AuthConfig) -> None:
+    before = (config.data_dir / "auth-kek").read_bytes()
+    await asyncio.gather(prepare(config), prepare(config))
+    assert (config.data_dir / "auth-kek").read_bytes() == before
+
+
+async def test_what_is_secret_is_its_owners_only(tmp_path: Path) -> None:
+    config = AuthConfig(data_dir=tmp_path / "data")
+    await prepare(config)
+    assert stat.S_IMODE(config.data_dir.stat().st_mode) == 0o700
+    assert stat.S_IMODE(config.kek_path.stat().st_mode) == 0o600
+
+
+async def test_a_lost_kek_names_its_setting(config: AuthConfig) -> None:
+    config.kek_path.unlink()
+    with pytest.raises(ConfigError, match=r"OSTIARY_AUTH_KEK_FILE: .* does not open the signing keys"):
+        await prepare(config)
+
+
+async def test_a_broken_kek_names_its_setting(config: AuthConfig) -> None:
+    config.kek_path.write_text("broken")
+    with pytest.raises(ConfigError, match=r"OSTIARY_AUTH_KEK_FILE: .* 32 random bytes"):
+        await prepare(config)
+
+
+async def test_a_kek_that_cannot_be_read_names_its_setting(tmp_path: Path) -> None:
+    config = AuthConfig(data_dir=tmp_path, kek_file=tmp_path)
+    with pytest.raises(ConfigError, match=r"OSTIARY_AUTH_KEK_FILE: cannot use "):
+        await prepare(config)
+
+
+async def test_a_file_that_is_no_database_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "auth.db").write_bytes(b"this is not a database" * 100)
+    with pytest.raises(ConfigError, match="OSTIARY_AUTH_DATABASE_URL: cannot use"):
+        await prepare(AuthConfig(data_dir=tmp_path))
+
+
+def test_an_idle_limit_over_the_absolute_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="OSTIARY_SESSION_IDLE_TTL must not be over OSTIARY_SESSION_MAX_TTL"):
+        AuthConfig.load({"OSTIARY_SESSION_IDLE_TTL": "120", "OSTIARY_SESSION_MAX_TTL": "60"})
