@@ -40,9 +40,9 @@ class PathTemplate:
         return self.segments, self.tail
 
     @property
-    def precedence(self) -> tuple[tuple[bool, ...], bool]:
-        """Sort key: a literal goes before a parameter, from the left; a tail goes last."""
-        return tuple(segment is None for segment in self.segments), self.tail
+    def precedence(self) -> tuple[int, ...]:
+        """Sort key: from the left, a literal goes before a parameter and that before a tail."""
+        return *(int(segment is None) for segment in self.segments), *([2] if self.tail else [])
 
     def matches(self, segments: tuple[str, ...]) -> bool:
         """Return whether a path, cut into segments, fits."""

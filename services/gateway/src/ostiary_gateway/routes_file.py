@@ -131,6 +131,10 @@ def load(path: Path, environ: Mapping[str, str]) -> RoutesFile:
     return file
 
 
+#: All member names that a file can have.
+_NAMES = {name for part in _Part.__subclasses__() for name in part.model_fields}
+
+
 class _Mistake(Exception):
     def __init__(self, location: Location, message: str) -> None:
         super().__init__(message)
@@ -199,14 +203,16 @@ def _check_references(file: RoutesFile) -> None:
 
 
 def _location(loc: tuple[int | str, ...], lines: Mapping[Location, int]) -> Location:
-    """Return the part of pydantic's location that is in the file: it adds names of union members."""
+    """Return pydantic's location without what is not in the file: it adds the names of union members."""
     location: Location = ()
-    for part in loc:
+    for part in loc[:-1]:
         if (*location, part) in lines:
             location = (*location, part)
-    return location
+    last = loc[-1:]  # kept when it is missing in the file, as that may be the mistake
+    return (*location, *last) if (*location, *last) in lines or not last or last[0] in _NAMES else location
 
 
 def _message(path: Path, lines: Mapping[Location, int], location: Location, message: str) -> str:
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    return f"{path}:{lines.get(location, 1)}: {where or 'file'}: {message.removeprefix('Value error, ')}"
+    line = lines.get(location) or lines.get(location[:-1]) or 1
+    return f"{path}:{line}: {where or 'file'}: {message.removeprefix('Value error, ')}"

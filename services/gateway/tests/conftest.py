@@ -1,0 +1,8 @@
+import pytest
+
+from ostiary.testing import Issuer
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    return Issuer()

@@ -1,0 +1,104 @@
+"""The routes file: everything is checked, and every error names its line."""
+
+from pathlib import Path
+
+import pytest
+
+from ostiary_chassis.settings import ConfigError
+from ostiary_gateway.routes_file import Requirements, RoutesFile, load
+
+GOOD = """\
+upstreams:
+  orders:
+    url: ${ORDERS_URL:-http://127.0.0.1:9000}
+routes:
+  - name: list-orders
+    match: {path: /orders, methods: [GET]}
+    upstream: orders
+    access: {scopes: ["orders:read"]}
+  - name: ping
+    match: {path: /ping, methods: [GET]}
+    upstream: orders
+    access: public
+"""
+
+
+def read(tmp_path: Path, text: str, **environ: str) -> RoutesFile:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text)
+    return load(path, environ)
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    file = read(tmp_path, GOOD)
+    assert file.upstreams["orders"].url == "http://127.0.0.1:9000"
+    assert file.routes[0].access == Requirements(scopes=frozenset({"orders:read"}))
+    assert file.routes[1].access == "public"
+
+
+def test_an_address_may_come_from_the_environment(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD, ORDERS_URL="http://orders:1").upstreams["orders"].url == "http://orders:1"
+
+
+def test_the_file_that_is_shipped_is_good() -> None:
+    file = load(Path(__file__).parents[3] / "deploy" / "gateway.yaml", {})
+    public = {route.match.path for route in file.routes if route.access == "public"}
+    assert public == {
+        "/auth/register",
+        "/auth/login",
+        "/auth/refresh",
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ('    access: {scopes: ["orders:read"]}\n', "", 5, "access: Field required"),
+        ('{scopes: ["orders:read"]}', "{}", 8, "name scopes or roles"),
+        ('{scopes: ["orders:read"]}', "{scopes: []}", 8, "name scopes or roles"),
+        ('{scopes: ["orders:read"]}', "everybody", 8, "access"),
+        ('{scopes: ["orders:read"]}', '{scope: ["orders:read"]}', 8, "access"),
+        ('["orders:read"]', '["orders read"]', 8, "scopes"),
+        (
+            "methods: [GET]}\n    upstream: orders\n    access: {",
+            "methods: []}\n    upstream: orders\n    access: {",
+            6,
+            "methods",
+        ),
+        ("path: /orders,", "path: orders,", 6, "a path starts with '/'"),
+        ("path: /orders,", "path: /../orders,", 6, "plain segment"),
+        ("methods: [GET]", "methods: [BREW]", 6, "methods"),
+        ("name: list-orders", "name: List Orders", 5, "name"),
+        ("name: list-orders", "name: ping", 9, "two routes 'ping'"),
+        ("path: /ping", "path: /orders", 10, "same GET requests as route 'list-orders'"),
+        ("upstream: orders\n    access: public", "upstream: other\n    access: public", 11, "no upstream 'other'"),
+        ("access: public", "access: public\n    retries: 3", 13, "Extra inputs"),
+        ("access: public", "access: public\n    access: authenticated", 13, "'access' stands here twice"),
+        ("access: public", "access: public\n    limits: {body_bytes: -1}", 13, "body_bytes"),
+        ("url: ${ORDERS_URL:-http://127.0.0.1:9000}", "url: ${ORDERS_URL}", 3, "ORDERS_URL is not set"),
+        ("http://127.0.0.1:9000", "127.0.0.1:9000", 3, "http://"),
+        ("upstreams:", "upstream:", 1, "upstreams: Field required"),
+        ("access: public", "access: [public", 13, "expected"),
+        ("access: public", "access: !!python/object:os.system x", 12, "could not determine a constructor"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, GOOD.replace(old, new, 1))
+    assert f"gateway.yaml:{line}: " in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "x", "routes: []", "\x00", "upstreams: {}\nroutes: []"])
+def test_what_is_no_routes_file_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"gateway\.yaml"):
+        read(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="OSTIARY_GATEWAY_ROUTES: cannot read"):
+        load(tmp_path / "none.yaml", {})
