@@ -63,7 +63,7 @@ JSON = {"Content-Type": "application/json"}
         ("GET", "/things/", b"", "", 404, "not_found"),
         ("DELETE", "/things", b"", "", 405, "method_not_allowed"),
         ("POST", "/things", b'{"name":', "application/json", 400, "malformed_json"),
-        ("POST", "/things", b'{"name":"\xff"}', "application/json", 400, "bad_request"),
+        ("POST", "/things", b'{"name":"\xff"}', "application/json", 400, "malformed_json"),
         ("POST", "/things", b'{"name":"x"}', "text/plain", 415, "unsupported_media_type"),
         ("POST", "/things", b'{"name":"x"}', "", 415, "unsupported_media_type"),
         ("POST", "/things", b"name=x", "application/x-www-form-urlencoded", 415, "unsupported_media_type"),

@@ -16,11 +16,10 @@ MAX_FIELD_ERRORS = 20
 
 NOT_FOUND = Problem(404, "not_found", "There is nothing at this path.")
 
-#: What the framework raises by itself.
-_FRAMEWORK_PROBLEMS = {
-    400: Problem(400, "bad_request", "The request cannot be read."),
-    404: NOT_FOUND,
-}
+_MALFORMED_JSON = Problem(400, "malformed_json", "The request body is not valid JSON.")
+
+#: What the framework raises by itself; 400 is for a body that its parser gives up on.
+_FRAMEWORK_PROBLEMS = {400: _MALFORMED_JSON, 404: NOT_FOUND}
 
 
 class ProblemError(HTTPException):
@@ -70,7 +69,7 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
             Problem(415, "unsupported_media_type", "Send JSON, with 'Content-Type: application/json'.")
         )
     if any(item["type"] == "json_invalid" for item in items):
-        return problem_response(Problem(400, "malformed_json", "The request body is not valid JSON."))
+        return problem_response(_MALFORMED_JSON)
     errors = [
         {
             "field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]),

@@ -54,7 +54,9 @@ def _describe(model: type[BaseModel], item: object) -> str:
     if not item["loc"]:
         return message  # about several settings; it names them itself
     name = str(item["loc"][0])
-    return f"{name}: {message[:1].lower()}{message[1:]} (got {item['input']!r})"
+    secret = any(field.alias == name and not field.repr for field in model.model_fields.values())
+    got = "" if secret else f" (got {item['input']!r})"
+    return f"{name}: {message[:1].lower()}{message[1:]}{got}"
 
 
 def _base_url(value: object) -> object:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import alembic.command
 import alembic.config
@@ -19,6 +20,7 @@ import structlog
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from fastapi import Request, Response
+from pydantic import AfterValidator
 from sqlalchemy import URL, Connection, DateTime, Dialect, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -28,7 +30,7 @@ from sqlalchemy.types import TypeDecorator
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
 from ostiary_chassis.problems import ExceptionHandlers
-from ostiary_chassis.settings import ConfigError, read_secret
+from ostiary_chassis.settings import ConfigError
 
 _log = structlog.stdlib.get_logger("sql")
 
@@ -101,17 +103,26 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def parse_url(url: str, setting: str, password_file: Path | None = None, password_setting: str = "") -> URL:
-    """Return a database URL with our driver and the password from its file. Raises ConfigError."""
+def _check_url(url: str) -> str:
     try:
-        parsed = make_url(url)
-        driver = _DRIVERS[parsed.get_backend_name()]
-    except (sqlalchemy.exc.ArgumentError, KeyError):
-        # The URL may hold a password, so it is not repeated.
-        raise ConfigError(f"{setting}: must be sqlite:///path/of/file or postgresql://user@host/database") from None
-    if password_file is not None:
-        parsed = parsed.set(password=read_secret(password_file, password_setting))
-    return parsed.set(drivername=driver)
+        supported = make_url(url).get_backend_name() in _DRIVERS
+    except sqlalchemy.exc.ArgumentError:
+        supported = False
+    if not supported:
+        raise ValueError("must be sqlite:///path/of/file or postgresql://user@host/database")
+    return url
+
+
+#: The setting that names a database. Give the field `repr=False`: the URL may hold a password.
+DatabaseUrl = Annotated[str, AfterValidator(_check_url)]
+
+
+def engine_url(url: DatabaseUrl, password: str | None = None) -> URL:
+    """Return a database URL for our driver of its kind, with a password if that is kept apart."""
+    parsed = make_url(url)
+    if password is not None:
+        parsed = parsed.set(password=password)
+    return parsed.set(drivername=_DRIVERS[parsed.get_backend_name()])
 
 
 class Database:

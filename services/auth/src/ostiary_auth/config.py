@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from sqlalchemy import URL
 
 from ostiary_chassis.logs import LogFormat
-from ostiary_chassis.settings import BaseUrl, Port, Settings
-from ostiary_chassis.sql import parse_url
+from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
+from ostiary_chassis.sql import DatabaseUrl, engine_url
 
 _DAY = 24 * 3600
 
@@ -21,7 +21,7 @@ class AuthConfig(Settings):
     issuer: Annotated[BaseUrl, Field(alias="OSTIARY_ISSUER")] = "http://localhost:8080"
     audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
     data_dir: Annotated[Path, Field(alias="OSTIARY_DATA_DIR")] = Path(".data")
-    database_url: Annotated[str | None, Field(alias="OSTIARY_AUTH_DATABASE_URL", repr=False)] = None
+    database_url: Annotated[DatabaseUrl | None, Field(alias="OSTIARY_AUTH_DATABASE_URL", repr=False)] = None
     database_password_file: Annotated[Path | None, Field(alias="OSTIARY_AUTH_DATABASE_PASSWORD_FILE")] = None
     kek_file: Annotated[Path | None, Field(alias="OSTIARY_AUTH_KEK_FILE")] = None
     access_token_ttl: Annotated[int, Field(alias="OSTIARY_ACCESS_TOKEN_TTL", ge=10, le=3600)] = 900
@@ -42,9 +42,6 @@ class AuthConfig(Settings):
 
     def database(self) -> URL:
         """Return the database's URL, with its password. Raises ConfigError."""
-        return parse_url(
-            self.database_url or f"sqlite:///{self.data_dir / 'auth.db'}",
-            "OSTIARY_AUTH_DATABASE_URL",
-            self.database_password_file,
-            "OSTIARY_AUTH_DATABASE_PASSWORD_FILE",
-        )
+        file = self.database_password_file
+        password = read_secret(file, "OSTIARY_AUTH_DATABASE_PASSWORD_FILE") if file else None
+        return engine_url(self.database_url or f"sqlite:///{self.data_dir / 'auth.db'}", password)

@@ -7,8 +7,8 @@ from pydantic import Field
 from sqlalchemy import URL
 
 from ostiary_chassis.logs import LogFormat
-from ostiary_chassis.settings import BaseUrl, Port, Settings
-from ostiary_chassis.sql import parse_url
+from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
+from ostiary_chassis.sql import DatabaseUrl, engine_url
 
 
 class ProfileConfig(Settings):
@@ -20,7 +20,7 @@ class ProfileConfig(Settings):
     audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
     auth_url: Annotated[BaseUrl, Field(alias="OSTIARY_AUTH_URL")] = "http://127.0.0.1:8081"
     data_dir: Annotated[Path, Field(alias="OSTIARY_DATA_DIR")] = Path(".data")
-    database_url: Annotated[str | None, Field(alias="OSTIARY_PROFILE_DATABASE_URL", repr=False)] = None
+    database_url: Annotated[DatabaseUrl | None, Field(alias="OSTIARY_PROFILE_DATABASE_URL", repr=False)] = None
     database_password_file: Annotated[Path | None, Field(alias="OSTIARY_PROFILE_DATABASE_PASSWORD_FILE")] = None
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
@@ -31,9 +31,6 @@ class ProfileConfig(Settings):
 
     def database(self) -> URL:
         """Return the database's URL, with its password. Raises ConfigError."""
-        return parse_url(
-            self.database_url or f"sqlite:///{self.data_dir / 'profile.db'}",
-            "OSTIARY_PROFILE_DATABASE_URL",
-            self.database_password_file,
-            "OSTIARY_PROFILE_DATABASE_PASSWORD_FILE",
-        )
+        file = self.database_password_file
+        password = read_secret(file, "OSTIARY_PROFILE_DATABASE_PASSWORD_FILE") if file else None
+        return engine_url(self.database_url or f"sqlite:///{self.data_dir / 'profile.db'}", password)

@@ -1,0 +1,230 @@
+"""Running clusters to drive over HTTP: as local processes, and as containers. Nothing here imports a service."""
+
+import json
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import docker
+import httpx
+from docker.models.containers import Container
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SERVICES = ("auth", "profile", "gateway")
+
+#: Seconds for a cluster or a service to become ready, and for a process to end.
+READY_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+#: Ports below the range that the kernel gives to outgoing connections, so that none is taken away.
+PORTS = range(20000, 32000)
+
+
+class Cluster(Protocol):
+    """What the contract's tests need of a cluster."""
+
+    url: str
+
+    def stop(self, service: str) -> None:
+        """Stop a service, as an operator does."""
+
+    def start(self, service: str) -> None:
+        """Start a stopped service and wait until it answers."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on."""
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports")
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> float:
+    """Wait until a condition holds and return the seconds it took. Raises AssertionError if it never does."""
+    started_at = time.monotonic()
+    while not condition():
+        if time.monotonic() - started_at > seconds:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.02)
+    return time.monotonic() - started_at
+
+
+def is_ready(url: str) -> bool:
+    """Return whether the service at an address says that it is ready."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """Return this process's environment without settings of ours, and with the given ones."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OSTIARY_")}
+    return {**inherited, **settings}
+
+
+class LocalCluster:
+    """The three services as processes on SQLite, each startable and killable alone."""
+
+    def __init__(self, data_dir: Path, **settings: str) -> None:
+        """Choose ports; nothing is started yet."""
+        ports = dict(zip(SERVICES, free_ports(3), strict=True))
+        self.data_dir = data_dir
+        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+        self.url = f"http://localhost:{ports['gateway']}"
+        self.environ = clean_environment(
+            OSTIARY_DATA_DIR=str(data_dir),
+            OSTIARY_ISSUER=self.url,
+            OSTIARY_AUTH_URL=self.urls["auth"],
+            OSTIARY_PROFILE_URL=self.urls["profile"],
+            **{f"OSTIARY_{name.upper()}_PORT": str(port) for name, port in ports.items()},
+            **settings,
+        )
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, service: str, *, wait: bool = True) -> None:
+        """Start a service; its output goes to a file beside its data."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with (self.data_dir / f"{service}.log").open("ab") as log:
+            self._processes[service] = subprocess.Popen(  # noqa: S603 - our own command
+                [BIN / f"ostiary-{service}", "serve"],
+                env=self.environ,
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        if wait:
+            wait_until(lambda: self._has_ended(service) or is_ready(self.urls[service]), f"{service} is ready")
+            assert not self._has_ended(service), self.log(service)
+
+    def start_all(self) -> None:
+        """Start all services, at once as a runner does."""
+        for service in SERVICES:
+            self.start(service, wait=False)
+        for service in SERVICES:
+            wait_until(lambda name=service: is_ready(self.urls[name]), f"{service} is ready")  # type: ignore[misc]  # a default binds the name
+
+    def stop(self, service: str) -> None:
+        """Send SIGTERM and wait for a clean end."""
+        assert self.signal(service, signal.SIGTERM) == 0, self.log(service)
+
+    def signal(self, service: str, number: signal.Signals) -> int:
+        """Send a signal to a service, wait for its end and return its exit code."""
+        process = self._processes.pop(service)
+        process.send_signal(number)
+        return process.wait(STOP_SECONDS)
+
+    def stop_all(self) -> None:
+        """End whatever still runs."""
+        for service in list(self._processes):
+            self.signal(service, signal.SIGTERM)
+
+    def log(self, service: str) -> str:
+        """Return what a service has printed."""
+        return (self.data_dir / f"{service}.log").read_text()
+
+    def _has_ended(self, service: str) -> bool:
+        return self._processes[service].poll() is not None
+
+
+class ComposeCluster:
+    """The compose stack, under a name, a port and secrets of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        """Choose a name and a port; nothing is started yet."""
+        (port,) = free_ports(1)
+        self.url = f"http://localhost:{port}"
+        self.project = f"ostiary-test-{secrets.token_hex(4)}"
+        self.secrets_dir = directory / "secrets"
+        self.engine = docker.from_env()
+        self._environ = clean_environment(
+            OSTIARY_GATEWAY_PORT=str(port), OSTIARY_SECRETS_DIR=str(self.secrets_dir), DOCKER_BUILDKIT="1"
+        )
+
+    def up(self) -> None:
+        """Build the images and start all containers."""
+        _run([sys.executable, str(ROOT / "deploy" / "make_secrets.py"), str(self.secrets_dir)], self._environ)
+        try:
+            self._compose("up", "--build", "--detach", "--wait")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._compose('logs', '--no-color', '--tail', '50')}") from None
+
+    def down(self) -> None:
+        """Remove all containers, networks and volumes."""
+        self._compose("down", "--volumes", "--timeout", "5")
+        self.engine.close()
+
+    def container(self, service: str) -> Container:
+        """Return a service's container."""
+        labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
+        (container,) = self.engine.containers.list(all=True, filters={"label": labels})
+        return container
+
+    def stop(self, service: str) -> None:
+        """Stop a container."""
+        self.container(service).stop(timeout=10)
+
+    def start(self, service: str) -> None:
+        """Start a stopped container and wait for its health check."""
+        self.container(service).start()
+
+        def is_healthy() -> bool:
+            state: Mapping[str, Mapping[str, str]] = self.container(service).attrs["State"]
+            return state["Health"]["Status"] == "healthy"
+
+        wait_until(is_healthy, f"{service} is healthy")
+
+    def execute(self, service: str, *command: str) -> tuple[int, str]:
+        """Run a command in a service's container and return its exit code and output."""
+        code, output = self.container(service).exec_run(list(command))
+        assert code is not None
+        assert isinstance(output, bytes)
+        return code, output.decode()
+
+    def containers(self) -> list[Container]:
+        """Return all containers of the stack."""
+        label = f"com.docker.compose.project={self.project}"
+        return list(self.engine.containers.list(all=True, filters={"label": label}))
+
+    def config(self) -> dict[str, object]:
+        """Return the compose file as compose understands it."""
+        parsed: dict[str, object] = json.loads(self._compose("config", "--format", "json"))
+        return parsed
+
+    def _compose(self, *arguments: str) -> str:
+        file = ROOT / "deploy" / "compose.yaml"
+        command = ["docker", "compose", "--project-name", self.project, "--file", str(file)]
+        return _run([*command, *arguments], self._environ)
+
+
+def engine_answers() -> bool:
+    """Return whether a Docker engine and compose v2 are there."""
+    try:
+        docker.from_env().ping()
+        _run(["docker", "compose", "version"], dict(os.environ))
+    except (docker.errors.DockerException, OSError, AssertionError):
+        return False
+    return True
+
+
+def _run(command: list[str], environ: Mapping[str, str]) -> str:
+    done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+    assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout

@@ -1,0 +1,349 @@
+"""What must hold when processes die, start in the wrong order, or cannot start at all."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from clusters import BIN, ROOT, LocalCluster, clean_environment, free_ports, is_ready, wait_until
+from conftest import PASSWORD, People
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    """A cluster of one's own, to break."""
+    cluster = LocalCluster(tmp_path / "data")
+    yield cluster
+    cluster.stop_all()
+
+
+def client_of(cluster: LocalCluster) -> httpx.Client:
+    return httpx.Client(base_url=cluster.url, timeout=20, trust_env=False)
+
+
+class TestDirectAccess:
+    """Nobody trusts the gateway: each service verifies by itself."""
+
+    @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+    def test_profile_refuses_who_has_no_token(self, local_cluster: LocalCluster, method: str) -> None:
+        response = httpx.request(method, f"{local_cluster.urls['profile']}/profiles/me", json={}, trust_env=False)
+        assert (response.status_code, response.json()["code"]) == (401, "missing_token")
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="ostiary"'
+
+    def test_profile_believes_no_identity_header(self, local_cluster: LocalCluster) -> None:
+        headers = {"X-User-Id": "ada", "X-Forwarded-User": "ada", "X-Roles": "admin"}
+        url = f"{local_cluster.urls['profile']}/profiles/me"
+        assert httpx.get(url, headers=headers, trust_env=False).status_code == 401
+
+    def test_profile_takes_a_good_token_from_anybody(self, local_cluster: LocalCluster) -> None:
+        with client_of(local_cluster) as client:
+            ada = People(client).new()
+        url = f"{local_cluster.urls['profile']}/profiles/me"
+        assert httpx.get(url, headers=ada.headers, trust_env=False).json()["id"] == ada.id
+
+    def test_a_token_of_another_cluster_is_refused(
+        self, local_cluster: LocalCluster, own_cluster: LocalCluster
+    ) -> None:
+        own_cluster.start_all()
+        with client_of(own_cluster) as own, client_of(local_cluster) as other:
+            ada = People(own).new()
+            assert own.get("/profiles/me", headers=ada.headers).status_code == 200
+            response = other.get("/profiles/me", headers=ada.headers)
+            assert (response.status_code, response.json()["code"]) == (401, "unknown_key")
+
+
+class TestDeaths:
+    def test_issued_tokens_outlive_the_auth_service(self, own_cluster: LocalCluster) -> None:
+        own_cluster.start_all()
+        with client_of(own_cluster) as client:
+            ada = People(client).new()
+            statuses: list[int] = []
+            enough, done = threading.Event(), threading.Event()
+
+            def keep_asking() -> None:
+                with client_of(own_cluster) as asking:
+                    while not done.is_set():
+                        statuses.append(asking.get("/profiles/me", headers=ada.headers).status_code)
+                        if len(statuses) >= 50:
+                            enough.set()
+
+            asker = threading.Thread(target=keep_asking)
+            asker.start()
+            own_cluster.signal("auth", signal.SIGKILL)
+            statuses.clear()
+            assert enough.wait(20)
+            done.set()
+            asker.join()
+            assert set(statuses) == {200}
+            url = f"{own_cluster.urls['profile']}/profiles/me"
+            assert httpx.get(url, headers=ada.headers, trust_env=False).status_code == 200
+
+            refused = client.post("/auth/login", json={"email": ada.email, "password": PASSWORD})
+            assert (refused.status_code, refused.json()["code"]) == (503, "upstream_unavailable")
+            assert refused.headers["Retry-After"] == "1"
+
+            own_cluster.start("auth")
+            again = client.post("/auth/login", json={"email": ada.email, "password": PASSWORD})
+            assert again.status_code == 200
+            assert client.get("/auth/me", headers=ada.headers).status_code == 200
+
+    def test_nothing_acknowledged_is_lost_when_auth_is_killed(self, own_cluster: LocalCluster) -> None:
+        own_cluster.start_all()
+        acknowledged: list[str] = []
+        some = threading.Event()
+
+        def register(number: int) -> None:
+            email = f"person-{number}@example.com"
+            with client_of(own_cluster) as client:
+                response = client.post("/auth/register", json={"email": email, "password": PASSWORD})
+            if response.status_code == 201:
+                acknowledged.append(email)
+                if len(acknowledged) == 10:
+                    some.set()
+
+        with ThreadPoolExecutor(4) as pool:
+            attempts = [pool.submit(register, number) for number in range(200)]
+            assert some.wait(30)
+            own_cluster.signal("auth", signal.SIGKILL)
+            for attempt in attempts:
+                attempt.cancel()
+        own_cluster.start("auth")
+        with client_of(own_cluster) as client:
+            for email in acknowledged:
+                assert client.post("/auth/login", json={"email": email, "password": PASSWORD}).status_code == 200
+
+    def test_a_killed_service_is_a_problem_document(self, own_cluster: LocalCluster) -> None:
+        own_cluster.start_all()
+        with client_of(own_cluster) as client:
+            ada = People(client).new()
+            client.put("/profiles/me", json={"bio": "kept"}, headers=ada.headers)
+            own_cluster.signal("profile", signal.SIGKILL)
+            response = client.get("/profiles/me", headers=ada.headers)
+            assert (response.status_code, response.json()["code"]) == (503, "upstream_unavailable")
+            own_cluster.start("profile")
+            assert client.get("/profiles/me", headers=ada.headers).json()["bio"] == "kept"
+
+    def test_sigterm_ends_each_service_cleanly(self, own_cluster: LocalCluster) -> None:
+        own_cluster.start_all()
+        for service in ("gateway", "profile", "auth"):
+            own_cluster.stop(service)
+            assert "Traceback" not in own_cluster.log(service)
+
+
+class TestWrongOrder:
+    def test_verifiers_wait_for_the_auth_service(self, own_cluster: LocalCluster) -> None:
+        for service in ("gateway", "profile"):
+            own_cluster.start(service, wait=False)
+            url = f"{own_cluster.urls[service]}/livez"
+            wait_until(lambda url=url: answers(url), f"{service} is alive")  # type: ignore[misc]  # a default binds the name
+            assert not is_ready(own_cluster.urls[service])
+        token = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6ImsifQ.e30.AAAA"
+        with client_of(own_cluster) as client:
+            response = client.get("/profiles/me", headers={"Authorization": f"Bearer {token}"})
+            assert (response.status_code, response.json()["code"]) == (503, "keys_unavailable")
+            own_cluster.start("auth")
+            for service in ("gateway", "profile"):
+                wait_until(lambda name=service: is_ready(own_cluster.urls[name]), "keys are there", 5)  # type: ignore[misc]  # the same
+            ada = People(client).new()
+            assert client.get("/profiles/me", headers=ada.headers).status_code == 200
+
+    def test_two_clusters_run_side_by_side(self, local_cluster: LocalCluster, own_cluster: LocalCluster) -> None:
+        own_cluster.start_all()
+        with client_of(own_cluster) as own, client_of(local_cluster) as other:
+            email = People(own).new().email
+            assert own.post("/auth/login", json={"email": email, "password": PASSWORD}).status_code == 200
+            assert other.post("/auth/login", json={"email": email, "password": PASSWORD}).status_code == 401
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+class Runner:
+    """`make run` without make: `deploy/local.py`, with its output."""
+
+    def __init__(self, data_dir: Path, **settings: str) -> None:
+        gateway, auth, profile = free_ports(3)
+        self.url = f"http://localhost:{gateway}"
+        self.environ = clean_environment(
+            **{
+                "OSTIARY_GATEWAY_PORT": str(gateway),
+                "OSTIARY_AUTH_PORT": str(auth),
+                "OSTIARY_PROFILE_PORT": str(profile),
+                "OSTIARY_DATA_DIR": str(data_dir),
+                **settings,
+            }
+        )
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "deploy/local.py"],
+            env=self.environ,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+class TestRunner:
+    def test_it_says_where_it_listens_and_stops_on_ctrl_c(self, tmp_path: Path) -> None:
+        runner = Runner(tmp_path / "data")
+        for _ in range(2):
+            process = runner.start()
+            seen = read_until_ready(process)
+            assert sum(line.startswith(f"  curl {runner.url}/") for line in seen) == 3
+            pids = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", "".join(seen))]
+            assert len(pids) == 3
+            process.send_signal(signal.SIGINT)
+            rest, errors = process.communicate(timeout=20)
+            assert process.returncode == 0
+            assert errors == ""
+            assert "Traceback" not in "".join(seen) + rest
+            assert not any(is_running(pid) for pid in pids)
+
+    @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+    def test_the_printed_curl_lines_work(self, tmp_path: Path) -> None:
+        process = Runner(tmp_path / "data").start()
+        try:
+            lines = read_until_ready(process)
+            register, login, profile = [line.strip() for line in lines if line.startswith("  curl ")]
+            assert shell(register)["email"] == "ada@example.com"
+            token = str(shell(login)["access_token"])
+            assert shell(profile.replace("<access_token>", token))["bio"] is None
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"OSTIARY_AUTH_PORT": "eighty"}, "OSTIARY_AUTH_PORT: input should be a valid integer"),
+            ({"OSTIARY_GATEWAY_PORT": "70000"}, "OSTIARY_GATEWAY_PORT: input should be less than"),
+            ({"OSTIARY_ISSUER": "localhost"}, "OSTIARY_ISSUER: must be http:// or https://"),
+            ({"OSTIARY_GATEWAYPORT": "8080"}, "OSTIARY_GATEWAYPORT: there is no such setting; did you mean"),
+            ({"OSTIARY_GATEWAY_ROUTES": "none.yaml"}, "OSTIARY_GATEWAY_ROUTES: cannot read none.yaml"),
+            ({"OSTIARY_DATA_DIR": "/dev/null/data"}, "OSTIARY_DATA_DIR: cannot write in /dev/null/data"),
+            ({"OSTIARY_GATEWAY_PORT": "20001", "OSTIARY_AUTH_PORT": "20001"}, "must differ"),
+            ({"OSTIARY_AUTH_DATABASE_URL": "mysql://u@h/d"}, "OSTIARY_AUTH_DATABASE_URL: must be sqlite"),
+        ],
+    )
+    def test_a_bad_setting_is_one_line(self, tmp_path: Path, settings: dict[str, str], message: str) -> None:
+        process = Runner(tmp_path / "data", **settings).start()
+        output, errors = process.communicate(timeout=30)
+        assert process.returncode == 2
+        assert output == ""
+        assert errors.count("\n") == 1
+        assert message in errors
+
+    @pytest.mark.parametrize("service", ["GATEWAY", "AUTH", "PROFILE"])
+    def test_a_port_in_use_is_one_line(self, tmp_path: Path, service: str) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = str(other.getsockname()[1])
+            process = Runner(tmp_path / "data", **{f"OSTIARY_{service}_PORT": port}).start()
+            output, errors = process.communicate(timeout=30)
+        assert (process.returncode, output) == (2, "")
+        expected = f"make run: OSTIARY_{service}_PORT: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+        assert errors == expected
+
+
+def read_until_ready(process: subprocess.Popen[str]) -> list[str]:
+    """Return the lines that a runner prints up to the end of its banner."""
+    lines: list[str] = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if "Stop with Ctrl-C" in line:
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def shell(command: str) -> dict[str, object]:
+    """Run a line as a user would paste it, and return the JSON that it prints."""
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=True)  # noqa: S602 - as a user does
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class TestCommands:
+    """Each service says by itself, in one line, why it cannot start."""
+
+    @pytest.mark.parametrize("service", ["auth", "profile", "gateway"])
+    def test_a_bad_setting_is_one_line(self, tmp_path: Path, service: str) -> None:
+        settings = {f"OSTIARY_{service.upper()}_PORT": "x", "OSTIARY_DATA_DIR": str(tmp_path)}
+        done = subprocess.run(  # noqa: S603 - our own command
+            [BIN / f"ostiary-{service}", "serve"],
+            env=clean_environment(**settings),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"ostiary-{service}: OSTIARY_{service.upper()}_PORT: ")
+        assert (done.stderr.count("\n"), done.stdout) == (1, "")
+
+    def test_a_bad_routes_file_names_its_line(self, tmp_path: Path) -> None:
+        file = tmp_path / "gateway.yaml"
+        file.write_text("upstreams: {a: {url: 'http://a'}}\nroutes:\n  - {name: r, upstream: a}\n")
+        done = subprocess.run(  # noqa: S603 - our own command
+            [BIN / "ostiary-gateway", "check", file], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 2
+        assert f"{file}:3: routes[0].match: Field required" in done.stderr
+        assert f"{file}:3: routes[0].access: Field required" in done.stderr
+
+
+class TestDemo:
+    def run(self, url: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "demo/demo.py", url],
+            env=clean_environment(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def test_it_plays_the_whole_story(self, local_cluster: LocalCluster) -> None:
+        done = self.run(local_cluster.url)
+        assert done.returncode == 0, done.stdout
+        assert "All 14 steps went as promised" in done.stdout
+
+    def test_it_fails_when_a_step_is_not_as_promised(self, own_cluster: LocalCluster) -> None:
+        for service in ("auth", "gateway"):
+            own_cluster.start(service)
+        done = self.run(own_cluster.url)
+        assert done.returncode == 1
+        assert "NOT AS PROMISED: step 4 answered 503 and not 200" in done.stdout
+
+    def test_it_fails_without_a_cluster(self) -> None:
+        (port,) = free_ports(1)
+        done = self.run(f"http://localhost:{port}")
+        assert done.returncode == 1
+        assert "Is the cluster running" in done.stdout
