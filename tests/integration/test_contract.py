@@ -10,9 +10,9 @@ import httpx
 import jwt
 import pytest
 from clusters import Cluster
-from conftest import PASSWORD, People
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import KeySet
+from people import PASSWORD, People
 
 
 class TestMainJob:

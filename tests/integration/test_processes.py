@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from clusters import BIN, ROOT, LocalCluster, clean_environment, free_ports, is_ready, wait_until
-from conftest import PASSWORD, People
+from people import PASSWORD, People
 
 
 @pytest.fixture
