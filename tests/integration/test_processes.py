@@ -1,5 +1,6 @@
 """What must hold when processes die, start in the wrong order, or cannot start at all."""
 
+import base64
 import json
 import os
 import re
@@ -59,7 +60,7 @@ class TestDirectAccess:
             ada = People(own).new()
             assert own.get("/profiles/me", headers=ada.headers).status_code == 200
             response = other.get("/profiles/me", headers=ada.headers)
-            assert (response.status_code, response.json()["code"]) == (401, "unknown_key")
+            assert (response.status_code, response.json()["code"]) == (401, "wrong_issuer")
 
 
 class TestDeaths:
@@ -147,7 +148,8 @@ class TestWrongOrder:
             url = f"{own_cluster.urls[service]}/livez"
             wait_until(lambda url=url: answers(url), f"{service} is alive")  # type: ignore[misc]  # a default binds the name
             assert not is_ready(own_cluster.urls[service])
-        token = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6ImsifQ.e30.AAAA"
+        claims = base64.urlsafe_b64encode(json.dumps({"iss": own_cluster.url}).encode()).decode().rstrip("=")
+        token = f"eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6ImsifQ.{claims}.AAAA"
         with client_of(own_cluster) as client:
             response = client.get("/profiles/me", headers={"Authorization": f"Bearer {token}"})
             assert (response.status_code, response.json()["code"]) == (503, "keys_unavailable")

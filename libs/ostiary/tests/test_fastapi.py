@@ -73,4 +73,10 @@ async def test_the_scheme_is_in_the_openapi_document(client: httpx.AsyncClient) 
         "scheme": "bearer",
         "bearerFormat": "JWT",
     }
-    assert document["paths"]["/orders"]["get"]["security"] == [{"bearer": []}]
+    operation = document["paths"]["/orders"]["get"]
+    assert operation["security"] == [{"bearer": ["orders:read"]}]
+    assert operation["responses"].keys() == {"200", "401", "403", "503"}
+    schema = operation["responses"]["503"]["content"]["application/problem+json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/Problem"}
+    assert "code" in document["components"]["schemas"]["Problem"]["required"]
+    assert (await client.get("/openapi.json")).json() == document

@@ -6,10 +6,8 @@ import json
 import pytest
 
 from ostiary import errors
-from ostiary._jws import MAX_TOKEN_BYTES, parse
+from ostiary._jws import MAX_TOKEN_LENGTH, parse
 from ostiary.testing import Issuer
-
-TYPES = frozenset({"at+jwt"})
 
 
 def segment(data: bytes | dict[str, object]) -> str:
@@ -28,7 +26,7 @@ def with_raw(header: bytes = b'{"alg":"RS256","typ":"at+jwt","kid":"k"}', payloa
 
 def test_a_well_formed_token_is_taken_apart(issuer: Issuer) -> None:
     token = issuer.token(subject="u1")
-    jws = parse(token, TYPES)
+    jws = parse(token)
     assert jws.kid == issuer.kid
     assert jws.claims["sub"] == "u1"
     assert jws.signing_input == token.rpartition(".")[0].encode()
@@ -43,7 +41,7 @@ class TestCompactSerialisation:
     )
     def test_other_than_three_segments_is_refused(self, token: str) -> None:
         with pytest.raises(errors.Malformed):
-            parse(token, TYPES)
+            parse(token)
 
     @pytest.mark.parametrize("position", [0, 1, 2])
     @pytest.mark.parametrize("change", ["{}=", "{}==", " {}", "{} ", "{}\n", "+{}", "/{}", "{}\x00", "{}é"])
@@ -53,22 +51,22 @@ class TestCompactSerialisation:
         segments = issuer.token().split(".")
         segments[position] = change.format(segments[position])
         with pytest.raises(errors.Malformed):
-            parse(".".join(segments), TYPES)
+            parse(".".join(segments))
 
     def test_spare_bits_that_are_not_zero_are_refused(self, issuer: Issuer) -> None:
         head, payload, signature = issuer.token().split(".")
         # 256 bytes leave four spare bits in the last character; its canonical values are A, Q, g, w.
         assert signature[-1] in "AQgw"
         with pytest.raises(errors.Malformed):
-            parse(f"{head}.{payload}.{signature[:-1]}{chr(ord(signature[-1]) + 1)}", TYPES)
+            parse(f"{head}.{payload}.{signature[:-1]}{chr(ord(signature[-1]) + 1)}")
 
     def test_a_token_over_the_limit_is_refused_before_it_is_read(self) -> None:
         with pytest.raises(errors.TooLarge):
-            parse("é" * (MAX_TOKEN_BYTES + 1), TYPES)
+            parse("é" * (MAX_TOKEN_LENGTH + 1))
 
     def test_a_header_over_the_limit_is_refused(self) -> None:
         with pytest.raises(errors.TooLarge):
-            parse(with_header(x="x" * 1000), TYPES)
+            parse(with_header(x="x" * 1000))
 
 
 class TestHeader:
@@ -80,26 +78,26 @@ class TestHeader:
     )
     def test_any_algorithm_but_rs256_is_refused(self, alg: object) -> None:
         with pytest.raises(errors.UnsupportedAlg):
-            parse(with_header(alg=alg), TYPES)
+            parse(with_header(alg=alg))
 
     @pytest.mark.parametrize("name", ["crit", "b64", "zip", "enc"])
     def test_members_that_change_how_a_token_is_read_are_refused(self, name: str) -> None:
         with pytest.raises(errors.Malformed):
-            parse(with_header(**{name: ["exp"]}), TYPES)
+            parse(with_header(**{name: ["exp"]}))
 
     @pytest.mark.parametrize("typ", ["JWT", "jwt", "", "ostiary-feed+jwt", "application/jwt", None, 1, ["at+jwt"]])
     def test_any_type_but_that_of_an_access_token_is_refused(self, typ: object) -> None:
         with pytest.raises(errors.WrongType):
-            parse(with_header(typ=typ), TYPES)
+            parse(with_header(typ=typ))
 
     @pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt"])
     def test_the_type_is_a_media_type_without_case(self, typ: str) -> None:
-        assert parse(with_header(typ=typ), TYPES).kid == "k"
+        assert parse(with_header(typ=typ)).kid == "k"
 
     @pytest.mark.parametrize("kid", ["", None, 1, ["k"], {"k": 1}, "k" * 129])
     def test_a_kid_that_is_not_a_short_string_is_refused(self, kid: object) -> None:
         with pytest.raises(errors.Malformed):
-            parse(with_header(kid=kid), TYPES)
+            parse(with_header(kid=kid))
 
     def test_keys_inside_the_token_are_not_looked_at(self, issuer: Issuer, stranger: Issuer) -> None:
         header = {"jwk": {"kty": "RSA", "n": "AQAB"}, "jku": "http://127.0.0.1/", "x5u": "http://127.0.0.1/"}
@@ -136,11 +134,11 @@ class TestStrictJson:
     )
     def test_what_two_parsers_could_read_differently_is_refused(self, raw: bytes) -> None:
         with pytest.raises(errors.Malformed):
-            parse(with_raw(payload=raw), TYPES)
+            parse(with_raw(payload=raw))
 
     def test_a_repeated_header_member_is_refused(self) -> None:
         with pytest.raises(errors.Malformed):
-            parse(with_raw(header=b'{"alg":"none","alg":"RS256","typ":"at+jwt","kid":"k"}'), TYPES)
+            parse(with_raw(header=b'{"alg":"none","alg":"RS256","typ":"at+jwt","kid":"k"}'))
 
     def test_a_whole_surrogate_pair_is_one_character(self) -> None:
-        assert parse(with_raw(payload=b'{"sub":"\\ud83d\\ude00"}'), TYPES).claims == {"sub": "\U0001f600"}
+        assert parse(with_raw(payload=b'{"sub":"\\ud83d\\ude00"}')).claims == {"sub": "\U0001f600"}

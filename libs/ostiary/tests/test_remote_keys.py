@@ -30,12 +30,12 @@ class Endpoint:
         await asyncio.wait_for(self.asked.wait(), 5)
 
     def keys(self, clock: Callable[[], float] = _remote.suspend_aware_clock) -> RemoteKeys:
-        return RemoteKeys(URL, transport=httpx.MockTransport(self), clock=clock)
+        return RemoteKeys("https://issuer.example", URL, transport=httpx.MockTransport(self), clock=clock)
 
 
 def document(body: bytes, status: int = 200, **headers: str) -> Callable[[httpx.Request], httpx.Response]:
     fields = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
-    return lambda _: httpx.Response(status, content=body, headers=fields)
+    return lambda _: httpx.Response(status, stream=httpx.ByteStream(body), headers=fields)
 
 
 @pytest.fixture

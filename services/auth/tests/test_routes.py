@@ -86,8 +86,8 @@ async def test_a_token_is_verified_with_the_published_keys_alone(
     client: httpx.AsyncClient, tokens: dict[str, Any]
 ) -> None:
     keys = KeySet.from_json((await client.get("/.well-known/jwks.json")).content)
-    config = VerifierConfig(issuer="http://localhost:8080", audience="ostiary")
-    token = Verifier(config, key_source=LocalKeys(keys)).verify(tokens["access_token"])
+    config = VerifierConfig(issuer="http://localhost:8080", audience="ostiary", key_source=LocalKeys(keys))
+    token = Verifier(config).verify(tokens["access_token"])
     assert token.session_id == tokens["session_id"]
     assert token.scopes == {"profile:read", "profile:write"}
 

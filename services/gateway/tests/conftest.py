@@ -5,4 +5,4 @@ from ostiary.testing import Issuer
 
 @pytest.fixture(scope="session")
 def issuer() -> Issuer:
-    return Issuer()
+    return Issuer("http://localhost:8080")

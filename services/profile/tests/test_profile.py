@@ -16,7 +16,7 @@ BOTH = ("profile:read", "profile:write")
 
 @pytest.fixture(scope="session")
 def issuer() -> Issuer:
-    return Issuer()
+    return Issuer("http://localhost:8080")
 
 
 @pytest.fixture
@@ -72,7 +72,9 @@ class TestPermissions:
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
     async def test_a_strangers_token_is_refused(self, client: httpx.AsyncClient, method: str) -> None:
-        response = await client.request(method, "/profiles/me", json={}, headers=caller(Issuer(), *BOTH))
+        response = await client.request(
+            method, "/profiles/me", json={}, headers=caller(Issuer("http://localhost:8080"), *BOTH)
+        )
         assert (response.status_code, response.json()["code"]) == (401, "bad_signature")
 
     @pytest.mark.parametrize(

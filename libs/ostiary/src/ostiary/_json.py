@@ -1,28 +1,25 @@
 """Strict JSON objects: what two parsers could read differently is refused (RFC 8259, RFC 7515 section 4)."""
 
 import json
-import re
 from typing import NoReturn
-
-_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_object(data: bytes) -> dict[str, object]:
     """Return the JSON object in `data`.
 
     Raises ValueError for other than strict UTF-8 without a byte order mark, a repeated member
-    (RFC 7515 section 4), NaN or infinities, lone surrogates, nesting too deep to parse, or a
-    value that is not an object.
+    (RFC 7515 section 4), NaN or infinities, lone surrogates, nesting too deep to parse, white space
+    around the object, or a value that is not an object.
     """
     text = data.decode("utf-8")  # UnicodeDecodeError is a ValueError
     try:
-        value = _decoder.decode(text)
+        value, end = _decoder.raw_decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if not isinstance(value, dict):
+    if end != len(text) or not isinstance(value, dict):
         raise ValueError("not a JSON object")
-    if _SURROGATE_ESCAPE.search(text):
-        # A pair makes one character and is fine; half a pair cannot be encoded again.
+    if "\\u" in text:
+        # A surrogate pair makes one character and is fine; half a pair cannot be encoded again.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 

@@ -5,25 +5,32 @@ well-formed, names an accepted algorithm and type, and still has to be verified.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ostiary import _base64url, _json
 from ostiary.errors import Malformed, TooLarge, UnsupportedAlg, WrongType
 
-#: Bytes of a whole token. HTTP servers refuse header fields of 8 to 16 KiB, so no larger one arrives.
-MAX_TOKEN_BYTES = 8 * 1024
+#: Characters of a whole token. HTTP servers refuse header fields of 8 to 16 KiB, so no larger one arrives.
+MAX_TOKEN_LENGTH = 8 * 1024
 
-#: Bytes of the encoded header; ours take 80. Keeps a hostile one from costing a long parse.
-MAX_HEADER_BYTES = 1024
+#: Characters of the encoded header; ours take 112. Keeps a hostile one from costing a long parse.
+MAX_HEADER_LENGTH = 1024
 
-#: Bytes of a `kid`; ours are 43. A key id is a name, not a document.
-MAX_KID_BYTES = 128
+#: Characters of a `kid`; ours are 43. A key id is a name, not a document.
+MAX_KID_LENGTH = 128
 
 #: The only algorithm (RFC 8725 section 3.1: an allow-list, never what the token asks for).
 ALGORITHM = "RS256"
 
+#: The type of an access token (RFC 9068 section 2.1), as RFC 7515 section 4.1.9 lets it be written.
+ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
+
 #: Header members that change how a token is to be read. We implement none of them, and
 #: RFC 7515 section 4.1.11 demands that a recipient which does not understand refuses.
 _REFUSED_HEADER_MEMBERS = frozenset({"crit", "b64", "zip", "enc"})
+
+#: Headers that are remembered. All tokens of one key have the same, so an issuer has two or three.
+_REMEMBERED_HEADERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,63 +43,43 @@ class CompactJws:
     signature: bytes
 
 
-def parse(token: str, accepted_types: frozenset[str]) -> CompactJws:
-    """Take a token apart.
-
-    `accepted_types` are the media types that `typ` may name, in lower case and without the
-    prefix `application/` (RFC 7515 section 4.1.9).
-
-    Raises TooLarge, Malformed, UnsupportedAlg or WrongType.
-    """
-    raw = _as_bytes(token)
-    segments = raw.split(b".")
-    if len(segments) != 3:  # noqa: PLR2004 - header, payload, signature (RFC 7515 section 7.1)
-        raise Malformed("not three segments")
-    header_segment, payload_segment, signature_segment = segments
-    if len(header_segment) > MAX_HEADER_BYTES:
-        raise TooLarge("header")
-    kid = _check_header(_decode_object(header_segment, "header"), accepted_types)
-    return CompactJws(
-        kid=kid,
-        claims=_decode_object(payload_segment, "payload"),
-        signing_input=raw[: len(header_segment) + 1 + len(payload_segment)],
-        signature=_decode(signature_segment, "signature"),
-    )
-
-
-def _as_bytes(token: str) -> bytes:
-    if len(token) > MAX_TOKEN_BYTES:
+def parse(token: str) -> CompactJws:
+    """Take a token apart. Raises TooLarge, Malformed, UnsupportedAlg or WrongType."""
+    if len(token) > MAX_TOKEN_LENGTH:
         raise TooLarge("token")
     try:
-        return token.encode("ascii")
+        signing_input, _, signature = token.encode("ascii").rpartition(b".")
     except UnicodeEncodeError as error:
         raise Malformed("not ASCII") from error
-
-
-def _decode(segment: bytes, name: str) -> bytes:
+    header, _, payload = signing_input.partition(b".")
+    if not header or not payload or not signature or b"." in payload:
+        raise Malformed("not three segments")
+    kid = _read_header(header)
     try:
-        return _base64url.decode(segment)
+        return CompactJws(
+            kid, _json.parse_object(_base64url.decode(payload)), signing_input, _base64url.decode(signature)
+        )
     except ValueError as error:
-        raise Malformed(f"{name}: {error}") from error
+        raise Malformed(str(error)) from error
 
 
-def _decode_object(segment: bytes, name: str) -> dict[str, object]:
+@lru_cache(maxsize=_REMEMBERED_HEADERS)
+def _read_header(segment: bytes) -> str:
+    """Check a protected header and return its `kid`. `jwk`, `jku`, `x5u` and `x5c` are never looked at."""
+    if len(segment) > MAX_HEADER_LENGTH:
+        raise TooLarge("header")
     try:
-        return _json.parse_object(_decode(segment, name))
+        header = _json.parse_object(_base64url.decode(segment))
     except ValueError as error:
-        raise Malformed(f"{name} is not strict JSON") from error
-
-
-def _check_header(header: dict[str, object], accepted_types: frozenset[str]) -> str:
-    """Check the protected header and return its `kid`. `jwk`, `jku`, `x5u` and `x5c` are never looked at."""
+        raise Malformed(str(error)) from error
     if not _REFUSED_HEADER_MEMBERS.isdisjoint(header):
         raise Malformed("header member that is not supported")
     if header.get("alg") != ALGORITHM:
         raise UnsupportedAlg
     typ = header.get("typ")
-    if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in accepted_types:
+    if not isinstance(typ, str) or typ.lower() not in ACCESS_TOKEN_TYPES:
         raise WrongType
     kid = header.get("kid")
-    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_BYTES:
+    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_LENGTH:
         raise Malformed("kid")
     return kid

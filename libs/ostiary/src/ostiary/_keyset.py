@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPubli
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from ostiary import _base64url, _json
-from ostiary._jws import ALGORITHM, MAX_KID_BYTES
+from ostiary._jws import ALGORITHM, MAX_KID_LENGTH
 from ostiary.errors import BadSignature, UnknownKey
 
 _log = logging.getLogger("ostiary.keys")
@@ -103,7 +103,7 @@ def _read_key(entry: object) -> tuple[str, RSAPublicKey]:
     if not isinstance(operations, list) or "verify" not in operations:
         raise ValueError("key_ops lacks verify")
     kid = entry.get("kid")
-    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_BYTES:
+    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_LENGTH:
         raise ValueError("kid is not a short string")
     return kid, _rsa_key(_read_integer(entry.get("n")), _read_integer(entry.get("e")))
 

@@ -15,19 +15,24 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import httpx
 
+from ostiary import _disk, _json
+from ostiary._addresses import check_address
 from ostiary._keyset import InvalidKeySet, KeySet
 from ostiary.errors import KeysUnavailable
+from ostiary.observer import Observer
 
 _log = logging.getLogger("ostiary.keys")
 
-#: Seconds for one whole fetch. The document is small and near.
+#: Seconds for one whole refresh. The documents are small and near.
 FETCH_TIMEOUT = 5.0
 
-#: Bytes of a JWKS document; 64 keys of 8192 bits take 90 KB.
+#: Bytes of a document; 64 keys of 8192 bits take 90 KB.
 MAX_DOCUMENT_BYTES = 256 * 1024
 
 #: Seconds that a document counts as fresh, whatever Cache-Control says: not so short that we
@@ -49,18 +54,28 @@ UNKNOWN_KEY_COOLDOWN = 30.0
 RETRY_PAUSES_WITH_KEYS = (1.0, 60.0)
 RETRY_PAUSES_WITHOUT_KEYS = (0.1, 0.6)
 
+#: Seconds of pause that an endpoint may ask for with Retry-After.
+MAX_RETRY_AFTER = 60.0
+
 #: Seconds of failing after which it is worth a warning; services that start together miss each other at first.
 WARN_AFTER = 5.0
 
 #: Seconds after the last good fetch until the keys are given up.
 HARD_CAP = 24 * 3600.0
 
+#: No compression: a small document could turn into a very large one.
+_REQUEST_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
+
 _JSON_TYPES = frozenset({"application/json", "application/jwk-set+json"})
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=(\d{1,9})(?:$|[\s,])", re.IGNORECASE)
 
 
 class _FetchFailed(Exception):
-    """A fetch brought no usable document."""
+    """A fetch brought no usable document. `retry_after` is what the endpoint asked for, in seconds."""
+
+    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +94,32 @@ def suspend_aware_clock() -> float:
 
 
 class RemoteKeys:
-    """The keys published at a URL. A KeySource."""
+    """The keys that an issuer publishes. A KeySource."""
 
     def __init__(
         self,
-        url: str,
+        issuer: str,
+        jwks_url: str | None = None,
         *,
+        allow_insecure: bool = False,
+        last_good: Path | None = None,
+        observer: Observer | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = suspend_aware_clock,
     ) -> None:
-        """Make the source; nothing is fetched until it is entered. `transport` is for tests."""
-        self._url = url
+        """Make the source; nothing is fetched until it is entered.
+
+        Without `jwks_url`, the address is taken from the issuer's metadata (RFC 8414). `last_good` is
+        a file for the last good document. `transport` and `clock` are for tests.
+
+        Raises ValueError for an address that keys must not come from.
+        """
+        check_address(jwks_url or issuer, allow_insecure=allow_insecure)
+        self._issuer = issuer
+        self._url = jwks_url
+        self._allow_insecure = allow_insecure
+        self._last_good = last_good
+        self._observer = observer
         self._transport = transport
         self._clock = clock
         self._held: _Held | None = None
@@ -103,6 +133,8 @@ class RemoteKeys:
     async def __aenter__(self) -> Self:
         """Start the refresher, and wait for its first fetch to end, well or not."""
         self._loop = asyncio.get_running_loop()
+        if self._last_good is not None:
+            await asyncio.to_thread(self._load_last_good, self._last_good)
         first_fetch_done = asyncio.Event()
         self._task = asyncio.create_task(self._keep_fresh(first_fetch_done), name="ostiary-keys")
         await first_fetch_done.wait()
@@ -128,14 +160,17 @@ class RemoteKeys:
             self._loop.call_soon_threadsafe(self._wanted.set)
 
     async def _keep_fresh(self, first_fetch_done: asyncio.Event) -> None:
-        async with self._client() as client:
-            while True:
-                pause = await self._refresh(client)
-                first_fetch_done.set()
-                cooldown = min(pause, UNKNOWN_KEY_COOLDOWN)
-                await asyncio.sleep(cooldown)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), pause - cooldown)
+        try:
+            async with self._client() as client:
+                while True:
+                    pause = await self._refresh(client)
+                    first_fetch_done.set()
+                    cooldown = min(pause, UNKNOWN_KEY_COOLDOWN)
+                    await asyncio.sleep(cooldown)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._wanted.wait(), pause - cooldown)
+        finally:
+            first_fetch_done.set()
 
     def _client(self) -> httpx.AsyncClient:
         # No proxies or credentials out of the environment: keys come straight from the issuer.
@@ -150,58 +185,118 @@ class RemoteKeys:
     async def _refresh(self, client: httpx.AsyncClient) -> float:
         """Fetch once and return the seconds until the next time."""
         self._wanted.clear()
-        try:
-            async with asyncio.timeout(FETCH_TIMEOUT):
-                held = await self._fetch(client)
-        except (TimeoutError, httpx.HTTPError, InvalidKeySet, _FetchFailed) as error:
-            return self._note_failure(error)
-        if self._held is None or held.keys.keys.keys() != self._held.keys.keys.keys():
-            _log.info("keys fetched", extra={"kids": sorted(held.keys.keys)})
-        self._held = held
-        self._failures = 0
-        return held.fresh_for * random.uniform(*REFRESH_SHARE)  # noqa: S311 - jitter, not a secret
-
-    def _note_failure(self, error: Exception) -> float:
-        first, last = RETRY_PAUSES_WITHOUT_KEYS if self._held is None else RETRY_PAUSES_WITH_KEYS
-        pause = min(last, first * 2.0 ** min(self._failures, 16))
-        now = self._clock()
-        if self._failures == 0:
-            self._failing_since = now
-            self._warned = False
-        if not self._warned and now - self._failing_since >= WARN_AFTER:
-            self._warned = True
-            _log.warning("keys cannot be fetched, retrying: %s", str(error) or type(error).__name__)
-        self._failures += 1
-        return pause * random.uniform(0.8, 1.0)  # noqa: S311 - jitter, not a secret
-
-    async def _fetch(self, client: httpx.AsyncClient) -> _Held:
         # Counted from the moment of asking: a slow answer must not look younger than it is.
         asked_at = self._clock()
-        headers = {"Accept": "application/json"}
-        if self._held is not None and self._held.etag is not None:
-            headers["If-None-Match"] = self._held.etag
-        async with client.stream("GET", self._url, headers=headers) as response:
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT):
+                held, document = await self._fetch(client, asked_at)
+        except Exception as error:  # noqa: BLE001 - whatever a hostile endpoint brings about, the refresher goes on
+            return self._note_failure(error, asked_at)
+        changed = self._held is None or held.keys is not self._held.keys
+        self._held = held
+        self._failures = 0
+        self._observe("changed" if changed else "unchanged", asked_at)
+        if changed:
+            _log.info("keys fetched", extra={"issuer": self._issuer, "kids": sorted(held.keys.keys)})
+        if self._last_good is not None and document is not None:
+            await self._store_last_good(self._last_good, document)
+        return held.fresh_for * random.uniform(*REFRESH_SHARE)  # noqa: S311 - jitter, not a secret
+
+    def _note_failure(self, error: Exception, asked_at: float) -> float:
+        self._observe("failed", asked_at)
+        if self._failures == 0:
+            self._failing_since = asked_at
+            self._warned = False
+        if not self._warned and self._clock() - self._failing_since >= WARN_AFTER:
+            self._warned = True
+            reason = str(error) if isinstance(error, _FetchFailed | InvalidKeySet) else type(error).__name__
+            _log.warning("keys cannot be fetched, retrying", extra={"issuer": self._issuer, "reason": reason})
+        first, last = RETRY_PAUSES_WITHOUT_KEYS if self._held is None else RETRY_PAUSES_WITH_KEYS
+        pause = min(last, first * 2.0 ** min(self._failures, 16)) * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
+        self._failures += 1
+        return max(pause, error.retry_after if isinstance(error, _FetchFailed) else 0.0)
+
+    def _observe(self, outcome: str, asked_at: float) -> None:
+        if self._observer is not None:
+            self._observer.fetched(self._issuer, outcome, self._clock() - asked_at)
+
+    async def _fetch(self, client: httpx.AsyncClient, asked_at: float) -> tuple[_Held, bytes | None]:
+        """Fetch the key set, and its document unless that is known. Raises _FetchFailed, InvalidKeySet and more."""
+        url = self._url or await self._discover(client)
+        held = self._held
+        headers = {"If-None-Match": held.etag} if held is not None and held.etag is not None else {}
+        async with client.stream("GET", url, headers={**_REQUEST_HEADERS, **headers}) as response:
             cache_control = response.headers.get("Cache-Control")
-            if response.status_code == httpx.codes.NOT_MODIFIED and self._held is not None:
+            if response.status_code == httpx.codes.NOT_MODIFIED and held is not None and headers:
                 # What a 304 does not say stays as it was (RFC 9111 section 4.3.4).
-                fresh_for = self._held.fresh_for if cache_control is None else _freshness(cache_control)
-                return replace(self._held, fetched_at=asked_at, fresh_for=fresh_for)
-            if response.status_code != httpx.codes.OK:
-                raise _FetchFailed(f"status {response.status_code}")
-            content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            if content_type not in _JSON_TYPES:
-                raise _FetchFailed("not JSON")
-            keys = KeySet.from_json(await _read_limited(response))
-            return _Held(keys, asked_at, response.headers.get("ETag"), _freshness(cache_control or ""))
+                fresh_for = held.fresh_for if cache_control is None else _freshness(cache_control)
+                return replace(held, fetched_at=asked_at, fresh_for=fresh_for), None
+            document = await _read_json(response)
+        keys = KeySet.from_json(document)
+        if held is not None and keys == held.keys:
+            keys = held.keys  # the same object: what was verified with it need not be verified again
+        return _Held(keys, asked_at, response.headers.get("ETag"), _freshness(cache_control or "")), document
+
+    async def _discover(self, client: httpx.AsyncClient) -> str:
+        """Return the issuer's `jwks_uri`, from its metadata (RFC 8414 sections 3 and 3.3)."""
+        parts = urlsplit(self._issuer)
+        # The well-known part goes between host and path (section 3.1).
+        path = f"/.well-known/oauth-authorization-server{parts.path.rstrip('/')}"
+        url = f"{parts.scheme}://{parts.netloc}{path}"
+        async with client.stream("GET", url, headers=_REQUEST_HEADERS) as response:
+            document = await _read_json(response)
+        try:
+            metadata = _json.parse_object(document.strip())
+        except ValueError as error:
+            raise _FetchFailed("the metadata are not strict JSON") from error
+        if metadata.get("issuer") != self._issuer:
+            raise _FetchFailed("the metadata are another issuer's")
+        jwks_uri = metadata.get("jwks_uri")
+        if not isinstance(jwks_uri, str):
+            raise _FetchFailed("the metadata lack jwks_uri")
+        try:
+            check_address(jwks_uri, allow_insecure=self._allow_insecure)
+        except ValueError as error:
+            raise _FetchFailed(str(error)) from error
+        return jwks_uri
+
+    async def _store_last_good(self, path: Path, document: bytes) -> None:
+        # In a thread, and not waited for long: a disk that hangs must not let the keys grow old.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FETCH_TIMEOUT):
+                await asyncio.to_thread(_disk.store, path, self._issuer, document)
+
+    def _load_last_good(self, path: Path) -> None:
+        stored = _disk.load(path, self._issuer, HARD_CAP)
+        if stored is None:
+            return
+        document, age = stored
+        with suppress(InvalidKeySet):
+            self._held = _Held(KeySet.from_json(document), self._clock() - age, None, MIN_FRESH)
+            _log.info("stored keys loaded", extra={"issuer": self._issuer, "age": round(age)})
 
 
-async def _read_limited(response: httpx.Response) -> bytes:
+async def _read_json(response: httpx.Response) -> bytes:
+    """Return a response's body if it is JSON of bearable size. Raises _FetchFailed."""
+    if response.status_code != httpx.codes.OK:
+        raise _FetchFailed(f"status {response.status_code}", _retry_after(response))
+    content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if content_type not in _JSON_TYPES:
+        raise _FetchFailed("not JSON")
     body = bytearray()
-    async for chunk in response.aiter_bytes():
+    if "Content-Encoding" in response.headers:
+        raise _FetchFailed("compressed, which was not asked for")
+    async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MAX_DOCUMENT_BYTES:
             raise _FetchFailed(f"over {MAX_DOCUMENT_BYTES} bytes")
     return bytes(body)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds that a 429 or 503 asks for (RFC 9110 section 10.2.3); dates are not read."""
+    value = response.headers.get("Retry-After", "")
+    return min(float(value), MAX_RETRY_AFTER) if value.isascii() and value.isdecimal() else 0.0
 
 
 def _freshness(cache_control: str) -> float:

@@ -20,7 +20,8 @@ from ostiary.errors import OstiaryError
 from ostiary.http import PROBLEM_JSON, Problem, bearer_token, problem_for
 
 #: Puts the scheme into the OpenAPI document; the token is read by ourselves, strictly.
-_bearer_scheme = HTTPBearer(bearerFormat="JWT", scheme_name="bearer", auto_error=False)
+_SCHEME = "bearer"
+_bearer_scheme = HTTPBearer(bearerFormat="JWT", scheme_name=_SCHEME, auto_error=False)
 
 
 def problem_response(problem: Problem) -> Response:
@@ -36,10 +37,27 @@ class Auth:
         self.verifier = verifier
 
     @asynccontextmanager
-    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        """Run the verifier as long as the application. A lifespan of one's own can enter the verifier itself."""
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Run the verifier as long as the application, and document what protected operations answer.
+
+        A lifespan of one's own enters `verifier` itself, and calls `document`.
+        """
+        self.document(app)
         async with self.verifier:
             yield
+
+    def document(self, app: FastAPI) -> None:
+        """Add the answers 401, 403 and 503 to the protected operations in the OpenAPI document."""
+        generate = app.openapi
+
+        def openapi() -> dict[str, Any]:
+            known = app.openapi_schema is not None
+            document = generate()
+            if not known:
+                _add_responses(document)
+            return document
+
+        app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
 
     @property
     def exception_handlers(
@@ -53,15 +71,49 @@ class Auth:
     ) -> Callable[..., Awaitable[VerifiedToken]]:
         """Return a dependency that yields the verified token of a caller with all these scopes and roles."""
         required_scopes, required_roles = frozenset(scopes), frozenset(roles)
+        documented = Security(_bearer_scheme, scopes=sorted(required_scopes))
 
-        async def verified_token(
-            request: Request, _documented: Annotated[object, Security(_bearer_scheme)]
-        ) -> VerifiedToken:
+        async def verified_token(request: Request, _documented: Annotated[object, documented]) -> VerifiedToken:
             token = self.verifier.verify(bearer_token(request.headers.getlist("authorization")))
             token.require(scopes=required_scopes, roles=required_roles)
             return token
 
         return verified_token
+
+
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "description": "A problem document (RFC 9457).",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "description": "Stable, for programs."},
+        "detail": {"type": "string"},
+    },
+}
+
+_ANSWERS = {
+    "401": "No access token, or one that is not good; a new one may help.",
+    "403": "The access token does not allow this.",
+    "503": "The access token cannot be verified at the moment; try again with the same one.",
+}
+
+
+def _add_responses(document: dict[str, Any]) -> None:
+    protected = [
+        operation
+        for path in document.get("paths", {}).values()
+        for operation in path.values()
+        if isinstance(operation, dict) and any(_SCHEME in needed for needed in operation.get("security", []))
+    ]
+    if protected:
+        document["components"].setdefault("schemas", {}).setdefault("Problem", _PROBLEM_SCHEMA)
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for operation in protected:
+        for status, description in _ANSWERS.items():
+            operation["responses"].setdefault(status, {"description": description, "content": content})
 
 
 async def _handle(_request: Request, error: OstiaryError) -> Response:

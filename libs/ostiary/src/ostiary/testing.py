@@ -91,8 +91,12 @@ class Issuer:
 
     def verifier(self) -> Verifier:
         """Return a verifier of this issuer's tokens that needs no network."""
-        config = VerifierConfig(issuer=self.issuer, audience=self.audience)
-        return Verifier(config, key_source=LocalKeys(KeySet.from_json(self.jwks())))
+        return Verifier(self.config())
+
+    def config(self) -> VerifierConfig:
+        """Return the configuration of such a verifier."""
+        keys = LocalKeys(KeySet.from_json(self.jwks()))
+        return VerifierConfig(issuer=self.issuer, audience=self.audience, key_source=keys)
 
 
 def _overruled(members: Mapping[str, object], changes: Mapping[str, object] | None) -> bytes:

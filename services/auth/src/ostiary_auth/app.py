@@ -51,7 +51,8 @@ def create_app(config: AuthConfig) -> FastAPI:
     store = SqlStore(database)
     hasher = PasswordHasher()
     keys = OwnKeys()
-    auth = Auth(Verifier(VerifierConfig(issuer=config.issuer, audience=config.audience), key_source=keys.public))
+    own = VerifierConfig(issuer=config.issuer, audience=config.audience, key_source=keys.public)
+    auth = Auth(Verifier(own))
     limits = SessionLimits(
         idle=timedelta(seconds=config.session_idle_ttl), absolute=timedelta(seconds=config.session_max_ttl)
     )
@@ -81,6 +82,7 @@ def create_app(config: AuthConfig) -> FastAPI:
     )
     app.include_router(account_routes(services))
     app.include_router(discovery_routes(config.issuer, keys.ring))
+    auth.document(app)
     return app
 
 

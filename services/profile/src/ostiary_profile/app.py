@@ -59,4 +59,5 @@ def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastA
         exception_handlers={ProfileError: on_profile_error, **auth.exception_handlers, **storage_handlers()},
     )
     app.include_router(profile_routes(Profiles(SqlStore(database)), auth))
+    auth.document(app)
     return app

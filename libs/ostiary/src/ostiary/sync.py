@@ -1,0 +1,69 @@
+"""The verifier for code without an event loop: Flask, Django, workers.
+
+verifier = SyncVerifier(VerifierConfig(issuer=..., audience=..., jwks_url=...))
+verifier.start()                      # once per process, after a pre-forking server has forked
+token = verifier.verify(raw_token)    # from any thread
+"""
+
+import asyncio
+import threading
+from typing import Self
+
+from ostiary._token import VerifiedToken
+from ostiary._verifier import REMEMBERED_TOKENS, Verifier, VerifierConfig
+from ostiary.observer import Observer
+
+
+class SyncVerifier:
+    """A Verifier whose keys are kept fresh by a thread."""
+
+    def __init__(
+        self, *configs: VerifierConfig, remember: int = REMEMBERED_TOKENS, observer: Observer | None = None
+    ) -> None:
+        """Make a verifier; see Verifier for the arguments."""
+        self._verifier = Verifier(*configs, remember=remember, observer=observer)
+        self._thread = threading.Thread(target=self._run, name="ostiary-keys", daemon=True)
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+
+    def start(self) -> Self:
+        """Start the thread; returns once the first fetches have succeeded or failed."""
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def close(self) -> None:
+        """Stop the thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the thread."""
+        self.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether keys are held, so that `verify` can decide."""
+        return self._verifier.ready
+
+    def verify(self, token: str, *, now: float | None = None) -> VerifiedToken:
+        """Return what the token says if it is good; see Verifier.verify."""
+        return self._verifier.verify(token, now=now)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._keep_keys())
+        finally:
+            self._started.set()
+
+    async def _keep_keys(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        async with self._verifier:
+            self._started.set()
+            await self._stop.wait()
