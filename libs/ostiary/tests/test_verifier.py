@@ -5,16 +5,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig, errors
+from ostiary import KeySet, LocalKeys, VerifiedToken, Verifier, VerifierConfig, errors
 from ostiary.testing import Issuer
 
-NOW = 1_000_000_000.0
-NO_DATES: list[object] = ["1", True, [], 1e308, -1]
 NO_TEXTS: list[object] = ["", 1, ["u"]]
 
 
-def verify(issuer: Issuer, now: float | None = None, /, **claims: object) -> object:
-    return issuer.verifier().verify(issuer.token(claims=claims), now=now)
+def verify(issuer: Issuer, **claims: object) -> VerifiedToken:
+    return issuer.verifier().verify(issuer.token(claims=claims))
 
 
 def test_a_good_token_says_who_and_what(issuer: Issuer) -> None:
@@ -43,14 +41,6 @@ def test_what_a_token_says_cannot_be_changed(issuer: Issuer) -> None:
 
 
 class TestSignature:
-    def test_another_key_of_the_same_name_is_refused(self, issuer: Issuer, stranger: Issuer) -> None:
-        with pytest.raises(errors.BadSignature):
-            issuer.verifier().verify(stranger.token())
-
-    def test_a_key_that_is_not_known_is_refused(self, issuer: Issuer) -> None:
-        with pytest.raises(errors.UnknownKey):
-            issuer.verifier().verify(issuer.token(header={"kid": "../../etc/passwd"}))
-
     def test_without_keys_nothing_is_decided(self, issuer: Issuer) -> None:
         config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience, key_source=LocalKeys())
         verifier = Verifier(config)
@@ -85,34 +75,15 @@ class TestClaims:
 
     @pytest.mark.parametrize("name", ["nbf", "sid", "auth_time", "scope", "roles"])
     def test_an_optional_claim_may_be_absent(self, issuer: Issuer, name: str) -> None:
-        assert verify(issuer, **{name: Issuer.REMOVED})
-
-    @pytest.mark.parametrize(
-        "value",
-        [
-            *("https://issuer.example/", "https://issuer.exampl", "HTTPS://ISSUER.EXAMPLE", "https://evil.example"),
-            *("", 1, ["https://issuer.example"], {"https://issuer.example": 1}),
-        ],
-    )
-    def test_the_issuer_must_be_exactly_ours(self, issuer: Issuer, value: object) -> None:
-        with pytest.raises(errors.WrongIssuer):
-            verify(issuer, iss=value)
-
-    @pytest.mark.parametrize("value", ["other", "ostiary ", ["other"], [], "ostiar", ["Ostiary"]])
-    def test_the_audience_must_name_us(self, issuer: Issuer, value: object) -> None:
-        with pytest.raises(errors.WrongAudience):
-            verify(issuer, aud=value)
+        assert verify(issuer, **{name: Issuer.REMOVED}).subject == "user-1"
 
     def test_the_audience_may_name_others_too(self, issuer: Issuer) -> None:
-        assert verify(issuer, aud=["other", "ostiary"])
+        assert verify(issuer, aud=["other", "ostiary"]).audience == {"other", "ostiary"}
 
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            *[(name, value) for name in ("exp", "iat", "nbf", "auth_time") for value in NO_DATES],
             *[(name, value) for name in ("sub", "client_id", "jti", "sid") for value in NO_TEXTS],
-            ("aud", 1),
-            ("aud", ["ostiary", 1]),
             ("scope", ["a"]),
             ("roles", "admin"),
             ("roles", [1]),
@@ -121,27 +92,6 @@ class TestClaims:
     def test_a_claim_of_the_wrong_type_is_malformed(self, issuer: Issuer, name: str, value: object) -> None:
         with pytest.raises(errors.Malformed):
             verify(issuer, **{name: value})
-
-
-class TestTime:
-    @pytest.mark.parametrize(("now", "good"), [(NOW + 4.9, True), (NOW + 5, False), (NOW + 1e6, False)])
-    def test_exp_is_the_first_second_that_is_too_late(self, issuer: Issuer, now: float, good: bool) -> None:
-        claims = {"exp": NOW, "iat": NOW - 900, "nbf": NOW - 900}
-        if good:
-            assert verify(issuer, now, **claims)
-        else:
-            with pytest.raises(errors.Expired):
-                verify(issuer, now, **claims)
-
-    @pytest.mark.parametrize("name", ["nbf", "iat"])
-    @pytest.mark.parametrize(("now", "good"), [(NOW - 5, True), (NOW - 5.1, False)])
-    def test_a_token_is_not_good_before_its_time(self, issuer: Issuer, name: str, now: float, good: bool) -> None:
-        claims = {"exp": NOW + 900, "iat": NOW - 900, "nbf": NOW - 900, name: NOW}
-        if good:
-            assert verify(issuer, now, **claims)
-        else:
-            with pytest.raises(errors.NotYetValid):
-                verify(issuer, now, **claims)
 
 
 class TestPermissions:

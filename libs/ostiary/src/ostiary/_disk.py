@@ -1,5 +1,6 @@
 """The last good key set on disk, so that a restart during an outage of the issuer works."""
 
+import contextlib
 import json
 import logging
 import os
@@ -41,4 +42,5 @@ def store(path: Path, issuer: str, document: bytes) -> None:
         draft.replace(path)
     except OSError as error:
         _log.warning("the keys cannot be stored: %s", error.strerror)
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()

@@ -175,8 +175,7 @@ class RemoteKeys:
     def _client(self) -> httpx.AsyncClient:
         # No proxies or credentials out of the environment: keys come straight from the issuer.
         return httpx.AsyncClient(
-            transport=self._transport,
-            verify=ssl.create_default_context(),
+            transport=self._transport or httpx.AsyncHTTPTransport(verify=ssl.create_default_context()),
             timeout=FETCH_TIMEOUT,
             follow_redirects=False,
             trust_env=False,

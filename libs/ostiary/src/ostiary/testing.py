@@ -93,10 +93,10 @@ class Issuer:
         """Return a verifier of this issuer's tokens that needs no network."""
         return Verifier(self.config())
 
-    def config(self) -> VerifierConfig:
+    def config(self, *, leeway: float = 5.0) -> VerifierConfig:
         """Return the configuration of such a verifier."""
         keys = LocalKeys(KeySet.from_json(self.jwks()))
-        return VerifierConfig(issuer=self.issuer, audience=self.audience, key_source=keys)
+        return VerifierConfig(issuer=self.issuer, audience=self.audience, key_source=keys, leeway=leeway)
 
 
 def _overruled(members: Mapping[str, object], changes: Mapping[str, object] | None) -> bytes:
