@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.middleware import Middleware
 
 from ostiary_chassis.app import new_app
 from ostiary_chassis.bodies import RequestBody
+from ostiary_chassis.middleware import BodyLimit
 
 
 class Body(RequestBody):
@@ -39,7 +42,8 @@ def client(readiness: Readiness) -> httpx.AsyncClient:
         lifespan=lifespan,
         ready_checks={"database": readiness.check},
         exception_handlers={},
-        max_body_bytes=1000,
+        registry=CollectorRegistry(),
+        guard=Middleware(BodyLimit, limit=1000),
     )
 
     @app.post("/things")

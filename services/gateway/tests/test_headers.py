@@ -2,7 +2,7 @@
 
 import pytest
 
-from ostiary_gateway.headers import InvalidHost, RawHeaders, host, to_client, to_upstream
+from ostiary_gateway.headers import InvalidHost, InvalidResponse, RawHeaders, host, to_client, to_upstream
 
 
 def forwarded(*headers: tuple[bytes, bytes]) -> dict[bytes, bytes]:
@@ -34,6 +34,26 @@ def test_a_callers_own_fields_pass(name: bytes) -> None:
         *(b"x-forwarded-for", b"x-forwarded-user", b"forwarded", b"x-real-ip", b"remote-user", b"x-remote-user"),
         *(b"x-client-id", b"x-subject", b"x-scopes", b"x-scope", b"x-groups", b"x-email", b"x-original-url"),
         *(b"x-rewrite-url", b"x-ostiary-cursor", b"x_forwarded_for", b"x-request-id", b"client-cert"),
+        *(
+            b"x-username",
+            b"x-userid",
+            b"userid",
+            b"remoteuser",
+            b"x-authenticateduser",
+            b"x-auth0-user",
+            b"x-webauth-user",
+        ),
+        *(
+            b"x-ms-client-principal",
+            b"x-amzn-oidc-data",
+            b"x-consumer-id",
+            b"x-jwt-claims",
+            b"x-claims",
+            b"x-tenant-id",
+        ),
+        *(b"cf-connecting-ip", b"true-client-ip", b"x-cluster-client-ip", b"ssl-client-verify", b"x-ssl-client-cn"),
+        *(b"x-http-method-override", b"x-method-override", b"x-host", b"x-script-name", b"x-accel-redirect", b"proxy"),
+        *(b"transfer_encoding", b"content_length", b"authorization_", b"x.forwarded.for", b"x~a"),
     ],
 )
 def test_who_somebody_is_does_not_come_from_outside(name: bytes) -> None:
@@ -62,6 +82,15 @@ def test_what_connection_names_is_dropped() -> None:
         b"accept": b"*/*",
         **GATEWAYS_OWN,
     }
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"cookie", b"content-type", b"if-match", b"range"])
+def test_connection_cannot_drop_what_was_decided_on(name: bytes) -> None:
+    assert forwarded((b"connection", b"close, " + name.title()), (name, b"v")) == {name: b"v", **GATEWAYS_OWN}
+
+
+def test_white_space_around_a_value_is_none_of_it() -> None:
+    assert forwarded((b"accept", b" */* \t")) == {b"accept": b"*/*", **GATEWAYS_OWN}
 
 
 def test_connection_cannot_drop_what_the_gateway_says() -> None:
@@ -101,4 +130,29 @@ def test_a_response_passes_without_what_is_the_gateways_own() -> None:
         (b"Connection", b"close, x-internal"),
         (b"X-Internal", b"v"),
     ]
-    assert to_client(headers) == [(b"content-type", b"text/plain"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    assert to_client(200, headers) == [
+        (b"content-type", b"text/plain"),
+        (b"set-cookie", b"a=1"),
+        (b"set-cookie", b"b=2"),
+    ]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_response_without_a_body_has_no_length(status: int) -> None:
+    assert to_client(status, [(b"Content-Length", b"5"), (b"ETag", b'"1"')]) == [(b"etag", b'"1"')]
+
+
+def test_chunks_say_the_length_if_there_are_both() -> None:
+    assert to_client(200, [(b"Content-Length", b"5"), (b"Transfer-Encoding", b"chunked")]) == []
+
+
+@pytest.mark.parametrize("value", [b"a\x00", b"a\rb", b"a\nset-cookie: evil=1", b"\x1b[31m", b"\x7f"])
+def test_a_control_character_is_not_passed_on(value: bytes) -> None:
+    with pytest.raises(InvalidResponse):
+        to_client(200, [(b"x", value)])
+
+
+@pytest.mark.parametrize("status", [100, 199, 600, 999])
+def test_a_status_that_is_none_is_not_passed_on(status: int) -> None:
+    with pytest.raises(InvalidResponse):
+        to_client(status, [])

@@ -38,6 +38,7 @@ def test_a_canonical_path_is_cut_as_it_came(path: bytes, segments: tuple[str, ..
         *(b"/a%23b", b"/a%3Fb", b"/a#b", b"/a?b"),
         *(b"/%252e%252e/admin", b"/a%25", b"/%61dmin", b"/adm%69n", b"/a%2Db", b"/a%7Eb"),
         *(b"/a%c3%a9", b"/a%", b"/a%2", b"/a%GG", b"/a b", b"/a\tb", b"/a\x00", b"/\xc3\xa9", b'/a"b', b"/a<b>"),
+        *(b"/b/%C0%AE%C0%AE/admin", b"/b/%FF", b"/b/..%20/x", b"/b/%20../x", b"/b/%20.%20/x"),
         b"/" + b"a" * 5000,
     ],
 )
@@ -75,6 +76,8 @@ def test_an_accepted_path_means_the_same_decoded_or_not(path: bytes) -> None:
         ("/a/{id}/c", b"/a/7/c", True),
         ("/a/{rest...}", b"/a/7/8", True),
         ("/a/{rest...}", b"/a", False),
+        ("/a/{rest...}", b"/a/", False),
+        ("/a/{rest...}", b"/a/7/", False),
         ("/a/{rest...}", b"/b/7", False),
         ("/{rest...}", b"/x", True),
     ],

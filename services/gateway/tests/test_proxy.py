@@ -21,6 +21,8 @@ routes:
   - {name: read, match: {path: "/orders/{id}", methods: [GET]}, upstream: orders, access: {scopes: ["orders:read"]}}
   - {name: write, match: {path: "/orders/{id}", methods: [PUT]}, upstream: orders, access: {scopes: ["orders:write"]},
      limits: {body_bytes: 100}}
+  - {name: wide, match: {path: "/wide/{rest...}", methods: [GET, HEAD, POST, DELETE]}, upstream: orders, access: public}
+  - {name: narrow, match: {path: /wide/admin, methods: [GET]}, upstream: orders, access: {roles: [admin]}}
   - {name: admin, match: {path: "/admin/{rest...}", methods: [GET]}, upstream: orders, access: {roles: [admin]}}
 """
 
@@ -147,6 +149,26 @@ async def test_what_no_route_names_is_not_there(client: httpx.AsyncClient, upstr
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE"])
+async def test_a_method_does_not_fall_through_to_a_wider_route(
+    client: httpx.AsyncClient, upstream: Upstream, method: str
+) -> None:
+    assert (await client.request(method, "/wide/admin")).status_code == 405
+    assert (await client.request(method, "/wide/other")).status_code == 200
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("target", ["/%6Detrics", "/livez%0A", "/%6civez", "//metrics"])
+async def test_the_gateways_own_paths_have_one_form_too(client: httpx.AsyncClient, target: str) -> None:
+    assert (await _with_raw_path(client, target)).json()["code"] == "ambiguous_path"
+
+
+async def test_an_upgrade_with_a_body_is_refused(client: httpx.AsyncClient, upstream: Upstream) -> None:
+    response = await client.post("/wide/x", content=b"hi", headers={"Connection": "Upgrade", "Upgrade": "h2c"})
+    assert (response.status_code, response.json()["code"]) == (400, "upgrade_with_body")
+    assert upstream.requests == []
+
+
 async def test_a_wrong_method_says_which_are_right(client: httpx.AsyncClient, issuer: Issuer) -> None:
     response = await client.delete("/orders/7", headers=bearer(issuer.token()))
     assert (response.status_code, response.headers["Allow"]) == (405, "GET, PUT")
@@ -174,6 +196,8 @@ async def test_a_body_goes_through_up_to_its_limit(client: httpx.AsyncClient, is
         (httpx.ReadTimeout("slow"), 504, "upstream_timeout"),
         (httpx.RemoteProtocolError("garbage"), 502, "upstream_failed"),
         (httpx.ReadError("reset"), 502, "upstream_failed"),
+        (httpx.LocalProtocolError("bad field"), 400, "invalid_request"),
+        (RuntimeError("unforeseen 10.0.0.7"), 502, "upstream_failed"),
     ],
 )
 async def test_a_failing_upstream_is_a_problem_document(

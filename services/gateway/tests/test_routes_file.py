@@ -82,7 +82,16 @@ def test_the_file_that_is_shipped_is_good() -> None:
         ("http://127.0.0.1:9000", "127.0.0.1:9000", 3, "http://"),
         ("upstreams:", "upstream:", 1, "upstreams: Field required"),
         ("access: public", "access: [public", 13, "expected"),
-        ("access: public", "access: !!python/object:os.system x", 12, "could not determine a constructor"),
+        ("name: ping", "name: &a ping\n    x: *a", 1, "aliases are not supported"),
+        ("path: /ping", "path: /metrics", 10, "the gateway answers this path itself"),
+        ("access: public", "access: public\n    limits: {body_bytes: true}", 13, "body_bytes"),
+        ("access: public", 'access: public\n    limits: {body_bytes: "5"}', 13, "body_bytes"),
+        ("access: public", "access: public\n    timeouts: {read: true}", 13, "read"),
+        ("access: public", "access: 2020-01-01", 12, "a value of this kind"),
+        ("http://127.0.0.1:9000", "http://h:99999", 3, "http://"),
+        ("http://127.0.0.1:9000", "http://h:abc", 3, "http://"),
+        ("http://127.0.0.1:9000", "http://[::1", 3, "http://"),
+        ("access: public", "access: !!python/object:os.system x", 12, "a value of this kind"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
@@ -93,7 +102,9 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, li
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "x", "routes: []", "\x00", "upstreams: {}\nroutes: []"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "x", "routes: []", "\x00", "upstreams: {}\nroutes: []", "a: !!int x", "[" * 3000]
+)
 def test_what_is_no_routes_file_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"gateway\.yaml"):
         read(tmp_path, text)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from ostiary.fastapi import problem_response
@@ -17,6 +18,9 @@ _log = structlog.stdlib.get_logger("health")
 #: A named condition of readiness.
 ReadyCheck = Callable[[], Awaitable[bool]]
 
+#: The paths that every service answers itself.
+OPERATIONS = ("/livez", "/readyz", "/metrics")
+
 #: Bytes of a request body, for services that take small JSON documents.
 MAX_BODY_BYTES = 64 * 1024
 
@@ -28,11 +32,15 @@ def new_app(
     lifespan: Lifespan[FastAPI],
     ready_checks: Mapping[str, ReadyCheck],
     exception_handlers: ExceptionHandlers,
+    registry: CollectorRegistry,
     openapi_url: str | None = "/openapi.json",
-    max_body_bytes: int | None = MAX_BODY_BYTES,
+    guard: Middleware | None = None,
 ) -> FastAPI:
-    """Return an application with `/livez`, `/readyz` and `/metrics`, to which a service adds its routes."""
-    registry = CollectorRegistry()
+    """Return an application with `/livez`, `/readyz` and `/metrics`, to which a service adds its routes.
+
+    `registry` is what `/metrics` shows. `guard` stands in front of all routes and may raise ProblemError;
+    by default it limits bodies to what small JSON documents take.
+    """
     app = FastAPI(
         title=title,
         version=version,
@@ -45,8 +53,8 @@ def new_app(
         exception_handlers={**EXCEPTION_HANDLERS, **exception_handlers},
     )
     # The last one added is the outermost.
-    if max_body_bytes is not None:
-        app.add_middleware(BodyLimit, limit=max_body_bytes)
+    guard = guard or Middleware(BodyLimit, limit=MAX_BODY_BYTES)
+    app.add_middleware(guard.cls, *guard.args, **guard.kwargs)
     app.add_middleware(RequestContext, registry=registry)
     app.include_router(_operations(ready_checks, registry))
     return app

@@ -5,6 +5,7 @@ Secrets never are settings; the path of the file that holds one is.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,12 +60,18 @@ def _describe(model: type[BaseModel], item: object) -> str:
     return f"{name}: {message[:1].lower()}{message[1:]}{got}"
 
 
+_ADDRESS = re.compile(
+    r"https?://(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+    r"|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?\Z"
+)
+
+
 def _base_url(value: object) -> object:
     """Let through an http or https URL of a host, without path, query or credentials."""
     if not isinstance(value, str):
         return value
-    scheme, separator, rest = value.partition("://")
-    if scheme not in {"http", "https"} or not separator or not rest or set(rest) & set("/?#@ "):
+    match = _ADDRESS.match(value)
+    if match is None or not 1 <= int(match["port"] or 80) <= 65535:  # noqa: PLR2004 - ports
         raise ValueError("must be http:// or https://, a host and no path, as in http://localhost:8080")
     return value
 

@@ -168,7 +168,9 @@ class RemoteKeys:
                     cooldown = min(pause, UNKNOWN_KEY_COOLDOWN)
                     await asyncio.sleep(cooldown)
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._wanted.wait(), pause - cooldown)
+                        # Not wait_for: before Python 3.12 it can swallow a cancellation.
+                        async with asyncio.timeout(pause - cooldown):
+                            await self._wanted.wait()
         finally:
             first_fetch_done.set()
 

@@ -59,10 +59,10 @@ def bearer_token(authorization: Sequence[str]) -> str:
         raise MissingToken
     if len(authorization) > 1:
         raise Malformed("several Authorization header fields")
-    scheme, _, token = authorization[0].partition(" ")
+    scheme, _, token = authorization[0].strip(" \t").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise MissingToken
-    return token.strip(" ")
+    return token.lstrip(" ")
 
 
 def problem_for(error: OstiaryError) -> Problem:

@@ -7,9 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from ostiary import Verifier, VerifierConfig
 from ostiary.fastapi import Auth
+from ostiary.prometheus import PrometheusObserver
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts import Accounts
 from ostiary_auth.domain.errors import AuthError
@@ -52,7 +54,8 @@ def create_app(config: AuthConfig) -> FastAPI:
     hasher = PasswordHasher()
     keys = OwnKeys()
     own = VerifierConfig(issuer=config.issuer, audience=config.audience, key_source=keys.public)
-    auth = Auth(Verifier(own))
+    registry = CollectorRegistry()
+    auth = Auth(Verifier(own, observer=PrometheusObserver(registry)))
     limits = SessionLimits(
         idle=timedelta(seconds=config.session_idle_ttl), absolute=timedelta(seconds=config.session_max_ttl)
     )
@@ -78,6 +81,7 @@ def create_app(config: AuthConfig) -> FastAPI:
         version=version("ostiary-auth"),
         lifespan=lifespan,
         ready_checks={"database": database.ping},
+        registry=registry,
         exception_handlers={AuthError: on_auth_error, **auth.exception_handlers, **storage_handlers()},
     )
     app.include_router(account_routes(services))

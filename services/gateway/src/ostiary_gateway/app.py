@@ -2,27 +2,25 @@
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 import httpx
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.middleware import Middleware
 
 from ostiary import Verifier, VerifierConfig
 from ostiary.fastapi import Auth
+from ostiary.prometheus import PrometheusObserver
 from ostiary_chassis.app import new_app
 from ostiary_gateway.config import GatewayConfig
-from ostiary_gateway.proxy import Proxy
+from ostiary_gateway.proxy import CanonicalPaths, Proxy
 from ostiary_gateway.routes_file import RoutesFile
 from ostiary_gateway.routing import RouteTable
 
-#: Connections to all upstreams together, and those of them kept open while idle.
-MAX_CONNECTIONS = 512
-MAX_IDLE_CONNECTIONS = 128
-
-#: Seconds that an idle connection is kept: less than the upstreams keep theirs (75 s), so that
-#: none is closed on the other side just when it is used.
-IDLE_SECONDS = 30.0
+#: Connections to one upstream.
+MAX_CONNECTIONS = 256
 
 
 def create_app(
@@ -33,24 +31,17 @@ def create_app(
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> FastAPI:
     """Return the application. `verifier` and `transport` replace the configured ones in tests."""
-    verifier = verifier or Verifier(
-        VerifierConfig(issuer=config.issuer, audience=config.audience, jwks_url=config.jwks_url)
-    )
-    client = httpx.AsyncClient(
-        transport=transport,
-        verify=ssl.create_default_context(),
-        limits=httpx.Limits(
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=MAX_IDLE_CONNECTIONS,
-            keepalive_expiry=IDLE_SECONDS,
-        ),
-        follow_redirects=False,
-        trust_env=False,
-    )
+    registry = CollectorRegistry()
+    issuer = VerifierConfig(issuer=config.issuer, audience=config.audience, jwks_url=config.jwks_url)
+    verifier = verifier or Verifier(issuer, observer=PrometheusObserver(registry))
+    transports = {name: transport or _transport() for name in routes.upstreams}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with verifier, client:
+        async with AsyncExitStack() as running:
+            await running.enter_async_context(verifier)
+            for upstream in transports.values():
+                await running.enter_async_context(upstream)
             yield
 
     async def keys_held() -> bool:
@@ -61,10 +52,18 @@ def create_app(
         version=version("ostiary-gateway"),
         lifespan=lifespan,
         ready_checks={"keys": keys_held},
+        registry=registry,
         exception_handlers=Auth(verifier).exception_handlers,
         openapi_url=None,
-        # Each route has a limit of its own.
-        max_body_bytes=None,
+        # For bodies, each route has a limit of its own.
+        guard=Middleware(CanonicalPaths),
     )
-    app.router.default = Proxy(RouteTable(routes.routes), routes.upstreams, verifier, client)
+    app.router.default = Proxy(RouteTable(routes.routes), routes.upstreams, verifier, transports)
     return app
+
+
+def _transport() -> httpx.AsyncBaseTransport:
+    # No connection is used twice: what an upstream sends beyond the end of a response would be taken
+    # for the response to somebody else's next request.
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0)
+    return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits, trust_env=False)

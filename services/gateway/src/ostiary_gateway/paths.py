@@ -6,6 +6,7 @@ nothing is rewritten here: a path that could be read in two ways is refused (RFC
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 #: Bytes of a path.
 MAX_PATH_BYTES = 4096
@@ -47,7 +48,7 @@ class PathTemplate:
     def matches(self, segments: tuple[str, ...]) -> bool:
         """Return whether a path, cut into segments, fits."""
         if self.tail:
-            if len(segments) <= len(self.segments):
+            if len(segments) <= len(self.segments) or not segments[-1]:
                 return False
         elif len(segments) != len(self.segments):
             return False
@@ -81,6 +82,14 @@ def split(raw_path: bytes) -> tuple[str, ...]:
     if any(int(escape, 16) in _REFUSED_ESCAPES for escape in _ESCAPE.findall(path)):
         raise AmbiguousPath
     segments = tuple(path[1:].split("/"))
-    if any(segment in {".", ".."} for segment in segments) or "" in segments[:-1]:
+    if "" in segments[:-1] or any(_is_dots(segment) for segment in segments):
         raise AmbiguousPath
     return segments
+
+
+def _is_dots(segment: str) -> bool:
+    """Return whether a segment is a dot segment to somebody: also one with spaces around, or one that is no UTF-8."""
+    try:
+        return unquote(segment, errors="strict").strip() in {".", ".."}
+    except UnicodeDecodeError:
+        return True

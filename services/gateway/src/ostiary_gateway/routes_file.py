@@ -20,11 +20,15 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ostiary_chassis.app import OPERATIONS
 from ostiary_chassis.settings import BaseUrl, ConfigError
 from ostiary_gateway.paths import PathTemplate, parse_template
 
 #: Bytes of a request body, where a route does not say: enough for JSON, not for floods.
 DEFAULT_BODY_BYTES = 1024 * 1024
+
+#: Bytes that a route may allow: a TiB is no limit but a mistake.
+MAX_BODY_BYTES = 2**40
 
 #: Seconds, where a route does not say: to connect, and between two pieces of an answer.
 DEFAULT_CONNECT_SECONDS = 2.0
@@ -32,6 +36,9 @@ DEFAULT_READ_SECONDS = 30.0
 
 #: Where an error is: names and indexes down from the top.
 Location = tuple[str | int, ...]
+
+#: The kinds of values that a file holds; a date, say, is none of them.
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
 
@@ -78,14 +85,14 @@ class Requirements(_Part):
 class Limits(_Part):
     """What a request may cost."""
 
-    body_bytes: Annotated[int, Field(ge=0)] = DEFAULT_BODY_BYTES
+    body_bytes: Annotated[int, Field(strict=True, ge=0, le=MAX_BODY_BYTES)] = DEFAULT_BODY_BYTES
 
 
 class Timeouts(_Part):
     """Seconds to wait for the upstream."""
 
-    connect: Annotated[float, Field(gt=0, le=60)] = DEFAULT_CONNECT_SECONDS
-    read: Annotated[float, Field(gt=0, le=3600)] = DEFAULT_READ_SECONDS
+    connect: Annotated[float, Field(strict=True, ge=0.01, le=60)] = DEFAULT_CONNECT_SECONDS
+    read: Annotated[float, Field(strict=True, ge=0.01, le=3600)] = DEFAULT_READ_SECONDS
 
 
 class Route(_Part):
@@ -103,7 +110,7 @@ class RoutesFile(_Part):
     """The whole file."""
 
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
-    routes: Annotated[tuple[Route, ...], Field(min_length=1)]
+    routes: tuple[Route, ...]
 
 
 def load(path: Path, environ: Mapping[str, str]) -> RoutesFile:
@@ -121,13 +128,13 @@ def load(path: Path, environ: Mapping[str, str]) -> RoutesFile:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {type(error).__name__}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, ValidationError):
+            mistakes = [_message(path, lines, _location(item["loc"], lines), item["msg"]) for item in error.errors()]
+            raise ConfigError("\n".join(dict.fromkeys(mistakes))) from None
+        raise ConfigError(f"{path}: not YAML that can be read: {type(error).__name__}") from None
     except _Mistake as error:
         raise ConfigError(_message(path, lines, error.location, str(error))) from None
-    except ValidationError as error:
-        mistakes = [_message(path, lines, _location(item["loc"], lines), item["msg"]) for item in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(mistakes))) from None
     return file
 
 
@@ -142,7 +149,9 @@ class _Mistake(Exception):
 
 
 def _with_lines(text: str, lines: dict[Location, int]) -> object:
-    """Parse YAML, noting the line on which each value stands. Repeated members are errors."""
+    """Parse YAML, noting the line on which each value stands. Repeated members and aliases are errors."""
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
+        raise yaml.MarkedYAMLError(problem="aliases are not supported here")
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
@@ -153,6 +162,8 @@ def _with_lines(text: str, lines: dict[Location, int]) -> object:
 
 def _value(loader: yaml.SafeLoader, node: yaml.Node, location: Location, lines: dict[Location, int]) -> Any:
     lines[location] = node.start_mark.line + 1
+    if node.tag not in _TAGS:
+        raise yaml.MarkedYAMLError(problem=f"a value of this kind ({node.tag})", problem_mark=node.start_mark)
     if isinstance(node, yaml.MappingNode):
         members: dict[str, object] = {}
         for key_node, value_node in node.value:
@@ -188,6 +199,8 @@ def _expand_text(text: str, environ: Mapping[str, str], location: Location) -> s
 
 def _check_references(file: RoutesFile) -> None:
     """See that names are there and mean one thing. Raises _Mistake."""
+    if not file.routes:
+        raise _Mistake(("routes",), "there is no route")
     names: set[str] = set()
     seen: dict[tuple[object, str], str] = {}
     for index, route in enumerate(file.routes):
@@ -196,6 +209,8 @@ def _check_references(file: RoutesFile) -> None:
         if route.name in names:
             raise _Mistake(("routes", index, "name"), f"there are two routes '{route.name}'")
         names.add(route.name)
+        if route.match.path in OPERATIONS:
+            raise _Mistake(("routes", index, "match", "path"), "the gateway answers this path itself")
         for method in route.match.methods:
             other = seen.setdefault((route.match.template.shape, method), route.name)
             if other != route.name:

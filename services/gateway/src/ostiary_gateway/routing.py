@@ -29,10 +29,13 @@ class RouteTable:
     def find(self, method: str, raw_path: bytes) -> Route:
         """Return the route of a request. Raises AmbiguousPath, NoRoute or WrongMethod."""
         segments = paths.split(raw_path)
-        fitting = [route for template, route in self._routes if template.matches(segments)]
-        for route in fitting:
+        fitting = next((template for template, _ in self._routes if template.matches(segments)), None)
+        if fitting is None:
+            raise NoRoute
+        # The most specific template decides alone: a method that it lacks does not fall through to
+        # a wider one, whose access was not meant for this path.
+        routes = [route for template, route in self._routes if template.shape == fitting.shape]
+        for route in routes:
             if method in route.match.methods:
                 return route
-        if not fitting:
-            raise NoRoute
-        raise WrongMethod(frozenset().union(*(route.match.methods for route in fitting)))
+        raise WrongMethod(frozenset().union(*(route.match.methods for route in routes)))

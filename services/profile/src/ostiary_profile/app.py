@@ -6,9 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from ostiary import Verifier, VerifierConfig
 from ostiary.fastapi import Auth
+from ostiary.prometheus import PrometheusObserver
 from ostiary_chassis.app import new_app
 from ostiary_chassis.settings import require_writable
 from ostiary_chassis.sql import Database, storage_handlers
@@ -35,9 +37,9 @@ async def prepare(config: ProfileConfig) -> None:
 def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastAPI:
     """Return the application. Its storage must have been prepared. `verifier` replaces the configured one in tests."""
     database = Database(config.database())
-    verifier = verifier or Verifier(
-        VerifierConfig(issuer=config.issuer, audience=config.audience, jwks_url=config.jwks_url)
-    )
+    registry = CollectorRegistry()
+    issuer = VerifierConfig(issuer=config.issuer, audience=config.audience, jwks_url=config.jwks_url)
+    verifier = verifier or Verifier(issuer, observer=PrometheusObserver(registry))
     auth = Auth(verifier)
 
     @asynccontextmanager
@@ -56,6 +58,7 @@ def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastA
         version=version("ostiary-profile"),
         lifespan=lifespan,
         ready_checks={"database": database.ping, "keys": keys_held},
+        registry=registry,
         exception_handlers={ProfileError: on_profile_error, **auth.exception_handlers, **storage_handlers()},
     )
     app.include_router(profile_routes(Profiles(SqlStore(database)), auth))
