@@ -13,6 +13,8 @@ SOURCES := libs services tests demo bench deploy
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--no-emit-package ostiary --no-emit-package ostiary-chassis
 COMPOSE := docker compose -f deploy/compose.yaml
+SECRETS := $(abspath $(or $(OSTIARY_SECRETS_DIR),deploy/secrets))
+FOUND_PYTHON = [ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and was not found; set PYTHON" >&2; exit 1; }
 
 .PHONY: help run demo test test-fast test-docker check format bench up down lock clean
 
@@ -46,8 +48,9 @@ bench: .venv/installed ## Measure, side by side with others
 	$(BIN)/python bench/verify.py
 
 up: ## Run the cluster as containers with PostgreSQL
-	@$(PYTHON) deploy/make_secrets.py deploy/secrets
-	$(COMPOSE) up --build --detach --wait
+	@$(FOUND_PYTHON)
+	@$(PYTHON) deploy/make_secrets.py $(SECRETS)
+	OSTIARY_SECRETS_DIR=$(SECRETS) $(COMPOSE) up --build --detach --wait
 	@echo "Ostiary answers at http://localhost:$${OSTIARY_GATEWAY_PORT:-8080}. Try it: make demo. Stop it: make down"
 
 down: ## Stop the containers; their data stays
@@ -65,7 +68,8 @@ clean: ## Remove what was installed and built, not the data
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 .venv/installed: requirements/build.txt requirements/dev.txt $(PARTS:=/pyproject.toml)
-	@[ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and was not found; set PYTHON" >&2; exit 1; }
+	@$(FOUND_PYTHON)
+	@[ -x $(BIN)/python ] || echo "Installing into .venv ..."
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
 	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt requirements/build.txt

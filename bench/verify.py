@@ -1,16 +1,22 @@
 """What it costs to verify an access token: ours and others', in turn in one run.
 
-The same token, the same key held in memory, signature and claims checked. The figures of one round
-are medians of single calls; rounds go around all verifiers, so that a noisy moment hits all alike.
-Results are printed and written to `bench/results/`.
+The same token, the same key held in memory, signature and claims checked. Rounds go around all
+contenders, so that a noisy moment hits all alike; a figure is the median of its rounds' medians.
+Results are printed and written to `bench/results/verify.json`. Takes two minutes, most of it the
+minute in which a million unknown keys are asked for.
 """
 
+import asyncio
+import gc
 import json
 import platform
 import statistics
-import sys
 import time
-from collections.abc import Callable
+import tracemalloc
+import uuid
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,92 +24,223 @@ from pathlib import Path
 import jwt
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import RSAKey
+from joserfc.jwt import ClaimsOption
 
-from ostiary import _base64url
+from ostiary import Verifier, VerifierConfig, _base64url, errors
 from ostiary.testing import Issuer
 
+warnings.simplefilter("ignore")  # it announces its successor, joserfc
+from authlib.jose import JsonWebToken  # noqa: E402 - after the line above
+
 ROUNDS = 15
-CALLS = 400
+CALLS = 300
+FLOOD_PER_SECOND = 10_000
+FLOOD_SECONDS = 10
+UNKNOWN_KEYS = 1_000_000
+UNKNOWN_SECONDS = 60
 BASE = "cryptography, signature only"
-LIBRARIES = ("ostiary", "cryptography", "pyjwt", "joserfc")
+LIBRARIES = ("ostiary", "cryptography", "pyjwt", "joserfc", "authlib")
+
+Call = Callable[[], object]
+Row = dict[str, object]
 
 
-def contenders() -> dict[str, Callable[[], object]]:
+def contenders(issuer: Issuer) -> dict[str, Call]:
     """Return what is measured, by name."""
-    issuer = Issuer()
-    token = issuer.token(scopes=["profile:read", "profile:write"], roles=["user"])
+    token = new_token(issuer)
     public_key = issuer.private_key.public_key()
     signing_input, _, encoded_signature = token.encode().rpartition(b".")
     signature = _base64url.decode(encoded_signature)
     padding, digest = PKCS1v15(), SHA256()
-    verifier = issuer.verifier()
+    anew, remembering = Verifier(issuer.config(), remember=0), issuer.verifier()
+    remembering.verify(token)
+    pyjwk = jwt.PyJWK(issuer.jwk())
     joserfc_key = RSAKey.import_key(public_key)
-    registry = joserfc_jwt.JWTClaimsRegistry(
-        iss={"essential": True, "value": issuer.issuer},
-        aud={"essential": True, "value": issuer.audience},
-        exp={"essential": True},
-    )
+    iss: ClaimsOption = {"value": issuer.issuer, "essential": True}
+    aud: ClaimsOption = {"value": issuer.audience, "essential": True}
+    registry = joserfc_jwt.JWTClaimsRegistry(iss=iss, aud=aud, exp={"essential": True})
+    authlib = JsonWebToken(["RS256"])
+    pem = public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    options = {"iss": iss, "aud": aud, "exp": {"essential": True}}
+
+    def with_pyjwt() -> None:
+        jwt.decode(token, pyjwk, algorithms=["RS256"], audience=issuer.audience, issuer=issuer.issuer)
 
     def with_joserfc() -> None:
         registry.validate(joserfc_jwt.decode(token, joserfc_key, algorithms=["RS256"]).claims)
 
-    def with_pyjwt() -> None:
-        jwt.decode(token, public_key, algorithms=["RS256"], audience=issuer.audience, issuer=issuer.issuer)
+    def with_authlib() -> None:
+        authlib.decode(token, pem, claims_options=options).validate()
 
     return {
         BASE: lambda: public_key.verify(signature, signing_input, padding, digest),
-        "ostiary": lambda: verifier.verify(token),
-        "PyJWT": with_pyjwt,
-        "joserfc": with_joserfc,
+        "ostiary, first sight": lambda: anew.verify(token),
+        "ostiary, remembered": lambda: remembering.verify(token),
+        "PyJWT, key at hand": with_pyjwt,
+        "joserfc, key at hand": with_joserfc,
+        "Authlib, key at hand": with_authlib,
     }
 
 
-def measure(calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Return the median microseconds of each round, by name."""
+def new_token(issuer: Issuer, **header: object) -> str:
+    """Return a token of the size that the auth service signs."""
+    scopes = ["profile:read", "profile:write"]
+    return issuer.token(subject=str(uuid.uuid4()), scopes=scopes, roles=["user"], header=header)
+
+
+def costs(issuer: Issuer) -> list[Row]:
+    """Measure all contenders, in microseconds a call."""
+    calls = contenders(issuer)
     rounds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():
-            rounds[name].append(statistics.median(_microseconds(call) for _ in range(CALLS)))
-    return rounds
+            rounds[name].append(statistics.median(microseconds(call) for _ in range(CALLS)))
+    base = statistics.median(rounds[BASE])
+    return [
+        {
+            "what": name,
+            "median_us": round(statistics.median(values), 2),
+            "lowest_us": round(min(values), 2),
+            "highest_us": round(max(values), 2),
+            "ratio_to_signature_only": round(statistics.median(values) / base, 3),
+        }
+        for name, values in rounds.items()
+    ]
 
 
-def _microseconds(call: Callable[[], object]) -> float:
+def microseconds(call: Call) -> float:
+    """Time one call."""
     started_at = time.perf_counter_ns()
     call()
     return (time.perf_counter_ns() - started_at) / 1000
 
 
+def memory(issuer: Issuer, count: int = 2000) -> float:
+    """Return the bytes that a remembered token takes."""
+    tokens = [new_token(issuer) for _ in range(count)]
+    verifier = issuer.verifier()
+    verifier.verify(new_token(issuer))
+    gc.collect()
+    tracemalloc.start()
+    for token in tokens:
+        verifier.verify(token)
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return taken / count
+
+
+class Endpoint:
+    """A JWKS endpoint that answers once and then hangs, and counts."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        """Make it; it is served by `verifier`."""
+        self.issuer = issuer
+        self.requests = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the first request."""
+        await reader.readuntil(b"\r\n\r\n")
+        self.requests += 1
+        if self.requests > 1:
+            await reader.read()
+        else:
+            body = self.issuer.jwks()
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+        writer.close()
+
+
+async def flood(issuer: Issuer) -> Row:
+    """Measure known tokens, quiet and while unknown keys arrive and the endpoint hangs, slice by slice in turn."""
+    endpoint = Endpoint(issuer)
+    server = await asyncio.start_server(endpoint.handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}/jwks"
+    config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience, jwks_url=url)
+    known = new_token(issuer)
+    unknown = [new_token(issuer, kid=f"unknown-{number}") for number in range(500)]
+    times: dict[bool, list[float]] = {False: [], True: []}
+    async with Verifier(config, remember=0) as verifier:
+        for flooded in [False, True] * (FLOOD_SECONDS // 2):
+            await paced(verifier, known, unknown if flooded else [], times[flooded])
+    server.close()
+    quiet, under = (percentile(times[flooded], 0.99) for flooded in (False, True))
+    return {"quiet_p99_us": round(quiet, 1), "flooded_p99_us": round(under, 1), "ratio": round(under / quiet, 3)}
+
+
+async def paced(verifier: Verifier, known: str, unknown: list[str], times: list[float]) -> None:
+    """For a second, verify a known token each millisecond, and ten unknown ones before it if there are any."""
+    per_tick = FLOOD_PER_SECOND // 1000
+    started_at = time.perf_counter()
+    for tick in range(1000):
+        for number in range(per_tick if unknown else 0):
+            with suppress(errors.UnknownKey):
+                verifier.verify(unknown[(tick * per_tick + number) % len(unknown)])
+        times.append(microseconds(lambda: verifier.verify(known)))
+        await asyncio.sleep(max(0.0, started_at + (tick + 1) / 1000 - time.perf_counter()))
+
+
+async def unknown_keys(issuer: Issuer) -> Row:
+    """Count the fetches that a million unknown keys cause in a minute."""
+    endpoint = Endpoint(issuer)
+    server = await asyncio.start_server(endpoint.handle, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks"
+    config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience, jwks_url=url)
+    unknown = [new_token(issuer, kid=f"unknown-{number}") for number in range(500)]
+    per_tick = UNKNOWN_KEYS // (UNKNOWN_SECONDS * 100)
+    sent = 0
+    async with Verifier(config) as verifier:
+        before, started_at = endpoint.requests, time.perf_counter()
+        for tick in range(UNKNOWN_SECONDS * 100):
+            for number in range(per_tick):
+                with suppress(errors.UnknownKey):
+                    verifier.verify(unknown[(tick + number) % len(unknown)])
+                    raise AssertionError("an unknown key was accepted")
+            sent += per_tick
+            await asyncio.sleep(max(0.0, started_at + (tick + 1) / 100 - time.perf_counter()))
+        seconds = time.perf_counter() - started_at
+    server.close()
+    return {"unknown_keys": sent, "seconds": round(seconds, 1), "fetches": endpoint.requests - before}
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """Return the value that this share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[int(len(ordered) * share)]
+
+
 def main() -> None:
     """Measure, print and store."""
-    rounds = measure(contenders())
-    base = statistics.median(rounds[BASE])
-    rows = [
-        {
-            "what": name,
-            "median_us": round(statistics.median(values), 1),
-            "lowest_us": round(min(values), 1),
-            "highest_us": round(max(values), 1),
-            "ratio_to_signature_only": round(statistics.median(values) / base, 2),
-        }
-        for name, values in rounds.items()
-    ]
-    print(f"First sight of an RS256-2048 access token; {ROUNDS} rounds of {CALLS} calls, microseconds")
+    issuer = Issuer()
+    rows = costs(issuer)
+    print(f"Verifying an RS256-2048 access token; {ROUNDS} rounds of {CALLS} calls, microseconds")
     print(f"{'':32}{'median':>9}{'lowest':>9}{'highest':>9}{'ratio':>8}")
     for row in rows:
-        figures = f"{row['median_us']:>9}{row['lowest_us']:>9}{row['highest_us']:>9}{row['ratio_to_signature_only']:>8}"
-        print(f"{row['what']:32}{figures}")
+        name, *figures = row.values()
+        print(f"{name:32}{figures[0]:>9}{figures[1]:>9}{figures[2]:>9}{figures[3]:>8}")
+    taken = round(memory(issuer))
+    print(f"A remembered token takes {taken} bytes")
+    flooded = asyncio.run(flood(issuer))
+    print(f"p99 of known tokens, {FLOOD_PER_SECOND} unknown keys/s, endpoint hanging: {flooded}")
+    unknown = asyncio.run(unknown_keys(issuer))
+    print(f"Fetches caused by unknown keys, endpoint hanging: {unknown}")
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "versions": {name: version(name) for name in LIBRARIES},
-        "rows": rows,
+        "costs": rows,
+        "bytes_per_remembered_token": taken,
+        "flood": flooded,
+        "unknown_keys": unknown,
     }
     path = Path(__file__).parent / "results" / "verify.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"Written to {path.relative_to(Path(__file__).parents[1])}", file=sys.stderr)
+    print(f"Written to bench/results/{path.name}")
 
 
 if __name__ == "__main__":

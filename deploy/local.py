@@ -10,7 +10,8 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -27,8 +28,11 @@ from ostiary_profile.config import ProfileConfig
 #: Seconds until the services must be ready; the first start makes a key and two databases.
 START_SECONDS = 30.0
 
-#: Settings that stand in `deploy/gateway.yaml` and in no service's config.
-OTHER_NAMES = frozenset({"OSTIARY_PROFILE_URL"})
+#: Settings that no service's config has: of `deploy/gateway.yaml` and of the compose stack.
+OTHER_NAMES = frozenset({"OSTIARY_PROFILE_URL", "OSTIARY_GATEWAY_BIND", "OSTIARY_SECRETS_DIR"})
+
+#: Addresses that mean all of this machine's, and are none to connect to.
+ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
 
 def main() -> int:
@@ -39,7 +43,9 @@ def main() -> int:
     except ConfigError as error:
         print(f"make run: {error}", file=sys.stderr)
         return 2
-    manager = Manager(Printer(sys.stdout, time_format=""))
+    printer = _Printer(sys.stdout, time_format="")
+    manager = Manager(printer)
+    printer.on_closed = manager.terminate
     for name in ("auth", "profile", "gateway"):
         command = Path(sys.executable).with_name(f"ostiary-{name}")
         manager.add_process(name, f"exec {shlex.quote(str(command))} serve", env=environ)
@@ -54,11 +60,11 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
     _check_names(environ)
     auth, profile, gateway = AuthConfig.load(environ), ProfileConfig.load(environ), GatewayConfig.load(environ)
     environ.setdefault("OSTIARY_ISSUER", f"http://localhost:{gateway.port}")
-    environ.setdefault("OSTIARY_AUTH_URL", f"http://127.0.0.1:{auth.port}")
-    environ.setdefault("OSTIARY_PROFILE_URL", f"http://127.0.0.1:{profile.port}")
+    environ.setdefault("OSTIARY_AUTH_URL", _address(auth.host, auth.port))
+    environ.setdefault("OSTIARY_PROFILE_URL", _address(profile.host, profile.port))
     environ["PYTHONUNBUFFERED"] = "1"
-    for config, name in ((gateway, "GATEWAY"), (auth, "AUTH"), (profile, "PROFILE")):
-        bind(config.host, config.port, f"OSTIARY_{name}_PORT").close()
+    for config, name in ((gateway, "gateway"), (auth, "auth"), (profile, "profile")):
+        bind(config.host, config.port, name).close()
     if len({auth.port, profile.port, gateway.port}) < 3:  # noqa: PLR2004 - three services
         raise ConfigError("OSTIARY_GATEWAY_PORT, OSTIARY_AUTH_PORT and OSTIARY_PROFILE_PORT must differ")
     require_writable(auth.data_dir, "OSTIARY_DATA_DIR")
@@ -79,9 +85,9 @@ def _check_names(environ: Mapping[str, str]) -> None:
 def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) -> None:
     """Wait until all three are ready and say where they are."""
     addresses = {
-        "gateway": f"http://localhost:{gateway.port}",
-        "auth": f"http://127.0.0.1:{auth.port}",
-        "profile": f"http://127.0.0.1:{profile.port}",
+        "gateway": _address(gateway.host, gateway.port),
+        "auth": _address(auth.host, auth.port),
+        "profile": _address(profile.host, profile.port),
     }
     deadline = time.monotonic() + START_SECONDS
     waiting = set(addresses)
@@ -92,7 +98,30 @@ def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) 
     if waiting:
         print(f"Not ready after {START_SECONDS:.0f} s: {', '.join(sorted(waiting))}", flush=True)
         return
-    print(_banner(addresses, auth.data_dir), flush=True)
+    addresses["gateway"] = gateway.issuer
+    with suppress(BrokenPipeError):
+        print(_banner(addresses, auth.data_dir), flush=True)
+
+
+def _address(host: str, port: int) -> str:
+    """Return where a service answers that listens on this host."""
+    host = "127.0.0.1" if host in ANY_ADDRESS else host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Printer(Printer):  # type: ignore[misc]  # honcho ships no types
+    """A printer that survives the loss of its output: then nobody looks any more, and the cluster ends."""
+
+    on_closed: Callable[[], None] | None = None
+
+    def write(self, message: object) -> None:
+        """Print a line."""
+        try:
+            super().write(message)
+        except BrokenPipeError:
+            on_closed, self.on_closed = self.on_closed, None
+            if on_closed is not None:
+                on_closed()
 
 
 def _is_ready(client: httpx.Client, address: str) -> bool:

@@ -13,13 +13,13 @@ def test_a_port_in_use_names_the_setting() -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"OSTIARY_TEST_PORT: cannot listen on 127\.0\.0\.1 port {port}: "):
-            server.bind("127.0.0.1", port, "OSTIARY_TEST_PORT")
+            server.bind("127.0.0.1", port, "test")
 
 
 @pytest.mark.enable_socket
 def test_an_address_that_is_not_ours_names_the_setting() -> None:
-    with pytest.raises(ConfigError, match=r"OSTIARY_TEST_PORT: cannot listen on 192\.0\.2\.1"):
-        server.bind("192.0.2.1", 8080, "OSTIARY_TEST_PORT")
+    with pytest.raises(ConfigError, match=r"OSTIARY_TEST_HOST: cannot listen on 192\.0\.2\.1"):
+        server.bind("192.0.2.1", 8080, "test")
 
 
 def test_a_config_error_is_one_line_and_code_two(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from ostiary import KeySet
-from ostiary_auth.domain.keys import KeysCannotBeOpened, load_kek, load_key_ring
+from ostiary_auth.domain.keys import KeysCannotBeOpened, create_kek, load_kek, load_key_ring
 from ostiary_auth.storage.store import SqlStore
 from ostiary_auth.storage.tables import signing_keys
 
@@ -61,8 +61,10 @@ async def test_a_sealed_key_cannot_take_another_keys_name(empty_store: SqlStore)
 
 def test_the_kek_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "kek"
+    create_kek(path)
     kek = load_kek(path)
     assert len(kek) == 32
+    create_kek(path)
     assert load_kek(path) == kek
     assert path.stat().st_mode & 0o777 == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["kek"]

@@ -8,6 +8,7 @@ import pytest
 
 from ostiary_auth.app import prepare
 from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.keys import create_kek
 from ostiary_chassis.settings import ConfigError
 
 
@@ -21,11 +22,19 @@ async def test_what_is_secret_is_its_owners_only(tmp_path: Path) -> None:
     config = AuthConfig(data_dir=tmp_path / "data")
     await prepare(config)
     assert stat.S_IMODE(config.data_dir.stat().st_mode) == 0o700
-    assert stat.S_IMODE(config.kek_path.stat().st_mode) == 0o600
+    assert {stat.S_IMODE(file.stat().st_mode) for file in config.data_dir.iterdir()} == {0o600}
 
 
 async def test_a_lost_kek_names_its_setting(config: AuthConfig) -> None:
     config.kek_path.unlink()
+    with pytest.raises(ConfigError, match=r"OSTIARY_AUTH_KEK_FILE: cannot use .*: No such file"):
+        await prepare(config)
+    assert not config.kek_path.exists()
+
+
+async def test_another_kek_names_its_setting(config: AuthConfig) -> None:
+    config.kek_path.unlink()
+    create_kek(config.kek_path)
     with pytest.raises(ConfigError, match=r"OSTIARY_AUTH_KEK_FILE: .* does not open the signing keys"):
         await prepare(config)
 

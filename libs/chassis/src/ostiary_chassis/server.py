@@ -1,5 +1,6 @@
 """Serving: a bound socket, uvicorn with its options spelled out, and one clear line when it cannot start."""
 
+import errno
 import signal
 import socket
 import sys
@@ -25,8 +26,8 @@ KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
 
 
-def bind(host: str, port: int, setting: str) -> socket.socket:
-    """Return a socket bound to host and port. Raises ConfigError, naming `setting`."""
+def bind(host: str, port: int, service: str) -> socket.socket:
+    """Return a socket bound to host and port. Raises ConfigError, naming the setting of `service` at fault."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -34,6 +35,8 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
+        name = "PORT" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "HOST"
+        setting = f"OSTIARY_{service.upper()}_{name}"
         raise ConfigError(f"{setting}: cannot listen on {host} port {port}: {error.strerror}") from None
     return listener
 

@@ -7,6 +7,7 @@ rows that a decision rests on are locked with `SELECT ... FOR UPDATE`.
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import Annotated
 
 import alembic.command
 import alembic.config
+import asyncpg
 import sqlalchemy.exc
 import structlog
 from alembic.runtime.migration import MigrationContext
@@ -60,6 +62,9 @@ UNAVAILABLE_PROBLEM = Problem(
 )
 
 
+_STORAGE_ERRORS: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, asyncpg.PostgresError, OSError)
+
+
 def is_unavailable(error: Exception) -> bool:
     """Return whether an error means that the database is away, busy or full, as against a wrong statement."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):
@@ -67,12 +72,13 @@ def is_unavailable(error: Exception) -> bool:
         # SQLite says DatabaseError itself, and none of its kinds, of a file that is broken.
         broken = type(error) is sqlalchemy.exc.DatabaseError
         return error.connection_invalidated or isinstance(error, away) or broken
-    return isinstance(error, sqlalchemy.exc.TimeoutError | OSError | TimeoutError)
+    # While it connects, asyncpg's errors come as they are.
+    return isinstance(error, sqlalchemy.exc.TimeoutError | OSError | asyncpg.PostgresError)
 
 
 def storage_handlers() -> ExceptionHandlers:
     """Return the handlers that answer 503 while the database is away."""
-    return {sqlalchemy.exc.SQLAlchemyError: _on_storage_error, OSError: _on_storage_error}
+    return dict.fromkeys(_STORAGE_ERRORS, _on_storage_error)
 
 
 async def _on_storage_error(_request: Request, error: Exception) -> Response:
@@ -105,7 +111,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 def _check_url(url: str) -> str:
     try:
-        supported = make_url(url).get_backend_name() in _DRIVERS
+        parsed = make_url(url)
+        supported = parsed.get_backend_name() in _DRIVERS and parsed.database not in {None, "", ":memory:"}
     except sqlalchemy.exc.ArgumentError:
         supported = False
     if not supported:
@@ -118,9 +125,9 @@ DatabaseUrl = Annotated[str, AfterValidator(_check_url)]
 
 
 def engine_url(url: DatabaseUrl, password: str | None = None) -> URL:
-    """Return a database URL for our driver of its kind, with a password if that is kept apart."""
+    """Return a database URL for our driver of its kind, with a password if that is kept apart (not for SQLite)."""
     parsed = make_url(url)
-    if password is not None:
+    if password is not None and parsed.get_backend_name() != "sqlite":
         parsed = parsed.set(password=password)
     return parsed.set(drivername=_DRIVERS[parsed.get_backend_name()])
 
@@ -175,7 +182,7 @@ class Database:
         try:
             async with asyncio.timeout(PING_TIMEOUT), self.read() as connection:
                 await connection.execute(text("SELECT 1"))
-        except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        except (*_STORAGE_ERRORS,) as error:
             if is_unavailable(error):
                 return False
             raise
@@ -191,18 +198,26 @@ class Database:
         config.set_main_option("script_location", str(scripts).replace("%", "%%"))
         head = ScriptDirectory.from_config(config).get_current_head()
         try:
+            if self.is_sqlite:
+                _create_private(Path(self._url.database or ""))
             async with self.write() as connection:
                 await self.lock(connection, "migrate")
                 await connection.run_sync(_upgrade, config, head)
-        except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        except (*_STORAGE_ERRORS,) as error:
             if not is_unavailable(error):
                 raise
             cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-            raise ConfigError(f"{setting}: cannot use {self._url!r}: {cause}") from None
+            shown = self._url.set(drivername=self._url.get_backend_name())
+            raise ConfigError(f"{setting}: cannot use {shown!r}: {cause}") from None
 
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+def _create_private(path: Path) -> None:
+    """Make a database file that only its owner reads, as it holds personal data; SQLite would let others."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _upgrade(connection: Connection, config: alembic.config.Config, head: str | None) -> None:

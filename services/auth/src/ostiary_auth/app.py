@@ -15,7 +15,7 @@ from ostiary.prometheus import PrometheusObserver
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts import Accounts
 from ostiary_auth.domain.errors import AuthError
-from ostiary_auth.domain.keys import KeysCannotBeOpened, load_kek, load_key_ring
+from ostiary_auth.domain.keys import KeysCannotBeOpened, create_kek, load_kek, load_key_ring
 from ostiary_auth.domain.passwords import PasswordHasher
 from ostiary_auth.domain.sessions import SessionLimits, Sessions
 from ostiary_auth.domain.tokens import TokenPolicy
@@ -38,7 +38,10 @@ async def prepare(config: AuthConfig) -> None:
     database = Database(config.database())
     try:
         await database.migrate(_MIGRATIONS, "OSTIARY_AUTH_DATABASE_URL")
-        await load_key_ring(SqlStore(database), _kek(config), datetime.now(UTC))
+        store = SqlStore(database)
+        async with store.read() as transaction:
+            may_create = not await transaction.signing_keys()
+        await load_key_ring(store, _kek(config, may_create=may_create), datetime.now(UTC))
     except KeysCannotBeOpened:
         raise ConfigError(
             f"OSTIARY_AUTH_KEK_FILE: {config.kek_path} does not open the signing keys in the database"
@@ -90,8 +93,11 @@ def create_app(config: AuthConfig) -> FastAPI:
     return app
 
 
-def _kek(config: AuthConfig) -> bytes:
+def _kek(config: AuthConfig, *, may_create: bool = False) -> bytes:
+    """Return the key-encryption key. A new one is of use only while nothing is sealed with another."""
     try:
+        if may_create:
+            create_kek(config.kek_path)
         return load_kek(config.kek_path)
     except ValueError as error:
         raise ConfigError(f"OSTIARY_AUTH_KEK_FILE: {config.kek_path} {error}") from None

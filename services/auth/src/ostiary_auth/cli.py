@@ -22,7 +22,7 @@ def serve() -> None:
     """Prepare the storage and serve until SIGTERM."""
     config = AuthConfig.load(environment())
     logs.configure(config.log_format, "auth")
-    listener = server.bind(config.host, config.port, "OSTIARY_AUTH_PORT")
+    listener = server.bind(config.host, config.port, "auth")
     asyncio.run(prepare(config))
     server.serve(create_app(config), listener)
 

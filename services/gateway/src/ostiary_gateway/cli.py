@@ -25,7 +25,7 @@ def serve() -> None:
     config = GatewayConfig.load(environment())
     logs.configure(config.log_format, "gateway")
     routes = routes_file.load(config.routes_file, environment())
-    listener = server.bind(config.host, config.port, "OSTIARY_GATEWAY_PORT")
+    listener = server.bind(config.host, config.port, "gateway")
     server.serve(create_app(config, routes), listener)
 
 

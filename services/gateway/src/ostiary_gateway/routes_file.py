@@ -230,4 +230,6 @@ def _location(loc: tuple[int | str, ...], lines: Mapping[Location, int]) -> Loca
 def _message(path: Path, lines: Mapping[Location, int], location: Location, message: str) -> str:
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     line = lines.get(location) or lines.get(location[:-1]) or 1
+    if "instance of" in message:
+        message = "must be a mapping"
     return f"{path}:{line}: {where or 'file'}: {message.removeprefix('Value error, ')}"

@@ -22,7 +22,7 @@ def serve() -> None:
     """Prepare the storage and serve until SIGTERM."""
     config = ProfileConfig.load(environment())
     logs.configure(config.log_format, "profile")
-    listener = server.bind(config.host, config.port, "OSTIARY_PROFILE_PORT")
+    listener = server.bind(config.host, config.port, "profile")
     asyncio.run(prepare(config))
     server.serve(create_app(config), listener)
 

@@ -94,15 +94,7 @@ async def load_key_ring(store: Store, kek: bytes, now: datetime) -> KeyRing:
 
 
 def load_kek(path: Path) -> bytes:
-    """Return the key-encryption key in a file; the file is made, with mode 0600, if it is not there.
-
-    Raises ValueError if the file holds something else, OSError if it cannot be read or made.
-    """
-    # Written beside and then linked: whoever sees the file sees all of it, and two starting
-    # replicas end up with the same one.
-    with suppress(FileExistsError):
-        if not path.exists():
-            _create_kek(path)
+    """Return the key-encryption key in a file. Raises ValueError if it holds something else, OSError if it fails."""
     text = path.read_text(encoding="ascii", errors="replace").strip()
     try:
         kek = base64.b64decode(text, validate=True)
@@ -113,7 +105,12 @@ def load_kek(path: Path) -> bytes:
     return kek
 
 
-def _create_kek(path: Path) -> None:
+def create_kek(path: Path) -> None:
+    """Make a key-encryption key, with mode 0600, unless there is one. Raises OSError."""
+    if path.exists():
+        return
+    # Written beside and then linked: whoever sees the file sees all of it, and two starting
+    # replicas end up with the same one.
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -121,10 +118,11 @@ def _create_kek(path: Path) -> None:
             file.write(base64.b64encode(secrets.token_bytes(KEK_BYTES)) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)
+        with suppress(FileExistsError):
+            os.link(draft, path)
+            _log.info("key-encryption key made", path=str(path))
     finally:
         draft.unlink()
-    _log.info("key-encryption key made", path=str(path))
 
 
 def _generate(kek: bytes, now: datetime) -> StoredKey:
