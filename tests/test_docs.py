@@ -26,7 +26,9 @@ def block(language: str, containing: str) -> str:
 
 
 def test_a_service_of_ones_own_takes_ten_lines() -> None:
-    assert len(block("python", "FastAPI").splitlines()) <= 10
+    service = block("python", "FastAPI")
+    assert len(service.splitlines()) <= 10
+    assert service in (ROOT / "libs" / "ostiary" / "README.md").read_text()
 
 
 def test_the_service_in_the_readme_runs_behind_the_gateway(tmp_path: Path) -> None:

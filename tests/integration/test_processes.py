@@ -217,6 +217,19 @@ class TestRunner:
             assert "Traceback" not in "".join(seen) + rest
             assert not any(is_running(pid) for pid in pids)
 
+    def test_it_ends_when_nobody_reads_it_any_more(self, tmp_path: Path) -> None:
+        runner = Runner(tmp_path / "data")
+        process = runner.start()
+        pids = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", "".join(read_until_ready(process)))]
+        assert process.stdout is not None
+        process.stdout.close()
+        # Whatever is printed next finds the pipe closed.
+        httpx.get(f"{runner.url}/nothing", trust_env=False)
+        assert process.wait(30) is not None
+        assert process.stderr is not None
+        process.stderr.close()
+        assert not any(is_running(pid) for pid in pids)
+
     @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
     def test_the_printed_curl_lines_work(self, tmp_path: Path) -> None:
         process = Runner(tmp_path / "data").start()

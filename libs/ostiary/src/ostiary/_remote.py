@@ -212,10 +212,17 @@ class RemoteKeys:
             self._warned = True
             reason = str(error) if isinstance(error, _FetchFailed | InvalidKeySet) else type(error).__name__
             _log.warning("keys cannot be fetched, retrying", extra={"issuer": self._issuer, "reason": reason})
-        first, last = RETRY_PAUSES_WITHOUT_KEYS if self._held is None else RETRY_PAUSES_WITH_KEYS
+        first, last = RETRY_PAUSES_WITH_KEYS if self._has_keys() else RETRY_PAUSES_WITHOUT_KEYS
         pause = min(last, first * 2.0 ** min(self._failures, 16)) * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
         self._failures += 1
         return max(pause, error.retry_after if isinstance(error, _FetchFailed) else 0.0)
+
+    def _has_keys(self) -> bool:
+        try:
+            self.current()
+        except KeysUnavailable:
+            return False
+        return True
 
     def _observe(self, outcome: str, asked_at: float) -> None:
         if self._observer is not None:
