@@ -2,8 +2,6 @@
 
 import jwt
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from ostiary import KeySet, LocalKeys, VerifiedToken, Verifier, VerifierConfig, errors
 from ostiary.testing import Issuer
@@ -52,18 +50,6 @@ class TestSignature:
         claims = jwt.decode(issuer.token(), options={"verify_signature": False})
         token = jwt.encode(claims, issuer.private_key, "RS256", {"typ": "at+jwt", "kid": issuer.kid})
         assert issuer.verifier().verify(token).subject == claims["sub"]
-
-    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(data=st.data())
-    def test_no_changed_byte_goes_unnoticed(self, issuer: Issuer, data: st.DataObject) -> None:
-        token = issuer.token(scopes=["a"])
-        position = data.draw(st.integers(0, len(token) - 1))
-        replacement = data.draw(st.characters(min_codepoint=1, max_codepoint=255))
-        changed = token[:position] + replacement + token[position + 1 :]
-        if changed == token:
-            return
-        with pytest.raises(errors.TokenError):
-            issuer.verifier().verify(changed)
 
 
 class TestClaims:
