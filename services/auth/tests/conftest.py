@@ -8,8 +8,8 @@ import pytest
 
 from ostiary_auth.app import create_app, prepare
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.storage.store import SqlStore
-from ostiary_chassis.sql import Database
+from ostiary_auth.storage.store import SqlTransaction
+from ostiary_chassis.sql import Database, SqlStore
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +27,9 @@ def config(prepared: Path, tmp_path: Path) -> AuthConfig:
 
 
 @pytest.fixture
-async def store(config: AuthConfig) -> AsyncIterator[SqlStore]:
+async def store(config: AuthConfig) -> AsyncIterator[SqlStore[SqlTransaction]]:
     database = Database(config.database())
-    yield SqlStore(database)
+    yield SqlStore(database, SqlTransaction)
     await database.close()
 
 

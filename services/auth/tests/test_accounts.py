@@ -5,14 +5,15 @@ import pytest
 from ostiary_auth.domain.accounts import Accounts, User
 from ostiary_auth.domain.errors import EmailTaken, InvalidCredentials, InvalidEmail, UnacceptablePassword
 from ostiary_auth.domain.passwords import PasswordHasher
-from ostiary_auth.storage.store import SqlStore
+from ostiary_auth.storage.store import SqlTransaction
+from ostiary_chassis.sql import SqlStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PASSWORD = "correct horse battery staple"
 
 
 @pytest.fixture
-def accounts(store: SqlStore) -> Accounts:
+def accounts(store: SqlStore[SqlTransaction]) -> Accounts:
     return Accounts(store, PasswordHasher(threads=2))
 
 

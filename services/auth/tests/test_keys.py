@@ -9,51 +9,52 @@ from sqlalchemy import select
 
 from ostiary import KeySet
 from ostiary_auth.domain.keys import KeysCannotBeOpened, create_kek, load_kek, load_key_ring
-from ostiary_auth.storage.store import SqlStore
+from ostiary_auth.storage.store import SqlTransaction
 from ostiary_auth.storage.tables import signing_keys
+from ostiary_chassis.sql import SqlStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEK = bytes(32)
 
 
 @pytest.fixture
-async def empty_store(store: SqlStore) -> SqlStore:
-    async with store._database.write() as connection:
+async def empty_store(store: SqlStore[SqlTransaction]) -> SqlStore[SqlTransaction]:
+    async with store.database.write() as connection:
         await connection.execute(signing_keys.delete())
     return store
 
 
-async def test_of_many_starting_replicas_one_makes_the_first_key(empty_store: SqlStore) -> None:
+async def test_of_many_starting_replicas_one_makes_the_first_key(empty_store: SqlStore[SqlTransaction]) -> None:
     rings = await asyncio.gather(*(load_key_ring(empty_store, KEK, NOW) for _ in range(5)))
     assert len({ring.signing.kid for ring in rings}) == 1
     assert len({ring.jwks() for ring in rings}) == 1
 
 
-async def test_the_published_document_holds_public_keys_only(empty_store: SqlStore) -> None:
+async def test_the_published_document_holds_public_keys_only(empty_store: SqlStore[SqlTransaction]) -> None:
     ring = await load_key_ring(empty_store, KEK, NOW)
     (key,) = json.loads(ring.jwks())["keys"]
     assert set(key) == {"kty", "kid", "use", "alg", "n", "e"}
     assert list(KeySet.from_json(ring.jwks()).keys) == [ring.signing.kid]
 
 
-async def test_private_keys_are_stored_sealed(empty_store: SqlStore) -> None:
+async def test_private_keys_are_stored_sealed(empty_store: SqlStore[SqlTransaction]) -> None:
     ring = await load_key_ring(empty_store, KEK, NOW)
-    async with empty_store._database.read() as connection:
+    async with empty_store.database.read() as connection:
         sealed = (await connection.execute(select(signing_keys.c.sealed_private_key))).scalar_one()
     prime = ring.signing.private_key.private_numbers().p
     assert prime.to_bytes(128, "big") not in sealed
     assert b"PRIVATE" not in sealed
 
 
-async def test_another_key_encryption_key_opens_nothing(empty_store: SqlStore) -> None:
+async def test_another_key_encryption_key_opens_nothing(empty_store: SqlStore[SqlTransaction]) -> None:
     await load_key_ring(empty_store, KEK, NOW)
     with pytest.raises(KeysCannotBeOpened):
         await load_key_ring(empty_store, bytes([1]) * 32, NOW)
 
 
-async def test_a_sealed_key_cannot_take_another_keys_name(empty_store: SqlStore) -> None:
+async def test_a_sealed_key_cannot_take_another_keys_name(empty_store: SqlStore[SqlTransaction]) -> None:
     await load_key_ring(empty_store, KEK, NOW)
-    async with empty_store._database.write() as connection:
+    async with empty_store.database.write() as connection:
         await connection.execute(signing_keys.update().values(kid="other"))
     with pytest.raises(KeysCannotBeOpened):
         await load_key_ring(empty_store, KEK, NOW)

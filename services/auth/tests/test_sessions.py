@@ -20,8 +20,9 @@ from ostiary_auth.domain.sessions import (
     Verdict,
     judge,
 )
-from ostiary_auth.storage.store import SqlStore
+from ostiary_auth.storage.store import SqlTransaction
 from ostiary_auth.storage.tables import refresh_tokens
+from ostiary_chassis.sql import SqlStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -61,7 +62,7 @@ class TestJudge:
 
 
 @pytest.fixture
-async def user(store: SqlStore) -> User:
+async def user(store: SqlStore[SqlTransaction]) -> User:
     user = User(uuid4(), "ada@example.com", "ada@example.com", None, "-", ("user",), None, NOW)
     async with store.write() as transaction:
         await transaction.add_user(user)
@@ -69,7 +70,7 @@ async def user(store: SqlStore) -> User:
 
 
 @pytest.fixture
-def sessions(store: SqlStore) -> Sessions:
+def sessions(store: SqlStore[SqlTransaction]) -> Sessions:
     return Sessions(store, LIMITS)
 
 
@@ -120,10 +121,12 @@ class TestRefresh:
     async def test_what_we_never_gave_out_is_refused(self, sessions: Sessions, token: str) -> None:
         assert await refused(sessions, token, NOW)
 
-    async def test_the_database_alone_opens_nothing(self, sessions: Sessions, user: User, store: SqlStore) -> None:
+    async def test_the_database_alone_opens_nothing(
+        self, sessions: Sessions, user: User, store: SqlStore[SqlTransaction]
+    ) -> None:
         grant = await sessions.open(user, None, NOW)
         following = await sessions.refresh(grant.refresh_token, NOW)
-        async with store._database.read() as connection:
+        async with store.database.read() as connection:
             rows = (await connection.execute(select(refresh_tokens))).all()
         for row in rows:
             for value in row:

@@ -8,11 +8,11 @@ rows that a decision rests on are locked with `SELECT ... FOR UPDATE`.
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 import alembic.command
 import alembic.config
@@ -213,6 +213,30 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+Transaction = TypeVar("Transaction")
+
+
+class SqlStore(Generic[Transaction]):
+    """A domain's store on a database: each transaction is what `wrap` makes of a connection."""
+
+    def __init__(self, database: Database, wrap: Callable[[AsyncConnection, Database], Transaction]) -> None:
+        """Use `database`, which somebody else migrates and closes."""
+        self.database = database
+        self._wrap = wrap
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        """Begin a transaction that only reads."""
+        async with self.database.read() as connection:
+            yield self._wrap(connection, self.database)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Transaction]:
+        """Begin a transaction that writes; an exception rolls it back."""
+        async with self.database.write() as connection:
+            yield self._wrap(connection, self.database)
 
 
 def _create_private(path: Path) -> None:

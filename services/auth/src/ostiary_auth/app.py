@@ -23,10 +23,10 @@ from ostiary_auth.own_keys import OwnKeys
 from ostiary_auth.problems import on_auth_error
 from ostiary_auth.routes.accounts import AccountServices, account_routes
 from ostiary_auth.routes.discovery import discovery_routes
-from ostiary_auth.storage.store import SqlStore
+from ostiary_auth.storage.store import SqlTransaction
 from ostiary_chassis.app import new_app
 from ostiary_chassis.settings import ConfigError, require_writable
-from ostiary_chassis.sql import Database, storage_handlers
+from ostiary_chassis.sql import Database, SqlStore, storage_handlers
 
 _MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 
@@ -38,7 +38,7 @@ async def prepare(config: AuthConfig) -> None:
     database = Database(config.database())
     try:
         await database.migrate(_MIGRATIONS, "OSTIARY_AUTH_DATABASE_URL")
-        store = SqlStore(database)
+        store = SqlStore(database, SqlTransaction)
         async with store.read() as transaction:
             may_create = not await transaction.signing_keys()
         await load_key_ring(store, _kek(config, may_create=may_create), datetime.now(UTC))
@@ -53,7 +53,7 @@ async def prepare(config: AuthConfig) -> None:
 def create_app(config: AuthConfig) -> FastAPI:
     """Return the application. Its storage must have been prepared."""
     database = Database(config.database())
-    store = SqlStore(database)
+    store = SqlStore(database, SqlTransaction)
     hasher = PasswordHasher()
     keys = OwnKeys()
     own = VerifierConfig(issuer=config.issuer, audience=config.audience, key_source=keys.public)

@@ -13,12 +13,12 @@ from ostiary.fastapi import Auth
 from ostiary.prometheus import PrometheusObserver
 from ostiary_chassis.app import new_app
 from ostiary_chassis.settings import require_writable
-from ostiary_chassis.sql import Database, storage_handlers
+from ostiary_chassis.sql import Database, SqlStore, storage_handlers
 from ostiary_profile.config import ProfileConfig
 from ostiary_profile.domain import ProfileError, Profiles
 from ostiary_profile.problems import on_profile_error
 from ostiary_profile.routes import profile_routes
-from ostiary_profile.storage.store import SqlStore
+from ostiary_profile.storage.store import SqlTransaction
 
 _MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 
@@ -61,6 +61,6 @@ def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastA
         registry=registry,
         exception_handlers={ProfileError: on_profile_error, **auth.exception_handlers, **storage_handlers()},
     )
-    app.include_router(profile_routes(Profiles(SqlStore(database)), auth))
+    app.include_router(profile_routes(Profiles(SqlStore(database, SqlTransaction)), auth))
     auth.document(app)
     return app

@@ -1,7 +1,5 @@
 """The domain's store on SQL, the same statements on SQLite and PostgreSQL."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 
 from sqlalchemy import delete, insert, select, update
@@ -10,26 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ostiary_chassis.sql import Database
 from ostiary_profile.domain import Profile
 from ostiary_profile.storage.tables import profiles
-
-
-class SqlStore:
-    """A Store on a SQL database."""
-
-    def __init__(self, database: Database) -> None:
-        """Use `database`, which somebody else migrates and closes."""
-        self._database = database
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator["SqlTransaction"]:
-        """Begin a transaction that only reads."""
-        async with self._database.read() as connection:
-            yield SqlTransaction(connection, self._database)
-
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator["SqlTransaction"]:
-        """Begin a transaction that writes."""
-        async with self._database.write() as connection:
-            yield SqlTransaction(connection, self._database)
 
 
 class SqlTransaction:
