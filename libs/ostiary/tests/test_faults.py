@@ -235,6 +235,22 @@ async def test_verifying_does_not_wait_for_an_endpoint_that_hangs(issuer: Issuer
         assert time.perf_counter() - started_at < 10
 
 
+async def test_unknown_keys_do_not_hammer_an_endpoint_that_fails(
+    issuer: Issuer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_remote, "UNKNOWN_KEY_COOLDOWN", 0.3)
+    server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=3600"))
+    async with verifier_of(issuer, server) as verifier:
+        server.respond = reset
+        unknown = issuer.token(header={"kid": "unknown"})
+        started_at = time.monotonic()
+        while time.monotonic() - started_at < 1:
+            assert not verifies(verifier, unknown)
+            await asyncio.sleep(0)
+    # The first at the start, and then at most one in 0.3 s, though each fails.
+    assert 2 <= len(server.paths) <= 5
+
+
 async def test_a_rotation_comes_through_a_flood_of_unknown_keys(issuer: Issuer, server: Server) -> None:
     server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=3600"))
     async with verifier_of(issuer, server) as verifier:

@@ -215,6 +215,9 @@ class RemoteKeys:
         first, last = RETRY_PAUSES_WITH_KEYS if self._has_keys() else RETRY_PAUSES_WITHOUT_KEYS
         pause = min(last, first * 2.0 ** min(self._failures, 16)) * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
         self._failures += 1
+        if self._held is not None and self._clock() - self._held.fetched_at < self._held.fresh_for:
+            # It was an unknown key that made us ask early; the keys are fresh, and there is no hurry.
+            pause = max(pause, UNKNOWN_KEY_COOLDOWN)
         return max(pause, error.retry_after if isinstance(error, _FetchFailed) else 0.0)
 
     def _has_keys(self) -> bool:
