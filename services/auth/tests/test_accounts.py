@@ -49,7 +49,18 @@ async def test_an_unknown_address_is_refused_in_the_same_way(accounts: Accounts,
 
 
 @pytest.mark.parametrize(
-    "email", ["", "ada", "ada@", "@example.com", "a b@example.com", "ada@localhost", "ada@ex_ample.com"]
+    "email",
+    [
+        "",
+        "ada",
+        "ada@",
+        "@example.com",
+        "a b@example.com",
+        "ada@localhost",
+        "ada@ex_ample.com",
+        "\ufdfa" * 40 + "@example.com",
+        "a\uff20b@example.com",
+    ],
 )
 async def test_what_mail_cannot_reach_is_no_address(accounts: Accounts, email: str) -> None:
     with pytest.raises(InvalidEmail):

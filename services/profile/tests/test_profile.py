@@ -131,6 +131,15 @@ class TestConflicts:
         await client.put("/profiles/me", json={"bio": "1"}, headers=ada)
         assert (await client.delete("/profiles/me", headers={**ada, "If-Match": seen})).status_code == 412
 
+    async def test_one_of_several_tags_will_do(self, client: httpx.AsyncClient, issuer: Issuer) -> None:
+        ada = caller(issuer, *BOTH)
+        seen = (await client.get("/profiles/me", headers=ada)).headers["ETag"]
+        headers = {**ada, "If-Match": f'"other", {seen}'}
+        assert (await client.put("/profiles/me", json={}, headers=headers)).status_code == 200
+
+    async def test_a_wrong_method_says_which_are_right(self, client: httpx.AsyncClient) -> None:
+        assert (await client.post("/profiles/me")).headers["Allow"] == "DELETE, GET, PATCH, PUT"
+
     async def test_any_is_any(self, client: httpx.AsyncClient, issuer: Issuer) -> None:
         ada = caller(issuer, *BOTH)
         assert (await client.put("/profiles/me", json={}, headers={**ada, "If-Match": "*"})).status_code == 200
@@ -155,6 +164,9 @@ class TestConflicts:
         {"website": "https://user:password@example.com"},
         {"website": "https://"},
         {"website": "http://["},
+        {"website": "http://a\nb.c/"},
+        {"website": " http://a.b/"},
+        {"website": "http://a:x/"},
         {"bio": "\u0000"},
         {"id": "somebody-else"},
         {"bio": 1},

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-import structlog
 from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.middleware import Middleware
@@ -12,8 +11,6 @@ from ostiary.fastapi import problem_response
 from ostiary.http import Problem
 from ostiary_chassis.middleware import BodyLimit, RequestContext
 from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
-
-_log = structlog.stdlib.get_logger("health")
 
 #: A named condition of readiness.
 ReadyCheck = Callable[[], Awaitable[bool]]

@@ -4,6 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+#: Objects and lists inside each other; the services' own bodies have two.
+MAX_DEPTH = 16
+
 
 class RequestBody(BaseModel):
     """A JSON request body. A member that is not known is an error: it was meant to have an effect."""
@@ -12,18 +15,19 @@ class RequestBody(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _only_storable_text(cls, data: Any) -> Any:
+    def _only_storable(cls, data: Any) -> Any:
         """Refuse what JSON can write and no database or UTF-8 can hold: NUL and lone surrogates (RFC 8259 8.2)."""
-        if not _is_storable(data):
-            raise ValueError("holds a NUL character or half a surrogate pair")
+        _check(data, MAX_DEPTH)
         return data
 
 
-def _is_storable(value: object) -> bool:
+def _check(value: object, depth: int) -> None:
     if isinstance(value, str):
-        return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value)
-    if isinstance(value, dict):
-        return all(_is_storable(key) and _is_storable(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(_is_storable(item) for item in value)
-    return True
+        if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("holds a NUL character or half a surrogate pair")
+        return
+    if isinstance(value, dict | list):
+        if depth == 0:
+            raise ValueError("is nested too deeply")
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+            _check(item, depth - 1)

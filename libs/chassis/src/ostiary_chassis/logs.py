@@ -6,6 +6,9 @@ from typing import Literal
 
 import structlog
 
+#: Frames of a traceback in a log line.
+MAX_FRAMES = 30
+
 LogFormat = Literal["json", "text"]
 
 
@@ -21,7 +24,10 @@ def configure(log_format: LogFormat, service: str) -> None:
     if log_format == "json":
         renderer = [
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            # Without the values of variables: they are passwords and tokens, too.
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=MAX_FRAMES)
+            ),
             _add_service(service),
             structlog.processors.JSONRenderer(),
         ]

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostiary.fastapi import problem_response
-from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError, body_too_large
+from ostiary_chassis.problems import INTERNAL_ERROR, METHODS, ProblemError, body_too_large
 
 _log = structlog.stdlib.get_logger("access")
 
@@ -22,8 +22,6 @@ _QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 
 #: Seconds; from a remembered answer to the longest time-out.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class RequestContext:
@@ -82,7 +80,7 @@ class RequestContext:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         # The gateway's routes are no Starlette routes; it puts their template into the state.
         route = scope["state"].get("route") or getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
         self._requests.labels(method, route, status).inc()
         self._seconds.labels(method, route).observe(seconds)
         if scope["path"] not in _QUIET_PATHS:

@@ -7,6 +7,9 @@ from sqlalchemy import MetaData
 def run(metadata: MetaData) -> None:
     """Run the migrations; offline mode and the `alembic` command line have no use here."""
     connection = context.config.attributes["connection"]
-    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+    version_table = context.config.attributes["version_table"]
+    context.configure(
+        connection=connection, target_metadata=metadata, version_table=version_table, render_as_batch=True
+    )
     with context.begin_transaction():
         context.run_migrations()

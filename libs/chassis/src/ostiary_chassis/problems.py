@@ -7,12 +7,17 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
 
+#: The methods of RFC 9110 section 9 and RFC 5789 that HTTP APIs use, in alphabetical order.
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
 #: Field errors shown in one response; a hostile body must not make a long one.
 MAX_FIELD_ERRORS = 20
+MAX_FIELD_CHARACTERS = 100
 
 NOT_FOUND = Problem(404, "not_found", "There is nothing at this path.")
 
@@ -51,12 +56,18 @@ INTERNAL_ERROR = Problem(500, "internal_error", "Something went wrong on our sid
 ExceptionHandlers = Mapping[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]]
 
 
-async def _on_http_exception(_request: Request, error: HTTPException) -> Response:
+def _methods(request: Request) -> list[str]:
+    """Return all methods that a path has; the framework names those of one route only."""
+    scopes = {method: {**request.scope, "method": method} for method in METHODS}
+    routes = request.app.routes
+    return [name for name, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in routes)]
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     if isinstance(error, ProblemError):
         return problem_response(error.problem)
-    headers = error.headers or {}
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return problem_response(method_not_allowed(headers.get("Allow", "")))
+        return problem_response(method_not_allowed(", ".join(_methods(request))))
     return problem_response(_FRAMEWORK_PROBLEMS.get(error.status_code, INTERNAL_ERROR))
 
 
@@ -64,7 +75,8 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
     """Tell apart: not JSON at all (415), broken JSON (400), and JSON that does not fit (422)."""
     items = error.errors()
     in_body = any(item["loc"][:1] == ("body",) for item in items)
-    if in_body and request.headers.get("content-length", "0") != "0" and not _is_json(request):
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    if in_body and has_body and not _is_json(request):
         return problem_response(
             Problem(415, "unsupported_media_type", "Send JSON, with 'Content-Type: application/json'.")
         )
@@ -72,7 +84,7 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
         return problem_response(_MALFORMED_JSON)
     errors = [
         {
-            "field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]),
+            "field": _field(item["loc"]),
             "message": _message(item["msg"]),
         }
         for item in items[:MAX_FIELD_ERRORS]
@@ -80,6 +92,11 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
     return problem_response(
         Problem(422, "invalid_request", "The request does not fit; see 'errors'.", extra={"errors": errors})
     )
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """Return where an error is; an unknown member's name is the client's own, and may be long."""
+    return (".".join(str(part) for part in location[1:]) or str(location[0]))[:MAX_FIELD_CHARACTERS]
 
 
 def _message(message: str) -> str:

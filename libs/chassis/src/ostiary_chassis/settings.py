@@ -9,11 +9,9 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-
-Model = TypeVar("Model", bound="Settings")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -96,6 +94,8 @@ def read_secret(path: Path, setting: str) -> str:
         secret = path.read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
         raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{setting}: {path} is not text") from None
     if not secret:
         raise ConfigError(f"{setting}: {path} is empty")
     return secret

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import alembic.command
 import alembic.config
-import asyncpg
+import alembic.util
 import sqlalchemy.exc
 import structlog
 from alembic.runtime.migration import MigrationContext
@@ -39,12 +39,20 @@ _log = structlog.stdlib.get_logger("sql")
 #: Seconds that a writer on SQLite waits for the one before it.
 SQLITE_BUSY_SECONDS = 5.0
 
-#: Connections of one process to PostgreSQL; a server takes a hundred by default.
+#: Connections of one process; a PostgreSQL server takes a hundred by default.
 POOL_SIZE = 10
 
 #: Seconds to wait for a free connection, and for one to be made, before a request is answered with 503.
 POOL_TIMEOUT = 3.0
 CONNECT_TIMEOUT = 2.0
+
+#: Parameters of statements stay out of errors, and so out of logs: they are hashes and addresses.
+_POOL: dict[str, Any] = {
+    "pool_size": POOL_SIZE,
+    "max_overflow": 0,
+    "pool_timeout": POOL_TIMEOUT,
+    "hide_parameters": True,
+}
 
 #: Seconds for one statement on PostgreSQL.
 COMMAND_TIMEOUT = 10.0
@@ -62,7 +70,14 @@ UNAVAILABLE_PROBLEM = Problem(
 )
 
 
-_STORAGE_ERRORS: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, asyncpg.PostgresError, OSError)
+_STORAGE_ERRORS: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, OSError)
+
+#: PostgreSQL's error codes, whole or by their class, that are not the statement's fault (its manual, appendix A):
+#: connection, resources, operator intervention, system; read-only, serialisation, deadlock, lock not to be had.
+_UNAVAILABLE_STATES = ("08", "53", "57", "58", "25006", "40001", "40P01", "55P03")
+
+#: Those that mean a wrong password, user or database.
+_UNUSABLE_STATES = ("28", "3D000")
 
 
 def is_unavailable(error: Exception) -> bool:
@@ -71,9 +86,13 @@ def is_unavailable(error: Exception) -> bool:
         away = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
         # SQLite says DatabaseError itself, and none of its kinds, of a file that is broken.
         broken = type(error) is sqlalchemy.exc.DatabaseError
-        return error.connection_invalidated or isinstance(error, away) or broken
-    # While it connects, asyncpg's errors come as they are.
-    return isinstance(error, sqlalchemy.exc.TimeoutError | OSError | asyncpg.PostgresError)
+        state = _sqlstate(error).startswith(_UNAVAILABLE_STATES)
+        return error.connection_invalidated or isinstance(error, away) or broken or state
+    return isinstance(error, sqlalchemy.exc.TimeoutError | OSError)
+
+
+def _sqlstate(error: Exception) -> str:
+    return str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
 
 
 def storage_handlers() -> ExceptionHandlers:
@@ -84,7 +103,7 @@ def storage_handlers() -> ExceptionHandlers:
 async def _on_storage_error(_request: Request, error: Exception) -> Response:
     if not is_unavailable(error):
         raise error
-    _log.warning("storage unavailable", error=type(error).__name__)
+    _log.warning("storage unavailable", error=str(getattr(error, "orig", None) or type(error).__name__))
     return problem_response(UNAVAILABLE_PROBLEM)
 
 
@@ -113,6 +132,8 @@ def _check_url(url: str) -> str:
     try:
         parsed = make_url(url)
         supported = parsed.get_backend_name() in _DRIVERS and parsed.database not in {None, "", ":memory:"}
+        # asyncpg has other names for options, and fails on those it does not know.
+        supported = supported and not parsed.query
     except sqlalchemy.exc.ArgumentError:
         supported = False
     if not supported:
@@ -132,6 +153,11 @@ def engine_url(url: DatabaseUrl, password: str | None = None) -> URL:
     return parsed.set(drivername=_DRIVERS[parsed.get_backend_name()])
 
 
+def sqlite_url(path: Path) -> URL:
+    """Return the URL of a SQLite file, whatever characters its path has."""
+    return URL.create(_DRIVERS["sqlite"], database=str(path))
+
+
 class Database:
     """A pool of connections to one database."""
 
@@ -139,15 +165,14 @@ class Database:
         """Make the pool; nothing is connected yet."""
         self._url = url
         if self.is_sqlite:
-            self._engine = create_async_engine(url, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+            options = {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
+            self._engine = create_async_engine(url, **_POOL, **options)
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
         else:
             self._engine = create_async_engine(
                 url,
-                pool_size=POOL_SIZE,
-                max_overflow=0,
-                pool_timeout=POOL_TIMEOUT,
+                **_POOL,
                 # A restarted server leaves dead connections in the pool; they are tried before use.
                 pool_pre_ping=True,
                 connect_args={"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT},
@@ -188,23 +213,27 @@ class Database:
             raise
         return True
 
-    async def migrate(self, scripts: Path, setting: str) -> None:
+    async def migrate(self, scripts: Path, service: str) -> None:
         """Bring the schema up to date with the Alembic scripts in a folder; of several replicas, one does it.
 
-        Raises ConfigError, naming `setting`, if the database cannot be used.
+        Raises ConfigError, naming the setting of `service`, if the database cannot be used.
         """
+        setting = f"OSTIARY_{service.upper()}_DATABASE_URL"
         config = alembic.config.Config()
         # Alembic's settings are %-interpolated.
         config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+        config.attributes["version_table"] = version_table = f"{service}_schema_version"
         head = ScriptDirectory.from_config(config).get_current_head()
         try:
             if self.is_sqlite:
                 _create_private(Path(self._url.database or ""))
             async with self.write() as connection:
                 await self.lock(connection, "migrate")
-                await connection.run_sync(_upgrade, config, head)
+                await connection.run_sync(_upgrade, config, head, version_table)
+        except alembic.util.CommandError as error:
+            raise ConfigError(f"{setting}: its schema is not one that this release knows: {error}") from None
         except (*_STORAGE_ERRORS,) as error:
-            if not is_unavailable(error):
+            if not is_unavailable(error) and not _sqlstate(error).startswith(_UNUSABLE_STATES):
                 raise
             cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
             shown = self._url.set(drivername=self._url.get_backend_name())
@@ -244,8 +273,9 @@ def _create_private(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
-def _upgrade(connection: Connection, config: alembic.config.Config, head: str | None) -> None:
-    current = MigrationContext.configure(connection).get_current_revision()
+def _upgrade(connection: Connection, config: alembic.config.Config, head: str | None, version_table: str) -> None:
+    context = MigrationContext.configure(connection, opts={"version_table": version_table})
+    current = context.get_current_revision()
     if current == head:
         return
     config.attributes["connection"] = connection

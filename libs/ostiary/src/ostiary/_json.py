@@ -14,13 +14,13 @@ def parse_object(data: bytes) -> dict[str, object]:
     text = data.decode("utf-8")  # UnicodeDecodeError is a ValueError
     try:
         value, end = _decoder.raw_decode(text)
+        if end != len(text) or not isinstance(value, dict):
+            raise ValueError("not a JSON object")
+        if "\\u" in text:
+            # A surrogate pair makes one character and is fine; half a pair cannot be encoded again.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if end != len(text) or not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    if "\\u" in text:
-        # A surrogate pair makes one character and is fine; half a pair cannot be encoded again.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
 

@@ -60,6 +60,9 @@ MAX_RETRY_AFTER = 60.0
 #: Seconds of failing after which it is worth a warning; services that start together miss each other at first.
 WARN_AFTER = 5.0
 
+#: Seconds slept at a time: the loop's own clock stands still in suspend, ours does not.
+MAX_SLICE = 10.0
+
 #: Seconds after the last good fetch until the keys are given up.
 HARD_CAP = 24 * 3600.0
 
@@ -67,6 +70,7 @@ HARD_CAP = 24 * 3600.0
 _REQUEST_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
 _JSON_TYPES = frozenset({"application/json", "application/jwk-set+json"})
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"\Z')
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=(\d{1,9})(?:$|[\s,])", re.IGNORECASE)
 
 
@@ -133,31 +137,41 @@ class RemoteKeys:
     async def __aenter__(self) -> Self:
         """Start the refresher, and wait for its first fetch to end, well or not."""
         self._loop = asyncio.get_running_loop()
+        self._wanted = asyncio.Event()  # bound to this loop from its first use on
         if self._last_good is not None:
             await asyncio.to_thread(self._load_last_good, self._last_good)
         first_fetch_done = asyncio.Event()
         self._task = asyncio.create_task(self._keep_fresh(first_fetch_done), name="ostiary-keys")
-        await first_fetch_done.wait()
+        try:
+            await first_fetch_done.wait()
+        except BaseException:
+            self._task.cancel()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop the refresher."""
+        self._loop = None
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task})
 
     def current(self) -> KeySet:
         """Return the keys held now. Raises KeysUnavailable if there are none, or none young enough."""
         held = self._held
-        if held is None or self._clock() - held.fetched_at > HARD_CAP:
+        if held is None:
+            raise KeysUnavailable
+        if self._clock() - held.fetched_at > HARD_CAP:
+            self.report_unknown_key()
             raise KeysUnavailable
         return held.keys
 
     def report_unknown_key(self) -> None:
         """Wake the refresher, from any thread. Costs nothing while it is awake already."""
-        if not self._wanted.is_set() and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._wanted.set)
+        loop = self._loop
+        if loop is not None and not self._wanted.is_set():
+            with suppress(RuntimeError):  # it has just been closed
+                loop.call_soon_threadsafe(self._wanted.set)
 
     async def _keep_fresh(self, first_fetch_done: asyncio.Event) -> None:
         try:
@@ -165,14 +179,21 @@ class RemoteKeys:
                 while True:
                     pause = await self._refresh(client)
                     first_fetch_done.set()
-                    cooldown = min(pause, UNKNOWN_KEY_COOLDOWN)
-                    await asyncio.sleep(cooldown)
-                    with suppress(TimeoutError):
-                        # Not wait_for: before Python 3.12 it can swallow a cancellation.
-                        async with asyncio.timeout(pause - cooldown):
-                            await self._wanted.wait()
+                    await self._pause(pause)
         finally:
             first_fetch_done.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait on the clock that runs in suspend; an unknown key ends the wait, but not within the cool-down."""
+        until = self._clock() + seconds
+        cooled_down = min(until, self._clock() + UNKNOWN_KEY_COOLDOWN)
+        while (now := self._clock()) < cooled_down:  # noqa: ASYNC110 - an event must not end this wait
+            await asyncio.sleep(min(cooled_down - now, MAX_SLICE))
+        while (now := self._clock()) < until and not self._wanted.is_set():
+            with suppress(TimeoutError):
+                # Not wait_for: before Python 3.12 it can swallow a cancellation.
+                async with asyncio.timeout(min(until - now, MAX_SLICE)):
+                    await self._wanted.wait()
 
     def _client(self) -> httpx.AsyncClient:
         # No proxies or credentials out of the environment: keys come straight from the issuer.
@@ -246,7 +267,10 @@ class RemoteKeys:
         keys = KeySet.from_json(document)
         if held is not None and keys == held.keys:
             keys = held.keys  # the same object: what was verified with it need not be verified again
-        return _Held(keys, asked_at, response.headers.get("ETag"), _freshness(cache_control or "")), document
+        etag = response.headers.get("ETag", "")
+        # It is sent back as it is, so it has to be one (RFC 9110 section 8.8.3).
+        validator = etag if _ETAG.match(etag) else None
+        return _Held(keys, asked_at, validator, _freshness(cache_control or "")), document
 
     async def _discover(self, client: httpx.AsyncClient) -> str:
         """Return the issuer's `jwks_uri`, from its metadata (RFC 8414 sections 3 and 3.3)."""

@@ -37,7 +37,7 @@ async def prepare(config: AuthConfig) -> None:
         require_writable(config.data_dir, "OSTIARY_DATA_DIR")
     database = Database(config.database())
     try:
-        await database.migrate(_MIGRATIONS, "OSTIARY_AUTH_DATABASE_URL")
+        await database.migrate(_MIGRATIONS, "auth")
         store = SqlStore(database, SqlTransaction)
         async with store.read() as transaction:
             may_create = not await transaction.signing_keys()

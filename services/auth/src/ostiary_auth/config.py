@@ -8,7 +8,7 @@ from sqlalchemy import URL
 
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
-from ostiary_chassis.sql import DatabaseUrl, engine_url
+from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
 
 _DAY = 24 * 3600
 
@@ -44,4 +44,4 @@ class AuthConfig(Settings):
         """Return the database's URL, with its password. Raises ConfigError."""
         file = self.database_password_file
         password = read_secret(file, "OSTIARY_AUTH_DATABASE_PASSWORD_FILE") if file else None
-        return engine_url(self.database_url or f"sqlite:///{self.data_dir / 'auth.db'}", password)
+        return engine_url(self.database_url, password) if self.database_url else sqlite_url(self.data_dir / "auth.db")

@@ -29,7 +29,7 @@ async def prepare(config: ProfileConfig) -> None:
         require_writable(config.data_dir, "OSTIARY_DATA_DIR")
     database = Database(config.database())
     try:
-        await database.migrate(_MIGRATIONS, "OSTIARY_PROFILE_DATABASE_URL")
+        await database.migrate(_MIGRATIONS, "profile")
     finally:
         await database.close()
 

@@ -8,7 +8,7 @@ from sqlalchemy import URL
 
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
-from ostiary_chassis.sql import DatabaseUrl, engine_url
+from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
 
 
 class ProfileConfig(Settings):
@@ -33,4 +33,6 @@ class ProfileConfig(Settings):
         """Return the database's URL, with its password. Raises ConfigError."""
         file = self.database_password_file
         password = read_secret(file, "OSTIARY_PROFILE_DATABASE_PASSWORD_FILE") if file else None
-        return engine_url(self.database_url or f"sqlite:///{self.data_dir / 'profile.db'}", password)
+        return (
+            engine_url(self.database_url, password) if self.database_url else sqlite_url(self.data_dir / "profile.db")
+        )

@@ -6,7 +6,7 @@ ProfileError
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -73,7 +73,7 @@ class Store(Protocol):
 
 
 class Profiles:
-    """Reads and changes profiles. `expected` is the revision that the caller has seen, or None for any."""
+    """Reads and changes profiles. `expected` are the revisions that the caller has seen, or None for any."""
 
     def __init__(self, store: Store) -> None:
         """Keep profiles in `store`."""
@@ -93,7 +93,7 @@ class Profiles:
         return profile
 
     async def change(
-        self, user_id: str, expected: str | None, now: datetime, change: Callable[[Profile], Profile]
+        self, user_id: str, expected: Collection[str] | None, now: datetime, change: Callable[[Profile], Profile]
     ) -> Profile:
         """Apply a change and return the new profile. Raises ProfileChanged."""
         async with self._store.write() as transaction:
@@ -103,7 +103,7 @@ class Profiles:
             await transaction.put(after)
         return after
 
-    async def delete(self, user_id: str, expected: str | None) -> None:
+    async def delete(self, user_id: str, expected: Collection[str] | None) -> None:
         """Delete a profile; its owner has an empty one again. Raises ProfileChanged."""
         async with self._store.write() as transaction:
             before = await transaction.lock(user_id) or Profile(user_id)
@@ -111,6 +111,6 @@ class Profiles:
             await transaction.delete(user_id)
 
 
-def _check(profile: Profile, expected: str | None) -> None:
-    if expected is not None and expected != profile.revision:
+def _check(profile: Profile, expected: Collection[str] | None) -> None:
+    if expected is not None and profile.revision not in expected:
         raise ProfileChanged

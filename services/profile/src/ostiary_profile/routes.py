@@ -21,8 +21,10 @@ READ_ANY = "profile:read:any"
 def _web_address(value: str) -> str:
     """Let through only what is safe to show as a link: `javascript:` and the like are not."""
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
-        raise ValueError("must be an http or https address without credentials")
+    if not value.isprintable() or " " in value or parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an http or https address")
+    if parts.username is not None or (parts.port or 1) < 1:  # a port that is none raises ValueError itself
+        raise ValueError("must be an address without credentials")
     return value
 
 
@@ -76,7 +78,7 @@ def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
         def change(profile: Profile) -> Profile:
             return replace(profile, **body.model_dump())
 
-        return _represent(await profiles.change(token.subject, _revision(if_match), _now(), change), response)
+        return _represent(await profiles.change(token.subject, _revisions(if_match), _now(), change), response)
 
     @router.patch("/me")
     async def change_own(
@@ -85,11 +87,11 @@ def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
         def change(profile: Profile) -> Profile:
             return replace(profile, **body.model_dump(exclude_unset=True))
 
-        return _represent(await profiles.change(token.subject, _revision(if_match), _now(), change), response)
+        return _represent(await profiles.change(token.subject, _revisions(if_match), _now(), change), response)
 
     @router.delete("/me", status_code=204, response_class=Response)
     async def delete_own(token: writer, if_match: IfMatch = None) -> None:
-        await profiles.delete(token.subject, _revision(if_match))
+        await profiles.delete(token.subject, _revisions(if_match))
 
     @router.get("/{user_id}")
     async def read(
@@ -115,9 +117,11 @@ def _represent(profile: Profile, response: Response) -> ProfileResponse:
     )
 
 
-def _revision(if_match: str | None) -> str | None:
-    """Read `If-Match` (RFC 9110 section 13.1.1): one entity tag, or `*` for any."""
-    return None if if_match is None or if_match.strip() == "*" else if_match.strip().strip('"')
+def _revisions(if_match: str | None) -> frozenset[str] | None:
+    """Read `If-Match` (RFC 9110 section 13.1.1): a list of entity tags, or `*` for any."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    return frozenset(tag.strip().strip('"') for tag in if_match.split(","))
 
 
 def _now() -> datetime:

@@ -1,18 +1,22 @@
 """Accounts: who somebody is and what they may do."""
 
 import unicodedata
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
 import structlog
 from email_validator import EmailNotValidError, validate_email
 
-from ostiary_auth.domain.errors import InvalidCredentials, InvalidEmail, UnacceptablePassword
+from ostiary_auth.domain.errors import HashingOverloaded, InvalidCredentials, InvalidEmail, UnacceptablePassword
 from ostiary_auth.domain.passwords import PasswordHasher
 from ostiary_auth.domain.store import Store
 
 _log = structlog.stdlib.get_logger("accounts")
+
+#: Characters of an address with its case and compatible characters folded; some become eighteen.
+MAX_EMAIL_KEY_CHARACTERS = 640
 
 #: Characters of a password (NIST SP 800-63B-4 section 3.1.1.2: at least 8, and at least 64 allowed).
 MIN_PASSWORD_CHARACTERS = 8
@@ -58,11 +62,12 @@ class Accounts:
         Raises InvalidEmail, UnacceptablePassword, EmailTaken or HashingOverloaded.
         """
         address = _parse_email(email)
+        key = _email_key(address)
         hashed = await self._hasher.hash(_accept_password(password))
         user = User(
             id=uuid4(),
             email=address,
-            email_key=_email_key(address),
+            email_key=key,
             display_name=display_name,
             password_hash=hashed,
             roles=("user",),
@@ -87,10 +92,15 @@ class Accounts:
             _log.info("login refused", user_id=str(user.id) if user else None)
             raise InvalidCredentials
         if self._hasher.needs_rehash(user.password_hash):
-            user = replace(user, password_hash=await self._hasher.hash(candidate))
-            async with self._store.write() as transaction:
-                await transaction.set_password_hash(user.id, user.password_hash)
+            await self._rehash(user, candidate)
         return user
+
+    async def _rehash(self, user: User, password: str) -> None:
+        """Hash a password anew with today's parameters; if that cannot be done now, at the next login."""
+        with suppress(HashingOverloaded):
+            hashed = await self._hasher.hash(password)
+            async with self._store.write() as transaction:
+                await transaction.replace_password_hash(user.id, user.password_hash, hashed)
 
     async def _find(self, email: str) -> User | None:
         try:
@@ -109,8 +119,14 @@ def _parse_email(email: str) -> str:
 
 
 def _email_key(address: str) -> str:
-    """Fold case and compatible characters: mailboxes that differ only there belong to one person in practice."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold())
+    """Fold case and compatible characters: mailboxes that differ only there belong to one person in practice.
+
+    Raises InvalidEmail for an address that folds into none.
+    """
+    key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold())
+    if len(key) > MAX_EMAIL_KEY_CHARACTERS or key.count("@") != 1:
+        raise InvalidEmail
+    return key
 
 
 def _normalise_password(password: str) -> str:

@@ -26,8 +26,13 @@ LANES = 1
 SALT_BYTES = 16
 HASH_BYTES = 32
 
-#: Hashes that may wait per thread; at some 30 ms each the last one waits half a second.
+#: Hashes that may wait per thread; at some 30 ms each the last one waits half a second, if the cores are ours alone.
 QUEUE_PER_THREAD = 16
+
+
+def _cores() -> int:
+    """Return the cores that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class PasswordHasher:
@@ -35,7 +40,7 @@ class PasswordHasher:
 
     def __init__(self, threads: int | None = None) -> None:
         """Make the pool; by default a thread per core that this process may use."""
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or _cores()
         self._argon2 = argon2.PasswordHasher(
             time_cost=ITERATIONS,
             memory_cost=MEMORY_KIB,

@@ -163,10 +163,11 @@ class Sessions:
             "global": lambda _: True,
         }[scope]
         async with self._store.write() as transaction:
-            alive = [s for s in await transaction.live_sessions(user_id, now) if chosen(s)]
-            for session in alive:
+            live = await transaction.live_sessions(user_id, now)
+            ending = [s for s in live if chosen(s) and now < s.last_used_at + self._limits.idle]
+            for session in ending:
                 await _end(transaction, session, "logout", now)
-        return len(alive)
+        return len(ending)
 
     async def _refresh(self, transaction: Transaction, presented: str, now: datetime) -> Grant | None:
         token = await transaction.lock_refresh_token(_hash(presented))

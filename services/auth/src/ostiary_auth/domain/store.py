@@ -26,8 +26,8 @@ class Transaction(Protocol):
     async def user_by_email_key(self, email_key: str) -> User | None:
         """Return the user with this key."""
 
-    async def set_password_hash(self, user_id: UUID, password_hash: str) -> None:
-        """Replace a user's password hash."""
+    async def replace_password_hash(self, user_id: UUID, old: str, new: str) -> None:
+        """Replace a user's password hash, if it is still the old one."""
 
     async def add_session(self, session: Session) -> None:
         """Add a session."""

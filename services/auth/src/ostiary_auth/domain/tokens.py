@@ -22,6 +22,11 @@ class TokenPolicy:
     lifetime: int
 
 
+def lifetime(grant: Grant, policy: TokenPolicy, now: datetime) -> int:
+    """Return the seconds that an access token may live: none outlives its session."""
+    return min(policy.lifetime, int((grant.session.expires_at - now).total_seconds()))
+
+
 def sign_access_token(grant: Grant, policy: TokenPolicy, key: SigningKey, now: datetime) -> str:
     """Return a signed access token for a user in a session."""
     issued_at = int(now.timestamp())
@@ -30,7 +35,7 @@ def sign_access_token(grant: Grant, policy: TokenPolicy, key: SigningKey, now: d
         "aud": policy.audience,
         "sub": str(grant.user.id),
         "client_id": FIRST_PARTY_CLIENT_ID,
-        "exp": issued_at + policy.lifetime,
+        "exp": issued_at + lifetime(grant, policy, now),
         "iat": issued_at,
         "nbf": issued_at,
         "jti": str(uuid4()),

@@ -13,7 +13,7 @@ from ostiary.fastapi import Auth
 from ostiary_auth.domain.accounts import Accounts, User
 from ostiary_auth.domain.keys import KeyRing
 from ostiary_auth.domain.sessions import Grant, Sessions
-from ostiary_auth.domain.tokens import TokenPolicy, sign_access_token
+from ostiary_auth.domain.tokens import TokenPolicy, lifetime, sign_access_token
 from ostiary_auth.routes.models import (
     AccountResponse,
     CallerResponse,
@@ -46,7 +46,7 @@ def account_routes(services: AccountServices) -> APIRouter:
         response.headers["Cache-Control"] = "no-store"  # RFC 6749 section 5.1
         return TokenResponse(
             access_token=sign_access_token(grant, services.policy, services.key_ring().signing, now),
-            expires_in=services.policy.lifetime,
+            expires_in=lifetime(grant, services.policy, now),
             refresh_token=grant.refresh_token,
             scope=" ".join(grant.user.scopes),
             session_id=grant.session.id,

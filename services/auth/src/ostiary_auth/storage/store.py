@@ -44,9 +44,10 @@ class SqlTransaction:
         row = result.one_or_none()
         return _user(row) if row else None
 
-    async def set_password_hash(self, user_id: UUID, password_hash: str) -> None:
-        """Replace a user's password hash."""
-        await self._connection.execute(update(users).where(users.c.id == user_id).values(password_hash=password_hash))
+    async def replace_password_hash(self, user_id: UUID, old: str, new: str) -> None:
+        """Replace a user's password hash, if it is still the old one."""
+        theirs = (users.c.id == user_id) & (users.c.password_hash == old)
+        await self._connection.execute(update(users).where(theirs).values(password_hash=new))
 
     async def add_session(self, session: Session) -> None:
         """Add a session."""

@@ -2,6 +2,7 @@
 
 from sqlalchemy import JSON, Column, ForeignKey, Index, LargeBinary, MetaData, String, Table, Uuid
 
+from ostiary_auth.domain.accounts import MAX_EMAIL_KEY_CHARACTERS
 from ostiary_chassis.sql import UtcDateTime
 
 #: Constraints have names, so that later migrations can change them on every database.
@@ -19,7 +20,7 @@ users = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("email", String(320), nullable=False),
-    Column("email_key", String(640), nullable=False, unique=True),
+    Column("email_key", String(MAX_EMAIL_KEY_CHARACTERS), nullable=False, unique=True),
     Column("display_name", String(100)),
     Column("password_hash", String(255), nullable=False),
     Column("roles", JSON, nullable=False),
