@@ -11,6 +11,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from ostiary_chassis._protocol import BoundedProtocol
 from ostiary_chassis.settings import ConfigError
 
 _log = structlog.stdlib.get_logger("server")
@@ -46,7 +47,7 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         interface="asgi3",
