@@ -137,7 +137,7 @@ def play(story: Story, url: str) -> None:
     body = {"refresh_token": str(renewed["refresh_token"])}
     ended = _code("invalid_refresh_token")
     story.step("The session cannot be continued", ("POST", "/auth/refresh"), body=body, status=401, check=ended)
-    title = f"An access token already issued is good until it expires, {renewed['expires_in']} s at most"
+    title = f"An access token already issued is good until it expires, in {renewed['expires_in']} s at most"
     story.step(title, me, token=access, status=200)
 
 
