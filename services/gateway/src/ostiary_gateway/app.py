@@ -34,7 +34,8 @@ def create_app(
     registry = CollectorRegistry()
     issuer = VerifierConfig(issuer=config.issuer, audience=config.audience, jwks_url=config.jwks_url)
     verifier = verifier or Verifier(issuer, observer=PrometheusObserver(registry))
-    transports = {name: transport or _transport() for name in routes.upstreams}
+    tls = ssl.create_default_context()
+    transports = {name: transport or _transport(tls) for name in routes.upstreams}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -62,8 +63,8 @@ def create_app(
     return app
 
 
-def _transport() -> httpx.AsyncBaseTransport:
+def _transport(tls: ssl.SSLContext) -> httpx.AsyncBaseTransport:
     # No connection is used twice: what an upstream sends beyond the end of a response would be taken
     # for the response to somebody else's next request.
     limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0)
-    return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits, trust_env=False)
+    return httpx.AsyncHTTPTransport(verify=tls, limits=limits, trust_env=False)
