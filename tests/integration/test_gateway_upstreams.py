@@ -1,0 +1,234 @@
+"""A real gateway in front of an upstream that misbehaves: a raw socket on either side."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from clusters import LocalCluster, wait_until
+
+ROUTES = """\
+upstreams:
+  raw: {{url: "http://127.0.0.1:{port}"}}
+  nobody: {{url: "http://127.0.0.1:1"}}
+routes:
+  - name: all
+    match: {{path: "/r/{{rest...}}", methods: [GET, HEAD, POST]}}
+    upstream: raw
+    access: public
+    timeouts: {{read: 1}}
+  - {{name: nobody, match: {{path: /nobody, methods: [GET]}}, upstream: nobody, access: public}}
+"""
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+POISON = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON"
+
+
+class RawUpstream:
+    """Records requests and answers with bytes, by the last part of the path."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Callable[[socket.socket], None]] = {}
+        self.received: list[bytes] = []
+        self.closed = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def answer(self, name: str, *chunks: bytes) -> None:
+        def send(connection: socket.socket) -> None:
+            for chunk in chunks:
+                connection.sendall(chunk)
+
+        self.answers[name] = send
+
+    def close(self) -> None:
+        self._listener.close()
+
+    @staticmethod
+    def _answer_ok(connection: socket.socket) -> None:
+        connection.sendall(OK)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.settimeout(30)
+            while True:
+                request = b""
+                while b"\r\n\r\n" not in request:
+                    chunk = connection.recv(65536)
+                    if not chunk:
+                        self.closed.set()
+                        return
+                    request += chunk
+                self.received.append(request)
+                name = request.split(b" ")[1].rpartition(b"/")[2].decode()
+                self.answers.get(name, self._answer_ok)(connection)
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[RawUpstream]:
+    upstream = RawUpstream()
+    yield upstream
+    upstream.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    directory: Path = tmp_path_factory.mktemp("gateway")
+    (directory / "gateway.yaml").write_text(ROUTES.format(port=upstream.port))
+    cluster = LocalCluster(directory / "data", OSTIARY_GATEWAY_ROUTES=str(directory / "gateway.yaml"))
+    cluster.start("gateway", wait=False)
+    port = int(cluster.urls["gateway"].rpartition(":")[2])
+    wait_until(lambda: listens(port), "the gateway listens")
+    yield port
+    cluster.stop_all()
+
+
+def listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def ask(port: int, name: str, method: str = "GET", fields: bytes = b"", body: bytes = b"") -> bytes:
+    """Send one request and return all that comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        head = f"{method} /r/{name} HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n".encode()
+        connection.sendall(head + fields + b"\r\n" + body)
+        received = b""
+        with suppress(ConnectionResetError):
+            while chunk := connection.recv(65536):
+                received += chunk
+        return received
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("GET", OK + POISON),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n" + POISON),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n" + POISON),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n" + POISON),
+    ],
+)
+def test_surplus_bytes_are_nobodys_response(gateway: int, upstream: RawUpstream, method: str, answer: bytes) -> None:
+    upstream.answer("sloppy", answer)
+    for _ in range(3):
+        ask(gateway, "sloppy", method)
+        assert ask(gateway, "good").endswith(b"\r\n\r\nok")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [
+        (b"garbage\r\n\r\n", 502, b"upstream_failed"),
+        (b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n", 502, b"upstream_failed"),
+        (b"HTTP/1.1 200 OK\r\nX: a\x1bb\r\nContent-Length: 0\r\n\r\n", 502, b"upstream_failed"),
+        (b"", 504, b"upstream_timeout"),
+    ],
+)
+def test_an_answer_that_is_none_is_a_problem_document(
+    gateway: int, upstream: RawUpstream, answer: bytes, status: int, code: bytes
+) -> None:
+    upstream.answer("broken", answer)
+    received = ask(gateway, "broken")
+    assert received.startswith(f"HTTP/1.1 {status} ".encode())
+    assert code in received
+
+
+def test_a_header_that_drips_has_a_deadline(gateway: int, upstream: RawUpstream) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.1)
+
+    upstream.answers["drip"] = drip
+    started_at = time.monotonic()
+    assert b"upstream_timeout" in ask(gateway, "drip")
+    assert time.monotonic() - started_at < 10
+
+
+def test_a_client_that_leaves_frees_the_upstream(gateway: int, upstream: RawUpstream) -> None:
+    def hang(connection: socket.socket) -> None:
+        upstream.closed.clear()
+        with suppress(OSError):
+            if connection.recv(1) == b"":
+                upstream.closed.set()
+
+    upstream.answers["hang"] = hang
+    with socket.create_connection(("127.0.0.1", gateway), timeout=20) as connection:
+        before = len(upstream.received)
+        connection.sendall(b"GET /r/hang HTTP/1.1\r\nHost: gw\r\n\r\n")
+        wait_until(lambda: len(upstream.received) > before, "the request arrived")
+    # Well before the read time-out of the route, which would free it too.
+    assert upstream.closed.wait(0.8)
+
+
+def test_a_stream_without_an_end_stops_with_its_client(gateway: int, upstream: RawUpstream) -> None:
+    ended = threading.Event()
+
+    def stream(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                connection.sendall(b"1\r\nx\r\n")
+                time.sleep(0.01)
+        except OSError:
+            ended.set()
+            raise
+
+    upstream.answers["endless"] = stream
+    with socket.create_connection(("127.0.0.1", gateway), timeout=20) as connection:
+        connection.sendall(b"GET /r/endless HTTP/1.1\r\nHost: gw\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+    assert ended.wait(10)
+
+
+def test_an_answer_that_breaks_off_ends_short(gateway: int, upstream: RawUpstream) -> None:
+    def half(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        raise OSError
+
+    upstream.answers["half"] = half
+    received = ask(gateway, "half")
+    assert b"content-length: 100" in received.lower()
+    assert received.endswith(b"half")
+
+
+def test_what_is_between_neighbours_and_who_somebody_is_stay_outside(gateway: int, upstream: RawUpstream) -> None:
+    fields = (
+        b"X-User-Id: 1\r\nX_User_Id: 1\r\nTE: trailers\r\nX-A: 1\r\n"
+        b"Connection: X-A, Authorization\r\nAuthorization: Bearer t\r\n"
+    )
+    assert ask(gateway, "good", fields=fields + b"X-B: 2 \r\n").endswith(b"ok")
+    sent = upstream.received[-1].lower()
+    names = [line.partition(b":")[0] for line in sent.split(b"\r\n")[1:] if line]
+    assert sorted(names) == sorted(
+        [
+            b"host",
+            b"authorization",
+            b"x-b",
+            b"x-forwarded-for",
+            b"x-forwarded-proto",
+            b"x-forwarded-host",
+            b"x-request-id",
+        ]
+    )
+    assert b"x-b: 2\r\n" in sent
+
+
+def test_one_upstream_that_is_away_is_not_the_others_matter(gateway: int) -> None:
+    with socket.create_connection(("127.0.0.1", gateway), timeout=20) as connection:
+        connection.sendall(b"GET /nobody HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+        assert b"503" in connection.recv(100)
+    assert ask(gateway, "good").endswith(b"ok")
