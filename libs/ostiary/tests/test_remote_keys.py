@@ -198,3 +198,42 @@ async def endpoint_settles(condition: Callable[[], bool]) -> None:
 def test_a_key_set_is_a_value(issuer: Issuer) -> None:
     with pytest.raises(AttributeError):
         KeySet.from_json(issuer.jwks()).keys = {}  # type: ignore[misc]  # what is tried here is not allowed
+
+
+def test_a_source_can_be_entered_again_in_another_loop(issuer: Issuer) -> None:
+    endpoint = Endpoint(document(issuer.jwks()))
+    keys = endpoint.keys()
+
+    async def use() -> list[str]:
+        async with keys:
+            keys.report_unknown_key()
+            return list(keys.current().keys)
+
+    for _ in range(2):
+        assert asyncio.run(use()) == [issuer.kid]
+    keys.report_unknown_key()
+
+
+@pytest.mark.parametrize("etag", ['"\u00e9"', "unquoted", '"a"b"', f'"{"x" * 300}"', '"a b"'])
+@pytest.mark.usefixtures("impatient")
+async def test_a_validator_that_is_none_is_not_sent_back(issuer: Issuer, etag: str) -> None:
+    fields = [
+        (b"Content-Type", b"application/json"),
+        (b"Cache-Control", b"max-age=0"),
+        (b"ETag", etag.encode("latin-1")),
+    ]
+    endpoint = Endpoint(lambda _: httpx.Response(200, stream=httpx.ByteStream(issuer.jwks()), headers=fields))
+    async with endpoint.keys():
+        await endpoint.next_request()
+        await endpoint.next_request()
+    assert all("If-None-Match" not in request.headers for request in endpoint.requests)
+
+
+async def test_after_a_suspend_the_keys_are_fetched_at_once(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_remote, "MAX_SLICE", 0.01)
+    now = 0.0
+    endpoint = Endpoint(document(issuer.jwks(), Cache_Control="max-age=3600"))
+    async with endpoint.keys(clock=lambda: now) as keys:
+        now = _remote.HARD_CAP + 1
+        await endpoint_settles(lambda: list(keys.current().keys) == [issuer.kid])
+    assert len(endpoint.requests) == 2
