@@ -16,7 +16,7 @@ COMPOSE := docker compose -f deploy/compose.yaml
 SECRETS := $(abspath $(or $(OSTIARY_SECRETS_DIR),deploy/secrets))
 FOUND_PYTHON = [ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and was not found; set PYTHON" >&2; exit 1; }
 
-.PHONY: help run demo test test-fast test-docker check format bench up down lock clean
+.PHONY: help run demo test test-fast check format bench up down lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,6 +1,5 @@
 """Running clusters to drive over HTTP: as local processes, and as containers. Nothing here imports a service."""
 
-import json
 import os
 import random
 import secrets
@@ -56,14 +55,13 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError("no free ports")
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> float:
-    """Wait until a condition holds and return the seconds it took. Raises AssertionError if it never does."""
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:
+    """Wait until a condition holds. Raises AssertionError if it never does."""
     started_at = time.monotonic()
     while not condition():
         if time.monotonic() - started_at > seconds:
             raise AssertionError(f"not within {seconds:.0f} s: {what}")
         time.sleep(0.02)
-    return time.monotonic() - started_at
 
 
 def is_ready(url: str) -> bool:
@@ -202,11 +200,6 @@ class ComposeCluster:
         """Return all containers of the stack."""
         label = f"com.docker.compose.project={self.project}"
         return list(self.engine.containers.list(all=True, filters={"label": label}))
-
-    def config(self) -> dict[str, object]:
-        """Return the compose file as compose understands it."""
-        parsed: dict[str, object] = json.loads(self._compose("config", "--format", "json"))
-        return parsed
 
     def _compose(self, *arguments: str) -> str:
         file = ROOT / "deploy" / "compose.yaml"

@@ -15,9 +15,6 @@ from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
 #: A named condition of readiness.
 ReadyCheck = Callable[[], Awaitable[bool]]
 
-#: The paths that every service answers itself.
-OPERATIONS = ("/livez", "/readyz", "/metrics")
-
 #: Bytes of a request body, for services that take small JSON documents.
 MAX_BODY_BYTES = 64 * 1024
 

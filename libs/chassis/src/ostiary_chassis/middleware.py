@@ -17,8 +17,9 @@ _log = structlog.stdlib.get_logger("access")
 #: What we accept as a request id from outside: it goes into logs and header fields.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
-#: Called at each health check and scrape; in the log they would only hide what matters.
-_QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+#: The paths that every service answers itself. Called at each health check and scrape, they stay out
+#: of the log, where they would only hide what matters.
+OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
 
 #: Seconds; from a remembered answer to the longest time-out.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -83,7 +84,7 @@ class RequestContext:
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._requests.labels(method, route, status).inc()
         self._seconds.labels(method, route).observe(seconds)
-        if scope["path"] not in _QUIET_PATHS:
+        if scope["path"] not in OPERATIONS:
             _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
 
 

@@ -165,8 +165,7 @@ class Database:
         """Make the pool; nothing is connected yet."""
         self._url = url
         if self.is_sqlite:
-            options = {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
-            self._engine = create_async_engine(url, **_POOL, **options)
+            self._engine = create_async_engine(url, **_POOL, connect_args={"timeout": SQLITE_BUSY_SECONDS})
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
         else:
@@ -207,7 +206,7 @@ class Database:
         try:
             async with asyncio.timeout(PING_TIMEOUT), self.read() as connection:
                 await connection.execute(text("SELECT 1"))
-        except (*_STORAGE_ERRORS,) as error:
+        except _STORAGE_ERRORS as error:
             if is_unavailable(error):
                 return False
             raise
@@ -232,7 +231,7 @@ class Database:
                 await connection.run_sync(_upgrade, config, head, version_table)
         except alembic.util.CommandError as error:
             raise ConfigError(f"{setting}: its schema is not one that this release knows: {error}") from None
-        except (*_STORAGE_ERRORS,) as error:
+        except _STORAGE_ERRORS as error:
             if not is_unavailable(error) and not _sqlstate(error).startswith(_UNUSABLE_STATES):
                 raise
             cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error

@@ -51,7 +51,10 @@ class _Ended(Exception):
 
 
 class CanonicalPaths:
-    """ASGI middleware that lets through paths of one form only, those of the gateway's own endpoints too."""
+    """ASGI middleware that lets through paths of one form only, those of the gateway's own endpoints too.
+
+    The segments, cut once, are in the request's state for the proxy behind it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap `app`."""
@@ -61,7 +64,7 @@ class CanonicalPaths:
         """Serve one request. Raises ProblemError."""
         if scope["type"] == "http":
             try:
-                paths.split(scope["raw_path"])
+                scope["state"]["segments"] = paths.split(scope["raw_path"])
             except AmbiguousPath:
                 raise ProblemError(_AMBIGUOUS_PATH) from None
         await self._app(scope, receive, send)
@@ -100,7 +103,7 @@ class Proxy:
 
     def _find_route(self, scope: Scope) -> Route:
         try:
-            return self._table.find(scope["method"], scope["raw_path"])
+            return self._table.find(scope["method"], scope["state"]["segments"])
         except NoRoute:
             raise ProblemError(NOT_FOUND) from None
         except WrongMethod as error:

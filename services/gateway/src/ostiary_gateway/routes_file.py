@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ostiary_chassis.app import OPERATIONS
+from ostiary_chassis.middleware import OPERATIONS
 from ostiary_chassis.settings import BaseUrl, ConfigError
 from ostiary_gateway.paths import PathTemplate, parse_template
 
@@ -48,7 +48,7 @@ Permission = Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")]  # RF
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Upstream(_Part):
@@ -128,13 +128,13 @@ def load(path: Path, environ: Mapping[str, str]) -> RoutesFile:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, ValidationError):
-            mistakes = [_message(path, lines, _location(item["loc"], lines), item["msg"]) for item in error.errors()]
-            raise ConfigError("\n".join(dict.fromkeys(mistakes))) from None
-        raise ConfigError(f"{path}: not YAML that can be read: {type(error).__name__}") from None
+    except ValidationError as error:
+        mistakes = [_message(path, lines, _location(item["loc"], lines), item["msg"]) for item in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(mistakes))) from None
     except _Mistake as error:
         raise ConfigError(_message(path, lines, error.location, str(error))) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not YAML that can be read: {type(error).__name__}") from None
     return file
 
 

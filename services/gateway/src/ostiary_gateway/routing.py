@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from ostiary_gateway import paths
 from ostiary_gateway.routes_file import Route
 
 
@@ -26,9 +25,8 @@ class RouteTable:
         """Make the table."""
         self._routes = sorted(((route.match.template, route) for route in routes), key=lambda item: item[0].precedence)
 
-    def find(self, method: str, raw_path: bytes) -> Route:
-        """Return the route of a request. Raises AmbiguousPath, NoRoute or WrongMethod."""
-        segments = paths.split(raw_path)
+    def find(self, method: str, segments: tuple[str, ...]) -> Route:
+        """Return the route of a request, its path cut into segments. Raises NoRoute or WrongMethod."""
         fitting = next((template for template, _ in self._routes if template.matches(segments)), None)
         if fitting is None:
             raise NoRoute
