@@ -1,14 +1,24 @@
 """Settings of all tests: unit tests may not open sockets, so that nothing depends on a network."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from databases import PostgresServer, running_postgres
 
 _ROOT = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Switch sockets off for what lies in a part, as against `tests/`."""
+    """Switch sockets off for what lies in a part, as against `tests/`, unless it needs the engine."""
     for item in items:
-        if item.path.relative_to(_ROOT).parts[0] in {"libs", "services"}:
+        in_a_part = item.path.relative_to(_ROOT).parts[0] in {"libs", "services"}
+        if in_a_part and item.get_closest_marker("docker") is None:
             item.add_marker(pytest.mark.disable_socket)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, the same for all tests of a run."""
+    with running_postgres() as server:
+        yield server

@@ -62,6 +62,8 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
     environ.setdefault("OSTIARY_ISSUER", f"http://localhost:{gateway.port}")
     environ.setdefault("OSTIARY_AUTH_URL", _address(auth.host, auth.port))
     environ.setdefault("OSTIARY_PROFILE_URL", _address(profile.host, profile.port))
+    # The gateway is on this machine, too; it says for whom it asks.
+    environ.setdefault("OSTIARY_AUTH_TRUSTED_PROXIES", "127.0.0.1,::1")
     environ["PYTHONUNBUFFERED"] = "1"
     for config, name in ((gateway, "gateway"), (auth, "auth"), (profile, "profile")):
         bind(config.host, config.port, name).close()

@@ -10,6 +10,7 @@ import pytest
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
 
+CONFIDENTIAL = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
 
 
@@ -179,7 +180,17 @@ class TestDiscovery:
             "issuer": "http://localhost:8080",
             "jwks_uri": "http://localhost:8080/.well-known/jwks.json",
             "response_types_supported": [],
-            "grant_types_supported": [],
+            "grant_types_supported": ["client_credentials", "refresh_token"],
+            "scopes_supported": ["admin", "introspect", "profile:read", "profile:read:any", "profile:write"],
+            "token_endpoint": "http://localhost:8080/oauth/token",
+            "token_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
+            "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256", "ES256"],
+            "revocation_endpoint": "http://localhost:8080/oauth/revoke",
+            "revocation_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
+            "revocation_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256", "ES256"],
+            "introspection_endpoint": "http://localhost:8080/oauth/introspect",
+            "introspection_endpoint_auth_methods_supported": CONFIDENTIAL,
+            "introspection_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256", "ES256"],
         }
         assert response.headers["Cache-Control"] == "public, max-age=3600"
 

@@ -8,11 +8,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select
 
-from ostiary_auth.domain.accounts import User
+from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken
+from ostiary_auth.domain.journal import Journal
 from ostiary_auth.domain.sessions import (
     REPLAY_GRACE,
     Grant,
+    LogoutScope,
     RefreshToken,
     Session,
     SessionLimits,
@@ -20,6 +23,7 @@ from ostiary_auth.domain.sessions import (
     Verdict,
     judge,
 )
+from ostiary_auth.domain.users import User
 from ostiary_auth.storage.store import SqlTransaction
 from ostiary_auth.storage.tables import refresh_tokens
 from ostiary_chassis.sql import SqlStore
@@ -27,7 +31,7 @@ from ostiary_chassis.sql import SqlStore
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 LIMITS = SessionLimits(idle=timedelta(days=1), absolute=timedelta(days=3))
-SESSION = Session(uuid4(), uuid4(), None, NOW, NOW, NOW + LIMITS.absolute)
+SESSION = Session(uuid4(), uuid4(), FIRST_PARTY_CLIENT_ID, None, None, NOW, NOW, NOW + LIMITS.absolute)
 FRESH = RefreshToken(b"1", SESSION.id, NOW)
 USED = replace(FRESH, used_at=NOW, successor_nonce=b"n", successor_hash=b"2")
 SUCCESSOR = RefreshToken(b"2", SESSION.id, NOW)
@@ -65,67 +69,85 @@ class TestJudge:
 async def user(store: SqlStore[SqlTransaction]) -> User:
     user = User(uuid4(), "ada@example.com", "ada@example.com", None, "-", ("user",), None, NOW)
     async with store.write() as transaction:
-        await transaction.add_user(user)
+        await transaction.users.add(user)
     return user
 
 
+class Logins:
+    """Sessions, driven with times alone."""
+
+    def __init__(self, store: SqlStore[SqlTransaction]) -> None:
+        self.store = store
+        self.sessions = Sessions(store, Journal(bytes(32), timedelta(minutes=15)), LIMITS)
+
+    async def open(self, user: User, now: datetime, user_agent: str | None = None) -> Grant:
+        async with self.store.write() as transaction:
+            context = Context(now, user_agent=user_agent)
+            return await self.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, context)
+
+    async def refresh(self, token: str, now: datetime, client_id: str = FIRST_PARTY_CLIENT_ID) -> Grant:
+        return await self.sessions.refresh(token, client_id, Context(now))
+
+    async def refused(self, token: str, now: datetime, client_id: str = FIRST_PARTY_CLIENT_ID) -> bool:
+        try:
+            await self.refresh(token, now, client_id)
+        except InvalidRefreshToken:
+            return True
+        return False
+
+    async def end(self, user_id: UUID, session_id: UUID, scope: LogoutScope, now: datetime) -> int:
+        return await self.sessions.end(user_id, session_id, scope, Context(now))
+
+
 @pytest.fixture
-def sessions(store: SqlStore[SqlTransaction]) -> Sessions:
-    return Sessions(store, LIMITS)
-
-
-async def refused(sessions: Sessions, token: str, now: datetime) -> bool:
-    try:
-        await sessions.refresh(token, now)
-    except InvalidRefreshToken:
-        return True
-    return False
+def logins(store: SqlStore[SqlTransaction]) -> Logins:
+    return Logins(store)
 
 
 class TestRefresh:
-    async def test_a_chain_goes_on(self, sessions: Sessions, user: User) -> None:
-        grant = await sessions.open(user, "browser", NOW)
+    async def test_a_chain_goes_on(self, logins: Logins, user: User) -> None:
+        grant = await logins.open(user, NOW)
         for step in range(1, 5):
-            following = await sessions.refresh(grant.refresh_token, NOW + step * timedelta(minutes=15))
+            following = await logins.refresh(grant.refresh_token, NOW + step * timedelta(minutes=15))
             assert following.refresh_token != grant.refresh_token
             assert following.session.expires_at == NOW + LIMITS.absolute
             grant = following
 
-    async def test_a_lost_answer_is_given_again(self, sessions: Sessions, user: User) -> None:
-        grant = await sessions.open(user, None, NOW)
-        first = await sessions.refresh(grant.refresh_token, NOW)
-        again = await sessions.refresh(grant.refresh_token, NOW + 5 * SECOND)
+    async def test_a_lost_answer_is_given_again(self, logins: Logins, user: User) -> None:
+        grant = await logins.open(user, NOW)
+        first = await logins.refresh(grant.refresh_token, NOW)
+        again = await logins.refresh(grant.refresh_token, NOW + 5 * SECOND)
         assert again.refresh_token == first.refresh_token
-        assert not await refused(sessions, first.refresh_token, NOW + 6 * SECOND)
+        assert not await logins.refused(first.refresh_token, NOW + 6 * SECOND)
 
-    async def test_fifty_at_once_get_the_same_successor(self, sessions: Sessions, user: User) -> None:
-        grant = await sessions.open(user, None, NOW)
-        grants = await asyncio.gather(*(sessions.refresh(grant.refresh_token, NOW) for _ in range(50)))
+    async def test_fifty_at_once_get_the_same_successor(self, logins: Logins, user: User) -> None:
+        grant = await logins.open(user, NOW)
+        grants = await asyncio.gather(*(logins.refresh(grant.refresh_token, NOW) for _ in range(50)))
         assert len({each.refresh_token for each in grants}) == 1
 
-    async def test_theft_ends_the_session_for_both(self, sessions: Sessions, user: User) -> None:
-        stolen = (await sessions.open(user, None, NOW)).refresh_token
-        thief = await sessions.refresh(stolen, NOW)
-        thief = await sessions.refresh(thief.refresh_token, NOW + SECOND)
-        assert await refused(sessions, stolen, NOW + 2 * SECOND)
-        assert await refused(sessions, thief.refresh_token, NOW + 2 * SECOND)
+    async def test_theft_ends_the_session_for_both(self, logins: Logins, user: User) -> None:
+        stolen = (await logins.open(user, NOW)).refresh_token
+        thief = await logins.refresh(stolen, NOW)
+        thief = await logins.refresh(thief.refresh_token, NOW + SECOND)
+        assert await logins.refused(stolen, NOW + 2 * SECOND)
+        assert await logins.refused(thief.refresh_token, NOW + 2 * SECOND)
 
-    async def test_theft_in_one_session_leaves_the_others(self, sessions: Sessions, user: User) -> None:
-        stolen = (await sessions.open(user, None, NOW)).refresh_token
-        other = await sessions.open(user, None, NOW)
-        await sessions.refresh(stolen, NOW)
-        assert await refused(sessions, stolen, NOW + timedelta(minutes=1))
-        assert not await refused(sessions, other.refresh_token, NOW + timedelta(minutes=1))
+    async def test_theft_in_one_session_leaves_the_others(self, logins: Logins, user: User) -> None:
+        stolen = (await logins.open(user, NOW)).refresh_token
+        other = await logins.open(user, NOW)
+        await logins.refresh(stolen, NOW)
+        assert await logins.refused(stolen, NOW + timedelta(minutes=1))
+        assert not await logins.refused(other.refresh_token, NOW + timedelta(minutes=1))
 
     @pytest.mark.parametrize("token", ["", "unknown", "x" * 5000, "\u00e9"])
-    async def test_what_we_never_gave_out_is_refused(self, sessions: Sessions, token: str) -> None:
-        assert await refused(sessions, token, NOW)
+    async def test_what_we_never_gave_out_is_refused(self, logins: Logins, token: str) -> None:
+        assert await logins.refused(token, NOW)
 
     async def test_the_database_alone_opens_nothing(
-        self, sessions: Sessions, user: User, store: SqlStore[SqlTransaction]
+        self, logins: Logins, user: User, store: SqlStore[SqlTransaction]
     ) -> None:
-        grant = await sessions.open(user, None, NOW)
-        following = await sessions.refresh(grant.refresh_token, NOW)
+        grant = await logins.open(user, NOW)
+        following = await logins.refresh(grant.refresh_token, NOW)
         async with store.database.read() as connection:
             rows = (await connection.execute(select(refresh_tokens))).all()
         for row in rows:
@@ -136,24 +158,24 @@ class TestRefresh:
 
 class TestEnding:
     @pytest.fixture
-    async def three(self, sessions: Sessions, user: User) -> list[Grant]:
-        return [await sessions.open(user, None, NOW) for _ in range(3)]
+    async def three(self, logins: Logins, user: User) -> list[Grant]:
+        return [await logins.open(user, NOW) for _ in range(3)]
 
     @pytest.mark.parametrize(
         ("scope", "ended"), [("local", [True, False, False]), ("others", [False, True, True]), ("global", [True] * 3)]
     )
     async def test_a_scope_says_which_end(
-        self, sessions: Sessions, user: User, three: list[Grant], scope: str, ended: list[bool]
+        self, logins: Logins, user: User, three: list[Grant], scope: LogoutScope, ended: list[bool]
     ) -> None:
-        count = await sessions.end(user.id, three[0].session.id, scope, NOW)  # type: ignore[arg-type]  # one of three
+        count = await logins.end(user.id, three[0].session.id, scope, NOW)
         assert count == sum(ended)
-        assert [await refused(sessions, grant.refresh_token, NOW) for grant in three] == ended
+        assert [await logins.refused(grant.refresh_token, NOW) for grant in three] == ended
 
-    async def test_what_has_ended_is_not_ended_again(self, sessions: Sessions, user: User, three: list[Grant]) -> None:
-        assert await sessions.end(user.id, three[0].session.id, "local", NOW) == 1
-        assert await sessions.end(user.id, three[0].session.id, "local", NOW) == 0
-        assert await sessions.end(user.id, None, "global", NOW) == 2
+    async def test_what_has_ended_is_not_ended_again(self, logins: Logins, user: User, three: list[Grant]) -> None:
+        assert await logins.end(user.id, three[0].session.id, "local", NOW) == 1
+        assert await logins.end(user.id, three[0].session.id, "local", NOW) == 0
+        assert await logins.end(user.id, three[0].session.id, "global", NOW) == 2
 
-    async def test_nobody_ends_somebody_elses_session(self, sessions: Sessions, three: list[Grant]) -> None:
-        assert await sessions.end(UUID(int=1), three[0].session.id, "local", NOW) == 0
-        assert not await refused(sessions, three[0].refresh_token, NOW)
+    async def test_nobody_ends_somebody_elses_session(self, logins: Logins, three: list[Grant]) -> None:
+        assert await logins.end(UUID(int=1), three[0].session.id, "local", NOW) == 0
+        assert not await logins.refused(three[0].refresh_token, NOW)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ostiary_auth.app import prepare
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain.keys import create_kek
+from ostiary_auth.domain.sealing import create_kek
+from ostiary_auth.services import prepare
 from ostiary_chassis.settings import ConfigError
 
 

@@ -10,6 +10,7 @@ from starlette.types import Lifespan
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
 from ostiary_chassis.middleware import BodyLimit, RequestContext
+from ostiary_chassis.openapi import document_errors
 from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
 
 #: A named condition of readiness.
@@ -51,6 +52,7 @@ def new_app(
     app.add_middleware(guard.cls, *guard.args, **guard.kwargs)
     app.add_middleware(RequestContext, registry=registry)
     app.include_router(_operations(ready_checks, registry))
+    document_errors(app)
     return app
 
 

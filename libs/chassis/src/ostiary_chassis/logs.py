@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 
@@ -12,8 +12,8 @@ MAX_FRAMES = 30
 LogFormat = Literal["json", "text"]
 
 
-def configure(log_format: LogFormat, service: str) -> None:
-    """Send all logs of the process, those of libraries too, through one formatter."""
+def configure(log_format: LogFormat, service: str, stream: TextIO | None = None) -> None:
+    """Send all logs of the process, those of libraries too, through one formatter; by default to standard output."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -48,7 +48,7 @@ def configure(log_format: LogFormat, service: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

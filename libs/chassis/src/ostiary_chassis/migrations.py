@@ -1,11 +1,35 @@
-"""The body of every service's Alembic `env.py`: migrations run on the connection that Database.migrate hands over."""
+"""Schema migrations with Alembic. It is only imported when there is something to migrate: that saves a start its time.
 
+Scripts form one line and are named after their revision: `versions/0002_what_it_does.py` is revision "0002".
+"""
+
+from pathlib import Path
+
+import alembic.command
+import alembic.config
+import alembic.util
 from alembic import context
-from sqlalchemy import MetaData
+from sqlalchemy import Connection, MetaData
+
+
+class UnknownRevision(Exception):
+    """The schema in the database is at a revision that the scripts do not have."""
+
+
+def upgrade(connection: Connection, scripts: Path, version_table: str) -> None:
+    """Run the scripts in a folder that the database behind `connection` has not seen. Raises UnknownRevision."""
+    config = alembic.config.Config()
+    # Alembic's settings are %-interpolated.
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.attributes.update(connection=connection, version_table=version_table)
+    try:
+        alembic.command.upgrade(config, "head")
+    except alembic.util.CommandError as error:
+        raise UnknownRevision(str(error)) from None
 
 
 def run(metadata: MetaData) -> None:
-    """Run the migrations; offline mode and the `alembic` command line have no use here."""
+    """Be the body of a service's Alembic `env.py`; offline mode and the `alembic` command line have no use here."""
     connection = context.config.attributes["connection"]
     version_table = context.config.attributes["version_table"]
     context.configure(

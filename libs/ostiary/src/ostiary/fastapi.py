@@ -81,7 +81,8 @@ class Auth:
         return verified_token
 
 
-_PROBLEM_SCHEMA = {
+#: A problem document in an OpenAPI document, and the content of an answer that is one.
+PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "description": "A problem document (RFC 9457).",
     "required": ["type", "title", "status", "code", "detail"],
@@ -92,7 +93,15 @@ _PROBLEM_SCHEMA = {
         "code": {"type": "string", "description": "Stable, for programs."},
         "detail": {"type": "string"},
     },
+    "example": {
+        "type": "about:blank",
+        "title": "Unauthorized",
+        "status": 401,
+        "code": "expired",
+        "detail": "The access token has expired.",
+    },
 }
+PROBLEM_CONTENT: dict[str, Any] = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 _ANSWERS = {
     "401": "No access token, or one that is not good; a new one may help.",
@@ -109,11 +118,10 @@ def _add_responses(document: dict[str, Any]) -> None:
         if isinstance(operation, dict) and any(_SCHEME in needed for needed in operation.get("security", []))
     ]
     if protected:
-        document["components"].setdefault("schemas", {}).setdefault("Problem", _PROBLEM_SCHEMA)
-    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        document["components"].setdefault("schemas", {}).setdefault("Problem", PROBLEM_SCHEMA)
     for operation in protected:
         for status, description in _ANSWERS.items():
-            operation["responses"].setdefault(status, {"description": description, "content": content})
+            operation["responses"].setdefault(status, {"description": description, "content": PROBLEM_CONTENT})
 
 
 async def _handle(_request: Request, error: OstiaryError) -> Response:

@@ -4,12 +4,18 @@ import asyncio
 
 import typer
 
-from ostiary_auth.app import create_app, prepare
+from ostiary_auth.app import create_app
+from ostiary_auth.commands import audit, clients, keys, users
 from ostiary_auth.config import AuthConfig
+from ostiary_auth.services import prepare
 from ostiary_chassis import logs, server
 from ostiary_chassis.settings import environment
 
 _cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+_cli.add_typer(users.cli, name="users")
+_cli.add_typer(clients.cli, name="clients")
+_cli.add_typer(keys.cli, name="keys")
+_cli.add_typer(audit.cli, name="audit")
 
 
 @_cli.callback()
@@ -23,8 +29,8 @@ def serve() -> None:
     config = AuthConfig.load(environment())
     logs.configure(config.log_format, "auth")
     listener = server.bind(config.host, config.port, "auth")
-    asyncio.run(prepare(config))
-    server.serve(create_app(config), listener)
+    own = asyncio.run(prepare(config))
+    server.serve(create_app(config, own), listener)
 
 
 def main() -> None:

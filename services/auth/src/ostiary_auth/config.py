@@ -1,9 +1,10 @@
 """The settings of the auth service."""
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from sqlalchemy import URL
 
 from ostiary_chassis.logs import LogFormat
@@ -11,6 +12,25 @@ from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
 from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
 
 _DAY = 24 * 3600
+
+
+def _networks(value: object) -> object:
+    """Read networks divided by commas."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(ip_network(item.strip()) for item in value.split(",") if item.strip())
+    except ValueError:
+        raise ValueError("must be addresses or networks with commas between, as in 10.0.0.0/8,127.0.0.1") from None
+
+
+def _integer(value: object) -> object:
+    """Read a number, so that it can be held against a list of them."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+#: IP networks.
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 
 
 class AuthConfig(Settings):
@@ -27,12 +47,20 @@ class AuthConfig(Settings):
     access_token_ttl: Annotated[int, Field(alias="OSTIARY_ACCESS_TOKEN_TTL", ge=10, le=3600)] = 900
     session_idle_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_IDLE_TTL", ge=60, le=365 * _DAY)] = 14 * _DAY
     session_max_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_MAX_TTL", ge=60, le=365 * _DAY)] = 90 * _DAY
+    min_password_length: Annotated[int, Field(alias="OSTIARY_MIN_PASSWORD_LENGTH", ge=8, le=64)] = 8
+    rsa_bits: Annotated[Literal[2048, 3072, 4096], BeforeValidator(_integer), Field(alias="OSTIARY_RSA_BITS")] = 2048
+    key_rotation_period: Annotated[int, Field(alias="OSTIARY_KEY_ROTATION_PERIOD", ge=60, le=365 * _DAY)] = 30 * _DAY
+    jwks_max_age: Annotated[int, Field(alias="OSTIARY_JWKS_MAX_AGE", ge=1, le=_DAY)] = 300
+    trusted_proxies: Annotated[Networks, Field(alias="OSTIARY_AUTH_TRUSTED_PROXIES")] = ()
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
     @model_validator(mode="after")
     def _idle_within_absolute(self) -> Self:
         if self.session_idle_ttl > self.session_max_ttl:
             raise ValueError("OSTIARY_SESSION_IDLE_TTL must not be over OSTIARY_SESSION_MAX_TTL")
+        if self.access_token_ttl > self.session_idle_ttl:
+            # Else the tokens of a session that has run out would go on.
+            raise ValueError("OSTIARY_ACCESS_TOKEN_TTL must not be over OSTIARY_SESSION_IDLE_TTL")
         return self
 
     @property

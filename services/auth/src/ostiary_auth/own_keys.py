@@ -15,8 +15,15 @@ class OwnKeys:
 
     def use(self, ring: KeyRing) -> None:
         """Sign and verify with these keys from now on."""
-        self.public.replace(KeySet.from_json(ring.jwks()))
+        if ring is self._ring:
+            return
+        self.public.replace(KeySet.from_json(ring.document))
         self._ring = ring
+
+    @property
+    def current(self) -> KeyRing | None:
+        """The keys in use, if they have been loaded."""
+        return self._ring
 
     def ring(self) -> KeyRing:
         """Return the keys to sign with. Raises KeysUnavailable before they are loaded."""

@@ -1,35 +1,58 @@
 """What the auth service's errors look like over HTTP."""
 
+import json
 from collections.abc import Mapping
 
 from fastapi import Request, Response
 
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
-from ostiary_auth.domain.errors import (
-    AuthError,
-    EmailTaken,
-    HashingOverloaded,
-    InvalidCredentials,
-    InvalidEmail,
-    InvalidRefreshToken,
-    UnacceptablePassword,
-)
+from ostiary_auth.domain import errors
+from ostiary_chassis.problems import ExceptionHandlers
 
 #: A 401 must say how one could authenticate (RFC 9110 section 15.5.2).
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="ostiary"'}
+_BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="ostiary", charset="UTF-8"'}
 
-_RESPONSES: Mapping[type[AuthError], tuple[int, Mapping[str, str]]] = {
-    InvalidEmail: (422, {}),
-    UnacceptablePassword: (422, {}),
-    EmailTaken: (409, {}),
-    InvalidCredentials: (401, _CHALLENGE),
-    InvalidRefreshToken: (401, _CHALLENGE),
-    HashingOverloaded: (503, {"Retry-After": "1"}),
+_STATUSES: Mapping[type[errors.AuthError], int] = {
+    errors.InvalidEmail: 422,
+    errors.UnacceptablePassword: 422,
+    errors.UnknownRole: 422,
+    errors.InvalidClientSettings: 422,
+    errors.EmailTaken: 409,
+    errors.ClientTaken: 409,
+    errors.KeyNotReady: 409,
+    errors.InvalidCredentials: 401,
+    errors.InvalidRefreshToken: 401,
+    errors.WrongPassword: 403,
+    errors.NotAUser: 403,
+    errors.UserNotFound: 404,
+    errors.SessionNotFound: 404,
+    errors.ClientNotFound: 404,
+    errors.KeyNotFound: 404,
+    errors.TooManyAttempts: 429,
+    errors.HashingOverloaded: 503,
 }
 
 
-async def on_auth_error(_request: Request, error: AuthError) -> Response:
+async def _on_auth_error(_request: Request, error: errors.AuthError) -> Response:
     """Answer with the problem document of a domain error."""
-    status, headers = _RESPONSES[type(error)]
+    status = _STATUSES[type(error)]
+    headers = _CHALLENGE if status == 401 else {}  # noqa: PLR2004 - HTTP
+    if isinstance(error, errors.TooManyAttempts | errors.KeyNotReady):
+        headers = {"Retry-After": str(error.retry_after)}
+    elif isinstance(error, errors.HashingOverloaded):
+        headers = {"Retry-After": "1"}
     return problem_response(Problem(status, error.code, error.detail, headers))
+
+
+async def _on_oauth_error(_request: Request, error: errors.OAuthError) -> Response:
+    """Answer as RFC 6749 section 5.2 has it."""
+    body = json.dumps({"error": error.error, "error_description": error.description})
+    headers = {"Cache-Control": "no-store"}
+    if isinstance(error, errors.InvalidClient):
+        return Response(body, 401, {**headers, **_BASIC_CHALLENGE}, "application/json")
+    return Response(body, 400, headers, "application/json")
+
+
+EXCEPTION_HANDLERS: ExceptionHandlers = {errors.AuthError: _on_auth_error, errors.OAuthError: _on_oauth_error}

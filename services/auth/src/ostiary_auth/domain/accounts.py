@@ -1,144 +1,278 @@
-"""Accounts: who somebody is and what they may do."""
+"""Accounts: opening them, recognising who is there, and managing them."""
 
-import unicodedata
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
-import structlog
-from email_validator import EmailNotValidError, validate_email
-
-from ostiary_auth.domain.errors import HashingOverloaded, InvalidCredentials, InvalidEmail, UnacceptablePassword
+from ostiary_auth.domain import password_rules
+from ostiary_auth.domain.context import Context, user_actor
+from ostiary_auth.domain.devices import DeviceTokens
+from ostiary_auth.domain.emails import email_key, parse_email
+from ostiary_auth.domain.errors import InvalidCredentials, InvalidEmail, UserNotFound, WrongPassword
+from ostiary_auth.domain.journal import AuditEntry, Event, Journal, RevocationKind
 from ostiary_auth.domain.passwords import PasswordHasher
-from ostiary_auth.domain.store import Store
-
-_log = structlog.stdlib.get_logger("accounts")
-
-#: Characters of an address with its case and compatible characters folded; some become eighteen.
-MAX_EMAIL_KEY_CHARACTERS = 640
-
-#: Characters of a password (NIST SP 800-63B-4 section 3.1.1.2: at least 8, and at least 64 allowed).
-MIN_PASSWORD_CHARACTERS = 8
-MAX_PASSWORD_CHARACTERS = 256
-
-#: Scopes that come with a role. Who has no account role has no scopes.
-SCOPES_OF_ROLE = {
-    "user": ("profile:read", "profile:write"),
-    "admin": ("profile:read:any",),
-}
+from ostiary_auth.domain.sessions import Grant, Session, Sessions
+from ostiary_auth.domain.store import Store, Transaction
+from ostiary_auth.domain.throttle import Keys, count_attempt, forgive, login_keys, reauthentication_keys
+from ostiary_auth.domain.users import User, accept_roles
 
 
 @dataclass(frozen=True, slots=True)
-class User:
-    """An account. `email_key` is what makes two spellings of one address the same account."""
+class Login:
+    """Somebody who has logged in, and the token that marks their device from now on, if it was not known before."""
 
-    id: UUID
-    email: str
-    email_key: str
-    display_name: str | None
-    password_hash: str
-    roles: tuple[str, ...]
-    disabled_at: datetime | None
-    created_at: datetime
+    grant: Grant
+    device_token: str | None
 
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        """Return the scopes of the user's roles, sorted."""
-        return tuple(sorted({scope for role in self.roles for scope in SCOPES_OF_ROLE.get(role, ())}))
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """All that is stored about a user, without secrets."""
+
+    user: User
+    sessions: list[Session]
+    audit: list[AuditEntry]
 
 
 class Accounts:
-    """Registers people and recognises them."""
+    """Registers people, recognises them, and manages their accounts."""
 
-    def __init__(self, store: Store, hasher: PasswordHasher) -> None:
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        sessions: Sessions,
+        hasher: PasswordHasher,
+        devices: DeviceTokens,
+        *,
+        min_password_characters: int,
+    ) -> None:
         """Keep accounts in `store`."""
         self._store = store
+        self._journal = journal
+        self._sessions = sessions
         self._hasher = hasher
+        self._devices = devices
+        self._min_password_characters = min_password_characters
 
-    async def register(self, email: str, password: str, display_name: str | None, now: datetime) -> User:
-        """Open an account.
+    async def register(self, email: str, password: str, display_name: str | None, context: Context) -> User:
+        """Open an account for whoever asks.
 
         Raises InvalidEmail, UnacceptablePassword, EmailTaken or HashingOverloaded.
         """
-        address = _parse_email(email)
-        key = _email_key(address)
-        hashed = await self._hasher.hash(_accept_password(password))
+        return await self._open(
+            Event.USER_REGISTERED, email, password, display_name=display_name, roles=("user",), context=context
+        )
+
+    async def create(
+        self, email: str, password: str, display_name: str | None, roles: tuple[str, ...], context: Context
+    ) -> User:
+        """Open an account for somebody else, with these roles.
+
+        Raises InvalidEmail, UnacceptablePassword, EmailTaken, UnknownRole or HashingOverloaded.
+        """
+        return await self._open(
+            Event.USER_CREATED,
+            email,
+            password,
+            display_name=display_name,
+            roles=accept_roles(roles),
+            context=context,
+        )
+
+    async def log_in(
+        self, email: str, password: str, device_token: str | None, client_id: str, context: Context
+    ) -> Login:
+        """Open a session for the user with this address and password.
+
+        An unknown address takes the same steps as a wrong password or a disabled account, so that neither
+        the answer nor its time tells who has one. Raises InvalidCredentials, TooManyAttempts or HashingOverloaded.
+        """
+        candidate = password_rules.normalise(password)
+        with self._hasher.slot():
+            key = _key_of_candidate(email)
+            async with self._store.write() as transaction:
+                user = await transaction.users.by_email_key(key)
+                device_id = self._devices.recognise(device_token, user.id if user else None)
+                keys = login_keys(key, context.source, device_id)
+                await count_attempt(transaction, keys, context.now)
+            matches = await self._hasher.verify(user.password_hash if user else None, candidate)
+            if user is None or not matches or user.disabled_at is not None:
+                await self._record_failure(Event.LOGIN_FAILED, user, context)
+                raise InvalidCredentials
+            rehashed = await self._rehash(user, candidate)
+        async with self._admit(user, keys) as (transaction, current):
+            if rehashed is not None:
+                await transaction.users.replace(replace(current, password_hash=rehashed))
+            grant = await self._sessions.open(transaction, current, client_id, context)
+            subject, facts = user_actor(user.id), {"session_id": str(grant.session.id)}
+            await self._journal.record(transaction, context, Event.LOGIN_SUCCEEDED, subject=subject, facts=facts)
+        return Login(grant, None if device_id else self._devices.issue(user.id))
+
+    async def change_password(
+        self, user_id: UUID, session_id: UUID, current_password: str, new_password: str, context: Context
+    ) -> int:
+        """Change a user's password and end their other sessions; return how many.
+
+        Raises WrongPassword, UnacceptablePassword, TooManyAttempts, UserNotFound or HashingOverloaded.
+        """
+        user = await self.get(user_id)
+        new = self._accept_password(new_password, user.email, user.display_name)
+        with self._hasher.slot():
+            keys = reauthentication_keys(user_id)
+            async with self._store.write() as transaction:
+                await count_attempt(transaction, keys, context.now)
+            if not await self._hasher.verify(user.password_hash, password_rules.normalise(current_password)):
+                await self._record_failure(Event.PASSWORD_CHECK_FAILED, user, context)
+                raise WrongPassword
+            hashed = await self._hasher.hash(new)
+        async with self._admit(user, keys) as (transaction, current):
+            await transaction.users.replace(replace(current, password_hash=hashed))
+            ended = await self._sessions.end_all_of(transaction, user_id, "password_changed", context, keep=session_id)
+            subject = user_actor(user_id)
+            await self._journal.record(transaction, context, Event.USER_PASSWORD_CHANGED, subject=subject)
+        return ended
+
+    async def get(self, user_id: UUID) -> User:
+        """Return a user. Raises UserNotFound."""
+        async with self._store.read() as transaction:
+            user = await transaction.users.get(user_id)
+        if user is None:
+            raise UserNotFound
+        return user
+
+    async def find(self, email: str) -> User:
+        """Return the user with this address. Raises UserNotFound."""
+        async with self._store.read() as transaction:
+            user = await transaction.users.by_email_key(_key_of_candidate(email))
+        if user is None:
+            raise UserNotFound
+        return user
+
+    async def page(self, after: UUID | None, limit: int) -> list[User]:
+        """Return users in the order of their ids."""
+        async with self._store.read() as transaction:
+            return await transaction.users.page(after, limit)
+
+    async def disable(self, user_id: UUID, context: Context) -> int:
+        """Keep a user out, and end their sessions; return how many. Raises UserNotFound."""
+        async with self._change(user_id) as (transaction, user):
+            if user.disabled_at is None:
+                await transaction.users.replace(replace(user, disabled_at=context.now))
+                await self._journal.record(transaction, context, Event.USER_DISABLED, subject=user_actor(user_id))
+            return await self._sessions.end_all_of(transaction, user_id, "user_disabled", context)
+
+    async def enable(self, user_id: UUID, context: Context) -> None:
+        """Let a disabled user in again. Raises UserNotFound."""
+        async with self._change(user_id) as (transaction, user):
+            if user.disabled_at is not None:
+                await transaction.users.replace(replace(user, disabled_at=None))
+                await self._journal.record(transaction, context, Event.USER_ENABLED, subject=user_actor(user_id))
+
+    async def set_roles(self, user_id: UUID, roles: tuple[str, ...], context: Context) -> None:
+        """Give a user these roles and no others. Tokens with the old ones are revoked; sessions go on.
+
+        Raises UserNotFound or UnknownRole.
+        """
+        accepted = accept_roles(roles)
+        async with self._change(user_id) as (transaction, user):
+            if user.roles == accepted:
+                return
+            await transaction.users.replace(replace(user, roles=accepted))
+            await self._journal.revoke(transaction, context, RevocationKind.SUBJECT, str(user_id))
+            subject, facts = user_actor(user_id), {"roles": list(accepted)}
+            await self._journal.record(transaction, context, Event.USER_ROLES_CHANGED, subject=subject, facts=facts)
+
+    async def end_sessions(self, user_id: UUID, context: Context) -> int:
+        """End all sessions of a user; return how many. Raises UserNotFound."""
+        async with self._change(user_id) as (transaction, _user):
+            return await self._sessions.end_all_of(transaction, user_id, "ended_by_admin", context)
+
+    async def delete(self, user_id: UUID, context: Context) -> None:
+        """Delete a user with all that is personal about them. What happened stays in the audit log, without a name.
+
+        Raises UserNotFound.
+        """
+        async with self._change(user_id) as (transaction, _user):
+            await self._sessions.end_all_of(transaction, user_id, "user_deleted", context)
+            await self._journal.record(transaction, context, Event.USER_DELETED, subject=user_actor(user_id))
+            await transaction.journal.erase_personal(user_actor(user_id))
+            await transaction.users.delete(user_id)
+
+    async def export(self, user_id: UUID, context: Context) -> Export:
+        """Return all that is stored about a user. Raises UserNotFound."""
+        async with self._change(user_id) as (transaction, user):
+            sessions = await transaction.sessions.all_of(user_id)
+            audit = await transaction.journal.entries_about(user_actor(user_id))
+            await self._journal.record(transaction, context, Event.USER_EXPORTED, subject=user_actor(user_id))
+        return Export(user, sessions, audit)
+
+    async def _open(
+        self,
+        event: Event,
+        email: str,
+        password: str,
+        *,
+        display_name: str | None,
+        roles: tuple[str, ...],
+        context: Context,
+    ) -> User:
+        address = parse_email(email)
+        key = email_key(address)
+        accepted = self._accept_password(password, address, display_name)
+        with self._hasher.slot():
+            hashed = await self._hasher.hash(accepted)
         user = User(
             id=uuid4(),
             email=address,
             email_key=key,
             display_name=display_name,
             password_hash=hashed,
-            roles=("user",),
+            roles=roles,
             disabled_at=None,
-            created_at=now,
+            created_at=context.now,
         )
         async with self._store.write() as transaction:
-            await transaction.add_user(user)
-        _log.info("user registered", user_id=str(user.id))
+            await transaction.users.add(user)
+            subject, facts = user_actor(user.id), {"roles": list(roles)}
+            await self._journal.record(transaction, context, event, subject=subject, facts=facts)
         return user
 
-    async def authenticate(self, email: str, password: str) -> User:
-        """Return the user with this address and password.
+    def _accept_password(self, password: str, email: str, display_name: str | None) -> str:
+        about = (email, email.partition("@")[0], display_name or "")
+        return password_rules.accept(password, minimum=self._min_password_characters, about=about)
 
-        An unknown address costs the same work as a wrong password, so that timing does not tell
-        who has an account. Raises InvalidCredentials or HashingOverloaded.
-        """
-        user = await self._find(email)
-        candidate = _normalise_password(password)
-        matches = await self._hasher.verify(user.password_hash if user else None, candidate)
-        if user is None or not matches or user.disabled_at is not None:
-            _log.info("login refused", user_id=str(user.id) if user else None)
-            raise InvalidCredentials
-        if self._hasher.needs_rehash(user.password_hash):
-            await self._rehash(user, candidate)
-        return user
+    async def _rehash(self, user: User, password: str) -> str | None:
+        """Return a new hash of a password, if the stored one was made with other parameters."""
+        return await self._hasher.hash(password) if self._hasher.needs_rehash(user.password_hash) else None
 
-    async def _rehash(self, user: User, password: str) -> None:
-        """Hash a password anew with today's parameters; if that cannot be done now, at the next login."""
-        with suppress(HashingOverloaded):
-            hashed = await self._hasher.hash(password)
-            async with self._store.write() as transaction:
-                await transaction.replace_password_hash(user.id, user.password_hash, hashed)
+    async def _record_failure(self, event: Event, user: User | None, context: Context) -> None:
+        async with self._store.write() as transaction:
+            subject = user_actor(user.id) if user else None
+            await self._journal.record(transaction, context, event, subject=subject)
 
-    async def _find(self, email: str) -> User | None:
-        try:
-            key = _email_key(_parse_email(email))
-        except InvalidEmail:
-            return None
-        async with self._store.read() as transaction:
-            return await transaction.user_by_email_key(key)
+    @asynccontextmanager
+    async def _admit(self, user: User, keys: Keys) -> AsyncIterator[tuple[Transaction, User]]:
+        """Begin what a right password leads to. Raises InvalidCredentials if the account has changed meanwhile."""
+        async with self._store.write() as transaction:
+            current = await transaction.users.lock(user.id)
+            if current is None or current.disabled_at is not None or current.password_hash != user.password_hash:
+                raise InvalidCredentials
+            await forgive(transaction, keys)
+            yield transaction, current
 
-
-def _parse_email(email: str) -> str:
-    try:
-        return validate_email(email, check_deliverability=False, allow_smtputf8=True).normalized
-    except EmailNotValidError:
-        raise InvalidEmail from None
+    @asynccontextmanager
+    async def _change(self, user_id: UUID) -> AsyncIterator[tuple[Transaction, User]]:
+        async with self._store.write() as transaction:
+            user = await transaction.users.lock(user_id)
+            if user is None:
+                raise UserNotFound
+            yield transaction, user
 
 
-def _email_key(address: str) -> str:
-    """Fold case and compatible characters: mailboxes that differ only there belong to one person in practice.
-
-    Raises InvalidEmail for an address that folds into none.
-    """
-    key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold())
-    if len(key) > MAX_EMAIL_KEY_CHARACTERS or key.count("@") != 1:
-        raise InvalidEmail
-    return key
-
-
-def _normalise_password(password: str) -> str:
-    """Bring different encodings of the same characters together (NIST SP 800-63B-4 section 3.1.1.2: NFKC)."""
-    return unicodedata.normalize("NFKC", password)
-
-
-def _accept_password(password: str) -> str:
-    """Return the password, normalised. Length is the only rule; every kind of character is welcome."""
-    normalised = _normalise_password(password)
-    if len(normalised) < MIN_PASSWORD_CHARACTERS:
-        raise UnacceptablePassword(f"The password must have at least {MIN_PASSWORD_CHARACTERS} characters.")
-    if len(normalised) > MAX_PASSWORD_CHARACTERS:
-        raise UnacceptablePassword(f"The password must have at most {MAX_PASSWORD_CHARACTERS} characters.")
-    return normalised
+def _key_of_candidate(email: str) -> str:
+    """Return the key of an address that somebody claims; one that is no address is nobody's."""
+    with suppress(InvalidEmail):
+        return email_key(parse_email(email))
+    return f"invalid:{email}"

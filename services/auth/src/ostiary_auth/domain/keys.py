@@ -1,24 +1,24 @@
-"""The signing keys, and the public half of them as a JWKS document (RFC 7517).
+"""The signing keys and their life, and the public half of them as a JWKS document (RFC 7517).
 
-Private keys are stored encrypted (AES-256-GCM) under a key-encryption key that lives in a file
-outside of the database, so that neither of the two alone can sign.
+    next     published, so that every verifier has it before it signs
+    signing  signs; there is exactly one
+    retired  published until the last token that it signed has died
+    gone     deleted
+
+A key that is revoked is gone at once, and all that it ever signed with it.
 """
 
 import asyncio
 import base64
 import hashlib
 import json
-import os
-import secrets
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
 
 import structlog
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -26,30 +26,37 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from ostiary_auth.domain.store import Store
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.errors import KeyNotFound, KeyNotReady
+from ostiary_auth.domain.journal import EXPIRY_MARGIN, Event, Journal, RevocationKind
+from ostiary_auth.domain.sealing import Vault
+from ostiary_auth.domain.store import Store, Transaction
 
 _log = structlog.stdlib.get_logger("keys")
 
-#: Bits of a new key's modulus (RFC 7518 section 3.3: 2048 or more).
-RSA_BITS = 2048
 PUBLIC_EXPONENT = 65537
 
-#: Bytes of the key-encryption key, and of AES-GCM's nonce (NIST SP 800-38D section 8.2).
-KEK_BYTES = 32
-NONCE_BYTES = 12
+#: The name of the lock that lets one replica at a time change keys.
+_LOCK = "signing-keys"
 
 
-class KeysCannotBeOpened(Exception):
-    """The key-encryption key is not the one that the stored keys were sealed with."""
+class KeyState(StrEnum):
+    """Where a key is in its life."""
+
+    NEXT = "next"
+    SIGNING = "signing"
+    RETIRED = "retired"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A signing key as it is stored."""
+    """A signing key as it is stored. `since` is when it came into its state."""
 
     kid: str
-    sealed_private_key: bytes
+    state: KeyState
+    since: datetime
     created_at: datetime
+    sealed_private_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,81 +73,199 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """The key that signs now, and all that are published."""
+    """The key that signs now, and all that are published, as keys and as the JWKS document with its ETag."""
 
     signing: SigningKey
     published: tuple[SigningKey, ...]
+    document: bytes
+    etag: str
+    #: What it was opened from; other states or keys make another ring.
+    states: frozenset[tuple[str, KeyState]]
 
-    def jwks(self) -> bytes:
-        """Return the JWKS document."""
-        return json.dumps({"keys": [key.public_jwk() for key in self.published]}).encode()
-
-
-async def load_key_ring(store: Store, kek: bytes, now: datetime) -> KeyRing:
-    """Open the stored keys; the first one ever is made here, by one of the replicas.
-
-    Raises KeysCannotBeOpened.
-    """
-    async with store.write() as transaction:
-        await transaction.lock("signing-keys")
-        stored = await transaction.signing_keys()
-        if not stored:
-            key = await asyncio.to_thread(_generate, kek, now)
-            await transaction.add_signing_key(key)
-            _log.info("signing key made", kid=key.kid)
-            stored = [key]
-    keys = tuple(_open(key, kek) for key in stored)
-    return KeyRing(signing=keys[0], published=keys)
+    @classmethod
+    def open(cls, stored: list[StoredKey], vault: Vault) -> "KeyRing":
+        """Open stored keys, one of which signs. Raises CannotBeOpened."""
+        keys = {key.kid: _open(key, vault) for key in stored}
+        (signing,) = (key.kid for key in stored if key.state is KeyState.SIGNING)
+        document = json.dumps({"keys": [key.public_jwk() for key in keys.values()]}).encode()
+        return cls(
+            signing=keys[signing],
+            published=tuple(keys.values()),
+            document=document,
+            etag=f'"{hashlib.sha256(document).hexdigest()[:32]}"',
+            states=_states(stored),
+        )
 
 
-def load_kek(path: Path) -> bytes:
-    """Return the key-encryption key in a file. Raises ValueError if it holds something else, OSError if it fails."""
-    text = path.read_text(encoding="ascii", errors="replace").strip()
-    try:
-        kek = base64.b64decode(text, validate=True)
-    except ValueError:
-        kek = b""
-    if len(kek) != KEK_BYTES:
-        raise ValueError(f"must hold {KEK_BYTES} random bytes in base64")
-    return kek
+@dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """How keys live. Every key is `published_for` long public before it signs, and signs for `period`."""
+
+    bits: int
+    period: timedelta
+    published_for: timedelta
+    #: The longest life of a token that a key signs.
+    token_lifetime: timedelta
+
+    @property
+    def retired_for(self) -> timedelta:
+        """How long a key stays published after it has signed its last token."""
+        return self.token_lifetime + EXPIRY_MARGIN
+
+    def may_sign_from(self, following: StoredKey) -> datetime:
+        """Return when the next key may sign."""
+        return following.since + self.published_for
 
 
-def create_kek(path: Path) -> None:
-    """Make a key-encryption key, with mode 0600, unless there is one. Raises OSError."""
-    if path.exists():
-        return
-    # Written beside and then linked: whoever sees the file sees all of it, and two starting
-    # replicas end up with the same one.
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(base64.b64encode(secrets.token_bytes(KEK_BYTES)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(draft, path)
-            _log.info("key-encryption key made", path=str(path))
-    finally:
-        draft.unlink()
+class SigningKeys:
+    """Makes, rotates and revokes keys. One replica at a time does; all of them follow by `load`."""
+
+    def __init__(self, store: Store, journal: Journal, policy: KeyPolicy, vault: Callable[[], Vault]) -> None:
+        """Keep keys in `store`. `vault` is asked each time, so that a new key-encryption key counts at once."""
+        self._store = store
+        self._journal = journal
+        self._policy = policy
+        self._vault = vault
+
+    async def load(self, known: KeyRing | None = None) -> KeyRing:
+        """Return the stored keys as a ring: `known`, if it is still what is stored. Raises CannotBeOpened."""
+        stored = await self.stored()
+        if known is not None and known.states == _states(stored):
+            return known
+        return KeyRing.open(stored, self._vault())
+
+    async def stored(self) -> list[StoredKey]:
+        """Return all keys, the newest first."""
+        async with self._store.read() as transaction:
+            return await transaction.keys.all()
+
+    async def advance(self, context: Context) -> None:
+        """Do what is due: make keys that are missing, put the next one to use, remove those that are done for."""
+        stored = await self.stored()
+        missing = {KeyState.SIGNING, KeyState.NEXT} - {key.state for key in stored}
+        due = _signing_ends(stored, self._policy, context.now) or _done_for(stored, self._policy, context.now)
+        if not missing and not due:
+            return
+        # Made before the lock is taken, as that takes a while; a replica that comes second throws its own away.
+        spare = [await self._make(context) for _ in missing or {KeyState.NEXT}]
+        async with self._store.write() as transaction:
+            await transaction.lock(_LOCK)
+            stored = await transaction.keys.all()
+            for key in _done_for(stored, self._policy, context.now):
+                await self._remove(transaction, context, key, Event.KEY_GONE)
+            following = _in_state(stored, KeyState.NEXT)
+            if following and _signing_ends(stored, self._policy, context.now):
+                await self._promote(transaction, context, stored, following)
+            await self._fill(transaction, context, spare)
+
+    async def rotate(self, context: Context) -> None:
+        """Put the next key to use now. Raises KeyNotReady if it has not been published long enough."""
+        spare = [await self._make(context)]
+        async with self._store.write() as transaction:
+            await transaction.lock(_LOCK)
+            stored = await transaction.keys.all()
+            following = _in_state(stored, KeyState.NEXT)
+            # Without one it is made by the next `advance`, in seconds; then it takes its time to be known.
+            wait = self._policy.may_sign_from(following) - context.now if following else self._policy.published_for
+            if following is None or wait > timedelta(0):
+                raise KeyNotReady(wait)
+            await self._promote(transaction, context, stored, following)
+            await self._fill(transaction, context, spare)
+
+    async def revoke(self, context: Context, kid: str) -> None:
+        """Remove a key and end everything it signed. If it signs, the next one does so at once. Raises KeyNotFound."""
+        spare = [await self._make(context), await self._make(context)]
+        async with self._store.write() as transaction:
+            await transaction.lock(_LOCK)
+            stored = await transaction.keys.all()
+            key = next((key for key in stored if key.kid == kid), None)
+            if key is None:
+                raise KeyNotFound
+            await self._remove(transaction, context, key, Event.KEY_REVOKED)
+            await self._journal.revoke(transaction, context, RevocationKind.KEY, kid)
+            following = _in_state(stored, KeyState.NEXT)
+            if key.state is KeyState.SIGNING and following is not None:
+                await self._enter(transaction, context, following, KeyState.SIGNING, Event.KEY_SIGNS)
+            await self._fill(transaction, context, spare)
+
+    async def rewrap(self, context: Context) -> int:
+        """Seal all keys and secrets under the first key-encryption key; return how many. Raises CannotBeOpened."""
+        vault = self._vault()
+        async with self._store.write() as transaction:
+            await transaction.lock(_LOCK)
+            stored = await transaction.keys.all()
+            for key in stored:
+                sealed = vault.seal(vault.open(key.sealed_private_key, key.kid), key.kid)
+                await transaction.keys.replace(replace(key, sealed_private_key=sealed))
+            secrets = await transaction.keys.secrets()
+            for name, sealed in secrets.items():
+                await transaction.keys.put_secret(name, vault.seal(vault.open(sealed, name), name))
+            count = len(stored) + len(secrets)
+            await self._journal.record(transaction, context, Event.KEYS_REWRAPPED, facts={"count": count})
+        return count
+
+    async def _make(self, context: Context) -> StoredKey:
+        # A thread of its own: OpenSSL leaves the interpreter alone for the while.
+        return await asyncio.to_thread(_generate, self._vault(), self._policy.bits, context.now)
+
+    async def _promote(
+        self, transaction: Transaction, context: Context, stored: list[StoredKey], following: StoredKey
+    ) -> None:
+        signing = _in_state(stored, KeyState.SIGNING)
+        if signing is not None:
+            await self._enter(transaction, context, signing, KeyState.RETIRED, Event.KEY_RETIRED)
+        await self._enter(transaction, context, following, KeyState.SIGNING, Event.KEY_SIGNS)
+
+    async def _fill(self, transaction: Transaction, context: Context, spare: list[StoredKey]) -> None:
+        """See to it that one key signs and one is next, with newly made ones."""
+        stored = await transaction.keys.all()
+        for state in (KeyState.SIGNING, KeyState.NEXT):
+            if _in_state(stored, state) is None and spare:
+                key = replace(spare.pop(), state=state)
+                await transaction.keys.add(key)
+                await self._journal.record(transaction, context, Event.KEY_MADE, facts={"kid": key.kid, "state": state})
+
+    async def _enter(
+        self, transaction: Transaction, context: Context, key: StoredKey, state: KeyState, event: Event
+    ) -> None:
+        await transaction.keys.replace(replace(key, state=state, since=context.now))
+        await self._journal.record(transaction, context, event, facts={"kid": key.kid})
+
+    async def _remove(self, transaction: Transaction, context: Context, key: StoredKey, event: Event) -> None:
+        await transaction.keys.remove(key.kid)
+        await self._journal.record(transaction, context, event, facts={"kid": key.kid})
 
 
-def _generate(kek: bytes, now: datetime) -> StoredKey:
-    private_key = rsa.generate_private_key(PUBLIC_EXPONENT, RSA_BITS)
+def _in_state(stored: list[StoredKey], state: KeyState) -> StoredKey | None:
+    return next((key for key in stored if key.state is state), None)
+
+
+def _signing_ends(stored: list[StoredKey], policy: KeyPolicy, now: datetime) -> bool:
+    """Return whether the signing key has signed for its period and the next one may begin."""
+    signing, following = _in_state(stored, KeyState.SIGNING), _in_state(stored, KeyState.NEXT)
+    if signing is None or following is None:
+        return False
+    return now >= signing.since + policy.period and now >= policy.may_sign_from(following)
+
+
+def _done_for(stored: list[StoredKey], policy: KeyPolicy, now: datetime) -> list[StoredKey]:
+    """Return the retired keys whose last token has died."""
+    return [key for key in stored if key.state is KeyState.RETIRED and now >= key.since + policy.retired_for]
+
+
+def _states(stored: list[StoredKey]) -> frozenset[tuple[str, KeyState]]:
+    return frozenset((key.kid, key.state) for key in stored)
+
+
+def _generate(vault: Vault, bits: int, now: datetime) -> StoredKey:
+    private_key = rsa.generate_private_key(PUBLIC_EXPONENT, bits)
     kid = _thumbprint(private_key)
     plain = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    nonce = secrets.token_bytes(NONCE_BYTES)
-    # The kid is authenticated with it, so that sealed keys cannot be swapped between rows.
-    return StoredKey(kid, nonce + AESGCM(kek).encrypt(nonce, plain, kid.encode()), now)
+    return StoredKey(kid, KeyState.NEXT, now, now, vault.seal(plain, kid))
 
 
-def _open(stored: StoredKey, kek: bytes) -> SigningKey:
-    nonce, sealed = stored.sealed_private_key[:NONCE_BYTES], stored.sealed_private_key[NONCE_BYTES:]
-    try:
-        plain = AESGCM(kek).decrypt(nonce, sealed, stored.kid.encode())
-    except InvalidTag:
-        raise KeysCannotBeOpened from None
-    private_key = load_der_private_key(plain, password=None)
+def _open(stored: StoredKey, vault: Vault) -> SigningKey:
+    private_key = load_der_private_key(vault.open(stored.sealed_private_key, stored.kid), password=None)
     assert isinstance(private_key, rsa.RSAPrivateKey)  # noqa: S101 - authenticated, and made above
     return SigningKey(stored.kid, private_key)
 
@@ -153,13 +278,14 @@ def _public_members(private_key: rsa.RSAPrivateKey) -> dict[str, str]:
 def _thumbprint(private_key: rsa.RSAPrivateKey) -> str:
     """Return the key's JWK thumbprint (RFC 7638 section 3): its members sorted, without white space, hashed."""
     canonical = json.dumps(_public_members(private_key), sort_keys=True, separators=(",", ":"))
-    return _base64url(hashlib.sha256(canonical.encode()).digest())
+    return base64url(hashlib.sha256(canonical.encode()).digest())
 
 
-def _base64url(data: bytes) -> str:
+def base64url(data: bytes) -> str:
+    """Encode without padding (RFC 7515 section 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _base64url_integer(value: int) -> str:
     """Encode a Base64urlUInt (RFC 7518 section 2)."""
-    return _base64url(value.to_bytes((value.bit_length() + 7) // 8, "big"))
+    return base64url(value.to_bytes((value.bit_length() + 7) // 8, "big"))

@@ -1,13 +1,17 @@
 """Password hashing: Argon2id, in threads of its own, with a bounded queue.
 
 One hash costs tens of milliseconds of a core and 19 MiB on purpose. On the event loop it would
-stop everything else; without a bound, a storm of logins would queue for minutes.
+stop everything else; without a bound, a storm of logins would queue for minutes. The threads
+yield to all others, so that who is logged in does not feel the storm either.
 """
 
 import asyncio
 import os
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import argon2
@@ -26,8 +30,15 @@ LANES = 1
 SALT_BYTES = 16
 HASH_BYTES = 32
 
+#: The lowest priority that threads can have (nice(2)).
+NICENESS = 19
+
 #: Hashes that may wait per thread; at some 30 ms each the last one waits half a second, if the cores are ours alone.
 QUEUE_PER_THREAD = 16
+
+
+#: The hash of random bytes that nobody knows. Checked when there is no account, so that it takes as long as when there is one.
+_NOBODYS_HASH = "$argon2id$v=19$m=19456,t=2,p=1$Qdih/xkqpN4lvFnkR+JgdQ$4U1g21nFCwUhguu0ifp+bYuePr2N8AtY8els6o5gXz8"
 
 
 def _cores() -> int:
@@ -49,18 +60,27 @@ class PasswordHasher:
             salt_len=SALT_BYTES,
             type=argon2.Type.ID,
         )
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2")
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2", initializer=_yield_to_others)
         self._waiting = 0
-        # Checked when there is no account, so that it takes as long as when there is one.
-        self._nobodys_hash = self._argon2.hash(os.urandom(16))
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Take a place among those who wait to `hash` or `verify`. Raises HashingOverloaded if there is none."""
+        if self._waiting >= self._threads * QUEUE_PER_THREAD:
+            raise HashingOverloaded
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     async def hash(self, password: str) -> str:
-        """Return the hash of a password, in PHC format. Raises HashingOverloaded."""
+        """Return the hash of a password, in PHC format. Call it in a slot."""
         return await self._run(lambda: self._argon2.hash(password))
 
     async def verify(self, hashed: str | None, password: str) -> bool:
-        """Return whether the password fits; without a hash, do the same work for nothing. Raises HashingOverloaded."""
-        matches = await self._run(lambda: self._matches(hashed or self._nobodys_hash, password))
+        """Return whether the password fits; without a hash, do the same work for nothing. Call it in a slot."""
+        matches = await self._run(lambda: self._matches(hashed or _NOBODYS_HASH, password))
         return matches and hashed is not None
 
     def needs_rehash(self, hashed: str) -> bool:
@@ -81,10 +101,11 @@ class PasswordHasher:
             return False
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if self._waiting >= self._threads * QUEUE_PER_THREAD:
-            raise HashingOverloaded
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._waiting -= 1
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _yield_to_others() -> None:
+    """Let the calling thread run when nobody else wants to. Linux has priorities by thread; others go without."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

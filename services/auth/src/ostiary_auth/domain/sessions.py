@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -25,9 +25,11 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from ostiary_auth.domain.accounts import User
-from ostiary_auth.domain.errors import InvalidRefreshToken
+from ostiary_auth.domain.context import Context, user_actor
+from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError, SessionNotFound
+from ostiary_auth.domain.journal import Event, Journal, RevocationKind
 from ostiary_auth.domain.store import Store, Transaction
+from ostiary_auth.domain.users import User
 
 _log = structlog.stdlib.get_logger("sessions")
 
@@ -43,8 +45,20 @@ REPLAY_GRACE = timedelta(seconds=10)
 #: Characters kept of a client's User-Agent, to tell one's devices apart.
 MAX_USER_AGENT_CHARACTERS = 256
 
+#: Sessions of one user that can be open at a time; a login beyond that ends the one used longest ago.
+MAX_SESSIONS_PER_USER = 100
+
 LogoutScope = Literal["local", "others", "global"]
-EndReason = Literal["logout", "theft"]
+EndReason = Literal[
+    "logout",
+    "theft",
+    "password_changed",
+    "user_disabled",
+    "user_deleted",
+    "ended_by_admin",
+    "token_revoked",
+    "too_many",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +67,11 @@ class Session:
 
     id: UUID
     user_id: UUID
+    #: The client that its tokens are given to.
+    client_id: str
     user_agent: str | None
+    #: The network address that it was opened from.
+    source: str | None
     created_at: datetime
     last_used_at: datetime
     #: The absolute limit; no refresh moves it.
@@ -74,11 +92,22 @@ class RefreshToken:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """A refresh token, the one after it if there is one, and whose they are."""
+
+    token: RefreshToken
+    successor: RefreshToken | None
+    session: Session
+    user: User
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
-    """The outcome of a login or a refresh: who, in which session, with which refresh token next."""
+    """The outcome of a login or a refresh: who, in which session, with which scopes, and the refresh token next."""
 
     user: User
     session: Session
+    scopes: tuple[str, ...]
     refresh_token: str
 
 
@@ -88,6 +117,14 @@ class SessionLimits:
 
     idle: timedelta
     absolute: timedelta
+
+    def ends_at(self, session: Session) -> datetime:
+        """Return when a session ends if it is not used any more."""
+        return min(session.last_used_at + self.idle, session.expires_at)
+
+    def alive(self, session: Session, now: datetime) -> bool:
+        """Return whether a session can still be continued."""
+        return session.ended_at is None and now < self.ends_at(session)
 
 
 class Verdict(Enum):
@@ -117,42 +154,60 @@ def judge(
 
 
 class Sessions:
-    """Opens, continues and ends sessions."""
+    """Opens, lists, continues and ends sessions."""
 
-    def __init__(self, store: Store, limits: SessionLimits) -> None:
+    def __init__(self, store: Store, journal: Journal, limits: SessionLimits) -> None:
         """Keep sessions in `store`."""
         self._store = store
-        self._limits = limits
+        self._journal = journal
+        self.limits = limits
 
-    async def open(self, user: User, user_agent: str | None, now: datetime) -> Grant:
+    async def open(self, transaction: Transaction, user: User, client_id: str, context: Context) -> Grant:
         """Open a session for a user who has just proved who they are."""
+        now = context.now
         session = Session(
             id=uuid4(),
             user_id=user.id,
-            user_agent=user_agent[:MAX_USER_AGENT_CHARACTERS] if user_agent else None,
+            client_id=client_id,
+            user_agent=context.user_agent[:MAX_USER_AGENT_CHARACTERS] if context.user_agent else None,
+            source=context.source,
             created_at=now,
             last_used_at=now,
-            expires_at=now + self._limits.absolute,
+            expires_at=now + self.limits.absolute,
         )
+        live = await self._live(transaction, user.id, now)
+        oldest_first = sorted(live, key=lambda session: session.last_used_at)
+        surplus = max(0, len(live) - MAX_SESSIONS_PER_USER + 1)
+        await self._end(transaction, oldest_first[:surplus], "too_many", context)
         refresh_token = secrets.token_urlsafe(REFRESH_TOKEN_BYTES)
-        async with self._store.write() as transaction:
-            await transaction.add_session(session)
-            await transaction.add_refresh_token(RefreshToken(_hash(refresh_token), session.id, now))
-        _log.info("session opened", session_id=str(session.id), user_id=str(user.id))
-        return Grant(user, session, refresh_token)
+        await transaction.sessions.add(session)
+        await transaction.sessions.add_refresh_token(RefreshToken(_hash(refresh_token), session.id, now))
+        return Grant(user, session, user.scopes, refresh_token)
 
-    async def refresh(self, presented: str, now: datetime) -> Grant:
-        """Continue the session that a refresh token belongs to. Raises InvalidRefreshToken."""
+    async def of_user(self, user_id: UUID, now: datetime) -> list[Session]:
+        """Return a user's sessions that can be continued, the one used last first."""
+        async with self._store.read() as transaction:
+            sessions = await transaction.sessions.not_ended(user_id, now)
+        live = [session for session in sessions if self.limits.alive(session, now)]
+        return sorted(live, key=lambda session: session.last_used_at, reverse=True)
+
+    async def refresh(
+        self, presented: str, client_id: str, context: Context, scopes: frozenset[str] | None = None
+    ) -> Grant:
+        """Continue the session that a refresh token belongs to, with fewer scopes if some are named.
+
+        Raises InvalidRefreshToken, or OAuthError for a scope that the user does not have.
+        """
         if len(presented) > MAX_REFRESH_TOKEN_CHARACTERS:
             raise InvalidRefreshToken
         async with self._store.write() as transaction:
-            grant = await self._refresh(transaction, presented, now)
+            grant = await self._refresh(transaction, presented, client_id, context, scopes)
         # Raised outside of the transaction, because ending a stolen session must be committed.
         if grant is None:
             raise InvalidRefreshToken
         return grant
 
-    async def end(self, user_id: UUID, session_id: UUID | None, scope: LogoutScope, now: datetime) -> int:
+    async def end(self, user_id: UUID, session_id: UUID, scope: LogoutScope, context: Context) -> int:
         """End sessions of a user and return how many were alive.
 
         local: the given one; others: all but the given one; global: all.
@@ -163,38 +218,101 @@ class Sessions:
             "global": lambda _: True,
         }[scope]
         async with self._store.write() as transaction:
-            live = await transaction.live_sessions(user_id, now)
-            ending = [s for s in live if chosen(s) and now < s.last_used_at + self._limits.idle]
-            for session in ending:
-                await _end(transaction, session, "logout", now)
-        return len(ending)
+            live = await self._live(transaction, user_id, context.now)
+            return await self._end(transaction, filter(chosen, live), "logout", context)
 
-    async def _refresh(self, transaction: Transaction, presented: str, now: datetime) -> Grant | None:
-        token = await transaction.lock_refresh_token(_hash(presented))
-        if token is None:
+    async def end_one(self, user_id: UUID, session_id: UUID, context: Context) -> int:
+        """End one session from the list of a user's. Raises SessionNotFound."""
+        ended = await self.end(user_id, session_id, "local", context)
+        if not ended:
+            raise SessionNotFound
+        return ended
+
+    async def end_by_refresh_token(self, presented: str, client_id: str, context: Context) -> bool:
+        """End the session of a refresh token that was given to this client; return whether it was (RFC 7009)."""
+        if len(presented) > MAX_REFRESH_TOKEN_CHARACTERS:
+            return False
+        async with self._store.write() as transaction:
+            chain = await transaction.sessions.lock_chain(_hash(presented))
+            if chain is None or chain.session.client_id != client_id:
+                return False
+            alive = [chain.session] if self.limits.alive(chain.session, context.now) else []
+            await self._end(transaction, alive, "token_revoked", context)
+        return True
+
+    async def end_all_of(
+        self,
+        transaction: Transaction,
+        user_id: UUID,
+        reason: EndReason,
+        context: Context,
+        keep: UUID | None = None,
+    ) -> int:
+        """End all sessions of a user, but for one to keep; return how many."""
+        live = await self._live(transaction, user_id, context.now)
+        return await self._end(transaction, [session for session in live if session.id != keep], reason, context)
+
+    async def _refresh(
+        self,
+        transaction: Transaction,
+        presented: str,
+        client_id: str,
+        context: Context,
+        scopes: frozenset[str] | None,
+    ) -> Grant | None:
+        chain = await transaction.sessions.lock_chain(_hash(presented))
+        if chain is None or chain.session.client_id != client_id:
             return None
-        session = await transaction.session(token.session_id)
-        user = await transaction.user(session.user_id)
-        successor = await transaction.refresh_token(token.successor_hash) if token.successor_hash else None
-        verdict = judge(token, successor, session, self._limits, now)
+        token, session, user = chain.token, chain.session, chain.user
+        verdict = judge(token, chain.successor, session, self.limits, context.now)
         if verdict is Verdict.THEFT:
-            _log.warning("refresh token replayed", session_id=str(session.id), user_id=str(user.id))
-            await _end(transaction, session, "theft", now)
+            subject = user_actor(user.id)
+            facts = {"session_id": str(session.id)}
+            await self._end(transaction, [session], "theft", context)
+            await self._journal.record(transaction, context, Event.REFRESH_TOKEN_REPLAYED, subject=subject, facts=facts)
         if verdict in {Verdict.THEFT, Verdict.REFUSE} or user.disabled_at is not None:
             return None
+        granted = _narrow(user.scopes, scopes)
         if verdict is Verdict.REPEAT:
             assert token.successor_nonce is not None  # noqa: S101 - there is a successor
-            return Grant(user, session, _successor(presented, token.successor_nonce))
+            return Grant(user, session, granted, _successor(presented, token.successor_nonce))
         nonce = secrets.token_bytes(REFRESH_TOKEN_BYTES)
         following = _successor(presented, nonce)
-        await transaction.rotate(token.hash, nonce, RefreshToken(_hash(following), session.id, now))
-        return Grant(user, session, following)
+        successor = RefreshToken(_hash(following), session.id, context.now)
+        await transaction.sessions.rotate(token.hash, nonce, successor)
+        return Grant(user, session, granted, following)
+
+    async def _live(self, transaction: Transaction, user_id: UUID, now: datetime) -> list[Session]:
+        """Return and lock a user's sessions that can be continued."""
+        sessions = await transaction.sessions.lock_not_ended(user_id, now)
+        return [session for session in sessions if self.limits.alive(session, now)]
+
+    async def _end(
+        self, transaction: Transaction, sessions: Iterable[Session], reason: EndReason, context: Context
+    ) -> int:
+        """End sessions and revoke their access tokens; return how many. Every way of ending comes through here."""
+        count = 0
+        for session in sessions:
+            await transaction.sessions.end(session.id, reason, context.now)
+            await self._journal.revoke(transaction, context, RevocationKind.SESSION, str(session.id))
+            await self._journal.record(
+                transaction,
+                context,
+                Event.SESSION_ENDED,
+                subject=user_actor(session.user_id),
+                facts={"session_id": str(session.id), "reason": reason},
+            )
+            count += 1
+        return count
 
 
-async def _end(transaction: Transaction, session: Session, reason: EndReason, now: datetime) -> None:
-    """End one session. Every way of ending comes through here."""
-    await transaction.end_session(session.id, reason, now)
-    _log.info("session ended", session_id=str(session.id), user_id=str(session.user_id), reason=reason)
+def _narrow(scopes: tuple[str, ...], asked: frozenset[str] | None) -> tuple[str, ...]:
+    """Return the scopes asked for, none of which may be beyond those that there are (RFC 6749 section 6)."""
+    if asked is None:
+        return scopes
+    if not asked <= set(scopes):
+        raise OAuthError("invalid_scope", "A scope was asked for that was not granted.")
+    return tuple(scope for scope in scopes if scope in asked)
 
 
 def _hash(token: str) -> bytes:

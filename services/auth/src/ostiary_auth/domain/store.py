@@ -1,4 +1,4 @@
-"""What the domain needs of its storage."""
+"""What the domain needs of its storage: transactions, and in each of them the rows by subject."""
 
 from __future__ import annotations
 
@@ -6,61 +6,200 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime, timedelta
     from uuid import UUID
 
-    from ostiary_auth.domain.accounts import User
+    from ostiary_auth.domain.clients import Client
+    from ostiary_auth.domain.journal import AuditEntry, Revocation
     from ostiary_auth.domain.keys import StoredKey
-    from ostiary_auth.domain.sessions import EndReason, RefreshToken, Session
+    from ostiary_auth.domain.sessions import Chain, EndReason, RefreshToken, Session
+    from ostiary_auth.domain.throttle import Counter
+    from ostiary_auth.domain.users import User
 
 
-class Transaction(Protocol):
-    """One transaction; what it did counts when it ends, all of it or nothing."""
+class UserRows(Protocol):
+    """Users."""
 
-    async def add_user(self, user: User) -> None:
+    async def add(self, user: User) -> None:
         """Add a user. Raises EmailTaken."""
 
-    async def user(self, user_id: UUID) -> User:
-        """Return a user that is known to exist."""
+    async def get(self, user_id: UUID) -> User | None:
+        """Return a user."""
 
-    async def user_by_email_key(self, email_key: str) -> User | None:
+    async def lock(self, user_id: UUID) -> User | None:
+        """Return a user, and let nobody else change them until the end."""
+
+    async def by_email_key(self, email_key: str) -> User | None:
         """Return the user with this key."""
 
-    async def replace_password_hash(self, user_id: UUID, old: str, new: str) -> None:
-        """Replace a user's password hash, if it is still the old one."""
+    async def page(self, after: UUID | None, limit: int) -> list[User]:
+        """Return users in the order of their ids."""
 
-    async def add_session(self, session: Session) -> None:
+    async def replace(self, user: User) -> None:
+        """Store a user anew."""
+
+    async def delete(self, user_id: UUID) -> None:
+        """Delete a user with their sessions."""
+
+
+class SessionRows(Protocol):
+    """Sessions and their refresh tokens."""
+
+    async def add(self, session: Session) -> None:
         """Add a session."""
 
-    async def session(self, session_id: UUID) -> Session:
-        """Return a session that is known to exist."""
+    async def all_of(self, user_id: UUID) -> list[Session]:
+        """Return all sessions of a user that are still stored."""
 
-    async def live_sessions(self, user_id: UUID, now: datetime) -> list[Session]:
-        """Return and lock the sessions of a user that have neither ended nor reached their absolute limit."""
+    async def not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
+        """Return the sessions of a user that have neither been ended nor reached their absolute limit."""
 
-    async def end_session(self, session_id: UUID, reason: EndReason, now: datetime) -> None:
+    async def lock_not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
+        """Return the same, and let nobody else change them until the end."""
+
+    async def is_open(self, session_id: UUID, now: datetime) -> bool:
+        """Return whether a session has neither been ended nor reached its absolute limit."""
+
+    async def end(self, session_id: UUID, reason: EndReason, now: datetime) -> None:
         """Mark a session as ended."""
 
     async def add_refresh_token(self, token: RefreshToken) -> None:
         """Add a refresh token."""
 
-    async def refresh_token(self, token_hash: bytes) -> RefreshToken | None:
-        """Return the refresh token with this hash."""
+    async def chain(self, token_hash: bytes) -> Chain | None:
+        """Return the refresh token with this hash and what belongs to it."""
 
-    async def lock_refresh_token(self, token_hash: bytes) -> RefreshToken | None:
-        """Return the refresh token with this hash, and let nobody else touch its session until the end."""
+    async def lock_chain(self, token_hash: bytes) -> Chain | None:
+        """Return the same, and let nobody else touch its session until the end."""
 
     async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:
         """Mark a token as used, add its successor, and note the session's use; all at the successor's creation time."""
 
-    async def signing_keys(self) -> list[StoredKey]:
+
+class KeyRows(Protocol):
+    """Signing keys, and other secrets of the service itself; all sealed."""
+
+    async def all(self) -> list[StoredKey]:
         """Return all keys, the newest first."""
 
-    async def add_signing_key(self, key: StoredKey) -> None:
+    async def add(self, key: StoredKey) -> None:
         """Add a key."""
+
+    async def replace(self, key: StoredKey) -> None:
+        """Store a key anew."""
+
+    async def remove(self, kid: str) -> None:
+        """Delete a key."""
+
+    async def secrets(self) -> dict[str, bytes]:
+        """Return all sealed secrets by their names."""
+
+    async def put_secret(self, name: str, sealed: bytes) -> None:
+        """Store a sealed secret, in place of one with the same name."""
+
+
+class ClientRows(Protocol):
+    """OAuth clients."""
+
+    async def add(self, client: Client) -> None:
+        """Add a client. Raises ClientTaken."""
+
+    async def get(self, client_id: str) -> Client | None:
+        """Return a client."""
+
+    async def lock(self, client_id: str) -> Client | None:
+        """Return a client, and let nobody else change it until the end."""
+
+    async def page(self, after: str | None, limit: int) -> list[Client]:
+        """Return clients in the order of their ids."""
+
+    async def replace(self, client: Client) -> None:
+        """Store a client anew."""
+
+    async def delete(self, client_id: str) -> None:
+        """Delete a client."""
+
+    async def use_assertion(self, assertion_hash: bytes, expires_at: datetime) -> bool:
+        """Note the use of an assertion; return False if it has been used before."""
+
+
+class JournalRows(Protocol):
+    """The audit log and the revocation log. To append to either queues over all replicas until the end."""
+
+    async def last_entry(self) -> AuditEntry | None:
+        """Return the audit log's last entry, and let nobody else append until the end."""
+
+    async def add_entry(self, entry: AuditEntry, mac: bytes) -> None:
+        """Append to the audit log, under this MAC."""
+
+    async def entries(self, after: int, limit: int, subject: str | None = None) -> list[AuditEntry]:
+        """Return the entries after a number, in their order."""
+
+    async def entries_about(self, who: str) -> list[AuditEntry]:
+        """Return all entries with this subject or actor, in their order."""
+
+    async def erase_personal(self, who: str) -> None:
+        """Erase what is personal in all entries with this subject or actor."""
+
+    async def add_revocation(self, kind: str, target: str, now: datetime, expires_at: datetime) -> None:
+        """Append to the revocation log, with the next number in the order of commits."""
+
+    async def revocations_of(self, targets: Mapping[str, str]) -> list[Revocation]:
+        """Return the revocations of these targets, given by kind."""
+
+
+class ThrottleRows(Protocol):
+    """Counters of attempts."""
+
+    async def lock(self, keys: Sequence[bytes]) -> dict[bytes, Counter]:
+        """Return the counters with these keys, and let nobody else change them until the end."""
+
+    async def add_attempt(self, key: bytes, now: datetime, expires_at: datetime) -> int:
+        """Count an attempt, from nothing if the counter has expired; return how many there are."""
+
+    async def block(self, key: bytes, until: datetime) -> None:
+        """Refuse attempts until then."""
+
+    async def take_back(self, key: bytes) -> None:
+        """Count one attempt less."""
+
+    async def forget(self, key: bytes) -> None:
+        """Delete a counter."""
+
+
+class Transaction(Protocol):
+    """One transaction; what it did counts when it ends, all of it or nothing."""
+
+    @property
+    def users(self) -> UserRows:
+        """Users."""
+
+    @property
+    def sessions(self) -> SessionRows:
+        """Sessions and refresh tokens."""
+
+    @property
+    def keys(self) -> KeyRows:
+        """Signing keys and secrets."""
+
+    @property
+    def clients(self) -> ClientRows:
+        """OAuth clients."""
+
+    @property
+    def journal(self) -> JournalRows:
+        """Audit log and revocation log."""
+
+    @property
+    def throttles(self) -> ThrottleRows:
+        """Counters of attempts."""
 
     async def lock(self, name: str) -> None:
         """Let only one transaction past here, over all replicas, until it ends."""
+
+    async def prune(self, now: datetime, *, idle: timedelta, limit: int) -> int:
+        """Delete up to `limit` rows of each kind that nothing depends on any more; return how many."""
 
 
 class Store(Protocol):

@@ -1,16 +1,19 @@
 """Access tokens: JWTs of the access token profile (RFC 9068), signed with RS256."""
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import jwt
 
-from ostiary_auth.domain.keys import SigningKey
+from ostiary_auth.domain.clients import Client
+from ostiary_auth.domain.keys import KeyRing
 from ostiary_auth.domain.sessions import Grant
 
-#: `client_id` (RFC 9068 section 2.2) of people who log in at `/auth/login`.
-FIRST_PARTY_CLIENT_ID = "first-party"
+#: The media type of access tokens (RFC 9068 section 2.1).
+_TYPE = "at+jwt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +25,105 @@ class TokenPolicy:
     lifetime: int
 
 
-def lifetime(grant: Grant, policy: TokenPolicy, now: datetime) -> int:
-    """Return the seconds that an access token may live: none outlives its session."""
-    return min(policy.lifetime, int((grant.session.expires_at - now).total_seconds()))
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A signed token; `expires_in` is in seconds."""
+
+    token: str
+    expires_in: int
+    scope: str
 
 
-def sign_access_token(grant: Grant, policy: TokenPolicy, key: SigningKey, now: datetime) -> str:
-    """Return a signed access token for a user in a session."""
-    issued_at = int(now.timestamp())
-    claims = {
-        "iss": policy.issuer,
-        "aud": policy.audience,
-        "sub": str(grant.user.id),
-        "client_id": FIRST_PARTY_CLIENT_ID,
-        "exp": issued_at + lifetime(grant, policy, now),
-        "iat": issued_at,
-        "nbf": issued_at,
-        "jti": str(uuid4()),
-        "sid": str(grant.session.id),
-        "auth_time": int(grant.session.created_at.timestamp()),
-        "scope": " ".join(grant.user.scopes),
-        "roles": list(grant.user.roles),
-    }
-    return jwt.encode(claims, key.private_key, algorithm="RS256", headers={"typ": "at+jwt", "kid": key.kid})
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """An access token of ours that was shown to us: its signature is good and it has not expired."""
+
+    claims: Mapping[str, Any]
+
+    @property
+    def token_id(self) -> str:
+        """The token itself."""
+        return str(self.claims["jti"])
+
+    @property
+    def subject(self) -> str:
+        """Whom it is about."""
+        return str(self.claims["sub"])
+
+    @property
+    def client_id(self) -> str:
+        """The client that it was given to."""
+        return str(self.claims["client_id"])
+
+    @property
+    def session_id(self) -> UUID | None:
+        """The session that it belongs to; a client's own belongs to none."""
+        return UUID(self.claims["sid"]) if "sid" in self.claims else None
+
+    @property
+    def issued_at(self) -> int:
+        """In seconds since the epoch, rounded down."""
+        return int(self.claims["iat"])
+
+
+class AccessTokens:
+    """Signs access tokens, and reads them again."""
+
+    def __init__(self, policy: TokenPolicy, key_ring: Callable[[], KeyRing]) -> None:
+        """Sign with the key that `key_ring` has at the time."""
+        self._policy = policy
+        self._key_ring = key_ring
+
+    def for_session(self, grant: Grant, now: datetime) -> AccessToken:
+        """Return a token for a user in a session, which it does not outlive."""
+        lifetime = min(self._policy.lifetime, int((grant.session.expires_at - now).total_seconds()))
+        about = {
+            "sub": str(grant.user.id),
+            "client_id": grant.session.client_id,
+            "sid": str(grant.session.id),
+            "auth_time": int(grant.session.created_at.timestamp()),
+            "roles": list(grant.user.roles),
+        }
+        return self._sign(about, self._policy.audience, grant.scopes, lifetime, now)
+
+    def for_client(self, client: Client, audience: str, scopes: Iterable[str], now: datetime) -> AccessToken:
+        """Return a token for a client itself (RFC 9068 section 2.2: its subject is the client)."""
+        about: dict[str, object] = {"sub": client.id, "client_id": client.id, "roles": []}
+        return self._sign(about, audience, scopes, self._policy.lifetime, now)
+
+    def read(self, token: str) -> Presented | None:
+        """Return an access token of ours, whatever its audience, or None if it is none or has expired."""
+        try:
+            header = jwt.get_unverified_header(token)
+            key = next(key for key in self._key_ring().published if key.kid == header.get("kid"))
+            if header.get("typ") != _TYPE:
+                return None
+            claims = jwt.decode(
+                token,
+                key.private_key.public_key(),
+                algorithms=["RS256"],
+                issuer=self._policy.issuer,
+                options={"verify_aud": False},
+            )
+        except (jwt.PyJWTError, StopIteration, ValueError, RecursionError):
+            return None
+        return Presented(claims)
+
+    def _sign(
+        self, about: dict[str, object], audience: str, scopes: Iterable[str], lifetime: int, now: datetime
+    ) -> AccessToken:
+        issued_at = int(now.timestamp())
+        scope = " ".join(scopes)
+        claims = {
+            "iss": self._policy.issuer,
+            "aud": audience,
+            **about,
+            "exp": issued_at + lifetime,
+            "iat": issued_at,
+            "nbf": issued_at,
+            "jti": str(uuid4()),
+            "scope": scope,
+        }
+        key = self._key_ring().signing
+        token = jwt.encode(claims, key.private_key, algorithm="RS256", headers={"typ": _TYPE, "kid": key.kid})
+        return AccessToken(token, lifetime, scope)

@@ -1,39 +1,32 @@
 """`/.well-known/*`: what a verifier or a client finds out by itself."""
 
-import hashlib
-from collections.abc import Callable
-
 from fastapi import APIRouter, Request, Response
 
-from ostiary_auth.domain.keys import KeyRing
-
-#: Seconds that the JWKS may be cached. A new key is published at least this long before it signs.
-JWKS_MAX_AGE = 300
+from ostiary_auth.domain.clients import ASSERTION_ALGORITHMS
+from ostiary_auth.domain.oauth import INTROSPECT_SCOPE
+from ostiary_auth.domain.users import SCOPES_OF_ROLE
+from ostiary_auth.services import TOKEN_PATH, Services
 
 #: Seconds that the metadata may be cached; they change with a new release.
 METADATA_MAX_AGE = 3600
 
+_CONFIDENTIAL = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 
-def discovery_routes(issuer: str, key_ring: Callable[[], KeyRing]) -> APIRouter:
+
+def discovery_routes(services: Services) -> APIRouter:
     """Return the router for `/.well-known`."""
     router = APIRouter(prefix="/.well-known", tags=["discovery"])
-    # RFC 8414 section 2: exactly what is there. No authorization endpoint, so no response types.
-    metadata: dict[str, object] = {
-        "issuer": issuer,
-        "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "response_types_supported": [],
-        "grant_types_supported": [],
-    }
+    metadata = _metadata(services.config.issuer)
+    max_age = services.config.jwks_max_age
 
-    @router.get("/jwks.json")
+    @router.get("/jwks.json", responses={304: {"description": "What the client has is what there is."}})
     async def jwks(request: Request) -> Response:
         """Return the public keys (RFC 7517 section 5)."""
-        document = key_ring().jwks()
-        etag = f'"{hashlib.sha256(document).hexdigest()[:32]}"'
-        headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}", "ETag": etag}
-        if _matches(request.headers.get("if-none-match", ""), etag):
+        ring = services.own_keys.ring()
+        headers = {"Cache-Control": f"public, max-age={max_age}", "ETag": ring.etag}
+        if _matches(request.headers.get("if-none-match", ""), ring.etag):
             return Response(status_code=304, headers=headers)
-        return Response(document, headers=headers, media_type="application/json")
+        return Response(ring.document, headers=headers, media_type="application/json")
 
     # The second is where OpenID clients look for the same (RFC 8414 section 5).
     @router.get("/oauth-authorization-server")
@@ -44,6 +37,28 @@ def discovery_routes(issuer: str, key_ring: Callable[[], KeyRing]) -> APIRouter:
         return metadata
 
     return router
+
+
+def _metadata(issuer: str) -> dict[str, object]:
+    """Return what there is, and nothing else (RFC 8414 section 2). No authorization endpoint, so no response types."""
+    scopes = {scope for scopes in SCOPES_OF_ROLE.values() for scope in scopes}
+    algorithms = list(ASSERTION_ALGORITHMS)
+    return {
+        "issuer": issuer,
+        "jwks_uri": f"{issuer}/.well-known/jwks.json",
+        "response_types_supported": [],
+        "grant_types_supported": ["client_credentials", "refresh_token"],
+        "scopes_supported": sorted({*scopes, INTROSPECT_SCOPE}),
+        "token_endpoint": f"{issuer}{TOKEN_PATH}",
+        "token_endpoint_auth_methods_supported": [*_CONFIDENTIAL, "none"],
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
+        "revocation_endpoint": f"{issuer}/oauth/revoke",
+        "revocation_endpoint_auth_methods_supported": [*_CONFIDENTIAL, "none"],
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
+        "introspection_endpoint": f"{issuer}/oauth/introspect",
+        "introspection_endpoint_auth_methods_supported": _CONFIDENTIAL,
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
+    }
 
 
 def _matches(if_none_match: str, etag: str) -> bool:

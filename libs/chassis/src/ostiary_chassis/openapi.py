@@ -1,0 +1,73 @@
+"""What every service's OpenAPI document says of errors: problem documents, with the statuses that can really come."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+
+from ostiary.fastapi import PROBLEM_CONTENT, PROBLEM_SCHEMA
+
+_JSON = "application/json"
+
+#: The framework's own shapes of errors, which no answer here has.
+_UNUSED_SCHEMAS = ("HTTPValidationError", "ValidationError")
+
+_DESCRIPTIONS = {
+    400: "The body cannot be read.",
+    401: "The credentials are not good.",
+    404: "There is no such thing.",
+    409: "This cannot be done as things are.",
+    413: "The body is too large.",
+    415: "The body is not of the type that is needed.",
+    422: "The request does not fit; the problem says where.",
+    429: "Too many attempts; Retry-After says how long to wait.",
+    503: "It cannot be done at the moment; Retry-After says when to try again.",
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route that can answer with problems of these statuses."""
+    return {status: _response(status) for status in statuses}
+
+
+def document_errors(app: FastAPI) -> None:
+    """Add to each operation in the OpenAPI document the errors that come from what it takes."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        known = app.openapi_schema is not None
+        document = generate()
+        if not known:
+            _add_errors(document)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+
+
+def _add_errors(document: dict[str, Any]) -> None:
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = PROBLEM_SCHEMA
+    for name in _UNUSED_SCHEMAS:
+        schemas.pop(name, None)
+    for operation in _operations(document):
+        responses = operation["responses"]
+        responses.pop("422", None)
+        for status in _statuses(operation):
+            responses.setdefault(str(status), _response(status))
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document.get("paths", {}).values():
+        yield from path.values()
+
+
+def _statuses(operation: dict[str, Any]) -> list[int]:
+    content = operation.get("requestBody", {}).get("content", {})
+    body = [413, 400, 415, 422] if _JSON in content else [413] if content else []
+    parameters = [422] if operation.get("parameters") else []
+    return [*body, *parameters, 503]
+
+
+def _response(status: int) -> dict[str, Any]:
+    return {"description": _DESCRIPTIONS.get(status, HTTPStatus(status).phrase), "content": PROBLEM_CONTENT}

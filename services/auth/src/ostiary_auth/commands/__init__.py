@@ -1,0 +1,1 @@
+"""The commands of `ostiary-auth` that administer the service; they work on its database, whether it runs or not."""

@@ -1,0 +1,75 @@
+"""Running a command: open the service's parts, do the work, print the outcome."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+
+from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.context import OPERATOR, Context
+from ostiary_auth.domain.errors import AuthError
+from ostiary_auth.services import Services, prepare
+from ostiary_chassis import logs
+from ostiary_chassis.settings import environment
+
+T = TypeVar("T")
+
+#: How tables are printed: for people, or each row as a JSON object in a line.
+AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object in each line.")]
+
+Row = Mapping[str, object]
+
+
+def run(work: Callable[[Services, Context], Awaitable[T]]) -> T:
+    """Do some work on the service's parts; what it refuses ends the command with one line and exit code 1."""
+    config = AuthConfig.load(environment())
+    # Standard output is for the command's own.
+    logs.configure(config.log_format, "auth", stream=sys.stderr)
+    try:
+        return asyncio.run(_run(config, work))
+    except AuthError as error:
+        fail(error.detail)
+
+
+async def _run(config: AuthConfig, work: Callable[[Services, Context], Awaitable[T]]) -> T:
+    services = Services(config, await prepare(config))
+    try:
+        return await work(services, Context(datetime.now(UTC), OPERATOR))
+    finally:
+        await services.close()
+
+
+def fail(message: str) -> NoReturn:
+    """End with one line on standard error and exit code 1."""
+    typer.echo(f"ostiary-auth: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def show(rows: Iterable[Row], as_json: bool) -> None:
+    """Print rows, all with the same columns."""
+    table = [{name: _text(value) for name, value in row.items()} for row in rows] if not as_json else []
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row, default=str))
+        return
+    if not table:
+        typer.echo("none")
+        return
+    widths = {name: max(len(name), *(len(row[name]) for row in table)) for name in table[0]}
+    typer.echo("  ".join(name.upper().replace("_", " ").ljust(width) for name, width in widths.items()).rstrip())
+    for row in table:
+        typer.echo("  ".join(row[name].ljust(width) for name, width in widths.items()).rstrip())
+
+
+def _text(value: object) -> str:
+    """Return a value for people; what came from outside cannot write over the terminal."""
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%SZ")
+    shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return "".join(character if character.isprintable() else "?" for character in shown)

@@ -1,0 +1,72 @@
+"""`ostiary-auth audit`."""
+
+from typing import Annotated
+
+import typer
+
+from ostiary_auth.commands._run import AsJson, fail, run, show
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.journal import AuditEntry, AuditReport
+from ostiary_auth.services import Services
+
+cli = typer.Typer(no_args_is_help=True, help="The audit log: look at, verify.")
+
+
+@cli.command("list")
+def list_(
+    after: Annotated[int, typer.Option(help="Show entries after this number.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    subject: Annotated[str | None, typer.Option(help="Only those about a user or client, as in user:ID.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List entries, the oldest first."""
+
+    async def work(services: Services, _context: Context) -> list[AuditEntry]:
+        async with services.store.read() as transaction:
+            return await transaction.journal.entries(after, limit, subject)
+
+    show(map(_row, run(work)), as_json)
+
+
+@cli.command()
+def verify(
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER:MAC", help="An entry that must be there, as an earlier check printed it."),
+    ] = None,
+) -> None:
+    """Check the whole log against its chain of MACs, and print the last entry's number and MAC.
+
+    Keep that line somewhere else, and give it to --expect: entries cut off at the end cannot be seen otherwise.
+    """
+    number, _, mac = (expect or "").partition(":")
+    if expect is not None and not (number.isdecimal() and mac):
+        fail("--expect needs the form NUMBER:MAC")
+
+    async def work(services: Services, _context: Context) -> tuple[AuditReport, bool]:
+        report = await services.journal.verify(services.store)
+        if expect is None:
+            return report, True
+        async with services.store.read() as transaction:
+            entries = await transaction.journal.entries(int(number) - 1, 1)
+        return report, any(entry.number == int(number) and entry.mac.hex() == mac for entry in entries)
+
+    report, as_expected = run(work)
+    if report.broken_at is not None:
+        fail(f"the audit log does not hold from entry {report.broken_at} on")
+    if not as_expected:
+        fail(f"the audit log does not have entry {expect}")
+    typer.echo(f"{report.entries}:{report.head.hex()}")
+
+
+def _row(entry: AuditEntry) -> dict[str, object]:
+    personal = entry.personal or {}
+    return {
+        "number": entry.number,
+        "at": entry.at,
+        "event": entry.event,
+        "actor": entry.actor,
+        "subject": entry.subject,
+        "source": personal.get("source"),
+        "facts": " ".join(f"{name}={value}" for name, value in entry.facts.items()) or None,
+    }

@@ -1,0 +1,127 @@
+"""`ostiary-auth clients`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ostiary_auth.commands._run import AsJson, fail, run, show
+from ostiary_auth.domain.clients import Client
+from ostiary_auth.domain.context import Context
+from ostiary_auth.services import Services
+
+cli = typer.Typer(no_args_is_help=True, help="OAuth clients: create, look at, disable, give a new secret, delete.")
+
+ClientId = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id.")]
+
+#: Clients read at once.
+_PAGE = 200
+
+
+@cli.command()
+def create(
+    client_id: ClientId,
+    *,
+    name: Annotated[str | None, typer.Option(help="What people call it; the id if left out.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="A scope it may have; may be given several times.")] = None,
+    audience: Annotated[list[str] | None, typer.Option(help="An audience its tokens may have.")] = None,
+    grant: Annotated[list[str], typer.Option(help="A grant it may use.")] = ["client_credentials"],  # noqa: B006 - typer copies it
+    jwks: Annotated[
+        Path | None, typer.Option(help="A file with its public keys as a JWKS; then it has no secret.")
+    ] = None,
+) -> None:
+    """Register a client and print its secret, which is shown this once."""
+    keys = _read_jwks(jwks) if jwks else None
+
+    async def work(services: Services, context: Context) -> str | None:
+        client = Client(
+            id=client_id,
+            name=name or client_id,
+            grants=tuple(dict.fromkeys(grant)),
+            scopes=tuple(dict.fromkeys(scope or ())),
+            audiences=tuple(dict.fromkeys(audience or (services.config.audience,))),
+            jwks=keys,
+        )
+        return await services.clients.create(client, context, with_secret=keys is None)
+
+    secret = run(work)
+    if secret is not None:
+        typer.echo(secret)
+
+
+@cli.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List all clients."""
+
+    async def work(services: Services, _context: Context) -> list[Client]:
+        clients: list[Client] = []
+        while page := await services.clients.page(clients[-1].id if clients else None, _PAGE):
+            clients += page
+        return clients
+
+    show(map(_row, run(work)), as_json)
+
+
+@cli.command()
+def disable(client: ClientId) -> None:
+    """Keep a client out, and revoke its tokens."""
+
+    async def work(services: Services, context: Context) -> None:
+        await services.clients.disable(client, context)
+
+    run(work)
+
+
+@cli.command()
+def enable(client: ClientId) -> None:
+    """Let a disabled client in again."""
+
+    async def work(services: Services, context: Context) -> None:
+        await services.clients.enable(client, context)
+
+    run(work)
+
+
+@cli.command()
+def rotate_secret(client: ClientId) -> None:
+    """Print a new secret for a client; the one before it is good for a day."""
+
+    async def work(services: Services, context: Context) -> str:
+        return await services.clients.rotate_secret(client, context)
+
+    typer.echo(run(work))
+
+
+@cli.command()
+def delete(client: ClientId) -> None:
+    """Delete a client, and revoke its tokens."""
+
+    async def work(services: Services, context: Context) -> None:
+        await services.clients.delete(client, context)
+
+    run(work)
+
+
+def _read_jwks(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        fail(f"cannot read {path}: {error.strerror}")
+    except ValueError:
+        fail(f"{path} is not JSON")
+    if not isinstance(document, dict):
+        fail(f"{path} is not a JWKS")
+    return document
+
+
+def _row(client: Client) -> dict[str, object]:
+    return {
+        "id": client.id,
+        "name": client.name,
+        "grants": client.grants,
+        "scopes": client.scopes,
+        "audiences": client.audiences,
+        "authentication": "private_key_jwt" if client.secret_hash is None else "client_secret",
+        "disabled_at": client.disabled_at,
+    }

@@ -1,0 +1,140 @@
+"""`ostiary-auth users`."""
+
+import sys
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from ostiary_auth.commands._run import AsJson, fail, run, show
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.users import User
+from ostiary_auth.routes.admin_models import ExportResponse
+from ostiary_auth.services import Services
+
+cli = typer.Typer(no_args_is_help=True, help="Users: create, look at, disable, give roles, export, delete.")
+
+Who = Annotated[str, typer.Argument(metavar="USER", help="The user's id or e-mail address.")]
+
+#: Users read at once.
+_PAGE = 200
+
+
+@cli.command()
+def create(
+    email: str,
+    role: Annotated[list[str], typer.Option(help="A role; may be given several times.")] = ["user"],  # noqa: B006 - typer copies it
+    name: Annotated[str | None, typer.Option(help="The name that is shown.")] = None,
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input.")] = False,
+) -> None:
+    """Open an account, the first administrator's for one: `users create ada@example.com --role user --role admin`."""
+    password = _read_password(from_stdin=password_stdin)
+
+    async def work(services: Services, context: Context) -> User:
+        return await services.accounts.create(email, password, name, tuple(role), context)
+
+    typer.echo(run(work).id)
+
+
+@cli.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List all users."""
+
+    async def work(services: Services, _context: Context) -> list[User]:
+        users: list[User] = []
+        while page := await services.accounts.page(users[-1].id if users else None, _PAGE):
+            users += page
+        return users
+
+    show(map(_row, run(work)), as_json)
+
+
+@cli.command()
+def disable(user: Who) -> None:
+    """Keep a user out, and end their sessions."""
+
+    async def work(services: Services, context: Context) -> int:
+        return await services.accounts.disable(await _id(services, user), context)
+
+    typer.echo(f"disabled; {run(work)} sessions ended")
+
+
+@cli.command()
+def enable(user: Who) -> None:
+    """Let a disabled user in again."""
+
+    async def work(services: Services, context: Context) -> None:
+        await services.accounts.enable(await _id(services, user), context)
+
+    run(work)
+
+
+@cli.command()
+def roles(
+    user: Who, role: Annotated[list[str] | None, typer.Argument(help="All roles that they have now.")] = None
+) -> None:
+    """Give a user these roles and no others; without any, take all away."""
+
+    async def work(services: Services, context: Context) -> None:
+        await services.accounts.set_roles(await _id(services, user), tuple(role or ()), context)
+
+    run(work)
+
+
+@cli.command()
+def end_sessions(user: Who) -> None:
+    """End all sessions of a user."""
+
+    async def work(services: Services, context: Context) -> int:
+        return await services.accounts.end_sessions(await _id(services, user), context)
+
+    typer.echo(f"{run(work)} sessions ended")
+
+
+@cli.command()
+def export(user: Who) -> None:
+    """Print all that is stored about a user, as JSON."""
+
+    async def work(services: Services, context: Context) -> ExportResponse:
+        return ExportResponse.of(await services.accounts.export(await _id(services, user), context))
+
+    typer.echo(run(work).model_dump_json(indent=2))
+
+
+@cli.command()
+def delete(user: Who, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Delete a user with all that is personal about them. This cannot be taken back."""
+    if not yes:
+        typer.confirm(f"Delete {user}?", abort=True)
+
+    async def work(services: Services, context: Context) -> None:
+        await services.accounts.delete(await _id(services, user), context)
+
+    run(work)
+
+
+async def _id(services: Services, user: str) -> UUID:
+    try:
+        return UUID(user)
+    except ValueError:
+        return (await services.accounts.find(user)).id
+
+
+def _row(user: User) -> dict[str, object]:
+    return {
+        "id": user.id,
+        "email": user.email,
+        "roles": user.roles,
+        "created_at": user.created_at,
+        "disabled_at": user.disabled_at,
+    }
+
+
+def _read_password(*, from_stdin: bool) -> str:
+    """Return a new password; never from the command line, which others can see."""
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        fail("there is no terminal to ask for the password at; use --password-stdin")
+    password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return password

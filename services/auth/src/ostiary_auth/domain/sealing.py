@@ -1,0 +1,80 @@
+"""Secrets at rest: sealed with AES-256-GCM under a key-encryption key (KEK) from a file.
+
+The KEK lives outside of the database, so that neither of the two alone opens anything. Its file has
+one key per line; the first one seals and all of them open. To change it, write a new line above the
+old one, run `ostiary-auth keys rewrap`, and remove the old line.
+"""
+
+import base64
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_log = structlog.stdlib.get_logger("sealing")
+
+#: Bytes of a key-encryption key, and of AES-GCM's nonce (NIST SP 800-38D section 8.2).
+KEK_BYTES = 32
+NONCE_BYTES = 12
+
+
+class CannotBeOpened(Exception):
+    """Sealed with a key-encryption key that is not in the file, or damaged, or in another's place."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Vault:
+    """Seals and opens. `keks` has at least one key; the first one seals."""
+
+    keks: tuple[bytes, ...]
+
+    def seal(self, plain: bytes, name: str) -> bytes:
+        """Return `plain` sealed. The name is authenticated with it, so that secrets cannot change places."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + AESGCM(self.keks[0]).encrypt(nonce, plain, name.encode())
+
+    def open(self, sealed: bytes, name: str) -> bytes:
+        """Return what was sealed under this name. Raises CannotBeOpened."""
+        nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+        for kek in self.keks:
+            # ValueError: too short to be anything that was sealed.
+            with suppress(InvalidTag, ValueError):
+                return AESGCM(kek).decrypt(nonce, ciphertext, name.encode())
+        raise CannotBeOpened
+
+
+def load_vault(path: Path) -> Vault:
+    """Return the vault of a file's keys. Raises ValueError if it holds something else, OSError if it cannot be read."""
+    lines = path.read_text(encoding="ascii", errors="replace").split()
+    try:
+        keks = tuple(base64.b64decode(line, validate=True) for line in lines)
+    except ValueError:
+        keks = ()
+    if not keks or any(len(kek) != KEK_BYTES for kek in keks):
+        raise ValueError(f"must hold {KEK_BYTES} random bytes in base64; several keys in a line each, the newest first")
+    return Vault(keks)
+
+
+def create_kek(path: Path) -> None:
+    """Make a key-encryption key, with mode 0600, unless there is one. Raises OSError."""
+    if path.exists():
+        return
+    # Written beside and then linked: whoever sees the file sees all of it, and two starting
+    # replicas end up with the same one.
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(base64.b64encode(secrets.token_bytes(KEK_BYTES)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, path)
+            _log.info("key-encryption key made", path=str(path))
+    finally:
+        draft.unlink()

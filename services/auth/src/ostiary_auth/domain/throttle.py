@@ -1,0 +1,118 @@
+"""Throttles against guessing: attempts are counted before they are made, and cost a growing wait.
+
+An attempt from a device that the account's owner has logged in with before (see `devices`) is counted for
+that device alone. Every other attempt is counted for its source on this account, for its source, and for the
+account. So whoever guesses, from one address or from many, makes the wait grow for strangers and never
+for the owner on a device of theirs (NIST SP 800-63B-4 section 3.2.2 asks for both). An account that does not
+exist is counted like one that does.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ostiary_auth.domain.errors import TooManyAttempts
+from ostiary_auth.domain.store import Transaction
+
+#: Wait after the first attempt over the free ones; it doubles with each.
+FIRST_WAIT = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Attempts that are free, and the longest wait after that. All are forgotten when the last one is `memory` ago."""
+
+    free: int
+    longest_wait: timedelta
+    memory: timedelta = timedelta(hours=1)
+
+    def wait(self, attempts: int) -> timedelta:
+        """Return the wait after so many attempts."""
+        over = attempts - self.free
+        if over <= 0:
+            return timedelta(0)
+        # Above 2^20 s every wait is the longest one; the exponent stays small whatever the count.
+        doublings = min(over - 1, 20)
+        return min(FIRST_WAIT * (1 << doublings), self.longest_wait)
+
+
+#: Attempts of one device, whose owner mistypes, or whose thief guesses.
+DEVICE = Allowance(free=10, longest_wait=timedelta(minutes=5))
+
+#: Attempts of one source on one account.
+SOURCE_ON_ACCOUNT = Allowance(free=5, longest_wait=timedelta(minutes=5))
+
+#: Attempts of one source on whatever account. Many people may share one.
+SOURCE = Allowance(free=100, longest_wait=timedelta(minutes=1))
+
+#: Attempts of all strangers on one account (NIST SP 800-63B-4 section 3.2.2: no more than 100).
+ACCOUNT = Allowance(free=100, longest_wait=timedelta(minutes=5))
+
+#: Checks of the current password by somebody who is logged in.
+REAUTHENTICATION = Allowance(free=5, longest_wait=timedelta(minutes=5))
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """What is stored of a throttle's key."""
+
+    attempts: int
+    blocked_until: datetime
+    #: When it is forgotten.
+    expires_at: datetime
+
+
+Keys = Mapping[bytes, Allowance]
+
+
+def login_keys(email_key: str, source: str | None, device_id: str | None) -> Keys:
+    """Return what a login attempt counts for. `device_id` is that of a device the account knows."""
+    if device_id is not None:
+        return {_key("device", device_id): DEVICE}
+    network = source or ""
+    return {
+        _key("source-on-account", network, email_key): SOURCE_ON_ACCOUNT,
+        _key("source", network): SOURCE,
+        _key("account", email_key): ACCOUNT,
+    }
+
+
+def reauthentication_keys(user_id: object) -> Keys:
+    """Return what the check of a logged-in user's password counts for."""
+    return {_key("reauthentication", str(user_id)): REAUTHENTICATION}
+
+
+async def count_attempt(transaction: Transaction, keys: Keys, now: datetime) -> None:
+    """Count an attempt that is about to be made. Raises TooManyAttempts, and then counts nothing."""
+    # In one order, so that two attempts cannot wait for each other.
+    ordered = sorted(keys)
+    counters = await transaction.throttles.lock(ordered)
+    waits = [counters[key].blocked_until - now for key in ordered if key in counters]
+    longest = max(waits, default=timedelta(0))
+    if longest > timedelta(0):
+        raise TooManyAttempts(longest)
+    for key in ordered:
+        allowance = keys[key]
+        attempts = await transaction.throttles.add_attempt(key, now, now + allowance.memory)
+        wait = allowance.wait(attempts)
+        if wait:
+            await transaction.throttles.block(key, now + wait)
+
+
+async def forgive(transaction: Transaction, keys: Keys) -> None:
+    """Take back an attempt that turned out right.
+
+    Counters of the account, and of this device or source on it, start anew; that of a source loses
+    one only, or an attacker would clear it by logging in to an account of their own.
+    """
+    for key in sorted(keys):
+        if keys[key] is SOURCE:
+            await transaction.throttles.take_back(key)
+        else:
+            await transaction.throttles.forget(key)
+
+
+def _key(kind: str, *parts: str) -> bytes:
+    """Hash a key, so that the table holds neither addresses nor names in the clear."""
+    return hashlib.sha256("\0".join((kind, *parts)).encode()).digest()

@@ -1,0 +1,162 @@
+"""`/oauth/*`: tokens (RFC 6749), revocation (RFC 7009) and introspection (RFC 7662).
+
+Requests are forms. Refusals have the bodies of RFC 6749 section 5.2, not problem documents.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote_plus
+
+from fastapi import APIRouter, Request, Response
+
+from ostiary_auth.domain.clients import Client, Credentials
+from ostiary_auth.domain.context import Context, client_actor
+from ostiary_auth.domain.errors import InvalidClient, OAuthError
+from ostiary_auth.domain.tokens import AccessToken
+from ostiary_auth.routes import oauth_schemas
+from ostiary_auth.routes.requests import Requests
+from ostiary_auth.services import TOKEN_PATH, Services
+
+#: RFC 7523 section 2.2.
+JWT_BEARER_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+#: Parameters of a form; ours have eight at most.
+MAX_PARAMETERS = 32
+
+_FORM = "application/x-www-form-urlencoded"
+
+#: Neither tokens nor refusals may be kept by a cache (RFC 6749 section 5.1).
+_NO_STORE = {"Cache-Control": "no-store"}
+
+Form = Mapping[str, str]
+
+
+def oauth_routes(services: Services, requests: Requests) -> APIRouter:
+    """Return the router for `/oauth`."""
+    router = APIRouter(tags=["oauth"])
+
+    async def authenticated(request: Request) -> tuple[Form, Client, Context]:
+        """Read the form and recognise the client. Raises OAuthError."""
+        form = await _read_form(request)
+        context = requests.context(request)
+        client = await services.clients.authenticate(_credentials(request, form), context)
+        return form, client, Context(context.now, client_actor(client.id), context.source, context.user_agent)
+
+    @router.post(TOKEN_PATH, **oauth_schemas.TOKEN)
+    async def token(request: Request) -> Response:
+        """Return an access token for a client itself, or continue a session."""
+        form, client, context = await authenticated(request)
+        scope = form.get("scope")
+        scopes = frozenset(scope.split(" ")) if scope else None
+        match form.get("grant_type"):
+            case "client_credentials":
+                access = services.oauth.client_credentials(client, scopes, form.get("audience"), context)
+                return _json(_token_body(access))
+            case "refresh_token":
+                presented = _required(form, "refresh_token")
+                grant, access = await services.oauth.refresh(client, presented, scopes, context)
+                session = {"refresh_token": grant.refresh_token, "session_id": str(grant.session.id)}
+                return _json({**_token_body(access), **session})
+            case None:
+                raise OAuthError("invalid_request", "The parameter 'grant_type' is missing.")
+            case _:
+                raise OAuthError("unsupported_grant_type", "The grants are client_credentials and refresh_token.")
+
+    @router.post("/oauth/revoke", **oauth_schemas.REVOKE)
+    async def revoke(request: Request) -> Response:
+        """End a refresh token's session, or one access token. Unknown tokens are no error."""
+        form, client, context = await authenticated(request)
+        await services.oauth.revoke(client, _required(form, "token"), context)
+        return _json({})
+
+    @router.post("/oauth/introspect", **oauth_schemas.INTROSPECT)
+    async def introspect(request: Request) -> Response:
+        """Say whether an access token is good now, ended sessions and revocations considered."""
+        form, client, context = await authenticated(request)
+        presented = await services.oauth.introspect(client, _required(form, "token"), context)
+        if presented is None:
+            return _json({"active": False})
+        return _json({"active": True, "token_type": "Bearer", **presented.claims})
+
+    return router
+
+
+async def _read_form(request: Request) -> Form:
+    """Return the parameters of a form; those without a value count as not sent (RFC 6749 section 3.1).
+
+    Raises OAuthError.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != _FORM:
+        raise OAuthError("invalid_request", f"Send a form, with 'Content-Type: {_FORM}'.")
+    try:
+        body = (await request.body()).decode("ascii")
+        pairs = parse_qsl(
+            body, keep_blank_values=True, strict_parsing=bool(body), errors="strict", max_num_fields=MAX_PARAMETERS
+        )
+    except ValueError:
+        raise OAuthError("invalid_request", "The body is not a form.") from None
+    form = dict(pairs)
+    if len(form) != len(pairs):
+        raise OAuthError("invalid_request", "A parameter stands in the form twice.")
+    if any("\0" in value for value in form.values()):
+        raise OAuthError("invalid_request", "A parameter holds a NUL character.")
+    return {name: value for name, value in form.items() if value}
+
+
+def _credentials(request: Request, form: Form) -> Credentials:
+    """Return how the client authenticates: in one way and no more (RFC 6749 section 2.3). Raises OAuthError."""
+    assertion = form.get("client_assertion")
+    if (assertion is not None) != ("client_assertion_type" in form):
+        raise OAuthError("invalid_request", "'client_assertion' and 'client_assertion_type' go together.")
+    if assertion is not None and form["client_assertion_type"] != JWT_BEARER_ASSERTION:
+        raise OAuthError("invalid_request", f"'client_assertion_type' must be {JWT_BEARER_ASSERTION}.")
+    fields = request.headers.getlist("authorization")
+    ways = len(fields) + ("client_secret" in form) + (assertion is not None)
+    if ways > 1:
+        raise OAuthError("invalid_request", "The client authenticates in more than one way.")
+    if not fields:
+        return Credentials(form.get("client_id"), form.get("client_secret"), assertion)
+    client_id, secret = _basic(fields[0])
+    if form.get("client_id") not in {None, client_id}:
+        raise OAuthError("invalid_request", "'client_id' is another client than the one that authenticates.")
+    return Credentials(client_id, secret)
+
+
+def _basic(field: str) -> tuple[str, str]:
+    """Return a client's id and secret, which are form-encoded before they are joined (RFC 6749 section 2.3.1).
+
+    Raises InvalidClient.
+    """
+    scheme, _, encoded = field.partition(" ")
+    try:
+        if scheme.lower() != "basic":
+            raise InvalidClient("Clients authenticate with the scheme Basic, or in the form.")
+        client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        raise InvalidClient("The Authorization field is not in the form of Basic.") from None
+    if not colon or not client_id or not secret:
+        raise InvalidClient("The Authorization field names no client or has no secret.")
+    return unquote_plus(client_id), unquote_plus(secret)
+
+
+def _required(form: Form, name: str) -> str:
+    if name not in form:
+        raise OAuthError("invalid_request", f"The parameter '{name}' is missing.")
+    return form[name]
+
+
+def _token_body(access: AccessToken) -> dict[str, Any]:
+    return {
+        "access_token": access.token,
+        "token_type": "Bearer",
+        "expires_in": access.expires_in,
+        "scope": access.scope,
+    }
+
+
+def _json(body: Mapping[str, Any]) -> Response:
+    return Response(json.dumps(body), headers=_NO_STORE, media_type="application/json")

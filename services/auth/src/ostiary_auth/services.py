@@ -1,0 +1,140 @@
+"""The parts of the service, put together: what both the HTTP application and the command line work with."""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.accounts import Accounts
+from ostiary_auth.domain.clients import Clients
+from ostiary_auth.domain.context import SYSTEM, Context
+from ostiary_auth.domain.devices import DeviceTokens
+from ostiary_auth.domain.journal import AUDIT_KEY_BYTES, Journal
+from ostiary_auth.domain.keys import KeyPolicy, SigningKeys
+from ostiary_auth.domain.oauth import OAuth
+from ostiary_auth.domain.passwords import PasswordHasher
+from ostiary_auth.domain.sealing import CannotBeOpened, Vault, create_kek, load_vault
+from ostiary_auth.domain.sessions import SessionLimits, Sessions
+from ostiary_auth.domain.tokens import AccessTokens, TokenPolicy
+from ostiary_auth.own_keys import OwnKeys
+from ostiary_auth.storage.store import SqlTransaction
+from ostiary_chassis.settings import ConfigError, require_writable
+from ostiary_chassis.sql import Database, SqlStore
+
+_MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
+
+#: A key is public for two life-times of the JWKS before it signs: one in a cache on the way, one in the verifier's.
+PUBLISHED_FOR_MAX_AGES = 2
+
+TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSecrets:
+    """The service's own secrets, besides its signing keys; made once, and stored sealed."""
+
+    audit_key: bytes = field(repr=False)
+    device_key: bytes = field(repr=False)
+
+
+class Services:
+    """Everything the service can do. It has no keys to sign with until `own_keys` are given some."""
+
+    def __init__(self, config: AuthConfig, own: OwnSecrets) -> None:
+        """Put the parts together; nothing is connected yet."""
+        self.config = config
+        self.database = Database(config.database())
+        self.store = SqlStore(self.database, SqlTransaction)
+        self.hasher = PasswordHasher()
+        self.own_keys = OwnKeys()
+        token_lifetime = timedelta(seconds=config.access_token_ttl)
+        self.journal = Journal(own.audit_key, token_lifetime)
+        self.keys = SigningKeys(
+            self.store,
+            self.journal,
+            KeyPolicy(
+                bits=config.rsa_bits,
+                period=timedelta(seconds=config.key_rotation_period),
+                published_for=timedelta(seconds=PUBLISHED_FOR_MAX_AGES * config.jwks_max_age),
+                token_lifetime=token_lifetime,
+            ),
+            lambda: open_vault(config),
+        )
+        limits = SessionLimits(
+            idle=timedelta(seconds=config.session_idle_ttl), absolute=timedelta(seconds=config.session_max_ttl)
+        )
+        self.sessions = Sessions(self.store, self.journal, limits)
+        self.accounts = Accounts(
+            self.store,
+            self.journal,
+            self.sessions,
+            self.hasher,
+            DeviceTokens(own.device_key),
+            min_password_characters=config.min_password_length,
+        )
+        self.clients = Clients(self.store, self.journal, frozenset({config.issuer, f"{config.issuer}{TOKEN_PATH}"}))
+        policy = TokenPolicy(config.issuer, config.audience, config.access_token_ttl)
+        self.tokens = AccessTokens(policy, self.own_keys.ring)
+        self.oauth = OAuth(self.store, self.journal, self.sessions, self.tokens)
+
+    async def close(self) -> None:
+        """Close connections and end threads."""
+        self.hasher.close()
+        await self.database.close()
+
+
+async def prepare(config: AuthConfig) -> OwnSecrets:
+    """Migrate the database, and make the first secrets and signing keys, if that has not been done.
+
+    Raises ConfigError.
+    """
+    if config.kek_file is None or config.database_url is None:
+        require_writable(config.data_dir, "OSTIARY_DATA_DIR")
+    database = Database(config.database())
+    try:
+        await database.migrate(_MIGRATIONS, "auth")
+        own = await _own_secrets(config, SqlStore(database, SqlTransaction))
+    finally:
+        await database.close()
+    services = Services(config, own)
+    try:
+        await services.keys.advance(Context(datetime.now(UTC), SYSTEM))
+        # That they can be opened is better known now than at the first login.
+        await services.keys.load()
+    except CannotBeOpened:
+        raise _wrong_kek(config) from None
+    finally:
+        await services.close()
+    return own
+
+
+async def _own_secrets(config: AuthConfig, store: SqlStore[SqlTransaction]) -> OwnSecrets:
+    async with store.write() as transaction:
+        await transaction.lock("own-secrets")
+        sealed = await transaction.keys.secrets()
+        # A new key-encryption key is of use only while nothing is sealed with another.
+        vault = open_vault(config, may_create=not sealed and not await transaction.keys.all())
+        for name in {"audit", "device"} - sealed.keys():
+            sealed[name] = vault.seal(secrets.token_bytes(AUDIT_KEY_BYTES), name)
+            await transaction.keys.put_secret(name, sealed[name])
+    try:
+        return OwnSecrets(vault.open(sealed["audit"], "audit"), vault.open(sealed["device"], "device"))
+    except CannotBeOpened:
+        raise _wrong_kek(config) from None
+
+
+def open_vault(config: AuthConfig, *, may_create: bool = False) -> Vault:
+    """Return the vault of the key-encryption keys in their file. Raises ConfigError."""
+    try:
+        if may_create:
+            create_kek(config.kek_path)
+        return load_vault(config.kek_path)
+    except ValueError as error:
+        raise ConfigError(f"OSTIARY_AUTH_KEK_FILE: {config.kek_path} {error}") from None
+    except OSError as error:
+        raise ConfigError(f"OSTIARY_AUTH_KEK_FILE: cannot use {config.kek_path}: {error.strerror}") from None
+
+
+def _wrong_kek(config: AuthConfig) -> ConfigError:
+    return ConfigError(f"OSTIARY_AUTH_KEK_FILE: {config.kek_path} does not open the signing keys in the database")

@@ -1,0 +1,41 @@
+"""Deleting rows that nothing depends on any more, a batch at a time, so that nobody waits for it."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Column, ColumnElement, Table, delete, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ostiary_auth.storage.tables import refresh_tokens, revocations, sessions, throttles, used_assertions
+
+#: How long a session stays after it has ended or run out: people may look for why they were logged out.
+SESSIONS_KEPT = timedelta(days=1)
+
+
+async def prune(connection: AsyncConnection, now: datetime, *, idle: timedelta, limit: int) -> int:
+    """Delete up to `limit` rows of each kind; return how many. `idle` is the sessions' limit without use."""
+    done_with = now - SESSIONS_KEPT
+    over = or_(
+        sessions.c.ended_at < done_with, sessions.c.expires_at < done_with, sessions.c.last_used_at < done_with - idle
+    )
+    # A token that was used longer ago than the idle limit would have run out by itself.
+    used = (refresh_tokens.c.created_at < now - idle) & (refresh_tokens.c.used_at < now - idle)
+    return sum(
+        [
+            await _delete(connection, sessions, sessions.c.id, over, limit),
+            await _delete(connection, refresh_tokens, refresh_tokens.c.hash, used, limit),
+            await _delete(connection, revocations, revocations.c.number, revocations.c.expires_at < now, limit),
+            await _delete(connection, throttles, throttles.c.key, throttles.c.expires_at < now, limit),
+            await _delete(
+                connection, used_assertions, used_assertions.c.hash, used_assertions.c.expires_at < now, limit
+            ),
+        ]
+    )
+
+
+async def _delete(
+    connection: AsyncConnection, table: Table, key: Column[object], condition: ColumnElement[bool], limit: int
+) -> int:
+    # Rows that somebody holds are left for the next time.
+    batch = select(key).where(condition).limit(limit).with_for_update(skip_locked=True)
+    result = await connection.execute(delete(table).where(key.in_(batch)))
+    return result.rowcount
