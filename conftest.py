@@ -19,6 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A real PostgreSQL, the same for all tests of a run."""
+    """Yield a real PostgreSQL, the same for all tests of a run."""
     with running_postgres() as server:
         yield server

@@ -33,6 +33,9 @@ class Cluster(Protocol):
 
     url: str
 
+    def auth_command(self, *arguments: str, stdin: str = "") -> str:
+        """Run `ostiary-auth` on the cluster's database, and return what it prints."""
+
     def stop(self, service: str) -> None:
         """Stop a service, as an operator does."""
 
@@ -92,6 +95,7 @@ class LocalCluster:
             OSTIARY_ISSUER=self.url,
             OSTIARY_AUTH_URL=self.urls["auth"],
             OSTIARY_PROFILE_URL=self.urls["profile"],
+            OSTIARY_AUTH_TRUSTED_PROXIES="127.0.0.1",
             **{f"OSTIARY_{name.upper()}_PORT": str(port) for name, port in ports.items()},
             **settings,
         )
@@ -128,6 +132,25 @@ class LocalCluster:
         process = self._processes.pop(service)
         process.send_signal(number)
         return process.wait(STOP_SECONDS)
+
+    def auth_command(self, *arguments: str, stdin: str = "") -> str:
+        """Run `ostiary-auth` on the cluster's database, and return what it prints."""
+        code, output = self.try_auth_command(*arguments, stdin=stdin)
+        assert code == 0, output
+        return output
+
+    def try_auth_command(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
+        """Run it, and return its exit code and what it prints; if that is not 0, what it says is wrong."""
+        done = subprocess.run(  # noqa: S603 - our own command
+            [BIN / "ostiary-auth", *arguments],
+            env=self.environ,
+            cwd=ROOT,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout if done.returncode == 0 else done.stderr
 
     def stop_all(self) -> None:
         """End whatever still runs."""
@@ -196,6 +219,11 @@ class ComposeCluster:
         assert isinstance(output, bytes)
         return code, output.decode()
 
+    def auth_command(self, *arguments: str, stdin: str = "") -> str:
+        """Run `ostiary-auth` in its container, and return what it prints."""
+        command = ["docker", "exec", "--interactive", self.container("auth").id or "", "ostiary-auth", *arguments]
+        return _run(command, self._environ, stdin)
+
     def containers(self) -> list[Container]:
         """Return all containers of the stack."""
         label = f"com.docker.compose.project={self.project}"
@@ -217,7 +245,9 @@ def engine_answers() -> bool:
     return True
 
 
-def _run(command: list[str], environ: Mapping[str, str]) -> str:
-    done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+def _run(command: list[str], environ: Mapping[str, str], stdin: str = "") -> str:
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, env=environ, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import asyncpg
 import docker
 import pytest
-from clusters import engine_answers, wait_until
+from clusters import engine_answers, free_ports, wait_until
 
 IMAGE = "postgres:17-trixie"
 
@@ -43,6 +43,16 @@ class PostgresServer:
         """Drop a database, whoever is still connected."""
         self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def close_to_all(self, name: str) -> None:
+        """Let nobody connect to a database, and end all connections."""
+        self._execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        end_all = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608 - ours
+        self._execute(end_all)
+
+    def open_to_all(self, name: str) -> None:
+        """Let connections in again."""
+        self._execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
     def answers(self) -> bool:
         """Return whether the server takes connections."""
         try:
@@ -74,18 +84,17 @@ def running_postgres() -> Iterator[PostgresServer]:
         pytest.skip("no Docker engine answers, and OSTIARY_TEST_POSTGRES_URL is not set")
     engine = docker.from_env()
     password = secrets.token_hex(16)
+    (port,) = free_ports(1)
     container = engine.containers.run(
         IMAGE,
         ["postgres", *CAREFREE],
         environment={"POSTGRES_PASSWORD": password},
-        ports={"5432/tcp": ("127.0.0.1", None)},
+        ports={"5432/tcp": ("127.0.0.1", port)},
         tmpfs={"/var/lib/postgresql/data": ""},
         detach=True,
         auto_remove=True,
     )
     try:
-        container.reload()
-        port = container.ports["5432/tcp"][0]["HostPort"]
         server = PostgresServer(f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres")
         wait_until(server.answers, "PostgreSQL answers")
         yield server

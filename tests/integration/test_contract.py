@@ -2,7 +2,9 @@
 
 import contextlib
 import http.client
+import ipaddress
 import json
+import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
@@ -67,6 +69,122 @@ class TestMainJob:
         refused = client.post("/auth/refresh", json={"refresh_token": other["refresh_token"]})
         assert refused.status_code == 401
         assert client.post("/auth/login", json=account).status_code == 200
+
+
+class TestSessions:
+    def test_one_sees_ones_devices_and_ends_each(self, client: httpx.Client, people: People) -> None:
+        ada = people.new()
+        account = {"email": ada.email, "password": PASSWORD}
+        phone = client.post("/auth/login", json=account, headers={"User-Agent": "Okapi/1.0 (iPhone)"}).json()
+        listed = client.get("/auth/sessions", headers=ada.headers).json()["sessions"]
+        assert {each["id"]: each["current"] for each in listed} == {
+            ada.tokens["session_id"]: True,
+            phone["session_id"]: False,
+        }
+        assert "Okapi on iPhone" in {each["device"] for each in listed}
+        ended = client.delete(f"/auth/sessions/{phone['session_id']}", headers=ada.headers)
+        assert (ended.status_code, ended.json()) == (200, {"revoked": 1})
+        assert client.post("/auth/refresh", json={"refresh_token": phone["refresh_token"]}).status_code == 401
+        assert len(client.get("/auth/sessions", headers=ada.headers).json()["sessions"]) == 1
+
+    def test_a_session_shows_the_clients_address_and_not_the_gateways(
+        self, client: httpx.Client, people: People
+    ) -> None:
+        ada = people.new()
+        forged = {**ada.headers, "X-Forwarded-For": "203.0.113.9"}
+        (session,) = client.get("/auth/sessions", headers=forged).json()["sessions"]
+        assert ipaddress.ip_address(session["address"]).is_private
+        assert session["address"] != "203.0.113.9"
+
+    def test_a_changed_password_ends_the_others(self, client: httpx.Client, people: People) -> None:
+        ada = people.new()
+        account = {"email": ada.email, "password": PASSWORD}
+        other = client.post("/auth/login", json=account).json()
+        new = "another horse battery staple"
+        body = {"current_password": PASSWORD, "new_password": new}
+        assert client.post("/auth/password", json=body, headers=ada.headers).status_code == 204
+        assert client.post("/auth/refresh", json={"refresh_token": other["refresh_token"]}).status_code == 401
+        assert client.post("/auth/refresh", json={"refresh_token": ada.tokens["refresh_token"]}).status_code == 200
+        assert client.post("/auth/login", json=account).status_code == 401
+        assert client.post("/auth/login", json={**account, "password": new}).status_code == 200
+
+    def test_the_owner_gets_in_while_somebody_guesses(self, client: httpx.Client, people: People) -> None:
+        ada = people.new()
+        device = dict(client.cookies)
+        client.cookies.clear()
+        wrong = {"email": ada.email, "password": "a wrong password"}
+        answers = [client.post("/auth/login", json=wrong) for _ in range(8)]
+        assert {answer.status_code for answer in answers} == {401, 429}
+        assert int(answers[-1].headers["Retry-After"]) > 0
+        client.cookies.update(device)
+        right = client.post("/auth/login", json={"email": ada.email, "password": PASSWORD})
+        assert right.status_code == 200
+
+
+class TestClients:
+    @pytest.fixture
+    def credentials(self, cluster: Cluster) -> dict[str, str]:
+        name = f"reports-{os.urandom(4).hex()}"
+        secret = cluster.auth_command("clients", "create", name, "--scope", "profile:read", "--scope", "introspect")
+        return {"client_id": name, "client_secret": secret.strip()}
+
+    def test_a_client_gets_a_token_for_itself(self, client: httpx.Client, credentials: dict[str, str]) -> None:
+        answer = client.post("/oauth/token", data={"grant_type": "client_credentials", **credentials})
+        assert answer.status_code == 200, answer.text
+        bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        assert client.get("/auth/me", headers=bearer).json()["id"] == credentials["client_id"]
+        assert client.get("/auth/sessions", headers=bearer).json()["code"] == "not_a_user"
+        assert client.get("/profiles/me", headers=bearer).json()["id"] == credentials["client_id"]
+        assert client.patch("/profiles/me", json={"bio": "x"}, headers=bearer).json()["code"] == "insufficient_scope"
+
+    def test_a_resource_server_asks_about_a_token(
+        self, client: httpx.Client, people: People, credentials: dict[str, str]
+    ) -> None:
+        ada = people.new()
+        ask = {"token": ada.tokens["access_token"], **credentials}
+        assert client.post("/oauth/introspect", data=ask).json()["active"] is True
+        client.post("/auth/logout", headers=ada.headers)
+        assert client.post("/oauth/introspect", data=ask).json() == {"active": False}
+
+    def test_a_public_client_refreshes_and_revokes(self, client: httpx.Client, people: People) -> None:
+        first = {"refresh_token": people.new().tokens["refresh_token"], "client_id": "first-party"}
+        renewed = client.post("/oauth/token", data={"grant_type": "refresh_token", **first})
+        assert renewed.status_code == 200, renewed.text
+        token = renewed.json()["refresh_token"]
+        assert client.post("/oauth/revoke", data={"token": token, "client_id": "first-party"}).status_code == 200
+        refused = client.post("/auth/refresh", json={"refresh_token": token})
+        assert refused.json()["code"] == "invalid_refresh_token"
+
+
+class TestAdministration:
+    @pytest.fixture
+    def admin(self, cluster: Cluster, client: httpx.Client) -> dict[str, str]:
+        email = f"admin-{os.urandom(4).hex()}@example.com"
+        cluster.auth_command("users", "create", email, "--role", "admin", "--password-stdin", stdin=f"{PASSWORD}\n")
+        tokens = client.post("/auth/login", json={"email": email, "password": PASSWORD}).json()
+        return {"Authorization": f"Bearer {tokens['access_token']}"}
+
+    def test_an_admin_disables_a_user(self, client: httpx.Client, people: People, admin: dict[str, str]) -> None:
+        ada = people.new()
+        assert client.patch(f"/admin/users/{ada.id}", json={"disabled": True}, headers=ada.headers).status_code == 403
+        changed = client.patch(f"/admin/users/{ada.id}", json={"disabled": True}, headers=admin)
+        assert (changed.status_code, changed.json()["id"]) == (200, ada.id)
+        assert client.post("/auth/refresh", json={"refresh_token": ada.tokens["refresh_token"]}).status_code == 401
+        assert client.post("/auth/login", json={"email": ada.email, "password": PASSWORD}).status_code == 401
+
+    def test_what_is_deleted_leaves_a_whole_audit_log(
+        self, client: httpx.Client, people: People, admin: dict[str, str], cluster: Cluster
+    ) -> None:
+        ada = people.new()
+        exported = client.get(f"/admin/users/{ada.id}/export", headers=admin).json()
+        assert exported["user"]["email"] == ada.email
+        assert client.delete(f"/admin/users/{ada.id}", headers=admin).status_code == 204
+        assert client.get(f"/admin/users/{ada.id}", headers=admin).status_code == 404
+        page = client.get("/admin/audit", params={"subject": f"user:{ada.id}"}, headers=admin).json()["entries"]
+        assert page[-1]["event"] == "user.deleted"
+        assert all(entry["personal"] is None for entry in page)
+        assert client.get("/admin/audit/verify", headers=admin).json()["intact"] is True
+        assert cluster.auth_command("audit", "verify")
 
 
 class TestForeignVerifiers:

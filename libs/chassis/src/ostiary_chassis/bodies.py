@@ -9,9 +9,9 @@ MAX_DEPTH = 16
 
 
 class RequestBody(BaseModel):
-    """A JSON request body. A member that is not known is an error: it was meant to have an effect."""
+    """A JSON request body. A number is no truth value, and a member that is not known was meant to have an effect."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,6 +1,7 @@
 """What every service's OpenAPI document says of errors: problem documents, with the statuses that can really come."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +19,7 @@ _DESCRIPTIONS = {
     401: "The credentials are not good.",
     404: "There is no such thing.",
     409: "This cannot be done as things are.",
+    412: "It was changed in the meantime.",
     413: "The body is too large.",
     415: "The body is not of the type that is needed.",
     422: "The request does not fit; the problem says where.",
@@ -33,13 +35,30 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def document_errors(app: FastAPI) -> None:
     """Add to each operation in the OpenAPI document the errors that come from what it takes."""
+    _extend(app, _add_errors)
+
+
+def document_paths(app: FastAPI, paths: Mapping[str, Any], security_schemes: Mapping[str, Any]) -> None:
+    """Add to the OpenAPI document what routes do that the framework does not know."""
+
+    def add(document: dict[str, Any]) -> None:
+        ours = deepcopy(dict(paths))
+        for operation in _operations(ours):
+            _add_responses(operation)
+        document["paths"].update(ours)
+        document.setdefault("components", {}).setdefault("securitySchemes", {}).update(security_schemes)
+
+    _extend(app, add)
+
+
+def _extend(app: FastAPI, add: Callable[[dict[str, Any]], None]) -> None:
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         known = app.openapi_schema is not None
         document = generate()
         if not known:
-            _add_errors(document)
+            add(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
@@ -50,15 +69,18 @@ def _add_errors(document: dict[str, Any]) -> None:
     schemas["Problem"] = PROBLEM_SCHEMA
     for name in _UNUSED_SCHEMAS:
         schemas.pop(name, None)
-    for operation in _operations(document):
-        responses = operation["responses"]
-        responses.pop("422", None)
-        for status in _statuses(operation):
-            responses.setdefault(str(status), _response(status))
+    for operation in _operations(document.get("paths", {})):
+        operation["responses"].pop("422", None)
+        _add_responses(operation)
 
 
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in document.get("paths", {}).values():
+def _add_responses(operation: dict[str, Any]) -> None:
+    for status in _statuses(operation):
+        operation["responses"].setdefault(str(status), _response(status))
+
+
+def _operations(paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in paths.values():
         yield from path.values()
 
 

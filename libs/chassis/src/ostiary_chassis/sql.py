@@ -68,8 +68,9 @@ UNAVAILABLE_PROBLEM = Problem(
 _STORAGE_ERRORS: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, OSError)
 
 #: PostgreSQL's error codes, whole or by their class, that are not the statement's fault (its manual, appendix A):
-#: connection, resources, operator intervention, system; read-only, serialisation, deadlock, lock not to be had.
-_UNAVAILABLE_STATES = ("08", "53", "57", "58", "25006", "40001", "40P01", "55P03")
+#: connection, resources, operator intervention, system; read-only, serialisation, deadlock, closed to all,
+#: lock not to be had.
+_UNAVAILABLE_STATES = ("08", "53", "57", "58", "25006", "40001", "40P01", "55000", "55P03")
 
 #: Those that mean a wrong password, user or database.
 _UNUSABLE_STATES = ("28", "3D000")

@@ -1,13 +1,17 @@
 """Ostiary: verifies JWT access tokens with cached public keys, strictly and without I/O on the request path."""
 
+from typing import TYPE_CHECKING
+
 from ostiary import errors
 from ostiary._keyset import InvalidKeySet, KeySet
-from ostiary._remote import RemoteKeys
 from ostiary._source import KeySource, LocalKeys
 from ostiary._token import VerifiedToken
 from ostiary._verifier import Verifier, VerifierConfig
 from ostiary.observer import Observer
 from ostiary.sync import SyncVerifier
+
+if TYPE_CHECKING:
+    from ostiary._remote import RemoteKeys
 
 __all__ = [
     "InvalidKeySet",
@@ -22,3 +26,12 @@ __all__ = [
     "VerifierConfig",
     "errors",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the HTTP client of `RemoteKeys` only when that is needed: an issuer verifies with its own keys."""
+    if name == "RemoteKeys":
+        from ostiary._remote import RemoteKeys  # noqa: PLC0415 - see above
+
+        return RemoteKeys
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

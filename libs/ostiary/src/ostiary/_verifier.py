@@ -8,7 +8,6 @@ from typing import Self
 
 from ostiary import _jws
 from ostiary._remembered import AcceptedIssuer, Remembered, RememberedTokens, name_of
-from ostiary._remote import RemoteKeys
 from ostiary._source import KeySource
 from ostiary._token import VerifiedToken, read_claims
 from ostiary.errors import Expired, KeysUnavailable, MissingClaim, OstiaryError, TooLarge, UnknownKey, WrongIssuer
@@ -159,11 +158,17 @@ class Verifier:
 
 
 def _at_run_time(config: VerifierConfig, observer: Observer | None) -> AcceptedIssuer:
-    source = config.key_source or RemoteKeys(
+    source = config.key_source or _remote_keys(config, observer)
+    return AcceptedIssuer(config.issuer, config.audience, config.leeway, source)
+
+
+def _remote_keys(config: VerifierConfig, observer: Observer | None) -> KeySource:
+    from ostiary._remote import RemoteKeys  # noqa: PLC0415 - its HTTP client is a large import; see the package
+
+    return RemoteKeys(
         config.issuer,
         config.jwks_url,
         allow_insecure=config.allow_insecure,
         last_good=config.last_good,
         observer=observer,
     )
-    return AcceptedIssuer(config.issuer, config.audience, config.leeway, source)

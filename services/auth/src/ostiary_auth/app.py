@@ -13,6 +13,7 @@ from ostiary.fastapi import Auth
 from ostiary.prometheus import PrometheusObserver
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.problems import EXCEPTION_HANDLERS
+from ostiary_auth.routes import oauth_schemas
 from ostiary_auth.routes.accounts import account_routes
 from ostiary_auth.routes.admin import admin_routes
 from ostiary_auth.routes.discovery import discovery_routes
@@ -21,6 +22,7 @@ from ostiary_auth.routes.requests import Requests
 from ostiary_auth.services import OwnSecrets, Services
 from ostiary_auth.upkeep import Upkeep
 from ostiary_chassis.app import new_app
+from ostiary_chassis.openapi import document_paths
 from ostiary_chassis.sql import storage_handlers
 
 
@@ -55,9 +57,11 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )
     requests = Requests(auth, config.trusted_proxies)
+    # Routes are tried in their order; what is asked for most comes first.
+    app.router.routes[:0] = oauth_routes(services, requests)
     app.include_router(account_routes(services, requests))
-    app.include_router(oauth_routes(services, requests))
-    app.include_router(admin_routes(services, requests))
     app.include_router(discovery_routes(services))
+    app.include_router(admin_routes(services, requests))
+    document_paths(app, oauth_schemas.PATHS, oauth_schemas.SECURITY_SCHEMES)
     auth.document(app)
     return app

@@ -28,6 +28,8 @@ _MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 PUBLISHED_FOR_MAX_AGES = 2
 
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
+REVOKE_PATH = "/oauth/revoke"
+INTROSPECT_PATH = "/oauth/introspect"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from ostiary import VerifiedToken
 from ostiary.fastapi import Auth
 from ostiary_chassis.bodies import RequestBody
+from ostiary_chassis.openapi import documented
 from ostiary_profile.domain import Profile, Profiles
 
 READ = "profile:read"
@@ -71,7 +72,7 @@ def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
     async def read_own(token: reader, response: Response) -> ProfileResponse:
         return _represent(await profiles.own(token.subject), response)
 
-    @router.put("/me")
+    @router.put("/me", responses=documented(412))
     async def replace_own(
         token: writer, body: ProfileBody, response: Response, if_match: IfMatch = None
     ) -> ProfileResponse:
@@ -80,7 +81,7 @@ def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
 
         return _represent(await profiles.change(token.subject, _revisions(if_match), _now(), change), response)
 
-    @router.patch("/me")
+    @router.patch("/me", responses=documented(412))
     async def change_own(
         token: writer, body: ProfileBody, response: Response, if_match: IfMatch = None
     ) -> ProfileResponse:
@@ -89,7 +90,7 @@ def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
 
         return _represent(await profiles.change(token.subject, _revisions(if_match), _now(), change), response)
 
-    @router.delete("/me", status_code=204, response_class=Response)
+    @router.delete("/me", status_code=204, response_class=Response, responses=documented(412))
     async def delete_own(token: writer, if_match: IfMatch = None) -> None:
         await profiles.delete(token.subject, _revisions(if_match))
 

@@ -37,7 +37,7 @@ NICENESS = 19
 QUEUE_PER_THREAD = 16
 
 
-#: The hash of random bytes that nobody knows. Checked when there is no account, so that it takes as long as when there is one.
+#: The hash of random bytes that nobody knows. Checked when there is no account, so that that takes as long.
 _NOBODYS_HASH = "$argon2id$v=19$m=19456,t=2,p=1$Qdih/xkqpN4lvFnkR+JgdQ$4U1g21nFCwUhguu0ifp+bYuePr2N8AtY8els6o5gXz8"
 
 

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from ostiary_auth.domain.clients import ASSERTION_ALGORITHMS
 from ostiary_auth.domain.oauth import INTROSPECT_SCOPE
 from ostiary_auth.domain.users import SCOPES_OF_ROLE
-from ostiary_auth.services import TOKEN_PATH, Services
+from ostiary_auth.services import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH, Services
 
 #: Seconds that the metadata may be cached; they change with a new release.
 METADATA_MAX_AGE = 3600
@@ -52,10 +52,10 @@ def _metadata(issuer: str) -> dict[str, object]:
         "token_endpoint": f"{issuer}{TOKEN_PATH}",
         "token_endpoint_auth_methods_supported": [*_CONFIDENTIAL, "none"],
         "token_endpoint_auth_signing_alg_values_supported": algorithms,
-        "revocation_endpoint": f"{issuer}/oauth/revoke",
+        "revocation_endpoint": f"{issuer}{REVOKE_PATH}",
         "revocation_endpoint_auth_methods_supported": [*_CONFIDENTIAL, "none"],
         "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
-        "introspection_endpoint": f"{issuer}/oauth/introspect",
+        "introspection_endpoint": f"{issuer}{INTROSPECT_PATH}",
         "introspection_endpoint_auth_methods_supported": _CONFIDENTIAL,
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
     }

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ostiary_auth.services import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
+
 _TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6Ii4uLiJ9.eyJzdWIiOiIuLi4ifQ.c2ln"  # noqa: S105 - cut
 _TEXT = {"type": "string"}
 _SECONDS = {"type": "integer"}
@@ -47,44 +49,55 @@ _INTROSPECTION_ANSWER = {
 }
 
 
-def _operation(properties: dict[str, Any], required: list[str], example: dict[str, str], answer: Any) -> dict[str, Any]:
+def _operation(
+    name: str, summary: str, properties: dict[str, Any], example: dict[str, str], answer: dict[str, Any]
+) -> dict[str, Any]:
+    """Describe one operation; the first property is the required one."""
+    required = [next(iter(properties))]
     form = {"type": "object", "required": required, "properties": {**properties, **_CLIENT}, "example": example}
     refusal = {"content": {"application/json": {"schema": _ERROR}}}
-    return {
+    operation = {
+        "tags": ["oauth"],
+        "summary": summary,
+        "operationId": name,
+        "requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": form}}},
+        "security": [{"client_secret_basic": []}, {}],
         "responses": {
-            200: {"content": {"application/json": {"schema": answer}}},
-            400: {"description": "A refusal (RFC 6749 section 5.2).", **refusal},
-            401: {"description": "The client could not be authenticated.", **refusal},
-        },
-        "openapi_extra": {
-            "requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": form}}},
-            "security": [{"client_secret_basic": []}, {}],
+            "200": {"description": "Done.", "content": {"application/json": {"schema": answer}}},
+            "400": {"description": "A refusal (RFC 6749 section 5.2).", **refusal},
+            "401": {"description": "The client could not be authenticated.", **refusal},
         },
     }
+    return {"post": operation}
 
 
-TOKEN = _operation(
-    {
-        "grant_type": {"enum": ["client_credentials", "refresh_token"]},
-        "scope": {**_TEXT, "description": "Scopes divided by spaces; all that there are if left out."},
-        "audience": {**_TEXT, "description": "With client_credentials: one of the client's audiences."},
-        "refresh_token": {**_TEXT, "description": "With the grant refresh_token."},
-    },
-    ["grant_type"],
-    {"grant_type": "client_credentials", "scope": "orders:read", "client_id": "reports", "client_secret": "..."},
-    _TOKEN_ANSWER,
-)
-
-REVOKE = _operation(
-    {"token": _TEXT, "token_type_hint": _TEXT},
-    ["token"],
-    {"token": "gq0x...", "client_id": "first-party"},
-    {"type": "object", "example": {}},
-)
-
-INTROSPECT = _operation(
-    {"token": _TEXT, "token_type_hint": _TEXT},
-    ["token"],
-    {"token": _TOKEN, "client_id": "reports", "client_secret": "..."},
-    _INTROSPECTION_ANSWER,
-)
+#: The paths, and the security scheme that they name, for an OpenAPI document.
+PATHS = {
+    TOKEN_PATH: _operation(
+        "oauth_token",
+        "Return an access token for a client itself, or continue a session (RFC 6749).",
+        {
+            "grant_type": {"enum": ["client_credentials", "refresh_token"]},
+            "scope": {**_TEXT, "description": "Scopes divided by spaces; all that there are if left out."},
+            "audience": {**_TEXT, "description": "With client_credentials: one of the client's audiences."},
+            "refresh_token": {**_TEXT, "description": "With the grant refresh_token."},
+        },
+        {"grant_type": "client_credentials", "scope": "orders:read", "client_id": "reports", "client_secret": "..."},
+        _TOKEN_ANSWER,
+    ),
+    REVOKE_PATH: _operation(
+        "oauth_revoke",
+        "End a refresh token's session, or one access token (RFC 7009). Unknown tokens are no error.",
+        {"token": _TEXT, "token_type_hint": _TEXT},
+        {"token": "gq0x...", "client_id": "first-party"},
+        {"type": "object", "example": {}},
+    ),
+    INTROSPECT_PATH: _operation(
+        "oauth_introspect",
+        "Say whether an access token is good now, ended sessions and revocations considered (RFC 7662).",
+        {"token": _TEXT, "token_type_hint": _TEXT},
+        {"token": _TOKEN, "client_id": "reports", "client_secret": "..."},
+        _INTROSPECTION_ANSWER,
+    ),
+}
+SECURITY_SCHEMES = {"client_secret_basic": {"type": "http", "scheme": "basic"}}

@@ -1,0 +1,74 @@
+"""Every operation of the services, fuzzed from its own OpenAPI document: no 500, and nothing that is not documented."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+from clusters import BIN, LocalCluster
+from people import PASSWORD
+
+#: All but whether every request that fits the schema is taken: a service has rules that a schema cannot say.
+CHECKS = "all"
+LEFT_OUT = "positive_data_acceptance"
+
+#: Requests that are made up for an operation, besides those from its examples and at its limits.
+EXAMPLES = 10
+
+
+@pytest.fixture(scope="session")
+def token(local_cluster: LocalCluster) -> str:
+    """The token of somebody who may do everything."""
+    email = f"admin-{os.urandom(4).hex()}@example.com"
+    roles = ("--role", "user", "--role", "admin")
+    local_cluster.auth_command("users", "create", email, *roles, "--password-stdin", stdin=f"{PASSWORD}\n")
+    login = {"email": email, "password": PASSWORD}
+    answer = httpx.post(f"{local_cluster.url}/auth/login", json=login, trust_env=False).json()
+    access: str = answer["access_token"]
+    return access
+
+
+@pytest.mark.parametrize("service", ["auth", "profile"])
+def test_what_it_answers_is_what_it_documents(
+    local_cluster: LocalCluster, token: str, service: str, tmp_path: Path
+) -> None:
+    url = f"{local_cluster.urls[service]}/openapi.json"
+    options = {
+        "--header": f"Authorization: Bearer {token}",
+        "--phases": "examples,coverage,fuzzing",
+        "--max-examples": str(EXAMPLES),
+        "--checks": CHECKS,
+        "--exclude-checks": LEFT_OUT,
+        "--generation-database": "none",
+        "--report": "json",
+        "--report-json-path": str(tmp_path / "report.json"),
+    }
+    arguments = [part for option in options.items() for part in option]
+    done = subprocess.run(  # noqa: S603 - our own command
+        [BIN / "schemathesis", "run", url, "--no-color", "--continue-on-failure", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert json.loads((tmp_path / "report.json").read_text())
+
+
+def test_every_operation_says_what_it_takes_and_answers(local_cluster: LocalCluster) -> None:
+    """Errors have a schema, bodies have real examples, and nobody has to guess what an operation is for."""
+    for service in ("auth", "profile"):
+        document = httpx.get(f"{local_cluster.urls[service]}/openapi.json", trust_env=False).json()
+        text = json.dumps(document)
+        assert "HTTPValidationError" not in text
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                where = f"{method} {path}"
+                assert operation.get("summary"), where
+                assert "503" in operation["responses"], where
+                for status, response in operation["responses"].items():
+                    problem = path.startswith("/oauth/") and status in {"400", "401"}
+                    if int(status) >= 400 and not problem:
+                        assert list(response["content"]) == ["application/problem+json"], (where, status)
