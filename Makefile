@@ -28,10 +28,12 @@ demo: .venv/installed ## Play the main story against a running cluster
 	@$(BIN)/python demo/demo.py
 
 test: .venv/installed ## Run all tests: fast ones, real processes, containers if a Docker engine answers
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto -m "not docker" libs services
+	$(BIN)/pytest -m docker libs services
+	$(BIN)/pytest tests
 
 test-fast: .venv/installed ## Run the unit tests only
-	$(BIN)/pytest libs services
+	$(BIN)/pytest -n auto -m "not docker" libs services
 
 check: .venv/installed ## Lint, check types and imports
 	$(BIN)/ruff check $(SOURCES)

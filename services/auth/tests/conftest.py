@@ -1,6 +1,8 @@
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -10,48 +12,71 @@ from databases import PostgresServer
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.services import OwnSecrets, Services, prepare
-from ostiary_auth.storage.store import SqlTransaction
-from ostiary_chassis.sql import SqlStore
+from ostiary_auth.storage.store import AuthStore
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder with the key-encryption key, what it opens, and the name of a database or one in the folder."""
+
+    directory: Path
+    own: OwnSecrets
+    database: str | None = None
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """A migrated database with its first keys, made once and copied for each test."""
     directory = tmp_path_factory.mktemp("prepared")
-    asyncio.run(prepare(AuthConfig(data_dir=directory)))
-    return directory
+    return Prepared(directory, asyncio.run(prepare(AuthConfig(data_dir=directory))))
 
 
 @pytest.fixture(scope="session")
 def prepared_on_postgres(
     postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, str]]:
-    """The same on PostgreSQL: the folder with the key-encryption key, and the name of the database."""
+) -> Iterator[Prepared]:
+    """The same on PostgreSQL."""
     directory = tmp_path_factory.mktemp("prepared-on-postgres")
     name = postgres_server.create_database()
-    asyncio.run(prepare(AuthConfig(data_dir=directory, database_url=f"{postgres_server.url}/{name}")))
-    yield directory, name
+    config = AuthConfig(data_dir=directory, database_url=f"{postgres_server.url}/{name}")
+    yield Prepared(directory, asyncio.run(prepare(config)), name)
     postgres_server.drop_database(name)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.docker)])
-def config(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AuthConfig]:
-    """Settings for a prepared database of the test's own: everything here holds on both kinds."""
-    if request.param == "sqlite":
-        shutil.copytree(request.getfixturevalue("prepared"), tmp_path, dirs_exist_ok=True)
-        yield AuthConfig(data_dir=tmp_path)
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    directory, template = request.getfixturevalue("prepared_on_postgres")
-    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
-    name = server.create_database(template)
-    yield AuthConfig(data_dir=tmp_path, database_url=f"{server.url}/{name}")
-    server.drop_database(name)
+@pytest.fixture(scope="session", params=["prepared", pytest.param("prepared_on_postgres", marks=pytest.mark.docker)])
+def template(request: pytest.FixtureRequest) -> Prepared:
+    """What a test's own database is a copy of: everything here holds on both kinds."""
+    found: Prepared = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def copy(template: Prepared, request: pytest.FixtureRequest) -> Callable[[Path], AbstractContextManager[AuthConfig]]:
+    """Copy the template for as long as it is needed, with its files in a folder."""
+
+    @contextmanager
+    def copied(directory: Path) -> Iterator[AuthConfig]:
+        shutil.copytree(template.directory, directory, dirs_exist_ok=True)
+        if template.database is None:
+            yield AuthConfig(data_dir=directory)
+            return
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        name = server.create_database(template.database)
+        yield AuthConfig(data_dir=directory, database_url=f"{server.url}/{name}")
+        server.drop_database(name)
+
+    return copied
 
 
 @pytest.fixture
-async def own(config: AuthConfig) -> OwnSecrets:
-    return await prepare(config)
+def config(copy: Callable[[Path], AbstractContextManager[AuthConfig]], tmp_path: Path) -> Iterator[AuthConfig]:
+    with copy(tmp_path) as config:
+        yield config
+
+
+@pytest.fixture(scope="session")
+def own(template: Prepared) -> OwnSecrets:
+    return template.own
 
 
 @pytest.fixture
@@ -63,7 +88,7 @@ async def services(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Service
 
 
 @pytest.fixture
-def store(services: Services) -> SqlStore[SqlTransaction]:
+def store(services: Services) -> AuthStore:
     return services.store
 
 

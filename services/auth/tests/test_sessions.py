@@ -24,9 +24,8 @@ from ostiary_auth.domain.sessions import (
     judge,
 )
 from ostiary_auth.domain.users import User
-from ostiary_auth.storage.store import SqlTransaction
+from ostiary_auth.storage.store import AuthStore
 from ostiary_auth.storage.tables import refresh_tokens
-from ostiary_chassis.sql import SqlStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -66,7 +65,7 @@ class TestJudge:
 
 
 @pytest.fixture
-async def user(store: SqlStore[SqlTransaction]) -> User:
+async def user(store: AuthStore) -> User:
     user = User(uuid4(), "ada@example.com", "ada@example.com", None, "-", ("user",), None, NOW)
     async with store.write() as transaction:
         await transaction.users.add(user)
@@ -76,7 +75,7 @@ async def user(store: SqlStore[SqlTransaction]) -> User:
 class Logins:
     """Sessions, driven with times alone."""
 
-    def __init__(self, store: SqlStore[SqlTransaction]) -> None:
+    def __init__(self, store: AuthStore) -> None:
         self.store = store
         self.sessions = Sessions(store, Journal(bytes(32), timedelta(minutes=15)), LIMITS)
 
@@ -100,7 +99,7 @@ class Logins:
 
 
 @pytest.fixture
-def logins(store: SqlStore[SqlTransaction]) -> Logins:
+def logins(store: AuthStore) -> Logins:
     return Logins(store)
 
 
@@ -143,9 +142,7 @@ class TestRefresh:
     async def test_what_we_never_gave_out_is_refused(self, logins: Logins, token: str) -> None:
         assert await logins.refused(token, NOW)
 
-    async def test_the_database_alone_opens_nothing(
-        self, logins: Logins, user: User, store: SqlStore[SqlTransaction]
-    ) -> None:
+    async def test_the_database_alone_opens_nothing(self, logins: Logins, user: User, store: AuthStore) -> None:
         grant = await logins.open(user, NOW)
         following = await logins.refresh(grant.refresh_token, NOW)
         async with store.database.read() as connection:

@@ -8,12 +8,14 @@ rows that a decision rests on are locked with `SELECT ... FOR UPDATE`.
 import asyncio
 import hashlib
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
+import aiosqlite
 import sqlalchemy.exc
 import structlog
 from fastapi import Request, Response
@@ -33,6 +35,12 @@ _log = structlog.stdlib.get_logger("sql")
 
 #: Seconds that a writer on SQLite waits for the one before it.
 SQLITE_BUSY_SECONDS = 5.0
+
+#: Rows that a cursor on SQLite takes from the driver at a time.
+FETCHED_AT_ONCE = 64
+
+#: How a transaction on SQLite begins that takes the write lock.
+_BEGIN_WRITE = "BEGIN IMMEDIATE"
 
 #: Connections of one process; a PostgreSQL server takes a hundred by default.
 POOL_SIZE = 10
@@ -163,7 +171,7 @@ class Database:
         # SQLite lets one writer in at a time and makes the others poll; here they queue instead.
         self._writer: AbstractAsyncContextManager[object] = asyncio.Lock() if self.is_sqlite else nullcontext()
         if self.is_sqlite:
-            self._engine = create_async_engine(url, **_POOL, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+            self._engine = create_async_engine(url, **_POOL, async_creator=self._open_sqlite)
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
         else:
@@ -233,6 +241,31 @@ class Database:
         """Close all connections."""
         await self._engine.dispose()
 
+    def _open_sqlite(self) -> "_SqliteConnection":
+        path = self._url.database or ""
+        # Used by the event loop's thread and the connection's own in turn.
+        return _SqliteConnection(
+            lambda: sqlite3.connect(path, timeout=SQLITE_BUSY_SECONDS, check_same_thread=False), FETCHED_AT_ONCE
+        )
+
+
+class _SqliteConnection(aiosqlite.Connection):
+    """A connection that leaves the event loop for what waits: for another writer, and for the disk.
+
+    All else is a matter of microseconds, and handing it to a thread and back would take several times as long.
+    """
+
+    def __init__(self, connector: Callable[[], sqlite3.Connection], iter_chunk_size: int) -> None:
+        """Connect with `connector`."""
+        super().__init__(connector, iter_chunk_size)
+        self._thread.daemon = True
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        waits = fn.__name__ in {"commit", "close"} or args[:1] == (_BEGIN_WRITE,)
+        if waits:
+            return await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]  # the library has no types here
+        return fn(*args, **kwargs)
+
 
 Transaction = TypeVar("Transaction")
 
@@ -291,7 +324,7 @@ def _prepare_sqlite(dbapi_connection: DBAPIConnection, _entry: ConnectionPoolEnt
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("ostiary_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    connection.exec_driver_sql(_BEGIN_WRITE if writes else "BEGIN")
 
 
 def _lock_key(name: str) -> int:

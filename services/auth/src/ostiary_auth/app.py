@@ -57,11 +57,14 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )
     requests = Requests(auth, config.trusted_proxies)
-    # Routes are tried in their order; what is asked for most comes first.
-    app.router.routes[:0] = oauth_routes(services, requests)
-    app.include_router(account_routes(services, requests))
-    app.include_router(discovery_routes(services))
-    app.include_router(admin_routes(services, requests))
+    # Routes are tried in their order; what is asked for most comes first. They are taken as they are:
+    # `include_router` would make each a second time.
+    app.router.routes[:0] = [
+        *oauth_routes(services, requests),
+        *account_routes(services, requests),
+        *discovery_routes(services),
+        *admin_routes(services, requests),
+    ]
     document_paths(app, oauth_schemas.PATHS, oauth_schemas.SECURITY_SCHEMES)
     auth.document(app)
     return app

@@ -16,6 +16,7 @@ _BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="ostiary", charset="UTF-8"'
 
 _STATUSES: Mapping[type[errors.AuthError], int] = {
     errors.InvalidEmail: 422,
+    errors.InvalidName: 422,
     errors.UnacceptablePassword: 422,
     errors.UnknownRole: 422,
     errors.InvalidClientSettings: 422,

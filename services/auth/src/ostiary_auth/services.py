@@ -18,9 +18,9 @@ from ostiary_auth.domain.sealing import CannotBeOpened, Vault, create_kek, load_
 from ostiary_auth.domain.sessions import SessionLimits, Sessions
 from ostiary_auth.domain.tokens import AccessTokens, TokenPolicy
 from ostiary_auth.own_keys import OwnKeys
-from ostiary_auth.storage.store import SqlTransaction
+from ostiary_auth.storage.store import AuthStore
 from ostiary_chassis.settings import ConfigError, require_writable
-from ostiary_chassis.sql import Database, SqlStore
+from ostiary_chassis.sql import Database
 
 _MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 
@@ -47,7 +47,7 @@ class Services:
         """Put the parts together; nothing is connected yet."""
         self.config = config
         self.database = Database(config.database())
-        self.store = SqlStore(self.database, SqlTransaction)
+        self.store = AuthStore(self.database)
         self.hasher = PasswordHasher()
         self.own_keys = OwnKeys()
         token_lifetime = timedelta(seconds=config.access_token_ttl)
@@ -96,7 +96,7 @@ async def prepare(config: AuthConfig) -> OwnSecrets:
     database = Database(config.database())
     try:
         await database.migrate(_MIGRATIONS, "auth")
-        own = await _own_secrets(config, SqlStore(database, SqlTransaction))
+        own = await _own_secrets(config, AuthStore(database))
     finally:
         await database.close()
     services = Services(config, own)
@@ -111,7 +111,7 @@ async def prepare(config: AuthConfig) -> OwnSecrets:
     return own
 
 
-async def _own_secrets(config: AuthConfig, store: SqlStore[SqlTransaction]) -> OwnSecrets:
+async def _own_secrets(config: AuthConfig, store: AuthStore) -> OwnSecrets:
     async with store.write() as transaction:
         await transaction.lock("own-secrets")
         sealed = await transaction.keys.secrets()

@@ -12,9 +12,13 @@ from ostiary_auth.services import Services
 cli = typer.Typer(no_args_is_help=True, help="The audit log: look at, verify.")
 
 
+#: No log has more entries, and no database counts much further.
+MAX_NUMBER = 2**62
+
+
 @cli.command("list")
 def list_(
-    after: Annotated[int, typer.Option(help="Show entries after this number.")] = 0,
+    after: Annotated[int, typer.Option(min=0, max=MAX_NUMBER, help="Show entries after this number.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
     subject: Annotated[str | None, typer.Option(help="Only those about a user or client, as in user:ID.")] = None,
     as_json: AsJson = False,
@@ -47,6 +51,8 @@ def verify(
         report = await services.journal.verify(services.store)
         if expect is None:
             return report, True
+        if int(number[:20]) > report.entries:
+            return report, False
         async with services.store.read() as transaction:
             entries = await transaction.journal.entries(int(number) - 1, 1)
         return report, any(entry.number == int(number) and entry.mac.hex() == mac for entry in entries)

@@ -1,5 +1,6 @@
 """`ostiary-auth users`."""
 
+import json
 import sys
 from typing import Annotated
 from uuid import UUID
@@ -98,7 +99,8 @@ def export(user: Who) -> None:
     async def work(services: Services, context: Context) -> ExportResponse:
         return ExportResponse.of(await services.accounts.export(await _id(services, user), context))
 
-    typer.echo(run(work).model_dump_json(indent=2))
+    # In ASCII: what people call themselves cannot write over the terminal.
+    typer.echo(json.dumps(run(work).model_dump(mode="json"), indent=2))
 
 
 @cli.command()

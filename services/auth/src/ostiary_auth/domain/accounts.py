@@ -15,7 +15,7 @@ from ostiary_auth.domain.passwords import PasswordHasher
 from ostiary_auth.domain.sessions import Grant, Session, Sessions
 from ostiary_auth.domain.store import Store, Transaction
 from ostiary_auth.domain.throttle import Keys, count_attempt, forgive, login_keys, reauthentication_keys
-from ostiary_auth.domain.users import User, accept_roles
+from ostiary_auth.domain.users import User, accept_name, accept_roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Accounts:
     async def register(self, email: str, password: str, display_name: str | None, context: Context) -> User:
         """Open an account for whoever asks.
 
-        Raises InvalidEmail, UnacceptablePassword, EmailTaken or HashingOverloaded.
+        Raises InvalidEmail, InvalidName, UnacceptablePassword, EmailTaken or HashingOverloaded.
         """
         return await self._open(
             Event.USER_REGISTERED, email, password, display_name=display_name, roles=("user",), context=context
@@ -70,7 +70,7 @@ class Accounts:
     ) -> User:
         """Open an account for somebody else, with these roles.
 
-        Raises InvalidEmail, UnacceptablePassword, EmailTaken, UnknownRole or HashingOverloaded.
+        Raises InvalidEmail, InvalidName, UnacceptablePassword, EmailTaken, UnknownRole or HashingOverloaded.
         """
         return await self._open(
             Event.USER_CREATED,
@@ -102,7 +102,7 @@ class Accounts:
                 await self._record_failure(Event.LOGIN_FAILED, user, context)
                 raise InvalidCredentials
             rehashed = await self._rehash(user, candidate)
-        async with self._admit(user, keys) as (transaction, current):
+        async with self._admit(user, keys, context) as (transaction, current):
             if rehashed is not None:
                 await transaction.users.replace(replace(current, password_hash=rehashed))
             grant = await self._sessions.open(transaction, current, client_id, context)
@@ -127,7 +127,7 @@ class Accounts:
                 await self._record_failure(Event.PASSWORD_CHECK_FAILED, user, context)
                 raise WrongPassword
             hashed = await self._hasher.hash(new)
-        async with self._admit(user, keys) as (transaction, current):
+        async with self._admit(user, keys, context) as (transaction, current):
             await transaction.users.replace(replace(current, password_hash=hashed))
             ended = await self._sessions.end_all_of(transaction, user_id, "password_changed", context, keep=session_id)
             subject = user_actor(user_id)
@@ -218,6 +218,7 @@ class Accounts:
         roles: tuple[str, ...],
         context: Context,
     ) -> User:
+        name = accept_name(display_name)
         address = parse_email(email)
         key = email_key(address)
         accepted = self._accept_password(password, address, display_name)
@@ -227,7 +228,7 @@ class Accounts:
             id=uuid4(),
             email=address,
             email_key=key,
-            display_name=display_name,
+            display_name=name,
             password_hash=hashed,
             roles=roles,
             disabled_at=None,
@@ -253,13 +254,13 @@ class Accounts:
             await self._journal.record(transaction, context, event, subject=subject)
 
     @asynccontextmanager
-    async def _admit(self, user: User, keys: Keys) -> AsyncIterator[tuple[Transaction, User]]:
+    async def _admit(self, user: User, keys: Keys, context: Context) -> AsyncIterator[tuple[Transaction, User]]:
         """Begin what a right password leads to. Raises InvalidCredentials if the account has changed meanwhile."""
         async with self._store.write() as transaction:
             current = await transaction.users.lock(user.id)
             if current is None or current.disabled_at is not None or current.password_hash != user.password_hash:
                 raise InvalidCredentials
-            await forgive(transaction, keys)
+            await forgive(transaction, keys, context.now)
             yield transaction, current
 
     @asynccontextmanager

@@ -42,6 +42,7 @@ MAX_ASSERTION_CHARACTERS = 8192
 #: Algorithms of assertions, and the kind of key that each takes (RFC 7518 section 3.1).
 ASSERTION_ALGORITHMS = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC"}
 
+MAX_NAME_CHARACTERS = 100
 MAX_CLIENT_KEYS = 5
 MIN_RSA_BITS = 2048
 
@@ -116,6 +117,9 @@ class Clients:
         if client is None or client.disabled_at is not None:
             raise InvalidClient
         if not await self._proves(client, credentials, context.now):
+            # Of a public client there is nothing to guess, and whoever calls may be anybody.
+            if client.is_public:
+                raise InvalidClient
             async with self._store.write() as transaction:
                 subject = client_actor(client.id)
                 await self._journal.record(transaction, context, Event.CLIENT_AUTHENTICATION_FAILED, subject=subject)
@@ -210,9 +214,11 @@ class Clients:
         # One audience, and ours: an assertion made for another server must not do here (RFC 7523bis).
         if not isinstance(claims["aud"], str) or claims["aud"] not in self._assertion_audiences:
             return False
-        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
-        if expires_at > now + MAX_ASSERTION_LIFETIME or not isinstance(claims["jti"], str):
+        if type(claims["exp"]) not in {int, float} or claims["exp"] > (now + MAX_ASSERTION_LIFETIME).timestamp():
             return False
+        if not isinstance(claims["jti"], str) or not claims["jti"].isprintable():
+            return False
+        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
         used = hashlib.sha256(f"{client.id}\0{claims['jti']}".encode()).digest()
         async with self._store.write() as transaction:
             return await transaction.clients.use_assertion(used, expires_at)
@@ -236,6 +242,8 @@ def _check_settings(client: Client, *, with_secret: bool) -> None:
         raise InvalidClientSettings(
             "The id must be 2 to 64 of a-z, 0-9, '.', '_' and '-', begin with a letter, and not be a UUID."
         )
+    if not 1 <= len(client.name) <= MAX_NAME_CHARACTERS:
+        raise InvalidClientSettings(f"The name must have 1 to {MAX_NAME_CHARACTERS} characters.")
     if not client.grants or not client.audiences:
         raise InvalidClientSettings("At least one grant and one audience are needed.")
     if not set(client.grants) <= {"client_credentials", "refresh_token"}:
@@ -300,7 +308,8 @@ def _verified_claims(client: Client, assertion: str) -> dict[str, Any] | None:
     algorithm, kid = header.get("alg"), header.get("kid")
     kind = ASSERTION_ALGORITHMS.get(str(algorithm))
     for key in (client.jwks or {})["keys"]:
-        if key["kty"] != kind or (kid is not None and key.get("kid") not in {None, kid}):
+        other = key.get("alg", algorithm) != algorithm or (kid is not None and key.get("kid", kid) != kid)
+        if key["kty"] != kind or other:
             continue
         try:
             return jwt.decode(

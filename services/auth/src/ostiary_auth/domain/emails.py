@@ -15,7 +15,7 @@ MAX_EMAIL_KEY_CHARACTERS = 640
 def parse_email(email: str) -> str:
     """Return an address in its normal form. Raises InvalidEmail."""
     try:
-        return validate_email(email, check_deliverability=False, allow_smtputf8=True).normalized
+        return validate_email(email, check_deliverability=False, allow_smtputf8=True, strict=True).normalized
     except EmailNotValidError:
         raise InvalidEmail from None
 
@@ -27,11 +27,22 @@ def email_key(address: str) -> str:
     practice; then characters that look like an ASCII letter become that letter (UTS #39), so that
     nobody can hold an account that looks like another's. Raises InvalidEmail for an address that folds into none.
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold())
-    key = folded if folded.isascii() else folded.translate(_look_alikes())
+    key = _fold(address)
+    # What looks like a letter may be one with an accent; once it is the letter, it may fold further.
+    while not key.isascii() and (again := _fold(_replace_look_alikes(key))) != key:
+        key = again
     if len(key) > MAX_EMAIL_KEY_CHARACTERS or key.count("@") != 1:
         raise InvalidEmail
     return key
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _replace_look_alikes(text: str) -> str:
+    """Replace letters that look like ASCII ones, under their accents, too."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).translate(_look_alikes()))
 
 
 @cache

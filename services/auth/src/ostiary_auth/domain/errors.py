@@ -2,6 +2,7 @@
 
     AuthError
     +-- InvalidEmail
+    +-- InvalidName
     +-- UnacceptablePassword
     +-- EmailTaken
     +-- InvalidCredentials
@@ -43,6 +44,13 @@ class InvalidEmail(AuthError):
 
     code = "invalid_email"
     detail = "This is not a valid e-mail address."
+
+
+class InvalidName(AuthError):
+    """A name that is empty or too long."""
+
+    code = "invalid_name"
+    detail = "A name has 1 to 100 characters."
 
 
 class UnacceptablePassword(AuthError):

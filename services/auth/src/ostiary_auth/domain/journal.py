@@ -149,7 +149,9 @@ class Journal:
         )
         mac = self._mac(entry, last.mac if last else b"")
         await transaction.journal.add_entry(entry, mac)
-        _log.info(event, number=number, actor=context.actor, subject=subject, mac=mac.hex(), **entry.facts)
+        line = {"number": number, "actor": context.actor, "subject": subject, "mac": mac.hex(), **entry.facts}
+        # Not before: a line about what was rolled back would look like an entry that has been cut off.
+        transaction.on_commit(lambda: _log.info(event, **line))
 
     async def revoke(self, transaction: Transaction, context: Context, kind: RevocationKind, target: str) -> None:
         """Append to the revocation log. Take the transaction's row locks before: from here on all replicas queue."""

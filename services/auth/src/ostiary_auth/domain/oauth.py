@@ -1,7 +1,9 @@
 """The OAuth grants and what clients may ask about tokens: RFC 6749, 7009 and 7662, without HTTP."""
 
+from uuid import UUID
+
 from ostiary_auth.domain.clients import Client
-from ostiary_auth.domain.context import Context, client_actor
+from ostiary_auth.domain.context import Context, client_actor, user_actor
 from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError
 from ostiary_auth.domain.journal import Event, Journal, RevocationKind
 from ostiary_auth.domain.sessions import Grant, Sessions
@@ -63,8 +65,10 @@ class OAuth:
             return
         async with self._store.write() as transaction:
             await self._journal.revoke(transaction, context, RevocationKind.TOKEN, presented.token_id)
-            facts = {"token_id": presented.token_id}
-            subject = client_actor(client.id)
+            facts = {"token_id": presented.token_id, "client_id": client.id}
+            # About its user, if it has one: what is personal in the entry goes when they do.
+            of_user = presented.session_id is not None
+            subject = user_actor(UUID(presented.subject)) if of_user else client_actor(client.id)
             await self._journal.record(transaction, context, Event.TOKEN_REVOKED, subject=subject, facts=facts)
 
     async def introspect(self, client: Client, token: str, context: Context) -> Presented | None:

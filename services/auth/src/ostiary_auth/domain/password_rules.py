@@ -36,8 +36,8 @@ def accept(password: str, *, minimum: int, about: Iterable[str] = ()) -> str:
 
 
 def _is_made_of(folded: str, words: Iterable[str]) -> bool:
-    """Return whether only digits and punctuation are left when a word is taken away."""
-    parts = (word.casefold() for word in words if word)
+    """Return whether no letter is left when a word that has some is taken away."""
+    parts = (normalise(word).casefold() for word in words if any(map(str.isalpha, word)))
     return any(part in folded and not any(map(str.isalpha, folded.replace(part, ""))) for part in parts)
 
 

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
@@ -152,20 +152,17 @@ class JournalRows(Protocol):
 class ThrottleRows(Protocol):
     """Counters of attempts."""
 
-    async def lock(self, keys: Sequence[bytes]) -> dict[bytes, Counter]:
-        """Return the counters with these keys, and let nobody else change them until the end."""
+    async def lock(self, keys: Sequence[bytes], now: datetime) -> dict[bytes, Counter]:
+        """Return the counters with these keys, which are in order, and let nobody else touch them until the end.
 
-    async def add_attempt(self, key: bytes, now: datetime, expires_at: datetime) -> int:
-        """Count an attempt, from nothing if the counter has expired; return how many there are."""
+        One that was not there is there afterwards, with nothing counted.
+        """
 
-    async def block(self, key: bytes, until: datetime) -> None:
-        """Refuse attempts until then."""
+    async def put(self, counters: Mapping[bytes, Counter]) -> None:
+        """Store counters that have been locked."""
 
-    async def take_back(self, key: bytes) -> None:
-        """Count one attempt less."""
-
-    async def forget(self, key: bytes) -> None:
-        """Delete a counter."""
+    async def forget(self, keys: Sequence[bytes]) -> None:
+        """Delete counters."""
 
 
 class Transaction(Protocol):
@@ -194,6 +191,9 @@ class Transaction(Protocol):
     @property
     def throttles(self) -> ThrottleRows:
         """Counters of attempts."""
+
+    def on_commit(self, work: Callable[[], None]) -> None:
+        """Do something when the transaction has been committed, and not if it is rolled back."""
 
     async def lock(self, name: str) -> None:
         """Let only one transaction past here, over all replicas, until it ends."""

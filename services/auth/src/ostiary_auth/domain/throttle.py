@@ -9,8 +9,9 @@ exist is counted like one that does.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from ipaddress import IPv6Network, ip_address
 
 from ostiary_auth.domain.errors import TooManyAttempts
 from ostiary_auth.domain.store import Transaction
@@ -19,13 +20,16 @@ from ostiary_auth.domain.store import Transaction
 FIRST_WAIT = timedelta(seconds=1)
 
 
+#: Attempts are forgotten when the last one is this long ago.
+MEMORY = timedelta(hours=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Attempts that are free, and the longest wait after that. All are forgotten when the last one is `memory` ago."""
+    """Attempts that are free, and the longest wait after that."""
 
     free: int
     longest_wait: timedelta
-    memory: timedelta = timedelta(hours=1)
 
     def wait(self, attempts: int) -> timedelta:
         """Return the wait after so many attempts."""
@@ -62,6 +66,15 @@ class Counter:
     #: When it is forgotten.
     expires_at: datetime
 
+    def counted(self, allowance: Allowance, now: datetime) -> "Counter":
+        """Return the counter after one more attempt."""
+        attempts = self.attempts + 1 if now < self.expires_at else 1
+        return Counter(attempts, now + allowance.wait(attempts), now + MEMORY)
+
+    def taken_back(self) -> "Counter":
+        """Return the counter with one attempt less."""
+        return replace(self, attempts=max(0, self.attempts - 1))
+
 
 Keys = Mapping[bytes, Allowance]
 
@@ -70,7 +83,7 @@ def login_keys(email_key: str, source: str | None, device_id: str | None) -> Key
     """Return what a login attempt counts for. `device_id` is that of a device the account knows."""
     if device_id is not None:
         return {_key("device", device_id): DEVICE}
-    network = source or ""
+    network = _network(source)
     return {
         _key("source-on-account", network, email_key): SOURCE_ON_ACCOUNT,
         _key("source", network): SOURCE,
@@ -85,32 +98,30 @@ def reauthentication_keys(user_id: object) -> Keys:
 
 async def count_attempt(transaction: Transaction, keys: Keys, now: datetime) -> None:
     """Count an attempt that is about to be made. Raises TooManyAttempts, and then counts nothing."""
-    # In one order, so that two attempts cannot wait for each other.
-    ordered = sorted(keys)
-    counters = await transaction.throttles.lock(ordered)
-    waits = [counters[key].blocked_until - now for key in ordered if key in counters]
-    longest = max(waits, default=timedelta(0))
+    counters = await transaction.throttles.lock(sorted(keys), now)
+    longest = max(counter.blocked_until - now for counter in counters.values())
     if longest > timedelta(0):
         raise TooManyAttempts(longest)
-    for key in ordered:
-        allowance = keys[key]
-        attempts = await transaction.throttles.add_attempt(key, now, now + allowance.memory)
-        wait = allowance.wait(attempts)
-        if wait:
-            await transaction.throttles.block(key, now + wait)
+    await transaction.throttles.put({key: counters[key].counted(keys[key], now) for key in keys})
 
 
-async def forgive(transaction: Transaction, keys: Keys) -> None:
+async def forgive(transaction: Transaction, keys: Keys, now: datetime) -> None:
     """Take back an attempt that turned out right.
 
     Counters of the account, and of this device or source on it, start anew; that of a source loses
     one only, or an attacker would clear it by logging in to an account of their own.
     """
-    for key in sorted(keys):
-        if keys[key] is SOURCE:
-            await transaction.throttles.take_back(key)
-        else:
-            await transaction.throttles.forget(key)
+    counters = await transaction.throttles.lock(sorted(keys), now)
+    await transaction.throttles.put({key: counters[key].taken_back() for key in keys if keys[key] is SOURCE})
+    await transaction.throttles.forget([key for key in keys if keys[key] is not SOURCE])
+
+
+def _network(source: str | None) -> str:
+    """Return what one customer of a network provider has: an IPv4 address, or 64 bits of IPv6 ones (RFC 6177)."""
+    if source is None:
+        return ""
+    address = ip_address(source)
+    return str(IPv6Network((address, 64), strict=False)) if address.version == 6 else source  # noqa: PLR2004 - IPv6
 
 
 def _key(kind: str, *parts: str) -> bytes:

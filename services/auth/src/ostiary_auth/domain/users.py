@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from ostiary_auth.domain.errors import UnknownRole
+from ostiary_auth.domain.errors import InvalidName, UnknownRole
+
+#: Characters of a name that is shown.
+MAX_NAME_CHARACTERS = 100
 
 #: Scopes that come with a role. Who has no role has no scopes.
 SCOPES_OF_ROLE = {
@@ -31,6 +34,13 @@ class User:
     def scopes(self) -> tuple[str, ...]:
         """Return the scopes of the user's roles, sorted."""
         return tuple(sorted({scope for role in self.roles for scope in SCOPES_OF_ROLE.get(role, ())}))
+
+
+def accept_name(name: str | None) -> str | None:
+    """Return the name that somebody is shown by, or none. Raises InvalidName."""
+    if name is not None and not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+        raise InvalidName
+    return name
 
 
 def accept_roles(roles: Iterable[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
+from starlette.routing import BaseRoute
 
 from ostiary import VerifiedToken
 from ostiary_auth.domain import devices
@@ -34,8 +35,8 @@ DEVICE_COOKIE = "ostiary-device"
 DEVICE_COOKIE_AGE = 365 * 24 * 3600
 
 
-def account_routes(services: Services, requests: Requests) -> APIRouter:
-    """Return the router for `/auth`."""
+def account_routes(services: Services, requests: Requests) -> list[BaseRoute]:
+    """Return the routes of `/auth`."""
     router = APIRouter(prefix="/auth", tags=["account"])
     caller = Annotated[VerifiedToken, Depends(requests.auth.require())]
     user_call = Annotated[UserCall, Depends(requests.user)]
@@ -112,7 +113,7 @@ def account_routes(services: Services, requests: Requests) -> APIRouter:
             expires_at=token.expires_at,
         )
 
-    return router
+    return router.routes
 
 
 def token_response(grant: Grant, access: AccessToken, response: Response) -> TokenResponse:

@@ -4,6 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query
+from starlette.routing import BaseRoute
 
 from ostiary_auth.domain.clients import Client
 from ostiary_auth.domain.context import Context
@@ -36,16 +37,14 @@ PRINTABLE = r"^[\x21-\x7e]+$"
 Name = Annotated[str, Path(max_length=128, pattern=PRINTABLE)]
 
 
-def admin_routes(services: Services, requests: Requests) -> APIRouter:
-    """Return the router for `/admin`."""
-    router = APIRouter(prefix="/admin", tags=["admin"])
-    for part in (_user_routes, _client_routes, _key_routes, _audit_routes):
-        router.include_router(part(services, requests))
-    return router
+def admin_routes(services: Services, requests: Requests) -> list[BaseRoute]:
+    """Return the routes of `/admin`."""
+    parts = (_user_routes, _client_routes, _key_routes, _audit_routes)
+    return [route for part in parts for route in part(services, requests).routes]
 
 
 def _user_routes(services: Services, requests: Requests) -> APIRouter:  # noqa: C901 - a list of routes
-    router = APIRouter(prefix="/users")
+    router = APIRouter(prefix="/admin/users", tags=["admin"])
     admin = Annotated[Context, Depends(requests.admin)]
     accounts = services.accounts
 
@@ -97,7 +96,7 @@ def _user_routes(services: Services, requests: Requests) -> APIRouter:  # noqa: 
 
 
 def _client_routes(services: Services, requests: Requests) -> APIRouter:
-    router = APIRouter(prefix="/clients")
+    router = APIRouter(prefix="/admin/clients", tags=["admin"])
     admin = Annotated[Context, Depends(requests.admin)]
     registry = services.clients
 
@@ -150,7 +149,7 @@ def _client_routes(services: Services, requests: Requests) -> APIRouter:
 
 
 def _key_routes(services: Services, requests: Requests) -> APIRouter:
-    router = APIRouter(prefix="/keys")
+    router = APIRouter(prefix="/admin/keys", tags=["admin"])
     admin = Annotated[Context, Depends(requests.admin)]
 
     @router.get("")
@@ -177,7 +176,7 @@ def _key_routes(services: Services, requests: Requests) -> APIRouter:
 
 
 def _audit_routes(services: Services, requests: Requests) -> APIRouter:
-    router = APIRouter(prefix="/audit")
+    router = APIRouter(prefix="/admin/audit", tags=["admin"])
     admin = Annotated[Context, Depends(requests.admin)]
 
     @router.get("")

@@ -1,6 +1,7 @@
 """`/.well-known/*`: what a verifier or a client finds out by itself."""
 
 from fastapi import APIRouter, Request, Response
+from starlette.routing import BaseRoute
 
 from ostiary_auth.domain.clients import ASSERTION_ALGORITHMS
 from ostiary_auth.domain.oauth import INTROSPECT_SCOPE
@@ -13,8 +14,8 @@ METADATA_MAX_AGE = 3600
 _CONFIDENTIAL = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 
 
-def discovery_routes(services: Services) -> APIRouter:
-    """Return the router for `/.well-known`."""
+def discovery_routes(services: Services) -> list[BaseRoute]:
+    """Return the routes of `/.well-known`."""
     router = APIRouter(prefix="/.well-known", tags=["discovery"])
     metadata = _metadata(services.config.issuer)
     max_age = services.config.jwks_max_age
@@ -36,7 +37,7 @@ def discovery_routes(services: Services) -> APIRouter:
         response.headers["Cache-Control"] = f"public, max-age={METADATA_MAX_AGE}"
         return metadata
 
-    return router
+    return router.routes
 
 
 def _metadata(issuer: str) -> dict[str, object]:

@@ -5,7 +5,6 @@ tokens all the time, so these are plain Starlette routes: FastAPI's way to read 
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -139,7 +138,7 @@ def _basic(field: str) -> tuple[str, str]:
         if scheme.lower() != "basic":
             raise InvalidClient("Clients authenticate with the scheme Basic, or in the form.")
         client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, or not UTF-8 within
         raise InvalidClient("The Authorization field is not in the form of Basic.") from None
     if not colon or not client_id or not secret:
         raise InvalidClient("The Authorization field names no client or has no secret.")

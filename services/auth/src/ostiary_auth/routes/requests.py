@@ -84,8 +84,10 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(text)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    if isinstance(address, IPv4Address):
+        return address
+    # Without its zone, which is this machine's own business and as long as one likes.
+    return address.ipv4_mapped or IPv6Address(address.packed)
 
 
 def _actor(token: VerifiedToken | None) -> str:

@@ -11,6 +11,9 @@ from ostiary_auth.domain.journal import AuditEntry, Revocation
 from ostiary_auth.storage.tables import audit_log, revocation_head, revocations
 from ostiary_chassis.sql import Database
 
+_ADD_ENTRY = insert(audit_log)
+_ADD_REVOCATION = insert(revocations)
+_NEXT_NUMBER = update(revocation_head).values(number=revocation_head.c.number + 1).returning(revocation_head.c.number)
 _LAST_ENTRY = select(audit_log).order_by(audit_log.c.number.desc()).limit(1)
 
 
@@ -31,7 +34,7 @@ class SqlJournal:
 
     async def add_entry(self, entry: AuditEntry, mac: bytes) -> None:
         """Append to the audit log, under this MAC."""
-        await self._connection.execute(insert(audit_log).values(**{**asdict(entry), "mac": mac}))
+        await self._connection.execute(_ADD_ENTRY, {**asdict(entry), "mac": mac})
 
     async def entries(self, after: int, limit: int, subject: str | None = None) -> list[AuditEntry]:
         """Return the entries after a number, in their order."""
@@ -54,10 +57,8 @@ class SqlJournal:
     async def add_revocation(self, kind: str, target: str, now: datetime, expires_at: datetime) -> None:
         """Append to the revocation log, with the next number in the order of commits."""
         await self._lock()
-        step = update(revocation_head).values(number=revocation_head.c.number + 1).returning(revocation_head.c.number)
-        number = (await self._connection.execute(step)).scalar_one()
-        entry = Revocation(number, kind, target, now, expires_at)
-        await self._connection.execute(insert(revocations).values(**asdict(entry)))
+        number = (await self._connection.execute(_NEXT_NUMBER)).scalar_one()
+        await self._connection.execute(_ADD_REVOCATION, asdict(Revocation(number, kind, target, now, expires_at)))
 
     async def revocations_of(self, targets: Mapping[str, str]) -> list[Revocation]:
         """Return the revocations of these targets, given by kind."""

@@ -4,6 +4,8 @@ What each method promises is said by the protocols of `domain.store`. Rows are l
 sessions, throttles, journal; so no two transactions wait for each other.
 """
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -19,6 +21,28 @@ from ostiary_auth.storage.users import SqlUsers
 from ostiary_chassis.sql import Database
 
 
+class AuthStore:
+    """Where transactions on a database come from."""
+
+    def __init__(self, database: Database) -> None:
+        """Use `database`, which somebody else migrates and closes."""
+        self.database = database
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator["SqlTransaction"]:
+        """Begin a transaction that only reads."""
+        async with self.database.read() as connection:
+            yield SqlTransaction(connection, self.database)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator["SqlTransaction"]:
+        """Begin a transaction that writes; an exception rolls it back."""
+        async with self.database.write() as connection:
+            transaction = SqlTransaction(connection, self.database)
+            yield transaction
+        transaction.committed()
+
+
 class SqlTransaction:
     """A Transaction on a SQL connection."""
 
@@ -26,6 +50,7 @@ class SqlTransaction:
         """Use an open transaction."""
         self._connection = connection
         self._database = database
+        self._on_commit: list[Callable[[], None]] = []
 
     @cached_property
     def users(self) -> SqlUsers:
@@ -56,6 +81,15 @@ class SqlTransaction:
     def throttles(self) -> SqlThrottles:
         """Counters of attempts."""
         return SqlThrottles(self._connection)
+
+    def on_commit(self, work: Callable[[], None]) -> None:
+        """Do something when the transaction has been committed, and not if it is rolled back."""
+        self._on_commit.append(work)
+
+    def committed(self) -> None:
+        """Do what was to be done then."""
+        for work in self._on_commit:
+            work()
 
     async def lock(self, name: str) -> None:
         """Let only one transaction past here, over all replicas, until it ends."""

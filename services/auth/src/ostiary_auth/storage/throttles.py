@@ -1,25 +1,24 @@
 """Throttles on SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import bindparam, delete, select, text, update
+from sqlalchemy import TextualSelect, bindparam, delete, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.throttle import Counter
 from ostiary_auth.storage.tables import throttles
 from ostiary_chassis.sql import UtcDateTime
 
-#: Adds one, or begins anew; in one statement, so that no two first attempts count as one.
-_ADD_ATTEMPT = text(
-    """
-    INSERT INTO throttles (key, attempts, blocked_until, expires_at) VALUES (:key, 1, :now, :expires_at)
-    ON CONFLICT (key) DO UPDATE SET
-        attempts = CASE WHEN throttles.expires_at > :now THEN throttles.attempts + 1 ELSE 1 END,
-        expires_at = :expires_at
-    RETURNING attempts
-    """
-).bindparams(bindparam("now", type_=UtcDateTime), bindparam("expires_at", type_=UtcDateTime))
+_PUT = (
+    update(throttles)
+    .where(throttles.c.key == bindparam("counted"))
+    .values(
+        attempts=bindparam("attempts"), blocked_until=bindparam("blocked_until"), expires_at=bindparam("expires_at")
+    )
+)
+_FORGET = delete(throttles).where(throttles.c.key.in_(bindparam("keys", expanding=True)))
 
 
 class SqlThrottles:
@@ -29,28 +28,45 @@ class SqlThrottles:
         """Use an open transaction."""
         self._connection = connection
 
-    async def lock(self, keys: Sequence[bytes]) -> dict[bytes, Counter]:
-        """Return the counters with these keys, and let nobody else change them until the end."""
-        query = select(throttles).where(throttles.c.key.in_(keys)).order_by(throttles.c.key).with_for_update()
-        rows = await self._connection.execute(query)
+    async def lock(self, keys: Sequence[bytes], now: datetime) -> dict[bytes, Counter]:
+        """Return the counters with these keys, and let nobody else touch them until the end."""
+        given = {f"key_{number}": key for number, key in enumerate(keys)}
+        rows = await self._connection.execute(_lock(len(keys)), {**given, "now": now})
         return {row.key: Counter(row.attempts, row.blocked_until, row.expires_at) for row in rows}
 
-    async def add_attempt(self, key: bytes, now: datetime, expires_at: datetime) -> int:
-        """Count an attempt, from nothing if the counter has expired; return how many there are."""
-        given = {"key": key, "now": now, "expires_at": expires_at}
-        result = await self._connection.execute(_ADD_ATTEMPT, given)
-        count: int = result.scalar_one()
-        return count
+    async def put(self, counters: Mapping[bytes, Counter]) -> None:
+        """Store counters that have been locked."""
+        rows = [
+            {
+                "counted": key,
+                "attempts": counter.attempts,
+                "blocked_until": counter.blocked_until,
+                "expires_at": counter.expires_at,
+            }
+            for key, counter in counters.items()
+        ]
+        if rows:
+            await self._connection.execute(_PUT, rows)
 
-    async def block(self, key: bytes, until: datetime) -> None:
-        """Refuse attempts until then."""
-        await self._connection.execute(update(throttles).where(throttles.c.key == key).values(blocked_until=until))
+    async def forget(self, keys: Sequence[bytes]) -> None:
+        """Delete counters."""
+        await self._connection.execute(_FORGET, {"keys": keys})
 
-    async def take_back(self, key: bytes) -> None:
-        """Count one attempt less."""
-        counted = (throttles.c.key == key) & (throttles.c.attempts > 0)
-        await self._connection.execute(update(throttles).where(counted).values(attempts=throttles.c.attempts - 1))
 
-    async def forget(self, key: bytes) -> None:
-        """Delete a counter."""
-        await self._connection.execute(delete(throttles).where(throttles.c.key == key))
+@cache
+def _lock(count: int) -> TextualSelect:
+    """Return the statement that locks so many rows in the order given, and makes those that are missing.
+
+    `SELECT ... FOR UPDATE` would lock only those that are there; two transactions that then insert the others could
+    wait for each other.
+    """
+    values = ", ".join(f"(:key_{number}, 0, :now, :now)" for number in range(count))
+    return (
+        text(
+            f"INSERT INTO throttles (key, attempts, blocked_until, expires_at) VALUES {values} "  # noqa: S608 - names of ours
+            "ON CONFLICT (key) DO UPDATE SET attempts = throttles.attempts "
+            "RETURNING key, attempts, blocked_until, expires_at"
+        )
+        .bindparams(bindparam("now", type_=UtcDateTime))
+        .columns(blocked_until=UtcDateTime, expires_at=UtcDateTime)
+    )

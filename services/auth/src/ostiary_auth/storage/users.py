@@ -4,13 +4,17 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.errors import EmailTaken
 from ostiary_auth.domain.users import User
 from ostiary_auth.storage.tables import users
+
+_BY_ID = select(users).where(users.c.id == bindparam("user_id"))
+_LOCK = _BY_ID.with_for_update()
+_BY_EMAIL_KEY = select(users).where(users.c.email_key == bindparam("email_key"))
 
 
 class SqlUsers:
@@ -29,17 +33,17 @@ class SqlUsers:
 
     async def get(self, user_id: UUID) -> User | None:
         """Return a user."""
-        result = await self._connection.execute(select(users).where(users.c.id == user_id))
+        result = await self._connection.execute(_BY_ID, {"user_id": user_id})
         return _or_none(result.one_or_none())
 
     async def lock(self, user_id: UUID) -> User | None:
         """Return a user, and let nobody else change them until the end."""
-        result = await self._connection.execute(select(users).where(users.c.id == user_id).with_for_update())
+        result = await self._connection.execute(_LOCK, {"user_id": user_id})
         return _or_none(result.one_or_none())
 
     async def by_email_key(self, email_key: str) -> User | None:
         """Return the user with this key."""
-        result = await self._connection.execute(select(users).where(users.c.email_key == email_key))
+        result = await self._connection.execute(_BY_EMAIL_KEY, {"email_key": email_key})
         return _or_none(result.one_or_none())
 
     async def page(self, after: UUID | None, limit: int) -> list[User]:
