@@ -91,7 +91,7 @@ async def open_session(services: Services, user: User) -> tuple[str, str]:
     context = Context(datetime.now(UTC), source="203.0.113.9", user_agent="Test/1.0")
     async with services.store.write() as transaction:
         grant = await services.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, context)
-    return services.tokens.for_session(grant, context.now).token, grant.refresh_token
+    return (await services.tokens.for_session(grant, context.now)).token, grant.refresh_token
 
 
 async def logged_in(services: Services, client: httpx.AsyncClient, name: str, *roles: str) -> Admin:

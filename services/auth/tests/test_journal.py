@@ -397,7 +397,7 @@ class TestPersonalData:
         async with services.store.write() as transaction:
             await transaction.users.add(user)
             grant = await services.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, Context(now))
-        token = services.tokens.for_session(grant, now).token
+        token = (await services.tokens.for_session(grant, now)).token
         as_client = Context(now, client_actor(FIRST_PARTY_CLIENT_ID), ADDRESS, USER_AGENT)
         await services.oauth.revoke(FIRST_PARTY, token, as_client)
         assert (await entries(services.store))[-1].event == Event.TOKEN_REVOKED

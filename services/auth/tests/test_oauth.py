@@ -143,7 +143,7 @@ class OAuth:
         async with self.services.store.write() as transaction:
             await transaction.users.add(user)
             grant = await self.services.sessions.open(transaction, user, client_id, Context(now))
-        return grant, self.services.tokens.for_session(grant, now).token
+        return grant, (await self.services.tokens.for_session(grant, now)).token
 
     async def refresh(self, token: str, basic: Basic | None = None, **form: str) -> httpx.Response:
         fields = {"grant_type": "refresh_token", "refresh_token": token, **form}
@@ -678,7 +678,7 @@ class TestIntrospection:
             (timedelta(days=9), False),
         ):
             issued_at = datetime.now(UTC) - age
-            token = oauth.services.tokens.for_client(client, "ostiary", (), issued_at).token
+            token = (await oauth.services.tokens.for_client(client, "ostiary", (), issued_at)).token
             assert await oauth.is_active(inspector, token) is active
 
     async def test_after_logout_a_token_is_inactive(self, oauth: OAuth) -> None:

@@ -45,6 +45,8 @@ def new_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Ours are below; asking for a provider of theirs costs each request as much as routing it.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={**EXCEPTION_HANDLERS, **exception_handlers},
     )
     # The last one added is the outermost.

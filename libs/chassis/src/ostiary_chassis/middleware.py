@@ -3,6 +3,7 @@
 import re
 import time
 import uuid
+from functools import lru_cache
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -78,12 +79,17 @@ class RequestContext:
             finally:
                 self._record(scope, status, time.perf_counter() - started_at)
 
+    @lru_cache(maxsize=1024)  # noqa: B019 - there is one for each application  # looking a child up takes longer than using it
+    def _children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(method, route, status), self._seconds.labels(method, route)
+
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         # The gateway's routes are no Starlette routes; it puts their template into the state.
         route = scope["state"].get("route") or getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self._requests.labels(method, route, status).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        requests, durations = self._children(method, route, status)
+        requests.inc()
+        durations.observe(seconds)
         if scope["path"] not in OPERATIONS:
             _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
 

@@ -1,5 +1,6 @@
 """What the auth service's errors look like over HTTP."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 
@@ -13,6 +14,9 @@ from ostiary_chassis.problems import ExceptionHandlers
 #: A 401 must say how one could authenticate (RFC 9110 section 15.5.2).
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="ostiary"'}
 _BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="ostiary", charset="UTF-8"'}
+
+#: Seconds that a refusal takes when there are too many of them.
+REFUSAL_SECONDS = 0.1
 
 _STATUSES: Mapping[type[errors.AuthError], int] = {
     errors.InvalidEmail: 422,
@@ -38,6 +42,9 @@ _STATUSES: Mapping[type[errors.AuthError], int] = {
 
 async def _on_auth_error(_request: Request, error: errors.AuthError) -> Response:
     """Answer with the problem document of a domain error."""
+    if isinstance(error, errors.HashingOverloaded | errors.TooManyAttempts):
+        # Who hammers waits here, where it costs us nothing, and others are served meanwhile.
+        await asyncio.sleep(REFUSAL_SECONDS)
     status = _STATUSES[type(error)]
     headers = _CHALLENGE if status == 401 else {}  # noqa: PLR2004 - HTTP
     if isinstance(error, errors.TooManyAttempts | errors.KeyNotReady):

@@ -1,5 +1,6 @@
 """The parts of the service, put together: what both the HTTP application and the command line work with."""
 
+import os
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,11 @@ class OwnSecrets:
     device_key: bytes = field(repr=False)
 
 
+def usable_cores() -> int:
+    """Return the cores that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Services:
     """Everything the service can do. It has no keys to sign with until `own_keys` are given some."""
 
@@ -48,7 +54,8 @@ class Services:
         self.config = config
         self.database = Database(config.database())
         self.store = AuthStore(self.database)
-        self.hasher = PasswordHasher()
+        cores = usable_cores()
+        self.hasher = PasswordHasher(cores)
         self.own_keys = OwnKeys()
         token_lifetime = timedelta(seconds=config.access_token_ttl)
         self.journal = Journal(own.audit_key, token_lifetime)
@@ -77,11 +84,12 @@ class Services:
         )
         self.clients = Clients(self.store, self.journal, frozenset({config.issuer, f"{config.issuer}{TOKEN_PATH}"}))
         policy = TokenPolicy(config.issuer, config.audience, config.access_token_ttl)
-        self.tokens = AccessTokens(policy, self.own_keys.ring)
+        self.tokens = AccessTokens(policy, self.own_keys.ring, cores)
         self.oauth = OAuth(self.store, self.journal, self.sessions, self.tokens)
 
     async def close(self) -> None:
         """Close connections and end threads."""
+        self.tokens.close()
         self.hasher.close()
         await self.database.close()
 

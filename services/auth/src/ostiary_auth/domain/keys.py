@@ -12,13 +12,15 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -35,6 +37,9 @@ from ostiary_auth.domain.store import Store, Transaction
 _log = structlog.stdlib.get_logger("keys")
 
 PUBLIC_EXPONENT = 65537
+
+#: Made once, as making one takes longer than using it.
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 #: The name of the lock that lets one replica at a time change keys.
 _LOCK = "signing-keys"
@@ -65,6 +70,17 @@ class SigningKey:
 
     kid: str
     private_key: rsa.RSAPrivateKey
+
+    def sign(self, header: bytes, claims: Mapping[str, object]) -> str:
+        """Return a JWS in compact form (RFC 7515 section 3.1), signed with RS256 (RFC 7518 section 3.3)."""
+        signing_input = header + b"." + base64.urlsafe_b64encode(_encode(claims)).rstrip(b"=")
+        signature = self.private_key.sign(signing_input, PKCS1v15(), SHA256())
+        return (signing_input + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode("ascii")
+
+    def header(self, media_type: str) -> bytes:
+        """Return the encoded header of what is signed with this key."""
+        header = {"alg": "RS256", "typ": media_type, "kid": self.kid}
+        return base64.urlsafe_b64encode(_encode(header)).rstrip(b"=")
 
     def public_jwk(self) -> dict[str, str]:
         """Return the public half as a JWK (RFC 7517 section 4, RFC 7518 section 6.3.1)."""
@@ -234,6 +250,11 @@ class SigningKeys:
     async def _remove(self, transaction: Transaction, context: Context, key: StoredKey, event: Event) -> None:
         await transaction.keys.remove(key.kid)
         await self._journal.record(transaction, context, event, facts={"kid": key.kid})
+
+
+def _encode(value: Mapping[str, object]) -> bytes:
+    """Encode JSON without white space."""
+    return _JSON.encode(value).encode()
 
 
 def _in_state(stored: list[StoredKey], state: KeyState) -> StoredKey | None:

@@ -30,7 +30,7 @@ class OAuth:
         self._sessions = sessions
         self._tokens = tokens
 
-    def client_credentials(
+    async def client_credentials(
         self, client: Client, scopes: frozenset[str] | None, audience: str | None, context: Context
     ) -> AccessToken:
         """Return a token for the client itself (RFC 6749 section 4.4). Raises OAuthError."""
@@ -40,7 +40,7 @@ class OAuth:
         if audience is not None and audience not in client.audiences:
             raise OAuthError("invalid_target", "An audience was asked for that this client may not have.")
         granted = [scope for scope in client.scopes if scopes is None or scope in scopes]
-        return self._tokens.for_client(client, audience or client.audiences[0], granted, context.now)
+        return await self._tokens.for_client(client, audience or client.audiences[0], granted, context.now)
 
     async def refresh(
         self, client: Client, refresh_token: str, scopes: frozenset[str] | None, context: Context
@@ -51,7 +51,7 @@ class OAuth:
             grant = await self._sessions.refresh(refresh_token, client.id, context, scopes)
         except InvalidRefreshToken as error:
             raise OAuthError("invalid_grant", error.detail) from None
-        return grant, self._tokens.for_session(grant, context.now)
+        return grant, await self._tokens.for_session(grant, context.now)
 
     async def revoke(self, client: Client, token: str, context: Context) -> None:
         """End a refresh token's session, or an access token, if it is the client's (RFC 7009 section 2.1).

@@ -41,17 +41,12 @@ QUEUE_PER_THREAD = 16
 _NOBODYS_HASH = "$argon2id$v=19$m=19456,t=2,p=1$Qdih/xkqpN4lvFnkR+JgdQ$4U1g21nFCwUhguu0ifp+bYuePr2N8AtY8els6o5gXz8"
 
 
-def _cores() -> int:
-    """Return the cores that this process may use, where the system says so."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class PasswordHasher:
     """Hashes and checks passwords, a bounded number at a time."""
 
-    def __init__(self, threads: int | None = None) -> None:
-        """Make the pool; by default a thread per core that this process may use."""
-        self._threads = threads or _cores()
+    def __init__(self, threads: int) -> None:
+        """Make the pool; a thread per core that this process may use is as many as are of any good."""
+        self._threads = threads
         self._argon2 = argon2.PasswordHasher(
             time_cost=ITERATIONS,
             memory_cost=MEMORY_KIB,

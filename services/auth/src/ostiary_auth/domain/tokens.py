@@ -1,16 +1,23 @@
 """Access tokens: JWTs of the access token profile (RFC 9068), signed with RS256."""
 
+import asyncio
+import secrets
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import jwt
 
 from ostiary_auth.domain.clients import Client
-from ostiary_auth.domain.keys import KeyRing
+from ostiary_auth.domain.keys import KeyRing, SigningKey
 from ostiary_auth.domain.sessions import Grant
+
+#: Bytes of randomness in a token's id.
+TOKEN_ID_BYTES = 16
 
 #: The media type of access tokens (RFC 9068 section 2.1).
 _TYPE = "at+jwt"
@@ -69,12 +76,22 @@ class Presented:
 class AccessTokens:
     """Signs access tokens, and reads them again."""
 
-    def __init__(self, policy: TokenPolicy, key_ring: Callable[[], KeyRing]) -> None:
-        """Sign with the key that `key_ring` has at the time."""
+    def __init__(self, policy: TokenPolicy, key_ring: Callable[[], KeyRing], cores: int) -> None:
+        """Sign with the key that `key_ring` has at the time.
+
+        OpenSSL leaves the interpreter alone while it signs, so with several cores threads sign while the event loop
+        goes on; with one, handing over would only cost (ADR 7 has the figures).
+        """
         self._policy = policy
         self._key_ring = key_ring
+        self._threads = ThreadPoolExecutor(cores, thread_name_prefix="signing") if cores > 1 else None
 
-    def for_session(self, grant: Grant, now: datetime) -> AccessToken:
+    def close(self) -> None:
+        """End the threads."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def for_session(self, grant: Grant, now: datetime) -> AccessToken:
         """Return a token for a user in a session, which it does not outlive."""
         lifetime = min(self._policy.lifetime, int((grant.session.expires_at - now).total_seconds()))
         about = {
@@ -84,12 +101,12 @@ class AccessTokens:
             "auth_time": int(grant.session.created_at.timestamp()),
             "roles": list(grant.user.roles),
         }
-        return self._sign(about, self._policy.audience, grant.scopes, lifetime, now)
+        return await self._sign(about, self._policy.audience, grant.scopes, lifetime, now)
 
-    def for_client(self, client: Client, audience: str, scopes: Iterable[str], now: datetime) -> AccessToken:
+    async def for_client(self, client: Client, audience: str, scopes: Iterable[str], now: datetime) -> AccessToken:
         """Return a token for a client itself (RFC 9068 section 2.2: its subject is the client)."""
         about: dict[str, object] = {"sub": client.id, "client_id": client.id, "roles": []}
-        return self._sign(about, audience, scopes, self._policy.lifetime, now)
+        return await self._sign(about, audience, scopes, self._policy.lifetime, now)
 
     def read(self, token: str) -> Presented | None:
         """Return an access token of ours, whatever its audience, or None if it is none or has expired."""
@@ -109,7 +126,7 @@ class AccessTokens:
             return None
         return Presented(claims)
 
-    def _sign(
+    async def _sign(
         self, about: dict[str, object], audience: str, scopes: Iterable[str], lifetime: int, now: datetime
     ) -> AccessToken:
         issued_at = int(now.timestamp())
@@ -121,9 +138,18 @@ class AccessTokens:
             "exp": issued_at + lifetime,
             "iat": issued_at,
             "nbf": issued_at,
-            "jti": str(uuid4()),
+            "jti": secrets.token_hex(TOKEN_ID_BYTES),
             "scope": scope,
         }
         key = self._key_ring().signing
-        token = jwt.encode(claims, key.private_key, algorithm="RS256", headers={"typ": _TYPE, "kid": key.kid})
+        if self._threads is None:
+            token = key.sign(_header(key), claims)
+        else:
+            loop = asyncio.get_running_loop()
+            token = await loop.run_in_executor(self._threads, key.sign, _header(key), claims)
         return AccessToken(token, lifetime, scope)
+
+
+@lru_cache(maxsize=4)
+def _header(key: SigningKey) -> bytes:
+    return key.header(_TYPE)

@@ -66,14 +66,14 @@ def account_routes(services: Services, requests: Requests) -> list[BaseRoute]:
                 httponly=True,
                 samesite="strict",
             )
-        return token_response(outcome.grant, services.tokens.for_session(outcome.grant, context.now), response)
+        return token_response(outcome.grant, await services.tokens.for_session(outcome.grant, context.now), response)
 
     @router.post("/refresh", responses=documented(401))
     async def refresh(body: RefreshRequest, request: Request, response: Response) -> TokenResponse:
         """Continue a session. The refresh token is used up by it; the answer has the next one."""
         context = requests.context(request)
         grant = await services.sessions.refresh(body.refresh_token, FIRST_PARTY_CLIENT_ID, context)
-        return token_response(grant, services.tokens.for_session(grant, context.now), response)
+        return token_response(grant, await services.tokens.for_session(grant, context.now), response)
 
     @router.post("/logout")
     async def logout(call: user_call, body: LogoutRequest | None = None) -> EndedResponse:

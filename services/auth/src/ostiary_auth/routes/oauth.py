@@ -8,7 +8,7 @@ import base64
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote_plus
+from urllib.parse import unquote_plus
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -53,7 +53,7 @@ def oauth_routes(services: Services, requests: Requests) -> list[Route]:
         scopes = frozenset(scope.split(" ")) if scope else None
         match form.get("grant_type"):
             case "client_credentials":
-                access = services.oauth.client_credentials(client, scopes, form.get("audience"), context)
+                access = await services.oauth.client_credentials(client, scopes, form.get("audience"), context)
                 return _json(_token_body(access))
             case "refresh_token":
                 presented = _required(form, "refresh_token")
@@ -95,10 +95,7 @@ async def _read_form(request: Request) -> Form:
     if media_type != _FORM:
         raise OAuthError("invalid_request", f"Send a form, with 'Content-Type: {_FORM}'.")
     try:
-        body = (await request.body()).decode("ascii")
-        pairs = parse_qsl(
-            body, keep_blank_values=True, strict_parsing=bool(body), errors="strict", max_num_fields=MAX_PARAMETERS
-        )
+        pairs = _parse((await request.body()).decode("ascii"))
     except ValueError:
         raise OAuthError("invalid_request", "The body is not a form.") from None
     form = dict(pairs)
@@ -107,6 +104,18 @@ async def _read_form(request: Request) -> Form:
     if any("\0" in value for value in form.values()):
         raise OAuthError("invalid_request", "A parameter holds a NUL character.")
     return {name: value for name, value in form.items() if value}
+
+
+def _parse(body: str) -> list[tuple[str, str]]:
+    """Return the pairs of a form. Raises ValueError for what is none, or has too many."""
+    parts = body.split("&", MAX_PARAMETERS) if body else []
+    if len(parts) > MAX_PARAMETERS or not all("=" in part for part in parts):
+        raise ValueError
+    return [(_decode(name), _decode(value)) for name, _, value in (part.partition("=") for part in parts)]
+
+
+def _decode(text: str) -> str:
+    return unquote_plus(text, errors="strict") if "%" in text or "+" in text else text
 
 
 def _credentials(request: Request, form: Form) -> Credentials:

@@ -35,11 +35,15 @@ class Requests:
         """Verify tokens with `auth`; believe these proxies' `X-Forwarded-For`."""
         self.auth = auth
         self._trusted_proxies = trusted_proxies
+        # The same callers call again and again.
+        self._source = lru_cache(maxsize=4096)(self._find_source)
 
     def context(self, request: Request, token: VerifiedToken | None = None) -> Context:
         """Return the circumstances of a request."""
         user_agent = request.headers.get("user-agent")
-        return Context(datetime.now(UTC), _actor(token), self._source(request), user_agent)
+        peer = request.client.host if request.client else ""
+        source = self._source(peer, ",".join(request.headers.getlist("x-forwarded-for")))
+        return Context(datetime.now(UTC), _actor(token), source, user_agent)
 
     @property
     def user(self) -> Callable[..., Awaitable[UserCall]]:
@@ -63,22 +67,20 @@ class Requests:
 
         return admin
 
-    def _source(self, request: Request) -> str | None:
+    def _find_source(self, peer: str, forwarded: str) -> str | None:
         """Return the address that a request came from: the first one that is not a proxy's we trust."""
-        address = _address(request.client.host) if request.client else None
-        forwarded = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
-        while address is not None and forwarded and self._is_trusted(address):
-            before = _address(forwarded.pop().strip())
-            if before is None:
+        address, before = _address(peer), forwarded.split(",")
+        while address is not None and before and self._is_trusted(address):
+            previous = _address(before.pop().strip())
+            if previous is None:
                 break
-            address = before
+            address = previous
         return str(address) if address else None
 
     def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._trusted_proxies)
 
 
-@lru_cache(maxsize=4096)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(text)
