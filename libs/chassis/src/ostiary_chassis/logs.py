@@ -1,5 +1,6 @@
 """Structured logs on standard output: JSON for machines, aligned text for people."""
 
+import json
 import logging
 import sys
 from typing import Literal, TextIO
@@ -8,6 +9,9 @@ import structlog
 
 #: Frames of a traceback in a log line.
 MAX_FRAMES = 30
+
+#: Made once, as making one takes longer than using it. What JSON does not know is shown as Python does.
+_JSON = json.JSONEncoder(default=repr)
 
 LogFormat = Literal["json", "text"]
 
@@ -44,7 +48,7 @@ def configure(log_format: LogFormat, service: str, stream: TextIO | None = None)
                 structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=MAX_FRAMES)
             ),
             _add_service(service),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(serializer=_to_json),
         ]
     else:
         renderer = [
@@ -73,6 +77,10 @@ def configure(log_format: LogFormat, service: str, stream: TextIO | None = None)
     # What these say below a warning, our own logs say in one line.
     for chatty in ("alembic", "httpcore", "httpx", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _to_json(event: object, **_: object) -> str:
+    return _JSON.encode(event)
 
 
 def _add_service(service: str) -> structlog.types.Processor:

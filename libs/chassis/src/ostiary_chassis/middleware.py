@@ -1,13 +1,12 @@
 """Pure ASGI middleware that every service runs in."""
 
+import os
 import re
 import time
-import uuid
 from functools import lru_cache
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostiary.fastapi import problem_response
@@ -16,7 +15,7 @@ from ostiary_chassis.problems import INTERNAL_ERROR, METHODS, ProblemError, body
 _log = structlog.stdlib.get_logger("access")
 
 #: What we accept as a request id from outside: it goes into logs and header fields.
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
 #: The paths that every service answers itself. Called at each health check and scrape, they stay out
 #: of the log, where they would only hide what matters.
@@ -60,7 +59,9 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                # An upstream's own would be a second one.
+                others = [field for field in message.get("headers", ()) if field[0] != b"x-request-id"]
+                message["headers"] = [*others, (b"x-request-id", request_id.encode())]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -95,8 +96,13 @@ class RequestContext:
 
 
 def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+    given = _first(scope, b"x-request-id")
+    return given.decode() if _REQUEST_ID.match(given) else os.urandom(16).hex()
+
+
+def _first(scope: Scope, name: bytes, default: bytes = b"") -> bytes:
+    """Return the first field of a name."""
+    return next((value for field, value in scope["headers"] if field == name), default)
 
 
 class BodyLimit:
@@ -117,8 +123,8 @@ class BodyLimit:
 
 def limit_body(scope: Scope, receive: Receive, limit: int) -> Receive:
     """Return `receive` with a limit in bytes on the body. It, or this call, raises ProblemError for a longer one."""
-    announced = Headers(scope=scope).get("content-length", "0")
-    if announced.isdecimal() and int(announced[:20]) > limit:
+    announced = _first(scope, b"content-length", b"0")
+    if announced.isdigit() and int(announced[:20]) > limit:
         raise ProblemError(body_too_large(limit))
     received = 0
 
