@@ -333,7 +333,9 @@ class Server:
         with socket.socket() as probing:
             probing.bind((HOST, 0))
             self.port: int = probing.getsockname()[1]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("OSTIARY_")}
+        # Byte code is cached, as on a machine as it comes.
+        left_out = ("OSTIARY_", "PYTHONDONTWRITEBYTECODE")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         self._log = data_dir / "log"
         self._environ = {
             **inherited,

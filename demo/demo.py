@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import httpx
 import jwt
@@ -131,8 +132,17 @@ def play(story: Story, url: str) -> None:
         status=200,
         check=lambda answer: answer["refresh_token"] == renewed["refresh_token"],
     )
-    logout = ("POST", "/auth/logout")
     access = str(renewed["access_token"])
+    phone = story.step("Log in on another device", ("POST", "/auth/login"), body=account, status=200)
+    story.step(
+        "See where one is logged in",
+        ("GET", "/auth/sessions"),
+        token=access,
+        status=200,
+        check=lambda answer: len(cast("list[object]", answer["sessions"])) == 2,  # noqa: PLR2004 - this one and the other
+    )
+    story.step("End the other one", ("DELETE", f"/auth/sessions/{phone['session_id']}"), token=access, status=200)
+    logout = ("POST", "/auth/logout")
     story.step("Log out", logout, token=access, status=200, check=lambda answer: answer == {"revoked": 1})
     body = {"refresh_token": str(renewed["refresh_token"])}
     ended = _code("invalid_refresh_token")

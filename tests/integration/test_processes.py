@@ -348,7 +348,7 @@ class TestDemo:
     def test_it_plays_the_whole_story(self, local_cluster: LocalCluster) -> None:
         done = self.run(local_cluster.url)
         assert done.returncode == 0, done.stdout
-        assert "All 14 steps went as promised" in done.stdout
+        assert "All 17 steps went as promised" in done.stdout
 
     def test_it_fails_when_a_step_is_not_as_promised(self, own_cluster: LocalCluster) -> None:
         for service in ("auth", "gateway"):

@@ -639,3 +639,11 @@ class TestSessionList:
         sessions = (await client.get("/auth/sessions", headers=bearer(two[0]))).json()["sessions"]
         assert len(sessions) == 2
         assert len((await client.get("/auth/sessions", headers=bearer(eves))).json()["sessions"]) == 1
+
+
+async def test_free_attempts_of_the_same_moment_do_not_wait_for_each_other(logins: Logins) -> None:
+    """Requests reach the counters in another order than the clock was read in."""
+    late, early = NOW + timedelta(milliseconds=1), NOW
+    keys = login_keys(EMAIL, HOME, None)
+    assert await logins.count(keys, late)
+    assert await logins.count(keys, early)

@@ -66,6 +66,11 @@ class Counter:
     #: When it is forgotten.
     expires_at: datetime
 
+    def wait(self, allowance: Allowance, now: datetime) -> timedelta:
+        """Return how long to wait for the next attempt."""
+        # While attempts are free nobody waits: not even for one of the same moment, whose clock was ahead.
+        return self.blocked_until - now if self.attempts > allowance.free else timedelta(0)
+
     def counted(self, allowance: Allowance, now: datetime) -> "Counter":
         """Return the counter after one more attempt."""
         attempts = self.attempts + 1 if now < self.expires_at else 1
@@ -99,7 +104,7 @@ def reauthentication_keys(user_id: object) -> Keys:
 async def count_attempt(transaction: Transaction, keys: Keys, now: datetime) -> None:
     """Count an attempt that is about to be made. Raises TooManyAttempts, and then counts nothing."""
     counters = await transaction.throttles.lock(sorted(keys), now)
-    longest = max(counter.blocked_until - now for counter in counters.values())
+    longest = max(counters[key].wait(keys[key], now) for key in keys)
     if longest > timedelta(0):
         raise TooManyAttempts(longest)
     await transaction.throttles.put({key: counters[key].counted(keys[key], now) for key in keys})
