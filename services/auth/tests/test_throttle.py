@@ -455,9 +455,9 @@ ADA = {"email": EMAIL, "password": PASSWORD}
 async def block(services: Services, keys: Keys) -> None:
     now = datetime.now(UTC)
     async with services.store.write() as transaction:
-        for key in keys:
+        for key, allowance in keys.items():
             await transaction.throttles.lock([key], now)
-            blocked = Counter(6, now + timedelta(minutes=5), now + timedelta(hours=1))
+            blocked = Counter(allowance.free + 1, now + timedelta(minutes=5), now + timedelta(hours=1))
             await transaction.throttles.put({key: blocked})
 
 
