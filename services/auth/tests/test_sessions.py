@@ -176,3 +176,16 @@ class TestEnding:
     async def test_nobody_ends_somebody_elses_session(self, logins: Logins, three: list[Grant]) -> None:
         assert await logins.end(UUID(int=1), three[0].session.id, "local", NOW) == 0
         assert not await logins.refused(three[0].refresh_token, NOW)
+
+    async def test_a_login_too_many_ends_the_one_used_longest_ago(
+        self, logins: Logins, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ostiary_auth.domain.sessions.MAX_SESSIONS_PER_USER", 3)
+        opened = [await logins.open(user, NOW + step * SECOND) for step in range(3)]
+        first_used_again = await logins.refresh(opened[0].refresh_token, NOW + timedelta(minutes=1))
+        last = await logins.open(user, NOW + timedelta(minutes=2))
+        later = NOW + timedelta(minutes=3)
+        alive = [session.id for session in await logins.sessions.of_user(user.id, later)]
+        assert alive == [last.session.id, opened[0].session.id, opened[2].session.id]
+        assert await logins.refused(opened[1].refresh_token, later)
+        assert not await logins.refused(first_used_again.refresh_token, later)

@@ -175,10 +175,8 @@ class Sessions:
             last_used_at=now,
             expires_at=now + self.limits.absolute,
         )
-        live = await self._live(transaction, user.id, now)
-        oldest_first = sorted(live, key=lambda session: session.last_used_at)
-        surplus = max(0, len(live) - MAX_SESSIONS_PER_USER + 1)
-        await self._end(transaction, oldest_first[:surplus], "too_many", context)
+        if await transaction.sessions.count_not_ended(user.id, now) >= MAX_SESSIONS_PER_USER:
+            await self._make_room(transaction, user.id, context)
         refresh_token = secrets.token_urlsafe(REFRESH_TOKEN_BYTES)
         await transaction.sessions.add(session)
         await transaction.sessions.add_refresh_token(RefreshToken(_hash(refresh_token), session.id, now))
@@ -281,6 +279,12 @@ class Sessions:
         successor = RefreshToken(_hash(following), session.id, context.now)
         await transaction.sessions.rotate(token.hash, nonce, successor)
         return Grant(user, session, granted, following)
+
+    async def _make_room(self, transaction: Transaction, user_id: UUID, context: Context) -> None:
+        live = await self._live(transaction, user_id, context.now)
+        oldest_first = sorted(live, key=lambda session: session.last_used_at)
+        surplus = max(0, len(live) - MAX_SESSIONS_PER_USER + 1)
+        await self._end(transaction, oldest_first[:surplus], "too_many", context)
 
     async def _live(self, transaction: Transaction, user_id: UUID, now: datetime) -> list[Session]:
         """Return and lock a user's sessions that can be continued."""

@@ -55,6 +55,9 @@ class SessionRows(Protocol):
     async def not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
         """Return the sessions of a user that have neither been ended nor reached their absolute limit."""
 
+    async def count_not_ended(self, user_id: UUID, now: datetime) -> int:
+        """Return how many those are."""
+
     async def lock_not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
         """Return the same, and let nobody else change them until the end."""
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, insert, select, update
+from sqlalchemy import and_, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.sessions import Chain, EndReason, RefreshToken, Session
@@ -22,6 +22,7 @@ _ADD_TOKEN = insert(refresh_tokens)
 _NOT_ENDED = select(*_SESSION_COLUMNS).where(
     sessions.c.user_id == bindparam("user_id"), sessions.c.ended_at.is_(None), sessions.c.expires_at > bindparam("now")
 )
+_COUNT_NOT_ENDED = _NOT_ENDED.with_only_columns(func.count())
 #: The same, always in one order, so that two who lock cannot block each other.
 _LOCK_NOT_ENDED = _NOT_ENDED.order_by(sessions.c.id).with_for_update()
 _LOCK_OF_TOKEN = (
@@ -70,6 +71,12 @@ class SqlSessions:
         """Return the sessions of a user that have neither been ended nor reached their absolute limit."""
         rows = await self._connection.execute(_NOT_ENDED, {"user_id": user_id, "now": now})
         return [Session(**row._mapping) for row in rows]
+
+    async def count_not_ended(self, user_id: UUID, now: datetime) -> int:
+        """Return how many those are."""
+        result = await self._connection.execute(_COUNT_NOT_ENDED, {"user_id": user_id, "now": now})
+        count: int = result.scalar_one()
+        return count
 
     async def lock_not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
         """Return the same, and let nobody else change them until the end."""
