@@ -14,6 +14,8 @@ from ostiary_auth.domain.users import User
 from ostiary_auth.services import Services
 from ostiary_auth.storage.tables import audit_log, signing_keys
 
+PASSWORD = "correct horse battery staple"
+
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
 NOBODY = UUID(int=1)
 REPORTS = {"id": "reports", "name": "Nightly reports", "scopes": ["orders:read"]}
@@ -265,7 +267,7 @@ class TestUsers:
         (session,) = export["sessions"]
         assert (session["address"], session["user_agent"]) == ("203.0.113.9", "Test/1.0")
         assert session["ended_at"] is not None
-        assert [entry["event"] for entry in export["audit"]] == ["user.disabled", "session.ended"]
+        assert [entry["event"] for entry in export["audit"]] == ["session.ended", "user.disabled"]
         text = str(export)
         assert "salt" not in text
         assert "password" not in text
@@ -433,3 +435,38 @@ class TestAudit:
             await connection.execute(audit_log.update().where(audit_log.c.number == 2).values(actor="nobody"))
         report = await admin.get("/admin/audit/verify")
         assert (report["intact"], report["entries"], report["broken_at"]) == (False, 1, 2)
+
+
+class TestWhoIsAnAdminNoMore:
+    """A token says what was so when it was issued; here that is looked up again."""
+
+    @pytest.fixture
+    async def mallory(self, services: Services) -> tuple[UUID, dict[str, str]]:
+        context = Context(datetime.now(UTC))
+        user = await services.accounts.create("mallory@example.com", PASSWORD, None, ("user", "admin"), context)
+        async with services.store.write() as transaction:
+            grant = await services.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, context)
+        services.own_keys.use(await services.keys.load())
+        token = (await services.tokens.for_session(grant, context.now)).token
+        return user.id, {"Authorization": f"Bearer {token}"}
+
+    async def test_who_was_disabled_cannot_enable_themselves(
+        self, client: httpx.AsyncClient, services: Services, mallory: tuple[UUID, dict[str, str]]
+    ) -> None:
+        user_id, bearer = mallory
+        assert (await client.get("/admin/users", headers=bearer)).status_code == 200
+        await services.accounts.disable(user_id, Context(datetime.now(UTC)))
+        response = await client.patch(f"/admin/users/{user_id}", json={"disabled": False}, headers=bearer)
+        assert (response.status_code, response.json()["code"]) == (401, "revoked")
+        body = {"current_password": PASSWORD, "new_password": "a whole new staple"}
+        assert (await client.post("/auth/password", json=body, headers=bearer)).status_code == 401
+
+    async def test_whose_role_was_taken_away_has_it_no_more(
+        self, client: httpx.AsyncClient, services: Services, mallory: tuple[UUID, dict[str, str]]
+    ) -> None:
+        user_id, bearer = mallory
+        await services.accounts.set_roles(user_id, ("user",), Context(datetime.now(UTC)))
+        response = await client.patch(f"/admin/users/{user_id}", json={"roles": ["admin"]}, headers=bearer)
+        assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
+        await services.accounts.delete(user_id, Context(datetime.now(UTC)))
+        assert (await client.get("/admin/users", headers=bearer)).status_code == 401

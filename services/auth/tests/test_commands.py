@@ -186,8 +186,9 @@ class TestUsers:
     def test_a_user_has_the_roles_that_were_given_last(self, line: CommandLine) -> None:
         line.add_user()
         for roles in (["user", "admin"], ["admin"], []):
-            assert line.prints("users", "roles", "ada@example.com", *roles) == ""
+            assert line.prints("users", "roles", "ada@example.com", *(roles or ["--none"])) == ""
             assert line.rows("users", "list")[0]["roles"] == sorted(roles)
+        assert "--none" in line.refuses("users", "roles", "ada@example.com")
         assert "nobility" in line.refuses("users", "roles", "ada@example.com", "nobility")
 
     def test_all_sessions_of_a_user_are_ended(self, line: CommandLine) -> None:
@@ -210,8 +211,15 @@ class TestUsers:
         assert line.rows("users", "list") == []
 
     def test_nobody_is_found_in_one_line(self, line: CommandLine) -> None:
-        for command in (["disable"], ["enable"], ["roles"], ["end-sessions"], ["export"], ["delete", "--yes"]):
-            assert line.refuses("users", *command, "ada@example.com") == "There is no such user."
+        for command in (
+            ["disable"],
+            ["enable"],
+            ["roles", "--none"],
+            ["end-sessions"],
+            ["export"],
+            ["delete", "--yes"],
+        ):
+            assert line.refuses("users", command[0], "ada@example.com", *command[1:]) == "There is no such user."
         assert line.refuses("users", "disable", "00000000-0000-0000-0000-000000000001") == "There is no such user."
 
 

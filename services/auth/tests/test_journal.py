@@ -8,14 +8,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.clients import FIRST_PARTY, FIRST_PARTY_CLIENT_ID, Client
 from ostiary_auth.domain.context import OPERATOR, Context, client_actor, user_actor
 from ostiary_auth.domain.errors import InvalidCredentials, InvalidRefreshToken, WrongPassword
 from ostiary_auth.domain.journal import (
-    AUDIT_KEY_BYTES,
+    CUTOFF_MARGIN,
     EXPIRY_MARGIN,
     AuditEntry,
     AuditReport,
@@ -49,7 +49,7 @@ class Chain:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.journal = Journal(bytes(AUDIT_KEY_BYTES), TOKEN_LIFETIME)
+        self.journal = Journal(bytes(32), TOKEN_LIFETIME)
 
     async def write(self) -> None:
         async with self.store.write() as transaction:
@@ -167,7 +167,7 @@ class TestTampering:
         assert (await chain.verify()).broken_at == number
 
     async def test_a_chain_under_another_key_is_found(self, chain: Chain) -> None:
-        other = Journal(bytes([1]) * AUDIT_KEY_BYTES, TOKEN_LIFETIME)
+        other = Journal(bytes([1]) * 32, TOKEN_LIFETIME)
         assert (await other.verify(chain.store)).broken_at == 1
         await chain.run(delete(audit_log).where(audit_log.c.number == Chain.LENGTH))
         async with chain.store.write() as transaction:
@@ -258,7 +258,7 @@ class TestRevocations:
         return [row.number for row in rows]
 
     async def test_at_no_time_has_the_log_a_gap(self, store: Store) -> None:
-        journal = Journal(bytes(AUDIT_KEY_BYTES), TOKEN_LIFETIME)
+        journal = Journal(bytes(32), TOKEN_LIFETIME)
         left = 30
 
         async def append(number: int) -> None:
@@ -278,7 +278,7 @@ class TestRevocations:
             assert await self.numbers(connection) == list(range(1, 31))
 
     async def test_a_rolled_back_revocation_leaves_no_gap(self, store: Store) -> None:
-        journal = Journal(bytes(AUDIT_KEY_BYTES), TOKEN_LIFETIME)
+        journal = Journal(bytes(32), TOKEN_LIFETIME)
 
         async def fail() -> None:
             async with store.write() as transaction:
@@ -293,7 +293,7 @@ class TestRevocations:
             assert await self.numbers(connection) == [1]
 
     async def test_no_number_is_used_again_after_pruning(self, store: Store) -> None:
-        journal = Journal(bytes(AUDIT_KEY_BYTES), TOKEN_LIFETIME)
+        journal = Journal(bytes(32), TOKEN_LIFETIME)
         later = NOW + TOKEN_LIFETIME + EXPIRY_MARGIN + SECOND
         async with store.write() as transaction:
             for target in ("1", "2", "3"):
@@ -306,12 +306,13 @@ class TestRevocations:
             assert await self.numbers(connection) == [4]
 
     async def test_a_revocation_outlives_every_token_that_it_hits(self, store: Store) -> None:
-        journal = Journal(bytes(AUDIT_KEY_BYTES), TOKEN_LIFETIME)
+        journal = Journal(bytes(32), TOKEN_LIFETIME)
         async with store.write() as transaction:
             await journal.revoke(transaction, Context(NOW), RevocationKind.SUBJECT, "ada")
         async with store.read() as transaction:
             (found,) = await transaction.journal.revocations_of({RevocationKind.SUBJECT: "ada"})
-        assert (found.at, found.expires_at) == (NOW, NOW + TOKEN_LIFETIME + EXPIRY_MARGIN)
+        cutoff = NOW + CUTOFF_MARGIN
+        assert (found.at, found.expires_at) == (cutoff, cutoff + TOKEN_LIFETIME + EXPIRY_MARGIN)
 
 
 class Life:
@@ -443,3 +444,29 @@ class TestPersonalData:
         assert [entry.event for entry in export.audit] == [Event.SESSION_ENDED]
         assert "the-hash" not in repr(export)
         assert (await entries(services.store))[-1].event == Event.USER_EXPORTED
+
+
+class TestNonsense:
+    """What somebody with the database alone writes into it is a break in the chain, and no crash."""
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [("facts", "null"), ("facts", "{bad"), ("facts", "[1]"), ("at", "garbage"), ("personal", "[1]"), ("mac", "")],
+    )
+    async def test_a_value_that_cannot_be_read_is_a_break(self, services: Services, column: str, value: str) -> None:
+        if not services.database.is_sqlite:
+            pytest.skip("PostgreSQL's types refuse such values")
+        async with services.database.write() as connection:
+            statement = text(f"UPDATE audit_log SET {column} = :value WHERE number = 2")  # noqa: S608 - a name of ours
+            await connection.execute(statement, {"value": value})
+        report = await services.journal.verify(services.store)
+        assert (report.entries, report.broken_at) == (1, 2)
+
+    async def test_an_entry_before_the_first_is_a_break(self, services: Services) -> None:
+        async with services.database.write() as connection:
+            copy = text(
+                "INSERT INTO audit_log SELECT -5, at, event, actor, subject, facts, personal, personal_digest, mac "
+                "FROM audit_log WHERE number = 1"
+            )
+            await connection.execute(copy)
+        assert (await services.journal.verify(services.store)).broken_at == -5

@@ -13,7 +13,7 @@ from ostiary_auth.domain import throttle
 from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken, TooManyAttempts
-from ostiary_auth.domain.journal import EXPIRY_MARGIN, RevocationKind
+from ostiary_auth.domain.journal import CUTOFF_MARGIN, EXPIRY_MARGIN, RevocationKind
 from ostiary_auth.domain.sessions import Grant, SessionLimits, Sessions
 from ostiary_auth.domain.users import User
 from ostiary_auth.services import Services
@@ -163,7 +163,7 @@ class TestRevocations:
         journal, lifetime = database.services.journal, timedelta(seconds=database.services.config.access_token_ttl)
         async with database.store.write() as transaction:
             await journal.revoke(transaction, Context(NOW), RevocationKind.SUBJECT, "ada")
-        last_hit = NOW + lifetime + EXPIRY_MARGIN
+        last_hit = NOW + CUTOFF_MARGIN + lifetime + EXPIRY_MARGIN
         assert await database.prune(last_hit) == 0
         assert await database.prune(last_hit + SECOND) == 1
         assert await database.count(revocations) == 0

@@ -9,6 +9,8 @@ import jwt
 import pytest
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
+from ostiary_auth import problems
+from ostiary_auth.domain import errors
 
 CONFIDENTIAL = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
@@ -211,3 +213,10 @@ async def test_the_openapi_document_names_the_endpoints(client: httpx.AsyncClien
     document = (await client.get("/openapi.json")).json()
     assert {"/auth/register", "/auth/login", "/auth/refresh", "/auth/logout", "/auth/me"} <= document["paths"].keys()
     assert json.dumps(document)
+
+
+def test_every_refusal_has_a_status() -> None:
+    def all_kinds(kind: type[errors.AuthError]) -> set[type[errors.AuthError]]:
+        return {kind, *(each for sub in kind.__subclasses__() for each in all_kinds(sub))}
+
+    assert all_kinds(errors.AuthError) - {errors.AuthError} == set(problems._STATUSES)

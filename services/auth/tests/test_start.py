@@ -35,7 +35,7 @@ async def test_a_lost_kek_names_its_setting(config: AuthConfig) -> None:
 async def test_another_kek_names_its_setting(config: AuthConfig) -> None:
     config.kek_path.unlink()
     create_kek(config.kek_path)
-    with pytest.raises(ConfigError, match=r"OSTIARY_AUTH_KEK_FILE: .* does not open the signing keys"):
+    with pytest.raises(ConfigError, match=r"OSTIARY_AUTH_KEK_FILE: .* does not open the keys"):
         await prepare(config)
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from contextlib import suppress
 from typing import Literal, TextIO
 
 import structlog
@@ -25,9 +26,13 @@ class _Lines:
         self._stream = stream
 
     def msg(self, line: str) -> None:
-        """Write a line. One call, so that the lines of several threads do not mix."""
-        self._stream.write(f"{line}\n")
-        self._stream.flush()
+        """Write a line. One call, so that the lines of several threads do not mix.
+
+        If it cannot be written, because a disk is full or nobody reads any more, what it is about goes on.
+        """
+        with suppress(OSError, ValueError):
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
 
     debug = info = warning = error = critical = exception = msg
 

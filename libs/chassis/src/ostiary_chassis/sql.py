@@ -10,7 +10,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -36,6 +36,9 @@ _log = structlog.stdlib.get_logger("sql")
 #: Seconds that a writer on SQLite waits for the one before it.
 SQLITE_BUSY_SECONDS = 5.0
 
+#: Seconds that a transaction that writes waits until it begins.
+WRITE_WAIT_SECONDS = 5.0
+
 #: Rows that a cursor on SQLite takes from the driver at a time.
 FETCHED_AT_ONCE = 64
 
@@ -59,6 +62,15 @@ _POOL: dict[str, Any] = {
 
 #: Seconds for one statement on PostgreSQL.
 COMMAND_TIMEOUT = 10.0
+
+#: A replica that stops in the middle of a transaction, as a paused machine does, must not hold the others up.
+_POSTGRES_SETTINGS = {
+    "idle_in_transaction_session_timeout": "5000",
+    "lock_timeout": "5000",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
 
 #: Seconds for one readiness check.
 PING_TIMEOUT = 2.0
@@ -180,7 +192,11 @@ class Database:
                 **_POOL,
                 # A restarted server leaves dead connections in the pool; they are tried before use.
                 pool_pre_ping=True,
-                connect_args={"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT},
+                connect_args={
+                    "timeout": CONNECT_TIMEOUT,
+                    "command_timeout": COMMAND_TIMEOUT,
+                    "server_settings": _POSTGRES_SETTINGS,
+                },
             )
 
     @property
@@ -197,10 +213,14 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Run a transaction that writes; it is committed at the end, or rolled back if the block raises."""
-        async with self._writer, self._engine.connect() as connection:
-            await connection.execution_options(ostiary_writes=True)
-            async with connection.begin():
-                yield connection
+        async with AsyncExitStack() as stack:
+            # All the waiting together has one limit: who gave up meanwhile must not be served after all.
+            async with asyncio.timeout(WRITE_WAIT_SECONDS):
+                await stack.enter_async_context(self._writer)
+                connection = await stack.enter_async_context(self._engine.connect())
+                await connection.execution_options(ostiary_writes=True)
+                await stack.enter_async_context(connection.begin())
+            yield connection
 
     async def lock(self, connection: AsyncConnection, name: str) -> None:
         """Let only one transaction past here, over all replicas, until it ends. SQLite's writers are alone anyway."""
@@ -237,6 +257,22 @@ class Database:
             shown = self._url.set(drivername=self._url.get_backend_name())
             raise ConfigError(f"{setting}: cannot use {shown!r}: {cause}") from None
 
+    async def require_migrated(self, scripts: Path, service: str) -> None:
+        """Check that the schema is the one that these scripts make, without making it. Raises ConfigError."""
+        shown = self._url.set(drivername=self._url.get_backend_name())
+        missing = self.is_sqlite and not os.path.exists(self._url.database or "")  # noqa: ASYNC240, PTH110 - a look
+        try:
+            current = None
+            if not missing:
+                async with self.read() as connection:
+                    current = await connection.run_sync(_current_revision, f"{service}_schema_version")
+        except _STORAGE_ERRORS as error:
+            cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+            raise ConfigError(f"OSTIARY_{service.upper()}_DATABASE_URL: cannot use {shown!r}: {cause}") from None
+        if current != _head(scripts):
+            name = f"OSTIARY_{service.upper()}_DATABASE_URL"
+            raise ConfigError(f"{name}: {shown!r} has not been prepared by this release; start the service first")
+
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
@@ -267,28 +303,53 @@ class _SqliteConnection(aiosqlite.Connection):
         return fn(*args, **kwargs)
 
 
-Transaction = TypeVar("Transaction")
+class SqlTransaction:
+    """The base of a service's transactions: a connection on which one has begun."""
+
+    def __init__(self, connection: AsyncConnection, database: Database) -> None:
+        """Use an open transaction."""
+        self._connection = connection
+        self._database = database
+        self._on_commit: list[Callable[[], None]] = []
+
+    async def lock(self, name: str) -> None:
+        """Let only one transaction past here, over all replicas, until it ends."""
+        await self._database.lock(self._connection, name)
+
+    def on_commit(self, work: Callable[[], None]) -> None:
+        """Do something when the transaction has been committed, and not if it is rolled back."""
+        self._on_commit.append(work)
+
+    def committed(self) -> None:
+        """Do what was to be done then."""
+        for work in self._on_commit:
+            work()
+
+
+Transaction = TypeVar("Transaction", bound=SqlTransaction)
 
 
 class SqlStore(Generic[Transaction]):
-    """A domain's store on a database: each transaction is what `wrap` makes of a connection."""
+    """A domain's store on a database; `kind` is what its transactions are."""
 
-    def __init__(self, database: Database, wrap: Callable[[AsyncConnection, Database], Transaction]) -> None:
+    def __init__(self, database: Database, kind: Callable[[AsyncConnection, Database], Transaction]) -> None:
         """Use `database`, which somebody else migrates and closes."""
         self.database = database
-        self._wrap = wrap
+        self._kind = kind
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
         """Begin a transaction that only reads."""
         async with self.database.read() as connection:
-            yield self._wrap(connection, self.database)
+            yield self._kind(connection, self.database)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
         """Begin a transaction that writes; an exception rolls it back."""
         async with self.database.write() as connection:
-            yield self._wrap(connection, self.database)
+            transaction = self._kind(connection, self.database)
+            yield transaction
+        transaction.committed()
 
 
 def _create_private(path: Path) -> None:
@@ -297,9 +358,7 @@ def _create_private(path: Path) -> None:
 
 
 def _upgrade(connection: Connection, setting: str, scripts: Path, version_table: str) -> None:
-    head = max(script.name for script in (scripts / "versions").glob("[0-9]*.py")).partition("_")[0]
-    known = inspect(connection).has_table(version_table)
-    current = connection.scalar(text(f"SELECT version_num FROM {version_table}")) if known else None  # noqa: S608 - ours
+    head, current = _head(scripts), _current_revision(connection, version_table)
     if current == head:
         return
     from ostiary_chassis import migrations  # noqa: PLC0415 - Alembic takes a tenth of a second to import
@@ -309,6 +368,18 @@ def _upgrade(connection: Connection, setting: str, scripts: Path, version_table:
     except migrations.UnknownRevision as error:
         raise ConfigError(f"{setting}: its schema is not one that this release knows: {error}") from None
     _log.info("schema migrated", from_revision=current, to_revision=head)
+
+
+def _head(scripts: Path) -> str:
+    """Return the newest revision; see `migrations` for how scripts are named."""
+    return max(script.name for script in (scripts / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+
+def _current_revision(connection: Connection, version_table: str) -> str | None:
+    if not inspect(connection).has_table(version_table):
+        return None
+    current: str | None = connection.scalar(text(f"SELECT version_num FROM {version_table}"))  # noqa: S608 - ours
+    return current
 
 
 def _prepare_sqlite(dbapi_connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from ostiary_auth.domain.accounts import Accounts
 from ostiary_auth.domain.clients import Clients
 from ostiary_auth.domain.context import SYSTEM, Context
 from ostiary_auth.domain.devices import DeviceTokens
-from ostiary_auth.domain.journal import AUDIT_KEY_BYTES, Journal
+from ostiary_auth.domain.journal import Journal
 from ostiary_auth.domain.keys import KeyPolicy, SigningKeys
 from ostiary_auth.domain.oauth import OAuth
 from ostiary_auth.domain.passwords import PasswordHasher
@@ -19,11 +20,15 @@ from ostiary_auth.domain.sealing import CannotBeOpened, Vault, create_kek, load_
 from ostiary_auth.domain.sessions import SessionLimits, Sessions
 from ostiary_auth.domain.tokens import AccessTokens, TokenPolicy
 from ostiary_auth.own_keys import OwnKeys
-from ostiary_auth.storage.store import AuthStore
+from ostiary_auth.storage.store import AuthStore, AuthTransaction
 from ostiary_chassis.settings import ConfigError, require_writable
 from ostiary_chassis.sql import Database
 
 _MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
+
+#: The names and the length of the service's own secrets: keys for HMAC-SHA256 (RFC 2104 section 3).
+_OWN_SECRETS = frozenset({"audit", "device"})
+SECRET_BYTES = 32
 
 #: A key is public for two life-times of the JWKS before it signs: one in a cache on the way, one in the verifier's.
 PUBLISHED_FOR_MAX_AGES = 2
@@ -50,10 +55,10 @@ class Services:
     """Everything the service can do. It has no keys to sign with until `own_keys` are given some."""
 
     def __init__(self, config: AuthConfig, own: OwnSecrets) -> None:
-        """Put the parts together; nothing is connected yet."""
+        """Put the parts together; nothing is connected yet. `own` is what `prepare` returned."""
         self.config = config
         self.database = Database(config.database())
-        self.store = AuthStore(self.database)
+        self.store = AuthStore(self.database, AuthTransaction)
         cores = usable_cores()
         self.hasher = PasswordHasher(cores)
         self.own_keys = OwnKeys()
@@ -104,7 +109,7 @@ async def prepare(config: AuthConfig) -> OwnSecrets:
     database = Database(config.database())
     try:
         await database.migrate(_MIGRATIONS, "auth")
-        own = await _own_secrets(config, AuthStore(database))
+        own = await _make_own_secrets(config, AuthStore(database, AuthTransaction))
     finally:
         await database.close()
     services = Services(config, own)
@@ -119,19 +124,36 @@ async def prepare(config: AuthConfig) -> OwnSecrets:
     return own
 
 
-async def _own_secrets(config: AuthConfig, store: AuthStore) -> OwnSecrets:
+async def open_prepared(config: AuthConfig) -> OwnSecrets:
+    """Return what `prepare` returned when the service was started, and make nothing. Raises ConfigError."""
+    database = Database(config.database())
+    try:
+        await database.require_migrated(_MIGRATIONS, "auth")
+        async with AuthStore(database, AuthTransaction).read() as transaction:
+            sealed = await transaction.keys.secrets()
+    finally:
+        await database.close()
+    return _unseal(config, open_vault(config), sealed)
+
+
+async def _make_own_secrets(config: AuthConfig, store: AuthStore) -> OwnSecrets:
     async with store.write() as transaction:
         await transaction.lock("own-secrets")
         sealed = await transaction.keys.secrets()
         # A new key-encryption key is of use only while nothing is sealed with another.
         vault = open_vault(config, may_create=not sealed and not await transaction.keys.all())
-        for name in {"audit", "device"} - sealed.keys():
-            sealed[name] = vault.seal(secrets.token_bytes(AUDIT_KEY_BYTES), name)
+        for name in _OWN_SECRETS - sealed.keys():
+            sealed[name] = vault.seal(secrets.token_bytes(SECRET_BYTES), name)
             await transaction.keys.put_secret(name, sealed[name])
+    return _unseal(config, vault, sealed)
+
+
+def _unseal(config: AuthConfig, vault: Vault, sealed: Mapping[str, bytes]) -> OwnSecrets:
     try:
-        return OwnSecrets(vault.open(sealed["audit"], "audit"), vault.open(sealed["device"], "device"))
+        audit, device = (vault.open(sealed[name], name) for name in ("audit", "device"))
     except CannotBeOpened:
         raise _wrong_kek(config) from None
+    return OwnSecrets(audit, device)
 
 
 def open_vault(config: AuthConfig, *, may_create: bool = False) -> Vault:
@@ -147,4 +169,4 @@ def open_vault(config: AuthConfig, *, may_create: bool = False) -> Vault:
 
 
 def _wrong_kek(config: AuthConfig) -> ConfigError:
-    return ConfigError(f"OSTIARY_AUTH_KEK_FILE: {config.kek_path} does not open the signing keys in the database")
+    return ConfigError(f"OSTIARY_AUTH_KEK_FILE: {config.kek_path} does not open the keys in the database")

@@ -18,7 +18,7 @@ from ostiary_profile.config import ProfileConfig
 from ostiary_profile.domain import ProfileError, Profiles
 from ostiary_profile.problems import on_profile_error
 from ostiary_profile.routes import profile_routes
-from ostiary_profile.storage.store import SqlTransaction
+from ostiary_profile.storage.store import ProfileTransaction
 
 _MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 
@@ -61,6 +61,6 @@ def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastA
         registry=registry,
         exception_handlers={ProfileError: on_profile_error, **auth.exception_handlers, **storage_handlers()},
     )
-    app.include_router(profile_routes(Profiles(SqlStore(database, SqlTransaction)), auth))
+    app.include_router(profile_routes(Profiles(SqlStore(database, ProfileTransaction)), auth))
     auth.document(app)
     return app

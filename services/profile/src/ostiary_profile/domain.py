@@ -52,7 +52,7 @@ class Transaction(Protocol):
     async def get(self, user_id: str) -> Profile | None:
         """Return a profile."""
 
-    async def lock(self, user_id: str) -> Profile | None:
+    async def get_locked(self, user_id: str) -> Profile | None:
         """Return a profile, and let nobody else change or make it until the end."""
 
     async def put(self, profile: Profile) -> None:
@@ -97,7 +97,7 @@ class Profiles:
     ) -> Profile:
         """Apply a change and return the new profile. Raises ProfileChanged."""
         async with self._store.write() as transaction:
-            before = await transaction.lock(user_id) or Profile(user_id)
+            before = await transaction.get_locked(user_id) or Profile(user_id)
             _check(before, expected)
             after = replace(change(before), user_id=user_id, revision=secrets.token_hex(8), updated_at=now)
             await transaction.put(after)
@@ -106,7 +106,7 @@ class Profiles:
     async def delete(self, user_id: str, expected: Collection[str] | None) -> None:
         """Delete a profile; its owner has an empty one again. Raises ProfileChanged."""
         async with self._store.write() as transaction:
-            before = await transaction.lock(user_id) or Profile(user_id)
+            before = await transaction.get_locked(user_id) or Profile(user_id)
             _check(before, expected)
             await transaction.delete(user_id)
 

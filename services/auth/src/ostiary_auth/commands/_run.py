@@ -12,7 +12,7 @@ import typer
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.errors import AuthError
-from ostiary_auth.services import Services, prepare
+from ostiary_auth.services import Services, open_prepared
 from ostiary_chassis import logs
 from ostiary_chassis.settings import environment
 
@@ -33,10 +33,12 @@ def run(work: Callable[[Services, Context], Awaitable[T]]) -> T:
         return asyncio.run(_run(config, work))
     except AuthError as error:
         fail(error.detail)
+    except UnicodeEncodeError:
+        fail("what was given is not valid UTF-8")
 
 
 async def _run(config: AuthConfig, work: Callable[[Services, Context], Awaitable[T]]) -> T:
-    services = Services(config, await prepare(config))
+    services = Services(config, await open_prepared(config))
     try:
         return await work(services, Context(datetime.now(UTC), OPERATOR))
     finally:

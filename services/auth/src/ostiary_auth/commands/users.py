@@ -72,9 +72,13 @@ def enable(user: Who) -> None:
 
 @cli.command()
 def roles(
-    user: Who, role: Annotated[list[str] | None, typer.Argument(help="All roles that they have now.")] = None
+    user: Who,
+    role: Annotated[list[str] | None, typer.Argument(help="All roles that they have from now on.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="Take all roles away.")] = False,
 ) -> None:
-    """Give a user these roles and no others; without any, take all away."""
+    """Give a user these roles and no others."""
+    if bool(role) is none:
+        fail("name the roles, or say --none to take all away")
 
     async def work(services: Services, context: Context) -> None:
         await services.accounts.set_roles(await _id(services, user), tuple(role or ()), context)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
 from ostiary_auth.domain import password_rules
+from ostiary_auth.domain.clients import PERSONS_OWN_ACTORS
 from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.devices import DeviceTokens
 from ostiary_auth.domain.emails import email_key, parse_email
-from ostiary_auth.domain.errors import InvalidCredentials, InvalidEmail, UserNotFound, WrongPassword
+from ostiary_auth.domain.errors import AuthError, InvalidCredentials, InvalidEmail, UserNotFound, WrongPassword
 from ostiary_auth.domain.journal import AuditEntry, Event, Journal, RevocationKind
 from ostiary_auth.domain.passwords import PasswordHasher
 from ostiary_auth.domain.sessions import Grant, Session, Sessions
@@ -102,7 +103,7 @@ class Accounts:
                 await self._record_failure(Event.LOGIN_FAILED, user, context)
                 raise InvalidCredentials
             rehashed = await self._rehash(user, candidate)
-        async with self._admit(user, keys, context) as (transaction, current):
+        async with self._admit(user, keys, context, InvalidCredentials) as (transaction, current):
             if rehashed is not None:
                 await transaction.users.replace(replace(current, password_hash=rehashed))
             grant = await self._sessions.open(transaction, current, client_id, context)
@@ -112,10 +113,11 @@ class Accounts:
 
     async def change_password(
         self, user_id: UUID, session_id: UUID, current_password: str, new_password: str, context: Context
-    ) -> int:
-        """Change a user's password and end their other sessions; return how many.
+    ) -> None:
+        """Change a user's password and end their other sessions.
 
-        Raises WrongPassword, UnacceptablePassword, TooManyAttempts, UserNotFound or HashingOverloaded.
+        Raises WrongPassword (of a disabled user, too), UnacceptablePassword, TooManyAttempts, UserNotFound or
+        HashingOverloaded.
         """
         user = await self.get(user_id)
         new = self._accept_password(new_password, user.email, user.display_name)
@@ -127,12 +129,11 @@ class Accounts:
                 await self._record_failure(Event.PASSWORD_CHECK_FAILED, user, context)
                 raise WrongPassword
             hashed = await self._hasher.hash(new)
-        async with self._admit(user, keys, context) as (transaction, current):
+        async with self._admit(user, keys, context, WrongPassword) as (transaction, current):
             await transaction.users.replace(replace(current, password_hash=hashed))
-            ended = await self._sessions.end_all_of(transaction, user_id, "password_changed", context, keep=session_id)
+            await self._sessions.end_all_of(transaction, user_id, "password_changed", context, keep=session_id)
             subject = user_actor(user_id)
             await self._journal.record(transaction, context, Event.USER_PASSWORD_CHANGED, subject=subject)
-        return ended
 
     async def get(self, user_id: UUID) -> User:
         """Return a user. Raises UserNotFound."""
@@ -158,10 +159,11 @@ class Accounts:
     async def disable(self, user_id: UUID, context: Context) -> int:
         """Keep a user out, and end their sessions; return how many. Raises UserNotFound."""
         async with self._change(user_id) as (transaction, user):
+            ended = await self._sessions.end_all_of(transaction, user_id, "user_disabled", context)
             if user.disabled_at is None:
                 await transaction.users.replace(replace(user, disabled_at=context.now))
                 await self._journal.record(transaction, context, Event.USER_DISABLED, subject=user_actor(user_id))
-            return await self._sessions.end_all_of(transaction, user_id, "user_disabled", context)
+            return ended
 
     async def enable(self, user_id: UUID, context: Context) -> None:
         """Let a disabled user in again. Raises UserNotFound."""
@@ -204,7 +206,10 @@ class Accounts:
         """Return all that is stored about a user. Raises UserNotFound."""
         async with self._change(user_id) as (transaction, user):
             sessions = await transaction.sessions.all_of(user_id)
-            audit = await transaction.journal.entries_about(user_actor(user_id))
+            about = await transaction.journal.entries_about(user_actor(user_id))
+            # What is personal in what others did to them is those others'.
+            own = {user_actor(user_id), *PERSONS_OWN_ACTORS}
+            audit = [entry if entry.actor in own else replace(entry, personal=None) for entry in about]
             await self._journal.record(transaction, context, Event.USER_EXPORTED, subject=user_actor(user_id))
         return Export(user, sessions, audit)
 
@@ -250,16 +255,20 @@ class Accounts:
 
     async def _record_failure(self, event: Event, user: User | None, context: Context) -> None:
         async with self._store.write() as transaction:
-            subject = user_actor(user.id) if user else None
+            # Who was deleted meanwhile must not come back into the log.
+            known = user is not None and await transaction.users.get(user.id) is not None
+            subject = user_actor(user.id) if user and known else None
             await self._journal.record(transaction, context, event, subject=subject)
 
     @asynccontextmanager
-    async def _admit(self, user: User, keys: Keys, context: Context) -> AsyncIterator[tuple[Transaction, User]]:
-        """Begin what a right password leads to. Raises InvalidCredentials if the account has changed meanwhile."""
+    async def _admit(
+        self, user: User, keys: Keys, context: Context, refusal: type[AuthError]
+    ) -> AsyncIterator[tuple[Transaction, User]]:
+        """Begin what a right password leads to. Raises `refusal` if the account has changed meanwhile."""
         async with self._store.write() as transaction:
             current = await transaction.users.lock(user.id)
             if current is None or current.disabled_at is not None or current.password_hash != user.password_hash:
-                raise InvalidCredentials
+                raise refusal
             await forgive(transaction, keys, context.now)
             yield transaction, current
 

@@ -13,18 +13,21 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import jwt
+import structlog
 
-from ostiary_auth.domain.context import Context, client_actor
+from ostiary_auth.domain.context import ANONYMOUS, Context, client_actor
 from ostiary_auth.domain.errors import ClientNotFound, InvalidClient, InvalidClientSettings
 from ostiary_auth.domain.journal import Event, Journal, RevocationKind
 from ostiary_auth.domain.store import Store, Transaction
 
 #: `client_id` (RFC 9068 section 2.2) of people who log in at `/auth/login`.
 FIRST_PARTY_CLIENT_ID = "first-party"
+
+_log = structlog.stdlib.get_logger("clients")
 
 #: Bytes of randomness in a client secret. Nobody guesses that, so a fast hash will do, and no throttle is needed.
 SECRET_BYTES = 32
@@ -34,6 +37,9 @@ OLD_SECRET_GRACE = timedelta(hours=24)
 
 #: How long a client is remembered, so that a token costs no look-up; other replicas learn of a change within that time.
 REMEMBERED_FOR = timedelta(seconds=1)
+
+#: Actors behind whom the person is that an entry of the audit log is about: whoever logs in, and their own program.
+PERSONS_OWN_ACTORS = (ANONYMOUS, client_actor(FIRST_PARTY_CLIENT_ID))
 
 #: How far ahead an assertion may expire, and how long one may be.
 MAX_ASSERTION_LIFETIME = timedelta(minutes=5)
@@ -46,6 +52,7 @@ MAX_NAME_CHARACTERS = 100
 MAX_CLIENT_KEYS = 5
 MIN_RSA_BITS = 2048
 
+#: Grants of registered clients. (Refresh tokens come from logins, which are the first party's so far.)
 GrantType = Literal["client_credentials", "refresh_token"]
 
 # Not to be mistaken for a user's id, which would make a client's token pass for theirs (RFC 9700 section 4.15).
@@ -71,6 +78,11 @@ class Client:
     jwks: Mapping[str, Any] | None = None
     disabled_at: datetime | None = None
     created_at: datetime | None = None
+
+    @property
+    def authentication(self) -> Literal["client_secret", "private_key_jwt"]:
+        """How it authenticates, if it is not public."""
+        return "private_key_jwt" if self.secret_hash is None else "client_secret"
 
     @property
     def is_public(self) -> bool:
@@ -117,12 +129,8 @@ class Clients:
         if client is None or client.disabled_at is not None:
             raise InvalidClient
         if not await self._proves(client, credentials, context.now):
-            # Of a public client there is nothing to guess, and whoever calls may be anybody.
-            if client.is_public:
-                raise InvalidClient
-            async with self._store.write() as transaction:
-                subject = client_actor(client.id)
-                await self._journal.record(transaction, context, Event.CLIENT_AUTHENTICATION_FAILED, subject=subject)
+            # Not for the journal: it costs the caller nothing to fail, and an entry is for ever.
+            _log.warning("client not authenticated", client_id=client.id, source=context.source)
             raise InvalidClient
         return client
 
@@ -142,7 +150,10 @@ class Clients:
         return secret
 
     async def rotate_secret(self, client_id: str, context: Context) -> str:
-        """Give a client a new secret, and return it; the old one is good for a while. Raises ClientNotFound."""
+        """Give a client a new secret, and return it; the old one is good for a while.
+
+        Raises ClientNotFound, or InvalidClientSettings for a client with a key.
+        """
         secret = secrets.token_urlsafe(SECRET_BYTES)
         async with self._change(client_id, context, Event.CLIENT_SECRET_ROTATED) as (transaction, client):
             if client.secret_hash is None:
@@ -246,8 +257,8 @@ def _check_settings(client: Client, *, with_secret: bool) -> None:
         raise InvalidClientSettings(f"The name must have 1 to {MAX_NAME_CHARACTERS} characters.")
     if not client.grants or not client.audiences:
         raise InvalidClientSettings("At least one grant and one audience are needed.")
-    if not set(client.grants) <= {"client_credentials", "refresh_token"}:
-        raise InvalidClientSettings("The grants are client_credentials and refresh_token.")
+    if not set(client.grants) <= set(get_args(GrantType)):
+        raise InvalidClientSettings(f"The grants are: {', '.join(get_args(GrantType))}.")
     if not all(map(_SCOPE.match, client.scopes)) or not all(map(_AUDIENCE.match, client.audiences)):
         raise InvalidClientSettings("A scope or an audience has characters that it cannot have.")
     if with_secret is (client.jwks is not None):

@@ -1,7 +1,8 @@
 """Who does something, when, and from where: what every operation needs to decide, and the journal to record."""
 
-from dataclasses import dataclass
-from datetime import datetime
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 #: Actors that are neither a user nor a client: nobody known yet, whoever has the command line, the service itself.
@@ -18,6 +19,14 @@ class Context:
     actor: str = ANONYMOUS
     source: str | None = None
     user_agent: str | None = None
+
+    def after_waiting(self, since: float) -> "Context":
+        """Return the circumstances at the end of a wait that began at `since`, on the monotonic clock.
+
+        In whole seconds: a queue or a lock that took long must not make what is decided after it look long ago.
+        """
+        waited = int(time.monotonic() - since)
+        return replace(self, now=self.now + timedelta(seconds=waited)) if waited else self
 
 
 def user_actor(user_id: UUID) -> str:

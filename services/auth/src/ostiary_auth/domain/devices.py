@@ -8,8 +8,9 @@ import hashlib
 import hmac
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from uuid import UUID
+
+from ostiary_auth.domain.base64url import base64url
 
 #: Bytes of randomness in a device token's id.
 DEVICE_ID_BYTES = 16
@@ -73,4 +74,4 @@ class DeviceTokens:
 
     def _mac(self, device_id: str, user_id: UUID) -> str:
         digest = hmac.digest(self._key, f"{device_id}.{user_id}".encode(), hashlib.sha256)
-        return urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return base64url(digest)

@@ -9,7 +9,6 @@ A key that is revoked is gone at once, and all that it ever signed with it.
 """
 
 import asyncio
-import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
+from ostiary_auth.domain.base64url import base64url
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import KeyNotFound, KeyNotReady
 from ostiary_auth.domain.journal import EXPIRY_MARGIN, Event, Journal, RevocationKind
@@ -71,16 +71,12 @@ class SigningKey:
     kid: str
     private_key: rsa.RSAPrivateKey
 
-    def sign(self, header: bytes, claims: Mapping[str, object]) -> str:
+    def sign(self, media_type: str, claims: Mapping[str, object]) -> str:
         """Return a JWS in compact form (RFC 7515 section 3.1), signed with RS256 (RFC 7518 section 3.3)."""
-        signing_input = header + b"." + base64.urlsafe_b64encode(_encode(claims)).rstrip(b"=")
-        signature = self.private_key.sign(signing_input, PKCS1v15(), SHA256())
-        return (signing_input + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode("ascii")
-
-    def header(self, media_type: str) -> bytes:
-        """Return the encoded header of what is signed with this key."""
         header = {"alg": "RS256", "typ": media_type, "kid": self.kid}
-        return base64.urlsafe_b64encode(_encode(header)).rstrip(b"=")
+        signing_input = f"{base64url(_encode(header))}.{base64url(_encode(claims))}"
+        signature = self.private_key.sign(signing_input.encode(), PKCS1v15(), SHA256())
+        return f"{signing_input}.{base64url(signature)}"
 
     def public_jwk(self) -> dict[str, str]:
         """Return the public half as a JWK (RFC 7517 section 4, RFC 7518 section 6.3.1)."""
@@ -303,11 +299,6 @@ def _thumbprint(private_key: rsa.RSAPrivateKey) -> str:
     """Return the key's JWK thumbprint (RFC 7638 section 3): its members sorted, without white space, hashed."""
     canonical = json.dumps(_public_members(private_key), sort_keys=True, separators=(",", ":"))
     return base64url(hashlib.sha256(canonical.encode()).digest())
-
-
-def base64url(data: bytes) -> str:
-    """Encode without padding (RFC 7515 section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _base64url_integer(value: int) -> str:

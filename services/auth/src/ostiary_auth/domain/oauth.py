@@ -64,11 +64,15 @@ class OAuth:
         if presented is None or presented.client_id != client.id:
             return
         async with self._store.write() as transaction:
+            session_id = presented.session_id
+            if session_id is not None and not await transaction.sessions.is_open(session_id, context.now):
+                return
+            if await transaction.journal.revocations_of({RevocationKind.TOKEN: presented.token_id}):
+                return
             await self._journal.revoke(transaction, context, RevocationKind.TOKEN, presented.token_id)
             facts = {"token_id": presented.token_id, "client_id": client.id}
             # About its user, if it has one: what is personal in the entry goes when they do.
-            of_user = presented.session_id is not None
-            subject = user_actor(UUID(presented.subject)) if of_user else client_actor(client.id)
+            subject = client_actor(client.id) if session_id is None else user_actor(UUID(presented.subject))
             await self._journal.record(transaction, context, Event.TOKEN_REVOKED, subject=subject, facts=facts)
 
     async def introspect(self, client: Client, token: str, context: Context) -> Presented | None:

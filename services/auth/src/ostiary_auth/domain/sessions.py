@@ -15,7 +15,7 @@ database alone opens nothing.
 import hashlib
 import hmac
 import secrets
-from base64 import urlsafe_b64encode
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,6 +25,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from ostiary_auth.domain.base64url import base64url
 from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError, SessionNotFound
 from ostiary_auth.domain.journal import Event, Journal, RevocationKind
@@ -41,9 +42,6 @@ MAX_REFRESH_TOKEN_CHARACTERS = 128
 
 #: How long a client that lost our answer may ask again.
 REPLAY_GRACE = timedelta(seconds=10)
-
-#: Characters kept of a client's User-Agent, to tell one's devices apart.
-MAX_USER_AGENT_CHARACTERS = 256
 
 #: Sessions of one user that can be open at a time; a login beyond that ends the one used longest ago.
 MAX_SESSIONS_PER_USER = 100
@@ -169,7 +167,7 @@ class Sessions:
             id=uuid4(),
             user_id=user.id,
             client_id=client_id,
-            user_agent=context.user_agent[:MAX_USER_AGENT_CHARACTERS] if context.user_agent else None,
+            user_agent=context.user_agent,
             source=context.source,
             created_at=now,
             last_used_at=now,
@@ -198,8 +196,9 @@ class Sessions:
         """
         if len(presented) > MAX_REFRESH_TOKEN_CHARACTERS:
             raise InvalidRefreshToken
+        asked_at = time.monotonic()
         async with self._store.write() as transaction:
-            grant = await self._refresh(transaction, presented, client_id, context, scopes)
+            grant = await self._refresh(transaction, presented, client_id, context, scopes=scopes, asked_at=asked_at)
         # Raised outside of the transaction, because ending a stolen session must be committed.
         if grant is None:
             raise InvalidRefreshToken
@@ -256,9 +255,12 @@ class Sessions:
         presented: str,
         client_id: str,
         context: Context,
+        *,
         scopes: frozenset[str] | None,
+        asked_at: float,
     ) -> Grant | None:
         chain = await transaction.sessions.lock_chain(_hash(presented))
+        context = context.after_waiting(asked_at)
         if chain is None or chain.session.client_id != client_id:
             return None
         token, session, user = chain.token, chain.session, chain.user
@@ -326,4 +328,4 @@ def _hash(token: str) -> bytes:
 
 def _successor(parent: str, nonce: bytes) -> str:
     digest = hmac.new(parent.encode(), nonce, hashlib.sha256).digest()
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return base64url(digest)

@@ -59,7 +59,7 @@ class SessionRows(Protocol):
         """Return how many those are."""
 
     async def lock_not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
-        """Return the same, and let nobody else change them until the end."""
+        """Return the sessions that have not ended, and let nobody else change them until the end."""
 
     async def is_open(self, session_id: UUID, now: datetime) -> bool:
         """Return whether a session has neither been ended nor reached its absolute limit."""
@@ -70,11 +70,8 @@ class SessionRows(Protocol):
     async def add_refresh_token(self, token: RefreshToken) -> None:
         """Add a refresh token."""
 
-    async def chain(self, token_hash: bytes) -> Chain | None:
-        """Return the refresh token with this hash and what belongs to it."""
-
     async def lock_chain(self, token_hash: bytes) -> Chain | None:
-        """Return the same, and let nobody else touch its session until the end."""
+        """Return the refresh token with this hash and what belongs to it, whose session nobody else may touch."""
 
     async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:
         """Mark a token as used, add its successor, and note the session's use; all at the successor's creation time."""
@@ -143,7 +140,7 @@ class JournalRows(Protocol):
         """Return all entries with this subject or actor, in their order."""
 
     async def erase_personal(self, who: str) -> None:
-        """Erase what is personal in all entries with this subject or actor."""
+        """Erase what is personal in what somebody did, and in what is about them by their own programs."""
 
     async def add_revocation(self, kind: str, target: str, now: datetime, expires_at: datetime) -> None:
         """Append to the revocation log, with the next number in the order of commits."""

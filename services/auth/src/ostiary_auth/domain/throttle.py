@@ -76,9 +76,9 @@ class Counter:
         attempts = self.attempts + 1 if now < self.expires_at else 1
         return Counter(attempts, now + allowance.wait(attempts), now + MEMORY)
 
-    def taken_back(self) -> "Counter":
-        """Return the counter with one attempt less."""
-        return replace(self, attempts=max(0, self.attempts - 1))
+    def taken_back(self, now: datetime) -> "Counter":
+        """Return the counter as if the last attempt had not been: when it was let through, no wait was left."""
+        return replace(self, attempts=max(0, self.attempts - 1), blocked_until=now)
 
 
 Keys = Mapping[bytes, Allowance]
@@ -117,7 +117,7 @@ async def forgive(transaction: Transaction, keys: Keys, now: datetime) -> None:
     one only, or an attacker would clear it by logging in to an account of their own.
     """
     counters = await transaction.throttles.lock(sorted(keys), now)
-    await transaction.throttles.put({key: counters[key].taken_back() for key in keys if keys[key] is SOURCE})
+    await transaction.throttles.put({key: counters[key].taken_back(now) for key in keys if keys[key] is SOURCE})
     await transaction.throttles.forget([key for key in keys if keys[key] is not SOURCE])
 
 

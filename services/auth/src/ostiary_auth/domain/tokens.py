@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import jwt
 
 from ostiary_auth.domain.clients import Client
-from ostiary_auth.domain.keys import KeyRing, SigningKey
+from ostiary_auth.domain.keys import KeyRing
 from ostiary_auth.domain.sessions import Grant
 
 #: Bytes of randomness in a token's id.
@@ -143,13 +142,8 @@ class AccessTokens:
         }
         key = self._key_ring().signing
         if self._threads is None:
-            token = key.sign(_header(key), claims)
+            token = key.sign(_TYPE, claims)
         else:
             loop = asyncio.get_running_loop()
-            token = await loop.run_in_executor(self._threads, key.sign, _header(key), claims)
+            token = await loop.run_in_executor(self._threads, key.sign, _TYPE, claims)
         return AccessToken(token, lifetime, scope)
-
-
-@lru_cache(maxsize=4)
-def _header(key: SigningKey) -> bytes:
-    return key.header(_TYPE)

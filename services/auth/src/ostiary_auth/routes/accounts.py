@@ -40,6 +40,7 @@ def account_routes(services: Services, requests: Requests) -> list[BaseRoute]:
     router = APIRouter(prefix="/auth", tags=["account"])
     caller = Annotated[VerifiedToken, Depends(requests.auth.require())]
     user_call = Annotated[UserCall, Depends(requests.user)]
+    live_call = Annotated[UserCall, Depends(requests.live_user)]
     secure = services.config.issuer.startswith("https:")
 
     @router.post("/register", status_code=201, responses=documented(409))
@@ -82,19 +83,19 @@ def account_routes(services: Services, requests: Requests) -> list[BaseRoute]:
         return EndedResponse(revoked=await services.sessions.end(call.user_id, call.session_id, scope, call.context))
 
     @router.get("/sessions")
-    async def sessions(call: user_call) -> SessionsResponse:
+    async def sessions(call: live_call) -> SessionsResponse:
         """List the caller's sessions, the one used last first."""
         found = await services.sessions.of_user(call.user_id, call.context.now)
         limits = services.sessions.limits
         return SessionsResponse(sessions=[_session(each, call.session_id, limits) for each in found])
 
     @router.delete("/sessions/{session_id}", responses=documented(404))
-    async def end_session(call: user_call, session_id: UUID) -> EndedResponse:
+    async def end_session(call: live_call, session_id: UUID) -> EndedResponse:
         """End one of the caller's sessions."""
         return EndedResponse(revoked=await services.sessions.end_one(call.user_id, session_id, call.context))
 
     @router.post("/password", status_code=204, responses=documented(403, 404, 429))
-    async def password(call: user_call, body: PasswordRequest) -> None:
+    async def password(call: live_call, body: PasswordRequest) -> None:
         """Change the caller's password; their other sessions end."""
         await services.accounts.change_password(
             call.user_id, call.session_id, body.current_password, body.new_password, call.context

@@ -12,11 +12,22 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from ostiary import VerifiedToken
+from ostiary.errors import InsufficientScope, Revoked
 from ostiary.fastapi import Auth
 from ostiary_auth.domain.context import ANONYMOUS, Context, client_actor, user_actor
 from ostiary_auth.domain.errors import NotAUser
+from ostiary_auth.domain.store import Store
 
 ADMIN_SCOPE = "admin"
+
+#: Characters kept of a User-Agent, to tell one's devices apart.
+MAX_USER_AGENT_CHARACTERS = 256
+
+#: Characters of `X-Forwarded-For` that are looked at: some six addresses.
+MAX_FORWARDED_CHARACTERS = 256
+
+#: Callers whose address is remembered; the same ones call again and again.
+_REMEMBERED_SOURCES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +39,56 @@ class UserCall:
     context: Context
 
 
+class Callers:
+    """Looks up whether callers still are who their token says; for the few calls where a minute matters."""
+
+    def __init__(self, store: Store) -> None:
+        """Look in `store`."""
+        self._store = store
+
+    async def require_session(self, user_id: UUID, session_id: UUID, now: datetime) -> None:
+        """Check that a session goes on and its user is not disabled. Raises Revoked."""
+        async with self._store.read() as transaction:
+            user = await transaction.users.get(user_id)
+            if user is None or user.disabled_at is not None or not await transaction.sessions.is_open(session_id, now):
+                raise Revoked
+
+    async def require_user_scope(self, user_id: UUID, scope: str) -> None:
+        """Check that a user's roles still give them a scope. Raises InsufficientScope."""
+        async with self._store.read() as transaction:
+            user = await transaction.users.get(user_id)
+        if user is None or scope not in user.scopes:
+            raise InsufficientScope(frozenset({scope}))
+
+    async def require_client_scope(self, client_id: str, scope: str) -> None:
+        """Check that a client is not disabled and still may have a scope. Raises Revoked or InsufficientScope."""
+        async with self._store.read() as transaction:
+            client = await transaction.clients.get(client_id)
+        if client is None or client.disabled_at is not None:
+            raise Revoked
+        if scope not in client.scopes:
+            raise InsufficientScope(frozenset({scope}))
+
+
 class Requests:
     """Reads requests, and offers who makes them as FastAPI dependencies."""
 
-    def __init__(self, auth: Auth, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
+    def __init__(self, auth: Auth, store: Store, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
         """Verify tokens with `auth`; believe these proxies' `X-Forwarded-For`."""
         self.auth = auth
+        self._callers = Callers(store)
         self._trusted_proxies = trusted_proxies
-        # The same callers call again and again.
-        self._source = lru_cache(maxsize=4096)(self._find_source)
+        self._source = lru_cache(_REMEMBERED_SOURCES)(self._find_source)
 
     def context(self, request: Request, token: VerifiedToken | None = None) -> Context:
         """Return the circumstances of a request."""
         user_agent = request.headers.get("user-agent")
         peer = request.client.host if request.client else ""
-        source = self._source(peer, ",".join(request.headers.getlist("x-forwarded-for")))
-        return Context(datetime.now(UTC), _actor(token), source, user_agent)
+        # What anybody can write is not looked at, and of a long list only its end counts.
+        forwarded = ",".join(request.headers.getlist("x-forwarded-for")) if self._trusted_proxies else ""
+        source = self._source(peer, forwarded[-MAX_FORWARDED_CHARACTERS:])
+        shortened = user_agent[:MAX_USER_AGENT_CHARACTERS] if user_agent else None
+        return Context(datetime.now(UTC), _actor(token), source, shortened)
 
     @property
     def user(self) -> Callable[..., Awaitable[UserCall]]:
@@ -58,12 +103,34 @@ class Requests:
         return user
 
     @property
+    def live_user(self) -> Callable[..., Awaitable[UserCall]]:
+        """The same, for what needs a session that goes on. Raises Revoked if it has ended."""
+        called = Annotated[UserCall, Depends(self.user)]
+
+        async def live_user(call: called) -> UserCall:
+            await self._callers.require_session(call.user_id, call.session_id, call.context.now)
+            return call
+
+        return live_user
+
+    @property
     def admin(self) -> Callable[..., Awaitable[Context]]:
-        """A dependency that yields the circumstances of a call by somebody with the scope `admin`."""
+        """A dependency that yields the circumstances of a call by somebody who has the scope `admin`, and has it still.
+
+        A token says what its owner was allowed when it was issued. Here, that would let an administrator who has been
+        disabled make themselves one again. Raises Revoked or InsufficientScope.
+        """
         verified = Annotated[VerifiedToken, Depends(self.auth.require(scopes=[ADMIN_SCOPE]))]
 
         async def admin(request: Request, token: verified) -> Context:
-            return self.context(request, token)
+            context = self.context(request, token)
+            if token.session_id is None:
+                await self._callers.require_client_scope(token.client_id, ADMIN_SCOPE)
+            else:
+                user_id = UUID(token.subject)
+                await self._callers.require_session(user_id, UUID(token.session_id), context.now)
+                await self._callers.require_user_scope(user_id, ADMIN_SCOPE)
+            return context
 
         return admin
 

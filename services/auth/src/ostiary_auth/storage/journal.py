@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ostiary_auth.domain.clients import PERSONS_OWN_ACTORS
 from ostiary_auth.domain.journal import AuditEntry, Revocation
 from ostiary_auth.storage.tables import audit_log, revocation_head, revocations
 from ostiary_chassis.sql import Database
@@ -50,8 +51,9 @@ class SqlJournal:
         return [AuditEntry(**row._mapping) for row in await self._connection.execute(query)]
 
     async def erase_personal(self, who: str) -> None:
-        """Erase what is personal in all entries with this subject or actor."""
-        theirs = or_(audit_log.c.subject == who, audit_log.c.actor == who)
+        """Erase what is personal in what somebody did, and in what is about them by their own programs."""
+        by_themselves = and_(audit_log.c.subject == who, audit_log.c.actor.in_(PERSONS_OWN_ACTORS))
+        theirs = or_(audit_log.c.actor == who, by_themselves)
         await self._connection.execute(update(audit_log).where(theirs).values(personal=None))
 
     async def add_revocation(self, kind: str, target: str, now: datetime, expires_at: datetime) -> None:

@@ -23,7 +23,7 @@ _NOT_ENDED = select(*_SESSION_COLUMNS).where(
     sessions.c.user_id == bindparam("user_id"), sessions.c.ended_at.is_(None), sessions.c.expires_at > bindparam("now")
 )
 _COUNT_NOT_ENDED = _NOT_ENDED.with_only_columns(func.count())
-#: The same, always in one order, so that two who lock cannot block each other.
+#: Those that have not ended, always in one order, so that two who lock cannot block each other.
 _LOCK_NOT_ENDED = _NOT_ENDED.order_by(sessions.c.id).with_for_update()
 _LOCK_OF_TOKEN = (
     select(sessions.c.id)
@@ -79,7 +79,7 @@ class SqlSessions:
         return count
 
     async def lock_not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
-        """Return the same, and let nobody else change them until the end."""
+        """Return the sessions that have not ended, and let nobody else change them until the end."""
         rows = await self._connection.execute(_LOCK_NOT_ENDED, {"user_id": user_id, "now": now})
         return [Session(**row._mapping) for row in rows]
 
@@ -99,8 +99,10 @@ class SqlSessions:
         """Add a refresh token."""
         await self._connection.execute(_ADD_TOKEN, asdict(token))
 
-    async def chain(self, token_hash: bytes) -> Chain | None:
-        """Return the refresh token with this hash and what belongs to it."""
+    async def lock_chain(self, token_hash: bytes) -> Chain | None:
+        """Lock the session first and read after, so that what is read is what the winner left."""
+        if not self._database.is_sqlite:
+            await self._connection.execute(_LOCK_OF_TOKEN, {"token_hash": token_hash})
         result = await self._connection.execute(_CHAIN, {"token_hash": token_hash})
         row = result.one_or_none()
         if row is None:
@@ -113,12 +115,6 @@ class SqlSessions:
             session=Session(**session),
             user=user_of(user),
         )
-
-    async def lock_chain(self, token_hash: bytes) -> Chain | None:
-        """Lock the session first and read after, so that what is read is what the winner left."""
-        if not self._database.is_sqlite:
-            await self._connection.execute(_LOCK_OF_TOKEN, {"token_hash": token_hash})
-        return await self.chain(token_hash)
 
     async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:
         """Mark a token as used, add its successor, and note the session's use."""

@@ -1,15 +1,11 @@
 """The domain's store on SQL, the same statements on SQLite and PostgreSQL.
 
 What each method promises is said by the protocols of `domain.store`. Rows are locked in this order: user,
-sessions, throttles, journal; so no two transactions wait for each other.
+throttles, sessions, journal; so no two transactions wait for each other.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.storage import pruning
 from ostiary_auth.storage.clients import SqlClients
@@ -18,39 +14,11 @@ from ostiary_auth.storage.keys import SqlKeys
 from ostiary_auth.storage.sessions import SqlSessions
 from ostiary_auth.storage.throttles import SqlThrottles
 from ostiary_auth.storage.users import SqlUsers
-from ostiary_chassis.sql import Database
+from ostiary_chassis.sql import SqlStore, SqlTransaction
 
 
-class AuthStore:
-    """Where transactions on a database come from."""
-
-    def __init__(self, database: Database) -> None:
-        """Use `database`, which somebody else migrates and closes."""
-        self.database = database
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator["SqlTransaction"]:
-        """Begin a transaction that only reads."""
-        async with self.database.read() as connection:
-            yield SqlTransaction(connection, self.database)
-
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator["SqlTransaction"]:
-        """Begin a transaction that writes; an exception rolls it back."""
-        async with self.database.write() as connection:
-            transaction = SqlTransaction(connection, self.database)
-            yield transaction
-        transaction.committed()
-
-
-class SqlTransaction:
+class AuthTransaction(SqlTransaction):
     """A Transaction on a SQL connection."""
-
-    def __init__(self, connection: AsyncConnection, database: Database) -> None:
-        """Use an open transaction."""
-        self._connection = connection
-        self._database = database
-        self._on_commit: list[Callable[[], None]] = []
 
     @cached_property
     def users(self) -> SqlUsers:
@@ -82,19 +50,9 @@ class SqlTransaction:
         """Counters of attempts."""
         return SqlThrottles(self._connection)
 
-    def on_commit(self, work: Callable[[], None]) -> None:
-        """Do something when the transaction has been committed, and not if it is rolled back."""
-        self._on_commit.append(work)
-
-    def committed(self) -> None:
-        """Do what was to be done then."""
-        for work in self._on_commit:
-            work()
-
-    async def lock(self, name: str) -> None:
-        """Let only one transaction past here, over all replicas, until it ends."""
-        await self._database.lock(self._connection, name)
-
     async def prune(self, now: datetime, *, idle: timedelta, limit: int) -> int:
         """Delete up to `limit` rows of each kind that nothing depends on any more; return how many."""
         return await pruning.prune(self._connection, now, idle=idle, limit=limit)
+
+
+AuthStore = SqlStore[AuthTransaction]

@@ -50,7 +50,7 @@ sessions = Table(
     Column("source", String(45)),
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_used_at", UtcDateTime, nullable=False, index=True),
-    Column("expires_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
     Column("ended_at", UtcDateTime, index=True),
     Column("end_reason", String(16)),
 )

@@ -3,20 +3,14 @@
 from dataclasses import asdict
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_chassis.sql import Database
+from ostiary_chassis.sql import SqlTransaction
 from ostiary_profile.domain import Profile
 from ostiary_profile.storage.tables import profiles
 
 
-class SqlTransaction:
+class ProfileTransaction(SqlTransaction):
     """A Transaction on a SQL connection; see the protocol for what each method promises."""
-
-    def __init__(self, connection: AsyncConnection, database: Database) -> None:
-        """Use an open transaction."""
-        self._connection = connection
-        self._database = database
 
     async def get(self, user_id: str) -> Profile | None:
         """Return a profile."""
@@ -24,7 +18,7 @@ class SqlTransaction:
         row = result.one_or_none()
         return Profile(**row._mapping) if row else None
 
-    async def lock(self, user_id: str) -> Profile | None:
+    async def get_locked(self, user_id: str) -> Profile | None:
         """Lock by name and not by row, as there may be no row yet."""
         await self._database.lock(self._connection, f"profile:{user_id}")
         return await self.get(user_id)

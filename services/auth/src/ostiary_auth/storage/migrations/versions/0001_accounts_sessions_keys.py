@@ -59,9 +59,3 @@ def upgrade() -> None:
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("kid", name="pk_signing_keys"),
     )
-
-
-def downgrade() -> None:
-    """Drop the tables."""
-    for table in ("signing_keys", "refresh_tokens", "sessions", "users"):
-        op.drop_table(table)

@@ -15,6 +15,7 @@ def upgrade() -> None:
         sessions.add_column(sa.Column("client_id", sa.String(64), nullable=False, server_default="first-party"))
         sessions.add_column(sa.Column("source", sa.String(45)))
         sessions.create_index("ix_sessions_last_used_at", ["last_used_at"])
+        sessions.create_index("ix_sessions_expires_at", ["expires_at"])
         sessions.create_index("ix_sessions_ended_at", ["ended_at"])
     op.create_index("ix_refresh_tokens_created_at", "refresh_tokens", ["created_at"])
     _give_keys_states()
@@ -109,27 +110,3 @@ def _create_tables() -> None:
         sa.Column("expires_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_throttles"),
     )
-
-
-def downgrade() -> None:
-    """Go back; clients, logs and throttles are lost, and keys that do not sign."""
-    for table in (
-        "throttles",
-        "revocation_head",
-        "revocations",
-        "audit_log",
-        "used_assertions",
-        "clients",
-        "sealed_secrets",
-    ):
-        op.drop_table(table)
-    op.execute("DELETE FROM signing_keys WHERE state <> 'signing'")
-    with op.batch_alter_table("signing_keys") as keys:
-        keys.drop_column("since")
-        keys.drop_column("state")
-    op.drop_index("ix_refresh_tokens_created_at", "refresh_tokens")
-    with op.batch_alter_table("sessions") as sessions:
-        sessions.drop_index("ix_sessions_ended_at")
-        sessions.drop_index("ix_sessions_last_used_at")
-        sessions.drop_column("source")
-        sessions.drop_column("client_id")

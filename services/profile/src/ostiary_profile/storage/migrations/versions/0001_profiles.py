@@ -21,8 +21,3 @@ def upgrade() -> None:
         sa.Column("updated_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("user_id", name="pk_profiles"),
     )
-
-
-def downgrade() -> None:
-    """Drop the table."""
-    op.drop_table("profiles")
