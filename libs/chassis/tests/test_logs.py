@@ -76,3 +76,15 @@ def test_a_traceback_holds_no_values(log_format: str, tmp_path_factory: pytest.T
 
 def test_logging_is_left_alone_by_importing() -> None:
     assert logging.getLogger().level == logging.WARNING
+
+
+def test_a_line_that_cannot_be_written_fails_nobody() -> None:
+    script = """
+import os, structlog
+from ostiary_chassis import logs
+logs.configure("json", "test", stream=open("/dev/full", "w"))
+structlog.stdlib.get_logger("t").info("lost")
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,6 +1,8 @@
 """On SQLite; the containers' tests run the same statements on PostgreSQL."""
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -11,6 +13,7 @@ import sqlalchemy.exc
 from pydantic import Field
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
 
+from ostiary_chassis import sql
 from ostiary_chassis.settings import ConfigError, Settings
 from ostiary_chassis.sql import Database, DatabaseUrl, UtcDateTime, engine_url, is_unavailable
 
@@ -116,3 +119,42 @@ def test_a_password_may_be_kept_apart() -> None:
     assert url.password == "p@ss/word"
     assert url.drivername == "postgresql+asyncpg"
     assert "p@ss" not in repr(url)
+
+
+@pytest.mark.usefixtures("database")
+async def test_writers_that_wait_give_up_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "WRITE_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(sql, "SQLITE_BUSY_SECONDS", 0.2)
+    impatient = Database(engine_url(f"sqlite:///{tmp_path / 'test.db'}"))
+
+    async def write() -> None:
+        async with impatient.write() as connection:
+            await connection.execute(insert(moments).values(at=None))
+
+    with sqlite3.connect(tmp_path / "test.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        started_at = time.monotonic()
+        outcomes = await asyncio.gather(*(write() for _ in range(5)), return_exceptions=True)
+        assert time.monotonic() - started_at < 0.8
+        assert all(isinstance(outcome, Exception) and is_unavailable(outcome) for outcome in outcomes)
+        other.execute("ROLLBACK")
+    other.close()
+    await write()
+    await impatient.close()
+
+
+async def test_a_cancelled_writer_leaves_no_lock(database: Database) -> None:
+    async def write(number: int) -> None:
+        async with database.write() as connection:
+            await connection.execute(insert(moments).values(id=number))
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(write(number)) for number in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await write(100)
+    async with database.read() as connection:
+        stored = set((await connection.execute(select(moments.c.id))).scalars())
+    assert {*range(1, 20, 2), 100} <= stored

@@ -251,17 +251,17 @@ class TestClients:
         arguments = ("--name", "Nightly", "--scope", "orders:read", "--scope", "orders:write", "--scope", "orders:read")
         secret = line.prints("clients", "create", "reports", *arguments)
         assert self.authenticates(line, secret.strip())
-        assert line.rows("clients", "list") == [
-            {
-                "id": "reports",
-                "name": "Nightly",
-                "grants": ["client_credentials"],
-                "scopes": ["orders:read", "orders:write"],
-                "audiences": ["ostiary"],
-                "authentication": "client_secret",
-                "disabled_at": None,
-            }
-        ]
+        (client,) = line.rows("clients", "list")
+        assert datetime.fromisoformat(client.pop("created_at")) <= datetime.now(UTC)
+        assert client == {
+            "id": "reports",
+            "name": "Nightly",
+            "grants": ["client_credentials"],
+            "scopes": ["orders:read", "orders:write"],
+            "audiences": ["ostiary"],
+            "authentication": "client_secret",
+            "disabled_at": None,
+        }
         heading, row = line.prints("clients", "list").splitlines()
         assert heading.split()[:2] == ["ID", "NAME"]
         assert row.split()[:2] == ["reports", "Nightly"]

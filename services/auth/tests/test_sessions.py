@@ -1,6 +1,7 @@
 """Refresh rotation: once each, the same answer again to a client that lost it, and an end to theft."""
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -189,3 +190,9 @@ class TestEnding:
         assert alive == [last.session.id, opened[0].session.id, opened[2].session.id]
         assert await logins.refused(opened[1].refresh_token, later)
         assert not await logins.refused(first_used_again.refresh_token, later)
+
+
+def test_a_long_wait_counts_and_a_short_one_does_not() -> None:
+    context = Context(NOW)
+    assert context.after_waiting(time.monotonic() - 12.5).now == NOW + 12 * SECOND
+    assert context.after_waiting(time.monotonic()) is context

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.keys import KeyState
 from ostiary_auth.domain.sealing import create_kek
-from ostiary_auth.services import prepare
+from ostiary_auth.services import Services, open_prepared, prepare
+from ostiary_auth.storage.tables import sealed_secrets, signing_keys
 from ostiary_chassis.settings import ConfigError
+from ostiary_chassis.sql import Database
 
 
 async def test_starting_again_changes_nothing(config: AuthConfig) -> None:
@@ -60,3 +63,26 @@ async def test_a_file_that_is_no_database_names_the_setting(tmp_path: Path) -> N
 def test_an_idle_limit_over_the_absolute_one_is_refused() -> None:
     with pytest.raises(ConfigError, match="OSTIARY_SESSION_IDLE_TTL must not be over OSTIARY_SESSION_MAX_TTL"):
         AuthConfig.load({"OSTIARY_SESSION_IDLE_TTL": "120", "OSTIARY_SESSION_MAX_TTL": "60"})
+
+
+async def test_without_the_kek_one_starts_again_as_the_readme_says(config: AuthConfig) -> None:
+    config.kek_path.unlink()
+    database = Database(config.database())
+    async with database.write() as connection:
+        for table in (signing_keys, sealed_secrets):
+            await connection.execute(table.delete())
+    await database.close()
+    services = Services(config, await prepare(config))
+    assert {key.state for key in await services.keys.stored()} == {KeyState.SIGNING, KeyState.NEXT}
+    assert (await services.journal.verify(services.store)).broken_at == 1
+    await services.close()
+
+
+async def test_commands_make_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="start the service first"):
+        await open_prepared(AuthConfig(data_dir=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_commands_have_the_secrets_of_the_service(config: AuthConfig) -> None:
+    assert await open_prepared(config) == await prepare(config)

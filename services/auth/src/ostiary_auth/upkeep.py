@@ -21,6 +21,10 @@ ADVANCE_SECONDS = 10.0
 #: Seconds between two prunings, and rows of each kind in one batch.
 PRUNE_SECONDS = 60.0
 PRUNE_BATCH = 500
+PRUNE_PAUSE_SECONDS = 0.01
+
+#: Replicas that started together do not work in step: each wait is drawn from this range around its length.
+JITTER = (0.8, 1.2)
 
 
 class Upkeep:
@@ -54,12 +58,11 @@ class Upkeep:
             async with self._services.store.write() as transaction:
                 deleted = await transaction.prune(datetime.now(UTC), idle=idle, limit=PRUNE_BATCH)
             # Others that want to write come first.
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(PRUNE_PAUSE_SECONDS)
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
         while True:
-            # Replicas that started together do not work in step.
-            await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+            await asyncio.sleep(seconds * random.uniform(*JITTER))  # noqa: S311 - no secret
             try:
                 await work()
             except Exception as error:  # noqa: BLE001 - whatever it was, the next time may do

@@ -94,7 +94,7 @@ def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
     async def delete_own(token: writer, if_match: IfMatch = None) -> None:
         await profiles.delete(token.subject, _revisions(if_match))
 
-    @router.get("/{user_id}")
+    @router.get("/{user_id}", responses=documented(404))
     async def read(
         token: reader, user_id: Annotated[str, Path(pattern=r"^[!-~]{1,255}$")], response: Response
     ) -> ProfileResponse:

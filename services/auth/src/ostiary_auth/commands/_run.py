@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
+from pydantic import BaseModel
 
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.context import OPERATOR, Context
@@ -51,20 +52,21 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def show(rows: Iterable[Row], as_json: bool) -> None:
-    """Print rows, all with the same columns."""
-    table = [{name: _text(value) for name, value in row.items()} for row in rows] if not as_json else []
+def show(items: Iterable[T], as_json: bool, row: Callable[[T], Row], model: Callable[[T], BaseModel]) -> None:
+    """Print items: as a table of what `row` returns, or as the JSON that the admin API answers with."""
     if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row, default=str))
+        for item in items:
+            # In ASCII: what came from outside cannot write over the terminal.
+            typer.echo(json.dumps(model(item).model_dump(mode="json")))
         return
+    table = [{name: _text(value) for name, value in row(item).items()} for item in items]
     if not table:
         typer.echo("none")
         return
-    widths = {name: max(len(name), *(len(row[name]) for row in table)) for name in table[0]}
+    widths = {name: max(len(name), *(len(line[name]) for line in table)) for name in table[0]}
     typer.echo("  ".join(name.upper().replace("_", " ").ljust(width) for name, width in widths.items()).rstrip())
-    for row in table:
-        typer.echo("  ".join(row[name].ljust(width) for name, width in widths.items()).rstrip())
+    for line in table:
+        typer.echo("  ".join(line[name].ljust(width) for name, width in widths.items()).rstrip())
 
 
 def _text(value: object) -> str:

@@ -7,6 +7,7 @@ import typer
 from ostiary_auth.commands._run import AsJson, fail, run, show
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.journal import AuditEntry, AuditReport
+from ostiary_auth.routes.admin_models import AuditEntryResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="The audit log: look at, verify.")
@@ -30,7 +31,7 @@ def list_(
         async with services.store.read() as transaction:
             return await transaction.journal.entries(after, limit, subject)
 
-    show(map(_row, run(work)), as_json)
+    show(run(work), as_json, _row, AuditEntryResponse.of)
 
 
 @cli.command()

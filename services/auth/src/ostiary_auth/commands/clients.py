@@ -9,6 +9,7 @@ import typer
 from ostiary_auth.commands._run import AsJson, fail, run, show
 from ostiary_auth.domain.clients import Client
 from ostiary_auth.domain.context import Context
+from ostiary_auth.routes.admin_models import ClientResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="OAuth clients: create, look at, disable, give a new secret, delete.")
@@ -60,7 +61,7 @@ def list_(as_json: AsJson = False) -> None:
             clients += page
         return clients
 
-    show(map(_row, run(work)), as_json)
+    show(run(work), as_json, _row, ClientResponse.of)
 
 
 @cli.command()
@@ -122,6 +123,6 @@ def _row(client: Client) -> dict[str, object]:
         "grants": client.grants,
         "scopes": client.scopes,
         "audiences": client.audiences,
-        "authentication": "private_key_jwt" if client.secret_hash is None else "client_secret",
+        "authentication": client.authentication,
         "disabled_at": client.disabled_at,
     }

@@ -8,6 +8,7 @@ from ostiary_auth.commands._run import AsJson, fail, run, show
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.keys import StoredKey
 from ostiary_auth.domain.sealing import CannotBeOpened
+from ostiary_auth.routes.admin_models import KeyResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="Signing keys: look at, rotate, revoke, seal anew.")
@@ -20,13 +21,7 @@ def list_(as_json: AsJson = False) -> None:
     async def work(services: Services, _context: Context) -> list[StoredKey]:
         return await services.keys.stored()
 
-    show(
-        (
-            {"kid": key.kid, "state": str(key.state), "since": key.since, "created_at": key.created_at}
-            for key in run(work)
-        ),
-        as_json,
-    )
+    show(run(work), as_json, _row, KeyResponse.of)
 
 
 @cli.command()
@@ -61,3 +56,7 @@ def rewrap() -> None:
         typer.echo(f"{run(work)} sealed anew")
     except CannotBeOpened:
         fail("a key in the database cannot be opened with any key-encryption key in the file")
+
+
+def _row(key: StoredKey) -> dict[str, object]:
+    return {"kid": key.kid, "state": key.state, "since": key.since, "created_at": key.created_at}

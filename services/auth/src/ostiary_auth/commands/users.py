@@ -10,7 +10,7 @@ import typer
 from ostiary_auth.commands._run import AsJson, fail, run, show
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.users import User
-from ostiary_auth.routes.admin_models import ExportResponse
+from ostiary_auth.routes.admin_models import ExportResponse, UserResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="Users: create, look at, disable, give roles, export, delete.")
@@ -47,7 +47,7 @@ def list_(as_json: AsJson = False) -> None:
             users += page
         return users
 
-    show(map(_row, run(work)), as_json)
+    show(run(work), as_json, _row, UserResponse.of)
 
 
 @cli.command()

@@ -1,6 +1,6 @@
 """`/admin/*`: users, clients, keys and the audit log, for callers with the scope `admin`."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -31,6 +31,8 @@ from ostiary_auth.routes.requests import Requests
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
+T = TypeVar("T")
+
 Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page.")]
 #: Printable ASCII: nothing else is an id or a kid, and a database may not take it.
 PRINTABLE = r"^[\x21-\x7e]+$"
@@ -51,9 +53,8 @@ def _user_routes(services: Services, requests: Requests) -> APIRouter:  # noqa: 
     @router.get("")
     async def users(_admin: admin, after: UUID | None = None, limit: Limit = 50) -> UsersResponse:
         """List users in the order of their ids."""
-        page = await accounts.page(after, limit)
-        following = page[-1].id if len(page) == limit else None
-        return UsersResponse(users=[UserResponse.of(user) for user in page], next=following)
+        page, last = _page(await accounts.page(after, limit + 1), limit)
+        return UsersResponse(users=[UserResponse.of(user) for user in page], next=last.id if last else None)
 
     @router.post("", status_code=201, responses=documented(409))
     async def create_user(context: admin, body: CreateUserRequest) -> UserResponse:
@@ -105,9 +106,8 @@ def _client_routes(services: Services, requests: Requests) -> APIRouter:
         _admin: admin, after: Annotated[str | None, Query(max_length=64, pattern=PRINTABLE)] = None, limit: Limit = 50
     ) -> ClientsResponse:
         """List clients in the order of their ids."""
-        page = await registry.page(after, limit)
-        following = page[-1].id if len(page) == limit else None
-        return ClientsResponse(clients=[ClientResponse.of(client) for client in page], next=following)
+        page, last = _page(await registry.page(after, limit + 1), limit)
+        return ClientsResponse(clients=[ClientResponse.of(each) for each in page], next=last.id if last else None)
 
     @router.post("", status_code=201, responses=documented(409))
     async def create_client(context: admin, body: CreateClientRequest) -> NewClientResponse:
@@ -188,9 +188,10 @@ def _audit_routes(services: Services, requests: Requests) -> APIRouter:
     ) -> AuditResponse:
         """List the audit log, the oldest entry first."""
         async with services.store.read() as transaction:
-            page = await transaction.journal.entries(after, limit, subject)
-        following = page[-1].number if len(page) == limit else None
-        return AuditResponse(entries=[AuditEntryResponse.of(entry) for entry in page], next=following)
+            page, last = _page(await transaction.journal.entries(after, limit + 1, subject), limit)
+        return AuditResponse(
+            entries=[AuditEntryResponse.of(entry) for entry in page], next=last.number if last else None
+        )
 
     @router.get("/verify")
     async def verify(_admin: admin) -> AuditReportResponse:
@@ -198,3 +199,9 @@ def _audit_routes(services: Services, requests: Requests) -> APIRouter:
         return AuditReportResponse.of(await services.journal.verify(services.store))
 
     return router
+
+
+def _page(found: list[T], limit: int) -> tuple[list[T], T | None]:
+    """Return a page of what was found with one more than its limit, and its last item if others follow."""
+    page = found[:limit]
+    return page, page[-1] if len(found) > limit else None

@@ -107,7 +107,7 @@ class ClientResponse(BaseModel):
             grants=list(client.grants),
             scopes=list(client.scopes),
             audiences=list(client.audiences),
-            authentication="private_key_jwt" if client.secret_hash is None else "client_secret",
+            authentication=client.authentication,
             disabled_at=client.disabled_at,
             created_at=client.created_at,
         )
