@@ -155,11 +155,11 @@ class SigningKeys:
         """Do what is due: make keys that are missing, put the next one to use, remove those that are done for."""
         stored = await self.stored()
         missing = {KeyState.SIGNING, KeyState.NEXT} - {key.state for key in stored}
-        due = _signing_ends(stored, self._policy, context.now) or _done_for(stored, self._policy, context.now)
-        if not missing and not due:
+        signing_ends = _signing_ends(stored, self._policy, context.now)
+        if not missing and not signing_ends and not _done_for(stored, self._policy, context.now):
             return
         # Made before the lock is taken, as that takes a while; a replica that comes second throws its own away.
-        spare = [await self._make(context) for _ in missing or {KeyState.NEXT}]
+        spare = [await self._make() for _ in range(len(missing) + signing_ends)]
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)
             stored = await transaction.keys.all()
@@ -172,7 +172,7 @@ class SigningKeys:
 
     async def rotate(self, context: Context) -> None:
         """Put the next key to use now. Raises KeyNotReady if it has not been published long enough."""
-        spare = [await self._make(context)]
+        spare = [await self._make()]
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)
             stored = await transaction.keys.all()
@@ -186,7 +186,7 @@ class SigningKeys:
 
     async def revoke(self, context: Context, kid: str) -> None:
         """Remove a key and end everything it signed. If it signs, the next one does so at once. Raises KeyNotFound."""
-        spare = [await self._make(context), await self._make(context)]
+        spare = [await self._make(), await self._make()]
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)
             stored = await transaction.keys.all()
@@ -216,9 +216,9 @@ class SigningKeys:
             await self._journal.record(transaction, context, Event.KEYS_REWRAPPED, facts={"count": count})
         return count
 
-    async def _make(self, context: Context) -> StoredKey:
+    async def _make(self) -> rsa.RSAPrivateKey:
         # A thread of its own: OpenSSL leaves the interpreter alone for the while.
-        return await asyncio.to_thread(_generate, self._vault(), self._policy.bits, context.now)
+        return await asyncio.to_thread(rsa.generate_private_key, PUBLIC_EXPONENT, self._policy.bits)
 
     async def _promote(
         self, transaction: Transaction, context: Context, stored: list[StoredKey], following: StoredKey
@@ -228,12 +228,13 @@ class SigningKeys:
             await self._enter(transaction, context, signing, KeyState.RETIRED, Event.KEY_RETIRED)
         await self._enter(transaction, context, following, KeyState.SIGNING, Event.KEY_SIGNS)
 
-    async def _fill(self, transaction: Transaction, context: Context, spare: list[StoredKey]) -> None:
+    async def _fill(self, transaction: Transaction, context: Context, spare: list[rsa.RSAPrivateKey]) -> None:
         """See to it that one key signs and one is next, with newly made ones."""
         stored = await transaction.keys.all()
         for state in (KeyState.SIGNING, KeyState.NEXT):
             if _in_state(stored, state) is None and spare:
-                key = replace(spare.pop(), state=state)
+                # Sealed here and not before: `rewrap` may have changed the key-encryption key meanwhile.
+                key = _seal(spare.pop(), self._vault(), state, context.now)
                 await transaction.keys.add(key)
                 await self._journal.record(transaction, context, Event.KEY_MADE, facts={"kid": key.kid, "state": state})
 
@@ -274,11 +275,10 @@ def _states(stored: list[StoredKey]) -> frozenset[tuple[str, KeyState]]:
     return frozenset((key.kid, key.state) for key in stored)
 
 
-def _generate(vault: Vault, bits: int, now: datetime) -> StoredKey:
-    private_key = rsa.generate_private_key(PUBLIC_EXPONENT, bits)
+def _seal(private_key: rsa.RSAPrivateKey, vault: Vault, state: KeyState, now: datetime) -> StoredKey:
     kid = _thumbprint(private_key)
     plain = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    return StoredKey(kid, KeyState.NEXT, now, now, vault.seal(plain, kid))
+    return StoredKey(kid, state, now, now, vault.seal(plain, kid))
 
 
 def _open(stored: StoredKey, vault: Vault) -> SigningKey:

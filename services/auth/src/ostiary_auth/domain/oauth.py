@@ -93,10 +93,14 @@ class OAuth:
         async with self._store.read() as transaction:
             found = await transaction.journal.revocations_of(targets)
             session_id = presented.session_id
-            session_ended = session_id is not None and not await transaction.sessions.is_open(session_id, context.now)
+            if session_id is None:
+                owner = await transaction.clients.get(presented.client_id)
+                ended = owner is None or owner.disabled_at is not None
+            else:
+                ended = not await transaction.sessions.is_open(session_id, context.now)
         # A token says when it was issued in whole seconds, rounded down: one of the same second counts as before.
         hit = any(entry.kind == RevocationKind.TOKEN or presented.issued_at <= entry.at.timestamp() for entry in found)
-        return session_ended or hit
+        return ended or hit
 
 
 def _require_grant(client: Client, grant: str) -> None:
