@@ -342,7 +342,7 @@ class Life:
         await accounts.disable(user.id, Context(NOW, OPERATOR))
         await accounts.enable(user.id, Context(NOW, OPERATOR))
         client = Client("reports", "Reports", ("client_credentials",), ("orders:read",), ("ostiary",))
-        secret = await self.services.clients.create(client, themselves, with_secret=True)
+        _, secret = await self.services.clients.create(client, themselves)
         rotated = await self.services.clients.rotate_secret("reports", themselves)
         assert secret is not None
         self.secrets += [stolen, following.refresh_token, secret, rotated, user.password_hash]

@@ -119,14 +119,14 @@ class OAuth:
     async def register(self, name: str, **settings: Any) -> Basic:
         """Register a client with a secret, under a name of this test's own."""
         client = settings_of(f"{name}-{self.mark}", **settings)
-        secret = await self.services.clients.create(client, Context(NOW), with_secret=True)
+        _, secret = await self.services.clients.create(client, Context(NOW))
         assert secret is not None
         return client.id, secret
 
     async def register_keys(self, name: str, *keys: dict[str, Any]) -> str:
         """Register a client with public keys."""
         client = settings_of(f"{name}-{self.mark}", jwks={"keys": list(keys)})
-        await self.services.clients.create(client, Context(NOW), with_secret=False)
+        await self.services.clients.create(client, Context(NOW))
         return client.id
 
     async def access(self, basic: Basic, **form: str) -> str:
@@ -929,7 +929,7 @@ class TestRegistration:
 
     async def refused(self, services: Services, client: Client) -> None:
         with pytest.raises(InvalidClientSettings):
-            await services.clients.create(client, Context(NOW), with_secret=client.jwks is None)
+            await services.clients.create(client, Context(NOW))
 
     async def test_a_client_cannot_pass_for_a_user_or_for_the_login(self, services: Services) -> None:
         user_id = UUID("abcdef01-2345-6789-abcd-ef0123456789")

@@ -25,6 +25,10 @@ OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
+#: Combinations of method, route and status that are kept; a service has tens.
+_REMEMBERED_CHILDREN = 1024
+
+
 class RequestContext:
     """Gives each request an id, counts and logs it, and turns what nobody caught into a 500.
 
@@ -44,6 +48,8 @@ class RequestContext:
             buckets=_BUCKETS,
             registry=registry,
         )
+        # Looking a child up takes longer than using it.
+        self._children = lru_cache(_REMEMBERED_CHILDREN)(self._find_children)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -80,8 +86,7 @@ class RequestContext:
             finally:
                 self._record(scope, status, time.perf_counter() - started_at)
 
-    @lru_cache(maxsize=1024)  # noqa: B019 - there is one for each application  # looking a child up takes longer than using it
-    def _children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    def _find_children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self._requests.labels(method, route, status), self._seconds.labels(method, route)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:

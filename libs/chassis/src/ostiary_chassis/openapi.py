@@ -1,13 +1,13 @@
 """What every service's OpenAPI document says of errors: problem documents, with the statuses that can really come."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 
-from ostiary.fastapi import PROBLEM_CONTENT, PROBLEM_SCHEMA
+from ostiary.fastapi import PROBLEM_CONTENT, PROBLEM_SCHEMA, extend_openapi
 
 _JSON = "application/json"
 
@@ -35,7 +35,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def document_errors(app: FastAPI) -> None:
     """Add to each operation in the OpenAPI document the errors that come from what it takes."""
-    _extend(app, _add_errors)
+    extend_openapi(app, _add_errors)
 
 
 def document_paths(app: FastAPI, paths: Mapping[str, Any], security_schemes: Mapping[str, Any]) -> None:
@@ -48,20 +48,7 @@ def document_paths(app: FastAPI, paths: Mapping[str, Any], security_schemes: Map
         document["paths"].update(ours)
         document.setdefault("components", {}).setdefault("securitySchemes", {}).update(security_schemes)
 
-    _extend(app, add)
-
-
-def _extend(app: FastAPI, add: Callable[[dict[str, Any]], None]) -> None:
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        known = app.openapi_schema is not None
-        document = generate()
-        if not known:
-            add(document)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+    extend_openapi(app, add)
 
 
 def _add_errors(document: dict[str, Any]) -> None:

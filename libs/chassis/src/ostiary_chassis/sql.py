@@ -253,13 +253,11 @@ class Database:
         except _STORAGE_ERRORS as error:
             if not is_unavailable(error) and not _sqlstate(error).startswith(_UNUSABLE_STATES):
                 raise
-            cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-            shown = self._url.set(drivername=self._url.get_backend_name())
-            raise ConfigError(f"{setting}: cannot use {shown!r}: {cause}") from None
+            raise self._unusable(setting, error) from None
 
     async def require_migrated(self, scripts: Path, service: str) -> None:
         """Check that the schema is the one that these scripts make, without making it. Raises ConfigError."""
-        shown = self._url.set(drivername=self._url.get_backend_name())
+        setting = f"OSTIARY_{service.upper()}_DATABASE_URL"
         missing = self.is_sqlite and not os.path.exists(self._url.database or "")  # noqa: ASYNC240, PTH110 - a look
         try:
             current = None
@@ -267,15 +265,21 @@ class Database:
                 async with self.read() as connection:
                     current = await connection.run_sync(_current_revision, f"{service}_schema_version")
         except _STORAGE_ERRORS as error:
-            cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-            raise ConfigError(f"OSTIARY_{service.upper()}_DATABASE_URL: cannot use {shown!r}: {cause}") from None
+            raise self._unusable(setting, error) from None
         if current != _head(scripts):
-            name = f"OSTIARY_{service.upper()}_DATABASE_URL"
-            raise ConfigError(f"{name}: {shown!r} has not been prepared by this release; start the service first")
+            raise ConfigError(f"{setting}: {self!r} has not been prepared by this release; start the service first")
 
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+    def __repr__(self) -> str:
+        """Return the URL as people write it, without its password."""
+        return repr(self._url.set(drivername=self._url.get_backend_name()))
+
+    def _unusable(self, setting: str, error: Exception) -> ConfigError:
+        cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+        return ConfigError(f"{setting}: cannot use {self!r}: {cause}")
 
     def _open_sqlite(self) -> "_SqliteConnection":
         path = self._url.database or ""

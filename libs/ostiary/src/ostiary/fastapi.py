@@ -29,6 +29,20 @@ def problem_response(problem: Problem) -> Response:
     return Response(problem.to_json(), problem.status, dict(problem.headers), PROBLEM_JSON)
 
 
+def extend_openapi(app: FastAPI, add: Callable[[dict[str, Any]], None]) -> None:
+    """Let `add` change the OpenAPI document of an application, once, when it has been made."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        known = app.openapi_schema is not None
+        document = generate()
+        if not known:
+            add(document)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+
+
 class Auth:
     """Access tokens for the routes of a FastAPI application."""
 
@@ -48,16 +62,7 @@ class Auth:
 
     def document(self, app: FastAPI) -> None:
         """Add the answers 401, 403 and 503 to the protected operations in the OpenAPI document."""
-        generate = app.openapi
-
-        def openapi() -> dict[str, Any]:
-            known = app.openapi_schema is not None
-            document = generate()
-            if not known:
-                _add_responses(document)
-            return document
-
-        app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+        extend_openapi(app, _add_responses)
 
     @property
     def exception_handlers(

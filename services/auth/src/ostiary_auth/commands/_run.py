@@ -18,6 +18,10 @@ from ostiary_chassis import logs
 from ostiary_chassis.settings import environment
 
 T = TypeVar("T")
+Key = TypeVar("Key")
+
+#: Items read at once.
+_PAGE = 200
 
 #: How tables are printed: for people, or each row as a JSON object in a line.
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object in each line.")]
@@ -44,6 +48,14 @@ async def _run(config: AuthConfig, work: Callable[[Services, Context], Awaitable
         return await work(services, Context(datetime.now(UTC), OPERATOR))
     finally:
         await services.close()
+
+
+async def all_pages(page: Callable[[Key | None, int], Awaitable[list[T]]], key: Callable[[T], Key]) -> list[T]:
+    """Return all items of something that is read in pages, each after the key of the last item before it."""
+    items: list[T] = []
+    while found := await page(key(items[-1]) if items else None, _PAGE):
+        items += found
+    return items
 
 
 def fail(message: str) -> NoReturn:

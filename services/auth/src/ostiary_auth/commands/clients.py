@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ostiary_auth.commands._run import AsJson, fail, run, show
+from ostiary_auth.commands._run import AsJson, all_pages, fail, run, show
 from ostiary_auth.domain.clients import Client
 from ostiary_auth.domain.context import Context
 from ostiary_auth.routes.admin_models import ClientResponse
@@ -15,9 +15,6 @@ from ostiary_auth.services import Services
 cli = typer.Typer(no_args_is_help=True, help="OAuth clients: create, look at, disable, give a new secret, delete.")
 
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id.")]
-
-#: Clients read at once.
-_PAGE = 200
 
 
 @cli.command()
@@ -39,12 +36,13 @@ def create(
         client = Client(
             id=client_id,
             name=name or client_id,
-            grants=tuple(dict.fromkeys(grant)),
-            scopes=tuple(dict.fromkeys(scope or ())),
-            audiences=tuple(dict.fromkeys(audience or (services.config.audience,))),
+            grants=tuple(grant),
+            scopes=tuple(scope or ()),
+            audiences=tuple(audience or (services.config.audience,)),
             jwks=keys,
         )
-        return await services.clients.create(client, context, with_secret=keys is None)
+        _client, secret = await services.clients.create(client, context)
+        return secret
 
     secret = run(work)
     if secret is not None:
@@ -56,10 +54,7 @@ def list_(as_json: AsJson = False) -> None:
     """List all clients."""
 
     async def work(services: Services, _context: Context) -> list[Client]:
-        clients: list[Client] = []
-        while page := await services.clients.page(clients[-1].id if clients else None, _PAGE):
-            clients += page
-        return clients
+        return await all_pages(services.clients.page, lambda client: client.id)
 
     show(run(work), as_json, _row, ClientResponse.of)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from ostiary_auth.commands._run import AsJson, fail, run, show
+from ostiary_auth.commands._run import AsJson, all_pages, fail, run, show
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.users import User
 from ostiary_auth.routes.admin_models import ExportResponse, UserResponse
@@ -16,9 +16,6 @@ from ostiary_auth.services import Services
 cli = typer.Typer(no_args_is_help=True, help="Users: create, look at, disable, give roles, export, delete.")
 
 Who = Annotated[str, typer.Argument(metavar="USER", help="The user's id or e-mail address.")]
-
-#: Users read at once.
-_PAGE = 200
 
 
 @cli.command()
@@ -42,10 +39,7 @@ def list_(as_json: AsJson = False) -> None:
     """List all users."""
 
     async def work(services: Services, _context: Context) -> list[User]:
-        users: list[User] = []
-        while page := await services.accounts.page(users[-1].id if users else None, _PAGE):
-            users += page
-        return users
+        return await all_pages(services.accounts.page, lambda user: user.id)
 
     show(run(work), as_json, _row, UserResponse.of)
 

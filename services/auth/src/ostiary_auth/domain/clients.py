@@ -134,20 +134,28 @@ class Clients:
             raise InvalidClient
         return client
 
-    async def create(self, client: Client, context: Context, *, with_secret: bool) -> str | None:
-        """Register a client and return its secret, which is shown this once.
+    async def create(self, client: Client, context: Context) -> tuple[Client, str | None]:
+        """Register a client, and return it with the secret that it has unless it has keys; that is shown this once.
 
         Raises InvalidClientSettings or ClientTaken.
         """
-        _check_settings(client, with_secret=with_secret)
-        secret = secrets.token_urlsafe(SECRET_BYTES) if with_secret else None
-        new = replace(client, secret_hash=_hash(secret) if secret else None, created_at=context.now)
+        _check_settings(client)
+        secret = secrets.token_urlsafe(SECRET_BYTES) if client.jwks is None else None
+        new = replace(
+            client,
+            # Each once, in the order given: the first audience is the one by default.
+            grants=tuple(dict.fromkeys(client.grants)),
+            scopes=tuple(dict.fromkeys(client.scopes)),
+            audiences=tuple(dict.fromkeys(client.audiences)),
+            secret_hash=_hash(secret) if secret else None,
+            created_at=context.now,
+        )
         async with self._store.write() as transaction:
             await transaction.clients.add(new)
-            facts = {"scopes": list(client.scopes), "grants": list(client.grants), "audiences": list(client.audiences)}
-            subject = client_actor(client.id)
+            facts = {"scopes": list(new.scopes), "grants": list(new.grants), "audiences": list(new.audiences)}
+            subject = client_actor(new.id)
             await self._journal.record(transaction, context, Event.CLIENT_CREATED, subject=subject, facts=facts)
-        return secret
+        return new, secret
 
     async def rotate_secret(self, client_id: str, context: Context) -> str:
         """Give a client a new secret, and return it; the old one is good for a while.
@@ -247,7 +255,7 @@ class Clients:
         self._remembered.pop(client_id, None)
 
 
-def _check_settings(client: Client, *, with_secret: bool) -> None:
+def _check_settings(client: Client) -> None:
     """Refuse a client that could not work, or that could pass for somebody else. Raises InvalidClientSettings."""
     if _CLIENT_ID.match(client.id) is None or _is_uuid(client.id) or client.id == FIRST_PARTY_CLIENT_ID:
         raise InvalidClientSettings(
@@ -261,8 +269,6 @@ def _check_settings(client: Client, *, with_secret: bool) -> None:
         raise InvalidClientSettings(f"The grants are: {', '.join(get_args(GrantType))}.")
     if not all(map(_SCOPE.match, client.scopes)) or not all(map(_AUDIENCE.match, client.audiences)):
         raise InvalidClientSettings("A scope or an audience has characters that it cannot have.")
-    if with_secret is (client.jwks is not None):
-        raise InvalidClientSettings("A client has either a secret or public keys.")
     if client.jwks is not None:
         _check_jwks(client.jwks)
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-import structlog
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -33,8 +32,6 @@ from ostiary_auth.domain.errors import KeyNotFound, KeyNotReady
 from ostiary_auth.domain.journal import EXPIRY_MARGIN, Event, Journal, RevocationKind
 from ostiary_auth.domain.sealing import Vault
 from ostiary_auth.domain.store import Store, Transaction
-
-_log = structlog.stdlib.get_logger("keys")
 
 PUBLIC_EXPONENT = 65537
 

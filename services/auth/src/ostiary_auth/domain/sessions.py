@@ -23,16 +23,12 @@ from enum import Enum, auto
 from typing import Literal
 from uuid import UUID, uuid4
 
-import structlog
-
 from ostiary_auth.domain.base64url import base64url
 from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError, SessionNotFound
 from ostiary_auth.domain.journal import Event, Journal, RevocationKind
 from ostiary_auth.domain.store import Store, Transaction
 from ostiary_auth.domain.users import User
-
-_log = structlog.stdlib.get_logger("sessions")
 
 #: Bytes of randomness in a refresh token: not to be guessed (RFC 6749 section 10.10 asks for 2^-128 or less).
 REFRESH_TOKEN_BYTES = 32

@@ -116,13 +116,13 @@ def _client_routes(services: Services, requests: Requests) -> APIRouter:
         client = Client(
             id=body.id,
             name=body.name,
-            grants=tuple(dict.fromkeys(body.grants)),
-            scopes=tuple(dict.fromkeys(body.scopes)),
-            audiences=tuple(dict.fromkeys(audiences)),
+            grants=tuple(body.grants),
+            scopes=tuple(body.scopes),
+            audiences=tuple(audiences),
             jwks=body.jwks,
         )
-        secret = await registry.create(client, context, with_secret=body.jwks is None)
-        return NewClientResponse(client=ClientResponse.of(await registry.get(body.id)), secret=secret)
+        new, secret = await registry.create(client, context)
+        return NewClientResponse(client=ClientResponse.of(new), secret=secret)
 
     @router.get("/{client_id}", responses=documented(404))
     async def client(_admin: admin, client_id: Name) -> ClientResponse:

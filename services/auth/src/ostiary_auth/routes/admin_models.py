@@ -1,17 +1,15 @@
 """Request and response bodies of the admin API."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ostiary_auth.domain.accounts import Export
-from ostiary_auth.domain.clients import Client, GrantType
+from ostiary_auth.domain.clients import GrantType
 from ostiary_auth.domain.journal import AuditEntry, AuditReport
-from ostiary_auth.domain.keys import KeyState, StoredKey
-from ostiary_auth.domain.sessions import Session
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.keys import KeyState
 from ostiary_auth.routes.models import DisplayName, Email, Password
 from ostiary_chassis.bodies import RequestBody
 
@@ -19,6 +17,17 @@ Role = Annotated[str, Field(max_length=64, examples=["user"])]
 ClientId = Annotated[str, Field(max_length=64, examples=["reports"])]
 Scope = Annotated[str, Field(max_length=128, examples=["orders:read"])]
 Audience = Annotated[str, Field(max_length=256, examples=["ostiary"])]
+
+
+class _View(BaseModel):
+    """What there is to see of something in the domain: its attributes of these names."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    @classmethod
+    def of(cls, thing: object) -> Self:
+        """Return the view of a thing."""
+        return cls.model_validate(thing)
 
 
 class CreateUserRequest(RequestBody):
@@ -37,7 +46,7 @@ class ChangeUserRequest(RequestBody):
     roles: Annotated[list[Role], Field(max_length=16)] | None = None
 
 
-class UserResponse(BaseModel):
+class UserResponse(_View):
     """An account, as an administrator sees it."""
 
     id: UUID
@@ -46,18 +55,6 @@ class UserResponse(BaseModel):
     roles: list[Role]
     disabled_at: datetime | None
     created_at: datetime
-
-    @classmethod
-    def of(cls, user: User) -> "UserResponse":
-        """Return what an administrator sees of a user."""
-        return cls(
-            id=user.id,
-            email=user.email,
-            display_name=user.display_name,
-            roles=list(user.roles),
-            disabled_at=user.disabled_at,
-            created_at=user.created_at,
-        )
 
 
 class UsersResponse(BaseModel):
@@ -86,7 +83,7 @@ class ChangeClientRequest(RequestBody):
     disabled: bool
 
 
-class ClientResponse(BaseModel):
+class ClientResponse(_View):
     """A client."""
 
     id: ClientId
@@ -97,20 +94,6 @@ class ClientResponse(BaseModel):
     authentication: Literal["client_secret", "private_key_jwt"]
     disabled_at: datetime | None
     created_at: datetime | None
-
-    @classmethod
-    def of(cls, client: Client) -> "ClientResponse":
-        """Return what an administrator sees of a client."""
-        return cls(
-            id=client.id,
-            name=client.name,
-            grants=list(client.grants),
-            scopes=list(client.scopes),
-            audiences=list(client.audiences),
-            authentication=client.authentication,
-            disabled_at=client.disabled_at,
-            created_at=client.created_at,
-        )
 
 
 class ClientsResponse(BaseModel):
@@ -133,18 +116,13 @@ class SecretResponse(BaseModel):
     secret: str
 
 
-class KeyResponse(BaseModel):
+class KeyResponse(_View):
     """A signing key; `since` is when it came into its state."""
 
     kid: str
     state: KeyState
     since: datetime
     created_at: datetime
-
-    @classmethod
-    def of(cls, key: StoredKey) -> "KeyResponse":
-        """Return what there is to see of a key."""
-        return cls(kid=key.kid, state=key.state, since=key.since, created_at=key.created_at)
 
 
 class KeysResponse(BaseModel):
@@ -208,31 +186,17 @@ class AuditReportResponse(BaseModel):
         )
 
 
-class StoredSessionResponse(BaseModel):
+class StoredSessionResponse(_View):
     """A session, as it is stored."""
 
     id: UUID
     client_id: str
     user_agent: str | None
-    address: str | None
+    address: str | None = Field(validation_alias="source")
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
     ended_at: datetime | None
-
-    @classmethod
-    def of(cls, session: Session) -> "StoredSessionResponse":
-        """Return all of a session."""
-        return cls(
-            id=session.id,
-            client_id=session.client_id,
-            user_agent=session.user_agent,
-            address=session.source,
-            created_at=session.created_at,
-            last_used_at=session.last_used_at,
-            expires_at=session.expires_at,
-            ended_at=session.ended_at,
-        )
 
 
 class ExportResponse(BaseModel):

@@ -1,6 +1,6 @@
 """What a request says about its circumstances: who, and from where."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -46,28 +46,30 @@ class Callers:
         """Look in `store`."""
         self._store = store
 
-    async def require_session(self, user_id: UUID, session_id: UUID, now: datetime) -> None:
-        """Check that a session goes on and its user is not disabled. Raises Revoked."""
-        async with self._store.read() as transaction:
-            user = await transaction.users.get(user_id)
-            if user is None or user.disabled_at is not None or not await transaction.sessions.is_open(session_id, now):
-                raise Revoked
+    async def require_user(self, call: UserCall, scope: str | None = None) -> None:
+        """Check that a user is not disabled, their session goes on, and a scope, if one is named, is still theirs.
 
-    async def require_user_scope(self, user_id: UUID, scope: str) -> None:
-        """Check that a user's roles still give them a scope. Raises InsufficientScope."""
+        Raises Revoked or InsufficientScope.
+        """
         async with self._store.read() as transaction:
-            user = await transaction.users.get(user_id)
-        if user is None or scope not in user.scopes:
-            raise InsufficientScope(frozenset({scope}))
+            user = await transaction.users.get(call.user_id)
+            is_open = await transaction.sessions.is_open(call.session_id, call.context.now)
+        if user is None or user.disabled_at is not None or not is_open:
+            raise Revoked
+        _require(scope, user.scopes)
 
-    async def require_client_scope(self, client_id: str, scope: str) -> None:
-        """Check that a client is not disabled and still may have a scope. Raises Revoked or InsufficientScope."""
+    async def require_client(self, client_id: str, scope: str) -> None:
+        """Check that a client is not disabled and may still have a scope. Raises Revoked or InsufficientScope."""
         async with self._store.read() as transaction:
             client = await transaction.clients.get(client_id)
         if client is None or client.disabled_at is not None:
             raise Revoked
-        if scope not in client.scopes:
-            raise InsufficientScope(frozenset({scope}))
+        _require(scope, client.scopes)
+
+
+def _require(scope: str | None, scopes: Collection[str]) -> None:
+    if scope is not None and scope not in scopes:
+        raise InsufficientScope(frozenset({scope}))
 
 
 class Requests:
@@ -96,9 +98,7 @@ class Requests:
         verified = Annotated[VerifiedToken, Depends(self.auth.require())]
 
         async def user(request: Request, token: verified) -> UserCall:
-            if token.session_id is None:
-                raise NotAUser
-            return UserCall(UUID(token.subject), UUID(token.session_id), self.context(request, token))
+            return self._user_call(request, token)
 
         return user
 
@@ -108,7 +108,7 @@ class Requests:
         called = Annotated[UserCall, Depends(self.user)]
 
         async def live_user(call: called) -> UserCall:
-            await self._callers.require_session(call.user_id, call.session_id, call.context.now)
+            await self._callers.require_user(call)
             return call
 
         return live_user
@@ -123,16 +123,19 @@ class Requests:
         verified = Annotated[VerifiedToken, Depends(self.auth.require(scopes=[ADMIN_SCOPE]))]
 
         async def admin(request: Request, token: verified) -> Context:
-            context = self.context(request, token)
             if token.session_id is None:
-                await self._callers.require_client_scope(token.client_id, ADMIN_SCOPE)
-            else:
-                user_id = UUID(token.subject)
-                await self._callers.require_session(user_id, UUID(token.session_id), context.now)
-                await self._callers.require_user_scope(user_id, ADMIN_SCOPE)
-            return context
+                await self._callers.require_client(token.client_id, ADMIN_SCOPE)
+                return self.context(request, token)
+            call = self._user_call(request, token)
+            await self._callers.require_user(call, ADMIN_SCOPE)
+            return call.context
 
         return admin
+
+    def _user_call(self, request: Request, token: VerifiedToken) -> UserCall:
+        if token.session_id is None:
+            raise NotAUser
+        return UserCall(UUID(token.subject), UUID(token.session_id), self.context(request, token))
 
     def _find_source(self, peer: str, forwarded: str) -> str | None:
         """Return the address that a request came from: the first one that is not a proxy's we trust."""

@@ -1,7 +1,7 @@
 """The audit log and the revocation log on SQL."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 
 from sqlalchemy import and_, insert, or_, select, update
@@ -26,16 +26,21 @@ class SqlJournal:
         self._connection = connection
         self._database = database
         self._is_locked = False
+        # While the lock is held nobody else appends.
+        self._last: AuditEntry | None = None
 
     async def last_entry(self) -> AuditEntry | None:
         """Return the audit log's last entry, and let nobody else append until the end."""
         await self._lock()
-        row = (await self._connection.execute(_LAST_ENTRY)).one_or_none()
-        return AuditEntry(**row._mapping) if row else None
+        if self._last is None:
+            row = (await self._connection.execute(_LAST_ENTRY)).one_or_none()
+            self._last = AuditEntry(**row._mapping) if row else None
+        return self._last
 
     async def add_entry(self, entry: AuditEntry, mac: bytes) -> None:
         """Append to the audit log, under this MAC."""
-        await self._connection.execute(_ADD_ENTRY, {**asdict(entry), "mac": mac})
+        self._last = replace(entry, mac=mac)
+        await self._connection.execute(_ADD_ENTRY, asdict(self._last))
 
     async def entries(self, after: int, limit: int, subject: str | None = None) -> list[AuditEntry]:
         """Return the entries after a number, in their order."""
