@@ -7,12 +7,16 @@ import ostiary
 def test_the_public_names_are_these() -> None:
     assert ostiary.__all__ == sorted(ostiary.__all__)
     assert set(ostiary.__all__) == {
+        "Feed",
         "InvalidKeySet",
         "KeySet",
         "KeySource",
         "LocalKeys",
+        "LocalRevocations",
         "Observer",
         "RemoteKeys",
+        "RevocationSource",
+        "Revocations",
         "SyncVerifier",
         "VerifiedToken",
         "Verifier",

@@ -301,7 +301,7 @@ class TestTls:
         context.load_cert_chain(*certificate)
         if trusted:
             monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-        _remote._tls_context.cache_clear()
+        _remote.tls_context.cache_clear()
         monkeypatch.setattr(_remote, "FETCH_TIMEOUT", 5.0)
         server = Server()
         server.answer(response(issuer.jwks()))
@@ -310,7 +310,7 @@ class TestTls:
             config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience, jwks_url=url)
             async with Verifier(config) as verifier:
                 assert verifier.ready is trusted
-        _remote._tls_context.cache_clear()
+        _remote.tls_context.cache_clear()
 
 
 class TestDiscovery:

@@ -101,8 +101,8 @@ def test_a_bad_token_is_not_remembered(verifier: Verifier, issuer: Issuer) -> No
 class TestBounds:
     def entry(self, issuer: Issuer) -> Remembered:
         keys = keys_of(issuer)
-        accepted = AcceptedIssuer(issuer.issuer, issuer.audience, 0, LocalKeys(keys))
-        return Remembered(issuer.verifier().verify(issuer.token()), accepted, keys)
+        accepted = AcceptedIssuer(issuer.issuer, issuer.audience, 0, LocalKeys(keys), None)
+        return Remembered(issuer.verifier().verify(issuer.token()), accepted, keys, None)
 
     def test_the_least_recently_used_go_first(self, issuer: Issuer) -> None:
         memory, entry = RememberedTokens(2), self.entry(issuer)

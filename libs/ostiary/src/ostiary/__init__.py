@@ -4,22 +4,28 @@ from typing import TYPE_CHECKING
 
 from ostiary import errors
 from ostiary._keyset import InvalidKeySet, KeySet
-from ostiary._source import KeySource, LocalKeys
+from ostiary._revocations import Revocations
+from ostiary._source import KeySource, LocalKeys, LocalRevocations, RevocationSource
 from ostiary._token import VerifiedToken
 from ostiary._verifier import Verifier, VerifierConfig
 from ostiary.observer import Observer
 from ostiary.sync import SyncVerifier
 
 if TYPE_CHECKING:
+    from ostiary._follower import Feed
     from ostiary._remote import RemoteKeys
 
 __all__ = [
+    "Feed",
     "InvalidKeySet",
     "KeySet",
     "KeySource",
     "LocalKeys",
+    "LocalRevocations",
     "Observer",
     "RemoteKeys",
+    "RevocationSource",
+    "Revocations",
     "SyncVerifier",
     "VerifiedToken",
     "Verifier",
@@ -34,4 +40,8 @@ def __getattr__(name: str) -> object:
         from ostiary._remote import RemoteKeys  # noqa: PLC0415 - see above
 
         return RemoteKeys
+    if name == "Feed":
+        from ostiary._follower import Feed  # noqa: PLC0415 - see above
+
+        return Feed
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

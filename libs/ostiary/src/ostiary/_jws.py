@@ -1,4 +1,4 @@
-"""The one form of token that is accepted: the compact serialisation of a JWS (RFC 7515 section 7.1).
+"""The one form of signed document that is accepted: the compact serialisation of a JWS (RFC 7515 section 7.1).
 
 Nothing here trusts the token, and nothing here does cryptography: a token that gets through is
 well-formed, names an accepted algorithm and type, and still has to be verified.
@@ -43,9 +43,9 @@ class CompactJws:
     signature: bytes
 
 
-def parse(token: str) -> CompactJws:
-    """Take a token apart. Raises TooLarge, Malformed, UnsupportedAlg or WrongType."""
-    if len(token) > MAX_TOKEN_LENGTH:
+def parse(token: str, *, types: frozenset[str] = ACCESS_TOKEN_TYPES, max_length: int = MAX_TOKEN_LENGTH) -> CompactJws:
+    """Take a token of one of these types apart. Raises TooLarge, Malformed, UnsupportedAlg or WrongType."""
+    if len(token) > max_length:
         raise TooLarge("token")
     try:
         signing_input, _, signature = token.encode("ascii").rpartition(b".")
@@ -54,7 +54,7 @@ def parse(token: str) -> CompactJws:
     header, _, payload = signing_input.partition(b".")
     if not header or not payload or not signature or b"." in payload:
         raise Malformed("not three segments")
-    kid = _read_header(header)
+    kid = _read_header(header, types)
     try:
         return CompactJws(
             kid, _json.parse_object(_base64url.decode(payload)), signing_input, _base64url.decode(signature)
@@ -64,7 +64,7 @@ def parse(token: str) -> CompactJws:
 
 
 @lru_cache(maxsize=_REMEMBERED_HEADERS)
-def _read_header(segment: bytes) -> str:
+def _read_header(segment: bytes, types: frozenset[str]) -> str:
     """Check a protected header and return its `kid`. `jwk`, `jku`, `x5u` and `x5c` are never looked at."""
     if len(segment) > MAX_HEADER_LENGTH:
         raise TooLarge("header")
@@ -77,7 +77,7 @@ def _read_header(segment: bytes) -> str:
     if header.get("alg") != ALGORITHM:
         raise UnsupportedAlg
     typ = header.get("typ")
-    if not isinstance(typ, str) or typ.lower() not in ACCESS_TOKEN_TYPES:
+    if not isinstance(typ, str) or typ.lower() not in types:
         raise WrongType
     kid = header.get("kid")
     if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_LENGTH:

@@ -4,10 +4,12 @@ The document is input from a network: a key that is not exactly what we sign wit
 and the rest of the set is used.
 """
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -30,6 +32,9 @@ MAX_EXPONENT_BYTES = 8
 #: Keys in one document; an issuer has two or three. More is a mistake or an attack.
 MAX_KEYS = 64
 
+#: Bytes of a set's name: enough that no two sets have the same.
+_VERSION_BYTES = 16
+
 _PADDING = PKCS1v15()
 _HASH = SHA256()
 
@@ -38,11 +43,17 @@ class InvalidKeySet(Exception):
     """A document that holds no usable key set."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KeySet:
     """Public keys by their `kid`."""
 
     keys: dict[str, RSAPublicKey]
+
+    @cached_property
+    def version(self) -> str:
+        """A name for this set: the same for the same kids, wherever it is made. Kids name keys (RFC 7638)."""
+        kids = "\n".join(sorted(self.keys))
+        return _base64url.encode(hashlib.sha256(kids.encode()).digest()[:_VERSION_BYTES]).decode()
 
     @classmethod
     def from_json(cls, document: bytes) -> "KeySet":

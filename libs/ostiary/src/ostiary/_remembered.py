@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from ostiary._keyset import KeySet
+from ostiary._revocations import Names, Revocations
 from ostiary._source import KeySource
 from ostiary._token import VerifiedToken
 
@@ -23,15 +24,20 @@ class AcceptedIssuer:
     audience: str
     leeway: float
     source: KeySource
+    #: None for an issuer whose revocations nobody follows.
+    revocations: Revocations | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Remembered:
-    """A token, its issuer, and the key set that verified it."""
+    """A token, its issuer, the key set that verified it, and the revocations that it was last held against."""
 
     token: VerifiedToken
     issuer: AcceptedIssuer
     keys: KeySet
+    names: Names | None
+    #: The version of the issuer's revocations then.
+    checked: int = -1
 
 
 def name_of(token: str) -> bytes:

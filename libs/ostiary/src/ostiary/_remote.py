@@ -11,7 +11,6 @@ import logging
 import random
 import re
 import ssl
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ import httpx
 
 from ostiary import _disk, _json
 from ostiary._addresses import check_address
+from ostiary._clock import suspend_aware_clock
 from ostiary._keyset import InvalidKeySet, KeySet
 from ostiary.errors import KeysUnavailable
 from ostiary.observer import Observer
@@ -49,6 +49,9 @@ REFRESH_SHARE = (0.7, 0.9)
 
 #: Seconds between a fetch and one more that an unknown `kid` may cause.
 UNKNOWN_KEY_COOLDOWN = 30.0
+
+#: Seconds between two fetches, whatever the issuer says.
+ANNOUNCED_COOLDOWN = 0.1
 
 #: Seconds of pause after a failed fetch: from the first, doubling, up to the last. Without any
 #: keys nothing works, so there the pause stays short.
@@ -93,13 +96,8 @@ class _Held:
     fresh_for: float
 
 
-def suspend_aware_clock() -> float:
-    """Return seconds on a clock that neither steps nor stops while the machine sleeps."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
 @cache
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """Return the one context of the process; reading the system's certificates takes 20 ms."""
     return ssl.create_default_context()
 
@@ -138,13 +136,15 @@ class RemoteKeys:
         self._failing_since = 0.0
         self._warned = False
         self._wanted = asyncio.Event()
+        self._announced = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Start the refresher, and wait for its first fetch to end, well or not."""
         self._loop = asyncio.get_running_loop()
-        self._wanted = asyncio.Event()  # bound to this loop from its first use on
+        # Bound to this loop from their first use on.
+        self._wanted, self._announced = asyncio.Event(), asyncio.Event()
         if self._last_good is not None:
             await asyncio.to_thread(self._load_last_good, self._last_good)
         first_fetch_done = asyncio.Event()
@@ -180,6 +180,11 @@ class RemoteKeys:
             with suppress(RuntimeError):  # it has just been closed
                 loop.call_soon_threadsafe(self._wanted.set)
 
+    def report_new_keys(self) -> None:
+        """Fetch at once: the issuer has said that its keys are others than these."""
+        self._announced.set()
+        self._wanted.set()
+
     async def _keep_fresh(self, first_fetch_done: asyncio.Event) -> None:
         try:
             async with self._client() as client:
@@ -191,21 +196,28 @@ class RemoteKeys:
             first_fetch_done.set()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait on the clock that runs in suspend; an unknown key ends the wait, but not within the cool-down."""
-        until = self._clock() + seconds
-        cooled_down = min(until, self._clock() + UNKNOWN_KEY_COOLDOWN)
-        while (now := self._clock()) < cooled_down:  # noqa: ASYNC110 - an event must not end this wait
-            await asyncio.sleep(min(cooled_down - now, MAX_SLICE))
-        while (now := self._clock()) < until and not self._wanted.is_set():
+        """Wait on the clock that runs in suspend.
+
+        News from the issuer end the wait; an unknown key does so too, but not within the cool-down.
+        """
+        now = self._clock()
+        until = now + seconds
+        await asyncio.sleep(min(seconds, ANNOUNCED_COOLDOWN))
+        await self._wait_for(self._announced, min(until, now + UNKNOWN_KEY_COOLDOWN))
+        if not self._announced.is_set():
+            await self._wait_for(self._wanted, until)
+
+    async def _wait_for(self, event: asyncio.Event, until: float) -> None:
+        while (now := self._clock()) < until and not event.is_set():
             with suppress(TimeoutError):
                 # Not wait_for: before Python 3.12 it can swallow a cancellation.
                 async with asyncio.timeout(min(until - now, MAX_SLICE)):
-                    await self._wanted.wait()
+                    await event.wait()
 
     def _client(self) -> httpx.AsyncClient:
         # No proxies or credentials out of the environment: keys come straight from the issuer.
         return httpx.AsyncClient(
-            transport=self._transport or httpx.AsyncHTTPTransport(verify=_tls_context()),
+            transport=self._transport or httpx.AsyncHTTPTransport(verify=tls_context()),
             timeout=FETCH_TIMEOUT,
             follow_redirects=False,
             trust_env=False,
@@ -214,11 +226,14 @@ class RemoteKeys:
     async def _refresh(self, client: httpx.AsyncClient) -> float:
         """Fetch once and return the seconds until the next time."""
         self._wanted.clear()
+        # What the issuer itself says is new must not come out of a cache on the way.
+        headers = {"Cache-Control": "no-cache"} if self._announced.is_set() else {}
+        self._announced.clear()
         # Counted from the moment of asking: a slow answer must not look younger than it is.
         asked_at = self._clock()
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
-                held, document = await self._fetch(client, asked_at)
+                held, document = await self._fetch(client, asked_at, headers)
         except Exception as error:  # noqa: BLE001 - whatever a hostile endpoint brings about, the refresher goes on
             return self._note_failure(error, asked_at)
         changed = self._held is None or held.keys is not self._held.keys
@@ -259,14 +274,17 @@ class RemoteKeys:
         if self._observer is not None:
             self._observer.fetched(self._issuer, outcome, self._clock() - asked_at)
 
-    async def _fetch(self, client: httpx.AsyncClient, asked_at: float) -> tuple[_Held, bytes | None]:
+    async def _fetch(
+        self, client: httpx.AsyncClient, asked_at: float, headers: dict[str, str]
+    ) -> tuple[_Held, bytes | None]:
         """Fetch the key set, and its document unless that is known. Raises _FetchFailed, InvalidKeySet and more."""
         url = self._url or await self._discover(client)
         held = self._held
-        headers = {"If-None-Match": held.etag} if held is not None and held.etag is not None else {}
+        if held is not None and held.etag is not None:
+            headers = {**headers, "If-None-Match": held.etag}
         async with client.stream("GET", url, headers={**_REQUEST_HEADERS, **headers}) as response:
             cache_control = response.headers.get("Cache-Control")
-            if response.status_code == httpx.codes.NOT_MODIFIED and held is not None and headers:
+            if response.status_code == httpx.codes.NOT_MODIFIED and held is not None and held.etag is not None:
                 # What a 304 does not say stays as it was (RFC 9111 section 4.3.4).
                 fresh_for = held.fresh_for if cache_control is None else _freshness(cache_control)
                 return replace(held, fetched_at=asked_at, fresh_for=fresh_for), None

@@ -1,8 +1,9 @@
-"""Where a verifier takes its keys from."""
+"""Where a verifier takes its keys and revocations from."""
 
 from typing import Protocol, Self
 
 from ostiary._keyset import KeySet
+from ostiary._revocations import Revocations
 from ostiary.errors import KeysUnavailable
 
 
@@ -25,6 +26,24 @@ class KeySource(Protocol):
         """Say that a token named a key that the current set does not have. Does not wait."""
         ...
 
+    def report_new_keys(self) -> None:
+        """Say that the issuer itself has announced other keys than the current ones. Does not wait."""
+        ...
+
+
+class RevocationSource(Protocol):
+    """Revocations held in memory, and kept up to date between entering and leaving."""
+
+    revocations: Revocations
+
+    async def __aenter__(self) -> Self:
+        """Start keeping revocations."""
+        ...
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop."""
+        ...
+
 
 class LocalKeys:
     """Keys that this process has itself: an issuer's own, or a test's. A KeySource."""
@@ -45,6 +64,24 @@ class LocalKeys:
 
     def report_unknown_key(self) -> None:
         """Do nothing: there is nobody else to ask."""
+
+    def report_new_keys(self) -> None:
+        """Do nothing."""
+
+    async def __aenter__(self) -> Self:
+        """Do nothing."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Do nothing."""
+
+
+class LocalRevocations:
+    """Revocations that this process knows of by itself: an issuer's own, or a test's. A RevocationSource."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.revocations = Revocations()
 
     async def __aenter__(self) -> Self:
         """Do nothing."""

@@ -22,6 +22,9 @@ MAX_NUMERIC_DATE = 253_402_300_799
 #: Combinations of scopes, of roles and of audiences that are kept; services have tens, tokens are millions.
 _REMEMBERED_COMBINATIONS = 1024
 
+#: Of a token that does not say after which revocation it was issued: before all of them, for all we know.
+NO_POSITION = -1
+
 _NO_CLAIMS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -34,6 +37,8 @@ class VerifiedToken:
     audience: frozenset[str]
     client_id: str
     token_id: str
+    #: The key that signed it.
+    key_id: str
     #: None for clients' own tokens, which belong to no login.
     session_id: str | None
     issued_at: float
@@ -43,6 +48,8 @@ class VerifiedToken:
     auth_time: float | None
     scopes: frozenset[str]
     roles: frozenset[str]
+    #: The number in the issuer's revocation log after which it was issued; -1 if the token does not say.
+    log_position: int
     #: All further claims.
     claims: Mapping[str, object]
 
@@ -64,8 +71,8 @@ class VerifiedToken:
             raise NotYetValid
 
 
-def read_claims(claims: dict[str, object], issuer: str, audience: str) -> VerifiedToken:
-    """Take over the claims of a token of `issuer` whose signature was verified, and check all but its time.
+def read_claims(claims: dict[str, object], issuer: str, audience: str, key_id: str) -> VerifiedToken:
+    """Take over the claims of a token of `issuer` whose signature by `key_id` was verified, and check all but its time.
 
     What is known is taken out of `claims`; what is left are the further ones.
     Raises WrongAudience, MissingClaim or Malformed.
@@ -81,6 +88,7 @@ def read_claims(claims: dict[str, object], issuer: str, audience: str) -> Verifi
         named,
         _text("client_id", claims.pop("client_id", None)),
         _text("jti", claims.pop("jti", None)),
+        key_id,
         _text("sid", claims.pop("sid")) if "sid" in claims else None,
         issued_at,
         _date("nbf", claims.pop("nbf")) if "nbf" in claims else issued_at,
@@ -88,6 +96,7 @@ def read_claims(claims: dict[str, object], issuer: str, audience: str) -> Verifi
         _date("auth_time", claims.pop("auth_time")) if "auth_time" in claims else None,
         _scopes(claims.pop("scope", "")),
         _set_of(_texts("roles", claims.pop("roles", []))),
+        _position(claims.pop("rev")) if "rev" in claims else NO_POSITION,
         MappingProxyType(claims) if claims else _NO_CLAIMS,
     )
 
@@ -105,6 +114,13 @@ def _date(name: str, value: object) -> float:
             return value
         raise Malformed(f"{name} is out of range")
     raise _fault(name, value)
+
+
+def _position(value: object) -> int:
+    """Read `rev`: a number in a log."""
+    if type(value) is int and value >= 0:
+        return value
+    raise _fault("rev", value)
 
 
 def _audience(value: object) -> frozenset[str]:

@@ -2,15 +2,21 @@
 
     app = BearerAuth(app, verifier, scopes=["orders:read"], public=["/livez"])
 
-The verified token is at `scope["ostiary.token"]`. The verifier runs as long as the application.
+The verified token is at `scope["ostiary.token"]`. The verifier runs as long as the application. Streamed
+responses and WebSockets end when their token is revoked or expires: a response breaks off, a WebSocket
+is closed with code 4401.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from contextlib import ExitStack
+from types import EllipsisType
 from typing import Any
 
 from ostiary._token import VerifiedToken
 from ostiary._verifier import Verifier
 from ostiary.errors import OstiaryError
+from ostiary.feed import POSITION_HEADER
 from ostiary.http import PROBLEM_JSON, bearer_token, problem_for
 
 Scope = MutableMapping[str, Any]
@@ -19,11 +25,65 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Where the verified token is in the scope.
+#: Where the verified token is in the scope, and with which bound on the revocations' age it was let in.
 TOKEN = "ostiary.token"  # noqa: S105 - the name of a key, not a secret
+MAX_STALENESS = "ostiary.max_staleness"
 
 #: The code that a WebSocket is closed with whose token does not do (4000 to 4999 are private, RFC 6455 section 7.4.2).
 CLOSE_UNAUTHORIZED = 4401
+
+_POSITION = POSITION_HEADER.lower().encode()
+
+
+class EndWithToken:
+    """Ends streamed responses and WebSockets when their token does.
+
+    Whoever lets a request in puts its token into the scope: `BearerAuth` does, and `ostiary.fastapi.Auth`.
+    """
+
+    def __init__(self, app: App, verifier: Verifier) -> None:
+        """Wrap `app`."""
+        self._app = app
+        self._verifier = verifier
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is a coroutine
+        ended_by: OstiaryError | None = None
+        is_closed = False
+
+        def end(error: OstiaryError) -> None:
+            nonlocal ended_by
+            ended_by = error
+            task.cancel()
+
+        with ExitStack() as watching:
+            is_watched = False
+
+            async def watched_send(message: Message) -> None:
+                nonlocal is_watched, is_closed
+                kind = message["type"]
+                lasts = kind == "websocket.accept" or (kind == "http.response.body" and message.get("more_body"))
+                is_closed = is_closed or kind == "websocket.close"
+                if lasts and not is_watched and TOKEN in scope:
+                    is_watched = True
+                    watch = self._verifier.watch(scope[TOKEN], end, max_staleness=scope.get(MAX_STALENESS, ...))
+                    watching.enter_context(watch)
+                await send(message)
+
+            try:
+                await self._app(scope, receive, watched_send)
+            except asyncio.CancelledError:
+                if ended_by is None:
+                    raise
+                # Ours: the server sees a response that was not finished, and breaks the connection off.
+                task.uncancel()
+        if ended_by is not None and scope["type"] == "websocket" and not is_closed:
+            await send({"type": "websocket.close", "code": CLOSE_UNAUTHORIZED, "reason": ended_by.code})
 
 
 class BearerAuth:
@@ -37,13 +97,16 @@ class BearerAuth:
         scopes: Collection[str] = (),
         roles: Collection[str] = (),
         public: Collection[str] = (),
+        max_staleness: float | EllipsisType | None = ...,
     ) -> None:
-        """Wrap `app`. `public` are exact paths that need no token."""
+        """Wrap `app`. `public` are exact paths that need no token; `max_staleness` is as for `Verifier.verify`."""
         self._app = app
+        self._protected = EndWithToken(app, verifier)
         self._verifier = verifier
         self._scopes = frozenset(scopes)
         self._roles = frozenset(roles)
         self._public = frozenset(public)
+        self._max_staleness = verifier.require_staleness(max_staleness)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -54,15 +117,20 @@ class BearerAuth:
             await self._app(scope, receive, send)
         else:
             try:
-                scope[TOKEN] = self._authenticate(scope)
+                scope[TOKEN] = await self._authenticate(scope)
             except OstiaryError as error:
                 await _refuse(scope["type"], error, send)
             else:
-                await self._app(scope, receive, send)
+                scope[MAX_STALENESS] = self._max_staleness
+                await self._protected(scope, receive, send)
 
-    def _authenticate(self, scope: Scope) -> VerifiedToken:
+    async def _authenticate(self, scope: Scope) -> VerifiedToken:
         fields = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
-        token = self._verifier.verify(bearer_token(fields))
+        raw_token = bearer_token(fields)
+        for name, value in scope["headers"]:
+            if name == _POSITION:
+                await self._verifier.reach(value.decode("latin-1"))
+        token = self._verifier.verify(raw_token, max_staleness=self._max_staleness)
         token.require(scopes=self._scopes, roles=self._roles)
         return token
 

@@ -9,6 +9,7 @@ async def orders(token: Annotated[VerifiedToken, Depends(auth.require(scopes=["o
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
+from types import EllipsisType
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response, Security
@@ -16,7 +17,9 @@ from fastapi.security import HTTPBearer
 
 from ostiary._token import VerifiedToken
 from ostiary._verifier import Verifier
+from ostiary.asgi import MAX_STALENESS, TOKEN
 from ostiary.errors import OstiaryError
+from ostiary.feed import POSITION_HEADER
 from ostiary.http import PROBLEM_JSON, Problem, bearer_token, problem_for
 
 #: Puts the scheme into the OpenAPI document; the token is read by ourselves, strictly.
@@ -72,15 +75,29 @@ class Auth:
         return {OstiaryError: _handle}
 
     def require(
-        self, *, scopes: Collection[str] = (), roles: Collection[str] = ()
+        self,
+        *,
+        scopes: Collection[str] = (),
+        roles: Collection[str] = (),
+        max_staleness: float | EllipsisType | None = ...,
     ) -> Callable[..., Awaitable[VerifiedToken]]:
-        """Return a dependency that yields the verified token of a caller with all these scopes and roles."""
+        """Return a dependency that yields the verified token of a caller with all these scopes and roles.
+
+        `max_staleness` is how many seconds old the knowledge of revocations may be, None for any age; by default,
+        the verifier's own.
+        """
         required_scopes, required_roles = frozenset(scopes), frozenset(roles)
+        bound = self.verifier.require_staleness(max_staleness)
         documented = Security(_bearer_scheme, scopes=sorted(required_scopes))
 
         async def verified_token(request: Request, _documented: Annotated[object, documented]) -> VerifiedToken:
-            token = self.verifier.verify(bearer_token(request.headers.getlist("authorization")))
+            raw_token = bearer_token(request.headers.getlist("authorization"))
+            for position in request.headers.getlist(POSITION_HEADER):
+                await self.verifier.reach(position)
+            token = self.verifier.verify(raw_token, max_staleness=bound)
             token.require(scopes=required_scopes, roles=required_roles)
+            # For `EndWithToken`, if responses are streamed.
+            request.scope[TOKEN], request.scope[MAX_STALENESS] = token, bound
             return token
 
         return verified_token

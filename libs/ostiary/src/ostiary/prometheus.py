@@ -33,6 +33,22 @@ class PrometheusObserver:
             registry=registry,
         )
 
+        self._questions = Counter(
+            "ostiary_feed_questions_total",
+            "Questions to the revocation feed, by outcome.",
+            ["issuer", "outcome"],
+            registry=registry,
+        )
+        self._applied = Gauge(
+            "ostiary_revocations_applied", "The number of the last revocation applied.", ["issuer"], registry=registry
+        )
+        self._followed_at = Gauge(
+            "ostiary_revocations_followed_timestamp_seconds",
+            "When the revocation feed last answered, in seconds since the epoch.",
+            ["issuer"],
+            registry=registry,
+        )
+
     def verified(self, outcome: str, seconds: float) -> None:
         """Count and time a verification."""
         self._verifications.labels(outcome).inc()
@@ -44,3 +60,10 @@ class PrometheusObserver:
         self._fetch_seconds.observe(seconds)
         if outcome != "failed":
             self._fetched_at.labels(issuer).set(time.time())
+
+    def followed(self, issuer: str, outcome: str, _seconds: float, number: int | None) -> None:
+        """Count a question to the feed."""
+        self._questions.labels(issuer, outcome).inc()
+        if number is not None:
+            self._applied.labels(issuer).set(number)
+            self._followed_at.labels(issuer).set(time.time())

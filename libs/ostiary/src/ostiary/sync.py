@@ -7,21 +7,27 @@ token = verifier.verify(raw_token)    # from any thread
 
 import asyncio
 import threading
+from types import EllipsisType
 from typing import Self
 
 from ostiary._token import VerifiedToken
-from ostiary._verifier import REMEMBERED_TOKENS, Verifier, VerifierConfig
+from ostiary._verifier import MAX_STALENESS, REMEMBERED_TOKENS, Verifier, VerifierConfig
+from ostiary.errors import RevocationStale
 from ostiary.observer import Observer
 
 
 class SyncVerifier:
-    """A Verifier whose keys are kept fresh by a thread."""
+    """A Verifier whose keys and revocations are kept fresh by a thread."""
 
     def __init__(
-        self, *configs: VerifierConfig, remember: int = REMEMBERED_TOKENS, observer: Observer | None = None
+        self,
+        *configs: VerifierConfig,
+        remember: int = REMEMBERED_TOKENS,
+        max_staleness: float | None = MAX_STALENESS,
+        observer: Observer | None = None,
     ) -> None:
         """Make a verifier; see Verifier for the arguments."""
-        self._verifier = Verifier(*configs, remember=remember, observer=observer)
+        self._verifier = Verifier(*configs, remember=remember, max_staleness=max_staleness, observer=observer)
         self._thread = threading.Thread(target=self._run, name="ostiary-keys", daemon=True)
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -49,12 +55,20 @@ class SyncVerifier:
 
     @property
     def ready(self) -> bool:
-        """Whether keys are held, so that `verify` can decide."""
+        """Whether keys and revocations are held, so that `verify` can decide."""
         return self._verifier.ready
 
-    def verify(self, token: str, *, now: float | None = None) -> VerifiedToken:
+    def verify(
+        self, token: str, *, now: float | None = None, max_staleness: float | EllipsisType | None = ...
+    ) -> VerifiedToken:
         """Return what the token says if it is good; see Verifier.verify."""
-        return self._verifier.verify(token, now=now)
+        return self._verifier.verify(token, now=now, max_staleness=max_staleness)
+
+    def reach(self, position: str) -> None:
+        """Wait for what a gateway has considered; see Verifier.reach. Raises RevocationStale."""
+        if self._loop is None:
+            raise RevocationStale
+        asyncio.run_coroutine_threadsafe(self._verifier.reach(position), self._loop).result()
 
     def _run(self) -> None:
         try:

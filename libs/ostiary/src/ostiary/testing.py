@@ -8,6 +8,7 @@ Its tokens are really signed and really verified. It is no way to run an issuer.
 """
 
 import json
+import math
 import time
 import uuid
 from collections.abc import Collection, Mapping
@@ -18,8 +19,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from ostiary import _base64url
 from ostiary._keyset import KeySet
-from ostiary._source import LocalKeys
+from ostiary._source import LocalKeys, LocalRevocations
 from ostiary._verifier import Verifier, VerifierConfig
+from ostiary.feed import EVERYTHING, GENESIS, Answer, Kind, Revocation, chain
 
 _REMOVED = object()
 
@@ -38,6 +40,9 @@ class Issuer:
         self.audience = audience
         self.kid = kid
         self.private_key = generate_private_key(65537, 2048)
+        self._revoked = LocalRevocations()
+        self._revoked.revocations.fresh_at = math.inf
+        self._digest, self._head = GENESIS, 0
 
     def token(
         self,
@@ -63,9 +68,32 @@ class Issuer:
             "auth_time": now,
             "scope": " ".join(scopes),
             "roles": list(roles),
+            "rev": self._head,
         }
         protected: dict[str, object] = {"alg": "RS256", "typ": "at+jwt", "kid": self.kid}
         return self.sign(_overruled(protected, header), _overruled(members, claims))
+
+    def revoke(self, kind: Kind, target: str = EVERYTHING) -> None:
+        """Revoke a session by its `sid`, a token by its `jti`, or what a subject, a client or a key had until now.
+
+        It is in force at once in all verifiers of this issuer.
+        """
+        now = int(time.time())
+        revocation = Revocation(self._head + 1, kind, target, now + 900)
+        self._head, self._digest = revocation.number, chain(self._digest, revocation)
+        answer = Answer(
+            issuer=self.issuer,
+            issued_at=now,
+            epoch="test",
+            first=self._head,
+            head=self._head,
+            more=False,
+            digest=self._digest,
+            reset=False,
+            revocations=(revocation,),
+            keys="",
+        )
+        self._revoked.revocations.apply(answer, 0.0)
 
     def sign(self, header: bytes, payload: bytes) -> str:
         """Return the compact serialisation of a header and payload, whatever they are, with a good signature."""
@@ -96,7 +124,13 @@ class Issuer:
     def config(self, *, leeway: float = 5.0) -> VerifierConfig:
         """Return the configuration of such a verifier."""
         keys = LocalKeys(KeySet.from_json(self.jwks()))
-        return VerifierConfig(issuer=self.issuer, audience=self.audience, key_source=keys, leeway=leeway)
+        return VerifierConfig(
+            issuer=self.issuer,
+            audience=self.audience,
+            key_source=keys,
+            revocation_source=self._revoked,
+            leeway=leeway,
+        )
 
 
 def _overruled(members: Mapping[str, object], changes: Mapping[str, object] | None) -> bytes:

@@ -1,0 +1,321 @@
+"""A background task that follows an issuer's revocation feed by long polls.
+
+It asks again as soon as it has an answer: what it asks for acknowledges what it has applied, so the
+issuer knows who has which revocation. A question waits for news only so long that the answer to it
+still counts as fresh for the strictest of those who ask this verifier.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+from ostiary import _json, feed
+from ostiary._addresses import check_address
+from ostiary._clock import suspend_aware_clock
+from ostiary._remote import tls_context
+from ostiary._revocations import Revocations
+from ostiary._source import KeySource
+from ostiary.errors import KeysUnavailable, UnknownKey
+from ostiary.feed import FeedFault
+from ostiary.observer import Observer
+
+_log = logging.getLogger("ostiary.revocations")
+
+#: Seconds that a question waits for news at most, and this share of the strictest bound on its age: a poll that is
+#: answered when its time is up, and the next one that is lost on the way, still leave a third for a new try.
+MAX_WAIT = 10.0
+WAIT_SHARE = 1 / 3
+MIN_WAIT = 0.05
+
+#: Seconds beyond its wait until a question counts as lost.
+ANSWER_TIMEOUT = (0.5, 5.0)
+
+#: Seconds for fetching a token and for saying good-bye.
+TOKEN_TIMEOUT = 5.0
+LEAVE_TIMEOUT = 1.0
+
+#: A token for the feed is renewed after this share of its life.
+TOKEN_RENEWAL_SHARE = 0.8
+
+#: Seconds of pause after a failure: from the first, doubling, up to the last.
+RETRY_PAUSES = (0.05, 1.0)
+
+#: Seconds of pause when an answer came at once and brought nothing new.
+IDLE_PAUSE = 0.05
+
+#: Seconds of failing after which it is worth a warning; services that start together miss each other at first.
+WARN_AFTER = 5.0
+
+#: Bytes of a token endpoint's answer.
+MAX_TOKEN_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """Where an issuer says what it has revoked, and as which of its clients to ask; the client has scope `feed:read`.
+
+    url:           the feed.
+    client_id:     the client to ask as.
+    client_secret: its secret, or the path of the file that holds it.
+    token_url:     where the issuer gives out tokens; by default, `/oauth/token` on the feed's host.
+    name:          what this verifier is called in the issuer's list of verifiers; something random is added.
+    """
+
+    url: str
+    client_id: str
+    client_secret: str | Path = field(repr=False)
+    token_url: str | None = None
+    name: str = "verifier"
+
+    @property
+    def token_endpoint(self) -> str:
+        """Where tokens come from."""
+        parts = urlsplit(self.url)
+        return self.token_url or urlunsplit((parts.scheme, parts.netloc, "/oauth/token", "", ""))
+
+    def secret(self) -> str:
+        """Return the secret, which may change in its file. Raises OSError."""
+        if isinstance(self.client_secret, Path):
+            return self.client_secret.read_text(encoding="utf-8").strip()
+        return self.client_secret
+
+
+class _NoAnswer(Exception):
+    """A request that brought nothing to apply."""
+
+
+class Follower:
+    """The revocations of an issuer that has a feed. A RevocationSource."""
+
+    def __init__(
+        self,
+        issuer: str,
+        config: Feed,
+        keys: KeySource,
+        bounds: set[float],
+        *,
+        allow_insecure: bool = False,
+        observer: Observer | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = suspend_aware_clock,
+    ) -> None:
+        """Make the follower; nothing is asked until it is entered.
+
+        `bounds` are the ages, in seconds, that those who ask this verifier bear; more may be added at any time.
+        `transport` and `clock` are for tests.
+
+        Raises ValueError for addresses that a secret must not go to.
+        """
+        for address in (config.url, config.token_endpoint):
+            check_address(address, allow_insecure=allow_insecure)
+        self.revocations = Revocations(clock)
+        self._issuer = issuer
+        self._config = config
+        self._keys = keys
+        self._bounds = bounds
+        self._observer = observer
+        self._transport = transport
+        self._clock = clock
+        self._id = f"{config.name}-{secrets.token_hex(8)}"
+        self._token = ""
+        self._token_ends_at = 0.0
+        self._failures = 0
+        self._failing_since = 0.0
+        self._warned: str | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start following; returns when the first question has been answered or has failed."""
+        first_done = asyncio.Event()
+        self._task = asyncio.create_task(self._follow(first_done), name="ostiary-revocations")
+        try:
+            await first_done.wait()
+        except BaseException:
+            self._task.cancel()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop, and tell the issuer that this verifier need not be waited for any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _follow(self, first_done: asyncio.Event) -> None:
+        try:
+            async with self._client() as client:
+                try:
+                    while True:
+                        pause = await self._step(client)
+                        if not self._catching_up:
+                            first_done.set()
+                        await asyncio.sleep(pause)
+                finally:
+                    await self._leave(client)
+        finally:
+            first_done.set()
+
+    @property
+    def _catching_up(self) -> bool:
+        """Whether a part of the first full set has come, and more is to come."""
+        return self._failures == 0 and not self.revocations.complete
+
+    @property
+    def _wait(self) -> float:
+        """How long a question waits for news."""
+        return max(MIN_WAIT, min(MAX_WAIT, *(bound * WAIT_SHARE for bound in self._bounds), MAX_WAIT))
+
+    def _client(self) -> httpx.AsyncClient:
+        # No proxies or credentials out of the environment: revocations come straight from the issuer.
+        return httpx.AsyncClient(
+            transport=self._transport or httpx.AsyncHTTPTransport(verify=tls_context()),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def _step(self, client: httpx.AsyncClient) -> float:
+        """Ask once, apply the answer, and return the seconds until the next question."""
+        started_at = self._clock()
+        try:
+            return await self._ask(client)
+        except UnknownKey:
+            # A key that is not known yet: the issuer's keys have changed.
+            self._keys.report_new_keys()
+            return self._note_failure("signed with an unknown key", "failed", started_at)
+        except FeedFault as error:
+            return self._note_failure(str(error), "refused", started_at)
+        except (_NoAnswer, KeysUnavailable) as error:
+            return self._note_failure(str(error), "failed", started_at)
+        except Exception as error:  # noqa: BLE001 - whatever a hostile network brings about, the follower goes on
+            return self._note_failure(type(error).__name__, "failed", started_at)
+
+    async def _ask(self, client: httpx.AsyncClient) -> float:
+        keys = self._keys.current()
+        await self._renew_token(client)
+        lease, position = max(self._bounds, default=None), self.revocations.position
+        # Who knows nothing yet, or has missed an answer, does not wait for news on top.
+        wait = 0.0 if self._failures or not self.revocations.complete else self._wait
+        question: dict[str, str | int] = {
+            "after": position.number if position else 0,
+            "wait": int(wait * 1000),
+            "verifier": self._id,
+            "keys": keys.version,
+        }
+        if lease is not None:
+            question["lease"] = int(lease * 1000)
+        request_id = secrets.token_hex(8)
+        # What is new is new as of now, before the question is on its way.
+        asked_at = self._clock()
+        least, most = ANSWER_TIMEOUT
+        async with asyncio.timeout(wait + min(most, max(least, wait))):
+            text = await self._get(client, question, request_id)
+        answer = feed.read(text, self._issuer, self._keys.current(), self.revocations.revoked_kids)
+        self.revocations.apply(answer, asked_at)
+        self._note_answer(answer, asked_at)
+        if answer.keys != self._keys.current().version:
+            self._keys.report_new_keys()
+        quick = self._clock() - asked_at < min(wait, IDLE_PAUSE)
+        return IDLE_PAUSE if quick and not answer.revocations else 0.0
+
+    async def _get(self, client: httpx.AsyncClient, question: Mapping[str, str | int], request_id: str) -> str:
+        """Return the body of an answer to this question. Raises _NoAnswer or FeedFault."""
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "Accept": feed.MEDIA_TYPE,
+            "Accept-Encoding": "identity",
+            "Cache-Control": "no-store",
+            "X-Request-ID": request_id,
+        }
+        async with client.stream("GET", self._config.url, params=question, headers=headers, timeout=None) as response:
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                self._token = ""
+            if response.status_code != httpx.codes.OK:
+                raise _NoAnswer(f"status {response.status_code}")
+            if response.headers.get("X-Request-ID") != request_id:
+                # Something on the way repeats answers or mixes them up.
+                raise FeedFault("the answer to another request")
+            if response.headers.get("Content-Type") != feed.MEDIA_TYPE:
+                raise _NoAnswer("not a feed")
+            return (await _body(response, feed.MAX_ANSWER_LENGTH)).decode("ascii", "replace")
+
+    async def _renew_token(self, client: httpx.AsyncClient) -> None:
+        """Have a token that is good for a while (RFC 6749 section 4.4). Raises _NoAnswer."""
+        if self._token and self._clock() < self._token_ends_at:
+            return
+        try:
+            secret = self._config.secret()
+        except (OSError, ValueError) as error:
+            raise _NoAnswer(f"the client's secret cannot be read: {type(error).__name__}") from None
+        form = {
+            "grant_type": "client_credentials",
+            "scope": feed.SCOPE,
+            "client_id": self._config.client_id,
+            "client_secret": secret,
+        }
+        asked_at = self._clock()
+        async with (
+            asyncio.timeout(TOKEN_TIMEOUT),
+            client.stream("POST", self._config.token_endpoint, data=form, timeout=None) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise _NoAnswer(f"no token for the feed: status {response.status_code}")
+            try:
+                granted: dict[str, Any] = _json.parse_object(await _body(response, MAX_TOKEN_BYTES))
+            except ValueError:
+                raise _NoAnswer("no token for the feed: not JSON") from None
+        token, lifetime = granted.get("access_token"), granted.get("expires_in")
+        if not isinstance(token, str) or not token.isascii() or not isinstance(lifetime, int):
+            raise _NoAnswer("no token for the feed: not in the form of RFC 6749 section 5.1")
+        self._token, self._token_ends_at = token, asked_at + lifetime * TOKEN_RENEWAL_SHARE
+
+    async def _leave(self, client: httpx.AsyncClient) -> None:
+        with suppress(Exception):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                headers = {"Authorization": f"Bearer {self._token}"}
+                await client.delete(self._config.url, params={"verifier": self._id}, headers=headers)
+
+    def _note_answer(self, answer: feed.Answer, asked_at: float) -> None:
+        if self._warned is not None:
+            _log.info("revocations are followed again", extra={"issuer": self._issuer})
+        self._failures, self._warned = 0, None
+        if self._observer is not None:
+            outcome = "news" if answer.revocations else "quiet"
+            self._observer.followed(self._issuer, outcome, self._clock() - asked_at, answer.head)
+
+    def _note_failure(self, reason: str, outcome: str, started_at: float) -> float:
+        """Log and count a failure, and return the pause after it."""
+        if self._observer is not None:
+            self._observer.followed(self._issuer, outcome, self._clock() - started_at, None)
+        if self._failures == 0:
+            self._failing_since = started_at
+        self._failures += 1
+        about = {"issuer": self._issuer, "reason": reason}
+        if outcome == "refused" and self._warned != reason:
+            self._warned = reason
+            _log.error("the revocation feed is refused; what asks for fresh revocations gets 503", extra=about)
+        elif self._warned is None and self._clock() - self._failing_since >= WARN_AFTER:
+            self._warned = reason
+            _log.warning("revocations cannot be followed, retrying", extra=about)
+        first, last = RETRY_PAUSES
+        return min(last, first * 2.0 ** min(self._failures - 1, 16)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+
+
+async def _body(response: httpx.Response, limit: int) -> bytes:
+    """Return a response's body. Raises _NoAnswer for one that is too large or compressed."""
+    if "Content-Encoding" in response.headers:
+        raise _NoAnswer("compressed, which was not asked for")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise _NoAnswer(f"over {limit} bytes")
+    return bytes(body)

@@ -1,0 +1,221 @@
+"""What an issuer has revoked, as far as this process knows, and how old that knowledge is.
+
+All of it is in memory, so that looking never waits. It grows with each answer of the feed and is
+thrown away in generations, when no token that a generation could hit is alive any more. Ages are
+counted from when the question was *sent* that an answer belongs to, on a clock that neither steps
+nor stops in suspend: so neither a slow network nor a sleeping machine makes old news look fresh.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ostiary._clock import suspend_aware_clock
+from ostiary._compact import CompactSet, Name, name
+from ostiary._token import VerifiedToken
+from ostiary.errors import RevocationStale, Revoked
+from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Position, Revocation, chain
+
+#: Seconds that a revocation is kept longer than the issuer says: clocks run at slightly different speeds.
+KEPT_LONGER = 60.0
+
+#: A generation takes in what comes within this share of its first entry's life; so there are three or four.
+GENERATION_SHARE = 0.5
+
+
+@dataclass(slots=True)
+class _Generation:
+    """Revoked sessions and tokens that came at about the same time. All are over at `ends_at`."""
+
+    names: CompactSet
+    closes_at: float
+    ends_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Cutoff:
+    """All tokens of a subject, a client, a key or everybody that were issued before `number`."""
+
+    number: int
+    ends_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names under which a token can be revoked by itself; made once for each."""
+
+    token: Name
+    session: Name | None
+
+
+class Revocations:
+    """One issuer's revocations. Applied on one thread; looked at from any."""
+
+    def __init__(self, clock: Callable[[], float] = suspend_aware_clock) -> None:
+        """Know nothing yet. `clock` is for tests."""
+        self._clock = clock
+        #: How far the log has been applied; None before the first answer.
+        self.position: Position | None = None
+        #: Changes with each revocation: what was good under the same version is good still.
+        self.version = 0
+        #: When the question was sent that was answered last with all that there is.
+        self.fresh_at = -math.inf
+        self._digest = GENESIS
+        self._generations: tuple[_Generation, ...] = ()
+        self._cutoffs: dict[Kind, dict[str, _Cutoff]] = {
+            kind: {} for kind in (Kind.KEY, Kind.SUBJECT, Kind.CLIENT, Kind.ALL)
+        }
+        self._watches: dict[tuple[Kind, str], set[Callable[[], None]]] = {}
+        self._moved: set[asyncio.Future[None]] = set()
+
+    def age(self) -> float:
+        """Return how many seconds old this knowledge is; infinitely many before the first full set."""
+        return self._clock() - self.fresh_at
+
+    @property
+    def complete(self) -> bool:
+        """Whether there has been a first full set."""
+        return self.fresh_at > -math.inf
+
+    @property
+    def revoked_kids(self) -> dict[str, _Cutoff]:
+        """The ids of revoked keys."""
+        return self._cutoffs[Kind.KEY]
+
+    def __len__(self) -> int:
+        """Return how many revocations are held."""
+        kept = sum(len(generation.names) for generation in self._generations)
+        return kept + sum(len(cutoffs) for cutoffs in self._cutoffs.values())
+
+    def check(self, token: VerifiedToken, names: Names) -> None:
+        """Check that a token has not been revoked. Raises Revoked."""
+        for generation in self._generations:
+            found = generation.names
+            if names.token in found or (names.session is not None and names.session in found):
+                raise Revoked
+        cutoffs = self._cutoffs
+        if token.key_id in cutoffs[Kind.KEY]:
+            raise Revoked
+        subject, client = cutoffs[Kind.SUBJECT].get(token.subject), cutoffs[Kind.CLIENT].get(token.client_id)
+        for cutoff in (subject, client, cutoffs[Kind.ALL].get(EVERYTHING)):
+            if cutoff is not None and token.log_position < cutoff.number:
+                raise Revoked
+
+    def check_age(self, max_staleness: float) -> None:
+        """Check that this knowledge is not older than so many seconds. Raises RevocationStale."""
+        if self._clock() - self.fresh_at > max_staleness:
+            raise RevocationStale
+
+    def apply(self, answer: Answer, asked_at: float) -> None:
+        """Take in an answer to the question sent at `asked_at`, all of it or nothing. Raises FeedFault.
+
+        What is known already stays known, whatever the answer leaves out.
+        """
+        number = self.position.number if self.position else 0
+        if self.position is not None and answer.epoch != self.position.epoch:
+            raise FeedFault("another log than before")
+        if answer.head < number:
+            raise FeedFault("the log has become shorter")
+        if answer.first != number + 1:
+            raise FeedFault("the answer to another question")
+        if not answer.reset:
+            digest = self._digest
+            for revocation in answer.revocations:
+                digest = chain(digest, revocation)
+            if digest != answer.digest:
+                raise FeedFault("the log's past is not the one that was known")
+        self._take_in(answer)
+        self._digest = answer.digest
+        self.position = Position(answer.epoch, answer.head)
+        if not answer.more:
+            self.fresh_at = max(self.fresh_at, asked_at)
+        self._wake(answer.revocations)
+
+    async def reach(self, position: Position, seconds: float) -> None:
+        """Wait so many seconds at most until this has come as far as `position`. Raises RevocationStale."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._has_reached(position):
+                    moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._moved.add(moved)
+                    try:
+                        await moved
+                    finally:
+                        self._moved.discard(moved)
+        except TimeoutError:
+            raise RevocationStale from None
+
+    def watch(self, token: VerifiedToken, look: Callable[[], None]) -> Callable[[], None]:
+        """Call `look` when something comes that may hit a token. Return what ends that."""
+        targets = [
+            (Kind.TOKEN, token.token_id),
+            (Kind.KEY, token.key_id),
+            (Kind.SUBJECT, token.subject),
+            (Kind.CLIENT, token.client_id),
+            (Kind.ALL, EVERYTHING),
+        ]
+        if token.session_id is not None:
+            targets.append((Kind.SESSION, token.session_id))
+        for target in targets:
+            self._watches.setdefault(target, set()).add(look)
+
+        def end() -> None:
+            for target in targets:
+                watching = self._watches.get(target, set())
+                watching.discard(look)
+                if not watching:
+                    self._watches.pop(target, None)
+
+        return end
+
+    def _has_reached(self, position: Position) -> bool:
+        own = self.position
+        return own is not None and own.epoch == position.epoch and own.number >= position.number
+
+    def _take_in(self, answer: Answer) -> None:
+        now = self._clock()
+        self._throw_away(now)
+        for revocation in answer.revocations:
+            # By the issuer's clock and ours: how long it matters, not when it ends.
+            ends_at = now + max(0, revocation.expires_at - answer.issued_at) + KEPT_LONGER
+            match revocation.kind:
+                case Kind.SESSION | Kind.TOKEN as kind:
+                    self._generation(now, ends_at).names.add(name(kind, revocation.target))
+                case kind:
+                    self._cutoffs[kind][revocation.target] = _Cutoff(revocation.number, ends_at)
+        if answer.revocations:
+            self.version += 1
+
+    def _generation(self, now: float, ends_at: float) -> _Generation:
+        """Return the generation that something which comes now belongs to."""
+        if not self._generations or now >= self._generations[-1].closes_at:
+            closes_at = now + (ends_at - now) * GENERATION_SHARE
+            self._generations = (*self._generations, _Generation(CompactSet(), closes_at, ends_at))
+        newest = self._generations[-1]
+        newest.ends_at = max(newest.ends_at, ends_at)
+        return newest
+
+    def _throw_away(self, now: float) -> None:
+        """Forget what can hit nothing any more."""
+        if any(now >= generation.ends_at for generation in self._generations):
+            self._generations = tuple(each for each in self._generations if now < each.ends_at)
+        for kind, cutoffs in self._cutoffs.items():
+            if any(now >= cutoff.ends_at for cutoff in cutoffs.values()):
+                # A new one, as other threads may be looking.
+                self._cutoffs[kind] = {target: each for target, each in cutoffs.items() if now < each.ends_at}
+
+    def _wake(self, revocations: tuple[Revocation, ...]) -> None:
+        for moved in tuple(self._moved):
+            if not moved.done():
+                moved.set_result(None)
+        if self._watches:
+            for revocation in revocations:
+                for look in tuple(self._watches.get((revocation.kind, revocation.target), ())):
+                    look()
+
+
+def names_of(token: VerifiedToken) -> Names:
+    """Return the names under which a token can be revoked by itself."""
+    session = token.session_id
+    return Names(name(Kind.TOKEN, token.token_id), name(Kind.SESSION, session) if session is not None else None)
