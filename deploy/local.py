@@ -64,6 +64,8 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
     environ.setdefault("OSTIARY_PROFILE_URL", _address(profile.host, profile.port))
     # The gateway is on this machine, too; it says for whom it asks.
     environ.setdefault("OSTIARY_AUTH_TRUSTED_PROXIES", "127.0.0.1,::1")
+    # The auth service makes it.
+    environ.setdefault("OSTIARY_FEED_SECRET_FILE", str(auth.feed_secret_path))
     environ["PYTHONUNBUFFERED"] = "1"
     for config, name in ((gateway, "gateway"), (auth, "auth"), (profile, "profile")):
         bind(config.host, config.port, name).close()

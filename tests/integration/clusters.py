@@ -92,6 +92,7 @@ class LocalCluster:
         self.url = f"http://localhost:{ports['gateway']}"
         self.environ = clean_environment(
             OSTIARY_DATA_DIR=str(data_dir),
+            OSTIARY_FEED_SECRET_FILE=str(data_dir / "feed-secret"),
             OSTIARY_ISSUER=self.url,
             OSTIARY_AUTH_URL=self.urls["auth"],
             OSTIARY_PROFILE_URL=self.urls["profile"],

@@ -19,7 +19,7 @@ from ostiary import KeySet
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.errors import KeyNotFound, KeyNotReady
-from ostiary_auth.domain.journal import EXPIRY_MARGIN, Event
+from ostiary_auth.domain.journal import EXPIRY_MARGIN, KEYS_HELD, Event
 from ostiary_auth.domain.keys import KeyPolicy, KeyRing, KeyState, SigningKeys, StoredKey
 from ostiary_auth.domain.sealing import KEK_BYTES, CannotBeOpened, Vault
 from ostiary_auth.services import OwnSecrets, Services, open_vault, prepare
@@ -225,7 +225,7 @@ class TestRevocation:
         kid = await three.kid(state)
         await three.one().revoke(Context(PERIOD_OVER), kid)
         assert kid not in await three.published()
-        assert await three.revoked() == [("key", kid, POLICY.token_lifetime + EXPIRY_MARGIN)]
+        assert await three.revoked() == [("key", kid, KEYS_HELD + EXPIRY_MARGIN)]
         assert (await three.events(kid))[-1] == Event.KEY_REVOKED
         assert len(await three.kids(KeyState.SIGNING)) == len(await three.kids(KeyState.NEXT)) == 1
 

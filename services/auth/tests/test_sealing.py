@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from ostiary_auth.domain.sealing import CannotBeOpened, Vault, create_kek, load_vault
+from ostiary_auth.domain.sealing import CannotBeOpened, Vault, load_vault, new_kek
+from ostiary_chassis.settings import create_secret
 
 OLD, NEW = bytes(32), bytes([1]) * 32
 
@@ -34,10 +35,10 @@ def test_what_was_never_sealed_cannot_be_opened(sealed: bytes) -> None:
 
 def test_the_kek_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "kek"
-    create_kek(path)
+    create_secret(path, new_kek())
     vault = load_vault(path)
     assert [len(kek) for kek in vault.keks] == [32]
-    create_kek(path)
+    create_secret(path, new_kek())
     assert load_vault(path) == vault
     assert path.stat().st_mode & 0o777 == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["kek"]

@@ -8,10 +8,10 @@ import pytest
 
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.keys import KeyState
-from ostiary_auth.domain.sealing import create_kek
+from ostiary_auth.domain.sealing import new_kek
 from ostiary_auth.services import Services, open_prepared, prepare
 from ostiary_auth.storage.tables import sealed_secrets, signing_keys
-from ostiary_chassis.settings import ConfigError
+from ostiary_chassis.settings import ConfigError, create_secret
 from ostiary_chassis.sql import Database
 
 
@@ -37,7 +37,7 @@ async def test_a_lost_kek_names_its_setting(config: AuthConfig) -> None:
 
 async def test_another_kek_names_its_setting(config: AuthConfig) -> None:
     config.kek_path.unlink()
-    create_kek(config.kek_path)
+    create_secret(config.kek_path, new_kek())
     with pytest.raises(ConfigError, match=r"OSTIARY_AUTH_KEK_FILE: .* does not open the keys"):
         await prepare(config)
 

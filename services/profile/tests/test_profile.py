@@ -190,4 +190,4 @@ async def test_without_keys_it_is_not_the_tokens_fault(tmp_path: Path, issuer: I
         response = await client.get("/profiles/me", headers=caller(issuer, *BOTH))
         assert (response.status_code, response.json()["code"]) == (503, "keys_unavailable")
         assert response.headers["Retry-After"] == "1"
-        assert (await client.get("/readyz")).json()["failing"] == ["keys"]
+        assert (await client.get("/readyz")).json()["failing"] == ["verifier"]

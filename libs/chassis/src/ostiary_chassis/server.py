@@ -42,8 +42,19 @@ def bind(host: str, port: int, service: str) -> socket.socket:
     return listener
 
 
-def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve `app` until SIGTERM or SIGINT, then let open requests end."""
+class _Server(uvicorn.Server):
+    """A server that says when it begins to end, so that those who wait for news can be answered."""
+
+    on_stop: Callable[[], None]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let open requests end."""
+        self.on_stop()
+        await super().shutdown(sockets)
+
+
+def serve(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None] = lambda: None) -> None:
+    """Serve `app` until SIGTERM or SIGINT; then call `on_stop`, and let open requests end."""
     config = uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
@@ -60,7 +71,8 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
+    server.on_stop = on_stop
     # uvicorn raises the signal that stopped it once more when it is done; a clean stop exits with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_cleanly)

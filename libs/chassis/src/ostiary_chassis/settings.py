@@ -8,10 +8,14 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Self
 
+import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+_log = structlog.stdlib.get_logger("settings")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -99,6 +103,26 @@ def read_secret(path: Path, setting: str) -> str:
     if not secret:
         raise ConfigError(f"{setting}: {path} is empty")
     return secret
+
+
+def create_secret(path: Path, secret: str) -> None:
+    """Write a secret to a file of its own, with mode 0600, unless there is one. Raises OSError."""
+    if path.exists():
+        return
+    # Written beside and then linked: whoever sees the file sees all of it, and two that start at once
+    # end up with the same one.
+    draft = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{secret}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, path)
+            _log.info("secret made", path=str(path))
+    finally:
+        draft.unlink()
 
 
 def environment() -> Mapping[str, str]:

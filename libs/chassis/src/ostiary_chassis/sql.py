@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import aiosqlite
+import asyncpg
 import sqlalchemy.exc
 import structlog
 from fastapi import Request, Response
@@ -71,6 +72,14 @@ _POSTGRES_SETTINGS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+
+#: The channel that replicas send each other messages on; it is the database's own.
+_CHANNEL = "ostiary"
+_NOTIFY = text("SELECT pg_notify('ostiary', :message)")
+
+#: Seconds until a lost listener connects again, and between two looks at whether it is lost.
+LISTEN_AGAIN_SECONDS = 0.5
+LISTENER_CHECK_SECONDS = 1.0
 
 #: Seconds for one readiness check.
 PING_TIMEOUT = 2.0
@@ -226,6 +235,49 @@ class Database:
         """Let only one transaction past here, over all replicas, until it ends. SQLite's writers are alone anyway."""
         if not self.is_sqlite:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key(name)})
+
+    async def notify(self, connection: AsyncConnection, message: str) -> None:
+        """Send a message to all who listen, when this transaction is committed. On SQLite nobody can."""
+        if not self.is_sqlite:
+            await connection.execute(_NOTIFY, {"message": message})
+
+    async def publish(self, message: str) -> None:
+        """Send a message to all who listen, now."""
+        if not self.is_sqlite:
+            async with self.write() as connection:
+                await self.notify(connection, message)
+
+    async def listen(self, on_message: Callable[[str], None], on_connect: Callable[[], None]) -> None:
+        """Have messages of all replicas handed over, until cancelled.
+
+        Messages can be lost with the connection; `on_connect` is called when there is one again.
+        """
+        while not self.is_sqlite:
+            try:
+                await self._listen_once(on_message, on_connect)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                _log.warning("not listening for messages", error=type(error).__name__)
+            await asyncio.sleep(LISTEN_AGAIN_SECONDS)
+
+    async def _listen_once(self, on_message: Callable[[str], None], on_connect: Callable[[], None]) -> None:
+        url = self._url
+        connection = await asyncpg.connect(
+            host=url.host,
+            port=url.port,
+            user=url.username,
+            password=url.password,
+            database=url.database,
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=PING_TIMEOUT,
+        )
+        try:
+            await connection.add_listener(_CHANNEL, lambda _connection, _pid, _channel, message: on_message(message))
+            on_connect()
+            while True:
+                await asyncio.sleep(LISTENER_CHECK_SECONDS)
+                await connection.execute("SELECT 1")
+        finally:
+            connection.terminate()
 
     async def ping(self) -> bool:
         """Return whether the database answers."""

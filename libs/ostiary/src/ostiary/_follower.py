@@ -205,6 +205,7 @@ class Follower:
         # Who knows nothing yet, or has missed an answer, does not wait for news on top.
         wait = 0.0 if self._failures or not self.revocations.complete else self._wait
         question: dict[str, str | int] = {
+            "epoch": position.epoch if position else "",
             "after": position.number if position else 0,
             "wait": int(wait * 1000),
             "verifier": self._id,

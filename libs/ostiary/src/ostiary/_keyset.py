@@ -7,7 +7,7 @@ and the rest of the set is used.
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,8 +52,7 @@ class KeySet:
     @cached_property
     def version(self) -> str:
         """A name for this set: the same for the same kids, wherever it is made. Kids name keys (RFC 7638)."""
-        kids = "\n".join(sorted(self.keys))
-        return _base64url.encode(hashlib.sha256(kids.encode()).digest()[:_VERSION_BYTES]).decode()
+        return version_of(self.keys)
 
     @classmethod
     def from_json(cls, document: bytes) -> "KeySet":
@@ -88,6 +87,12 @@ class KeySet:
             key.verify(signature, signing_input, _PADDING, _HASH)
         except InvalidSignature as error:
             raise BadSignature from error
+
+
+def version_of(kids: Iterable[str]) -> str:
+    """Return the name of the set of these keys."""
+    listed = "\n".join(sorted(kids))
+    return _base64url.encode(hashlib.sha256(listed.encode()).digest()[:_VERSION_BYTES]).decode()
 
 
 def _usable_keys(entries: list[object]) -> Iterator[tuple[str, RSAPublicKey]]:

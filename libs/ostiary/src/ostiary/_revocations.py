@@ -69,6 +69,10 @@ class Revocations:
         self._watches: dict[tuple[Kind, str], set[Callable[[], None]]] = {}
         self._moved: set[asyncio.Future[None]] = set()
 
+    def now(self) -> float:
+        """Return the present on the clock that ages are counted on."""
+        return self._clock()
+
     def age(self) -> float:
         """Return how many seconds old this knowledge is; infinitely many before the first full set."""
         return self._clock() - self.fresh_at

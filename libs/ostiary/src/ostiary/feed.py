@@ -3,7 +3,7 @@
 The issuer keeps a log. Each revocation has a number, in the order in which they came into force. A
 verifier asks what came after the last one that it has applied:
 
-    GET /feed?after=17&wait=10000&verifier=orders-5f1c&keys=0nX2...&lease=30000     (wait and lease in ms)
+    GET /feed?epoch=9f3c...&after=17&wait=10000&verifier=orders-5f1c&keys=0nX2...&lease=30000    (times in ms)
 
 and gets a JWS of type `ostiary-feed+jwt`, at once if there is news, else when `wait` is over:
 
@@ -30,9 +30,29 @@ from itertools import pairwise
 from typing import Any
 
 from ostiary import _base64url, _jws
-from ostiary._keyset import KeySet
-from ostiary._token import MAX_NUMERIC_DATE
+from ostiary._keyset import KeySet, version_of
+from ostiary._token import MAX_NUMERIC_DATE, NO_POSITION
 from ostiary.errors import OstiaryError
+
+__all__ = [
+    "EVERYTHING",
+    "GENESIS",
+    "MAX_EVENTS",
+    "MAX_NUMBER",
+    "MEDIA_TYPE",
+    "NO_POSITION",
+    "POSITION_HEADER",
+    "SCOPE",
+    "TYPE",
+    "Answer",
+    "FeedFault",
+    "Kind",
+    "Position",
+    "Revocation",
+    "chain",
+    "read",
+    "version_of",
+]
 
 #: The type in the JWS header (RFC 8725 section 3.11: no token can be taken for a feed, and no feed for a token).
 TYPE = "ostiary-feed+jwt"
@@ -181,11 +201,12 @@ _TYPES = frozenset({TYPE, MEDIA_TYPE})
 
 def _answer(claims: dict[str, Any]) -> Answer:
     first, head, events = _number(claims["first"], 1), _number(claims["head"]), claims["events"]
-    if head < first - 1 or type(events) is not list or len(events) > MAX_EVENTS:
-        raise ValueError("first, head or events")
+    if type(events) is not list or len(events) > MAX_EVENTS:
+        raise ValueError("events")
     revocations = tuple(_revocation(event) for event in events)
     numbers = [first - 1, *(revocation.number for revocation in revocations)]
-    if any(one >= other for one, other in pairwise(numbers)) or numbers[-1] > head:
+    # A head before `first` is no mistake of form: the log has become shorter.
+    if any(one >= other for one, other in pairwise(numbers)) or (revocations and numbers[-1] > head):
         raise ValueError("events out of order")
     answer = Answer(
         issuer=claims["iss"],
@@ -199,7 +220,7 @@ def _answer(claims: dict[str, Any]) -> Answer:
         revocations=revocations,
         keys=_text(claims["keys"], 64),
     )
-    if not answer.reset and len(revocations) != head - first + 1:
+    if not answer.reset and len(revocations) != max(0, head - first + 1):
         raise ValueError("events are missing")
     return answer
 

@@ -17,6 +17,7 @@ from ostiary_auth.routes import oauth_schemas
 from ostiary_auth.routes.accounts import account_routes
 from ostiary_auth.routes.admin import admin_routes
 from ostiary_auth.routes.discovery import discovery_routes
+from ostiary_auth.routes.feed import feed_routes
 from ostiary_auth.routes.oauth import oauth_routes
 from ostiary_auth.routes.requests import Requests
 from ostiary_auth.services import OwnSecrets, Services
@@ -30,7 +31,10 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
     """Return the application. Its storage must have been prepared; `own` is what that returned."""
     services = Services(config, own)
     verifier_config = VerifierConfig(
-        issuer=config.issuer, audience=config.audience, key_source=services.own_keys.public
+        issuer=config.issuer,
+        audience=config.audience,
+        key_source=services.own_keys.public,
+        revocation_source=services.log.own,
     )
     registry = CollectorRegistry()
     auth = Auth(Verifier(verifier_config, observer=PrometheusObserver(registry)))
@@ -39,6 +43,7 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await upkeep.follow_keys()
+        await upkeep.follow_log()
         background = asyncio.create_task(upkeep.run())
         try:
             yield
@@ -46,6 +51,8 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
             background.cancel()
             with suppress(asyncio.CancelledError):
                 await background
+            with suppress(Exception):
+                await services.verifiers.leave()
             await services.close()
 
     app = new_app(
@@ -56,10 +63,12 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
         registry=registry,
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )
+    app.state.on_stop = services.log.close
     requests = Requests(auth, services.store, config.trusted_proxies)
     # Routes are tried in their order; what is asked for most comes first. They are taken as they are:
     # `include_router` would make each a second time.
     app.router.routes[:0] = [
+        *feed_routes(services, requests),
         *oauth_routes(services, requests),
         *account_routes(services, requests),
         *discovery_routes(services),

@@ -5,7 +5,7 @@ import asyncio
 import typer
 
 from ostiary_auth.app import create_app
-from ostiary_auth.commands import audit, clients, keys, users
+from ostiary_auth.commands import audit, clients, keys, revocations, users
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.services import prepare
 from ostiary_chassis import logs, server
@@ -15,6 +15,7 @@ _cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions
 _cli.add_typer(users.cli, name="users")
 _cli.add_typer(clients.cli, name="clients")
 _cli.add_typer(keys.cli, name="keys")
+_cli.add_typer(revocations.cli, name="revocations")
 _cli.add_typer(audit.cli, name="audit")
 
 
@@ -30,7 +31,8 @@ def serve() -> None:
     logs.configure(config.log_format, "auth")
     listener = server.bind(config.host, config.port, "auth")
     own = asyncio.run(prepare(config))
-    server.serve(create_app(config, own), listener)
+    app = create_app(config, own)
+    server.serve(app, listener, on_stop=app.state.on_stop)
 
 
 def main() -> None:

@@ -44,6 +44,7 @@ class AuthConfig(Settings):
     database_url: Annotated[DatabaseUrl | None, Field(alias="OSTIARY_AUTH_DATABASE_URL", repr=False)] = None
     database_password_file: Annotated[Path | None, Field(alias="OSTIARY_AUTH_DATABASE_PASSWORD_FILE")] = None
     kek_file: Annotated[Path | None, Field(alias="OSTIARY_AUTH_KEK_FILE")] = None
+    feed_secret_file: Annotated[Path | None, Field(alias="OSTIARY_FEED_SECRET_FILE")] = None
     access_token_ttl: Annotated[int, Field(alias="OSTIARY_ACCESS_TOKEN_TTL", ge=10, le=3600)] = 900
     session_idle_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_IDLE_TTL", ge=60, le=365 * _DAY)] = 14 * _DAY
     session_max_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_MAX_TTL", ge=60, le=365 * _DAY)] = 90 * _DAY
@@ -67,6 +68,11 @@ class AuthConfig(Settings):
     def kek_path(self) -> Path:
         """The file with the key-encryption key."""
         return self.kek_file or self.data_dir / "auth-kek"
+
+    @property
+    def feed_secret_path(self) -> Path:
+        """The file with the secret of the client that verifiers ask as."""
+        return self.feed_secret_file or self.data_dir / "feed-secret"
 
     def database(self) -> URL:
         """Return the database's URL, with its password. Raises ConfigError."""

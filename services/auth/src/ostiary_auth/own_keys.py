@@ -1,5 +1,7 @@
 """The keys of this process: the ring that signs and, of the same keys, the set that verifies."""
 
+from collections.abc import Callable
+
 from ostiary import KeySet, LocalKeys
 from ostiary.errors import KeysUnavailable
 from ostiary_auth.domain.keys import KeyRing
@@ -10,6 +12,8 @@ class OwnKeys:
 
     def __init__(self) -> None:
         """Start without keys."""
+        #: Called when other keys come into use.
+        self.on_change: Callable[[], None] = lambda: None
         self._ring: KeyRing | None = None
         self.public = LocalKeys()
 
@@ -19,6 +23,7 @@ class OwnKeys:
             return
         self.public.replace(KeySet.from_json(ring.document))
         self._ring = ring
+        self.on_change()
 
     @property
     def current(self) -> KeyRing | None:

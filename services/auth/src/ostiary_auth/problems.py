@@ -37,6 +37,7 @@ _STATUSES: Mapping[type[errors.AuthError], int] = {
     errors.KeyNotFound: 404,
     errors.TooManyAttempts: 429,
     errors.HashingOverloaded: 503,
+    errors.TooManyVerifiers: 503,
 }
 
 
@@ -49,7 +50,7 @@ async def _on_auth_error(_request: Request, error: errors.AuthError) -> Response
     headers = _CHALLENGE if status == 401 else {}  # noqa: PLR2004 - HTTP
     if isinstance(error, errors.TooManyAttempts | errors.KeyNotReady):
         headers = {"Retry-After": str(error.retry_after)}
-    elif isinstance(error, errors.HashingOverloaded):
+    elif isinstance(error, errors.HashingOverloaded | errors.TooManyVerifiers):
         headers = {"Retry-After": "1"}
     return problem_response(Problem(status, error.code, error.detail, headers))
 

@@ -1,5 +1,6 @@
 """The parts of the service, put together: what both the HTTP application and the command line work with."""
 
+import asyncio
 import os
 import secrets
 from collections.abc import Mapping
@@ -7,21 +8,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ostiary.feed import SCOPE as FEED_SCOPE
+from ostiary.feed import Kind
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts import Accounts
-from ostiary_auth.domain.clients import Clients
+from ostiary_auth.domain.clients import Client, Clients
 from ostiary_auth.domain.context import SYSTEM, Context
 from ostiary_auth.domain.devices import DeviceTokens
-from ostiary_auth.domain.journal import Journal
+from ostiary_auth.domain.journal import Journal, LoggedRevocation
 from ostiary_auth.domain.keys import KeyPolicy, SigningKeys
 from ostiary_auth.domain.oauth import OAuth
 from ostiary_auth.domain.passwords import PasswordHasher
-from ostiary_auth.domain.sealing import CannotBeOpened, Vault, create_kek, load_vault
+from ostiary_auth.domain.revocation_log import RevocationLog
+from ostiary_auth.domain.sealing import CannotBeOpened, Vault, load_vault, new_kek
 from ostiary_auth.domain.sessions import SessionLimits, Sessions
 from ostiary_auth.domain.tokens import AccessTokens, TokenPolicy
+from ostiary_auth.domain.verifiers import Verifiers
 from ostiary_auth.own_keys import OwnKeys
 from ostiary_auth.storage.store import AuthStore, AuthTransaction
-from ostiary_chassis.settings import ConfigError, require_writable
+from ostiary_chassis.settings import ConfigError, create_secret, read_secret, require_writable
 from ostiary_chassis.sql import Database
 
 _MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
@@ -36,6 +41,13 @@ PUBLISHED_FOR_MAX_AGES = 2
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
 REVOKE_PATH = "/oauth/revoke"
 INTROSPECT_PATH = "/oauth/introspect"
+FEED_PATH = "/feed"
+
+#: The client that this stack's own verifiers ask the feed as. Others are registered.
+VERIFIERS_CLIENT_ID = "ostiary-verifiers"
+
+#: Characters of its secret at least.
+MIN_FEED_SECRET_CHARACTERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,7 @@ class Services:
         self.hasher = PasswordHasher(cores)
         self.own_keys = OwnKeys()
         token_lifetime = timedelta(seconds=config.access_token_ttl)
-        self.journal = Journal(own.audit_key, token_lifetime)
+        self.journal = Journal(own.audit_key, token_lifetime, self._on_revoked)
         self.keys = SigningKeys(
             self.store,
             self.journal,
@@ -91,6 +103,24 @@ class Services:
         policy = TokenPolicy(config.issuer, config.audience, config.access_token_ttl)
         self.tokens = AccessTokens(policy, self.own_keys.ring, cores)
         self.oauth = OAuth(self.store, self.journal, self.sessions, self.tokens)
+        self.log = RevocationLog(self.store, config.issuer, self.own_keys.ring)
+        self.log.listen(self._on_logged)
+        self.own_keys.on_change = self.log.wake
+        self.verifiers = Verifiers(self.store, self.log, self.database.publish, f"auth-{secrets.token_hex(8)}")
+        #: Told when something has been revoked, and when a key has been.
+        self.revoked, self.key_revoked = asyncio.Event(), asyncio.Event()
+
+    def _on_revoked(self) -> None:
+        self.revoked.set()
+
+    def _on_logged(self, logged: LoggedRevocation) -> None:
+        match logged.kind:
+            case Kind.KEY:
+                self.key_revoked.set()
+            case Kind.CLIENT:
+                self.clients.forget(logged.target)
+            case Kind.ALL:
+                self.clients.forget()
 
     async def close(self) -> None:
         """Close connections and end threads."""
@@ -117,6 +147,7 @@ async def prepare(config: AuthConfig) -> OwnSecrets:
         await services.keys.advance(Context(datetime.now(UTC), SYSTEM))
         # That they can be opened is better known now than at the first login.
         await services.keys.load()
+        await _provide_verifiers_client(config, services.clients)
     except CannotBeOpened:
         raise _wrong_kek(config) from None
     finally:
@@ -134,6 +165,26 @@ async def open_prepared(config: AuthConfig) -> OwnSecrets:
     finally:
         await database.close()
     return _unseal(config, open_vault(config), sealed)
+
+
+async def _provide_verifiers_client(config: AuthConfig, clients: Clients) -> None:
+    """Register the client of the stack's own verifiers with the secret in their file. Raises ConfigError."""
+    path, name = config.feed_secret_path, "OSTIARY_FEED_SECRET_FILE"
+    try:
+        create_secret(path, secrets.token_hex(SECRET_BYTES))
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot write {path}: {error.strerror}") from None
+    secret = read_secret(path, name)
+    if len(secret) < MIN_FEED_SECRET_CHARACTERS:
+        raise ConfigError(f"{name}: the secret in {path} has less than {MIN_FEED_SECRET_CHARACTERS} characters")
+    client = Client(
+        id=VERIFIERS_CLIENT_ID,
+        name="This stack's verifiers",
+        grants=("client_credentials",),
+        scopes=(FEED_SCOPE,),
+        audiences=(config.audience,),
+    )
+    await clients.provide(client, secret, Context(datetime.now(UTC), SYSTEM))
 
 
 async def _make_own_secrets(config: AuthConfig, store: AuthStore) -> OwnSecrets:
@@ -160,7 +211,7 @@ def open_vault(config: AuthConfig, *, may_create: bool = False) -> Vault:
     """Return the vault of the key-encryption keys in their file. Raises ConfigError."""
     try:
         if may_create:
-            create_kek(config.kek_path)
+            create_secret(config.kek_path, new_kek())
         return load_vault(config.kek_path)
     except ValueError as error:
         raise ConfigError(f"OSTIARY_AUTH_KEK_FILE: {config.kek_path} {error}") from None

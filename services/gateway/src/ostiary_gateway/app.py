@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 
-from ostiary import Verifier, VerifierConfig
+from ostiary import Verifier
 from ostiary.fastapi import Auth
 from ostiary.prometheus import PrometheusObserver
 from ostiary_chassis.app import new_app
@@ -32,8 +32,9 @@ def create_app(
 ) -> FastAPI:
     """Return the application. `verifier` and `transport` replace the configured ones in tests."""
     registry = CollectorRegistry()
-    issuer = VerifierConfig(issuer=config.issuer, audience=config.audience, jwks_url=config.jwks_url)
-    verifier = verifier or Verifier(issuer, observer=PrometheusObserver(registry))
+    verifier = verifier or Verifier(
+        config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(registry)
+    )
     tls = ssl.create_default_context()
     transports = {name: transport or _transport(tls) for name in routes.upstreams}
 
@@ -45,14 +46,14 @@ def create_app(
                 await running.enter_async_context(upstream)
             yield
 
-    async def keys_held() -> bool:
+    async def can_decide() -> bool:
         return verifier.ready
 
     app = new_app(
         title="Ostiary gateway",
         version=version("ostiary-gateway"),
         lifespan=lifespan,
-        ready_checks={"keys": keys_held},
+        ready_checks={"verifier": can_decide},
         registry=registry,
         exception_handlers=Auth(verifier).exception_handlers,
         openapi_url=None,

@@ -5,8 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ostiary import VerifierConfig
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.settings import BaseUrl, Port, Settings
+from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
 
 class GatewayConfig(Settings):
@@ -18,9 +20,10 @@ class GatewayConfig(Settings):
     issuer: Annotated[BaseUrl, Field(alias="OSTIARY_ISSUER")] = "http://localhost:8080"
     audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
     auth_url: Annotated[BaseUrl, Field(alias="OSTIARY_AUTH_URL")] = "http://127.0.0.1:8081"
+    feed_secret_file: Annotated[Path, Field(alias="OSTIARY_FEED_SECRET_FILE")] = Path(".data/feed-secret")
+    max_staleness: Annotated[MaxStaleness, Field(alias="OSTIARY_MAX_STALENESS")] = DEFAULT_MAX_STALENESS
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
-    @property
-    def jwks_url(self) -> str:
-        """Where the auth service publishes its keys."""
-        return f"{self.auth_url}/.well-known/jwks.json"
+    def issuer_config(self) -> VerifierConfig:
+        """Return whose tokens are accepted, and where keys and revocations come from."""
+        return issuer_config(self.issuer, self.audience, self.auth_url, self.feed_secret_file, "gateway")

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from ostiary.feed import POSITION_HEADER
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 # RFC 9110 section 7.6.1: these are between two neighbours.
@@ -42,6 +44,8 @@ _BELIEVED = re.compile(
     rb")|proxy\Z|.*-client-ip\Z|.*-connecting-ip\Z"
 )
 
+_POSITION = POSITION_HEADER.lower().encode()
+
 _HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
 
 #: Characters that may not stand in a field value (RFC 9110 section 5.5).
@@ -67,8 +71,13 @@ def host(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return values[0]
 
 
-def to_upstream(headers: RawHeaders, *, client: str, scheme: str, request_id: str) -> RawHeaders:
-    """Return a request's fields for the upstream: the caller's own, and what the gateway knows of the caller."""
+def to_upstream(
+    headers: RawHeaders, *, client: str, scheme: str, request_id: str, position: str | None = None
+) -> RawHeaders:
+    """Return a request's fields for the upstream: the caller's own, and what the gateway knows of the caller.
+
+    `position` says which revocations the gateway has considered; who comes after it must not know less.
+    """
     passed = _end_to_end(headers, _REQUEST_ONLY)
     return [
         *((name, value.strip(b" \t")) for name, value in passed if _PLAIN_NAME.match(name) and not _is_believed(name)),
@@ -76,6 +85,7 @@ def to_upstream(headers: RawHeaders, *, client: str, scheme: str, request_id: st
         (b"x-forwarded-proto", scheme.encode()),
         (b"x-forwarded-host", host(headers)),
         (b"x-request-id", request_id.encode()),
+        *([(_POSITION, position.encode())] if position is not None else []),
     ]
 
 

@@ -1,8 +1,8 @@
 """The data path: find the route, let in who may, pass the request on and the response back, as streams."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TypeVar
 
 import httpx
@@ -10,7 +10,8 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ostiary import Verifier
+from ostiary import VerifiedToken, Verifier
+from ostiary.errors import OstiaryError
 from ostiary.http import Problem, bearer_token
 from ostiary_chassis.middleware import limit_body
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, method_not_allowed
@@ -21,6 +22,9 @@ from ostiary_gateway.routes_file import Requirements, Route, Upstream
 from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
 
 T = TypeVar("T")
+
+#: Watches a token as long as it is entered, and calls what it is given when the token ends.
+StartWatch = Callable[[Callable[[OstiaryError], None]], AbstractContextManager[object]]
 
 _log = structlog.stdlib.get_logger("proxy")
 
@@ -89,17 +93,23 @@ class Proxy:
         self._upstreams = upstreams
         self._verifier = verifier
         self._transports = transports
+        for route in table.routes:
+            # Said now, it is kept to from the first request on.
+            verifier.require_staleness(route.bound)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Raises ProblemError or OstiaryError for what is refused."""
         route = self._find_route(scope)
         scope["state"]["route"] = route.match.path
-        self._authorise(route, scope)
+        token = self._authorise(route, scope)
         has_body = _has_body(scope)
         exchange = _Exchange(route, limit_body(scope, receive, route.limits.body_bytes), send, has_body=has_body)
-        request = self._upstream_request(route, scope, exchange.body() if has_body else None)
+        # As of now, with nothing awaited since the decision.
+        position = self._verifier.position(token) if token is not None else None
+        request = self._upstream_request(route, scope, exchange.body() if has_body else None, position)
+        watch = self._watch(route, token)
         with suppress(_Ended):
-            await exchange.run(self._transports[route.upstream], request)
+            await exchange.run(self._transports[route.upstream], request, watch)
 
     def _find_route(self, scope: Scope) -> Route:
         try:
@@ -109,20 +119,32 @@ class Proxy:
         except WrongMethod as error:
             raise ProblemError(method_not_allowed(", ".join(sorted(error.allowed)))) from None
 
-    def _authorise(self, route: Route, scope: Scope) -> None:
+    def _authorise(self, route: Route, scope: Scope) -> VerifiedToken | None:
+        """Return the caller's token; None where none is needed. Raises OstiaryError."""
         if route.access == "public":
-            return
-        token = self._verifier.verify(bearer_token(Headers(scope=scope).getlist("authorization")))
+            return None
+        raw_token = bearer_token(Headers(scope=scope).getlist("authorization"))
+        token = self._verifier.verify(raw_token, max_staleness=route.bound)
         if isinstance(route.access, Requirements):
             token.require(scopes=route.access.scopes, roles=route.access.roles)
+        return token
 
-    def _upstream_request(self, route: Route, scope: Scope, body: AsyncIterator[bytes] | None) -> httpx.Request:
+    def _watch(self, route: Route, token: VerifiedToken | None) -> StartWatch | None:
+        """Return what watches a token while a response lasts."""
+        if token is None:
+            return None
+        return lambda on_end: self._verifier.watch(token, on_end, max_staleness=route.bound)
+
+    def _upstream_request(
+        self, route: Route, scope: Scope, body: AsyncIterator[bytes] | None, position: str | None
+    ) -> httpx.Request:
         try:
             headers = fields.to_upstream(
                 scope["headers"],
                 client=scope["client"][0] if scope["client"] else "unknown",
                 scheme=scope["scheme"],
                 request_id=scope["state"]["request_id"],
+                position=position,
             )
         except fields.InvalidHost:
             raise ProblemError(_INVALID_HOST) from None
@@ -157,6 +179,7 @@ class _Exchange:
         self._send = send
         self._deadline = asyncio.timeout(None)
         self._sent = asyncio.Event()
+        self._passing: asyncio.Task[None] | None = None
         if not has_body:
             self._sent.set()
 
@@ -173,12 +196,16 @@ class _Exchange:
         self._sent.set()
         self._expect_answer()
 
-    async def run(self, transport: httpx.AsyncBaseTransport, request: httpx.Request) -> None:
-        """Send the request and pass the response on. Raises ProblemError, or _Ended if there is nobody to tell."""
+    async def run(self, transport: httpx.AsyncBaseTransport, request: httpx.Request, watch: StartWatch | None) -> None:
+        """Send the request and pass the response on, as long as the caller's token is good.
+
+        Raises ProblemError, or _Ended if there is nobody to tell, or a response has to be broken off.
+        """
         tasks = passing, leaving = (
-            asyncio.create_task(self._pass_on(transport, request)),
+            asyncio.create_task(self._pass_on(transport, request, watch)),
             asyncio.create_task(self._client_leaves()),
         )
+        self._passing = passing
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -189,13 +216,16 @@ class _Exchange:
             raise _Ended
         passing.result()
 
-    async def _pass_on(self, transport: httpx.AsyncBaseTransport, request: httpx.Request) -> None:
+    async def _pass_on(
+        self, transport: httpx.AsyncBaseTransport, request: httpx.Request, watch: StartWatch | None
+    ) -> None:
         response = await self._answer(transport, request)
         try:
             headers = fields.to_client(response.status_code, response.headers.raw)
             await self._pass({"type": "http.response.start", "status": response.status_code, "headers": headers})
-            async for chunk in response.aiter_raw():
-                await self._pass({"type": "http.response.body", "body": chunk, "more_body": True})
+            with watch(self._break_off) if watch else nullcontext():
+                async for chunk in response.aiter_raw():
+                    await self._pass({"type": "http.response.body", "body": chunk, "more_body": True})
             await self._pass({"type": "http.response.body", "body": b""})
         except fields.InvalidResponse as error:
             raise ProblemError(self._problem(error)) from None
@@ -205,6 +235,12 @@ class _Exchange:
             raise _Ended from None
         finally:
             await response.aclose()
+
+    def _break_off(self, error: OstiaryError) -> None:
+        """End the response: its caller's token is not good any more."""
+        _log.info("response broken off", route=self._route.name, reason=error.code)
+        if self._passing is not None:
+            self._passing.cancel()
 
     async def _answer(self, transport: httpx.AsyncBaseTransport, request: httpx.Request) -> httpx.Response:
         """Send the request and return the response, its body unread. Raises ProblemError or _Ended."""

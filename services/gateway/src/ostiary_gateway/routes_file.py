@@ -15,6 +15,7 @@ is no default for that. Members that are not known are errors.
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import EllipsisType
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -102,8 +103,17 @@ class Route(_Part):
     match: Match
     upstream: str
     access: Literal["public", "authenticated"] | Requirements
+    #: Seconds by which revocations may be out of date: `default` is the gateway's own, `none` any.
+    max_staleness: Annotated[float, Field(strict=True, ge=0.2, le=3600)] | Literal["default", "none"] = "default"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+
+    @property
+    def bound(self) -> float | EllipsisType | None:
+        """The same, as verifiers take it."""
+        if isinstance(self.max_staleness, str):
+            return ... if self.max_staleness == "default" else None
+        return self.max_staleness
 
 
 class RoutesFile(_Part):

@@ -23,7 +23,10 @@ class RouteTable:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         """Make the table."""
-        self._routes = sorted(((route.match.template, route) for route in routes), key=lambda item: item[0].precedence)
+        self.routes = tuple(routes)
+        self._routes = sorted(
+            ((route.match.template, route) for route in self.routes), key=lambda item: item[0].precedence
+        )
 
     def find(self, method: str, segments: tuple[str, ...]) -> Route:
         """Return the route of a request, its path cut into segments. Raises NoRoute or WrongMethod."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from ostiary import Verifier, VerifierConfig
+from ostiary import Verifier
 from ostiary.fastapi import Auth
 from ostiary.prometheus import PrometheusObserver
 from ostiary_chassis.app import new_app
@@ -38,8 +38,9 @@ def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastA
     """Return the application. Its storage must have been prepared. `verifier` replaces the configured one in tests."""
     database = Database(config.database())
     registry = CollectorRegistry()
-    issuer = VerifierConfig(issuer=config.issuer, audience=config.audience, jwks_url=config.jwks_url)
-    verifier = verifier or Verifier(issuer, observer=PrometheusObserver(registry))
+    verifier = verifier or Verifier(
+        config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(registry)
+    )
     auth = Auth(verifier)
 
     @asynccontextmanager
@@ -50,14 +51,14 @@ def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastA
         finally:
             await database.close()
 
-    async def keys_held() -> bool:
+    async def can_decide() -> bool:
         return verifier.ready
 
     app = new_app(
         title="Ostiary profile service",
         version=version("ostiary-profile"),
         lifespan=lifespan,
-        ready_checks={"database": database.ping, "keys": keys_held},
+        ready_checks={"database": database.ping, "verifier": can_decide},
         registry=registry,
         exception_handlers={ProfileError: on_profile_error, **auth.exception_handlers, **storage_handlers()},
     )

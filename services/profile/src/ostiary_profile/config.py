@@ -6,9 +6,11 @@ from typing import Annotated
 from pydantic import Field
 from sqlalchemy import URL
 
+from ostiary import VerifierConfig
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
 from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
+from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
 
 class ProfileConfig(Settings):
@@ -22,12 +24,18 @@ class ProfileConfig(Settings):
     data_dir: Annotated[Path, Field(alias="OSTIARY_DATA_DIR")] = Path(".data")
     database_url: Annotated[DatabaseUrl | None, Field(alias="OSTIARY_PROFILE_DATABASE_URL", repr=False)] = None
     database_password_file: Annotated[Path | None, Field(alias="OSTIARY_PROFILE_DATABASE_PASSWORD_FILE")] = None
+    feed_secret_file: Annotated[Path | None, Field(alias="OSTIARY_FEED_SECRET_FILE")] = None
+    max_staleness: Annotated[MaxStaleness, Field(alias="OSTIARY_MAX_STALENESS")] = DEFAULT_MAX_STALENESS
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
     @property
-    def jwks_url(self) -> str:
-        """Where the auth service publishes its keys, straight and not through the gateway."""
-        return f"{self.auth_url}/.well-known/jwks.json"
+    def feed_secret_path(self) -> Path:
+        """The file with the secret of the client that verifiers ask as; the auth service makes it."""
+        return self.feed_secret_file or self.data_dir / "feed-secret"
+
+    def issuer_config(self) -> VerifierConfig:
+        """Return whose tokens are accepted, and where keys and revocations come from."""
+        return issuer_config(self.issuer, self.audience, self.auth_url, self.feed_secret_path, "profile")
 
     def database(self) -> URL:
         """Return the database's URL, with its password. Raises ConfigError."""

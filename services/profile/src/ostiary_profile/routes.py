@@ -38,6 +38,10 @@ Bio = Annotated[str, Field(max_length=2000, examples=["Writes programs for engin
 Website = Annotated[str, Field(max_length=2000, examples=["https://example.com/ada"]), AfterValidator(_web_address)]
 
 
+#: Seconds by which revocations may be out of date where something is deleted.
+STRICT_SECONDS = 1.0
+
+
 class ProfileBody(RequestBody):
     """What one says of oneself. PUT replaces all of it; PATCH changes the members that are there (RFC 7396)."""
 
@@ -67,6 +71,8 @@ def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
     router = APIRouter(prefix="/profiles", tags=["profile"])
     reader = Annotated[VerifiedToken, Depends(auth.require(scopes=[READ]))]
     writer = Annotated[VerifiedToken, Depends(auth.require(scopes=[WRITE]))]
+    # What cannot be taken back is for those only of whom we know that they have not logged out.
+    strict_writer = Annotated[VerifiedToken, Depends(auth.require(scopes=[WRITE], max_staleness=STRICT_SECONDS))]
 
     @router.get("/me")
     async def read_own(token: reader, response: Response) -> ProfileResponse:
@@ -91,7 +97,7 @@ def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
         return _represent(await profiles.change(token.subject, _revisions(if_match), _now(), change), response)
 
     @router.delete("/me", status_code=204, response_class=Response, responses=documented(412))
-    async def delete_own(token: writer, if_match: IfMatch = None) -> None:
+    async def delete_own(token: strict_writer, if_match: IfMatch = None) -> None:
         await profiles.delete(token.subject, _revisions(if_match))
 
     @router.get("/{user_id}", responses=documented(404))

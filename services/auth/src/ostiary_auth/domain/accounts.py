@@ -5,13 +5,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
+from ostiary.feed import Kind
 from ostiary_auth.domain import password_rules
 from ostiary_auth.domain.clients import PERSONS_OWN_ACTORS
 from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.devices import DeviceTokens
 from ostiary_auth.domain.emails import email_key, parse_email
 from ostiary_auth.domain.errors import AuthError, InvalidCredentials, InvalidEmail, UserNotFound, WrongPassword
-from ostiary_auth.domain.journal import AuditEntry, Event, Journal, RevocationKind
+from ostiary_auth.domain.journal import AuditEntry, Event, Journal
 from ostiary_auth.domain.passwords import PasswordHasher
 from ostiary_auth.domain.sessions import Grant, Session, Sessions
 from ostiary_auth.domain.store import Store, Transaction
@@ -182,7 +183,7 @@ class Accounts:
             if user.roles == accepted:
                 return
             await transaction.users.replace(replace(user, roles=accepted))
-            await self._journal.revoke(transaction, context, RevocationKind.SUBJECT, str(user_id))
+            await self._journal.revoke(transaction, context, Kind.SUBJECT, str(user_id))
             subject, facts = user_actor(user_id), {"roles": list(accepted)}
             await self._journal.record(transaction, context, Event.USER_ROLES_CHANGED, subject=subject, facts=facts)
 

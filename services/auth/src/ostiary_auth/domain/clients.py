@@ -19,9 +19,10 @@ from uuid import UUID
 import jwt
 import structlog
 
+from ostiary.feed import Kind
 from ostiary_auth.domain.context import ANONYMOUS, Context, client_actor
 from ostiary_auth.domain.errors import ClientNotFound, InvalidClient, InvalidClientSettings
-from ostiary_auth.domain.journal import Event, Journal, RevocationKind
+from ostiary_auth.domain.journal import Event, Facts, Journal
 from ostiary_auth.domain.store import Store, Transaction
 
 #: `client_id` (RFC 9068 section 2.2) of people who log in at `/auth/login`.
@@ -78,6 +79,8 @@ class Client:
     jwks: Mapping[str, Any] | None = None
     disabled_at: datetime | None = None
     created_at: datetime | None = None
+    #: The number of the last revocation when it was read; not stored.
+    as_of: int = field(default=0, compare=False)
 
     @property
     def authentication(self) -> Literal["client_secret", "private_key_jwt"]:
@@ -152,10 +155,24 @@ class Clients:
         )
         async with self._store.write() as transaction:
             await transaction.clients.add(new)
-            facts = {"scopes": list(new.scopes), "grants": list(new.grants), "audiences": list(new.audiences)}
             subject = client_actor(new.id)
-            await self._journal.record(transaction, context, Event.CLIENT_CREATED, subject=subject, facts=facts)
+            await self._journal.record(transaction, context, Event.CLIENT_CREATED, subject=subject, facts=_facts(new))
         return new, secret
+
+    async def provide(self, client: Client, secret: str, context: Context) -> None:
+        """See to it that there is a client with this secret, which somebody else keeps."""
+        provided = replace(client, secret_hash=_hash(secret), created_at=context.now)
+        async with self._store.write() as transaction:
+            known = await transaction.clients.lock(client.id)
+            if known is None:
+                await transaction.clients.add(provided)
+                await self._journal.record(
+                    transaction, context, Event.CLIENT_CREATED, subject=client_actor(client.id), facts=_facts(client)
+                )
+            elif known.secret_hash != provided.secret_hash:
+                await transaction.clients.replace(replace(known, secret_hash=provided.secret_hash))
+                subject = client_actor(client.id)
+                await self._journal.record(transaction, context, Event.CLIENT_SECRET_ROTATED, subject=subject)
 
     async def rotate_secret(self, client_id: str, context: Context) -> str:
         """Give a client a new secret, and return it; the old one is good for a while.
@@ -179,7 +196,7 @@ class Clients:
         """Keep a client out, and revoke its tokens. Raises ClientNotFound."""
         async with self._change(client_id, context, Event.CLIENT_DISABLED) as (transaction, client):
             await transaction.clients.replace(replace(client, disabled_at=client.disabled_at or context.now))
-            await self._journal.revoke(transaction, context, RevocationKind.CLIENT, client_id)
+            await self._journal.revoke(transaction, context, Kind.CLIENT, client_id)
 
     async def enable(self, client_id: str, context: Context) -> None:
         """Let a disabled client in again. Raises ClientNotFound."""
@@ -189,7 +206,7 @@ class Clients:
     async def delete(self, client_id: str, context: Context) -> None:
         """Delete a client, and revoke its tokens. Raises ClientNotFound."""
         async with self._change(client_id, context, Event.CLIENT_DELETED) as (transaction, _client):
-            await self._journal.revoke(transaction, context, RevocationKind.CLIENT, client_id)
+            await self._journal.revoke(transaction, context, Kind.CLIENT, client_id)
             await transaction.clients.delete(client_id)
 
     async def get(self, client_id: str) -> Client:
@@ -199,6 +216,13 @@ class Clients:
         if client is None:
             raise ClientNotFound
         return client
+
+    def forget(self, client_id: str | None = None) -> None:
+        """Look a client up anew, or all of them: it has changed on some replica."""
+        if client_id is None:
+            self._remembered.clear()
+        else:
+            self._remembered.pop(client_id, None)
 
     async def page(self, after: str | None, limit: int) -> list[Client]:
         """Return clients in the order of their ids."""
@@ -253,6 +277,10 @@ class Clients:
             yield transaction, client
             await self._journal.record(transaction, context, event, subject=client_actor(client_id))
         self._remembered.pop(client_id, None)
+
+
+def _facts(client: Client) -> Facts:
+    return {"scopes": list(client.scopes), "grants": list(client.grants), "audiences": list(client.audiences)}
 
 
 def _check_settings(client: Client) -> None:

@@ -1,7 +1,7 @@
 """Who does something, when, and from where: what every operation needs to decide, and the journal to record."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,6 +19,8 @@ class Context:
     actor: str = ANONYMOUS
     source: str | None = None
     user_agent: str | None = None
+    #: The numbers of the revocations that came of it.
+    revocations: list[int] = field(default_factory=list, compare=False)
 
     def after_waiting(self, since: float) -> "Context":
         """Return the circumstances at the end of a wait that began at `since`, on the monotonic clock.

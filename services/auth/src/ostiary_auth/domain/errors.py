@@ -173,6 +173,13 @@ class KeyNotReady(AuthError):
         super().__init__(f"The next key has not been published long enough; it can sign in {self.retry_after} s.")
 
 
+class TooManyVerifiers(AuthError):
+    """More verifiers ask here than one replica serves."""
+
+    code = "too_many_verifiers"
+    detail = "Too many verifiers ask this replica; ask another one."
+
+
 class OAuthError(Exception):
     """A refusal at an OAuth endpoint: `error` is a code of RFC 6749 section 5.2, RFC 7009 or RFC 8707."""
 

@@ -6,20 +6,24 @@ reorder nor drop entries without `verify` seeing it. (Entries cut off at the end
 is whole; for that, hold the last number and MAC against those in the service's own log.) What is
 personal in an entry is chained by its digest only, so that it can be erased and the chain still holds.
 
-The revocation log says which tokens do not count any more though they have not expired.
+The revocation log says which tokens do not count any more though they have not expired. Each entry has the
+next number, in the order of commits, and is chained to the one before, so that verifiers see when the log is
+not the one that they have followed (`ostiary.feed`).
 """
 
 import hashlib
 import hmac
 import json
+import math
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import structlog
 
+from ostiary.feed import EVERYTHING, Kind, Revocation, chain
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.store import Store, Transaction
 
@@ -40,8 +44,12 @@ _BEFORE_ALL = -(2**63)
 #: What reading a column raises that somebody has written nonsense into.
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError)
 
-#: How much later than its cutoff a token is still hit: replicas may be issuing while they have not seen it yet.
-CUTOFF_MARGIN = timedelta(seconds=3)
+#: How long a verifier may go on with keys that it has fetched (the hard cap of `ostiary`).
+KEYS_HELD = timedelta(hours=24)
+
+#: Bytes of randomness in a log's name, and more numbers than can have been given since a backup was made.
+EPOCH_BYTES = 8
+LOST_NUMBERS = 2**32
 
 #: What an entry's facts are: no secrets, and nothing personal.
 Facts = Mapping[str, str | int | list[str]]
@@ -75,16 +83,8 @@ class Event(StrEnum):
     KEY_GONE = "key.gone"
     KEY_REVOKED = "key.revoked"
     KEYS_REWRAPPED = "keys.rewrapped"
-
-
-class RevocationKind(StrEnum):
-    """What a revocation hits: one session, one token, all of a user's, a client's or a key's tokens from before."""
-
-    SESSION = "session"
-    TOKEN = "token"  # noqa: S105 - a kind
-    SUBJECT = "subject"
-    CLIENT = "client"
-    KEY = "key"
+    ALL_REVOKED = "tokens.all_revoked"
+    LOG_RESTARTED = "revocation_log.restarted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +103,29 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Revocation:
-    """One entry of the revocation log: it hits what was issued up to `at`, and matters until `expires_at`."""
+class LogHead:
+    """Where the revocation log ends: its name, the number of its last entry, and the chain's value there."""
+
+    epoch: str
+    number: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRevocation:
+    """One entry of the revocation log. It matters until `expires_at`; `digest` is the chain's value after it."""
 
     number: int
-    kind: str
+    kind: Kind
     target: str
     at: datetime
     expires_at: datetime
+    digest: bytes
+
+    @property
+    def revocation(self) -> Revocation:
+        """What verifiers are told."""
+        return _told(self.number, self.kind, self.target, self.expires_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +140,16 @@ class AuditReport:
 class Journal:
     """Writes and checks the two logs."""
 
-    def __init__(self, audit_key: bytes, token_lifetime: timedelta) -> None:
-        """Chain entries under `audit_key`; no access token lives longer than `token_lifetime`."""
+    def __init__(
+        self, audit_key: bytes, token_lifetime: timedelta, on_revoked: Callable[[], None] = lambda: None
+    ) -> None:
+        """Chain entries under `audit_key`; no access token lives longer than `token_lifetime`.
+
+        `on_revoked` is called when a revocation has been committed here.
+        """
         self._audit_key = audit_key
         self._token_lifetime = token_lifetime
+        self._on_revoked = on_revoked
 
     async def record(
         self,
@@ -162,12 +183,36 @@ class Journal:
         # Not before: a line about what was rolled back would look like an entry that has been cut off.
         transaction.on_commit(lambda: _log.info(event, **line))
 
-    async def revoke(self, transaction: Transaction, context: Context, kind: RevocationKind, target: str) -> None:
+    async def revoke(self, transaction: Transaction, context: Context, kind: Kind, target: str) -> None:
         """Append to the revocation log. Take the transaction's row locks before: from here on all replicas queue."""
-        cutoff = kind in {RevocationKind.SUBJECT, RevocationKind.CLIENT}
-        at = context.now + CUTOFF_MARGIN if cutoff else context.now
-        expires_at = at + self._token_lifetime + EXPIRY_MARGIN
-        await transaction.journal.add_revocation(kind, target, at, expires_at)
+        head = await transaction.journal.lock_head()
+        # A key that somebody else has signs tokens of any length: it is refused as long as a key set may be held.
+        lifetime = max(self._token_lifetime, KEYS_HELD) if kind is Kind.KEY else self._token_lifetime
+        number, expires_at = head.number + 1, context.now + lifetime + EXPIRY_MARGIN
+        digest = chain(head.digest, _told(number, kind, target, expires_at))
+        await transaction.journal.add_revocation(
+            LoggedRevocation(number, kind, target, context.now, expires_at, digest)
+        )
+        context.revocations.append(number)
+        transaction.on_commit(self._on_revoked)
+
+    async def revoke_all(self, store: Store, context: Context) -> None:
+        """Revoke every access token that there is; sessions go on, and are refreshed."""
+        async with store.write() as transaction:
+            await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
+            await self.record(transaction, context, Event.ALL_REVOKED)
+
+    async def restart_log(self, store: Store, context: Context) -> None:
+        """Begin the revocation log anew, under another name: its past has been lost, as by restoring a backup.
+
+        All access tokens are revoked, because nobody knows what was revoked meanwhile. Verifiers that followed the log
+        refuse the new one until they are started again.
+        """
+        async with store.write() as transaction:
+            head = await transaction.journal.lock_head()
+            await transaction.journal.restart_log(secrets.token_hex(EPOCH_BYTES), head.number + LOST_NUMBERS)
+            await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
+            await self.record(transaction, context, Event.LOG_RESTARTED)
 
     async def verify(self, store: Store) -> AuditReport:
         """Check every entry of the audit log against the one before it."""
@@ -191,6 +236,10 @@ class Journal:
         at = (entry.at - _EPOCH) // timedelta(microseconds=1)
         content = [entry.number, at, entry.event, entry.actor, entry.subject, dict(entry.facts), digest]
         return hmac.digest(self._audit_key, previous + _canonical(content), hashlib.sha256)
+
+
+def _told(number: int, kind: Kind, target: str, expires_at: datetime) -> Revocation:
+    return Revocation(number, kind, target, math.ceil(expires_at.timestamp()))
 
 
 def _digest(personal: Mapping[str, str]) -> bytes:

@@ -26,14 +26,18 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
+from ostiary.feed import Kind, version_of
 from ostiary_auth.domain.base64url import base64url
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import KeyNotFound, KeyNotReady
-from ostiary_auth.domain.journal import EXPIRY_MARGIN, Event, Journal, RevocationKind
+from ostiary_auth.domain.journal import EXPIRY_MARGIN, Event, Journal
 from ostiary_auth.domain.sealing import Vault
 from ostiary_auth.domain.store import Store, Transaction
 
 PUBLIC_EXPONENT = 65537
+
+#: What stands for a verifier's keys that are this service's own.
+OWN_KEYS = ""
 
 #: Made once, as making one takes longer than using it.
 _JSON = json.JSONEncoder(separators=(",", ":"))
@@ -88,6 +92,8 @@ class KeyRing:
     published: tuple[SigningKey, ...]
     document: bytes
     etag: str
+    #: Which keys are published, as verifiers name them.
+    version: str
     #: What it was opened from; other states or keys make another ring.
     states: frozenset[tuple[str, KeyState]]
 
@@ -102,13 +108,18 @@ class KeyRing:
             published=tuple(keys.values()),
             document=document,
             etag=f'"{hashlib.sha256(document).hexdigest()[:32]}"',
+            version=version_of(keys),
             states=_states(stored),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicy:
-    """How keys live. Every key is `published_for` long public before it signs, and signs for `period`."""
+    """How keys live.
+
+    A key signs for `period`, and not before every verifier that follows the revocation log holds it, or it has been
+    public for `published_for`: then it is in no cache any more that lacks it.
+    """
 
     bits: int
     period: timedelta
@@ -122,8 +133,15 @@ class KeyPolicy:
         return self.token_lifetime + EXPIRY_MARGIN
 
     def may_sign_from(self, following: StoredKey) -> datetime:
-        """Return when the next key may sign."""
+        """Return when the next key may sign, whoever holds it."""
         return following.since + self.published_for
+
+    def signing_ends(self, stored: list[StoredKey], now: datetime) -> bool:
+        """Return whether the signing key has signed for its period, and there is a next one."""
+        signing = _in_state(stored, KeyState.SIGNING)
+        return (
+            signing is not None and _in_state(stored, KeyState.NEXT) is not None and now >= signing.since + self.period
+        )
 
 
 class SigningKeys:
@@ -152,7 +170,7 @@ class SigningKeys:
         """Do what is due: make keys that are missing, put the next one to use, remove those that are done for."""
         stored = await self.stored()
         missing = {KeyState.SIGNING, KeyState.NEXT} - {key.state for key in stored}
-        signing_ends = _signing_ends(stored, self._policy, context.now)
+        signing_ends = self._policy.signing_ends(stored, context.now)
         if not missing and not signing_ends and not _done_for(stored, self._policy, context.now):
             return
         # Made before the lock is taken, as that takes a while; a replica that comes second throws its own away.
@@ -162,23 +180,20 @@ class SigningKeys:
             stored = await transaction.keys.all()
             for key in _done_for(stored, self._policy, context.now):
                 await self._remove(transaction, context, key, Event.KEY_GONE)
-            following = _in_state(stored, KeyState.NEXT)
-            if following and _signing_ends(stored, self._policy, context.now):
-                await self._promote(transaction, context, stored, following)
+            if self._policy.signing_ends(stored, context.now) and not await self._wait(transaction, stored, context):
+                await self._promote(transaction, context, stored)
             await self._fill(transaction, context, spare)
 
     async def rotate(self, context: Context) -> None:
-        """Put the next key to use now. Raises KeyNotReady if it has not been published long enough."""
+        """Put the next key to use now. Raises KeyNotReady if there may be verifiers that do not have it."""
         spare = [await self._make()]
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)
             stored = await transaction.keys.all()
-            following = _in_state(stored, KeyState.NEXT)
-            # Without one it is made by the next `advance`, in seconds; then it takes its time to be known.
-            wait = self._policy.may_sign_from(following) - context.now if following else self._policy.published_for
-            if following is None or wait > timedelta(0):
+            wait = await self._wait(transaction, stored, context)
+            if wait:
                 raise KeyNotReady(wait)
-            await self._promote(transaction, context, stored, following)
+            await self._promote(transaction, context, stored)
             await self._fill(transaction, context, spare)
 
     async def revoke(self, context: Context, kid: str) -> None:
@@ -191,7 +206,7 @@ class SigningKeys:
             if key is None:
                 raise KeyNotFound
             await self._remove(transaction, context, key, Event.KEY_REVOKED)
-            await self._journal.revoke(transaction, context, RevocationKind.KEY, kid)
+            await self._journal.revoke(transaction, context, Kind.KEY, kid)
             following = _in_state(stored, KeyState.NEXT)
             if key.state is KeyState.SIGNING and following is not None:
                 await self._enter(transaction, context, following, KeyState.SIGNING, Event.KEY_SIGNS)
@@ -217,13 +232,25 @@ class SigningKeys:
         # A thread of its own: OpenSSL leaves the interpreter alone for the while.
         return await asyncio.to_thread(rsa.generate_private_key, PUBLIC_EXPONENT, self._policy.bits)
 
-    async def _promote(
-        self, transaction: Transaction, context: Context, stored: list[StoredKey], following: StoredKey
-    ) -> None:
-        signing = _in_state(stored, KeyState.SIGNING)
-        if signing is not None:
-            await self._enter(transaction, context, signing, KeyState.RETIRED, Event.KEY_RETIRED)
-        await self._enter(transaction, context, following, KeyState.SIGNING, Event.KEY_SIGNS)
+    async def _wait(self, transaction: Transaction, stored: list[StoredKey], context: Context) -> timedelta:
+        """Return how long it takes until the next key may sign at the latest; nothing if it may now."""
+        following = _in_state(stored, KeyState.NEXT)
+        if following is None:
+            # It is made by the next `advance`, in seconds; then it takes its time to be known.
+            return self._policy.published_for
+        wait = self._policy.may_sign_from(following) - context.now
+        if wait <= timedelta(0) or await _all_hold(transaction, version_of(key.kid for key in stored), context.now):
+            return timedelta(0)
+        return wait
+
+    async def _promote(self, transaction: Transaction, context: Context, stored: list[StoredKey]) -> None:
+        for before, after, event in (
+            (KeyState.SIGNING, KeyState.RETIRED, Event.KEY_RETIRED),
+            (KeyState.NEXT, KeyState.SIGNING, Event.KEY_SIGNS),
+        ):
+            key = _in_state(stored, before)
+            if key is not None:
+                await self._enter(transaction, context, key, after, event)
 
     async def _fill(self, transaction: Transaction, context: Context, spare: list[rsa.RSAPrivateKey]) -> None:
         """See to it that one key signs and one is next, with newly made ones."""
@@ -255,12 +282,10 @@ def _in_state(stored: list[StoredKey], state: KeyState) -> StoredKey | None:
     return next((key for key in stored if key.state is state), None)
 
 
-def _signing_ends(stored: list[StoredKey], policy: KeyPolicy, now: datetime) -> bool:
-    """Return whether the signing key has signed for its period and the next one may begin."""
-    signing, following = _in_state(stored, KeyState.SIGNING), _in_state(stored, KeyState.NEXT)
-    if signing is None or following is None:
-        return False
-    return now >= signing.since + policy.period and now >= policy.may_sign_from(following)
+async def _all_hold(transaction: Transaction, version: str, now: datetime) -> bool:
+    """Return whether there are verifiers, and every one that may be accepting tokens holds these keys."""
+    held = [verifier.keys for verifier in await transaction.verifiers.live(now) if verifier.keys != OWN_KEYS]
+    return bool(held) and all(each == version for each in held)
 
 
 def _done_for(stored: list[StoredKey], policy: KeyPolicy, now: datetime) -> list[StoredKey]:

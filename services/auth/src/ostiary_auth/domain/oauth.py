@@ -2,10 +2,11 @@
 
 from uuid import UUID
 
+from ostiary.feed import EVERYTHING, Kind
 from ostiary_auth.domain.clients import Client
 from ostiary_auth.domain.context import Context, client_actor, user_actor
 from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError
-from ostiary_auth.domain.journal import Event, Journal, RevocationKind
+from ostiary_auth.domain.journal import Event, Journal
 from ostiary_auth.domain.sessions import Grant, Sessions
 from ostiary_auth.domain.store import Store
 from ostiary_auth.domain.tokens import AccessToken, AccessTokens, Presented
@@ -67,9 +68,9 @@ class OAuth:
             session_id = presented.session_id
             if session_id is not None and not await transaction.sessions.is_open(session_id, context.now):
                 return
-            if await transaction.journal.revocations_of({RevocationKind.TOKEN: presented.token_id}):
+            if await transaction.journal.revocations_of({Kind.TOKEN: presented.token_id}):
                 return
-            await self._journal.revoke(transaction, context, RevocationKind.TOKEN, presented.token_id)
+            await self._journal.revoke(transaction, context, Kind.TOKEN, presented.token_id)
             facts = {"token_id": presented.token_id, "client_id": client.id}
             # About its user, if it has one: what is personal in the entry goes when they do.
             subject = client_actor(client.id) if session_id is None else user_actor(UUID(presented.subject))
@@ -85,10 +86,11 @@ class OAuth:
         return presented
 
     async def _is_revoked(self, presented: Presented, context: Context) -> bool:
-        targets: dict[str, str] = {
-            RevocationKind.TOKEN: presented.token_id,
-            RevocationKind.SUBJECT: presented.subject,
-            RevocationKind.CLIENT: presented.client_id,
+        targets = {
+            Kind.TOKEN: presented.token_id,
+            Kind.SUBJECT: presented.subject,
+            Kind.CLIENT: presented.client_id,
+            Kind.ALL: EVERYTHING,
         }
         async with self._store.read() as transaction:
             found = await transaction.journal.revocations_of(targets)
@@ -98,8 +100,7 @@ class OAuth:
                 ended = owner is None or owner.disabled_at is not None
             else:
                 ended = not await transaction.sessions.is_open(session_id, context.now)
-        # A token says when it was issued in whole seconds, rounded down: one of the same second counts as before.
-        hit = any(entry.kind == RevocationKind.TOKEN or presented.issued_at <= entry.at.timestamp() for entry in found)
+        hit = any(entry.kind is Kind.TOKEN or presented.log_position < entry.number for entry in found)
         return ended or hit
 
 

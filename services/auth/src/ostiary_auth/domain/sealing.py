@@ -6,7 +6,6 @@ old one, run `ostiary-auth keys rewrap`, and remove the old line.
 """
 
 import base64
-import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,21 +59,6 @@ def load_vault(path: Path) -> Vault:
     return Vault(keks)
 
 
-def create_kek(path: Path) -> None:
-    """Make a key-encryption key, with mode 0600, unless there is one. Raises OSError."""
-    if path.exists():
-        return
-    # Written beside and then linked: whoever sees the file sees all of it, and two starting
-    # replicas end up with the same one.
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(base64.b64encode(secrets.token_bytes(KEK_BYTES)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(draft, path)
-            _log.info("key-encryption key made", path=str(path))
-    finally:
-        draft.unlink()
+def new_kek() -> str:
+    """Return a new key-encryption key as it stands in its file."""
+    return base64.b64encode(secrets.token_bytes(KEK_BYTES)).decode()

@@ -23,10 +23,11 @@ from enum import Enum, auto
 from typing import Literal
 from uuid import UUID, uuid4
 
+from ostiary.feed import Kind
 from ostiary_auth.domain.base64url import base64url
 from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError, SessionNotFound
-from ostiary_auth.domain.journal import Event, Journal, RevocationKind
+from ostiary_auth.domain.journal import Event, Journal
 from ostiary_auth.domain.store import Store, Transaction
 from ostiary_auth.domain.users import User
 
@@ -93,6 +94,8 @@ class Chain:
     successor: RefreshToken | None
     session: Session
     user: User
+    #: The number of the last revocation when this was so.
+    as_of: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ class Grant:
     session: Session
     scopes: tuple[str, ...]
     refresh_token: str
+    #: The number of the last revocation when this was decided: those up to there do not hit it.
+    as_of: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,9 @@ class Sessions:
         refresh_token = secrets.token_urlsafe(REFRESH_TOKEN_BYTES)
         await transaction.sessions.add(session)
         await transaction.sessions.add_refresh_token(RefreshToken(_hash(refresh_token), session.id, now))
-        return Grant(user, session, user.scopes, refresh_token)
+        # The user is locked: what is revoked of theirs comes before all this, or after it.
+        as_of = (await transaction.journal.head()).number
+        return Grant(user, session, user.scopes, refresh_token, as_of)
 
     async def of_user(self, user_id: UUID, now: datetime) -> list[Session]:
         """Return a user's sessions that can be continued, the one used last first."""
@@ -271,12 +278,12 @@ class Sessions:
         granted = _narrow(user.scopes, scopes)
         if verdict is Verdict.REPEAT:
             assert token.successor_nonce is not None  # noqa: S101 - there is a successor
-            return Grant(user, session, granted, _successor(presented, token.successor_nonce))
+            return Grant(user, session, granted, _successor(presented, token.successor_nonce), chain.as_of)
         nonce = secrets.token_bytes(REFRESH_TOKEN_BYTES)
         following = _successor(presented, nonce)
         successor = RefreshToken(_hash(following), session.id, context.now)
         await transaction.sessions.rotate(token.hash, nonce, successor)
-        return Grant(user, session, granted, following)
+        return Grant(user, session, granted, following, chain.as_of)
 
     async def _make_room(self, transaction: Transaction, user_id: UUID, context: Context) -> None:
         live = await self._live(transaction, user_id, context.now)
@@ -296,7 +303,7 @@ class Sessions:
         count = 0
         for session in sessions:
             await transaction.sessions.end(session.id, reason, context.now)
-            await self._journal.revoke(transaction, context, RevocationKind.SESSION, str(session.id))
+            await self._journal.revoke(transaction, context, Kind.SESSION, str(session.id))
             await self._journal.record(
                 transaction,
                 context,

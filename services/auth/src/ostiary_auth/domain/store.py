@@ -6,16 +6,18 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
+    from ostiary.feed import Kind
     from ostiary_auth.domain.clients import Client
-    from ostiary_auth.domain.journal import AuditEntry, Revocation
+    from ostiary_auth.domain.journal import AuditEntry, LoggedRevocation, LogHead
     from ostiary_auth.domain.keys import StoredKey
     from ostiary_auth.domain.sessions import Chain, EndReason, RefreshToken, Session
     from ostiary_auth.domain.throttle import Counter
     from ostiary_auth.domain.users import User
+    from ostiary_auth.domain.verifiers import Verifier
 
 
 class UserRows(Protocol):
@@ -142,11 +144,42 @@ class JournalRows(Protocol):
     async def erase_personal(self, who: str) -> None:
         """Erase what is personal in what somebody did, and in what is about them by their own programs."""
 
-    async def add_revocation(self, kind: str, target: str, now: datetime, expires_at: datetime) -> None:
-        """Append to the revocation log, with the next number in the order of commits."""
+    async def head(self) -> LogHead:
+        """Return where the revocation log ends."""
 
-    async def revocations_of(self, targets: Mapping[str, str]) -> list[Revocation]:
+    async def lock_head(self) -> LogHead:
+        """Return where the revocation log ends, and let nobody else append until the end."""
+
+    async def add_revocation(self, logged: LoggedRevocation) -> None:
+        """Append to the revocation log, whose head has been locked; replicas are told when this is committed."""
+
+    async def restart_log(self, epoch: str, number: int) -> None:
+        """Give the revocation log another name, and go on after a number; its head has been locked."""
+
+    async def revocations_after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
+        """Return revocations that are kept with numbers over `number` and up to `head`, in their order."""
+
+    async def revocations_of(self, targets: Mapping[Kind, str]) -> list[LoggedRevocation]:
         """Return the revocations of these targets, given by kind."""
+
+    async def acknowledged_by(self, client_id: str) -> int:
+        """Return the number of the last revocation that a receiver of events has acknowledged; 0 if it has none."""
+
+    async def acknowledge(self, client_id: str, number: int) -> None:
+        """Note that a receiver of events has all up to a number."""
+
+
+class VerifierRows(Protocol):
+    """Verifiers that follow the revocation log, over all replicas."""
+
+    async def put(self, changed: Collection[Verifier]) -> None:
+        """Store verifiers, new or known."""
+
+    async def live(self, now: datetime) -> list[Verifier]:
+        """Return the verifiers that may be accepting tokens."""
+
+    async def remove(self, verifier_id: str) -> None:
+        """Forget a verifier that has ended."""
 
 
 class ThrottleRows(Protocol):
@@ -191,6 +224,10 @@ class Transaction(Protocol):
     @property
     def throttles(self) -> ThrottleRows:
         """Counters of attempts."""
+
+    @property
+    def verifiers(self) -> VerifierRows:
+        """Verifiers that follow the revocation log."""
 
     def on_commit(self, work: Callable[[], None]) -> None:
         """Do something when the transaction has been committed, and not if it is rolled back."""

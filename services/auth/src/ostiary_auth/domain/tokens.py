@@ -11,6 +11,7 @@ from uuid import UUID
 
 import jwt
 
+from ostiary.feed import NO_POSITION
 from ostiary_auth.domain.clients import Client
 from ostiary_auth.domain.keys import KeyRing
 from ostiary_auth.domain.sessions import Grant
@@ -67,9 +68,9 @@ class Presented:
         return UUID(self.claims["sid"]) if "sid" in self.claims else None
 
     @property
-    def issued_at(self) -> int:
-        """In seconds since the epoch, rounded down."""
-        return int(self.claims["iat"])
+    def log_position(self) -> int:
+        """The number of the revocation after which it was issued."""
+        return int(self.claims.get("rev", NO_POSITION))
 
 
 class AccessTokens:
@@ -100,11 +101,11 @@ class AccessTokens:
             "auth_time": int(grant.session.created_at.timestamp()),
             "roles": list(grant.user.roles),
         }
-        return await self._sign(about, self._policy.audience, grant.scopes, lifetime, now)
+        return await self._sign({**about, "rev": grant.as_of}, self._policy.audience, grant.scopes, lifetime, now)
 
     async def for_client(self, client: Client, audience: str, scopes: Iterable[str], now: datetime) -> AccessToken:
         """Return a token for a client itself (RFC 9068 section 2.2: its subject is the client)."""
-        about: dict[str, object] = {"sub": client.id, "client_id": client.id, "roles": []}
+        about: dict[str, object] = {"sub": client.id, "client_id": client.id, "roles": [], "rev": client.as_of}
         return await self._sign(about, audience, scopes, self._policy.lifetime, now)
 
     def read(self, token: str) -> Presented | None:

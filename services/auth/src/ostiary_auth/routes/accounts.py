@@ -26,6 +26,7 @@ from ostiary_auth.routes.models import (
     account_response,
 )
 from ostiary_auth.routes.requests import Requests, UserCall
+from ostiary_auth.routes.waiting import revoking_route
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
@@ -38,6 +39,7 @@ DEVICE_COOKIE_AGE = 365 * 24 * 3600
 def account_routes(services: Services, requests: Requests) -> list[BaseRoute]:
     """Return the routes of `/auth`."""
     router = APIRouter(prefix="/auth", tags=["account"])
+    revoking = APIRouter(prefix="/auth", tags=["account"], route_class=revoking_route(services))
     caller = Annotated[VerifiedToken, Depends(requests.auth.require())]
     user_call = Annotated[UserCall, Depends(requests.user)]
     live_call = Annotated[UserCall, Depends(requests.live_user)]
@@ -76,7 +78,7 @@ def account_routes(services: Services, requests: Requests) -> list[BaseRoute]:
         grant = await services.sessions.refresh(body.refresh_token, FIRST_PARTY_CLIENT_ID, context)
         return token_response(grant, await services.tokens.for_session(grant, context.now), response)
 
-    @router.post("/logout")
+    @revoking.post("/logout")
     async def logout(call: user_call, body: LogoutRequest | None = None) -> EndedResponse:
         """End the caller's session, or their others, or all of them."""
         scope = (body or LogoutRequest()).scope
@@ -89,12 +91,12 @@ def account_routes(services: Services, requests: Requests) -> list[BaseRoute]:
         limits = services.sessions.limits
         return SessionsResponse(sessions=[_session(each, call.session_id, limits) for each in found])
 
-    @router.delete("/sessions/{session_id}", responses=documented(404))
+    @revoking.delete("/sessions/{session_id}", responses=documented(404))
     async def end_session(call: live_call, session_id: UUID) -> EndedResponse:
         """End one of the caller's sessions."""
         return EndedResponse(revoked=await services.sessions.end_one(call.user_id, session_id, call.context))
 
-    @router.post("/password", status_code=204, responses=documented(403, 404, 429))
+    @revoking.post("/password", status_code=204, responses=documented(403, 404, 429))
     async def password(call: live_call, body: PasswordRequest) -> None:
         """Change the caller's password; their other sessions end."""
         await services.accounts.change_password(
@@ -114,7 +116,7 @@ def account_routes(services: Services, requests: Requests) -> list[BaseRoute]:
             expires_at=token.expires_at,
         )
 
-    return router.routes
+    return [*router.routes, *revoking.routes]
 
 
 def token_response(grant: Grant, access: AccessToken, response: Response) -> TokenResponse:

@@ -25,9 +25,12 @@ from ostiary_auth.routes.admin_models import (
     SecretResponse,
     UserResponse,
     UsersResponse,
+    VerifierResponse,
+    VerifiersResponse,
 )
 from ostiary_auth.routes.models import EndedResponse
 from ostiary_auth.routes.requests import Requests
+from ostiary_auth.routes.waiting import revoking_route
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
@@ -41,12 +44,13 @@ Name = Annotated[str, Path(max_length=128, pattern=PRINTABLE)]
 
 def admin_routes(services: Services, requests: Requests) -> list[BaseRoute]:
     """Return the routes of `/admin`."""
-    parts = (_user_routes, _client_routes, _key_routes, _audit_routes)
-    return [route for part in parts for route in part(services, requests).routes]
+    parts = (_user_routes, _client_routes, _key_routes, _revocation_routes, _audit_routes)
+    return [route for part in parts for route in part(services, requests)]
 
 
-def _user_routes(services: Services, requests: Requests) -> APIRouter:  # noqa: C901 - a list of routes
+def _user_routes(services: Services, requests: Requests) -> list[BaseRoute]:  # noqa: C901 - a list of routes
     router = APIRouter(prefix="/admin/users", tags=["admin"])
+    revoking = APIRouter(prefix="/admin/users", tags=["admin"], route_class=revoking_route(services))
     admin = Annotated[Context, Depends(requests.admin)]
     accounts = services.accounts
 
@@ -67,7 +71,7 @@ def _user_routes(services: Services, requests: Requests) -> APIRouter:  # noqa: 
         """Return a user."""
         return UserResponse.of(await accounts.get(user_id))
 
-    @router.patch("/{user_id}", responses=documented(404))
+    @revoking.patch("/{user_id}", responses=documented(404))
     async def change_user(context: admin, user_id: UUID, body: ChangeUserRequest) -> UserResponse:
         """Disable or enable a user, or give them other roles. Disabling ends their sessions."""
         if body.roles is not None:
@@ -78,12 +82,12 @@ def _user_routes(services: Services, requests: Requests) -> APIRouter:  # noqa: 
             await accounts.enable(user_id, context)
         return UserResponse.of(await accounts.get(user_id))
 
-    @router.delete("/{user_id}", status_code=204, responses=documented(404))
+    @revoking.delete("/{user_id}", status_code=204, responses=documented(404))
     async def delete_user(context: admin, user_id: UUID) -> None:
         """Delete a user with all that is personal about them."""
         await accounts.delete(user_id, context)
 
-    @router.delete("/{user_id}/sessions", responses=documented(404))
+    @revoking.delete("/{user_id}/sessions", responses=documented(404))
     async def end_sessions(context: admin, user_id: UUID) -> EndedResponse:
         """End all sessions of a user."""
         return EndedResponse(revoked=await accounts.end_sessions(user_id, context))
@@ -93,11 +97,12 @@ def _user_routes(services: Services, requests: Requests) -> APIRouter:  # noqa: 
         """Return all that is stored about a user."""
         return ExportResponse.of(await accounts.export(user_id, context))
 
-    return router
+    return [*router.routes, *revoking.routes]
 
 
-def _client_routes(services: Services, requests: Requests) -> APIRouter:
+def _client_routes(services: Services, requests: Requests) -> list[BaseRoute]:
     router = APIRouter(prefix="/admin/clients", tags=["admin"])
+    revoking = APIRouter(prefix="/admin/clients", tags=["admin"], route_class=revoking_route(services))
     admin = Annotated[Context, Depends(requests.admin)]
     registry = services.clients
 
@@ -129,7 +134,7 @@ def _client_routes(services: Services, requests: Requests) -> APIRouter:
         """Return a client."""
         return ClientResponse.of(await registry.get(client_id))
 
-    @router.patch("/{client_id}", responses=documented(404))
+    @revoking.patch("/{client_id}", responses=documented(404))
     async def change_client(context: admin, client_id: Name, body: ChangeClientRequest) -> ClientResponse:
         """Disable a client, which revokes its tokens, or enable it."""
         await (registry.disable if body.disabled else registry.enable)(client_id, context)
@@ -140,16 +145,17 @@ def _client_routes(services: Services, requests: Requests) -> APIRouter:
         """Give a client a new secret; the one before it is good for a day."""
         return SecretResponse(secret=await registry.rotate_secret(client_id, context))
 
-    @router.delete("/{client_id}", status_code=204, responses=documented(404))
+    @revoking.delete("/{client_id}", status_code=204, responses=documented(404))
     async def delete_client(context: admin, client_id: Name) -> None:
         """Delete a client, and revoke its tokens."""
         await registry.delete(client_id, context)
 
-    return router
+    return [*router.routes, *revoking.routes]
 
 
-def _key_routes(services: Services, requests: Requests) -> APIRouter:
+def _key_routes(services: Services, requests: Requests) -> list[BaseRoute]:
     router = APIRouter(prefix="/admin/keys", tags=["admin"])
+    revoking = APIRouter(prefix="/admin/keys", tags=["admin"], route_class=revoking_route(services))
     admin = Annotated[Context, Depends(requests.admin)]
 
     @router.get("")
@@ -163,7 +169,7 @@ def _key_routes(services: Services, requests: Requests) -> APIRouter:
         await services.keys.rotate(context)
         return await listed()
 
-    @router.post("/{kid}/revoke", responses=documented(404))
+    @revoking.post("/{kid}/revoke", responses=documented(404))
     async def revoke(context: admin, kid: Name) -> KeysResponse:
         """Remove a key at once, and end all that it signed."""
         await services.keys.revoke(context, kid)
@@ -172,10 +178,30 @@ def _key_routes(services: Services, requests: Requests) -> APIRouter:
     async def listed() -> KeysResponse:
         return KeysResponse(keys=[KeyResponse.of(key) for key in await services.keys.stored()])
 
-    return router
+    return [*router.routes, *revoking.routes]
 
 
-def _audit_routes(services: Services, requests: Requests) -> APIRouter:
+def _revocation_routes(services: Services, requests: Requests) -> list[BaseRoute]:
+    router = APIRouter(prefix="/admin", tags=["admin"])
+    revoking = APIRouter(prefix="/admin", tags=["admin"], route_class=revoking_route(services))
+    admin = Annotated[Context, Depends(requests.admin)]
+
+    @router.get("/verifiers")
+    async def verifiers(context: admin) -> VerifiersResponse:
+        """List the verifiers that may be accepting tokens."""
+        async with services.store.read() as transaction:
+            live = await transaction.verifiers.live(context.now)
+        return VerifiersResponse(verifiers=[VerifierResponse.of(verifier) for verifier in live])
+
+    @revoking.post("/tokens/revoke", status_code=204)
+    async def revoke_all(context: admin) -> None:
+        """Revoke every access token that there is. Sessions go on: whoever has one refreshes."""
+        await services.journal.revoke_all(services.store, context)
+
+    return [*router.routes, *revoking.routes]
+
+
+def _audit_routes(services: Services, requests: Requests) -> list[BaseRoute]:
     router = APIRouter(prefix="/admin/audit", tags=["admin"])
     admin = Annotated[Context, Depends(requests.admin)]
 
@@ -198,7 +224,7 @@ def _audit_routes(services: Services, requests: Requests) -> APIRouter:
         """Check the whole audit log against its chain of MACs."""
         return AuditReportResponse.of(await services.journal.verify(services.store))
 
-    return router
+    return router.routes
 
 
 def _page(found: list[T], limit: int) -> tuple[list[T], T | None]:

@@ -131,6 +131,22 @@ class KeysResponse(BaseModel):
     keys: list[KeyResponse]
 
 
+class VerifierResponse(_View):
+    """A verifier that may be accepting tokens. What it has acknowledged is as of when that was last stored."""
+
+    id: str = Field(examples=["gateway-5f1c0a94d1b2c3e4"])
+    acknowledged: int
+    keys: str
+    lease_ms: int
+    live_until: datetime
+
+
+class VerifiersResponse(BaseModel):
+    """Verifiers."""
+
+    verifiers: list[VerifierResponse]
+
+
 class AuditEntryResponse(BaseModel):
     """An entry of the audit log. `personal` is null once it has been erased."""
 

@@ -85,6 +85,19 @@ class EndedResponse(BaseModel):
     revoked: int = Field(examples=[1])
 
 
+class InForceResponse(EndedResponse):
+    """What was revoked, and how far that is in force.
+
+    `cursor` is its place in the revocation log, `acknowledged_by` how many verifiers have applied it, `complete`
+    whether none accepts it any more, and `in_force_after_ms` how long that took.
+    """
+
+    cursor: int
+    acknowledged_by: int
+    in_force_after_ms: float | None
+    complete: bool
+
+
 class SessionResponse(BaseModel):
     """A session: a login on one device. `ends_at` is when it ends if it is not used; nothing moves `expires_at`."""
 

@@ -19,6 +19,7 @@ from ostiary_auth.domain.context import Context, client_actor
 from ostiary_auth.domain.errors import InvalidClient, OAuthError
 from ostiary_auth.domain.tokens import AccessToken
 from ostiary_auth.routes.requests import Requests
+from ostiary_auth.routes.waiting import wait_if_asked
 from ostiary_auth.services import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH, Services
 
 #: RFC 7523 section 2.2.
@@ -69,7 +70,8 @@ def oauth_routes(services: Services, requests: Requests) -> list[Route]:
         """End a refresh token's session, or one access token. Unknown tokens are no error."""
         form, client, context = await authenticated(request)
         await services.oauth.revoke(client, _required(form, "token"), context)
-        return _json({})
+        request.state.context = context
+        return await wait_if_asked(services, request, _json({}))
 
     async def introspect(request: Request) -> Response:
         """Say whether an access token is good now, ended sessions and revocations considered."""

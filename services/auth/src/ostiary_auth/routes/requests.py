@@ -90,7 +90,10 @@ class Requests:
         forwarded = ",".join(request.headers.getlist("x-forwarded-for")) if self._trusted_proxies else ""
         source = self._source(peer, forwarded[-MAX_FORWARDED_CHARACTERS:])
         shortened = user_agent[:MAX_USER_AGENT_CHARACTERS] if user_agent else None
-        return Context(datetime.now(UTC), _actor(token), source, shortened)
+        context = Context(datetime.now(UTC), _actor(token), source, shortened)
+        # For who waits until what comes of it is in force.
+        request.state.context = context
+        return context
 
     @property
     def user(self) -> Callable[..., Awaitable[UserCall]]:

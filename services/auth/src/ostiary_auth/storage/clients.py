@@ -1,6 +1,5 @@
 """OAuth clients on SQL."""
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -10,9 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.clients import Client
 from ostiary_auth.domain.errors import ClientTaken
-from ostiary_auth.storage.tables import clients
+from ostiary_auth.storage.tables import clients, revocation_head
 from ostiary_chassis.sql import UtcDateTime
 
+# In one statement: neither can have changed between the one and the other.
+_GET = (
+    select(clients, revocation_head.c.number.label("as_of"))
+    .join(revocation_head, revocation_head.c.id == 1)
+    .where(clients.c.id == bindparam("client_id"))
+)
 _USE_ASSERTION = text(
     "INSERT INTO used_assertions (hash, expires_at) VALUES (:hash, :expires_at) ON CONFLICT (hash) DO NOTHING"
 ).bindparams(bindparam("expires_at", type_=UtcDateTime))
@@ -28,13 +33,13 @@ class SqlClients:
     async def add(self, client: Client) -> None:
         """Add a client. Raises ClientTaken."""
         try:
-            await self._connection.execute(insert(clients).values(**asdict(client)))
+            await self._connection.execute(insert(clients).values(**_values(client)))
         except IntegrityError as error:
             raise ClientTaken from error
 
     async def get(self, client_id: str) -> Client | None:
         """Return a client."""
-        row = (await self._connection.execute(select(clients).where(clients.c.id == client_id))).one_or_none()
+        row = (await self._connection.execute(_GET, {"client_id": client_id})).one_or_none()
         return _client(row._mapping) if row else None
 
     async def lock(self, client_id: str) -> Client | None:
@@ -50,7 +55,7 @@ class SqlClients:
 
     async def replace(self, client: Client) -> None:
         """Store a client anew."""
-        await self._connection.execute(update(clients).where(clients.c.id == client.id).values(**asdict(client)))
+        await self._connection.execute(update(clients).where(clients.c.id == client.id).values(**_values(client)))
 
     async def delete(self, client_id: str) -> None:
         """Delete a client."""
@@ -61,6 +66,10 @@ class SqlClients:
         given = {"hash": assertion_hash, "expires_at": expires_at}
         result = await self._connection.execute(_USE_ASSERTION, given)
         return result.rowcount == 1
+
+
+def _values(client: Client) -> dict[str, object]:
+    return {column.name: getattr(client, column.name) for column in clients.c}
 
 
 def _client(values: Any) -> Client:

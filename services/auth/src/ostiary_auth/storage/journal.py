@@ -2,19 +2,33 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from datetime import datetime
+from typing import Any
 
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import Row, and_, bindparam, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ostiary.feed import GENESIS, Kind
 from ostiary_auth.domain.clients import PERSONS_OWN_ACTORS
-from ostiary_auth.domain.journal import AuditEntry, Revocation
-from ostiary_auth.storage.tables import audit_log, revocation_head, revocations
+from ostiary_auth.domain.journal import AuditEntry, LoggedRevocation, LogHead
+from ostiary_auth.domain.verifiers import REVOKED
+from ostiary_auth.storage.tables import audit_log, event_receivers, revocation_head, revocations
 from ostiary_chassis.sql import Database
 
 _ADD_ENTRY = insert(audit_log)
 _ADD_REVOCATION = insert(revocations)
-_NEXT_NUMBER = update(revocation_head).values(number=revocation_head.c.number + 1).returning(revocation_head.c.number)
+_HEAD = select(revocation_head.c.epoch, revocation_head.c.number, revocation_head.c.digest)
+_MOVE_HEAD = update(revocation_head).values(number=bindparam("to"), digest=bindparam("end"))
+_AFTER = (
+    select(revocations)
+    .where(revocations.c.number > bindparam("number"), revocations.c.number <= bindparam("head"))
+    .order_by(revocations.c.number)
+    .limit(bindparam("rows"))
+)
+_ACKNOWLEDGE = text(
+    "INSERT INTO event_receivers (client_id, acknowledged) VALUES (:client_id, :number)"
+    " ON CONFLICT (client_id) DO UPDATE SET acknowledged = excluded.acknowledged"
+    " WHERE event_receivers.acknowledged < excluded.acknowledged"
+)
 _LAST_ENTRY = select(audit_log).order_by(audit_log.c.number.desc()).limit(1)
 
 
@@ -61,19 +75,53 @@ class SqlJournal:
         theirs = or_(audit_log.c.actor == who, by_themselves)
         await self._connection.execute(update(audit_log).where(theirs).values(personal=None))
 
-    async def add_revocation(self, kind: str, target: str, now: datetime, expires_at: datetime) -> None:
-        """Append to the revocation log, with the next number in the order of commits."""
-        await self._lock()
-        number = (await self._connection.execute(_NEXT_NUMBER)).scalar_one()
-        await self._connection.execute(_ADD_REVOCATION, asdict(Revocation(number, kind, target, now, expires_at)))
+    async def head(self) -> LogHead:
+        """Return where the revocation log ends."""
+        return LogHead(**(await self._connection.execute(_HEAD)).one()._mapping)
 
-    async def revocations_of(self, targets: Mapping[str, str]) -> list[Revocation]:
+    async def lock_head(self) -> LogHead:
+        """Return where the revocation log ends, and let nobody else append until the end."""
+        await self._lock()
+        return await self.head()
+
+    async def add_revocation(self, logged: LoggedRevocation) -> None:
+        """Append to the revocation log, whose head has been locked; replicas are told when this is committed."""
+        await self._connection.execute(_ADD_REVOCATION, asdict(logged))
+        await self._connection.execute(_MOVE_HEAD, {"to": logged.number, "end": logged.digest})
+        await self._database.notify(self._connection, REVOKED)
+
+    async def restart_log(self, epoch: str, number: int) -> None:
+        """Give the revocation log another name, and go on after a number; its head has been locked."""
+        values = {"epoch": epoch, "number": number, "digest": GENESIS}
+        await self._connection.execute(update(revocation_head).values(**values))
+        await self._database.notify(self._connection, REVOKED)
+
+    async def revocations_after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
+        """Return revocations that are kept with numbers over `number` and up to `head`, in their order."""
+        rows = await self._connection.execute(_AFTER, {"number": number, "head": head, "rows": limit})
+        return [_logged(row) for row in rows]
+
+    async def revocations_of(self, targets: Mapping[Kind, str]) -> list[LoggedRevocation]:
         """Return the revocations of these targets, given by kind."""
         chosen = (and_(revocations.c.kind == kind, revocations.c.target == target) for kind, target in targets.items())
         query = select(revocations).where(or_(*chosen))
-        return [Revocation(**row._mapping) for row in await self._connection.execute(query)]
+        return [_logged(row) for row in await self._connection.execute(query)]
+
+    async def acknowledged_by(self, client_id: str) -> int:
+        """Return the number of the last revocation that a receiver of events has acknowledged; 0 if it has none."""
+        query = select(event_receivers.c.acknowledged).where(event_receivers.c.client_id == client_id)
+        return (await self._connection.execute(query)).scalar_one_or_none() or 0
+
+    async def acknowledge(self, client_id: str, number: int) -> None:
+        """Note that a receiver of events has all up to a number."""
+        await self._connection.execute(_ACKNOWLEDGE, {"client_id": client_id, "number": number})
 
     async def _lock(self) -> None:
         if not self._is_locked:
             await self._database.lock(self._connection, "journal")
             self._is_locked = True
+
+
+def _logged(row: Row[Any]) -> LoggedRevocation:
+    values = dict(row._mapping)
+    return LoggedRevocation(**{**values, "kind": Kind(values["kind"])})

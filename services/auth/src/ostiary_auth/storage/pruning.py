@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Column, ColumnElement, Table, delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_auth.storage.tables import refresh_tokens, revocations, sessions, throttles, used_assertions
+from ostiary_auth.storage.tables import refresh_tokens, revocations, sessions, throttles, used_assertions, verifiers
 
 #: How long a session stays after it has ended or run out: people may look for why they were logged out.
 SESSIONS_KEPT = timedelta(days=1)
@@ -24,6 +24,7 @@ async def prune(connection: AsyncConnection, now: datetime, *, idle: timedelta, 
             await _delete(connection, sessions, sessions.c.id, over, limit),
             await _delete(connection, refresh_tokens, refresh_tokens.c.hash, used, limit),
             await _delete(connection, revocations, revocations.c.number, revocations.c.expires_at < now, limit),
+            await _delete(connection, verifiers, verifiers.c.id, verifiers.c.live_until < now, limit),
             await _delete(connection, throttles, throttles.c.key, throttles.c.expires_at < now, limit),
             await _delete(
                 connection, used_assertions, used_assertions.c.hash, used_assertions.c.expires_at < now, limit

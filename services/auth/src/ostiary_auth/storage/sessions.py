@@ -8,13 +8,13 @@ from sqlalchemy import and_, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.sessions import Chain, EndReason, RefreshToken, Session
-from ostiary_auth.storage.tables import refresh_tokens, sessions, users
+from ostiary_auth.storage.tables import refresh_tokens, revocation_head, sessions, users
 from ostiary_auth.storage.users import user_of
 from ostiary_chassis.sql import Database
 
 _SESSION_COLUMNS = [column for column in sessions.c if column.name != "end_reason"]
 _successors = refresh_tokens.alias("successors")
-_parts = (list(refresh_tokens.c), list(_successors.c), _SESSION_COLUMNS, list(users.c))
+_parts = (list(refresh_tokens.c), list(_successors.c), _SESSION_COLUMNS, list(users.c), [revocation_head.c.number])
 
 # Statements on the hottest paths are made once; making one anew costs as much as running it.
 _ADD = insert(sessions)
@@ -38,6 +38,7 @@ _CHAIN = (
     select(*(column.label(f"{number}_{column.name}") for number, part in enumerate(_parts) for column in part))
     .join(sessions, sessions.c.id == refresh_tokens.c.session_id)
     .join(users, users.c.id == sessions.c.user_id)
+    .join(revocation_head, revocation_head.c.id == 1)
     .outerjoin(_successors, _successors.c.hash == refresh_tokens.c.successor_hash)
     .where(refresh_tokens.c.hash == bindparam("token_hash"))
 )
@@ -108,12 +109,13 @@ class SqlSessions:
         if row is None:
             return None
         values = iter(row)
-        token, successor, session, user = ({name: next(values) for name in names} for names in _NAMES)
+        token, successor, session, user, head = ({name: next(values) for name in names} for names in _NAMES)
         return Chain(
             token=RefreshToken(**token),
             successor=RefreshToken(**successor) if successor["hash"] is not None else None,
             session=Session(**session),
             user=user_of(user),
+            as_of=head["number"],
         )
 
     async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:

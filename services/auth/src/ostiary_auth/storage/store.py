@@ -14,6 +14,7 @@ from ostiary_auth.storage.keys import SqlKeys
 from ostiary_auth.storage.sessions import SqlSessions
 from ostiary_auth.storage.throttles import SqlThrottles
 from ostiary_auth.storage.users import SqlUsers
+from ostiary_auth.storage.verifiers import SqlVerifiers
 from ostiary_chassis.sql import SqlStore, SqlTransaction
 
 
@@ -49,6 +50,11 @@ class AuthTransaction(SqlTransaction):
     def throttles(self) -> SqlThrottles:
         """Counters of attempts."""
         return SqlThrottles(self._connection)
+
+    @cached_property
+    def verifiers(self) -> SqlVerifiers:
+        """Verifiers that follow the revocation log."""
+        return SqlVerifiers(self._connection)
 
     async def prune(self, now: datetime, *, idle: timedelta, limit: int) -> int:
         """Delete up to `limit` rows of each kind that nothing depends on any more; return how many."""

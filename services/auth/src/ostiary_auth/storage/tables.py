@@ -129,14 +129,34 @@ revocations = Table(
     Column("target", String(128), nullable=False, index=True),
     Column("at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False, index=True),
+    Column("digest", LargeBinary(32), nullable=False),
 )
 
-#: The number of the last revocation; revocations themselves are pruned, and no number is given twice.
+#: The log's name, and the number of the last revocation; revocations are pruned, and no number is given twice.
 revocation_head = Table(
     "revocation_head",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("number", BigInteger, nullable=False),
+    Column("epoch", String(64), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+)
+
+verifiers = Table(
+    "verifiers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("acknowledged", BigInteger, nullable=False),
+    Column("keys", String(64), nullable=False),
+    Column("lease_ms", BigInteger, nullable=False),
+    Column("live_until", UtcDateTime, nullable=False, index=True),
+)
+
+event_receivers = Table(
+    "event_receivers",
+    metadata,
+    Column("client_id", String(64), primary_key=True),
+    Column("acknowledged", BigInteger, nullable=False),
 )
 
 throttles = Table(
