@@ -212,10 +212,12 @@ class Verifier:
         on_end: Callable[[OstiaryError], None],
         *,
         max_staleness: float | EllipsisType | None = ...,
+        grace: float = 0.0,
     ) -> Watch:
         """Return a context manager, for the event loop, in which `on_end` is called when a token stops being good.
 
-        That is when it is revoked, when it expires, and when revocations get older than `max_staleness`.
+        That is when it is revoked, when it expires, and when revocations get older than `max_staleness`; `grace`
+        seconds later, for what may end by itself.
         """
         issuer, bound, names = self._issuers[token.issuer], self.require_staleness(max_staleness), names_of(token)
         revocations = issuer.revocations
@@ -234,7 +236,7 @@ class Verifier:
         def subscribe(look: Callable[[], None]) -> Callable[[], None]:
             return revocations.watch(token, look) if revocations is not None else lambda: None
 
-        return Watch(check, subscribe, on_end)
+        return Watch(check, subscribe, on_end, grace)
 
     def _verify(self, token: str, now: float, bound: float | None) -> tuple[VerifiedToken, str]:
         if self._remembered is None:

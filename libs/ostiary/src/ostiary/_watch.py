@@ -24,15 +24,18 @@ class Watch:
         check: Callable[[], float],
         subscribe: Callable[[Callable[[], None]], Callable[[], None]],
         on_end: Callable[[OstiaryError], None],
+        grace: float,
     ) -> None:
         """Make the watch.
 
         `check` returns for how many seconds a token is good by itself, or raises; `subscribe` has what it is given
-        called when there is news; `on_end` is called once, with what is wrong with the token.
+        called when there is news; `on_end` is called once, `grace` seconds after the end, with what is wrong with the
+        token.
         """
         self._check = check
         self._subscribe = subscribe
         self._on_end = on_end
+        self._grace = grace
         self._timer: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -53,11 +56,14 @@ class Watch:
     def _look(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        loop = asyncio.get_running_loop()
         try:
             good_for = self._check()
         except OstiaryError as error:
             self.__exit__()
-            self._on_end(error)
+            if self._grace > 0:
+                self._timer = loop.call_later(self._grace, self._on_end, error)
+            else:
+                self._on_end(error)
         else:
-            delay = min(good_for + _AFTER, MAX_SLICE)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._look)
+            self._timer = loop.call_later(min(good_for + _AFTER, MAX_SLICE), self._look)

@@ -17,7 +17,7 @@ from ostiary._token import VerifiedToken
 from ostiary._verifier import Verifier
 from ostiary.errors import OstiaryError
 from ostiary.feed import POSITION_HEADER
-from ostiary.http import PROBLEM_JSON, bearer_token, problem_for
+from ostiary.http import PROBLEM_JSON, bearer_token, grace_of, problem_for
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -63,16 +63,20 @@ class EndWithToken:
 
         with ExitStack() as watching:
             is_watched = False
+            grace = 0.0
 
             async def watched_send(message: Message) -> None:
-                nonlocal is_watched, is_closed
+                nonlocal is_watched, is_closed, grace
                 kind = message["type"]
+                if kind == "http.response.start":
+                    fields = (value for name, value in message.get("headers", ()) if name.lower() == b"content-type")
+                    grace = grace_of(next(fields, b"").decode("latin-1"))
                 lasts = kind == "websocket.accept" or (kind == "http.response.body" and message.get("more_body"))
                 is_closed = is_closed or kind == "websocket.close"
                 if lasts and not is_watched and TOKEN in scope:
                     is_watched = True
-                    watch = self._verifier.watch(scope[TOKEN], end, max_staleness=scope.get(MAX_STALENESS, ...))
-                    watching.enter_context(watch)
+                    bound = scope.get(MAX_STALENESS, ...)
+                    watching.enter_context(self._verifier.watch(scope[TOKEN], end, max_staleness=bound, grace=grace))
                 await send(message)
 
             try:

@@ -20,6 +20,9 @@ PROBLEM_JSON = "application/problem+json"
 #: RFC 9110's names, where older Pythons have those of its predecessors.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
+#: Seconds that most responses take at most.
+RESPONSE_GRACE = 1.0
+
 _REALM = 'Bearer realm="ostiary"'
 
 
@@ -63,6 +66,14 @@ def bearer_token(authorization: Sequence[str]) -> str:
     if scheme.lower() != "bearer" or not token:
         raise MissingToken
     return token.lstrip(" ")
+
+
+def grace_of(content_type: str) -> float:
+    """Return the seconds that a response gets to end by itself when its caller's token ends.
+
+    The answer to a logout is one whose token has just been revoked. A stream of events never ends by itself.
+    """
+    return 0.0 if content_type.partition(";")[0].strip().lower() == "text/event-stream" else RESPONSE_GRACE
 
 
 def problem_for(error: OstiaryError) -> Problem:

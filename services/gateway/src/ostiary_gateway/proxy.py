@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostiary import VerifiedToken, Verifier
 from ostiary.errors import OstiaryError
-from ostiary.http import Problem, bearer_token
+from ostiary.http import Problem, bearer_token, grace_of
 from ostiary_chassis.middleware import limit_body
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, method_not_allowed
 from ostiary_gateway import headers as fields
@@ -23,8 +23,8 @@ from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
 
 T = TypeVar("T")
 
-#: Watches a token as long as it is entered, and calls what it is given when the token ends.
-StartWatch = Callable[[Callable[[OstiaryError], None]], AbstractContextManager[object]]
+#: Watches a token as long as it is entered, and calls what it is given so many seconds after the token has ended.
+StartWatch = Callable[[Callable[[OstiaryError], None], float], AbstractContextManager[object]]
 
 _log = structlog.stdlib.get_logger("proxy")
 
@@ -133,7 +133,7 @@ class Proxy:
         """Return what watches a token while a response lasts."""
         if token is None:
             return None
-        return lambda on_end: self._verifier.watch(token, on_end, max_staleness=route.bound)
+        return lambda on_end, grace: self._verifier.watch(token, on_end, max_staleness=route.bound, grace=grace)
 
     def _upstream_request(
         self, route: Route, scope: Scope, body: AsyncIterator[bytes] | None, position: str | None
@@ -223,7 +223,8 @@ class _Exchange:
         try:
             headers = fields.to_client(response.status_code, response.headers.raw)
             await self._pass({"type": "http.response.start", "status": response.status_code, "headers": headers})
-            with watch(self._break_off) if watch else nullcontext():
+            grace = grace_of(response.headers.get("content-type", ""))
+            with watch(self._break_off, grace) if watch else nullcontext():
                 async for chunk in response.aiter_raw():
                     await self._pass({"type": "http.response.body", "body": chunk, "more_body": True})
             await self._pass({"type": "http.response.body", "body": b""})
