@@ -27,7 +27,7 @@ from ostiary_auth.domain.keys import KeyState
 from ostiary_auth.domain.sealing import KEK_BYTES
 from ostiary_auth.domain.sessions import Grant
 from ostiary_auth.domain.users import User
-from ostiary_auth.services import Services, open_vault, prepare
+from ostiary_auth.services import VERIFIERS_CLIENT_ID, Services, open_vault, prepare
 from ostiary_auth.storage.tables import audit_log, signing_keys
 
 T = TypeVar("T")
@@ -247,11 +247,18 @@ class TestClients:
 
         return line.do(work)
 
+    def registered(self, line: CommandLine) -> list[Any]:
+        """Return the clients but for the one of the stack's own verifiers, which there is from the start."""
+        clients = line.rows("clients", "list")
+        others = [client for client in clients if client["id"] != VERIFIERS_CLIENT_ID]
+        assert len(others) == len(clients) - 1
+        return others
+
     def test_a_client_gets_a_secret(self, line: CommandLine) -> None:
         arguments = ("--name", "Nightly", "--scope", "orders:read", "--scope", "orders:write", "--scope", "orders:read")
         secret = line.prints("clients", "create", "reports", *arguments)
         assert self.authenticates(line, secret.strip())
-        (client,) = line.rows("clients", "list")
+        (client,) = self.registered(line)
         assert datetime.fromisoformat(client.pop("created_at")) <= datetime.now(UTC)
         assert client == {
             "id": "reports",
@@ -262,8 +269,9 @@ class TestClients:
             "authentication": "client_secret",
             "disabled_at": None,
         }
-        heading, row = line.prints("clients", "list").splitlines()
+        heading, verifiers, row = line.prints("clients", "list").splitlines()
         assert heading.split()[:2] == ["ID", "NAME"]
+        assert verifiers.split()[0] == VERIFIERS_CLIENT_ID
         assert row.split()[:2] == ["reports", "Nightly"]
         assert line.refuses("clients", "create", "reports") == "There is a client with this id already."
 
@@ -271,7 +279,8 @@ class TestClients:
         file = tmp_path / "jwks.json"
         file.write_text(json.dumps({"keys": [PUBLIC_KEY]}))
         assert line.prints("clients", "create", "reports", "--jwks", str(file)) == ""
-        assert line.rows("clients", "list")[0]["authentication"] == "private_key_jwt"
+        (client,) = self.registered(line)
+        assert (client["id"], client["authentication"]) == ("reports", "private_key_jwt")
         assert "has no secret" in line.refuses("clients", "rotate-secret", "reports")
 
     def test_a_file_without_public_keys_is_refused(self, line: CommandLine, tmp_path: Path) -> None:
@@ -288,7 +297,7 @@ class TestClients:
             assert refusal in line.refuses(*create)
         file.write_bytes(b'{"keys": "\xff"}')
         assert "is not JSON" in line.refuses(*create)
-        assert line.rows("clients", "list") == []
+        assert self.registered(line) == []
 
     def test_a_client_that_cannot_be_is_refused(self, line: CommandLine) -> None:
         assert "2 to 64 of" in line.refuses("clients", "create", "Reports")
@@ -297,7 +306,7 @@ class TestClients:
 
     def test_a_clients_name_that_is_too_long_is_refused(self, line: CommandLine) -> None:
         line.refuses("clients", "create", "reports", "--name", "x" * 101)
-        assert line.rows("clients", "list") == []
+        assert self.registered(line) == []
 
     def test_a_secret_is_rotated(self, line: CommandLine) -> None:
         old = line.prints("clients", "create", "reports").strip()
@@ -368,23 +377,26 @@ class TestKeys:
 
 
 class TestAudit:
+    """The log begins with three entries: two keys, and the client of the stack's own verifiers."""
+
     def test_entries_are_listed(self, line: CommandLine) -> None:
         line.prints("clients", "create", "reports", "--scope", "orders:read")
         entries = line.rows("audit", "list")
-        assert [entry["number"] for entry in entries] == [1, 2, 3]
-        assert [entry["event"] for entry in entries] == ["key.made", "key.made", "client.created"]
-        assert (entries[2]["actor"], entries[2]["subject"]) == ("operator", "client:reports")
+        assert [entry["number"] for entry in entries] == [1, 2, 3, 4]
+        assert [entry["event"] for entry in entries] == ["key.made", "key.made", "client.created", "client.created"]
+        assert (entries[2]["actor"], entries[2]["subject"]) == ("system", f"client:{VERIFIERS_CLIENT_ID}")
+        assert (entries[3]["actor"], entries[3]["subject"]) == ("operator", "client:reports")
         assert [entry["number"] for entry in line.rows("audit", "list", "--after", "1", "--limit", "1")] == [2]
-        assert [entry["number"] for entry in line.rows("audit", "list", "--subject", "client:reports")] == [3]
-        assert len(line.prints("audit", "list").splitlines()) == 4
-        assert line.prints("audit", "list", "--after", "3") == "none\n"
+        assert [entry["number"] for entry in line.rows("audit", "list", "--subject", "client:reports")] == [4]
+        assert len(line.prints("audit", "list").splitlines()) == 5
+        assert line.prints("audit", "list", "--after", "4") == "none\n"
 
     def test_an_intact_log_is_verified(self, line: CommandLine) -> None:
         head = line.prints("audit", "verify")
         number, _, mac = head.strip().partition(":")
-        assert (number, len(mac)) == ("2", 64)
+        assert (number, len(mac)) == ("3", 64)
         line.prints("clients", "create", "reports")
-        assert line.prints("audit", "verify", "--expect", head.strip()).startswith("3:")
+        assert line.prints("audit", "verify", "--expect", head.strip()).startswith("4:")
 
     def test_an_entry_that_was_changed_is_found(self, line: CommandLine) -> None:
         line.execute(audit_log.update().where(audit_log.c.number == 2).values(actor="nobody"))
@@ -393,8 +405,8 @@ class TestAudit:
     def test_entries_that_were_cut_off_are_missed(self, line: CommandLine) -> None:
         line.prints("clients", "create", "reports")
         head = line.prints("audit", "verify").strip()
-        line.execute(audit_log.delete().where(audit_log.c.number == 3))
-        assert line.prints("audit", "verify").startswith("2:")
+        line.execute(audit_log.delete().where(audit_log.c.number == 4))
+        assert line.prints("audit", "verify").startswith("3:")
         assert line.refuses("audit", "verify", "--expect", head) == f"the audit log does not have entry {head}"
         line.prints("clients", "create", "reports-2")
         assert line.refuses("audit", "verify", "--expect", head) == f"the audit log does not have entry {head}"
@@ -404,7 +416,7 @@ class TestAudit:
             assert line.refuses("audit", "verify", f"--expect={expect}") == "--expect needs the form NUMBER:MAC"
 
     def test_an_expectation_that_is_not_met_is_refused(self, line: CommandLine) -> None:
-        for expect in ("0:ab", "2:ab", "3:ab"):
+        for expect in ("0:ab", "3:ab", "4:ab"):
             refusal = line.refuses("audit", "verify", "--expect", expect)
             assert refusal == f"the audit log does not have entry {expect}"
 

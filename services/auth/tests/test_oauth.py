@@ -414,11 +414,16 @@ class TestClientCredentials:
         token = await oauth.access(oauth.worker)
         header, claims = jwt.get_unverified_header(token), claims_of(token)
         assert (header["alg"], header["typ"]) == ("RS256", "at+jwt")
-        assert claims.keys() == {*("iss", "aud", "sub", "client_id", "exp", "iat", "nbf", "jti", "scope", "roles")}
+        assert claims.keys() == {
+            *("iss", "aud", "sub", "client_id", "exp", "iat", "nbf"),
+            *("jti", "scope", "roles", "rev"),
+        }
         assert claims["iss"] == ISSUER
         assert claims["aud"] == "ostiary"
         assert claims["sub"] == claims["client_id"] == oauth.worker[0]
         assert claims["scope"] == "jobs:read jobs:write"
+        async with oauth.services.store.read() as transaction:
+            assert claims["rev"] == (await transaction.journal.head()).number
         assert before <= claims["iat"] == claims["nbf"] <= time.time()
         assert claims["exp"] == claims["iat"] + 900
         assert claims["jti"] != claims_of(await oauth.access(oauth.worker))["jti"]

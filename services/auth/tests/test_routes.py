@@ -77,12 +77,14 @@ async def test_an_access_token_has_the_claims_of_the_contract(tokens: dict[str, 
     assert (header["alg"], header["typ"]) == ("RS256", "at+jwt")
     assert claims.keys() == {
         *("iss", "aud", "sub", "client_id", "exp", "iat", "nbf"),
-        *("jti", "sid", "auth_time", "scope", "roles"),
+        *("jti", "sid", "auth_time", "scope", "roles", "rev"),
     }
     assert claims["iss"] == "http://localhost:8080"
     assert claims["aud"] == "ostiary"
     assert claims["sid"] == tokens["session_id"]
     assert claims["exp"] - claims["iat"] == 900
+    # The number of the last revocation: there has been none.
+    assert (type(claims["rev"]), claims["rev"]) == (int, 0)
 
 
 async def test_a_token_is_verified_with_the_published_keys_alone(
@@ -129,10 +131,13 @@ async def test_a_refresh_continues_the_session(client: httpx.AsyncClient, tokens
 
 
 async def test_logout_ends_the_session(client: httpx.AsyncClient, tokens: dict[str, Any]) -> None:
-    assert (await client.post("/auth/logout", headers=bearer(tokens))).json() == {"revoked": 1}
+    # In force everywhere when it is answered, so here too.
+    waited = await client.post("/auth/logout", headers={**bearer(tokens), "Prefer": "wait=5"})
+    assert (waited.status_code, waited.json()["revoked"], waited.json()["complete"]) == (200, 1, True)
     response = await client.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
     assert (response.status_code, response.json()["code"]) == (401, "invalid_refresh_token")
-    assert (await client.post("/auth/logout", headers=bearer(tokens))).json() == {"revoked": 0}
+    again = await client.post("/auth/logout", headers=bearer(tokens))
+    assert (again.status_code, again.json()["code"]) == (401, "revoked")
 
 
 @pytest.mark.parametrize(("scope", "revoked"), [("local", 1), ("others", 2), ("global", 3)])
@@ -183,7 +188,10 @@ class TestDiscovery:
             "jwks_uri": "http://localhost:8080/.well-known/jwks.json",
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials", "refresh_token"],
-            "scopes_supported": ["admin", "introspect", "profile:read", "profile:read:any", "profile:write"],
+            "scopes_supported": [
+                *("admin", "events:read", "feed:read", "introspect"),
+                *("profile:read", "profile:read:any", "profile:write"),
+            ],
             "token_endpoint": "http://localhost:8080/oauth/token",
             "token_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
             "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256", "ES256"],

@@ -17,6 +17,7 @@ from ostiary_auth.routes import oauth_schemas
 from ostiary_auth.routes.accounts import account_routes
 from ostiary_auth.routes.admin import admin_routes
 from ostiary_auth.routes.discovery import discovery_routes
+from ostiary_auth.routes.events import events_routes
 from ostiary_auth.routes.feed import feed_routes
 from ostiary_auth.routes.oauth import oauth_routes
 from ostiary_auth.routes.requests import Requests
@@ -63,7 +64,7 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
         registry=registry,
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )
-    app.state.on_stop = services.log.close
+    app.state.on_stop = services.log.release
     requests = Requests(auth, services.store, config.trusted_proxies)
     # Routes are tried in their order; what is asked for most comes first. They are taken as they are:
     # `include_router` would make each a second time.
@@ -73,6 +74,7 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
         *account_routes(services, requests),
         *discovery_routes(services),
         *admin_routes(services, requests),
+        *events_routes(services, requests),
     ]
     document_paths(app, oauth_schemas.PATHS, oauth_schemas.SECURITY_SCHEMES)
     auth.document(app)

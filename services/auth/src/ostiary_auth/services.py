@@ -12,7 +12,7 @@ from ostiary.feed import SCOPE as FEED_SCOPE
 from ostiary.feed import Kind
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts import Accounts
-from ostiary_auth.domain.clients import Client, Clients
+from ostiary_auth.domain.clients import VERIFIERS_CLIENT_ID, Client, Clients
 from ostiary_auth.domain.context import SYSTEM, Context
 from ostiary_auth.domain.devices import DeviceTokens
 from ostiary_auth.domain.journal import Journal, LoggedRevocation
@@ -21,6 +21,7 @@ from ostiary_auth.domain.oauth import OAuth
 from ostiary_auth.domain.passwords import PasswordHasher
 from ostiary_auth.domain.revocation_log import RevocationLog
 from ostiary_auth.domain.sealing import CannotBeOpened, Vault, load_vault, new_kek
+from ostiary_auth.domain.security_events import SecurityEvents
 from ostiary_auth.domain.sessions import SessionLimits, Sessions
 from ostiary_auth.domain.tokens import AccessTokens, TokenPolicy
 from ostiary_auth.domain.verifiers import Verifiers
@@ -42,9 +43,6 @@ TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
 REVOKE_PATH = "/oauth/revoke"
 INTROSPECT_PATH = "/oauth/introspect"
 FEED_PATH = "/feed"
-
-#: The client that this stack's own verifiers ask the feed as. Others are registered.
-VERIFIERS_CLIENT_ID = "ostiary-verifiers"
 
 #: Characters of its secret at least.
 MIN_FEED_SECRET_CHARACTERS = 32
@@ -107,6 +105,7 @@ class Services:
         self.log.listen(self._on_logged)
         self.own_keys.on_change = self.log.wake
         self.verifiers = Verifiers(self.store, self.log, self.database.publish, f"auth-{secrets.token_hex(8)}")
+        self.events = SecurityEvents(self.store, self.log, self.own_keys.ring, config.issuer)
         #: Told when something has been revoked, and when a key has been.
         self.revoked, self.key_revoked = asyncio.Event(), asyncio.Event()
 
@@ -124,6 +123,8 @@ class Services:
 
     async def close(self) -> None:
         """Close connections and end threads."""
+        await self.verifiers.close()
+        await self.log.close()
         self.tokens.close()
         self.hasher.close()
         await self.database.close()

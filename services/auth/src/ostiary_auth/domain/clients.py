@@ -39,6 +39,12 @@ OLD_SECRET_GRACE = timedelta(hours=24)
 #: How long a client is remembered, so that a token costs no look-up; other replicas learn of a change within that time.
 REMEMBERED_FOR = timedelta(seconds=1)
 
+#: The client that this stack's own verifiers ask the revocation feed as.
+VERIFIERS_CLIENT_ID = "ostiary-verifiers"
+
+#: Ids that nobody can register.
+RESERVED_IDS = frozenset({FIRST_PARTY_CLIENT_ID, VERIFIERS_CLIENT_ID})
+
 #: Actors behind whom the person is that an entry of the audit log is about: whoever logs in, and their own program.
 PERSONS_OWN_ACTORS = (ANONYMOUS, client_actor(FIRST_PARTY_CLIENT_ID))
 
@@ -170,7 +176,9 @@ class Clients:
                     transaction, context, Event.CLIENT_CREATED, subject=client_actor(client.id), facts=_facts(client)
                 )
             elif known.secret_hash != provided.secret_hash:
-                await transaction.clients.replace(replace(known, secret_hash=provided.secret_hash))
+                # Those that still have the old one go on; what an operator has changed stays as it is.
+                rotated = _with_secret(known, provided.secret_hash, context.now)
+                await transaction.clients.replace(rotated)
                 subject = client_actor(client.id)
                 await self._journal.record(transaction, context, Event.CLIENT_SECRET_ROTATED, subject=subject)
 
@@ -183,13 +191,7 @@ class Clients:
         async with self._change(client_id, context, Event.CLIENT_SECRET_ROTATED) as (transaction, client):
             if client.secret_hash is None:
                 raise InvalidClientSettings("This client authenticates with a key, and has no secret.")
-            rotated = replace(
-                client,
-                secret_hash=_hash(secret),
-                old_secret_hash=client.secret_hash,
-                old_secret_until=context.now + OLD_SECRET_GRACE,
-            )
-            await transaction.clients.replace(rotated)
+            await transaction.clients.replace(_with_secret(client, _hash(secret), context.now))
         return secret
 
     async def disable(self, client_id: str, context: Context) -> None:
@@ -279,13 +281,23 @@ class Clients:
         self._remembered.pop(client_id, None)
 
 
+def _with_secret(client: Client, secret_hash: bytes | None, now: datetime) -> Client:
+    """Return a client with a new secret; the one before it is good for a while."""
+    return replace(
+        client,
+        secret_hash=secret_hash,
+        old_secret_hash=client.secret_hash,
+        old_secret_until=now + OLD_SECRET_GRACE,
+    )
+
+
 def _facts(client: Client) -> Facts:
     return {"scopes": list(client.scopes), "grants": list(client.grants), "audiences": list(client.audiences)}
 
 
 def _check_settings(client: Client) -> None:
     """Refuse a client that could not work, or that could pass for somebody else. Raises InvalidClientSettings."""
-    if _CLIENT_ID.match(client.id) is None or _is_uuid(client.id) or client.id == FIRST_PARTY_CLIENT_ID:
+    if _CLIENT_ID.match(client.id) is None or _is_uuid(client.id) or client.id in RESERVED_IDS:
         raise InvalidClientSettings(
             "The id must be 2 to 64 of a-z, 0-9, '.', '_' and '-', begin with a letter, and not be a UUID."
         )

@@ -24,6 +24,14 @@ class Coalesced:
         # Who gives up waiting does not end it for the others.
         await asyncio.shield(self._next)
 
+    async def close(self) -> None:
+        """End the work, if it is being done."""
+        tasks = {task for task in (self._current, self._next) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
     async def _run(self, before: "asyncio.Task[None] | None") -> None:
         if before is not None:
             await asyncio.wait({before})

@@ -62,7 +62,8 @@ class RevocationLog:
         self._signing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._listeners: list[Callable[[LoggedRevocation], None]] = []
-        self._closed = False
+        #: Whether the service is about to end, and nobody waits any more.
+        self.is_closed = False
 
     @property
     def number(self) -> int:
@@ -83,16 +84,21 @@ class RevocationLog:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def close(self) -> None:
+    def release(self) -> None:
         """Answer whoever waits for news, now and from now on: the service is about to end."""
-        self._closed = True
+        self.is_closed = True
         self.wake()
+
+    async def close(self) -> None:
+        """Stop looking."""
+        self.release()
+        await self.refresh.close()
 
     async def news(self, after: int, keys: str, seconds: float) -> None:
         """Wait so many seconds at most until there is something after a number, or keys that are others than these."""
         try:
             async with asyncio.timeout(seconds):
-                while not self._closed and self._is_all(after, keys):
+                while not self.is_closed and self._is_all(after, keys):
                     await self._changed.wait()
         except TimeoutError:
             return

@@ -126,8 +126,18 @@ class Verifiers:
         await self._publish(ACKNOWLEDGED)
 
     async def leave(self) -> None:
-        """Forget this replica's own verifier."""
+        """Stop storing, and forget this replica's own verifier."""
+        await self.close()
         await self.left(self._own_id)
+
+    async def close(self) -> None:
+        """Stop what goes on in the background."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._tell.close()
+        await self._save.close()
 
     def forget_silent(self) -> None:
         """Forget those that have not asked for long."""

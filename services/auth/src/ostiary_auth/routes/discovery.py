@@ -3,8 +3,10 @@
 from fastapi import APIRouter, Request, Response
 from starlette.routing import BaseRoute
 
+from ostiary.feed import SCOPE as FEED_SCOPE
 from ostiary_auth.domain.clients import ASSERTION_ALGORITHMS
 from ostiary_auth.domain.oauth import INTROSPECT_SCOPE
+from ostiary_auth.domain.security_events import EVENTS_SCOPE
 from ostiary_auth.domain.users import SCOPES_OF_ROLE
 from ostiary_auth.services import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH, Services
 
@@ -49,7 +51,7 @@ def _metadata(issuer: str) -> dict[str, object]:
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
         "response_types_supported": [],
         "grant_types_supported": ["client_credentials", "refresh_token"],
-        "scopes_supported": sorted({*scopes, INTROSPECT_SCOPE}),
+        "scopes_supported": sorted({*scopes, INTROSPECT_SCOPE, FEED_SCOPE, EVENTS_SCOPE}),
         "token_endpoint": f"{issuer}{TOKEN_PATH}",
         "token_endpoint_auth_methods_supported": [*_CONFIDENTIAL, "none"],
         "token_endpoint_auth_signing_alg_values_supported": algorithms,

@@ -78,7 +78,7 @@ class Requests:
     def __init__(self, auth: Auth, store: Store, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
         """Verify tokens with `auth`; believe these proxies' `X-Forwarded-For`."""
         self.auth = auth
-        self._callers = Callers(store)
+        self.callers = Callers(store)
         self._trusted_proxies = trusted_proxies
         self._source = lru_cache(_REMEMBERED_SOURCES)(self._find_source)
 
@@ -111,7 +111,7 @@ class Requests:
         called = Annotated[UserCall, Depends(self.user)]
 
         async def live_user(call: called) -> UserCall:
-            await self._callers.require_user(call)
+            await self.callers.require_user(call)
             return call
 
         return live_user
@@ -127,10 +127,10 @@ class Requests:
 
         async def admin(request: Request, token: verified) -> Context:
             if token.session_id is None:
-                await self._callers.require_client(token.client_id, ADMIN_SCOPE)
+                await self.callers.require_client(token.client_id, ADMIN_SCOPE)
                 return self.context(request, token)
             call = self._user_call(request, token)
-            await self._callers.require_user(call, ADMIN_SCOPE)
+            await self.callers.require_user(call, ADMIN_SCOPE)
             return call.context
 
         return admin
