@@ -7,6 +7,7 @@ README promises. The exit code is 1 if a step is not as promised. Usage: demo.py
 import json
 import os
 import secrets
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,9 +16,13 @@ from typing import cast
 
 import httpx
 import jwt
+import stack
 
 #: Seconds to wait for an answer.
 TIMEOUT = 10.0
+
+#: Milliseconds after which no verifier may accept a token whose owner has logged out.
+LEASE_MS = 30_000
 
 #: Characters of a value shown; tokens are longer.
 SHOWN = 24
@@ -45,15 +50,18 @@ class Story:
         *,
         body: Mapping[str, object] | None = None,
         token: str | None = None,
+        prefer: str | None = None,
         status: int,
         check: Check = lambda _: True,
     ) -> Body:
         """Send one request and hold the answer against `status` and `check`. Raises NotAsPromisedError."""
         method, path = request
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers |= {"Prefer": prefer} if prefer else {}
         self._title(title)
         shown = f" {_show(body)}" if body else ""
-        print(f"    -> {method} {path}{'  (bearer token)' if token else ''}{shown}")
+        bearer = "  (bearer token)" if token else ""
+        print(f"    -> {method} {path}{bearer}{f'  Prefer: {prefer}' if prefer else ''}{shown}")
         started_at = time.perf_counter()
         response = self.client.request(method, path, json=body, headers=headers)
         answer: Body = response.json() if response.content else {}
@@ -93,7 +101,7 @@ def main() -> int:
         except NotAsPromisedError as error:
             print(f"\nNOT AS PROMISED: {error}")
             return 1
-        except (httpx.HTTPError, json.JSONDecodeError, jwt.PyJWTError) as error:
+        except (httpx.HTTPError, json.JSONDecodeError, jwt.PyJWTError, subprocess.SubprocessError) as error:
             print(f"\nNOT AS PROMISED: step {story.count}: {type(error).__name__}: {error}")
             print(f"Is the cluster running at {url}? Start it with: make run")
             return 1
@@ -142,13 +150,25 @@ def play(story: Story, url: str) -> None:
         check=lambda answer: len(cast("list[object]", answer["sessions"])) == 2,  # noqa: PLR2004 - this one and the other
     )
     story.step("End the other one", ("DELETE", f"/auth/sessions/{phone['session_id']}"), token=access, status=200)
-    logout = ("POST", "/auth/logout")
-    story.step("Log out", logout, token=access, status=200, check=lambda answer: answer == {"revoked": 1})
+    title = "Log out, and hear when that is in force in every service"
+    story.step(title, ("POST", "/auth/logout"), token=access, prefer="wait=5", status=200, check=_in_force)
+    story.step(
+        "The access token is refused at once, long before it expires",
+        me,
+        token=access,
+        status=401,
+        check=_code("revoked"),
+    )
     body = {"refresh_token": str(renewed["refresh_token"])}
     ended = _code("invalid_refresh_token")
     story.step("The session cannot be continued", ("POST", "/auth/refresh"), body=body, status=401, check=ended)
-    title = f"An access token already issued is good until it expires, in {renewed['expires_in']} s at most"
-    story.step(title, me, token=access, status=200)
+    again = story.step("Log in again", ("POST", "/auth/login"), body=account, status=200)
+    with stack.find(url) as found:
+        story.local(
+            "Log out once more, while the token is tried at every verifier all the time: who refuses it when?",
+            f"POST /auth/logout, against {', '.join(found.verifiers)}",
+            lambda: _race(found, str(again["access_token"])),
+        )
 
 
 def _verify_with_pyjwt(client: httpx.Client, url: str, token: str, subject: str) -> str:
@@ -160,6 +180,18 @@ def _verify_with_pyjwt(client: httpx.Client, url: str, token: str, subject: str)
     if claims["sub"] != subject:
         raise NotAsPromisedError("the token names somebody else")
     return f"a good token: {_show({name: claims[name] for name in ('iss', 'sub', 'scope', 'roles', 'exp')})}"
+
+
+def _race(found: stack.Stack, token: str) -> str:
+    milliseconds = found.race(token)
+    if max(milliseconds.values()) > LEASE_MS:
+        raise NotAsPromisedError(f"refused too late: {milliseconds}")
+    listed = ", ".join(f"{name} {after} ms" for name, after in milliseconds.items())
+    return f"after the answer, the first refusal: {listed}"
+
+
+def _in_force(answer: Body) -> bool:
+    return answer["revoked"] == 1 and answer["complete"] is True
 
 
 def _code(code: str) -> Check:

@@ -40,7 +40,9 @@ def test_the_service_in_the_readme_runs_behind_the_gateway(tmp_path: Path) -> No
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump(routes))
     cluster = LocalCluster(tmp_path / "data", OSTIARY_GATEWAY_ROUTES=str(file))
-    (tmp_path / "orders.py").write_text(block("python", "FastAPI").replace("http://localhost:8080", cluster.url))
+    service_text = block("python", "FastAPI").replace("http://localhost:8080", cluster.url)
+    service_text = service_text.replace("http://127.0.0.1:8081", cluster.urls["auth"])
+    (tmp_path / "orders.py").write_text(service_text.replace(".data", str(cluster.data_dir)))
     try:
         cluster.start_all()
         service = subprocess.Popen(  # noqa: S603 - our own command
@@ -54,6 +56,10 @@ def test_the_service_in_the_readme_runs_behind_the_gateway(tmp_path: Path) -> No
             assert client.get("/orders", headers=ada.headers).json() == {"orders_of": ada.id}
             assert client.get("/orders").status_code == 401
             assert httpx.get(f"http://127.0.0.1:{port}/orders", trust_env=False).status_code == 401
+            logout = client.post("/auth/logout", headers={**ada.headers, "Prefer": "wait=5"})
+            assert (logout.json()["acknowledged_by"], logout.json()["complete"]) == (4, True)
+            refused = httpx.get(f"http://127.0.0.1:{port}/orders", headers=ada.headers, trust_env=False)
+            assert (refused.status_code, refused.json()["code"]) == (401, "revoked")
         service.terminate()
         assert service.wait(20) is not None
     finally:

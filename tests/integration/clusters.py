@@ -176,13 +176,16 @@ class ComposeCluster:
         self.project = f"ostiary-test-{secrets.token_hex(4)}"
         self.secrets_dir = directory / "secrets"
         self.engine = docker.from_env()
-        self._environ = clean_environment(
-            OSTIARY_GATEWAY_PORT=str(port), OSTIARY_SECRETS_DIR=str(self.secrets_dir), DOCKER_BUILDKIT="1"
+        self.environ = clean_environment(
+            OSTIARY_GATEWAY_PORT=str(port),
+            OSTIARY_SECRETS_DIR=str(self.secrets_dir),
+            COMPOSE_PROJECT_NAME=self.project,
+            DOCKER_BUILDKIT="1",
         )
 
     def up(self) -> None:
         """Build the images and start all containers."""
-        _run([sys.executable, str(ROOT / "deploy" / "make_secrets.py"), str(self.secrets_dir)], self._environ)
+        _run([sys.executable, str(ROOT / "deploy" / "make_secrets.py"), str(self.secrets_dir)], self.environ)
         try:
             self._compose("up", "--build", "--detach", "--wait")
         except AssertionError as error:
@@ -223,7 +226,7 @@ class ComposeCluster:
     def auth_command(self, *arguments: str, stdin: str = "") -> str:
         """Run `ostiary-auth` in its container, and return what it prints."""
         command = ["docker", "exec", "--interactive", self.container("auth").id or "", "ostiary-auth", *arguments]
-        return _run(command, self._environ, stdin)
+        return _run(command, self.environ, stdin)
 
     def containers(self) -> list[Container]:
         """Return all containers of the stack."""
@@ -233,7 +236,7 @@ class ComposeCluster:
     def _compose(self, *arguments: str) -> str:
         file = ROOT / "deploy" / "compose.yaml"
         command = ["docker", "compose", "--project-name", self.project, "--file", str(file)]
-        return _run([*command, *arguments], self._environ)
+        return _run([*command, *arguments], self.environ)
 
 
 def engine_answers() -> bool:

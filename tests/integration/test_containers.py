@@ -1,10 +1,13 @@
 """The compose stack: how its containers are locked down, and what survives when one of them stops."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import httpx
 import pytest
-from clusters import ComposeCluster
+from clusters import ROOT, ComposeCluster
 from people import PASSWORD, People
 
 pytestmark = pytest.mark.docker
@@ -60,7 +63,7 @@ class TestHardening:
 
     def test_secrets_are_in_files_only(self, compose_cluster: ComposeCluster) -> None:
         secrets = [file.read_text().strip() for file in compose_cluster.secrets_dir.iterdir()]
-        assert len(secrets) == 4
+        assert len(secrets) == 5
         assert compose_cluster.secrets_dir.stat().st_mode & 0o077 == 0
         for container in compose_cluster.containers():
             assert container.image is not None
@@ -72,9 +75,9 @@ class TestHardening:
             code, output = compose_cluster.execute(service, "ls", "/run/secrets")
             return set(output.split()) if code == 0 else set()
 
-        assert secrets_of("auth") == {"auth-db-password", "auth-kek"}
-        assert secrets_of("profile") == {"profile-db-password"}
-        assert secrets_of("gateway") == set()
+        assert secrets_of("auth") == {"auth-db-password", "auth-kek", "feed-secret"}
+        assert secrets_of("profile") == {"profile-db-password", "feed-secret"}
+        assert secrets_of("gateway") == {"feed-secret"}
 
     @pytest.mark.parametrize("service", OURS)
     def test_an_image_holds_one_service_and_no_tools(self, compose_cluster: ComposeCluster, service: str) -> None:
@@ -82,6 +85,21 @@ class TestHardening:
         assert code == 0
         commands = {name for name in output.split() if name.startswith(("ostiary", "pip", "uv", "hatch"))}
         assert commands == {f"ostiary-{service}", "uvicorn"}
+
+
+class TestDemo:
+    def test_one_logout_and_four_verifiers(self, compose_cluster: ComposeCluster) -> None:
+        done = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "demo/demo.py", compose_cluster.url],
+            env=compose_cluster.environ,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.search(r"gateway [\d.]+ ms, second gateway [\d.]+ ms, profile [\d.]+ ms, auth [\d.]+ ms", done.stdout)
 
 
 class TestWhatSurvives:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -334,10 +334,10 @@ class TestCommands:
 
 
 class TestDemo:
-    def run(self, url: str) -> subprocess.CompletedProcess[str]:
+    def run(self, url: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "demo/demo.py", url],
-            env=clean_environment(),
+            env=environ or clean_environment(),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -346,9 +346,10 @@ class TestDemo:
         )
 
     def test_it_plays_the_whole_story(self, local_cluster: LocalCluster) -> None:
-        done = self.run(local_cluster.url)
+        done = self.run(local_cluster.url, local_cluster.environ)
         assert done.returncode == 0, done.stdout
-        assert "All 17 steps went as promised" in done.stdout
+        assert "All 19 steps went as promised" in done.stdout
+        assert re.search(r"gateway [\d.]+ ms, second gateway [\d.]+ ms, profile [\d.]+ ms, auth [\d.]+ ms", done.stdout)
 
     def test_it_fails_when_a_step_is_not_as_promised(self, own_cluster: LocalCluster) -> None:
         for service in ("auth", "gateway"):

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from ostiary import Feed, VerifierConfig
 
 #: Seconds by which revocations may be out of date, where a route does not say.
-DEFAULT_MAX_STALENESS = 30.0
+DEFAULT_MAX_STALENESS = 30
 
 #: The client that this stack's own verifiers ask the revocation feed as.
 VERIFIERS_CLIENT_ID = "ostiary-verifiers"
@@ -27,5 +27,5 @@ def issuer_config(issuer: str, audience: str, auth_url: str, feed_secret_file: P
 
     `name` is what this service is called in the list of verifiers.
     """
-    feed = Feed(url=f"{auth_url}/feed", client_id=VERIFIERS_CLIENT_ID, client_secret=feed_secret_file, name=name)
+    feed = Feed(url=f"{auth_url}/feed", client_id=VERIFIERS_CLIENT_ID, secret_file=feed_secret_file, name=name)
     return VerifierConfig(issuer=issuer, audience=audience, jwks_url=f"{auth_url}/.well-known/jwks.json", feed=feed)

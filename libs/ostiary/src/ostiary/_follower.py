@@ -65,16 +65,23 @@ class Feed:
 
     url:           the feed.
     client_id:     the client to ask as.
-    client_secret: its secret, or the path of the file that holds it.
+    client_secret: its secret, or
+    secret_file:   the file that holds it; it is read anew for each token, so the secret may change, or come later.
     token_url:     where the issuer gives out tokens; by default, `/oauth/token` on the feed's host.
     name:          what this verifier is called in the issuer's list of verifiers; something random is added.
     """
 
     url: str
     client_id: str
-    client_secret: str | Path = field(repr=False)
+    client_secret: str = field(default="", repr=False)
+    secret_file: str | Path | None = None
     token_url: str | None = None
     name: str = "verifier"
+
+    def __post_init__(self) -> None:
+        """Refuse what has no secret, or two."""
+        if bool(self.client_secret) == (self.secret_file is not None):
+            raise ValueError("a feed needs client_secret or secret_file")
 
     @property
     def token_endpoint(self) -> str:
@@ -83,10 +90,8 @@ class Feed:
         return self.token_url or urlunsplit((parts.scheme, parts.netloc, "/oauth/token", "", ""))
 
     def secret(self) -> str:
-        """Return the secret, which may change in its file. Raises OSError."""
-        if isinstance(self.client_secret, Path):
-            return self.client_secret.read_text(encoding="utf-8").strip()
-        return self.client_secret
+        """Return the secret. Raises OSError or ValueError if its file cannot be read."""
+        return self.client_secret or Path(self.secret_file or "").read_text(encoding="utf-8").strip()
 
 
 class _NoAnswer(Exception):
