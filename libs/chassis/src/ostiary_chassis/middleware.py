@@ -25,6 +25,9 @@ OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
+#: Statuses from here on are failures (RFC 9110 section 15).
+_FIRST_FAILURE = 400
+
 #: Combinations of method, route and status that are kept; a service has tens.
 _REMEMBERED_CHILDREN = 1024
 
@@ -96,7 +99,9 @@ class RequestContext:
         requests, durations = self._children(method, route, status)
         requests.inc()
         durations.observe(seconds)
-        if scope["path"] not in OPERATIONS:
+        # What is asked all the time says so in its state; its failures are worth a line.
+        is_routine = scope["path"] in OPERATIONS or (scope["state"].get("routine") and status < _FIRST_FAILURE)
+        if not is_routine:
             _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
 
 

@@ -21,7 +21,7 @@ from ostiary_auth.routes.events import events_routes
 from ostiary_auth.routes.feed import feed_routes
 from ostiary_auth.routes.oauth import oauth_routes
 from ostiary_auth.routes.requests import Requests
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import OWN_MAX_STALENESS, OwnSecrets, Services
 from ostiary_auth.upkeep import Upkeep
 from ostiary_chassis.app import new_app
 from ostiary_chassis.openapi import document_paths
@@ -38,7 +38,7 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
         revocation_source=services.log.own,
     )
     registry = CollectorRegistry()
-    auth = Auth(Verifier(verifier_config, observer=PrometheusObserver(registry)))
+    auth = Auth(Verifier(verifier_config, max_staleness=OWN_MAX_STALENESS, observer=PrometheusObserver(registry)))
     upkeep = Upkeep(services)
 
     @asynccontextmanager
@@ -56,11 +56,14 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
                 await services.verifiers.leave()
             await services.close()
 
+    async def log_followed() -> bool:
+        return services.log.own.revocations.age() <= OWN_MAX_STALENESS
+
     app = new_app(
         title="Ostiary auth service",
         version=version("ostiary-auth"),
         lifespan=lifespan,
-        ready_checks={"database": services.database.ping},
+        ready_checks={"database": services.database.ping, "revocations": log_followed},
         registry=registry,
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )

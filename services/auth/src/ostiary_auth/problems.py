@@ -38,6 +38,7 @@ _STATUSES: Mapping[type[errors.AuthError], int] = {
     errors.TooManyAttempts: 429,
     errors.HashingOverloaded: 503,
     errors.TooManyVerifiers: 503,
+    errors.LogReplaced: 503,
 }
 
 
@@ -50,7 +51,7 @@ async def _on_auth_error(_request: Request, error: errors.AuthError) -> Response
     headers = _CHALLENGE if status == 401 else {}  # noqa: PLR2004 - HTTP
     if isinstance(error, errors.TooManyAttempts | errors.KeyNotReady):
         headers = {"Retry-After": str(error.retry_after)}
-    elif isinstance(error, errors.HashingOverloaded | errors.TooManyVerifiers):
+    elif isinstance(error, errors.HashingOverloaded | errors.TooManyVerifiers | errors.LogReplaced):
         headers = {"Retry-After": "1"}
     return problem_response(Problem(status, error.code, error.detail, headers))
 

@@ -44,6 +44,9 @@ REVOKE_PATH = "/oauth/revoke"
 INTROSPECT_PATH = "/oauth/introspect"
 FEED_PATH = "/feed"
 
+#: Seconds by which this service's own verifier may be behind the log.
+OWN_MAX_STALENESS = 30.0
+
 #: Characters of its secret at least.
 MIN_FEED_SECRET_CHARACTERS = 32
 

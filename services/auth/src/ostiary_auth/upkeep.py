@@ -9,7 +9,7 @@ import structlog
 
 from ostiary_auth.domain.context import SYSTEM, Context
 from ostiary_auth.domain.verifiers import REVOKED
-from ostiary_auth.services import Services
+from ostiary_auth.services import OWN_MAX_STALENESS, Services
 
 _log = structlog.stdlib.get_logger("upkeep")
 
@@ -28,9 +28,6 @@ PRUNE_PAUSE_SECONDS = 0.01
 #: SQLite, and for messages that get lost.
 FOLLOW_LOG_SECONDS = 1.0
 FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES = 0.2
-
-#: Seconds for which this replica's own verifier accepts tokens without having looked at the log.
-OWN_LEASE_MS = 30_000
 
 #: Replicas that started together do not work in step: each wait is drawn from this range around its length.
 JITTER = (0.8, 1.2)
@@ -64,7 +61,7 @@ class Upkeep:
     async def follow_log(self) -> None:
         """Know what has been revoked, and say so for this replica's own verifier."""
         await self._services.log.refresh()
-        await self._services.verifiers.heard_of_own(OWN_LEASE_MS)
+        await self._services.verifiers.heard_of_own(int(OWN_MAX_STALENESS * 1000))
 
     async def advance_keys(self) -> None:
         """Rotate keys that are due."""

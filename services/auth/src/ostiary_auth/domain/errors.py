@@ -180,6 +180,13 @@ class TooManyVerifiers(AuthError):
     detail = "Too many verifiers ask this replica; ask another one."
 
 
+class LogReplaced(AuthError):
+    """The stored revocation log is not the one that this replica has followed: a backup was restored, or worse."""
+
+    code = "revocation_log_replaced"
+    detail = "The revocation log was replaced; the auth service has to be started again."
+
+
 class OAuthError(Exception):
     """A refusal at an OAuth endpoint: `error` is a code of RFC 6749 section 5.2, RFC 7009 or RFC 8707."""
 

@@ -12,12 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
+import structlog
+
 from ostiary import LocalRevocations
-from ostiary.feed import MAX_EVENTS, TYPE, Answer
+from ostiary.feed import MAX_EVENTS, TYPE, Answer, FeedFault
 from ostiary_auth.domain.coalesced import Coalesced
+from ostiary_auth.domain.errors import LogReplaced
 from ostiary_auth.domain.journal import LoggedRevocation, LogHead
 from ostiary_auth.domain.keys import KeyRing
 from ostiary_auth.domain.store import Store
+
+_log = structlog.stdlib.get_logger("revocations")
 
 #: Revocations kept in memory for verifiers that are a little behind; others are read from the store.
 TAIL = 2 * MAX_EVENTS
@@ -123,19 +128,24 @@ class RevocationLog:
         asked_at = self.own.revocations.now()
         async with self._store.read() as transaction:
             head = await transaction.journal.head()
-            known = self.head.number if self.head else 0
-            while self.head is None or known != head.number or self.head.epoch != head.epoch:
-                found = await transaction.journal.revocations_after(known, head.number, MAX_EVENTS)
-                part = self._answer(known, head, found)
-                self.own.revocations.apply(part, asked_at)
+            while self.head != head:
+                found = await transaction.journal.revocations_after(self.number, head.number, MAX_EVENTS)
+                part = self._answer(self.number, head, found)
+                self._apply_to_own(part, asked_at)
                 self.head = LogHead(part.epoch, part.head, part.digest)
                 self._tail.extend(found)
                 for revocation in found:
                     for listener in self._listeners:
                         listener(revocation)
-                known = part.head
                 self.wake()
         self.own.revocations.fresh_at = max(self.own.revocations.fresh_at, asked_at)
+
+    def _apply_to_own(self, part: Answer, asked_at: float) -> None:
+        try:
+            self.own.revocations.apply(part, asked_at)
+        except FeedFault as error:
+            _log.error("the revocation log is not the one that was followed", reason=str(error))
+            raise LogReplaced from None
 
     def _is_all(self, after: int, keys: str) -> bool:
         return self.head is not None and self.head.number == after and self._ring().version == keys

@@ -55,6 +55,7 @@ def feed_routes(services: Services, requests: Requests) -> list[Route]:
 def _authorise(requests: Requests, request: Request) -> None:
     """Let clients with the scope in. Raises OstiaryError."""
     request.state.route = FEED_PATH  # for logs and metrics, which know FastAPI's routes only
+    request.state.routine = True
     # Whoever asks whether something was revoked has to be answered by who cannot know better.
     token = requests.auth.verifier.verify(bearer_token(request.headers.getlist("authorization")), max_staleness=None)
     token.require(scopes=[SCOPE])
