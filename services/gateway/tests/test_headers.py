@@ -33,7 +33,15 @@ def test_a_callers_own_fields_pass(name: bytes) -> None:
         *(b"x-user-id", b"x_user_id", b"x-user", b"x-user_id", b"x-auth-user", b"x-authenticated-user", b"x-roles"),
         *(b"x-forwarded-for", b"x-forwarded-user", b"forwarded", b"x-real-ip", b"remote-user", b"x-remote-user"),
         *(b"x-client-id", b"x-subject", b"x-scopes", b"x-scope", b"x-groups", b"x-email", b"x-original-url"),
-        *(b"x-rewrite-url", b"x-ostiary-cursor", b"x_forwarded_for", b"x-request-id", b"client-cert"),
+        *(
+            b"x-rewrite-url",
+            b"x-ostiary-position",
+            b"ostiary-position",
+            b"Ostiary_Position".lower(),
+            b"x_forwarded_for",
+            b"x-request-id",
+            b"client-cert",
+        ),
         *(
             b"x-username",
             b"x-userid",

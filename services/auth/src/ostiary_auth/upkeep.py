@@ -26,7 +26,7 @@ PRUNE_PAUSE_SECONDS = 0.01
 
 #: Seconds between two looks at the revocation log: for what comes from other processes without a message, as on
 #: SQLite, and for messages that get lost.
-FOLLOW_LOG_SECONDS = 1.0
+FOLLOW_LOG_SECONDS = 1.25
 FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES = 0.2
 
 #: Replicas that started together do not work in step: each wait is drawn from this range around its length.

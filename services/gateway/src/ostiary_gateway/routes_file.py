@@ -108,6 +108,12 @@ class Route(_Part):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
 
+    @model_validator(mode="after")
+    def _staleness_of_a_token(self) -> Self:
+        if self.access == "public" and self.max_staleness != "default":
+            raise ValueError("'max_staleness' is about tokens, and a public route takes none")
+        return self
+
     @property
     def bound(self) -> float | EllipsisType | None:
         """The same, as verifiers take it."""
