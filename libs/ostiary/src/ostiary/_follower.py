@@ -91,7 +91,7 @@ class Feed:
 
     def secret(self) -> str:
         """Return the secret. Raises OSError or ValueError if its file cannot be read."""
-        return self.client_secret or Path(self.secret_file or "").read_text(encoding="utf-8").strip()
+        return self.client_secret or Path(self.secret_file or "").read_text(encoding="utf-8").rstrip("\r\n")
 
 
 class _NoAnswer(Exception):

@@ -113,6 +113,8 @@ class Services:
         self.revoked, self.key_revoked = asyncio.Event(), asyncio.Event()
 
     def _on_revoked(self) -> None:
+        # Whoever comes next gets a token from after it.
+        self.clients.forget()
         self.revoked.set()
 
     def _on_logged(self, logged: LoggedRevocation) -> None:

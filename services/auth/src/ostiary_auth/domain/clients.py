@@ -19,7 +19,7 @@ from uuid import UUID
 import jwt
 import structlog
 
-from ostiary.feed import Kind
+from ostiary.feed import MAX_NUMBER, Kind
 from ostiary_auth.domain.context import ANONYMOUS, Context, client_actor
 from ostiary_auth.domain.errors import ClientNotFound, InvalidClient, InvalidClientSettings
 from ostiary_auth.domain.journal import Event, Facts, Journal
@@ -101,7 +101,13 @@ class Client:
 
 #: People's own programs: a web page, a mobile application.
 FIRST_PARTY = Client(
-    id=FIRST_PARTY_CLIENT_ID, name="First-party login", grants=("refresh_token",), scopes=(), audiences=()
+    id=FIRST_PARTY_CLIENT_ID,
+    name="First-party login",
+    grants=("refresh_token",),
+    scopes=(),
+    audiences=(),
+    # It never changes, so no revocation of it comes after this.
+    as_of=MAX_NUMBER,
 )
 
 
@@ -169,6 +175,8 @@ class Clients:
         """See to it that there is a client with this secret, which somebody else keeps."""
         provided = replace(client, secret_hash=_hash(secret), created_at=context.now)
         async with self._store.write() as transaction:
+            # Of several replicas that start at once, one adds it.
+            await transaction.lock("provided-clients")
             known = await transaction.clients.lock(client.id)
             if known is None:
                 await transaction.clients.add(provided)

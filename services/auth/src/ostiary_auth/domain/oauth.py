@@ -1,5 +1,6 @@
 """The OAuth grants and what clients may ask about tokens: RFC 6749, 7009 and 7662, without HTTP."""
 
+from dataclasses import replace
 from uuid import UUID
 
 from ostiary.feed import EVERYTHING, Kind
@@ -52,6 +53,8 @@ class OAuth:
             grant = await self._sessions.refresh(refresh_token, client.id, context, scopes)
         except InvalidRefreshToken as error:
             raise OAuthError("invalid_grant", error.detail) from None
+        # The client was looked up before the session was, or is remembered from then.
+        grant = replace(grant, as_of=min(grant.as_of, client.as_of))
         return grant, await self._tokens.for_session(grant, context.now)
 
     async def revoke(self, client: Client, token: str, context: Context) -> None:

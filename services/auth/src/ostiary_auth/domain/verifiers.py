@@ -120,6 +120,8 @@ class Verifiers:
         """Forget a verifier that has ended."""
         for known in (self._heard, self._stored, self._changed):
             known.pop(verifier_id, None)
+        # What is being stored just now must not come after.
+        await self._save()
         async with self._store.write() as transaction:
             await transaction.verifiers.remove(verifier_id)
         self._wake()
@@ -165,7 +167,8 @@ class Verifiers:
             if time.monotonic() >= read_at + ASK_AGAIN or read_of != self._stored_elsewhere:
                 read_at, read_of = time.monotonic(), self._stored_elsewhere
                 stored = await self._ask_others(number)
-            verifiers = self._with_heard(stored or [])
+            known = list(self._heard.values()) if stored is None else stored
+            verifiers = [self._as_known_here(verifier) for verifier in known]
             now = time.monotonic()
             waited_ms = (now - committed_at) * 1000
             missing = [each for each in verifiers if each.acknowledged < number and waited_ms < each.lease_ms]
@@ -185,6 +188,7 @@ class Verifiers:
         None if that cannot be known now: what was revoked is revoked, and who waits for it is not told an error.
         """
         try:
+            await self._log.refresh()
             async with self._store.read() as transaction:
                 stored = await transaction.verifiers.live(datetime.now(UTC))
             await self._publish(f"{WANTED}{number}")
@@ -193,18 +197,18 @@ class Verifiers:
             return None
         return stored
 
-    def _with_heard(self, stored: list[Verifier]) -> list[Verifier]:
-        """Return all verifiers, each as it is known best."""
-        merged = {verifier.id: verifier for verifier in stored}
-        now = datetime.now(UTC)
-        for verifier in self._heard.values():
-            other = merged.get(verifier.id)
-            if other is not None or verifier.live_until > now:
-                further = max(verifier.acknowledged, other.acknowledged if other else 0)
-                merged[verifier.id] = replace(verifier, acknowledged=further)
-        if self._own_id in merged:
-            merged[self._own_id] = replace(merged[self._own_id], acknowledged=self._log.number)
-        return list(merged.values())
+    def _as_known_here(self, stored: Verifier) -> Verifier:
+        """Return a stored verifier with what is known of it here. One that is not stored has got no answer yet."""
+        if stored.id == self._own_id:
+            return replace(stored, acknowledged=self._log.number)
+        heard = self._heard.get(stored.id)
+        if heard is None:
+            return stored
+        return replace(
+            stored,
+            acknowledged=max(stored.acknowledged, heard.acknowledged),
+            lease_ms=max(stored.lease_ms, heard.lease_ms),
+        )
 
     async def _save_changed(self) -> None:
         changed, self._changed = self._changed, {}

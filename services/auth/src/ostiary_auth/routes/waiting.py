@@ -59,7 +59,9 @@ async def wait_if_asked(services: Services, request: Request, response: Response
     if seconds is None or response.status_code >= 300:  # noqa: PLR2004 - HTTP
         return response
     revoked: list[int] = request.state.context.revocations
-    await services.log.refresh()
+    if not revoked:
+        # Then it is about all that was before.
+        await services.log.refresh()
     cursor = max(revoked, default=services.log.number)
     found = await services.verifiers.in_force(cursor, committed_at, seconds)
     body = json.loads(bytes(response.body) or b"{}")

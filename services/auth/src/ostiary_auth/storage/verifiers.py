@@ -11,11 +11,16 @@ from ostiary_auth.domain.verifiers import Verifier
 from ostiary_auth.storage.tables import verifiers
 from ostiary_chassis.sql import UtcDateTime
 
+#: A replica that a verifier asked before may store what it knows after the one that it asks now: nothing goes back.
+#: (SQLite and PostgreSQL have different functions for the larger of two.)
 _PUT = text(
-    "INSERT INTO verifiers (id, acknowledged, keys, lease_ms, live_until)"
+    "INSERT INTO verifiers AS known (id, acknowledged, keys, lease_ms, live_until)"
     " VALUES (:id, :acknowledged, :keys, :lease_ms, :live_until)"
-    " ON CONFLICT (id) DO UPDATE SET acknowledged = excluded.acknowledged, keys = excluded.keys,"
-    " lease_ms = excluded.lease_ms, live_until = excluded.live_until"
+    " ON CONFLICT (id) DO UPDATE SET keys = excluded.keys,"
+    " acknowledged = CASE WHEN excluded.acknowledged > known.acknowledged"
+    " THEN excluded.acknowledged ELSE known.acknowledged END,"
+    " lease_ms = CASE WHEN excluded.lease_ms > known.lease_ms THEN excluded.lease_ms ELSE known.lease_ms END,"
+    " live_until = CASE WHEN excluded.live_until > known.live_until THEN excluded.live_until ELSE known.live_until END"
 ).bindparams(bindparam("live_until", type_=UtcDateTime))
 _LIVE = select(verifiers).where(verifiers.c.live_until > bindparam("now"))
 

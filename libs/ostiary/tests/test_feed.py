@@ -1,0 +1,442 @@
+"""The wire format of the feed: what a signer makes is read as it was meant, and all else is refused."""
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ostiary import KeySet, Verifier, errors, feed
+from ostiary.feed import GENESIS, Answer, FeedFault, Kind, Position, Revocation, chain
+from ostiary.testing import Issuer
+
+SIGNER = Issuer()
+KEYS = KeySet.from_json(SIGNER.jwks())
+HEADER: dict[str, object] = {"alg": "RS256", "typ": feed.TYPE, "kid": SIGNER.kid}
+
+#: What no member of an event can be.
+NOT_FITTING: list[object] = [None, True, 1.5, [], {}, ""]
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+numbers = st.integers(0, 2**62 - 1)
+digests = st.binary(min_size=32, max_size=32)
+revocations = st.builds(
+    Revocation, st.just(0), st.sampled_from(Kind), texts | texts.map(lambda text: text * 12), st.integers(0, 2**37)
+)
+
+
+def log(count: int, *, after: int = 0, kind: Kind = Kind.SESSION) -> tuple[Revocation, ...]:
+    return tuple(Revocation(after + n, kind, f"s{after + n}", 1_700_000_900 + n) for n in range(1, count + 1))
+
+
+def answer_with(revocations: tuple[Revocation, ...] = (), **changes: Any) -> Answer:  # a dataclass's own fields
+    values: dict[str, Any] = {
+        "issuer": SIGNER.issuer,
+        "issued_at": 1_700_000_000,
+        "epoch": "e1",
+        "first": 1,
+        "head": len(revocations),
+        "more": False,
+        "digest": GENESIS,
+        "reset": False,
+        "revocations": revocations,
+        "keys": KEYS.version,
+    }
+    return Answer(**{**values, **changes})
+
+
+def signed(
+    answer: Answer | Mapping[str, object], signer: Issuer = SIGNER, header: Mapping[str, object] | None = None
+) -> str:
+    payload = answer.to_json() if isinstance(answer, Answer) else answer
+    return signer.sign(json.dumps({**HEADER, **(header or {})}).encode(), json.dumps(payload).encode())
+
+
+def changed(**members: object) -> dict[str, object]:
+    """Return the payload of a good answer with two revocations, changed; `Issuer.REMOVED` leaves a member out."""
+    merged = {**answer_with(log(2)).to_json(), **members}
+    return {name: value for name, value in merged.items() if value is not Issuer.REMOVED}
+
+
+def event(**members: object) -> dict[str, object]:
+    merged = {"n": 1, "kind": "session", "id": "s", "exp": 1_700_000_900, **members}
+    return {name: value for name, value in merged.items() if value is not Issuer.REMOVED}
+
+
+def token_claims() -> dict[str, object]:
+    now = int(time.time())
+    return {"aud": SIGNER.audience, "sub": "u1", "client_id": "c", "jti": "t", "iat": now, "exp": now + 900}
+
+
+def read(token: str, issuer: str = SIGNER.issuer, refused_kids: Mapping[str, object] | None = None) -> Answer:
+    return feed.read(token, issuer, KEYS, refused_kids or {})
+
+
+class TestGoodAnswers:
+    def test_what_a_signer_makes_is_read_as_it_was_meant(self) -> None:
+        answer = answer_with(log(3), more=True)
+        assert read(signed(answer)) == answer
+
+    def test_the_members_are_those_of_the_protocol(self) -> None:
+        payload = {
+            "iss": SIGNER.issuer,
+            "iat": 1_700_000_000,
+            "epoch": "9f3c",
+            "first": 18,
+            "head": 18,
+            "more": False,
+            "digest": base64.urlsafe_b64encode(bytes(range(32))).decode().rstrip("="),
+            "reset": False,
+            "events": [{"n": 18, "kind": "subject", "id": "u1", "exp": 1_700_000_900}],
+            "keys": "0nX2",
+        }
+        assert read(signed(payload)) == Answer(
+            issuer=SIGNER.issuer,
+            issued_at=1_700_000_000,
+            epoch="9f3c",
+            first=18,
+            head=18,
+            more=False,
+            digest=bytes(range(32)),
+            reset=False,
+            revocations=(Revocation(18, Kind.SUBJECT, "u1", 1_700_000_900),),
+            keys="0nX2",
+        )
+
+    @settings(max_examples=100)
+    @given(st.data())
+    def test_an_answer_survives_the_way(self, data: st.DataObject) -> None:
+        first = data.draw(st.integers(1, 2**61))
+        listed = data.draw(st.lists(revocations, max_size=6))
+        reset = data.draw(st.booleans())
+        gaps = data.draw(st.lists(st.integers(1, 5 if reset else 1), min_size=len(listed), max_size=len(listed)))
+        made, number = [], first - 1
+        for each, gap in zip(listed, gaps, strict=True):
+            number += gap
+            made.append(Revocation(number, each.kind, each.target, each.expires_at))
+        answer = Answer(
+            issuer=SIGNER.issuer,
+            issued_at=data.draw(numbers),
+            epoch=data.draw(texts),
+            first=first,
+            head=number + data.draw(st.integers(0, 9)) if reset else number,
+            more=data.draw(st.booleans()),
+            digest=data.draw(digests),
+            reset=reset,
+            revocations=tuple(made),
+            keys=data.draw(texts),
+        )
+        assert read(signed(answer)) == answer
+
+    def test_nothing_new_is_an_answer(self) -> None:
+        answer = answer_with(first=18, head=17)
+        assert read(signed(answer)) == answer
+
+    def test_a_log_that_became_shorter_is_no_mistake_of_form(self) -> None:
+        """Who knows more than the issuer has to hear of it as what it is."""
+        answer = answer_with(first=18, head=3)
+        assert read(signed(answer)) == answer
+
+    def test_numbers_may_be_missing_with_a_reset(self) -> None:
+        kept = (log(1, after=3)[0], log(1, after=7)[0])
+        answer = answer_with(kept, head=9, reset=True)
+        assert read(signed(answer)) == answer
+
+    def test_a_reset_may_leave_nothing(self) -> None:
+        answer = answer_with(head=9, reset=True)
+        assert read(signed(answer)) == answer
+
+    def test_the_type_may_be_written_as_a_media_type(self) -> None:
+        assert read(signed(answer_with(), header={"typ": "application/ostiary-feed+jwt"})) == answer_with()
+
+    def test_further_members_are_left_aside(self) -> None:
+        assert read(signed(changed(extension=1))) == answer_with(log(2))
+
+    def test_an_answer_with_as_many_revocations_as_allowed_fits(self) -> None:
+        ids = tuple(Revocation(n, Kind.SESSION, "f" * 36, 1_700_000_900) for n in range(1, feed.MAX_EVENTS + 1))
+        assert len(read(signed(answer_with(ids))).revocations) == feed.MAX_EVENTS
+
+
+class TestWhoSaysSo:
+    def test_another_issuers_feed_is_refused(self) -> None:
+        with pytest.raises(FeedFault, match="another issuer"):
+            read(signed(answer_with(issuer="https://other.example")))
+
+    def test_an_issuer_is_named_exactly(self) -> None:
+        for name in (f"{SIGNER.issuer}/", SIGNER.issuer.upper(), "", None, [SIGNER.issuer], Issuer.REMOVED):
+            with pytest.raises(FeedFault):
+                read(signed(changed(iss=name)))
+
+    def test_somebody_elses_signature_is_refused(self, stranger: Issuer) -> None:
+        with pytest.raises(FeedFault, match="bad_signature"):
+            read(signed(answer_with(log(1)), stranger))
+
+    def test_a_changed_answer_is_refused(self) -> None:
+        header, _, signature = signed(answer_with(log(2))).split(".")
+        payload = base64.urlsafe_b64encode(json.dumps(answer_with(log(1)).to_json()).encode()).decode().rstrip("=")
+        with pytest.raises(FeedFault, match="bad_signature"):
+            read(f"{header}.{payload}.{signature}")
+
+    def test_an_unknown_key_is_told_apart(self) -> None:
+        """The keys have to be fetched then, which is no reason to raise an alarm."""
+        with pytest.raises(errors.UnknownKey):
+            read(signed(answer_with(), header={"kid": "other"}))
+
+    def test_a_revoked_key_signs_no_feed(self) -> None:
+        token = signed(answer_with())
+        assert read(token, refused_kids={"another": None}) == answer_with()
+        with pytest.raises(FeedFault, match="revoked key"):
+            read(token, refused_kids={SIGNER.kid: None})
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"typ": "at+jwt"},
+            {"typ": "application/at+jwt"},
+            {"typ": "JWT"},
+            {"typ": "jwt"},
+            {"typ": "logout+jwt"},
+            {"typ": "ostiary-feed"},
+            {"typ": f"{feed.TYPE} "},
+            {"typ": ""},
+            {"typ": None},
+            {"typ": [feed.TYPE]},
+            {"alg": "none"},
+            {"alg": "HS256"},
+            {"alg": "RS512"},
+            {"kid": None},
+            {"kid": ""},
+            {"crit": ["exp"]},
+            {"b64": False},
+        ],
+    )
+    def test_another_header_is_refused(self, header: dict[str, object]) -> None:
+        with pytest.raises(FeedFault, match="not a signed feed"):
+            read(signed(answer_with(), header=header))
+
+    def test_a_header_without_a_type_is_refused(self) -> None:
+        header = json.dumps({"alg": "RS256", "kid": SIGNER.kid}).encode()
+        with pytest.raises(FeedFault, match="wrong_type"):
+            read(SIGNER.sign(header, json.dumps(answer_with().to_json()).encode()))
+
+
+class TestTokensAndFeeds:
+    """RFC 8725 section 3.11: one kind of signed document is never taken for another one."""
+
+    def test_an_access_token_is_no_feed(self) -> None:
+        with pytest.raises(FeedFault, match="wrong_type"):
+            read(SIGNER.token())
+
+    def test_not_even_one_that_says_all_that_a_feed_says(self) -> None:
+        with pytest.raises(FeedFault, match="wrong_type"):
+            read(SIGNER.token(claims=answer_with(log(2)).to_json()))
+
+    @pytest.mark.parametrize("typ", [feed.TYPE, feed.MEDIA_TYPE])
+    def test_a_feed_is_no_access_token(self, typ: str) -> None:
+        for payload in (answer_with().to_json(), {**answer_with().to_json(), **token_claims()}):
+            with pytest.raises(errors.WrongType):
+                Verifier(SIGNER.config()).verify(signed(payload, header={"typ": typ}))
+
+    def test_the_same_claims_are_a_good_token_under_a_tokens_type(self) -> None:
+        """So it is the type that decides above."""
+        payload = {**answer_with().to_json(), **token_claims()}
+        assert Verifier(SIGNER.config()).verify(signed(payload, header={"typ": "at+jwt"})).subject == "u1"
+
+
+class TestForm:
+    @pytest.mark.parametrize(
+        "name", ["iss", "iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys"]
+    )
+    @pytest.mark.parametrize("value", [Issuer.REMOVED, None, 1.0, -1, {}, [None], "\u00e9" * 300])
+    def test_a_member_of_the_wrong_type_is_refused(self, name: str, value: object) -> None:
+        with pytest.raises(FeedFault):
+            read(signed(changed(**{name: value})))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"iat": True},
+            {"iat": "1700000000"},
+            {"iat": 2**62},
+            {"epoch": ""},
+            {"epoch": "e" * 65},
+            {"epoch": 1},
+            {"first": 0},
+            {"first": True},
+            {"first": "1"},
+            {"first": 2**62},
+            {"head": True},
+            {"head": 2**62, "reset": True},
+            {"head": 10**30, "reset": True},
+            {"more": 0},
+            {"more": "false"},
+            {"reset": 1},
+            {"reset": "true"},
+            {"digest": ""},
+            {"digest": "A" * 44},
+            {"digest": "A" * 42 + "B"},
+            {"digest": "A" * 42 + "="},
+            {"digest": "A" * 42 + "+"},
+            {"digest": [65] * 43},
+            {"keys": ""},
+            {"keys": "k" * 65},
+            {"keys": 1},
+            {"events": "[]"},
+            {"events": {"n": 1}},
+        ],
+    )
+    def test_values_out_of_range_are_refused(self, changes: dict[str, object]) -> None:
+        with pytest.raises(FeedFault, match="not in the form"):
+            read(signed(changed(**changes)))
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            None,
+            1,
+            "session",
+            [],
+            {},
+            *[event(**{name: Issuer.REMOVED}) for name in ("n", "kind", "id", "exp")],
+            *[event(**{name: value}) for name in ("n", "kind", "id", "exp") for value in NOT_FITTING],
+            event(n=0),
+            event(n="1"),
+            event(kind="sessions"),
+            event(kind="SESSION"),
+            event(id="i" * 257),
+            event(exp=-1),
+            event(exp="1700000900"),
+            event(exp=253_402_300_800),
+        ],
+    )
+    def test_an_event_that_is_none_is_refused(self, bad: object) -> None:
+        assert read(signed(changed(events=[event()], head=1))).revocations[0].target == "s"
+        with pytest.raises(FeedFault, match="not in the form"):
+            read(signed(changed(events=[bad], head=1)))
+
+    @pytest.mark.parametrize("kind", Kind)
+    def test_all_kinds_are_known(self, kind: Kind) -> None:
+        assert read(signed(changed(events=[event(kind=kind.value)], head=1))).revocations[0].kind is kind
+
+    def test_too_many_events_are_refused(self) -> None:
+        events = [event(n=n) for n in range(1, feed.MAX_EVENTS + 2)]
+        assert len(read(signed(changed(events=events[:-1], head=len(events) - 1))).revocations) == feed.MAX_EVENTS
+        with pytest.raises(FeedFault, match="events"):
+            read(signed(changed(events=events, head=len(events))))
+
+    @pytest.mark.parametrize("reset", [False, True])
+    @pytest.mark.parametrize("order", [(2, 1), (1, 1), (1, 3, 2), (2, 2)])
+    def test_events_out_of_order_are_refused(self, order: tuple[int, ...], reset: bool) -> None:
+        events = [event(n=n) for n in order]
+        with pytest.raises(FeedFault, match="out of order"):
+            read(signed(changed(events=events, head=len(order), reset=reset)))
+
+    @pytest.mark.parametrize("reset", [False, True])
+    @pytest.mark.parametrize(("first", "head", "number"), [(5, 5, 4), (5, 5, 6), (5, 4, 5), (5, 2, 5)])
+    def test_events_outside_of_what_was_asked_are_refused(
+        self, first: int, head: int, number: int, reset: bool
+    ) -> None:
+        with pytest.raises(FeedFault, match="out of order"):
+            read(signed(changed(events=[event(n=number)], first=first, head=head, reset=reset)))
+
+    @pytest.mark.parametrize(("order", "head"), [((), 1), ((1, 2), 3), ((1, 3), 3), ((2, 3), 3)])
+    def test_missing_events_need_a_reset(self, order: tuple[int, ...], head: int) -> None:
+        events = [event(n=n) for n in order]
+        assert read(signed(changed(events=events, head=head, reset=True))).head == head
+        with pytest.raises(FeedFault, match="missing"):
+            read(signed(changed(events=events, head=head)))
+
+    def test_an_oversized_answer_is_refused_before_it_is_parsed(self) -> None:
+        good = signed(changed(filler="x" * 380_000))
+        assert len(good) < feed.MAX_ANSWER_LENGTH
+        assert read(good).head == 2
+        with pytest.raises(FeedFault, match="too_large"):
+            read(signed(changed(filler="x" * 400_000)))
+        with pytest.raises(FeedFault, match="too_large"):
+            read("." * (feed.MAX_ANSWER_LENGTH + 1))
+
+    @pytest.mark.parametrize(
+        "payload", [b"", b"{}", b"[]", b"null", b"{", b'{"iss":1,"iss":1}', b"\xff", b"[" * 20_000]
+    )
+    def test_a_payload_that_is_none_is_refused(self, payload: bytes) -> None:
+        with pytest.raises(FeedFault):
+            read(SIGNER.sign(json.dumps(HEADER).encode(), payload))
+
+    @settings(max_examples=300)
+    @given(st.text(max_size=100) | st.binary(max_size=100).map(lambda raw: raw.decode("latin-1")))
+    def test_anything_at_all_is_refused_and_nothing_breaks(self, text: str) -> None:
+        with pytest.raises(FeedFault):
+            read(text)
+
+    @settings(max_examples=200)
+    @given(
+        st.dictionaries(
+            st.sampled_from(["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys"]),
+            st.recursive(
+                st.none() | st.booleans() | st.integers(-3, 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
+                lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+                max_leaves=6,
+            ),
+            max_size=3,
+        )
+    )
+    def test_signed_nonsense_is_refused_or_has_all_its_types(self, members: dict[str, object]) -> None:
+        try:
+            answer = read(SIGNER.sign(json.dumps(HEADER).encode(), json.dumps(changed(**members)).encode()))
+        except FeedFault:
+            return
+        assert (type(answer.first), type(answer.head), type(answer.issued_at)) == (int, int, int)
+        assert (type(answer.more), type(answer.reset), type(answer.digest)) == (bool, bool, bytes)
+        assert (type(answer.epoch), type(answer.keys)) == (str, str)
+
+
+class TestChain:
+    def test_its_value_is_the_digest_of_the_one_before_and_the_revocation(self) -> None:
+        revocation = Revocation(7, Kind.SUBJECT, "u1", 1_700_000_900)
+        expected = hashlib.sha256(GENESIS + b"7\nsubject\nu1\n1700000900").digest()
+        assert chain(GENESIS, revocation) == expected
+        assert bytes(32) == GENESIS
+
+    @given(revocations, revocations, digests, digests)
+    def test_it_depends_on_all_that_was(self, one: Revocation, other: Revocation, before: bytes, past: bytes) -> None:
+        if "\n" not in one.target + other.target:
+            assert (chain(before, one) == chain(before, other)) is (one == other)
+        assert (chain(before, one) == chain(past, one)) is (before == past)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            Revocation(2, Kind.SESSION, "s", 10),
+            Revocation(1, Kind.TOKEN, "s", 10),
+            Revocation(1, Kind.SESSION, "t", 10),
+            Revocation(1, Kind.SESSION, "s", 11),
+        ],
+    )
+    def test_logs_that_differ_never_meet_again(self, other: Revocation) -> None:
+        one, other_digest = chain(GENESIS, Revocation(1, Kind.SESSION, "s", 10)), chain(GENESIS, other)
+        for revocation in log(5, after=2):
+            assert one != other_digest
+            one, other_digest = chain(one, revocation), chain(other_digest, revocation)
+        assert one != other_digest
+
+
+class TestPosition:
+    @given(st.text(min_size=1, max_size=64), numbers)
+    def test_its_header_form_is_read_back(self, epoch: str, number: int) -> None:
+        assert Position.parse(str(Position(epoch, number))) == Position(epoch, number)
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", ":", "e", "e:", ":1", "e:-1", "e:+1", "e: 1", "e:1 ", "e:1.0", "e:0x1", "e:\u0661", f"e:{10**20}", "e:²"],
+    )
+    def test_what_is_none_is_not_read(self, text: str) -> None:
+        assert Position.parse(text) is None
+
+    def test_a_name_that_is_too_long_is_not_read(self) -> None:
+        assert Position.parse(f"{'e' * 64}:1") == Position("e" * 64, 1)
+        assert Position.parse(f"{'e' * 65}:1") is None

@@ -1,0 +1,766 @@
+"""What is known of revocations: all that was applied and nothing else, and how old it is."""
+
+import asyncio
+import math
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ostiary import Revocations, VerifiedToken, errors
+from ostiary._revocations import KEPT_LONGER, names_of
+from ostiary.feed import EVERYTHING, GENESIS, NO_POSITION, Answer, FeedFault, Kind, Position, Revocation, chain
+
+#: What the issuer's clock says, which is not what ours says.
+ISSUED_AT = 1_700_000_000
+
+#: Seconds that a token lives.
+LIFE = 900
+
+
+@dataclass
+class Clock:
+    """A clock that is set by hand."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Log:
+    """An issuer's log, and what it answers to questions."""
+
+    epoch: str = "e1"
+    listed: list[Revocation] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=lambda: [GENESIS])
+
+    def add(self, kind: Kind, target: str = EVERYTHING, life: int = LIFE) -> Revocation:
+        revocation = Revocation(len(self.listed) + 1, kind, target, ISSUED_AT + life)
+        self.listed.append(revocation)
+        self.digests.append(chain(self.digests[-1], revocation))
+        return revocation
+
+    def answer(self, after: int = 0, until: int | None = None, **changes: Any) -> Answer:  # a dataclass's own fields
+        head = len(self.listed) if until is None else until
+        answer = Answer(
+            issuer="https://issuer.example",
+            issued_at=ISSUED_AT,
+            epoch=self.epoch,
+            first=after + 1,
+            head=head,
+            more=head < len(self.listed),
+            digest=self.digests[head],
+            reset=False,
+            revocations=tuple(self.listed[after:head]),
+            keys="k",
+        )
+        return replace(answer, **changes)
+
+
+def token(**changes: Any) -> VerifiedToken:  # a dataclass's own fields
+    values: dict[str, Any] = {
+        "issuer": "https://issuer.example",
+        "subject": "u1",
+        "audience": frozenset({"ostiary"}),
+        "client_id": "c1",
+        "token_id": "t1",
+        "key_id": "k1",
+        "session_id": "s1",
+        "issued_at": ISSUED_AT,
+        "not_before": ISSUED_AT,
+        "expires_at": ISSUED_AT + LIFE,
+        "auth_time": None,
+        "scopes": frozenset(),
+        "roles": frozenset(),
+        "log_position": 0,
+        "claims": {},
+    }
+    return VerifiedToken(**{**values, **changes})
+
+
+#: Shares nothing with the token above.
+OTHER = token(subject="u2", client_id="c2", token_id="t2", key_id="k2", session_id="s2")
+
+ONE_OF_EACH = [
+    (Kind.SESSION, "s1"),
+    (Kind.TOKEN, "t1"),
+    (Kind.KEY, "k1"),
+    (Kind.SUBJECT, "u1"),
+    (Kind.CLIENT, "c1"),
+    (Kind.ALL, EVERYTHING),
+]
+
+
+def is_revoked(revocations: Revocations, asked: VerifiedToken) -> bool:
+    try:
+        revocations.check(asked, names_of(asked))
+    except errors.Revoked:
+        return True
+    return False
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a task has done its part."""
+
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(poll(), 5)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def revocations(clock: Clock) -> Revocations:
+    return Revocations(clock)
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def revoke(revocations: Revocations, log: Log, kind: Kind, target: str = EVERYTHING, life: int = LIFE) -> None:
+    """Revoke something, and apply that at once."""
+    log.add(kind, target, life)
+    revocations.apply(log.answer(len(log.listed) - 1), revocations.now())
+
+
+class TestHits:
+    @pytest.mark.parametrize(("kind", "target"), ONE_OF_EACH)
+    def test_what_is_revoked_is_hit_and_nothing_else(
+        self, revocations: Revocations, log: Log, kind: Kind, target: str
+    ) -> None:
+        assert not is_revoked(revocations, token())
+        revoke(revocations, log, kind, target)
+        assert is_revoked(revocations, token())
+        assert is_revoked(revocations, OTHER) is (kind is Kind.ALL)
+        assert len(revocations) == 1
+
+    @pytest.mark.parametrize(("kind", "target"), ONE_OF_EACH[:-1])
+    def test_an_id_of_another_kind_is_another_id(
+        self, revocations: Revocations, log: Log, kind: Kind, target: str
+    ) -> None:
+        for other, _ in ONE_OF_EACH[:-1]:
+            if other is not kind:
+                revoke(revocations, log, other, target)
+        assert not is_revoked(revocations, token())
+
+    @pytest.mark.parametrize(("kind", "target"), [(Kind.SUBJECT, "u1"), (Kind.CLIENT, "c1"), (Kind.ALL, EVERYTHING)])
+    def test_a_cutoff_is_exact(self, revocations: Revocations, log: Log, kind: Kind, target: str) -> None:
+        """A token says after which revocation it was issued: the cutoff itself is the first that it has behind it."""
+        for _ in range(4):
+            log.add(Kind.SESSION, "another")
+        log.add(kind, target)
+        revocations.apply(log.answer(), 0.0)
+        verdicts = {rev: is_revoked(revocations, token(log_position=rev)) for rev in (NO_POSITION, 0, 4, 5, 6, 2**61)}
+        assert verdicts == {NO_POSITION: True, 0: True, 4: True, 5: False, 6: False, 2**61: False}
+
+    @pytest.mark.parametrize(("kind", "target"), [(Kind.SESSION, "s1"), (Kind.TOKEN, "t1"), (Kind.KEY, "k1")])
+    def test_what_has_no_cutoff_is_hit_whenever_it_was_issued(
+        self, revocations: Revocations, log: Log, kind: Kind, target: str
+    ) -> None:
+        revoke(revocations, log, kind, target)
+        assert is_revoked(revocations, token(log_position=2**61))
+
+    def test_a_later_cutoff_takes_the_place_of_an_earlier_one(self, revocations: Revocations, log: Log) -> None:
+        revoke(revocations, log, Kind.SUBJECT, "u1")
+        assert not is_revoked(revocations, token(log_position=1))
+        revoke(revocations, log, Kind.SUBJECT, "u1")
+        assert is_revoked(revocations, token(log_position=1))
+        assert not is_revoked(revocations, token(log_position=2))
+
+    def test_a_clients_own_token_has_no_session(self, revocations: Revocations, log: Log) -> None:
+        for target in ("s1", "None", "-"):
+            revoke(revocations, log, Kind.SESSION, target)
+        own = token(session_id=None)
+        assert not is_revoked(revocations, own)
+        revoke(revocations, log, Kind.TOKEN, "t1")
+        assert is_revoked(revocations, own)
+
+    def test_revoked_keys_are_known_by_their_kid(self, revocations: Revocations, log: Log) -> None:
+        revoke(revocations, log, Kind.KEY, "k1")
+        revoke(revocations, log, Kind.SESSION, "k2")
+        assert list(revocations.revoked_kids) == ["k1"]
+
+
+class TestAnswers:
+    def test_nothing_is_known_before_the_first(self, revocations: Revocations) -> None:
+        assert revocations.position is None
+        assert not revocations.complete
+        assert revocations.age() == math.inf
+        assert len(revocations) == 0
+        with pytest.raises(errors.RevocationStale):
+            revocations.check_age(1e9)
+
+    def test_an_empty_log_is_a_full_set(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        revocations.apply(log.answer(), clock.now)
+        assert revocations.complete
+        assert revocations.position == Position("e1", 0)
+
+    def test_each_goes_on_from_the_last(self, revocations: Revocations, log: Log) -> None:
+        for number in range(1, 30):
+            revoke(revocations, log, Kind.SESSION, f"s{number}")
+            assert revocations.position == Position("e1", number)
+            assert all(is_revoked(revocations, token(session_id=f"s{known}")) for known in range(1, number + 1))
+        assert not is_revoked(revocations, token(session_id="s30"))
+
+    def test_the_version_changes_with_what_is_revoked_and_with_nothing_else(
+        self, revocations: Revocations, log: Log
+    ) -> None:
+        versions = [revocations.version]
+        for _ in range(3):
+            revoke(revocations, log, Kind.SESSION, "s")
+            versions.append(revocations.version)
+        assert len(set(versions)) == 4
+        revocations.apply(log.answer(3), 5.0)
+        assert revocations.version == versions[-1]
+
+    def test_pages_are_taken_in_and_only_the_last_makes_it_fresh(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        for number in range(1, 7):
+            log.add(Kind.SESSION, f"s{number}")
+        for after, until_ in ((0, 2), (2, 4)):
+            revocations.apply(log.answer(after, until_), clock.now)
+            assert not revocations.complete
+            assert revocations.age() == math.inf
+            assert is_revoked(revocations, token(session_id=f"s{until_}"))
+        revocations.apply(log.answer(4, 6), clock.now)
+        assert revocations.complete
+        assert revocations.age() == 0
+
+    def test_a_page_leaves_a_set_as_old_as_it_was(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        revocations.apply(log.answer(), clock.now)
+        log.add(Kind.SESSION, "s1")
+        log.add(Kind.SESSION, "s2")
+        clock.now += 20
+        revocations.apply(log.answer(0, 1), clock.now)
+        assert revocations.age() == 20
+
+    def test_a_reset_says_all_that_there_is_of_what_was_asked(self, revocations: Revocations, log: Log) -> None:
+        for number in range(1, 10):
+            log.add(Kind.SESSION, f"s{number}")
+        kept = (log.listed[3], log.listed[7])
+        revocations.apply(log.answer(reset=True, revocations=kept), 0.0)
+        hit = {number for number in range(1, 10) if is_revoked(revocations, token(session_id=f"s{number}"))}
+        assert hit == {4, 8}
+        assert revocations.position == Position("e1", 9)
+        revoke(revocations, log, Kind.SESSION, "s1")
+        assert is_revoked(revocations, token())
+
+    def test_a_reset_takes_nothing_back(self, revocations: Revocations, log: Log) -> None:
+        for kind, target in ONE_OF_EACH[:-1]:
+            revoke(revocations, log, kind, target)
+        log.add(Kind.SESSION, "over")
+        log.add(Kind.SESSION, "another")
+        revocations.apply(log.answer(5, reset=True, revocations=(log.listed[6],)), 0.0)
+        assert is_revoked(revocations, token())
+        assert len(revocations) == 6
+
+    def test_the_chain_goes_on_after_a_reset(self, revocations: Revocations, log: Log) -> None:
+        for _ in range(3):
+            log.add(Kind.SESSION, "over")
+        revocations.apply(log.answer(reset=True, revocations=()), 0.0)
+        log.add(Kind.SESSION, "s1")
+        with pytest.raises(FeedFault, match="past"):
+            revocations.apply(log.answer(3, digest=chain(GENESIS, log.listed[3])), 0.0)
+        revocations.apply(log.answer(3), 0.0)
+        assert is_revoked(revocations, token())
+
+
+def another_past() -> Log:
+    forked = Log()
+    for target in ("x", "y", "s1", "z"):
+        forked.add(Kind.SESSION, target)
+    return forked
+
+
+def shorter_log() -> Log:
+    return Log(listed=[], digests=[GENESIS])
+
+
+class TestRefusals:
+    @pytest.fixture
+    def log(self) -> Log:
+        log = Log()
+        for kind, target in ((Kind.SESSION, "a"), (Kind.SUBJECT, "b"), (Kind.KEY, "c")):
+            log.add(kind, target)
+        return log
+
+    @pytest.fixture
+    def revocations(self, log: Log, clock: Clock) -> Revocations:
+        revocations = Revocations(clock)
+        revocations.apply(log.answer(), clock.now)
+        return revocations
+
+    def news(self, log: Log, **changes: Any) -> Answer:  # a dataclass's own fields
+        """Return an answer that brings revocations of every kind, changed."""
+        for kind, target in ONE_OF_EACH:
+            log.add(kind, target)
+        return log.answer(3, **changes)
+
+    def assert_unchanged(self, revocations: Revocations, clock: Clock, bad: Answer, fault: str) -> None:
+        """See that an answer is refused, and that everything is as it was before."""
+        looked: list[None] = []
+        end = revocations.watch(token(), lambda: looked.append(None))
+        before = (revocations.position, revocations.version, revocations.fresh_at, len(revocations))
+        digest, generations, kids = revocations._digest, revocations._generations, dict(revocations.revoked_kids)
+        clock.now += 5
+        with pytest.raises(FeedFault, match=fault):
+            revocations.apply(bad, clock.now)
+        assert (revocations.position, revocations.version, revocations.fresh_at, len(revocations)) == before
+        assert (revocations._digest, revocations._generations, revocations.revoked_kids) == (digest, generations, kids)
+        assert revocations.age() == 5
+        assert not is_revoked(revocations, token())
+        assert not is_revoked(revocations, OTHER)
+        assert looked == []
+        end()
+
+    def goes_on(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        """See that the good answer is taken in after a bad one."""
+        revocations.apply(log.answer(3), clock.now)
+        assert is_revoked(revocations, token())
+        assert revocations.age() == 0
+
+    def test_the_good_answer_is_taken_in(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        """So it is what is changed below that is refused."""
+        self.news(log)
+        self.goes_on(revocations, log, clock)
+
+    @pytest.mark.parametrize(
+        ("changes", "fault"),
+        [
+            ({"epoch": "e2"}, "another log"),
+            ({"epoch": "e2", "reset": True}, "another log"),
+            ({"head": 2, "revocations": ()}, "shorter"),
+            ({"head": 0, "reset": True, "revocations": ()}, "shorter"),
+            ({"first": 5}, "another question"),
+            ({"first": 3}, "another question"),
+            ({"first": 1, "reset": True}, "another question"),
+            ({"digest": bytes(32)}, "past"),
+            ({"digest": b""}, "past"),
+        ],
+    )
+    def test_a_bad_answer_changes_nothing(
+        self, revocations: Revocations, log: Log, clock: Clock, changes: dict[str, object], fault: str
+    ) -> None:
+        self.assert_unchanged(revocations, clock, self.news(log, **changes), fault)
+        self.goes_on(revocations, log, clock)
+
+    def test_nothing_new_from_a_log_with_another_past_is_refused(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        bad = log.answer(3, digest=another_past().digests[3])
+        self.news(log)
+        self.assert_unchanged(revocations, clock, bad, "past")
+
+    def test_news_from_a_log_with_another_past_are_refused(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        self.news(log)
+        self.assert_unchanged(revocations, clock, another_past().answer(3), "past")
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"kind": Kind.TOKEN}, {"target": "other"}, {"expires_at": ISSUED_AT + LIFE + 1}, {"number": 5}],
+    )
+    def test_a_revocation_that_is_not_what_was_chained_is_refused(
+        self, revocations: Revocations, log: Log, clock: Clock, change: dict[str, Any]
+    ) -> None:
+        good = self.news(log)
+        changed = (replace(good.revocations[0], **change), *good.revocations[1:])
+        self.assert_unchanged(revocations, clock, replace(good, revocations=changed), "past")
+        self.goes_on(revocations, log, clock)
+
+    def test_a_log_that_began_anew_under_the_same_name_is_refused(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        self.news(log)
+        self.assert_unchanged(revocations, clock, shorter_log().answer(0), "shorter")
+
+    def test_the_first_answer_must_begin_at_the_beginning(self, log: Log) -> None:
+        fresh = Revocations()
+        with pytest.raises(FeedFault, match="another question"):
+            fresh.apply(log.answer(1), 0.0)
+        assert (fresh.position, fresh.complete, len(fresh)) == (None, False, 0)
+
+    def test_an_answer_that_comes_twice_is_refused_the_second_time(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        answer = self.news(log)
+        revocations.apply(answer, clock.now)
+        clock.now += 5
+        with pytest.raises(FeedFault, match="another question"):
+            revocations.apply(answer, clock.now)
+        assert revocations.age() == 5
+        assert revocations.position == Position("e1", 9)
+
+
+kinds = st.sampled_from(list(Kind))
+targets = st.sampled_from(["a", "b"])
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(kinds, targets), max_size=10), st.data())
+def test_answers_in_any_order_and_any_number_come_to_what_a_prefix_of_the_log_says(
+    made: list[tuple[Kind, str]], data: st.DataObject
+) -> None:
+    log = Log()
+    for kind, target in made:
+        log.add(kind, EVERYTHING if kind is Kind.ALL else target)
+    revocations, known, fresh_at = Revocations(Clock()), None, -math.inf
+    for _ in range(data.draw(st.integers(0, 12))):
+        after = data.draw(st.integers(0, len(made)))
+        until_ = data.draw(st.integers(after, len(made)))
+        asked_at = float(data.draw(st.integers(0, 50)))
+        fits = after == (known or 0)
+        try:
+            revocations.apply(log.answer(after, until_), asked_at)
+        except FeedFault:
+            assert not fits
+        else:
+            assert fits
+            known = until_
+            if until_ == len(made):
+                fresh_at = max(fresh_at, asked_at)
+        applied = log.listed[: known or 0]
+        assert revocations.position == (None if known is None else Position("e1", known))
+        assert revocations.fresh_at == fresh_at
+        for name in ("a", "b"):
+            for rev in range(-1, len(made) + 1):
+                asked = token(
+                    subject=name, client_id=name, token_id=name, key_id=name, session_id=name, log_position=rev
+                )
+                expected = any(
+                    each.target in {name, EVERYTHING}
+                    and (each.kind in {Kind.SESSION, Kind.TOKEN, Kind.KEY} or rev < each.number)
+                    for each in applied
+                )
+                assert is_revoked(revocations, asked) is expected
+
+
+class TestAge:
+    def test_it_is_counted_from_when_the_question_was_sent(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        asked_at = clock.now
+        clock.now += 7  # on the way
+        revocations.apply(log.answer(), asked_at)
+        assert revocations.age() == 7
+        clock.now += 3
+        assert revocations.age() == 10
+
+    def test_it_never_gets_less_by_an_answer_that_was_late(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        clock.now = 50.0
+        revocations.apply(log.answer(), 40.0)
+        revocations.apply(log.answer(), 20.0)
+        assert revocations.fresh_at == 40.0
+        log.add(Kind.SESSION, "s1")
+        revocations.apply(log.answer(), 30.0)
+        assert revocations.fresh_at == 40.0
+        assert is_revoked(revocations, token())
+
+    def test_the_bound_itself_is_not_too_old(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        revocations.apply(log.answer(), clock.now)
+        clock.now += 30
+        revocations.check_age(30)
+        clock.now += 0.001
+        with pytest.raises(errors.RevocationStale):
+            revocations.check_age(30)
+
+    def test_what_the_issuers_clock_says_does_not_matter(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        for issued_at in (0, 2**40):
+            revocations.apply(log.answer(issued_at=issued_at), clock.now)
+            assert revocations.age() == 0
+
+
+class TestForgetting:
+    def pass_time(self, revocations: Revocations, log: Log, clock: Clock, now: float) -> None:
+        """Let it be later, and have an answer without news, on which things are thrown away."""
+        clock.now = now
+        revocations.apply(log.answer(len(log.listed)), now)
+
+    @pytest.mark.parametrize(("kind", "target"), ONE_OF_EACH)
+    def test_a_revocation_is_kept_for_its_time_and_not_longer(
+        self, revocations: Revocations, log: Log, clock: Clock, kind: Kind, target: str
+    ) -> None:
+        clock.now = 0.0
+        revoke(revocations, log, kind, target)
+        for now in (LIFE, LIFE + KEPT_LONGER - 0.001):
+            self.pass_time(revocations, log, clock, now)
+            assert is_revoked(revocations, token())
+        self.pass_time(revocations, log, clock, LIFE + KEPT_LONGER)
+        assert not is_revoked(revocations, token())
+        assert len(revocations) == 0
+        assert revocations.revoked_kids == {}
+
+    @pytest.mark.parametrize("skew", [-(10**9), -3600, 3600, 10**9])
+    @pytest.mark.parametrize("kind", [Kind.SESSION, Kind.SUBJECT])
+    def test_its_time_is_by_the_issuers_clock_alone(
+        self, revocations: Revocations, log: Log, clock: Clock, kind: Kind, skew: int
+    ) -> None:
+        clock.now = 0.0
+        revocation = replace(log.add(kind, "s1"), expires_at=ISSUED_AT + skew + LIFE)
+        revoked = replace(revocation, target="u1") if kind is Kind.SUBJECT else revocation
+        digest = chain(GENESIS, revoked)
+        answer = log.answer(issued_at=ISSUED_AT + skew, revocations=(revoked,), digest=digest)
+        revocations.apply(answer, 0.0)
+        log.digests[1] = digest
+        self.pass_time(revocations, log, clock, LIFE + KEPT_LONGER - 0.001)
+        assert is_revoked(revocations, token())
+        self.pass_time(revocations, log, clock, LIFE + KEPT_LONGER)
+        assert not is_revoked(revocations, token())
+
+    def test_one_that_is_over_by_the_issuers_clock_is_kept_for_the_difference_of_clocks(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        clock.now = 0.0
+        revoke(revocations, log, Kind.TOKEN, "t1", life=-100)
+        self.pass_time(revocations, log, clock, KEPT_LONGER - 0.001)
+        assert is_revoked(revocations, token())
+
+    def test_wall_clock_time_alone_makes_nothing_forgotten(
+        self, revocations: Revocations, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for kind, target in ONE_OF_EACH:
+            revoke(revocations, log, kind, target)
+        monkeypatch.setattr("time.time", lambda: 4e9)
+        revocations.apply(log.answer(6), 0.0)
+        assert len(revocations) == 6
+
+    def test_an_outage_makes_nothing_forgotten(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        """Without answers there is nothing that throws away."""
+        revoke(revocations, log, Kind.SESSION, "s1")
+        clock.now += 1e6
+        assert is_revoked(revocations, token())
+
+    def test_a_generation_waits_for_the_last_of_its_own(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        clock.now = 0.0
+        revoke(revocations, log, Kind.SESSION, "s1")
+        clock.now = 100.0
+        revoke(revocations, log, Kind.SESSION, "s2", life=2 * LIFE)
+        self.pass_time(revocations, log, clock, 100 + 2 * LIFE + KEPT_LONGER - 0.001)
+        assert is_revoked(revocations, token(session_id="s2"))
+        self.pass_time(revocations, log, clock, 100 + 2 * LIFE + KEPT_LONGER)
+        assert len(revocations) == 0
+
+    def test_a_refused_answer_throws_nothing_away(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        revoke(revocations, log, Kind.SESSION, "s1")
+        clock.now += 1e6
+        with pytest.raises(FeedFault):
+            revocations.apply(log.answer(1, epoch="e2"), clock.now)
+        assert is_revoked(revocations, token())
+
+    def test_with_a_steady_flow_there_are_few_generations(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        clock.now, most = 0.0, 0
+        for number in range(1, 1001):
+            clock.now += 10
+            revoke(revocations, log, Kind.SESSION, f"s{number}")
+            most = max(most, len(revocations._generations))
+        assert most <= 4
+        # Not more than twice what matters still.
+        assert (LIFE + KEPT_LONGER) / 10 <= len(revocations) <= 2 * (LIFE + KEPT_LONGER) / 10
+
+    @settings(max_examples=100)
+    @given(
+        st.lists(
+            st.tuples(st.floats(0, 2000), st.sampled_from([Kind.SESSION, Kind.TOKEN]), st.integers(-10, 3000)),
+            max_size=15,
+        )
+    )
+    def test_nothing_is_forgotten_too_early(self, made: list[tuple[float, Kind, int]]) -> None:
+        clock, log = Clock(0.0), Log()
+        revocations = Revocations(clock)
+        kept_until: dict[tuple[Kind, str], float] = {}
+        for number, (pause, kind, life) in enumerate(made):
+            clock.now += pause
+            revoke(revocations, log, kind, f"x{number}", life)
+            kept_until[kind, f"x{number}"] = clock.now + max(0, life) + KEPT_LONGER
+            for (revoked, target), end in kept_until.items():
+                asked = token(session_id=target) if revoked is Kind.SESSION else token(token_id=target)
+                assert is_revoked(revocations, asked) or clock.now >= end
+        clock.now += 1e5
+        revocations.apply(log.answer(len(log.listed)), clock.now)
+        assert len(revocations) == 0
+
+
+class TestReach:
+    async def test_what_is_known_is_reached_without_waiting(self, revocations: Revocations, log: Log) -> None:
+        revoke(revocations, log, Kind.SESSION, "s1")
+        for number in (0, 1):
+            await revocations.reach(Position("e1", number), 0)
+
+    async def test_what_does_not_come_is_waited_for_so_long_and_no_longer(
+        self, revocations: Revocations, log: Log
+    ) -> None:
+        revoke(revocations, log, Kind.SESSION, "s1")
+        loop = asyncio.get_running_loop()
+        started_at = loop.time()
+        with pytest.raises(errors.RevocationStale):
+            await revocations.reach(Position("e1", 2), 0.05)
+        # The loop's timers are as exact as its clock.
+        assert 0.049 <= loop.time() - started_at < 1
+        assert revocations._moved == set()
+
+    @pytest.mark.parametrize("position", [Position("e2", 0), Position("e2", 1), Position("", 0)])
+    async def test_another_log_is_never_reached(self, revocations: Revocations, log: Log, position: Position) -> None:
+        revoke(revocations, log, Kind.SESSION, "s1")
+        with pytest.raises(errors.RevocationStale):
+            await revocations.reach(position, 0.001)
+
+    async def test_nothing_is_reached_before_the_first_answer(self, revocations: Revocations) -> None:
+        with pytest.raises(errors.RevocationStale):
+            await revocations.reach(Position("e1", 0), 0.001)
+
+    async def test_news_end_the_wait(self, revocations: Revocations, log: Log) -> None:
+        waiting = [asyncio.create_task(revocations.reach(Position("e1", number), 60)) for number in (1, 2, 2)]
+        await until(lambda: len(revocations._moved) == 3)
+        revoke(revocations, log, Kind.SESSION, "s1")
+        await waiting[0]
+        await until(lambda: len(revocations._moved) == 2)
+        assert not waiting[1].done()
+        revoke(revocations, log, Kind.SESSION, "s2")
+        await asyncio.gather(*waiting)
+        assert revocations._moved == set()
+
+    async def test_a_first_answer_without_news_ends_it_too(self, revocations: Revocations, log: Log) -> None:
+        waiting = asyncio.create_task(revocations.reach(Position("e1", 0), 60))
+        await until(lambda: len(revocations._moved) == 1)
+        revocations.apply(log.answer(), 0.0)
+        await waiting
+
+    async def test_who_gives_up_is_forgotten(self, revocations: Revocations, log: Log) -> None:
+        waiting = asyncio.create_task(revocations.reach(Position("e1", 1), 60))
+        await until(lambda: len(revocations._moved) == 1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert revocations._moved == set()
+        revoke(revocations, log, Kind.SESSION, "s1")
+
+
+class TestWatch:
+    @pytest.mark.parametrize(("kind", "target"), ONE_OF_EACH)
+    def test_what_may_hit_a_token_is_told_once_it_is_in_force(
+        self, revocations: Revocations, log: Log, kind: Kind, target: str
+    ) -> None:
+        seen: list[bool] = []
+        revocations.watch(token(), lambda: seen.append(is_revoked(revocations, token())))
+        revoke(revocations, log, kind, target)
+        assert seen == [True]
+
+    def test_what_hits_others_is_not_told(self, revocations: Revocations, log: Log) -> None:
+        seen: list[None] = []
+        revocations.watch(token(), lambda: seen.append(None))
+        for kind, _ in ONE_OF_EACH[:-1]:
+            revoke(revocations, log, kind, "other")
+        for other, target in ((Kind.TOKEN, "s1"), (Kind.SESSION, "t1"), (Kind.CLIENT, "u1"), (Kind.SUBJECT, "c1")):
+            revoke(revocations, log, other, target)
+        assert seen == []
+
+    def test_all_who_watch_are_told(self, revocations: Revocations, log: Log) -> None:
+        seen: list[int] = []
+        looks = [lambda each=each: seen.append(each) for each in range(3)]
+        for look in looks:
+            revocations.watch(token(), look)
+        revoke(revocations, log, Kind.SESSION, "s1")
+        assert sorted(seen) == [0, 1, 2]
+
+    def test_who_has_ended_is_not_told_and_leaves_nothing(self, revocations: Revocations, log: Log) -> None:
+        seen: list[str] = []
+        ends = [revocations.watch(asked, lambda: seen.append("told")) for asked in (token(), token(session_id=None))]
+        remaining = revocations.watch(token(), lambda: seen.append("remaining"))
+        for end in ends:
+            end()
+            end()
+        revoke(revocations, log, Kind.SUBJECT, "u1")
+        assert seen == ["remaining"]
+        remaining()
+        assert revocations._watches == {}
+
+    def test_one_may_end_while_it_is_told(self, revocations: Revocations, log: Log) -> None:
+        told: list[int] = []
+
+        def watch(number: int) -> None:
+            def look() -> None:
+                told.append(number)
+                end()
+
+            end = revocations.watch(token(), look)
+
+        for number in range(3):
+            watch(number)
+        revoke(revocations, log, Kind.SESSION, "s1")
+        assert sorted(told) == [0, 1, 2]
+        assert revocations._watches == {}
+
+    def test_a_clients_own_token_is_watched_without_a_session(self, revocations: Revocations, log: Log) -> None:
+        seen: list[None] = []
+        revocations.watch(token(session_id=None), lambda: seen.append(None))
+        revoke(revocations, log, Kind.SESSION, "s1")
+        assert seen == []
+        revoke(revocations, log, Kind.CLIENT, "c1")
+        assert seen == [None]
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Let threads take turns often."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_other_threads_may_look_while_answers_are_applied(clock: Clock) -> None:
+    """What was in force once stays so, what was never revoked is not hit, and nothing breaks."""
+    revocations, log, applied, is_done = Revocations(clock), Log(), 0, False
+    failures: list[object] = []
+
+    def look() -> None:
+        try:
+            while not is_done:
+                known = applied
+                for number in range(max(1, known - 40), known + 1):
+                    by_session = token(session_id=f"x{number}")
+                    by_subject = token(subject=f"x{number}", session_id=None)
+                    found = is_revoked(revocations, by_session if number % 2 else by_subject)
+                    # Its time may be over by now, if the other thread was quick.
+                    if not found and 10 * (applied + 1 - number) < LIFE:
+                        failures.append(f"lost {number} of {known}")
+                if is_revoked(revocations, OTHER):
+                    failures.append("hit")
+                assert len(revocations) >= 0
+        except BaseException as error:  # noqa: BLE001 - reported below
+            failures.append(error)
+
+    readers = [threading.Thread(target=look) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for number in range(1, 2001):
+        clock.now += 10
+        revoke(revocations, log, Kind.SESSION if number % 2 else Kind.SUBJECT, f"x{number}")
+        applied = number
+    is_done = True
+    for reader in readers:
+        reader.join()
+    assert failures == []
