@@ -49,6 +49,7 @@ format: .venv/installed ## Format the code
 bench: .venv/installed ## Measure, side by side with others
 	$(BIN)/python bench/verify.py
 	$(BIN)/python bench/auth.py
+	$(BIN)/python bench/revocation.py
 
 up: ## Run the cluster as containers with PostgreSQL
 	@$(FOUND_PYTHON)

@@ -21,6 +21,9 @@ class Notes:
     def fetched(self, issuer: str, outcome: str, seconds: float) -> None:
         raise AssertionError(f"nothing is fetched here: {issuer} {outcome} {seconds}")
 
+    def followed(self, issuer: str, outcome: str, seconds: float, number: int | None) -> None:
+        raise AssertionError(f"nothing is followed here: {issuer} {outcome} {seconds} {number}")
+
 
 def refused(verifier: Verifier, token: str) -> None:
     with pytest.raises(errors.TokenError):

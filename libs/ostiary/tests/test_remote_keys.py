@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from ostiary import KeySet, RemoteKeys, _remote, errors
+from ostiary._clock import suspend_aware_clock
 from ostiary.testing import Issuer
 
 URL = "https://issuer.example/.well-known/jwks.json"
@@ -29,7 +30,7 @@ class Endpoint:
         self.asked.clear()
         await asyncio.wait_for(self.asked.wait(), 5)
 
-    def keys(self, clock: Callable[[], float] = _remote.suspend_aware_clock) -> RemoteKeys:
+    def keys(self, clock: Callable[[], float] = suspend_aware_clock) -> RemoteKeys:
         return RemoteKeys("https://issuer.example", URL, transport=httpx.MockTransport(self), clock=clock)
 
 
