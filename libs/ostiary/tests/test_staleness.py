@@ -504,6 +504,23 @@ async def test_routes_have_bounds_of_their_own(verifier: Verifier, issuer: Issue
             assert (answer.status_code, answer.json()["code"]) == (401, "revoked")
 
 
+@pytest.mark.parametrize(("bound", "statuses"), [(5, [200, 503, 503]), (..., [200, 200, 503]), (None, [200] * 3)])
+async def test_so_has_the_middleware(
+    verifier: Verifier,
+    issuer: Issuer,
+    source: Source,
+    bound: Any,  # a number, None or `...`
+    statuses: list[int],
+) -> None:
+    source.hear()
+    answers = []
+    async with client_of(BearerAuth(answer_subject, verifier, max_staleness=bound)) as client:
+        for later in (0, 6, 26):
+            source.clock.now += later
+            answers.append(await client.get("/", headers=bearer(issuer.token())))
+    assert [answer.status_code for answer in answers] == statuses
+
+
 @pytest.mark.parametrize("adapter", [by_fastapi, by_middleware])
 class TestAdapters:
     async def test_undecided_is_503_with_a_time_to_come_back(

@@ -16,6 +16,7 @@ from ostiary.asgi import MAX_STALENESS, TOKEN, App, BearerAuth, EndWithToken, Me
 from ostiary.errors import Expired, OstiaryError
 from ostiary.fastapi import Auth
 from ostiary.feed import GENESIS, Answer, Kind
+from ostiary.http import grace_of
 from ostiary.testing import Issuer
 
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
@@ -447,6 +448,26 @@ class TestStreams:
         assert events.app.ended == "cancelled"
         assert not events.is_watched
 
+    @pytest.mark.parametrize(
+        "field",
+        [
+            (b"content-type", b"text/event-stream"),
+            (b"Content-Type", b"Text/Event-Stream"),
+            (b"content-type", b"text/event-stream ; charset=utf-8"),
+        ],
+    )
+    async def test_however_it_is_written_that_it_is_one(
+        self, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, field: tuple[bytes, bytes]
+    ) -> None:
+        monkeypatch.setattr("ostiary.http.RESPONSE_GRACE", 3600.0)
+        app = Application((b"cache-control", b"no-store"), field)
+        connection = Service(issuer, app).connect()
+        app.give(b"1")
+        await connection.has_sent(2)
+        issuer.revoke(Kind.SUBJECT, "u1")
+        await connection.is_served()
+        assert app.ended == "cancelled"
+
     async def test_a_stream_of_somebody_else_goes_on(self, events: Service, issuer: Issuer) -> None:
         connection = events.connect()
         events.app.give(b"1")
@@ -483,6 +504,10 @@ class TestStreams:
         assert connection.bodies == [b"1", b"2", b""]
         assert app.ended == "by itself"
         assert revocations_of(issuer)._watches == {}
+
+    def test_that_while_is_a_second(self) -> None:
+        assert grace_of("application/json") == grace_of("") == 1.0
+        assert grace_of("text/event-stream") == 0.0
 
     async def test_and_are_broken_off_after_it(
         self, download: Service, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
@@ -526,6 +551,16 @@ class TestStreams:
         events.app.finish()
         await connection.is_served()
         assert events.app.ended == "by itself"
+
+    async def test_what_nobody_has_put_a_token_to_is_not_watched(self, issuer: Issuer) -> None:
+        app = Application(EVENTS)
+        connection = Connection(EndWithToken(app, issuer.verifier()), {"type": "http", "path": "/", "headers": []})
+        app.give(b"1")
+        await connection.has_sent(2)
+        issuer.revoke(Kind.ALL)
+        app.finish()
+        await connection.is_served()
+        assert connection.bodies == [b"1", b""]
 
     @pytest.mark.usefixtures("often")
     @pytest.mark.parametrize(("bound", "ends"), [(..., True), (5.0, True), (3600.0, False), (None, False)])

@@ -182,6 +182,38 @@ async def test_an_error_that_nobody_waits_for_any_more_is_not_reported(
     assert reported == []
 
 
+async def test_what_is_ended_is_not_done_and_whoever_waits_for_it_is_not_kept(work: Work) -> None:
+    running = await work.ask()
+    end = await work.begun(1)
+    queued = await work.ask()
+    await work.coalesced.close()
+    assert [type(outcome) for outcome in await all_end(running, queued)] == [asyncio.CancelledError] * 2
+    assert end.cancelled()
+    assert len(work.runs) == 1
+
+
+async def test_where_nothing_is_done_there_is_nothing_to_end(work: Work) -> None:
+    await work.coalesced.close()
+    call = await work.ask()
+    (await work.begun(1)).set_result(None)
+    assert await all_end(call) == [None]
+    await work.coalesced.close()
+    assert len(work.runs) == 1
+
+
+@pytest.mark.xfail(strict=True, reason="what was queued and is cancelled is waited for ever after")
+async def test_after_an_end_it_can_be_asked_for_again(work: Work) -> None:
+    calls = [await work.ask()]
+    await work.begun(1)
+    calls.append(await work.ask())
+    await work.coalesced.close()
+    await all_end(*calls)
+    call = await work.ask()
+    assert not call.done()
+    (await work.begun(2)).set_result(None)
+    assert await all_end(call) == [None]
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_was_committed_before_a_call_is_known_after_it(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - no secret

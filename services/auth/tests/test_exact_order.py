@@ -81,6 +81,11 @@ class Replica:
         grant = await self.services.sessions.refresh(refresh_token, FIRST_PARTY_CLIENT_ID, context)
         return await self.issue(grant, context)
 
+    async def refresh_by_oauth(self, refresh_token: str, context: Context, client: Client = FIRST_PARTY) -> Issued:
+        """Do the same as it is done at the OAuth endpoint."""
+        grant, access = await self.services.oauth.refresh(client, refresh_token, None, context)
+        return Issued(access.token, grant)
+
     async def issue(self, grant: Grant, context: Context) -> Issued:
         return Issued((await self.services.tokens.for_session(grant, context.now)).token, grant)
 
@@ -156,7 +161,7 @@ class TestRoles:
             after = [
                 refreshed,
                 await replica.log_in(user, context),
-                await replica.refresh(refreshed.refresh_token, context),
+                await replica.refresh_by_oauth(refreshed.refresh_token, context),
             ]
             assert [await replica.is_good(issued) for issued in before] == [False] * 3
             assert [issued.grant.user.roles for issued in after if issued.grant] == [tuple(sorted(roles))] * 3
@@ -182,7 +187,7 @@ class TestRoles:
         user = await replicas[0].add_user(ROLES[0])
         refresh_tokens = [(await replicas[0].log_in(user, context)).refresh_token for _ in range(4)]
         seen = set()
-        for number in range(4):
+        for number in range(3):
             new = ROLES[(number + 1) % 2]
 
             async def change(new: tuple[str, ...] = new) -> None:
@@ -199,12 +204,13 @@ class TestRoles:
             chance.shuffle(work)
             work.insert(chance.randrange(len(work)), change())
             issued = [each for each in await asyncio.gather(*work) if each is not None]
+            for replica in replicas:
+                await replica.services.log.refresh()
             for each in issued:
                 assert each.grant is not None
                 is_new = each.grant.user.roles == new
                 seen.add(is_new)
-                for replica in replicas:
-                    assert await replica.is_good(each) is is_new
+                assert {replica.accepts(each) for replica in replicas} == {is_new}
             refresh_tokens = [each.refresh_token for each in issued if each.refresh_token not in refresh_tokens][-4:]
         assert seen == {True, False}
 
@@ -285,14 +291,13 @@ class TestClients:
         async def disable() -> None:
             await chance.choice(replicas).services.clients.disable("worker", context)
 
-        for _ in range(4):
+        for _ in range(3):
             work: list[Coroutine[Any, Any, Issued | None]] = [issue() for _ in range(10)]
             work.insert(chance.randrange(len(work)), disable())
             issued = [await issue(), *await asyncio.gather(*work)]
             assert issued[0] is not None
-            for each in issued:
-                if each is not None:
-                    assert not await replicas[0].is_good(each)
+            await replicas[0].services.log.refresh()
+            assert not any(replicas[0].accepts(each) for each in issued if each is not None)
             for replica in replicas:
                 await replica.services.clients.enable("worker", context)
 
@@ -303,8 +308,21 @@ class TestClients:
         # As in any request: first the client is recognised, and then it is served.
         client = await replica.services.clients.authenticate(credentials, context)
         await replica.services.clients.disable("worker", context)
-        _, access = await replica.services.oauth.refresh(client, login.refresh_token, None, context)
-        assert not await replica.is_good(Issued(access.token))
+        assert not await replica.is_good(await replica.refresh_by_oauth(login.refresh_token, context, client))
+
+    @pytest.mark.xfail(strict=True, reason="the place in the log of its client counts, which was looked up before")
+    async def test_a_session_that_is_refreshed_after_a_change_of_its_user_has_a_good_token(
+        self, replica: Replica
+    ) -> None:
+        credentials = await replica.add_client(grants=("refresh_token",))
+        user, context = await replica.add_user(), now()
+        login = await replica.log_in(user, context, "worker")
+        client = await replica.services.clients.authenticate(credentials, context)
+        await replica.services.accounts.set_roles(user.id, ROLES[1], context)
+        refreshed = await replica.refresh_by_oauth(login.refresh_token, context, client)
+        assert refreshed.grant is not None
+        assert refreshed.grant.user.roles == ROLES[1]
+        assert await replica.is_good(refreshed)
 
     @pytest.mark.parametrize("seed", range(2))
     async def test_whatever_happens_at_once_what_was_before_is_revoked_and_what_is_after_is_good(
@@ -322,7 +340,7 @@ class TestClients:
             await clients.disable("worker", context)
             await clients.enable("worker", context)
 
-        for _ in range(3):
+        for _ in range(2):
             await history.live(issue, change)
 
 
@@ -365,7 +383,7 @@ class TestEverything:
             services = history.chance.choice(replicas).services
             await services.journal.revoke_all(services.store, context)
 
-        for _ in range(3):
+        for _ in range(2):
             await history.live(issue, change)
 
     async def test_after_the_log_was_begun_anew_nothing_from_before_is_good(
@@ -390,7 +408,7 @@ class History:
     def __init__(self, seed: int, replicas: list[Replica], step: timedelta = timedelta(0)) -> None:
         self.chance = random.Random(seed)  # noqa: S311 - no secret
         self.replicas = replicas
-        self.context = Context(datetime.now(UTC) - 3 * step)
+        self.context = Context(datetime.now(UTC) - 2 * step)
         self._step = step
         self._moment = 0
 
@@ -422,8 +440,10 @@ class History:
         await asyncio.gather(*(issue_one() for _ in range(3)))
         ((change_began, change_ended),) = changed
         assert len(issued) >= 6
+        for replica in self.replicas:
+            await replica.services.log.refresh()
         for began, ended, token in issued:
-            good = {await replica.is_good(token) for replica in self.replicas}
+            good = {replica.accepts(token) for replica in self.replicas}
             assert len(good) == 1
             if ended < change_began:
                 assert good == {False}

@@ -255,7 +255,7 @@ class Database:
         while not self.is_sqlite:
             try:
                 await self._listen_once(on_message, on_connect)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
                 _log.warning("not listening for messages", error=type(error).__name__)
             await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 

@@ -7,6 +7,7 @@ still counts as fresh for the strictest of those who ask this verifier.
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 from collections.abc import Callable, Mapping
@@ -30,14 +31,14 @@ from ostiary.observer import Observer
 
 _log = logging.getLogger("ostiary.revocations")
 
-#: Seconds that a question waits for news at most, and this share of the strictest bound on its age: a poll that is
-#: answered when its time is up, and the next one that is lost on the way, still leave a third for a new try.
-MAX_WAIT = 10.0
-WAIT_SHARE = 1 / 3
-MIN_WAIT = 0.05
+#: A question waits for news for this share of the strictest bound on its age, and counts as lost after one more:
+#: after a poll that was answered when its time was up and one that was lost, there is a quarter left for a new try.
+SHARE = 1 / 4
 
-#: Seconds beyond its wait until a question counts as lost.
-ANSWER_TIMEOUT = (0.5, 5.0)
+#: Seconds that a question waits at least and at most, and beyond that until it is lost at most.
+MIN_WAIT = 0.05
+MAX_WAIT = 10.0
+MAX_ANSWER_SECONDS = 5.0
 
 #: Seconds for fetching a token and for saying good-bye.
 TOKEN_TIMEOUT = 5.0
@@ -130,16 +131,20 @@ class Follower:
         self._observer = observer
         self._transport = transport
         self._clock = clock
-        self._id = f"{config.name}-{secrets.token_hex(8)}"
+        self._id = ""
         self._token = ""
         self._token_ends_at = 0.0
         self._failures = 0
+        #: Answers in a row that named other keys than those held.
+        self._outdated = 0
         self._failing_since = 0.0
         self._warned: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Start following; returns when the first question has been answered or has failed."""
+        # Here and not before: what was made before a server forked its workers is none of them.
+        self._id = f"{self._config.name}-{secrets.token_hex(8)}"
         first_done = asyncio.Event()
         self._task = asyncio.create_task(self._follow(first_done), name="ostiary-revocations")
         try:
@@ -165,6 +170,8 @@ class Follower:
                             first_done.set()
                         await asyncio.sleep(pause)
                 finally:
+                    # The issuer does not count on this verifier any more, so nothing is accepted from here on.
+                    self.revocations.fresh_at = -math.inf
                     await self._leave(client)
         finally:
             first_done.set()
@@ -177,7 +184,7 @@ class Follower:
     @property
     def _wait(self) -> float:
         """How long a question waits for news."""
-        return max(MIN_WAIT, min(MAX_WAIT, *(bound * WAIT_SHARE for bound in self._bounds), MAX_WAIT))
+        return max(MIN_WAIT, min([MAX_WAIT, *(bound * SHARE for bound in self._bounds)]))
 
     def _client(self) -> httpx.AsyncClient:
         # No proxies or credentials out of the environment: revocations come straight from the issuer.
@@ -217,18 +224,22 @@ class Follower:
             "keys": keys.version,
         }
         if lease is not None:
-            question["lease"] = int(lease * 1000)
+            question["lease"] = math.ceil(lease * 1000)
         request_id = secrets.token_hex(8)
         # What is new is new as of now, before the question is on its way.
         asked_at = self._clock()
-        least, most = ANSWER_TIMEOUT
-        async with asyncio.timeout(wait + min(most, max(least, wait))):
+        patience = min(MAX_ANSWER_SECONDS, self._wait) if self.revocations.complete else MAX_ANSWER_SECONDS
+        async with asyncio.timeout(wait + patience):
             text = await self._get(client, question, request_id)
         answer = feed.read(text, self._issuer, self._keys.current(), self.revocations.revoked_kids)
-        self.revocations.apply(answer, asked_at)
+        self.revocations.apply(answer, asked_at, math.inf if lease is None else lease)
         self._note_answer(answer, asked_at)
         if answer.keys != self._keys.current().version:
+            # Asked again, it is answered at once; and a cache on the way may keep the old ones for a while.
             self._keys.report_new_keys()
+            self._outdated += 1
+            return min(self._wait, IDLE_PAUSE * 2.0 ** min(self._outdated, 16))
+        self._outdated = 0
         quick = self._clock() - asked_at < min(wait, IDLE_PAUSE)
         return IDLE_PAUSE if quick and not answer.revocations else 0.0
 

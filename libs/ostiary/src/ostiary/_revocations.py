@@ -17,6 +17,9 @@ from ostiary._token import VerifiedToken
 from ostiary.errors import RevocationStale, Revoked
 from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Position, Revocation, chain
 
+#: Seconds that a revocation is kept at least: as long as any access token of ours may live.
+KEPT_AT_LEAST = 3600.0
+
 #: Seconds that a revocation is kept longer than the issuer says: clocks run at slightly different speeds.
 KEPT_LONGER = 60.0
 
@@ -28,7 +31,9 @@ GENERATION_SHARE = 0.5
 class _Generation:
     """Revoked sessions and tokens that came at about the same time. All are over at `ends_at`."""
 
-    names: CompactSet
+    sessions: CompactSet
+    #: Few are revoked by themselves; where none is, nobody need look.
+    tokens: CompactSet | None
     closes_at: float
     ends_at: float
 
@@ -39,6 +44,10 @@ class _Cutoff:
 
     number: int
     ends_at: float
+
+
+#: Where cutoffs are kept, by what they hit.
+_CUTOFFS = {Kind.KEY: "_by_key", Kind.SUBJECT: "_by_subject", Kind.CLIENT: "_by_client", Kind.ALL: "_by_all"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +70,14 @@ class Revocations:
         self.version = 0
         #: When the question was sent that was answered last with all that there is.
         self.fresh_at = -math.inf
+        self._lease = math.inf
         self._digest = GENESIS
         self._generations: tuple[_Generation, ...] = ()
-        self._cutoffs: dict[Kind, dict[str, _Cutoff]] = {
-            kind: {} for kind in (Kind.KEY, Kind.SUBJECT, Kind.CLIENT, Kind.ALL)
-        }
+        # Four attributes, because each verification looks at them.
+        self._by_key: dict[str, _Cutoff] = {}
+        self._by_subject: dict[str, _Cutoff] = {}
+        self._by_client: dict[str, _Cutoff] = {}
+        self._by_all: dict[str, _Cutoff] = {}
         self._watches: dict[tuple[Kind, str], set[Callable[[], None]]] = {}
         self._moved: set[asyncio.Future[None]] = set()
 
@@ -85,34 +97,41 @@ class Revocations:
     @property
     def revoked_kids(self) -> dict[str, _Cutoff]:
         """The ids of revoked keys."""
-        return self._cutoffs[Kind.KEY]
+        return self._by_key
 
     def __len__(self) -> int:
         """Return how many revocations are held."""
-        kept = sum(len(generation.names) for generation in self._generations)
-        return kept + sum(len(cutoffs) for cutoffs in self._cutoffs.values())
+        kept = sum(len(each.sessions) + len(each.tokens or ()) for each in self._generations)
+        return kept + sum(len(getattr(self, attribute)) for attribute in _CUTOFFS.values())
 
     def check(self, token: VerifiedToken, names: Names) -> None:
         """Check that a token has not been revoked. Raises Revoked."""
         for generation in self._generations:
-            found = generation.names
-            if names.token in found or (names.session is not None and names.session in found):
+            if names.session is not None and names.session in generation.sessions:
                 raise Revoked
-        cutoffs = self._cutoffs
-        if token.key_id in cutoffs[Kind.KEY]:
+            if generation.tokens is not None and names.token in generation.tokens:
+                raise Revoked
+        if token.key_id in self._by_key:
             raise Revoked
-        subject, client = cutoffs[Kind.SUBJECT].get(token.subject), cutoffs[Kind.CLIENT].get(token.client_id)
-        for cutoff in (subject, client, cutoffs[Kind.ALL].get(EVERYTHING)):
-            if cutoff is not None and token.log_position < cutoff.number:
+        position = token.log_position
+        for cutoffs, target in (
+            (self._by_subject, token.subject),
+            (self._by_client, token.client_id),
+            (self._by_all, EVERYTHING),
+        ):
+            # Most are empty.
+            if cutoffs and (cutoff := cutoffs.get(target)) is not None and position < cutoff.number:
                 raise Revoked
 
-    def check_age(self, max_staleness: float) -> None:
-        """Check that this knowledge is not older than so many seconds. Raises RevocationStale."""
-        if self._clock() - self.fresh_at > max_staleness:
-            raise RevocationStale
+    def bears(self, max_staleness: float) -> bool:
+        """Return whether this knowledge is not older than so many seconds, nor than what the issuer was told."""
+        age = self._clock() - self.fresh_at
+        return age <= max_staleness and age <= self._lease
 
-    def apply(self, answer: Answer, asked_at: float) -> None:
+    def apply(self, answer: Answer, asked_at: float, lease: float = math.inf) -> None:
         """Take in an answer to the question sent at `asked_at`, all of it or nothing. Raises FeedFault.
+
+        `lease` is how old this may get, in seconds, as the issuer was told with the question; it counts on that.
 
         What is known already stays known, whatever the answer leaves out.
         """
@@ -133,6 +152,7 @@ class Revocations:
         self._digest = answer.digest
         self.position = Position(answer.epoch, answer.head)
         if not answer.more:
+            self._lease = lease
             self.fresh_at = max(self.fresh_at, asked_at)
         self._wake(answer.revocations)
 
@@ -181,13 +201,18 @@ class Revocations:
         now = self._clock()
         self._throw_away(now)
         for revocation in answer.revocations:
-            # By the issuer's clock and ours: how long it matters, not when it ends.
-            ends_at = now + max(0, revocation.expires_at - answer.issued_at) + KEPT_LONGER
+            # How long it matters, not when it ends: the clocks of the issuer's replicas and ours may differ.
+            ends_at = now + max(KEPT_AT_LEAST, revocation.expires_at - answer.issued_at) + KEPT_LONGER
             match revocation.kind:
-                case Kind.SESSION | Kind.TOKEN as kind:
-                    self._generation(now, ends_at).names.add(name(kind, revocation.target))
+                case Kind.SESSION as kind:
+                    self._generation(now, ends_at).sessions.add(name(kind, revocation.target))
+                case Kind.TOKEN as kind:
+                    generation = self._generation(now, ends_at)
+                    if generation.tokens is None:
+                        generation.tokens = CompactSet()
+                    generation.tokens.add(name(kind, revocation.target))
                 case kind:
-                    self._cutoffs[kind][revocation.target] = _Cutoff(revocation.number, ends_at)
+                    getattr(self, _CUTOFFS[kind])[revocation.target] = _Cutoff(revocation.number, ends_at)
         if answer.revocations:
             self.version += 1
 
@@ -195,7 +220,7 @@ class Revocations:
         """Return the generation that something which comes now belongs to."""
         if not self._generations or now >= self._generations[-1].closes_at:
             closes_at = now + (ends_at - now) * GENERATION_SHARE
-            self._generations = (*self._generations, _Generation(CompactSet(), closes_at, ends_at))
+            self._generations = (*self._generations, _Generation(CompactSet(), None, closes_at, ends_at))
         newest = self._generations[-1]
         newest.ends_at = max(newest.ends_at, ends_at)
         return newest
@@ -204,10 +229,11 @@ class Revocations:
         """Forget what can hit nothing any more."""
         if any(now >= generation.ends_at for generation in self._generations):
             self._generations = tuple(each for each in self._generations if now < each.ends_at)
-        for kind, cutoffs in self._cutoffs.items():
+        for attribute in _CUTOFFS.values():
+            cutoffs: dict[str, _Cutoff] = getattr(self, attribute)
             if any(now >= cutoff.ends_at for cutoff in cutoffs.values()):
                 # A new one, as other threads may be looking.
-                self._cutoffs[kind] = {target: each for target, each in cutoffs.items() if now < each.ends_at}
+                setattr(self, attribute, {target: each for target, each in cutoffs.items() if now < each.ends_at})
 
     def _wake(self, revocations: tuple[Revocation, ...]) -> None:
         for moved in tuple(self._moved):

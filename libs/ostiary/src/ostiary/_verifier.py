@@ -1,6 +1,5 @@
 """The verifier: one object per process that tells good access tokens from all others."""
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -38,9 +37,11 @@ REMEMBERED_TOKENS = 10_000
 #: Seconds of leeway at most; RFC 7519 section 4.1.4 says "no more than a few minutes".
 MAX_LEEWAY = 60.0
 
-#: Seconds by which revocations may be out of date by default, and at least: a poll takes some time.
+#: Seconds by which revocations may be out of date by default; at least, as a poll takes some time; and at most, as the
+#: issuer waits for it.
 MAX_STALENESS = 30.0
 MIN_STALENESS = 0.2
+LONGEST_STALENESS = 3600.0
 
 #: Seconds that a request waits for this verifier to have come as far as the gateway that let it in.
 REACH_SECONDS = 0.05
@@ -102,7 +103,7 @@ class Verifier:
         `max_staleness` is how many seconds old revocations may be, where they are followed: a logout is in force here
         by then, whatever breaks. With None, tokens are accepted without hearing from the issuer until they expire.
 
-        Raises ValueError without an issuer, for two configurations of one, or for a bound below 0.2 s.
+        Raises ValueError without an issuer, for two configurations of one, or for a bound that is not 0.2 to 3600 s.
         """
         self._max_staleness = None if max_staleness is None else _checked(max_staleness)
         # Shared with those who follow revocations: the strictest says how often they ask.
@@ -229,7 +230,8 @@ class Verifier:
             if revocations is not None:
                 revocations.check(token, names)
                 if bound is not None:
-                    revocations.check_age(bound)
+                    if not revocations.bears(bound):
+                        raise RevocationStale
                     good_for = min(good_for, bound - revocations.age())
             return good_for
 
@@ -322,16 +324,18 @@ def _check_revocations(entry: Remembered, max_staleness: float | None) -> None:
     revocations = entry.issuer.revocations
     if revocations is None:
         return
+    # In this order: what comes in between makes the knowledge fresher, and is not looked at.
+    is_fresh = max_staleness is None or revocations.bears(max_staleness)
     version = revocations.version
     if entry.checked != version:
         assert entry.names is not None  # noqa: S101 - made where revocations are followed
         revocations.check(entry.token, entry.names)
         entry.checked = version
-    if max_staleness is not None:
-        revocations.check_age(max_staleness)
+    if not is_fresh:
+        raise RevocationStale
 
 
 def _checked(max_staleness: float) -> float:
-    if not MIN_STALENESS <= max_staleness < math.inf:
-        raise ValueError(f"max_staleness must be {MIN_STALENESS} seconds or more, or None for any")
+    if not MIN_STALENESS <= max_staleness <= LONGEST_STALENESS:
+        raise ValueError(f"max_staleness must be {MIN_STALENESS} to {LONGEST_STALENESS:.0f} seconds, or None for any")
     return max_staleness

@@ -67,6 +67,9 @@ class EndWithToken:
 
             async def watched_send(message: Message) -> None:
                 nonlocal is_watched, is_closed, grace
+                if ended_by is not None:
+                    # It has been cancelled and goes on all the same.
+                    raise asyncio.CancelledError
                 kind = message["type"]
                 if kind == "http.response.start":
                     fields = (value for name, value in message.get("headers", ()) if name.lower() == b"content-type")
@@ -81,10 +84,15 @@ class EndWithToken:
 
             try:
                 await self._app(scope, receive, watched_send)
+                if ended_by is not None:
+                    # What came just now is still to be delivered.
+                    await asyncio.sleep(0)
             except asyncio.CancelledError:
-                if ended_by is None:
+                # Ours, unless somebody else wants an end, too: the server sees a response that was not finished, and
+                # breaks the connection off.
+                if ended_by is None or task.cancelling() > 1:
                     raise
-                # Ours: the server sees a response that was not finished, and breaks the connection off.
+            if ended_by is not None:
                 task.uncancel()
         if ended_by is not None and scope["type"] == "websocket" and not is_closed:
             await send({"type": "websocket.close", "code": CLOSE_UNAUTHORIZED, "reason": ended_by.code})

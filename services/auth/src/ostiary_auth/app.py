@@ -67,7 +67,7 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
         registry=registry,
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )
-    app.state.on_stop = services.log.release
+    app.state.on_stop = services.stop
     requests = Requests(auth, services.store, config.trusted_proxies)
     # Routes are tried in their order; what is asked for most comes first. They are taken as they are:
     # `include_router` would make each a second time.

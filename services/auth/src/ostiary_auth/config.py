@@ -13,6 +13,9 @@ from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
 
 _DAY = 24 * 3600
 
+#: Seconds. What is revoked is kept for as long, whatever the setting says: it may have been another one before.
+MAX_ACCESS_TOKEN_TTL = 3600
+
 
 def _networks(value: object) -> object:
     """Read networks divided by commas."""
@@ -45,7 +48,7 @@ class AuthConfig(Settings):
     database_password_file: Annotated[Path | None, Field(alias="OSTIARY_AUTH_DATABASE_PASSWORD_FILE")] = None
     kek_file: Annotated[Path | None, Field(alias="OSTIARY_AUTH_KEK_FILE")] = None
     feed_secret_file: Annotated[Path | None, Field(alias="OSTIARY_FEED_SECRET_FILE")] = None
-    access_token_ttl: Annotated[int, Field(alias="OSTIARY_ACCESS_TOKEN_TTL", ge=10, le=3600)] = 900
+    access_token_ttl: Annotated[int, Field(alias="OSTIARY_ACCESS_TOKEN_TTL", ge=10, le=MAX_ACCESS_TOKEN_TTL)] = 900
     session_idle_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_IDLE_TTL", ge=60, le=365 * _DAY)] = 14 * _DAY
     session_max_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_MAX_TTL", ge=60, le=365 * _DAY)] = 90 * _DAY
     min_password_length: Annotated[int, Field(alias="OSTIARY_MIN_PASSWORD_LENGTH", ge=8, le=64)] = 8

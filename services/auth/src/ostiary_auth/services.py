@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ostiary.feed import SCOPE as FEED_SCOPE
 from ostiary.feed import Kind
-from ostiary_auth.config import AuthConfig
+from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
 from ostiary_auth.domain.accounts import Accounts
 from ostiary_auth.domain.clients import VERIFIERS_CLIENT_ID, Client, Clients
 from ostiary_auth.domain.context import SYSTEM, Context
@@ -75,7 +75,8 @@ class Services:
         cores = usable_cores()
         self.hasher = PasswordHasher(cores)
         self.own_keys = OwnKeys()
-        token_lifetime = timedelta(seconds=config.access_token_ttl)
+        # Not what is set now: tokens from before may live longer, and other replicas' too.
+        token_lifetime = timedelta(seconds=MAX_ACCESS_TOKEN_TTL)
         self.journal = Journal(own.audit_key, token_lifetime, self._on_revoked)
         self.keys = SigningKeys(
             self.store,
@@ -125,6 +126,15 @@ class Services:
                 self.clients.forget(logged.target)
             case Kind.ALL:
                 self.clients.forget()
+
+    async def follow_log(self) -> None:
+        """Know what has been revoked, for this process's own verifier."""
+        await self.log.follow(lambda: self.verifiers.heard_of_own(int(OWN_MAX_STALENESS * 1000)))
+
+    def stop(self) -> None:
+        """Answer whoever waits: the service is about to end."""
+        self.log.release()
+        self.verifiers.release()
 
     async def close(self) -> None:
         """Close connections and end threads."""

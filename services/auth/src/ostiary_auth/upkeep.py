@@ -9,7 +9,7 @@ import structlog
 
 from ostiary_auth.domain.context import SYSTEM, Context
 from ostiary_auth.domain.verifiers import REVOKED
-from ostiary_auth.services import OWN_MAX_STALENESS, Services
+from ostiary_auth.services import Services
 
 _log = structlog.stdlib.get_logger("upkeep")
 
@@ -60,8 +60,7 @@ class Upkeep:
 
     async def follow_log(self) -> None:
         """Know what has been revoked, and say so for this replica's own verifier."""
-        await self._services.log.refresh()
-        await self._services.verifiers.heard_of_own(int(OWN_MAX_STALENESS * 1000))
+        await self._services.follow_log()
 
     async def advance_keys(self) -> None:
         """Rotate keys that are due."""

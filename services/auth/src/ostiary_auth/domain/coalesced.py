@@ -31,6 +31,7 @@ class Coalesced:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._current = self._next = None
 
     async def _run(self, before: "asyncio.Task[None] | None") -> None:
         if before is not None:

@@ -6,9 +6,10 @@ at the store's head after the question has come; who asks at the same time share
 """
 
 import asyncio
+import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -124,25 +125,31 @@ class RevocationLog:
                     self._signed.popitem(last=False)
             return signed.text
 
-    async def _look(self) -> None:
+    async def follow(self, register: Callable[[], Awaitable[None]]) -> None:
+        """Look at the store for this process's own verifier, which has to be known as one that accepts tokens before."""
         asked_at = self.own.revocations.now()
+        await register()
+        await self.refresh()
+        self.own.revocations.fresh_at = max(self.own.revocations.fresh_at, asked_at)
+
+    async def _look(self) -> None:
         async with self._store.read() as transaction:
             head = await transaction.journal.head()
             while self.head != head:
                 found = await transaction.journal.revocations_after(self.number, head.number, MAX_EVENTS)
                 part = self._answer(self.number, head, found)
-                self._apply_to_own(part, asked_at)
+                self._apply_to_own(part)
                 self.head = LogHead(part.epoch, part.head, part.digest)
                 self._tail.extend(found)
                 for revocation in found:
                     for listener in self._listeners:
                         listener(revocation)
                 self.wake()
-        self.own.revocations.fresh_at = max(self.own.revocations.fresh_at, asked_at)
 
-    def _apply_to_own(self, part: Answer, asked_at: float) -> None:
+    def _apply_to_own(self, part: Answer) -> None:
         try:
-            self.own.revocations.apply(part, asked_at)
+            # Not fresher by that: see `follow`.
+            self.own.revocations.apply(part, -math.inf)
         except FeedFault as error:
             _log.error("the revocation log is not the one that was followed", reason=str(error))
             raise LogReplaced from None

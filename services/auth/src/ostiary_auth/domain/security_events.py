@@ -4,6 +4,7 @@ This is the log's standard view, for programs that are no verifiers of ours. An 
 a receiver has acknowledged is stored, as a place in the log; what it has not is given to it again.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ class SecurityEvents:
                 found = await self._sessions_after(transaction, known, limit + 1)
             left = deadline - time.monotonic()
             if found or limit == 0 or left <= 0 or self._log.is_closed:
-                events = {self._id(logged): self._sign(logged, receiver) for logged in found[:limit]}
+                # In a thread: a hundred signatures would hold up everybody else.
+                events = await asyncio.to_thread(self._sign_all, found[:limit], receiver)
                 return Delivery(events, more=len(found) > limit)
             await self._log.news(seen, self._ring().version, left)
 
@@ -86,6 +88,9 @@ class SecurityEvents:
                 break
             number = page[-1].number
         return found[:limit]
+
+    def _sign_all(self, found: list[LoggedRevocation], receiver: str) -> dict[str, str]:
+        return {self._id(logged): self._sign(logged, receiver) for logged in found}
 
     def _id(self, logged: LoggedRevocation) -> str:
         return f"{self._log.epoch}.{logged.number}"

@@ -31,14 +31,21 @@ REVOKED = "revoked"
 WANTED = "wanted:"
 ACKNOWLEDGED = "acknowledged"
 
-#: How much longer than its lease a verifier is stored as live, so that not every question has to be stored.
-STORED_LONGER = timedelta(seconds=10)
+#: How much longer than its lease a verifier is stored as live: not every question has to be stored, and the replicas'
+#: clocks may differ by as much. Nobody is waited for longer by that than for a lease.
+STORED_LONGER = timedelta(minutes=2)
 
 #: The lease in ms that counts for verifiers that accept tokens however long they have heard nothing.
 NO_LEASE_MS = 30_000
 
 #: Verifiers that one replica serves; each has a row and may hold up who waits.
 MAX_VERIFIERS = 10_000
+
+#: Calls that wait at a time; those beyond are told how far things are.
+MAX_WAITERS = 100
+
+#: Seconds between two looks of one that waits, for each verifier: looking takes about as long.
+LOOK_SECONDS = 20e-6
 
 #: Seconds after which a wait asks the other replicas again: a message between them may be lost.
 ASK_AGAIN = 1.0
@@ -89,6 +96,7 @@ class Verifiers:
         self._news = asyncio.Event()
         #: Counts what other replicas have stored since.
         self._stored_elsewhere = 0
+        self._waiters = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def heard(self, verifier_id: str, acknowledged: int, keys: str, lease_ms: int | None) -> None:
@@ -122,15 +130,16 @@ class Verifiers:
             known.pop(verifier_id, None)
         # What is being stored just now must not come after.
         await self._save()
-        async with self._store.write() as transaction:
-            await transaction.verifiers.remove(verifier_id)
-        self._wake()
-        await self._publish(ACKNOWLEDGED)
+        await self._remove(verifier_id)
 
     async def leave(self) -> None:
         """Stop storing, and forget this replica's own verifier."""
         await self.close()
-        await self.left(self._own_id)
+        await self._remove(self._own_id)
+
+    def release(self) -> None:
+        """Answer whoever waits, as the log does."""
+        self._wake()
 
     async def close(self) -> None:
         """Stop what goes on in the background."""
@@ -159,6 +168,13 @@ class Verifiers:
 
     async def in_force(self, number: int, committed_at: float, seconds: float) -> InForce:
         """Wait so many seconds at most until a revocation, committed by then on the monotonic clock, is in force."""
+        self._waiters += 1
+        try:
+            return await self._in_force(number, committed_at, seconds if self._waiters <= MAX_WAITERS else 0.0)
+        finally:
+            self._waiters -= 1
+
+    async def _in_force(self, number: int, committed_at: float, seconds: float) -> InForce:
         deadline = time.monotonic() + seconds
         stored: list[Verifier] | None = None
         read_at, read_of = -math.inf, -1
@@ -175,12 +191,20 @@ class Verifiers:
             acknowledged = len([each for each in verifiers if each.acknowledged >= number])
             if stored is not None and not missing:
                 return InForce(acknowledged, complete=True, after_ms=waited_ms)
-            if now >= deadline:
+            if now >= deadline or self._log.is_closed:
                 return InForce(acknowledged, complete=False, after_ms=None)
             leases_end = (committed_at + each.lease_ms / 1000 for each in missing)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(deadline, read_at + ASK_AGAIN, *leases_end) - now):
                     await news.wait()
+                    # They come in crowds.
+                    await asyncio.sleep(len(verifiers) * LOOK_SECONDS)
+
+    async def _remove(self, verifier_id: str) -> None:
+        async with self._store.write() as transaction:
+            await transaction.verifiers.remove(verifier_id)
+        self._wake()
+        await self._publish(ACKNOWLEDGED)
 
     async def _ask_others(self, number: int) -> list[Verifier] | None:
         """Return what is stored of all verifiers, and have other replicas store how far theirs are.

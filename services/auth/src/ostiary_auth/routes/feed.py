@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from ostiary.feed import MAX_NUMBER, MEDIA_TYPE, SCOPE
 from ostiary.http import Problem, bearer_token
+from ostiary_auth.domain.revocation_log import RevocationLog
 from ostiary_auth.routes.requests import Requests
 from ostiary_auth.services import FEED_PATH, Services
 from ostiary_chassis.problems import ProblemError
@@ -37,9 +38,12 @@ def feed_routes(services: Services, requests: Requests) -> list[Route]:
         lease = _number(query, "lease", MAX_LEASE_MS) if "lease" in query else None
         keys, verifier = _name(query, "keys"), _name(query, "verifier")
         # In this order: who may be accepting tokens without what comes now is known to whoever waits for it.
-        acknowledged = after if query.get("epoch") == services.log.epoch else 0
+        acknowledged = _acknowledged(services.log, query, after)
         await services.verifiers.heard(verifier, acknowledged, keys, lease)
         await services.log.refresh()
+        if acknowledged != (acknowledged := _acknowledged(services.log, query, after)):
+            # This replica knew less than the verifier.
+            await services.verifiers.heard(verifier, acknowledged, keys, lease)
         await services.log.news(after, keys, wait / 1000)
         return Response(await services.log.signed(after), headers=_HEADERS, media_type=MEDIA_TYPE)
 
@@ -50,6 +54,11 @@ def feed_routes(services: Services, requests: Requests) -> list[Route]:
         return Response(status_code=204)
 
     return [Route(FEED_PATH, feed, methods=["GET"]), Route(FEED_PATH, leave, methods=["DELETE"])]
+
+
+def _acknowledged(log: RevocationLog, query: QueryParams, after: int) -> int:
+    """Return how far a verifier has come in this log; what is beyond its end, or of another log, is nothing."""
+    return after if query.get("epoch") == log.epoch and after <= log.number else 0
 
 
 def _authorise(requests: Requests, request: Request) -> None:

@@ -70,6 +70,9 @@ def oauth_routes(services: Services, requests: Requests) -> list[Route]:
         """End a refresh token's session, or one access token. Unknown tokens are no error."""
         form, client, context = await authenticated(request)
         await services.oauth.revoke(client, _required(form, "token"), context)
+        if not context.revocations:
+            # Anybody may ask; nothing is told that has not come of it.
+            return _json({})
         request.state.context = context
         return await wait_if_asked(services, request, _json({}))
 

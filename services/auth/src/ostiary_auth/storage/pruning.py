@@ -10,6 +10,9 @@ from ostiary_auth.storage.tables import refresh_tokens, revocations, sessions, t
 #: How long a session stays after it has ended or run out: people may look for why they were logged out.
 SESSIONS_KEPT = timedelta(days=1)
 
+#: How long a verifier stays after it has gone silent: by a clock that is fast it must not go while it is live.
+VERIFIERS_KEPT = timedelta(hours=1)
+
 
 async def prune(connection: AsyncConnection, now: datetime, *, idle: timedelta, limit: int) -> int:
     """Delete up to `limit` rows of each kind; return how many. `idle` is the sessions' limit without use."""
@@ -24,7 +27,7 @@ async def prune(connection: AsyncConnection, now: datetime, *, idle: timedelta, 
             await _delete(connection, sessions, sessions.c.id, over, limit),
             await _delete(connection, refresh_tokens, refresh_tokens.c.hash, used, limit),
             await _delete(connection, revocations, revocations.c.number, revocations.c.expires_at < now, limit),
-            await _delete(connection, verifiers, verifiers.c.id, verifiers.c.live_until < now, limit),
+            await _delete(connection, verifiers, verifiers.c.id, verifiers.c.live_until < now - VERIFIERS_KEPT, limit),
             await _delete(connection, throttles, throttles.c.key, throttles.c.expires_at < now, limit),
             await _delete(
                 connection, used_assertions, used_assertions.c.hash, used_assertions.c.expires_at < now, limit

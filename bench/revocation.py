@@ -1,0 +1,936 @@
+"""How long it takes until a logout is in force everywhere, and what that costs.
+
+Four things are measured, on real processes on SQLite:
+
+logout    When a logout has been answered, how long four verifiers go on accepting the session's token: two gateways,
+          the profile service and the auth service itself. Each is asked without a pause over a connection that stays
+          open, from before the logout on. What counts is when the first refusal arrives, which is too long by as much
+          as the question took; when the last question was sent that was answered well is too short. Then the same as
+          a logout with `Prefer: wait` says it, without those questions, and with one to each verifier after that.
+check     What looking at revocations adds to the verification of a token that is remembered, in memory and in time.
+          Round by round in turn; `extra` is how much longer it takes than without revocations in the same round.
+feed      What a thousand verifiers cost that follow one auth service, which has a core of its own: while nothing
+          happens, when something is revoked, and when they ask as fast as they are answered; that in turn with
+          an answer that costs nothing but the HTTP.
+requests  Requests a second of the same small service, which has a core of its own: with the feed, without it, with a
+          look into a denylist in Redis, and with session ids in Redis and no tokens at all. Redis, reached over a
+          Unix socket by a client that does next to nothing, and the auth service share the other core with the load.
+
+Results are printed and written to `bench/results/revocation.json`. Takes five minutes. `--quick` does less of
+everything, to see that it works, and names of parts do only those; neither writes anything.
+"""
+
+import argparse
+import asyncio
+import gc
+import itertools
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, cast
+from urllib.parse import urlencode
+
+import uvicorn
+from common import (
+    HOST,
+    OK,
+    Answer,
+    Caller,
+    Connection,
+    Place,
+    Process,
+    Repeating,
+    Row,
+    Service,
+    answers,
+    ask_all,
+    circumstances,
+    connect,
+    drive,
+    free_ports,
+    load,
+    log_in,
+    memory,
+    milliseconds,
+    on,
+    percentile,
+    request,
+    show,
+    sign_up,
+    summary,
+    write,
+)
+from fastapi import Depends, FastAPI, Request
+
+from ostiary import Feed, KeySet, LocalKeys, LocalRevocations, Revocations, VerifiedToken, Verifier, VerifierConfig
+from ostiary import _base64url as base64url
+from ostiary._clock import suspend_aware_clock
+from ostiary._revocations import names_of
+from ostiary.errors import Revoked
+from ostiary.fastapi import Auth
+from ostiary.feed import GENESIS, MAX_EVENTS, Kind, Revocation
+from ostiary.feed import Answer as FeedAnswer
+from ostiary.http import bearer_token
+from ostiary.testing import Issuer
+
+#: Seconds for all of it.
+LIMIT_SECONDS = 355
+
+#: Seconds for which tokens are accepted by a verifier that hears nothing: nothing is accepted for longer than that.
+LEASE_SECONDS = 30
+
+ROUTES = Path(__file__).parents[1] / "deploy" / "gateway.yaml"
+UNAUTHORIZED, FORBIDDEN = 401, 403
+
+#: Seconds for which a revocation matters, with a token's 15 minutes and a minute for clocks; and seconds of steady
+#: revoking after which most are in memory: those that are over go together, with the last one that came with them.
+REVOCATION_SECONDS = 960.0
+FULLEST_SECONDS = 1500.0
+
+AUDIENCE, ISSUER = "ostiary", "http://localhost:8080"
+VERIFIERS_CLIENT = "ostiary-verifiers"
+SCOPE = "profile:read"
+LIBRARIES = ("ostiary", "ostiary-auth", "ostiary-gateway", "fastapi", "uvicorn", "uvloop")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is done."""
+
+    users: int = 100
+    logouts: int = 1000
+    waits: int = 500
+    live: int = 1_000_000
+    tokens: int = 2000
+    check_rounds: int = 40
+    verifiers: int = 1000
+    wait_seconds: float = 10.0
+    revocations: int = 20
+    poll_rounds: int = 5
+    rounds: int = 5
+    round_seconds: float = 2.0
+    connections: int = 16
+
+
+QUICK = Scale(
+    users=10,
+    logouts=30,
+    waits=30,
+    live=100_000,
+    tokens=200,
+    check_rounds=10,
+    verifiers=100,
+    wait_seconds=2.0,
+    revocations=3,
+    poll_rounds=2,
+    rounds=2,
+    round_seconds=1.0,
+)
+
+
+# Until a logout is in force.
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A verifier and a question to it, answered with `accepted` if the token is good."""
+
+    name: str
+    port: int
+    path: str
+    accepted: int
+
+    def accepts(self, answer: Answer) -> bool:
+        """Return whether the token was accepted. Raises RuntimeError if it was refused for another reason."""
+        if answer.status == self.accepted:
+            return True
+        if answer.status == UNAUTHORIZED and b'"revoked"' in answer.body:
+            return False
+        raise RuntimeError(f"{self.name} answered {answer.status}: {answer.body.decode()}")
+
+
+@dataclass(slots=True)
+class Probe:
+    """Asks a verifier over and over, and notes how long it takes to answer. Times are in seconds."""
+
+    target: Target
+    connection: Connection
+    round_trips: list[float] = field(default_factory=list)
+    #: By logout, after its answer: when the last question that was answered well was sent, and when a refusal came.
+    accepted: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+
+    async def accepts(self, token: str) -> bool:
+        """Ask once."""
+        question = request("GET", self.target.path, b"", f"Authorization: Bearer {token}")
+        return self.target.accepts(await self.connection.ask(question))
+
+    async def until_refused(self, token: str, begun: asyncio.Event) -> tuple[float, float]:
+        """Ask until the token is refused; return when the last good question was sent, and when the refusal came."""
+        question = request("GET", self.target.path, b"", f"Authorization: Bearer {token}")
+        last_at = -math.inf
+        while True:
+            sent_at = time.perf_counter()
+            answer = await self.connection.ask(question)
+            if not self.target.accepts(answer):
+                return last_at, answer.at
+            last_at = sent_at
+            self.round_trips.append(answer.at - sent_at)
+            begun.set()
+
+    def row(self) -> Row:
+        """Sum up."""
+        return {
+            "refused": times(self.refused),
+            "accepted_until": times(self.accepted),
+            "probe_round_trip": milliseconds(self.round_trips),
+        }
+
+
+def logouts(scale: Scale) -> Row:
+    """Measure how long a token is accepted after the logout's answer, and what a logout that waits says."""
+    with tempfile.TemporaryDirectory() as folder, cluster(Path(folder)) as targets:
+        auth_port = targets[-1].port
+        tokens = asyncio.run(open_sessions(auth_port, scale.users, scale.logouts + scale.waits))
+        probes, answered = asyncio.run(log_out_all(auth_port, targets, tokens[: scale.logouts]))
+        waits = asyncio.run(wait_for_all(auth_port, targets, tokens[scale.logouts :]))
+    return {
+        "logouts": scale.logouts,
+        "refused_everywhere": times(map(max, zip(*(probe.refused for probe in probes), strict=True))),
+        "logout_itself": milliseconds(answered),
+        "verifiers": {probe.target.name: probe.row() for probe in probes},
+        "prefer_wait": waits,
+    }
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[list[Target]]:
+    """Run the three services, and a second gateway; yields what to ask of whom, the auth service last."""
+    auth, profile, *gateways = free_ports(4)
+    settings = {
+        "OSTIARY_FEED_SECRET_FILE": str(folder / "feed-secret"),
+        "OSTIARY_ISSUER": f"http://localhost:{gateways[0]}",
+        "OSTIARY_AUTH_URL": f"http://{HOST}:{auth}",
+        "OSTIARY_PROFILE_URL": f"http://{HOST}:{profile}",
+        "OSTIARY_GATEWAY_ROUTES": str(ROUTES),
+    }
+    with ExitStack() as stack:
+        for name, port in [("auth", auth), ("profile", profile), *(("gateway", port) for port in gateways)]:
+            stack.enter_context(Service(name, folder, port=port, **settings).running())
+        # A gateway is asked for what a user may not do: that it answers by itself, and no other verifier has a say.
+        yield [
+            *(Target(f"gateway_{number}", port, "/admin/audit", FORBIDDEN) for number, port in enumerate(gateways, 1)),
+            Target("profile", profile, "/profiles/me", OK),
+            Target("auth", auth, "/auth/me", OK),
+        ]
+
+
+async def open_sessions(port: int, users: int, count: int) -> list[str]:
+    """Return access tokens of so many sessions."""
+    emails = await sign_up(port, users)
+    logins = await log_in(port, itertools.islice(itertools.cycle(emails), count))
+    return [answer["access_token"] for answer in logins]
+
+
+async def connect_probes(targets: Iterable[Target]) -> list[Probe]:
+    """Return a probe for each target."""
+    return [Probe(target, (await connect(target.port, 1))[0]) for target in targets]
+
+
+async def log_out_all(port: int, targets: Sequence[Target], tokens: Iterable[str]) -> tuple[list[Probe], list[float]]:
+    """Log sessions out, one after the other; return what the probes saw, and the seconds that the logouts took."""
+    (connection,) = await connect(port, 1)
+    probes = await connect_probes(targets)
+    answered = []
+    for token in tokens:
+        # Later than the lease would be a defect, and the end of this.
+        async with asyncio.timeout(LEASE_SECONDS):
+            answered.append(await log_out(connection, probes, token))
+    return probes, answered
+
+
+async def log_out(connection: Connection, probes: list[Probe], token: str) -> float:
+    """Log a session out while its token is probed everywhere; return the seconds until the answer."""
+    async with asyncio.TaskGroup() as group:
+        begun = [asyncio.Event() for _ in probes]
+        tasks = [
+            group.create_task(probe.until_refused(token, event)) for probe, event in zip(probes, begun, strict=True)
+        ]
+        for event in begun:
+            await event.wait()
+        sent_at = time.perf_counter()
+        answer = await connection.ask(logout(token))
+        expect_ended(answer)
+    for probe, task in zip(probes, tasks, strict=True):
+        accepted_at, refused_at = task.result()
+        probe.accepted.append(accepted_at - answer.at)
+        probe.refused.append(refused_at - answer.at)
+    return answer.at - sent_at
+
+
+async def wait_for_all(port: int, targets: Sequence[Target], tokens: Sequence[str]) -> Row:
+    """Log sessions out and wait for that to be in force; count who accepts their tokens after that."""
+    (connection,) = await connect(port, 1)
+    probes = await connect_probes(targets)
+    said: list[float] = []
+    answered: list[float] = []
+    accepted = 0
+    for token in tokens:
+        for probe in probes:
+            if not await probe.accepts(token):
+                raise RuntimeError(f"{probe.target.name} refuses a token that is good")
+        sent_at = time.perf_counter()
+        answer = await connection.ask(logout(token, "Prefer: wait=5"))
+        document = expect_ended(answer)
+        if not document["complete"]:
+            raise RuntimeError(f"a logout was not in force in time: {document}")
+        said.append(document["in_force_after_ms"] / 1000)
+        answered.append(answer.at - sent_at)
+        accepted += sum([await probe.accepts(token) for probe in probes])
+    return {
+        "logouts": len(tokens),
+        "in_force_after": times(said),
+        "answered_after": times(answered),
+        "accepted_after_answer": accepted,
+    }
+
+
+def logout(token: str, *fields: str) -> bytes:
+    """Return a logout."""
+    return request("POST", "/auth/logout", b"", f"Authorization: Bearer {token}", *fields)
+
+
+def expect_ended(answer: Answer) -> dict[str, Any]:
+    """Return what a logout said. Raises RuntimeError if it did not end its session."""
+    document: dict[str, Any] = json.loads(answer.body)
+    if answer.status != OK or document["revoked"] != 1:
+        raise RuntimeError(f"a logout was answered {answer.status}: {document}")
+    return document
+
+
+# What a check costs.
+
+
+class Arriving(Revocations):
+    """Revocations that have come over some time up to now."""
+
+    def arrive(self, count: int, seconds: float) -> None:
+        """Let so many come, evenly over these seconds."""
+        until = suspend_aware_clock()
+        for first in range(1, count + 1, MAX_EVENTS):
+            head = min(first + MAX_EVENTS - 1, count)
+            self._clock = partial(float, until - seconds * (count - head) / count)
+            self.apply(part_of_a_log(first, head), 0.0)
+        self._clock = suspend_aware_clock
+        self.fresh_at = math.inf
+
+
+def part_of_a_log(first: int, head: int) -> FeedAnswer:
+    """Return an answer with revocations of sessions, whose names are as long as real ones."""
+    expires_at = int(REVOCATION_SECONDS)
+    revocations = (Revocation(number, Kind.SESSION, f"{number:036d}", expires_at) for number in range(first, head + 1))
+    return FeedAnswer("", 0, "bench", first, head, False, GENESIS, True, tuple(revocations), "keys")
+
+
+def checks(scale: Scale) -> Row:
+    """Measure what looking at revocations takes, in memory and in time."""
+    count = round(scale.live * FULLEST_SECONDS / REVOCATION_SECONDS)
+    return {"memory": memory_taken(scale.live, count), "nanoseconds": check_times(scale, count)}
+
+
+def memory_taken(live: int, count: int) -> Row:
+    """Return the memory that revocations take, as the system counts it and as Python does, each in a new process.
+
+    That is of so many that come at once, and of what is there at most when that many live ones are there all the time.
+    """
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        traced = pool.submit(mebibytes, live, 0.0, traced=True)
+        resident = pool.submit(mebibytes, live, 0.0, traced=False)
+        fullest = pool.submit(mebibytes, count, FULLEST_SECONDS, traced=False)
+    return {
+        f"{live}_at_once": {"resident_mib": round(resident.result(), 1), "traced_mib": round(traced.result(), 1)},
+        f"{live}_live_all_the_time": {"held": count, "resident_mib": round(fullest.result(), 1)},
+    }
+
+
+def mebibytes(count: int, seconds: float, *, traced: bool) -> float:
+    """Take so many revocations in, and return how much more memory this process has after that."""
+
+    def taken() -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] if traced else memory(os.getpid())
+
+    if traced:
+        tracemalloc.start()
+    before = taken()
+    revocations = Arriving()
+    revocations.arrive(count, seconds)
+    if len(revocations) != count:
+        raise RuntimeError("some have been thrown away")
+    return (taken() - before) / 2**20
+
+
+def check_times(scale: Scale, count: int) -> Row:
+    """Measure the verification of remembered tokens with and without revocations, in nanoseconds."""
+    issuer = Issuer()
+    tokens = [issuer.token(scopes=[SCOPE]) for _ in range(scale.tokens)]
+    none, few, many = Revocations(), Arriving(), Arriving()
+    few.arrive(0, 0.0)
+    many.arrive(count, FULLEST_SECONDS)
+    without = verifier_of(issuer, None)
+    verified = [without.verify(token) for token in tokens]
+    pairs = [(token, names_of(token)) for token in verified]
+    live = f"{scale.live}_live"
+    contenders: dict[str, Callable[[], float]] = {
+        "without": partial(verify_all, without, tokens, none),
+        "none_live_skipped": partial(verify_all, verifier_of(issuer, few), tokens, none),
+        "none_live_checked": partial(verify_all, verifier_of(issuer, few), tokens, few),
+        f"{live}_skipped": partial(verify_all, verifier_of(issuer, many), tokens, none),
+        f"{live}_checked": partial(verify_all, verifier_of(issuer, many), tokens, many),
+    }
+    rounds = in_turn({**contenders, f"check_alone_{live}": partial(per_call, many.check, pairs)}, scale.check_rounds)
+    result: Row = {name: summary(values, 0) for name, values in rounds.items()}
+    for name in list(contenders)[1:]:
+        extra = (ours - base for ours, base in zip(rounds[name], rounds["without"], strict=True))
+        result[f"extra_{name}"] = summary(extra, 0)
+    return result
+
+
+def verifier_of(issuer: Issuer, revocations: Revocations | None) -> Verifier:
+    """Return a verifier that looks at these revocations, or at none."""
+    source = None
+    if revocations is not None:
+        source = LocalRevocations()
+        source.revocations = revocations
+    keys = LocalKeys(KeySet.from_json(issuer.jwks()))
+    config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience, key_source=keys, revocation_source=source)
+    return Verifier(config)
+
+
+def verify_all(verifier: Verifier, tokens: Sequence[str], changing: Revocations) -> float:
+    """Verify tokens while revocations change, be it those that the verifier looks at or others."""
+
+    def verify(token: str) -> None:
+        changing.version += 1
+        verifier.verify(token)
+
+    # Each has been held against what there was before.
+    for token in tokens:
+        verifier.verify(token)
+    return per_call(verify, [(token,) for token in tokens])
+
+
+def per_call(call: Callable[..., object], arguments: Sequence[tuple[Any, ...]]) -> float:
+    """Return the nanoseconds that a call takes."""
+    started_at = time.perf_counter_ns()
+    for each in arguments:
+        call(*each)
+    return (time.perf_counter_ns() - started_at) / len(arguments)
+
+
+def in_turn(contenders: dict[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
+    """Measure all contenders again and again, and once before that counts."""
+    rounds: dict[str, list[float]] = {name: [] for name in contenders}
+    gc.collect()
+    gc.disable()
+    for number in range(count + 1):
+        for name, measure in contenders.items():
+            value = measure()
+            if number > 0:
+                rounds[name].append(value)
+    gc.enable()
+    return rounds
+
+
+# What the feed costs.
+
+
+class Follower:
+    """A verifier that follows the feed as the library's does, but looks at no signature. A Caller."""
+
+    def __init__(self, number: int, token: str, waits: Iterable[float]) -> None:
+        """Ask with `token`, and wait for news for `waits` seconds, one question after the other."""
+        self._name = f"bench-{number}"
+        self._token = token
+        self._waits = iter(waits)
+        self._epoch, self._keys = "", "none"
+        self.number = self.answers = 0
+        #: When the last news came.
+        self.moved_at = 0.0
+
+    def request(self) -> bytes:
+        """Return the next question."""
+        question: dict[str, str | int] = {
+            "epoch": self._epoch,
+            "after": self.number,
+            "wait": int(next(self._waits) * 1000),
+            "verifier": self._name,
+            "keys": self._keys,
+            "lease": LEASE_SECONDS * 1000,
+        }
+        return request("GET", f"/feed?{urlencode(question)}", b"", f"Authorization: Bearer {self._token}")
+
+    def take(self, answer: Answer) -> None:
+        """Take an answer in."""
+        if answer.status != OK:
+            raise RuntimeError(f"the feed answered {answer.status}: {answer.body.decode()}")
+        self.answers += 1
+        claims = claims_of(answer.body)
+        self._epoch, self._keys = claims["epoch"], claims["keys"]
+        if claims["head"] > self.number:
+            self.number, self.moved_at = claims["head"], answer.at
+
+    async def follow(self, connection: Connection) -> None:
+        """Ask until cancelled."""
+        while True:
+            self.take(await connection.ask(self.request()))
+
+
+@lru_cache(64)
+def claims_of(token: bytes) -> dict[str, Any]:
+    """Return what a token says."""
+    claims: dict[str, Any] = json.loads(base64url.decode(token.split(b".")[1]))
+    return claims
+
+
+def feeds(scale: Scale) -> Row:
+    """Measure what verifiers cost that follow one auth service."""
+    place = Place.apart()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        auth = Service("auth", Path(folder))
+        with on(place.server):
+            stack.enter_context(auth.running())
+        stack.enter_context(on(place.load))
+        token = asyncio.run(feed_token(auth, Path(folder)))
+        sessions = asyncio.run(open_sessions(auth.port, 1, scale.revocations))
+        followed = asyncio.run(follow(scale, auth, token, sessions))
+        polled = asyncio.run(poll(scale, auth, token))
+        return {"verifiers": scale.verifiers, **followed, **polled, "memory_mb": round(auth.memory(), 1)}
+
+
+async def feed_token(auth: Service, folder: Path) -> str:
+    """Return a token for the feed."""
+    secret = (folder / "feed-secret").read_text().strip()
+    form = {"grant_type": "client_credentials", "client_id": VERIFIERS_CLIENT, "client_secret": secret}
+    media_type = "Content-Type: application/x-www-form-urlencoded"
+    (granted,) = await ask_all(auth.port, [request("POST", "/oauth/token", urlencode(form).encode(), media_type)])
+    return str(granted["access_token"])
+
+
+async def follow(scale: Scale, auth: Service, token: str, sessions: Iterable[str]) -> Row:
+    """Measure verifiers that wait for news: spread over time, when there are some, and all at once."""
+    wait = scale.wait_seconds
+    followers = [
+        Follower(number, token, spread(wait * number / scale.verifiers, wait)) for number in range(scale.verifiers)
+    ]
+    connections = await connect(auth.port, scale.verifiers)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(follower.follow(connection))
+            for follower, connection in zip(followers, connections, strict=True)
+        ]
+        await until(lambda: all(follower.answers for follower in followers))
+        idle_spread = await idle(auth, followers, wait)
+        (other,) = await connect(auth.port, 1)
+        news = [await revoke(other, followers, session) for session in sessions]
+        idle_in_step = await idle(auth, followers, wait)
+        for task in tasks:
+            task.cancel()
+    for connection in [*connections, other]:
+        connection.close()
+    return {
+        "idle_spread": idle_spread,
+        "idle_in_step": idle_in_step,
+        "revocation": {
+            "one_verifier_after_sending": times(itertools.chain(*(each for each, _ in news))),
+            "all_verifiers_after_sending": times(max(each) for each, _ in news),
+            "logout_itself": times(answered for _, answered in news),
+        },
+    }
+
+
+def spread(offset: float, wait: float) -> Iterator[float]:
+    """Return how long questions wait: the first one is answered at once, and the second one spreads verifiers out."""
+    return itertools.chain([0.0, offset], itertools.repeat(wait))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something, for as long as a lease at most."""
+    async with asyncio.timeout(LEASE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what is waited for comes over a thousand connections
+            await asyncio.sleep(0.002)
+
+
+async def idle(auth: Service, followers: Sequence[Follower], seconds: float) -> Row:
+    """Measure what the auth service does while nothing happens: what it does again and again, so not the first time."""
+    await asyncio.sleep(seconds + 0.2)
+    polls, busy, started_at = total(followers), auth.cpu_seconds(), time.perf_counter()
+    await asyncio.sleep(seconds)
+    polls, busy = total(followers) - polls, auth.cpu_seconds() - busy
+    elapsed = time.perf_counter() - started_at
+    return {
+        "core_share": round(busy / elapsed, 4),
+        "polls_per_second": round(polls / elapsed, 1),
+        "cpu_ms_per_poll": round(busy / polls * 1000, 3),
+    }
+
+
+def total(followers: Iterable[Follower]) -> int:
+    """Return how many answers these have had."""
+    return sum(follower.answers for follower in followers)
+
+
+async def revoke(connection: Connection, followers: Sequence[Follower], token: str) -> tuple[list[float], float]:
+    """Log a session out; return after how many seconds each follower knew, and there was an answer."""
+    before = followers[0].number
+    sent_at = time.perf_counter()
+    answer = await connection.ask(logout(token))
+    expect_ended(answer)
+    await until(lambda: all(follower.number > before for follower in followers))
+    known = [follower.moved_at - sent_at for follower in followers]
+    # They have asked again and wait.
+    await asyncio.sleep(0.5)
+    return known, answer.at - sent_at
+
+
+async def poll(scale: Scale, auth: Service, token: str) -> Row:
+    """Measure questions that do not wait, in turn with requests for nothing."""
+    followers = [Follower(number, token, itertools.repeat(0.0)) for number in range(scale.verifiers)]
+    nothing = [Repeating(request("GET", "/livez"))] * scale.verifiers
+    callers: dict[str, Sequence[Caller]] = {"polls": followers, "livez": nothing}
+    connections = await connect(auth.port, scale.verifiers)
+    for each in callers.values():
+        await drive(connections, each, 0.5)
+    rates: dict[str, list[float]] = {name: [] for name in callers}
+    costs: dict[str, list[float]] = {name: [] for name in callers}
+    for _ in range(scale.poll_rounds):
+        for name, each in callers.items():
+            busy = auth.cpu_seconds()
+            outcome = await drive(connections, each, scale.round_seconds)
+            rates[name].append(outcome.rate)
+            costs[name].append((auth.cpu_seconds() - busy) / outcome.answers * 1000)
+    for connection in connections:
+        connection.close()
+    return {name: {"per_second": summary(rates[name], 1), "cpu_ms": summary(costs[name], 3)} for name in callers}
+
+
+# Requests a second, side by side.
+
+Way = Literal["feed", "without", "denylist", "opaque"]
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """A small service that lets requests in by `way`, and where it finds what it needs for that."""
+
+    way: Way
+    port: int
+    auth_port: int
+    feed_secret: str
+    redis: str
+
+
+class Redis(asyncio.Protocol):
+    """Redis over one connection, on which questions follow each other without waiting for the answers."""
+
+    _transport: asyncio.Transport
+    _received = b""
+
+    def __init__(self) -> None:
+        """Nothing has been asked yet."""
+        self._waiting: deque[asyncio.Future[bytes | None]] = deque()
+
+    @classmethod
+    async def connect(cls, path: str) -> "Redis":
+        """Return a connection to a Unix socket."""
+        return (await asyncio.get_running_loop().create_unix_connection(cls, path))[1]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def ask(self, *words: str) -> asyncio.Future[bytes | None]:
+        """Send a command; the answer comes later."""
+        parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in map(str.encode, words)]
+        self._transport.write(b"*%d\r\n%s" % (len(parts), b"".join(parts)))
+        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        return answer
+
+    def data_received(self, data: bytes) -> None:
+        """Give out the answers that are whole: lines, and strings after a line with their length."""
+        self._received += data
+        while True:
+            line, end, rest = self._received.partition(b"\r\n")
+            length = int(line[1:]) if line.startswith(b"$") else -1
+            if not end or len(rest) < length + 2 * (length >= 0):
+                return
+            value = rest[:length] if length >= 0 else None if line == b"$-1" else line[1:]
+            self._received = rest[length + 2 :] if length >= 0 else rest
+            if line.startswith(b"-"):
+                raise RuntimeError(f"Redis says: {line.decode()}")
+            self._waiting.popleft().set_result(value)
+
+    def close(self) -> None:
+        """Close it."""
+        self._transport.close()
+
+
+def serve(orders: Orders) -> None:
+    """Serve it until SIGTERM."""
+    uvicorn.run(application(orders), host=HOST, port=orders.port, loop="uvloop", access_log=False, log_level="warning")
+
+
+def application(orders: Orders) -> FastAPI:
+    """Return the small service."""
+    url = f"http://{HOST}:{orders.auth_port}"
+    feed = Feed(url=f"{url}/feed", client_id=VERIFIERS_CLIENT, secret_file=orders.feed_secret, name="orders")
+    config = VerifierConfig(
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        jwks_url=f"{url}/.well-known/jwks.json",
+        feed=feed if orders.way == "feed" else None,
+    )
+    auth = Auth(Verifier(config))
+    caller = Annotated[VerifiedToken, Depends(auth.require(scopes=[SCOPE]))]
+    redis: list[Redis] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as running:
+            if orders.way != "opaque":
+                await running.enter_async_context(auth.lifespan(app))
+            if orders.redis:
+                redis.append(await Redis.connect(orders.redis))
+            yield
+
+    app = FastAPI(lifespan=lifespan, exception_handlers=auth.exception_handlers)
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        return {}
+
+    async def by_token(token: caller) -> dict[str, str]:
+        return {"orders_of": token.subject}
+
+    async def by_token_and_denylist(token: caller) -> dict[str, str]:
+        if await redis[0].ask("EXISTS", f"revoked:{token.session_id}") != b"0":
+            raise Revoked
+        return {"orders_of": token.subject}
+
+    async def by_session_id(call: Request) -> dict[str, str]:
+        session = await redis[0].ask("GET", f"session:{bearer_token(call.headers.getlist('authorization'))}")
+        if session is None:
+            raise Revoked
+        return {"orders_of": json.loads(session)["subject"]}
+
+    handlers: dict[Way, Callable[..., Any]] = {"denylist": by_token_and_denylist, "opaque": by_session_id}
+    app.get("/orders")(handlers.get(orders.way, by_token))
+    return app
+
+
+def requests(scale: Scale) -> Row:
+    """Measure the small service in all ways that can be had here, in turn."""
+    place = Place.apart()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        stack.enter_context(on(place.load))
+        auth = Service("auth", folder, OSTIARY_ISSUER=ISSUER)
+        stack.enter_context(auth.running())
+        redis = stack.enter_context(redis_server(folder))
+        ways: list[Way] = ["feed", "without", *(("denylist", "opaque") if redis else ())]
+        secret = str(folder / "feed-secret")
+        services = [Orders(way, port, auth.port, secret, redis) for way, port in zip(ways, free_ports(4), strict=False)]
+        with on(place.server):
+            for each in services:
+                stack.enter_context(running(each, folder))
+        (session,) = asyncio.run(log_in(auth.port, asyncio.run(sign_up(auth.port, 1))))
+        opaque = secrets.token_urlsafe(32)
+        if redis:
+            asyncio.run(
+                tell_redis(redis, "SET", f"session:{opaque}", json.dumps({"subject": "somebody", "scope": SCOPE}))
+            )
+        bearers = {each.way: opaque if each.way == "opaque" else session["access_token"] for each in services}
+        rows = side_by_side(scale, services, bearers)
+        end_session(auth.port, session, redis, opaque)
+        accepted = [each.way for each in services if is_accepted(each, bearers[each.way])]
+        if accepted != ["without"]:
+            raise RuntimeError(f"after the logout, these still accept the session: {accepted}")
+    return rows
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """Run Redis, if it is installed; yields the path of its socket, or nothing."""
+    program = shutil.which("redis-server")
+    if program is None:
+        print("redis-server is not installed: what needs it is skipped")
+        yield ""
+        return
+    path = folder / "redis"
+    command = [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(folder)]
+
+    def is_ready() -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(path)) == 0
+
+    with Process(command, folder / "redis.log", is_ready).running():
+        yield str(path)
+
+
+@contextmanager
+def running(orders: Orders, folder: Path) -> Iterator[None]:
+    """Run a small service."""
+    command = [sys.executable, __file__, "--serve", json.dumps(asdict(orders))]
+    with Process(command, folder / f"{orders.way}.log", partial(answers, orders.port, "/readyz")).running():
+        yield
+
+
+async def tell_redis(path: str, *words: str) -> None:
+    """Send Redis a command."""
+    redis = await Redis.connect(path)
+    await redis.ask(*words)
+    redis.close()
+
+
+def side_by_side(scale: Scale, services: Sequence[Orders], bearers: dict[Way, str]) -> Row:
+    """Measure services in turn."""
+    rates: dict[Way, list[float]] = {each.way: [] for each in services}
+    slowest: dict[Way, list[float]] = {each.way: [] for each in services}
+    for number in range(scale.rounds + 1):
+        for each in services:
+            rate, p99_ms = hit(each.port, bearers[each.way], scale, scale.round_seconds if number else 1.0)
+            if number > 0:
+                rates[each.way].append(rate)
+                slowest[each.way].append(p99_ms)
+    medians = {way: statistics.median(values) for way, values in rates.items()}
+    rows: Row = {way: {"per_second": summary(rates[way], 1), "p99_ms": summary(slowest[way], 2)} for way in rates}
+    return {
+        "load": "wrk" if shutil.which("wrk") else "asyncio",
+        **rows,
+        **{f"feed_over_{way}": round(medians["feed"] / medians[way], 3) for way in medians if way != "feed"},
+    }
+
+
+def hit(port: int, bearer: str, scale: Scale, seconds: float) -> tuple[float, float]:
+    """Ask as fast as the answers come; return the requests a second, and the milliseconds that 99 of 100 take."""
+    program = shutil.which("wrk")
+    if program is None:
+        callers = [Repeating(orders_request(bearer))] * scale.connections
+        outcome = asyncio.run(load(port, callers, seconds))
+        return outcome.rate, percentile(outcome.times[OK], 0.99) * 1000
+    command = [program, "--threads", "1", "--connections", str(scale.connections), "--latency"]
+    command += ["--duration", f"{math.ceil(seconds)}s", "--header", f"Authorization: Bearer {bearer}"]
+    command.append(f"http://{HOST}:{port}/orders")
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603 - ours
+    rate, slowest = _WRK_RATE.search(said), _WRK_P99.search(said)
+    if rate is None or slowest is None or "Non-2xx" in said or "Socket errors" in said:
+        raise RuntimeError(f"wrk says:\n{said}")
+    return float(rate[1]), float(slowest[1]) * _IN_MS[slowest[2]]
+
+
+_WRK_RATE = re.compile(r"Requests/sec: +([\d.]+)")
+_WRK_P99 = re.compile(r"^ +99% +([\d.]+)(us|ms|s)$", re.MULTILINE)
+_IN_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+
+
+def orders_request(bearer: str) -> bytes:
+    """Return a request to a small service."""
+    return request("GET", "/orders", b"", f"Authorization: Bearer {bearer}")
+
+
+def end_session(port: int, session: dict[str, Any], redis: str, opaque: str) -> None:
+    """Log out, in all of the ways."""
+    asyncio.run(ask_all(port, [logout(session["access_token"], "Prefer: wait=5")]))
+    if redis:
+        asyncio.run(tell_redis(redis, "SET", f"revoked:{session['session_id']}", ""))
+        asyncio.run(tell_redis(redis, "DEL", f"session:{opaque}"))
+
+
+def is_accepted(orders: Orders, bearer: str) -> bool:
+    """Return whether a small service lets a request in."""
+
+    async def ask() -> int:
+        (connection,) = await connect(orders.port, 1)
+        status = (await connection.ask(orders_request(bearer))).status
+        connection.close()
+        return status
+
+    return asyncio.run(ask()) == OK
+
+
+# All of it.
+
+
+def times(seconds: Iterable[float]) -> Row:
+    """Sum up times."""
+    ordered = sorted(seconds)
+    return {**milliseconds(ordered), "max_ms": round(ordered[-1] * 1000, 2)}
+
+
+def versions() -> Row:
+    """Return the versions of what takes part."""
+    found: Row = {name: version(name) for name in LIBRARIES}
+    for name, pattern in (("redis-server", r"v=([\d.]+)"), ("wrk", r"wrk (\S+)")):
+        program = shutil.which(name)
+        if program is not None:
+            said = subprocess.run([program, "-v"], capture_output=True, text=True, check=False)  # noqa: S603 - the system's own
+            match = re.search(pattern, said.stdout + said.stderr)
+            found[name] = match[1] if match else None
+    return found
+
+
+PARTS: dict[str, Callable[[Scale], Row]] = {"logout": logouts, "check": checks, "feed": feeds, "requests": requests}
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(description="Measure how long logouts take to be in force, and what that costs.")
+    parser.add_argument("parts", nargs="*", help=f"what to measure: {', '.join(PARTS)}; by default, all of it")
+    parser.add_argument("--quick", action="store_true", help="do less of everything")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(Orders(**json.loads(arguments.serve)))
+        return
+    unknown = set(arguments.parts) - PARTS.keys()
+    if unknown:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGALRM, end)
+    signal.signal(signal.SIGTERM, end)
+    signal.alarm(LIMIT_SECONDS)
+    result: Row = {**circumstances(), "versions": versions()}
+    for name in arguments.parts or PARTS:
+        result[name] = PARTS[name](QUICK if arguments.quick else Scale())
+        show({name: result[name]})
+    if not arguments.quick and not arguments.parts:
+        write("revocation", result)
+
+
+def end(number: int, _frame: object) -> NoReturn:
+    """End it early: time is up, or somebody says so. What was started is ended on the way out."""
+    raise SystemExit(f"ended by {signal.Signals(number).name}; all of it may take {LIMIT_SECONDS} s")
+
+
+if __name__ == "__main__":
+    main()
