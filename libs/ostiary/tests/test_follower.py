@@ -208,6 +208,22 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_follower, "IDLE_PAUSE", 0.001)
 
 
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between questions; none of them is made."""
+    noted: list[float] = []
+    step = Follower._step
+
+    async def note(self: Follower, client: httpx.AsyncClient) -> float:
+        noted.append(await step(self, client))
+        return 0.0
+
+    monkeypatch.setattr(Follower, "_step", note)
+    monkeypatch.setattr(_follower, "RETRY_PAUSES", (0.05, 1.0))
+    monkeypatch.setattr(_follower, "IDLE_PAUSE", 0.05)
+    return noted
+
+
 @dataclass
 class Made:
     """What a follower is made of, but for what a test changes."""
@@ -217,12 +233,8 @@ class Made:
     notes: Notes
 
     def __call__(self, config: Feed = CONFIG, bounds: set[float] | None = None, **changes: Any) -> Follower:
-        kind = changes.pop("kind", Follower)
         made = {"observer": self.notes, "transport": httpx.MockTransport(self.server), **changes}
-        follower: Follower = kind(
-            "https://issuer.example", config, self.keys, {30.0} if bounds is None else bounds, **made
-        )
-        return follower
+        return Follower("https://issuer.example", config, self.keys, {30.0} if bounds is None else bounds, **made)
 
 
 @pytest.fixture
@@ -322,6 +334,29 @@ class TestFollowing:
             server.instead = None
             assert follower.revocations.age() == 3
 
+    async def test_nothing_gets_older_than_the_lease_that_the_issuer_was_told_of(
+        self, make: Made, server: Server, clock: Clock
+    ) -> None:
+        bounds = {30.0}
+        async with make(bounds=bounds, clock=clock) as follower:
+            await until(lambda: len(server.asked()) == 2)
+            clock.now += 30
+            bounds.add(60.0)
+            assert follower.revocations.bears(60)
+            clock.now += 0.001
+            assert not follower.revocations.bears(60)
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: len(server.asked()) == 3)
+            server.revoke(Kind.SESSION, "s2")
+            await until(lambda: number_of(follower) == 2)
+            clock.now += 60
+            assert follower.revocations.bears(60)
+
+    async def test_without_bounds_there_is_no_lease(self, make: Made, clock: Clock) -> None:
+        async with make(bounds=set(), clock=clock) as follower:
+            clock.now += 1e9
+            assert follower.revocations.bears(2e9)
+
     async def test_a_source_can_be_entered_again(self, make: Made, server: Server) -> None:
         follower = make()
         for number in (1, 2):
@@ -355,22 +390,28 @@ class TestQuestions:
         async with make():
             await until(lambda: len(server.asked()) == 2)
             second = server.questions()[1]
-            assert (second["epoch"], second["after"], second["wait"]) == ("e1", "1", "10000")
+            assert (second["epoch"], second["after"], second["wait"]) == ("e1", "1", "7500")
             assert second["verifier"] == server.questions()[0]["verifier"]
 
-    async def test_two_verifiers_of_one_name_are_told_apart(self, make: Made) -> None:
-        assert make()._id != make()._id
+    async def test_verifiers_of_one_name_are_told_apart_from_when_they_start(self, make: Made, server: Server) -> None:
+        """What was made before a server forked its workers is none of them yet."""
+        follower = make()
+        for each in (follower, follower, make()):
+            async with each:
+                pass
+        assert len({asked["verifier"] for asked in server.questions()}) == 3
 
     @pytest.mark.parametrize(
         ("bounds", "wait", "lease"),
         [
             (set[float](), "10000", None),
             ({3600.0}, "10000", "3600000"),
-            ({30.0}, "10000", "30000"),
-            ({6.0}, "2000", "6000"),
-            ({6.0, 30.0, 1.5}, "500", "30000"),
-            ({0.2}, "66", "200"),
+            ({30.0}, "7500", "30000"),
+            ({6.0}, "1500", "6000"),
+            ({6.0, 30.0, 1.6}, "400", "30000"),
+            ({0.2}, "50", "200"),
             ({0.1}, "50", "100"),
+            ({30.0, 59.9995}, "7500", "60000"),
         ],
     )
     async def test_the_strictest_bound_says_how_long_to_wait_and_the_loosest_is_the_lease(
@@ -391,8 +432,8 @@ class TestQuestions:
             server.revoke(Kind.SESSION, "s1")
             await until(lambda: len(server.asked()) == 3)
             assert [(asked["wait"], asked["lease"]) for asked in server.questions()[1:3]] == [
-                ("10000", "30000"),
-                ("1000", "60000"),
+                ("7500", "30000"),
+                ("750", "60000"),
             ]
 
     async def test_new_keys_are_acknowledged(
@@ -428,7 +469,7 @@ class TestQuestions:
             server.instead = None
             await until(lambda: server.questions()[-1]["wait"] != "0")
             waits = [asked["wait"] for asked in server.questions()]
-        assert waits[:3] == ["0", "10000", "10000"]
+        assert waits[:3] == ["0", "7500", "7500"]
         assert set(waits[3:-1]) == {"0"}
 
 
@@ -645,10 +686,11 @@ def without_request_id(response: httpx.Response) -> httpx.Response:
 
 class TestBadAnswers:
     @pytest.fixture(autouse=True)
-    def short_timeouts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_follower, "ANSWER_TIMEOUT", (0.02, 0.02))
-        monkeypatch.setattr(_follower, "MAX_WAIT", 0.005)
-        monkeypatch.setattr(_follower, "MIN_WAIT", 0.001)
+    def patience(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have little of it where an answer never comes."""
+        if name in {"hangs", "drips"}:
+            monkeypatch.setattr(_follower, "MAX_WAIT", 0.05)
+            monkeypatch.setattr(_follower, "MAX_ANSWER_SECONDS", 0.05)
 
     @pytest.mark.parametrize("name", BAD_ANSWERS)
     async def test_at_the_start_a_bad_answer_leaves_nothing_known_until_a_good_one_comes(
@@ -674,6 +716,7 @@ class TestBadAnswers:
         server.revoke(Kind.KEY, "k1")
         async with make(clock=clock) as follower:
             server.instead = bad(server)
+            server.wake()
             await until(lambda: outcome in notes.outcomes)
             clock.now += 100
             server.revoke(Kind.KEY, "k2")
@@ -742,21 +785,13 @@ class TestForks:
 
 class TestFailures:
     async def test_pauses_get_longer_and_begin_anew_after_an_answer(
-        self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch
+        self, make: Made, server: Server, pauses: list[float]
     ) -> None:
-        monkeypatch.setattr(_follower, "RETRY_PAUSES", (0.05, 1.0))
-        pauses: list[float] = []
-
-        class Noting(Follower):
-            async def _step(self, client: httpx.AsyncClient) -> float:
-                pauses.append(await super()._step(client))
-                return 0.0
-
         def answer(request: httpx.Request) -> httpx.Response:
             return httpx.Response(500) if len(server.asked()) % 10 else server.response(request)
 
         server.instead = answer
-        async with make(kind=Noting):
+        async with make():
             await until(lambda: len(pauses) >= 25)
         for number, longest in enumerate([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0]):
             for pause in (pauses[number], pauses[number + 10]):
@@ -764,22 +799,25 @@ class TestFailures:
         assert len(set(pauses[:9])) == 9
 
     async def test_who_answers_at_once_with_nothing_is_not_hammered(
-        self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch
+        self, make: Made, server: Server, pauses: list[float]
     ) -> None:
-        monkeypatch.setattr(_follower, "IDLE_PAUSE", 0.05)
-        pauses: list[float] = []
-
-        class Noting(Follower):
-            async def _step(self, client: httpx.AsyncClient) -> float:
-                pauses.append(await super()._step(client))
-                return 0.0
-
         server.instead = server.response
-        async with make(kind=Noting):
+        async with make():
             await until(lambda: len(pauses) >= 3)
             assert pauses[1:3] == [0.05, 0.05]
             server.revoke(Kind.KEY, "k1")
             await until(lambda: 0.0 in pauses[1:])
+
+    async def test_who_announces_keys_that_do_not_come_is_not_hammered(
+        self, make: Made, server: Server, pauses: list[float]
+    ) -> None:
+        server.keys = "another"
+        async with make(bounds={6.0}) as follower:
+            await until(lambda: len(pauses) >= 8)
+            assert follower.revocations.complete
+            server.keys = None
+            await until(lambda: len(server.asked()) > len(pauses))
+        assert pauses[:8] == [0.1, 0.2, 0.4, 0.8, 1.5, 1.5, 1.5, 1.5]
 
     async def test_a_failing_feed_is_worth_one_warning_after_a_while(
         self, make: Made, server: Server, notes: Notes, clock: Clock, caplog: pytest.LogCaptureFixture
@@ -869,6 +907,20 @@ class TestLeaving:
         assert request.url.copy_with(query=None) == httpx.URL("https://issuer.example/feed")
         assert dict(request.url.params) == {"verifier": follower._id}
         assert request.headers["Authorization"] == "Bearer token-1"
+
+    async def test_nothing_is_fresh_any_more_once_it_says_so(self, make: Made, server: Server) -> None:
+        """The issuer does not wait for this verifier from then on."""
+        aged: list[bool] = []
+
+        async def note(request: httpx.Request) -> httpx.Response:
+            if request.method == "DELETE":
+                aged.append(not follower.revocations.complete and not follower.revocations.bears(1e9))
+            return await server(request)
+
+        follower = make(transport=httpx.MockTransport(note))
+        async with follower:
+            assert follower.revocations.complete
+        assert aged == [True]
 
     async def test_nothing_is_asked_afterwards(self, make: Made, server: Server) -> None:
         async with make():

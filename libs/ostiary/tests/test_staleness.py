@@ -371,7 +371,7 @@ class TestReady:
 
 
 class TestBounds:
-    @pytest.mark.parametrize("bound", [0.19, 0, -1, math.inf, math.nan])
+    @pytest.mark.parametrize("bound", [0.19, 0, -1, 3600.1, math.inf, math.nan])
     def test_a_bound_that_cannot_be_kept_is_refused(self, issuer: Issuer, source: Source, bound: float) -> None:
         with pytest.raises(ValueError, match="max_staleness must be"):
             Verifier(config_of(issuer, source), max_staleness=bound)
@@ -382,8 +382,9 @@ class TestBounds:
             Auth(verifier).require(max_staleness=bound)
         assert verifier._bounds == {30.0}
 
-    def test_the_shortest_bound_is_a_fifth_of_a_second(self, issuer: Issuer, source: Source) -> None:
-        assert Verifier(config_of(issuer, source), max_staleness=0.2).require_staleness(...) == 0.2
+    @pytest.mark.parametrize("bound", [0.2, 3600])
+    def test_bounds_are_a_fifth_of_a_second_to_an_hour(self, issuer: Issuer, source: Source, bound: float) -> None:
+        assert Verifier(config_of(issuer, source), max_staleness=bound).require_staleness(...) == bound
 
     @pytest.mark.parametrize("bound", [0.2, 5.0, 60.0, 3600.0])
     def test_without_a_feed_there_is_no_bound_to_ask_for(

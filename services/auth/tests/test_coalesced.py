@@ -201,7 +201,6 @@ async def test_where_nothing_is_done_there_is_nothing_to_end(work: Work) -> None
     assert len(work.runs) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="what was queued and is cancelled is waited for ever after")
 async def test_after_an_end_it_can_be_asked_for_again(work: Work) -> None:
     calls = [await work.ask()]
     await work.begun(1)

@@ -140,10 +140,10 @@ class Asking:
         keys = KeySet.from_json((await self.http.get("/.well-known/jwks.json")).content)
         return read(response.text, ISSUER, keys, {})
 
-    async def log_in(self) -> Session:
+    async def log_in(self, *roles: str) -> Session:
         """Return a new user with a session; no password is needed for that here."""
         now, address = datetime.now(UTC), f"{uuid4()}@example.com"
-        user = User(uuid4(), address, address, None, "-", ("user",), None, now)
+        user = User(uuid4(), address, address, None, "-", roles or ("user",), None, now)
         async with self.services.store.write() as transaction:
             await transaction.users.add(user)
             grant = await self.services.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, Context(now))
@@ -357,6 +357,26 @@ class TestAcknowledging:
         assert (await asking.stored())[other].acknowledged == 0
         await asking.ask({"verifier": f"{asking.name}-3"})
         assert (await asking.stored())[f"{asking.name}-3"].acknowledged == asking.number > 0
+
+    async def test_what_is_beyond_the_end_of_the_log_does_not_count(self, asking: Asking) -> None:
+        for after in (asking.number + 1, MAX_NUMBER - 1):
+            other = f"{asking.name}-{after}"
+            assert (await asking.ask({"after": after, "verifier": other})).status_code == 200
+            assert (await asking.stored())[other].acknowledged == 0
+
+    async def test_what_was_learnt_from_another_replica_counts_at_once(self, asking: Asking) -> None:
+        admin = await asking.log_in("admin")
+        path = f"/admin/users/{admin.user.id}"
+        context = Context(datetime.now(UTC))
+        async with asking.services.store.write() as transaction:
+            await asking.services.journal.revoke(transaction, context, Kind.SESSION, "elsewhere")
+        assert (await asking.ask({"after": context.revocations[0]})).status_code == 200
+        # A call that changes nothing tells how far all that was revoked before has come.
+        headers = {**admin.headers, "Prefer": "wait=0"}
+        body = (await asking.http.patch(path, json={"roles": ["admin"]}, headers=headers)).json()
+        assert body["cursor"] == context.revocations[0]
+        # The replica itself, and this one.
+        assert body["acknowledged_by"] == 2
 
     async def test_it_says_which_keys_are_held_and_for_how_long_nothing_need_be_heard(self, asking: Asking) -> None:
         await asking.ask({"keys": "some-keys", "lease": 123_456})

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -360,14 +360,30 @@ class TestWaiting:
         response = await calls.make(call, "wait=0")
         assert (response.status_code, response.json()["code"]) == (401, "revoked")
 
-    @pytest.mark.parametrize("prepare", [change_of_roles, revocation_of_an_access_token])
-    async def test_where_nothing_was_revoked_it_is_about_all_that_was_before(
-        self, calls: Calls, prepare: Callable[[Calls], Awaitable[Call]]
-    ) -> None:
-        call = await prepare(calls)
+    async def test_where_nothing_was_revoked_it_is_about_all_that_was_before(self, calls: Calls) -> None:
+        call = await change_of_roles(calls)
         await calls.make(call)
         body = body_of(await calls.make(call, "wait=10"))
         assert (body["revoked"], body["cursor"], body["complete"]) == (0, await calls.head(), True)
+
+    @pytest.mark.parametrize("prepare", [revocation_of_an_access_token, revocation_of_a_refresh_token])
+    async def test_who_need_not_be_anybody_is_told_nothing_of_what_others_did(
+        self, calls: Calls, prepare: Callable[[Calls], Awaitable[Call]]
+    ) -> None:
+        call = await prepare(calls)
+        assert body_of(await calls.make(call, "wait=10"))["revoked"] == 1
+        for token in ((call.form or {})["token"], "unknown"):
+            again = replace(call, form={"client_id": FIRST_PARTY_CLIENT_ID, "token": token})
+            response = await calls.make(again, "wait=10")
+            assert (response.status_code, body_of(response)) == (200, {})
+            assert "Preference-Applied" not in response.headers
+
+    async def test_where_anybody_may_ask_nothing_is_told_that_has_not_come_of_it(self, calls: Calls) -> None:
+        call = await revocation_of_an_access_token(calls)
+        await calls.make(call)
+        again = await calls.make(call, "wait=10")
+        assert (again.status_code, again.json()) == (200, {})
+        assert "Preference-Applied" not in again.headers
 
 
 class TestPreference:

@@ -1,7 +1,6 @@
 """The revocation log as it is told: whole, in order, chained, and whatever was committed before the question."""
 
 import asyncio
-import math
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -24,7 +23,7 @@ from ostiary.feed import (
     chain,
     read,
 )
-from ostiary_auth.config import AuthConfig
+from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
 from ostiary_auth.domain import revocation_log
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.errors import LogReplaced
@@ -142,7 +141,7 @@ class TestChain:
         before = datetime.now(UTC)
         await revoke(services, "session")
         (revocation,) = (await Follower(services).ask()).revocations
-        lifetime = timedelta(seconds=services.config.access_token_ttl) + EXPIRY_MARGIN
+        lifetime = timedelta(seconds=MAX_ACCESS_TOKEN_TTL) + EXPIRY_MARGIN
         assert (before + lifetime).timestamp() <= revocation.expires_at
         assert revocation.expires_at <= (datetime.now(UTC) + lifetime).timestamp() + 1
 
@@ -419,13 +418,28 @@ class TestReplicas:
         await asyncio.gather(*(revoke_and_look(number) for number in range(20)))
         assert services.log.number == other.log.number == 20
 
-    async def test_a_look_makes_what_the_replica_knows_fresh(self, services: Services) -> None:
+    async def test_following_makes_what_the_replica_knows_fresh(self, services: Services) -> None:
         own = services.log.own.revocations
-        assert own.age() == math.inf
         for _ in range(2):
             asked_at = own.now()
-            await services.log.refresh()
+            await services.follow_log()
             assert asked_at <= own.fresh_at <= own.now()
+
+    async def test_a_look_for_others_does_not(self, services: Services) -> None:
+        await revoke(services, "1")
+        await services.log.refresh()
+        assert not services.log.own.revocations.complete
+
+    async def test_the_replica_is_known_as_a_verifier_before_it_is_fresh(self, services: Services) -> None:
+        own = services.log.own.revocations
+
+        async def register() -> None:
+            await revoke(services, "meanwhile")
+            assert not own.complete
+
+        await services.log.follow(register)
+        assert own.complete
+        assert services.log.number == 1
 
 
 class TestRestart:

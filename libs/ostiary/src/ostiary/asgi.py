@@ -51,51 +51,69 @@ class EndWithToken:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - this is a coroutine
-        ended_by: OstiaryError | None = None
-        is_closed = False
-
-        def end(error: OstiaryError) -> None:
-            nonlocal ended_by
-            ended_by = error
-            task.cancel()
-
         with ExitStack() as watching:
-            is_watched = False
-            grace = 0.0
+            lasting = _Lasting(scope, send, self._verifier, watching)
+            await lasting.serve(self._app, receive)
+        if lasting.ended_by is not None and scope["type"] == "websocket" and not lasting.is_closed:
+            await send({"type": "websocket.close", "code": CLOSE_UNAUTHORIZED, "reason": lasting.ended_by.code})
 
-            async def watched_send(message: Message) -> None:
-                nonlocal is_watched, is_closed, grace
-                if ended_by is not None:
-                    # It has been cancelled and goes on all the same.
-                    raise asyncio.CancelledError
-                kind = message["type"]
-                if kind == "http.response.start":
-                    fields = (value for name, value in message.get("headers", ()) if name.lower() == b"content-type")
-                    grace = grace_of(next(fields, b"").decode("latin-1"))
-                lasts = kind == "websocket.accept" or (kind == "http.response.body" and message.get("more_body"))
-                is_closed = is_closed or kind == "websocket.close"
-                if lasts and not is_watched and TOKEN in scope:
-                    is_watched = True
-                    bound = scope.get(MAX_STALENESS, ...)
-                    watching.enter_context(self._verifier.watch(scope[TOKEN], end, max_staleness=bound, grace=grace))
-                await send(message)
 
-            try:
-                await self._app(scope, receive, watched_send)
-                if ended_by is not None:
-                    # What came just now is still to be delivered.
-                    await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                # Ours, unless somebody else wants an end, too: the server sees a response that was not finished, and
-                # breaks the connection off.
-                if ended_by is None or task.cancelling() > 1:
-                    raise
-            if ended_by is not None:
-                task.uncancel()
-        if ended_by is not None and scope["type"] == "websocket" and not is_closed:
-            await send({"type": "websocket.close", "code": CLOSE_UNAUTHORIZED, "reason": ended_by.code})
+class _Lasting:
+    """One connection, which is cancelled when it lasts longer than its token."""
+
+    def __init__(self, scope: Scope, send: Send, verifier: Verifier, watching: ExitStack) -> None:
+        """Serve in the current task; a watch is entered into `watching` when one is needed."""
+        self._scope = scope
+        self._send = send
+        self._verifier = verifier
+        self._watching = watching
+        self._is_watched = False
+        self._grace = 0.0
+        self._task = asyncio.current_task()
+        self.ended_by: OstiaryError | None = None
+        self.is_closed = False
+
+    async def serve(self, app: App, receive: Receive) -> None:
+        """Run the application, and return when it has ended or its token has."""
+        assert self._task is not None  # noqa: S101 - this is a coroutine
+        try:
+            await app(self._scope, receive, self.send)
+            if self.ended_by is not None:
+                # What came just now is still to be delivered.
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            # Ours, unless somebody else wants an end, too: the server sees a response that was not finished, and
+            # breaks the connection off.
+            if self.ended_by is None or self._task.cancelling() > 1:
+                raise
+        if self.ended_by is not None:
+            self._task.uncancel()
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, and watch the token from the first one on after which others follow."""
+        if self.ended_by is not None:
+            # It has been cancelled, and goes on all the same.
+            raise asyncio.CancelledError
+        kind = message["type"]
+        if kind == "http.response.start":
+            fields = (value for name, value in message.get("headers", ()) if name.lower() == b"content-type")
+            self._grace = grace_of(next(fields, b"").decode("latin-1"))
+        lasts = kind == "websocket.accept" or (kind == "http.response.body" and message.get("more_body"))
+        if lasts and not self._is_watched and TOKEN in self._scope:
+            self._watch()
+        self.is_closed = self.is_closed or kind == "websocket.close"
+        await self._send(message)
+
+    def _watch(self) -> None:
+        self._is_watched = True
+        bound = self._scope.get(MAX_STALENESS, ...)
+        watch = self._verifier.watch(self._scope[TOKEN], self._end, max_staleness=bound, grace=self._grace)
+        self._watching.enter_context(watch)
+
+    def _end(self, error: OstiaryError) -> None:
+        assert self._task is not None  # noqa: S101 - as above
+        self.ended_by = error
+        self._task.cancel()
 
 
 class BearerAuth:

@@ -1,12 +1,11 @@
 """The OAuth grants and what clients may ask about tokens: RFC 6749, 7009 and 7662, without HTTP."""
 
-from dataclasses import replace
 from uuid import UUID
 
 from ostiary.feed import EVERYTHING, Kind
 from ostiary_auth.domain.clients import Client
 from ostiary_auth.domain.context import Context, client_actor, user_actor
-from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError
+from ostiary_auth.domain.errors import InvalidClient, InvalidRefreshToken, OAuthError
 from ostiary_auth.domain.journal import Event, Journal
 from ostiary_auth.domain.sessions import Grant, Sessions
 from ostiary_auth.domain.store import Store
@@ -53,9 +52,17 @@ class OAuth:
             grant = await self._sessions.refresh(refresh_token, client.id, context, scopes)
         except InvalidRefreshToken as error:
             raise OAuthError("invalid_grant", error.detail) from None
-        # The client was looked up before the session was, or is remembered from then.
-        grant = replace(grant, as_of=min(grant.as_of, client.as_of))
+        await self._require_unchanged(client, grant)
         return grant, await self._tokens.for_session(grant, context.now)
+
+    async def _require_unchanged(self, client: Client, grant: Grant) -> None:
+        """Check that a client was not disabled since it was looked up. Raises OAuthError."""
+        if client.as_of >= grant.as_of:
+            return
+        async with self._store.read() as transaction:
+            found = await transaction.journal.revocations_of({Kind.CLIENT: client.id})
+        if any(client.as_of < logged.number for logged in found):
+            raise InvalidClient
 
     async def revoke(self, client: Client, token: str, context: Context) -> None:
         """End a refresh token's session, or an access token, if it is the client's (RFC 7009 section 2.1).

@@ -126,7 +126,7 @@ class RevocationLog:
             return signed.text
 
     async def follow(self, register: Callable[[], Awaitable[None]]) -> None:
-        """Look at the store for this process's own verifier, which has to be known as one that accepts tokens before."""
+        """Look at the store for this process's own verifier, after it is known as one that accepts tokens."""
         asked_at = self.own.revocations.now()
         await register()
         await self.refresh()

@@ -47,6 +47,9 @@ MAX_WAITERS = 100
 #: Seconds between two looks of one that waits, for each verifier: looking takes about as long.
 LOOK_SECONDS = 20e-6
 
+#: Seconds that a look at the others may take, though nobody wants to wait.
+LEAST_ASKING = 0.25
+
 #: Seconds after which a wait asks the other replicas again: a message between them may be lost.
 ASK_AGAIN = 1.0
 
@@ -118,7 +121,7 @@ class Verifiers:
             self._changed[verifier_id] = verifier
             await self._save()
         elif stored is not None and stored.acknowledged < min(acknowledged, self._wanted):
-            self._in_background(self._tell())
+            self._in_background(self._tell)
 
     async def heard_of_own(self, lease_ms: int) -> None:
         """Note that this replica's own verifier has come as far as its log."""
@@ -164,7 +167,7 @@ class Verifiers:
             self._wake()
         elif message.startswith(WANTED) and message.removeprefix(WANTED).isdecimal():
             self._wanted = max(self._wanted, int(message.removeprefix(WANTED)))
-            self._in_background(self._tell())
+            self._in_background(self._tell)
 
     async def in_force(self, number: int, committed_at: float, seconds: float) -> InForce:
         """Wait so many seconds at most until a revocation, committed by then on the monotonic clock, is in force."""
@@ -182,7 +185,7 @@ class Verifiers:
             news = self._news
             if time.monotonic() >= read_at + ASK_AGAIN or read_of != self._stored_elsewhere:
                 read_at, read_of = time.monotonic(), self._stored_elsewhere
-                stored = await self._ask_others(number)
+                stored = await self._ask_others(number, deadline)
             known = list(self._heard.values()) if stored is None else stored
             verifiers = [self._as_known_here(verifier) for verifier in known]
             now = time.monotonic()
@@ -206,16 +209,17 @@ class Verifiers:
         self._wake()
         await self._publish(ACKNOWLEDGED)
 
-    async def _ask_others(self, number: int) -> list[Verifier] | None:
+    async def _ask_others(self, number: int, deadline: float) -> list[Verifier] | None:
         """Return what is stored of all verifiers, and have other replicas store how far theirs are.
 
         None if that cannot be known now: what was revoked is revoked, and who waits for it is not told an error.
         """
         try:
-            await self._log.refresh()
-            async with self._store.read() as transaction:
-                stored = await transaction.verifiers.live(datetime.now(UTC))
-            await self._publish(f"{WANTED}{number}")
+            async with asyncio.timeout(max(LEAST_ASKING, deadline - time.monotonic())):
+                await self._log.refresh()
+                async with self._store.read() as transaction:
+                    stored = await transaction.verifiers.live(datetime.now(UTC))
+                await self._publish(f"{WANTED}{number}")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
             _log.warning("verifiers cannot be looked up", error=str(getattr(error, "orig", None) or error))
             return None
@@ -258,19 +262,25 @@ class Verifiers:
             if (stored := self._stored.get(verifier.id))
             and stored.acknowledged < min(verifier.acknowledged, self._wanted)
         }
-        if further:
-            self._changed.update(further)
-            await self._save()
-            await self._publish(ACKNOWLEDGED)
+        if not further:
+            return
+        async with self._store.write() as transaction:
+            # Not those that have left through another replica.
+            live = {verifier.id for verifier in await transaction.verifiers.live(datetime.now(UTC))}
+            told = [verifier for verifier in further.values() if verifier.id in live]
+            if told:
+                await transaction.verifiers.put(told)
+        self._stored.update({verifier.id: verifier for verifier in told})
+        await self._publish(ACKNOWLEDGED)
 
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
-    def _in_background(self, work: Awaitable[None]) -> None:
+    def _in_background(self, work: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
             try:
-                await work
+                await work()
             except Exception as error:  # noqa: BLE001 - who waits asks again
                 _log.warning("other replicas cannot be told", error=str(getattr(error, "orig", None) or error))
 
