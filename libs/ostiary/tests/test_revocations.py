@@ -767,9 +767,12 @@ def test_other_threads_may_look_while_answers_are_applied(clock: Clock) -> None:
             while not is_done:
                 known = applied
                 for number in range(max(1, known - 40), known + 1):
-                    by_session = token(session_id=f"x{number}")
-                    by_subject = token(subject=f"x{number}", session_id=None)
-                    found = is_revoked(revocations, by_session if number % 2 else by_subject)
+                    asked = (
+                        token(session_id=f"x{number}"),
+                        token(token_id=f"x{number}", session_id=None),
+                        token(subject=f"x{number}"),
+                    )[number % 3]
+                    found = is_revoked(revocations, asked)
                     # Its time may be over by now, if the other thread was quick.
                     if not found and 10 * (applied + 1 - number) < LIFE:
                         failures.append(f"lost {number} of {known}")
@@ -784,7 +787,7 @@ def test_other_threads_may_look_while_answers_are_applied(clock: Clock) -> None:
         reader.start()
     for number in range(1, 2001):
         clock.now += 10
-        revoke(revocations, log, Kind.SESSION if number % 2 else Kind.SUBJECT, f"x{number}")
+        revoke(revocations, log, (Kind.SESSION, Kind.TOKEN, Kind.SUBJECT)[number % 3], f"x{number}")
         applied = number
     is_done = True
     for reader in readers:

@@ -523,15 +523,15 @@ class TestStreams:
         assert connection.bodies == [b"1"]
         assert download.app.ended == "cancelled"
 
-    async def test_a_response_in_one_piece_is_not_watched(self, events: Service, issuer: Issuer) -> None:
-        connection = events.connect()
+    async def test_a_response_in_one_piece_is_not_watched(self, download: Service, issuer: Issuer) -> None:
+        connection = download.connect()
         await connection.has_sent(1)
-        assert not events.is_watched
+        assert not download.is_watched
         issuer.revoke(Kind.SUBJECT, "u1")
-        events.app.finish()
+        download.app.finish()
         await connection.is_served()
         assert connection.bodies == [b""]
-        assert events.app.ended == "by itself"
+        assert download.app.ended == "by itself"
 
     async def test_a_stream_is_watched_as_long_as_it_lasts(self, events: Service) -> None:
         connection = events.connect()

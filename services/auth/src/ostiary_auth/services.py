@@ -44,8 +44,9 @@ REVOKE_PATH = "/oauth/revoke"
 INTROSPECT_PATH = "/oauth/introspect"
 FEED_PATH = "/feed"
 
-#: Seconds by which this service's own verifier may be behind the log.
-OWN_MAX_STALENESS = 30.0
+#: Seconds by which this service's own verifier may be behind the log: less than people wait at most, so that a replica
+#: that has died does not hold them up to the end.
+OWN_MAX_STALENESS = 15.0
 
 #: Characters of its secret at least.
 MIN_FEED_SECRET_CHARACTERS = 32
