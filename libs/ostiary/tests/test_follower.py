@@ -815,9 +815,18 @@ class TestFailures:
         async with make(bounds={6.0}) as follower:
             await until(lambda: len(pauses) >= 8)
             assert follower.revocations.complete
+            assert pauses[:8] == [0.1, 0.2, 0.4, 0.8, 1.5, 1.5, 1.5, 1.5]
             server.keys = None
             await until(lambda: len(server.asked()) > len(pauses))
-        assert pauses[:8] == [0.1, 0.2, 0.4, 0.8, 1.5, 1.5, 1.5, 1.5]
+            answered = len(pauses)
+            server.wake()
+            await until(lambda: len(server.asked()) > len(pauses) > answered)
+            answered = len(pauses)
+            server.keys = "another"
+            server.wake()
+            await until(lambda: len(pauses) > answered)
+            # It begins anew.
+            assert pauses[answered] == 0.1
 
     async def test_a_failing_feed_is_worth_one_warning_after_a_while(
         self, make: Made, server: Server, notes: Notes, clock: Clock, caplog: pytest.LogCaptureFixture
@@ -944,10 +953,13 @@ class TestLeaving:
             response = goodbye(request)
             return response if isinstance(response, httpx.Response) else await response
 
+        follower = make(transport=httpx.MockTransport(answer))
         async with asyncio.timeout(5):
-            async with make(transport=httpx.MockTransport(answer)):
+            async with follower:
                 pass
         assert len(server.asked("DELETE")) == 1
+        assert follower._task is not None
+        assert follower._task.cancelled()
 
     async def test_giving_up_the_start_ends_it(self, make: Made, server: Server) -> None:
         server.instead = hang

@@ -22,7 +22,16 @@ from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import KeyNotReady, TooManyVerifiers
 from ostiary_auth.domain.keys import OWN_KEYS, KeyPolicy, KeyState, SigningKeys
 from ostiary_auth.domain.store import Store, Transaction
-from ostiary_auth.domain.verifiers import ACKNOWLEDGED, NO_LEASE_MS, STORED_LONGER, WANTED, InForce, Verifier, Verifiers
+from ostiary_auth.domain.verifiers import (
+    ACKNOWLEDGED,
+    CLOCKS_DIFFER,
+    NO_LEASE_MS,
+    STORED_LONGER,
+    WANTED,
+    InForce,
+    Verifier,
+    Verifiers,
+)
 from ostiary_auth.services import OwnSecrets, Services, open_vault
 from ostiary_auth.storage.tables import signing_keys
 from ostiary_auth.storage.tables import verifiers as rows
@@ -105,17 +114,22 @@ class Messages:
     def __init__(self) -> None:
         self.sent: list[str] = []
         self.receivers: list[Callable[[str], None]] = []
+        self._joined: list[Verifiers] = []
 
     async def publish(self, message: str) -> None:
         self.sent.append(message)
         for receive in self.receivers:
             receive(message)
 
-    def join(self, services: Services, *, hears: bool = True) -> Replica:
+    def join(self, services: Services) -> Replica:
         verifiers = Verifiers(services.store, services.log, self.publish, "own")
-        if hears:
-            self.receivers.append(verifiers.on_message)
+        self._joined.append(verifiers)
+        self.receivers.append(verifiers.on_message)
         return Replica(services, verifiers)
+
+    async def close(self) -> None:
+        for verifiers in self._joined:
+            await verifiers.close()
 
 
 @pytest.fixture
@@ -137,6 +151,16 @@ async def start(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Callable[[
     yield start_one
     for services in started:
         await services.close()
+
+
+@pytest.fixture
+async def pair(
+    services: Services, start: Callable[[], Awaitable[Services]]
+) -> AsyncIterator[tuple[Messages, Replica, Replica]]:
+    """Two replicas, and the messages between them."""
+    messages = Messages()
+    yield messages, messages.join(services), messages.join(await start())
+    await messages.close()
 
 
 @pytest.fixture
@@ -177,7 +201,7 @@ class TestRegistry:
         verifier = (await replica.stored())["orders"]
         assert (verifier.acknowledged, verifier.keys, verifier.lease_ms) == (7, KEYS, 20_000)
         # However its answer is delayed, it may be accepting tokens until then.
-        lease = timedelta(seconds=20)
+        lease = timedelta(seconds=20) + CLOCKS_DIFFER
         assert before + lease + STORED_LONGER <= verifier.live_until <= datetime.now(UTC) + lease + STORED_LONGER
 
     async def test_many_at_once_are_all_stored(self, replica: Replica) -> None:
@@ -203,6 +227,7 @@ class TestRegistry:
         self, replica: Replica, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(verifiers_module, "STORED_LONGER", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "CLOCKS_DIFFER", timedelta(0))
         await replica.heard("orders")
         first = (await replica.stored())["orders"].live_until
         await replica.heard("orders")
@@ -229,6 +254,7 @@ class TestRegistry:
     async def test_there_is_a_limit(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(verifiers_module, "MAX_VERIFIERS", 2)
         monkeypatch.setattr(verifiers_module, "STORED_LONGER", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "CLOCKS_DIFFER", timedelta(0))
         await replica.heard("orders", lease_ms=0)
         await replica.heard("profile")
         with pytest.raises(TooManyVerifiers):
@@ -349,6 +375,7 @@ class TestInForce:
         self, replica: Replica, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(verifiers_module, "STORED_LONGER", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "CLOCKS_DIFFER", timedelta(0))
         await replica.heard("orders", 0, 0)
         number = await replica.revoke()
         await replica.heard("profile", number)
@@ -366,15 +393,20 @@ class TestInForce:
         state = await second.state(await replica.revoke())
         assert (state.acknowledged_by, state.complete) == (1, True)
 
-    async def test_when_the_service_ends_whoever_waits_is_told_how_far_it_has_come(self, replica: Replica) -> None:
+    async def test_when_the_service_ends_whoever_waits_is_told_how_far_it_has_come(
+        self, replica: Replica, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 60.0)
         await replica.heard("orders", 0)
         number = await replica.revoke()
         await replica.heard("profile", number)
-        waiting = [replica.wait(number) for _ in range(3)]
-        assert not await replica.is_in_force(number)
+        waiting = replica.wait(number, 60.0)
+        for _ in range(3):
+            assert not await replica.is_in_force(number)
         replica.services.stop()
-        for waiter in (*waiting, replica.wait(number)):
-            assert await waiter == InForce(1, complete=False, after_ms=None)
+        async with asyncio.timeout(SOON):
+            for waiter in (waiting, replica.wait(number, 60.0)):
+                assert await waiter == InForce(1, complete=False, after_ms=None)
 
     async def test_not_everybody_can_wait_at_a_time(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(verifiers_module, "MAX_WAITERS", 2)
@@ -425,11 +457,10 @@ class TestReplicas:
         assert await restarted.is_in_force(number)
 
     async def test_who_waits_asks_the_others_and_they_say_how_far_theirs_are(
-        self, services: Services, start: Callable[[], Awaitable[Services]], monkeypatch: pytest.MonkeyPatch
+        self, pair: tuple[Messages, Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 60.0)
-        messages = Messages()
-        here, there = messages.join(services), messages.join(await start())
+        messages, here, there = pair
         await there.heard("orders", 0)
         number = await here.revoke()
         # Before anybody asked ...
@@ -445,11 +476,11 @@ class TestReplicas:
         assert ACKNOWLEDGED in messages.sent
 
     async def test_a_message_that_is_lost_on_the_way_there_is_sent_again(
-        self, services: Services, start: Callable[[], Awaitable[Services]], monkeypatch: pytest.MonkeyPatch
+        self, pair: tuple[Messages, Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 0.05)
-        messages = Messages()
-        here, there = messages.join(services), messages.join(await start(), hears=False)
+        messages, here, there = pair
+        messages.receivers.remove(there.verifiers.on_message)
         await there.heard("orders", 0)
         number = await here.revoke()
         waiting = here.wait(number)
@@ -459,11 +490,11 @@ class TestReplicas:
         assert (await waiting).complete
 
     async def test_a_message_that_is_lost_on_the_way_back_is_not_needed(
-        self, services: Services, start: Callable[[], Awaitable[Services]], monkeypatch: pytest.MonkeyPatch
+        self, pair: tuple[Messages, Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 0.05)
-        messages = Messages()
-        here, there = messages.join(services, hears=False), messages.join(await start())
+        messages, here, there = pair
+        messages.receivers.remove(here.verifiers.on_message)
         await there.heard("orders", 0)
         number = await here.revoke()
         waiting = here.wait(number)
@@ -485,11 +516,8 @@ class TestReplicas:
         replica.verifiers.on_message(ACKNOWLEDGED)
         assert await replica.is_in_force(await replica.revoke())
 
-    async def test_one_that_has_left_does_not_come_back(
-        self, services: Services, start: Callable[[], Awaitable[Services]]
-    ) -> None:
-        messages = Messages()
-        here, there = messages.join(services), messages.join(await start())
+    async def test_one_that_has_left_does_not_come_back(self, pair: tuple[Messages, Replica, Replica]) -> None:
+        _, here, there = pair
         await here.heard("orders", 0)
         await here.heard("orders", await here.revoke())
         # From here on it asks the other replica.
@@ -505,11 +533,8 @@ class TestReplicas:
         await second.heard("orders", 0, MINUTE)
         assert not await replica.is_in_force(await replica.revoke(), age=30.0)
 
-    async def test_what_is_stored_does_not_go_back(
-        self, services: Services, start: Callable[[], Awaitable[Services]]
-    ) -> None:
-        messages = Messages()
-        here, there = messages.join(services), messages.join(await start())
+    async def test_what_is_stored_does_not_go_back(self, pair: tuple[Messages, Replica, Replica]) -> None:
+        messages, here, there = pair
         await here.heard("orders", 0)
         await here.heard("orders", 1)
         # From here on it asks the other replica.
@@ -534,30 +559,31 @@ class TestMessages:
     """Two replicas that hear each other through PostgreSQL."""
 
     @pytest.fixture
-    async def pair(
+    async def listening(
         self, services: Services, start: Callable[[], Awaitable[Services]]
     ) -> AsyncIterator[tuple[Replica, Replica]]:
         replicas = (Replica(services), Replica(await start()))
         tasks = [asyncio.create_task(Upkeep(replica.services).run()) for replica in replicas]
-        for replica in replicas:
-            # Each listener looks at the log when it is connected.
-            await asyncio.wait_for(heard_a_first_time(replica.services), SOON)
+        async with asyncio.timeout(SOON):
+            while not all(replica.verifiers._stored_elsewhere for replica in replicas):
+                await services.database.publish(ACKNOWLEDGED)
+                await asyncio.sleep(0.01)
         yield replicas
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def test_a_revocation_is_known_everywhere_at_once(self, pair: tuple[Replica, Replica]) -> None:
-        here, there = pair
+    async def test_a_revocation_is_known_everywhere_at_once(self, listening: tuple[Replica, Replica]) -> None:
+        here, there = listening
         number = await here.revoke()
         await until(lambda: there.services.log.number == number)
 
     async def test_an_acknowledgement_on_another_replica_is_known_here(
-        self, pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+        self, listening: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 60.0)
-        here, there = pair
+        here, there = listening
         for _ in range(5):
             await there.heard("orders", 0)
             number = await here.revoke()
@@ -567,10 +593,10 @@ class TestMessages:
             assert (await waiting).complete
 
     async def test_one_that_leaves_there_is_not_waited_for_here(
-        self, pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+        self, listening: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 60.0)
-        here, there = pair
+        here, there = listening
         await there.heard("orders", 0)
         number = await here.revoke()
         waiting = here.wait(number)
@@ -578,9 +604,9 @@ class TestMessages:
         await there.verifiers.left("orders")
         assert (await waiting).complete
 
-    async def test_replicas_acknowledge_what_they_have_looked_at(self, pair: tuple[Replica, Replica]) -> None:
-        here, there = pair
-        for replica in pair:
+    async def test_replicas_acknowledge_what_they_have_looked_at(self, listening: tuple[Replica, Replica]) -> None:
+        here, there = listening
+        for replica in listening:
             await replica.verifiers.heard_of_own(MINUTE)
         found = await here.wait(await here.revoke())
         assert (found.acknowledged_by, found.complete) == (2, True)
@@ -588,9 +614,9 @@ class TestMessages:
         assert (await here.wait(await here.revoke())).acknowledged_by == 1
 
     async def test_without_hearing_anything_it_takes_a_second_longer(
-        self, pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+        self, listening: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        here, there = pair
+        here, there = listening
         monkeypatch.setattr(here.verifiers, "on_message", lambda _message: None)
         await there.heard("orders", 0)
         number = await here.revoke()
@@ -601,11 +627,6 @@ class TestMessages:
         assert found.complete
         assert found.after_ms is not None
         assert found.after_ms < 5_000
-
-
-async def heard_a_first_time(services: Services) -> None:
-    while not services.log.own.revocations.complete:
-        await asyncio.sleep(0.001)
 
 
 class TestEnding:

@@ -31,9 +31,10 @@ REVOKED = "revoked"
 WANTED = "wanted:"
 ACKNOWLEDGED = "acknowledged"
 
-#: How much longer than its lease a verifier is stored as live: not every question has to be stored, and the replicas'
-#: clocks may differ by as much. Nobody is waited for longer by that than for a lease.
-STORED_LONGER = timedelta(minutes=2)
+#: How much longer than its lease a verifier is stored as live at least, as the replicas' clocks may differ by that; and
+#: how much longer still, so that not every question has to be stored. Nobody waits longer for it than for a lease.
+CLOCKS_DIFFER = timedelta(minutes=1)
+STORED_LONGER = timedelta(minutes=1)
 
 #: The lease in ms that counts for verifiers that accept tokens however long they have heard nothing.
 NO_LEASE_MS = 30_000
@@ -108,7 +109,7 @@ class Verifiers:
         if known is None and len(self._heard) >= MAX_VERIFIERS:
             raise TooManyVerifiers
         lease = NO_LEASE_MS if lease_ms is None else lease_ms
-        needed = datetime.now(UTC) + timedelta(milliseconds=lease)
+        needed = datetime.now(UTC) + timedelta(milliseconds=lease) + CLOCKS_DIFFER
         stored = self._stored.get(verifier_id)
         is_stored = (
             stored is not None and (stored.keys, stored.lease_ms) == (keys, lease) and stored.live_until >= needed
