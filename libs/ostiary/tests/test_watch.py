@@ -1,6 +1,7 @@
 """What outlasts the request that was let in: it ends with its token, and nothing else does."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -371,8 +372,9 @@ class Application:
 class Connection:
     """A client's connection: what the application has sent, and the task in which the server runs it."""
 
-    def __init__(self, app: App, scope: Scope) -> None:
+    def __init__(self, app: App, scope: Scope, *, is_slow: bool = True) -> None:
         self.sent: list[Message] = []
+        self._is_slow = is_slow
         self._received = False
         self._kind = scope["type"]
         self.task = asyncio.create_task(self._serve(app, scope))
@@ -391,7 +393,8 @@ class Connection:
 
     async def send(self, message: Message) -> None:
         self.sent.append(message)
-        await asyncio.sleep(0)
+        if self._is_slow:
+            await asyncio.sleep(0)
 
     @property
     def bodies(self) -> list[bytes]:
@@ -587,6 +590,11 @@ class TestStreams:
 
 
 class TestCancellation:
+    def connect(self, application: App, issuer: Issuer, *, is_slow: bool = True) -> Connection:
+        headers = [(b"authorization", f"Bearer {issuer.token(subject='u1')}".encode())]
+        protected = BearerAuth(application, issuer.verifier())
+        return Connection(protected, {"type": "http", "path": "/", "headers": headers}, is_slow=is_slow)
+
     async def test_that_of_the_server_is_passed_on(self, events: Service) -> None:
         connection = events.connect()
         events.app.give()
@@ -605,15 +613,63 @@ class TestCancellation:
             await connection.task
         assert connection.sent == [{"type": "websocket.accept"}]
 
+    async def test_that_of_the_server_is_passed_on_also_if_the_token_ends_in_the_same_moment(
+        self, events: Service, issuer: Issuer
+    ) -> None:
+        connection = events.connect()
+        events.app.give()
+        await connection.has_sent(2)
+        issuer.revoke(Kind.SUBJECT, "u1")
+        connection.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connection.task
+
+    async def test_an_application_that_goes_on_in_spite_of_it_sends_nothing_more(self, issuer: Issuer) -> None:
+        async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": [EVENTS]})
+            await send({"type": "http.response.body", "body": b"1", "more_body": True})
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await send({"type": "http.response.body", "body": b"2", "more_body": True})
+
+        connection = self.connect(application, issuer)
+        await connection.has_sent(2)
+        issuer.revoke(Kind.SUBJECT, "u1")
+        await connection.is_served()
+        assert connection.bodies == [b"1"]
+
+    async def test_one_that_ends_in_spite_of_it_leaves_no_trace_of_it(self, issuer: Issuer) -> None:
+        async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": [EVENTS]})
+            await send({"type": "http.response.body", "body": b"1", "more_body": True})
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+        connection = self.connect(application, issuer)
+        await connection.has_sent(2)
+        issuer.revoke(Kind.SUBJECT, "u1")
+        await connection.is_served()
+        assert connection.task.cancelling() == 0
+
+    async def test_one_that_ended_before_it_came_leaves_no_trace_of_it(self, issuer: Issuer) -> None:
+        """The token has ended by the first piece, and nothing is waited for after it."""
+
+        async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": [EVENTS]})
+            issuer.revoke(Kind.SUBJECT, "u1")
+            await send({"type": "http.response.body", "body": b"1", "more_body": True})
+
+        connection = self.connect(application, issuer, is_slow=False)
+        await connection.is_served()
+        assert connection.task.cancelling() == 0
+
     async def test_that_of_the_application_is_passed_on(self, issuer: Issuer) -> None:
         async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send({"type": "http.response.body", "body": b"", "more_body": True})
             raise asyncio.CancelledError
 
-        headers = [(b"authorization", f"Bearer {issuer.token()}".encode())]
-        app = BearerAuth(application, issuer.verifier())
         with pytest.raises(asyncio.CancelledError):
-            await Connection(app, {"type": "http", "path": "/", "headers": headers}).task
+            await self.connect(application, issuer).task
         assert revocations_of(issuer)._watches == {}
 
     async def test_an_error_of_the_application_is_passed_on(self, issuer: Issuer) -> None:
@@ -621,10 +677,8 @@ class TestCancellation:
             await send({"type": "http.response.body", "body": b"", "more_body": True})
             raise LookupError
 
-        headers = [(b"authorization", f"Bearer {issuer.token()}".encode())]
-        app = BearerAuth(application, issuer.verifier())
         with pytest.raises(LookupError):
-            await Connection(app, {"type": "http", "path": "/", "headers": headers}).task
+            await self.connect(application, issuer).task
         assert revocations_of(issuer)._watches == {}
 
     async def test_a_timeout_around_still_works_after_a_stream_was_broken_off(

@@ -31,14 +31,15 @@ from ostiary.observer import Observer
 
 _log = logging.getLogger("ostiary.revocations")
 
-#: A question waits for news for this share of the strictest bound on its age, and counts as lost after one more:
-#: after a poll that was answered when its time was up and one that was lost, there is a quarter left for a new try.
+#: A question waits for news for this share of the strictest bound on its age, and counts as lost after one more: after
+#: a poll that was answered when its time was up and one that was lost, there is a quarter left for a new try. Where
+#: answers take longer than that, they are waited for longer, up to this share of the laxest bound.
 SHARE = 1 / 4
 
 #: Seconds that a question waits at least and at most, and beyond that until it is lost at most.
 MIN_WAIT = 0.05
 MAX_WAIT = 10.0
-MAX_ANSWER_SECONDS = 5.0
+MAX_ANSWER_SECONDS = 10.0
 
 #: Seconds for fetching a token and for saying good-bye.
 TOKEN_TIMEOUT = 5.0
@@ -134,6 +135,8 @@ class Follower:
         self._id = ""
         self._token = ""
         self._token_ends_at = 0.0
+        #: Seconds beyond its wait until a question counts as lost; at first there is nothing to lose.
+        self._patience = MAX_ANSWER_SECONDS
         self._failures = 0
         #: Answers in a row that named other keys than those held.
         self._outdated = 0
@@ -186,6 +189,11 @@ class Follower:
         """How long a question waits for news."""
         return max(MIN_WAIT, min([MAX_WAIT, *(bound * SHARE for bound in self._bounds)]))
 
+    @property
+    def _most_patience(self) -> float:
+        """How long a question is waited for beyond its own wait, at most."""
+        return max(self._wait, min([MAX_ANSWER_SECONDS, *([max(self._bounds) * SHARE] if self._bounds else [])]))
+
     def _client(self) -> httpx.AsyncClient:
         # No proxies or credentials out of the environment: revocations come straight from the issuer.
         return httpx.AsyncClient(
@@ -207,6 +215,9 @@ class Follower:
             return self._note_failure(str(error), "refused", started_at)
         except (_NoAnswer, KeysUnavailable) as error:
             return self._note_failure(str(error), "failed", started_at)
+        except TimeoutError:
+            self._patience = min(2 * self._patience, self._most_patience)
+            return self._note_failure("no answer in time", "failed", started_at)
         except Exception as error:  # noqa: BLE001 - whatever a hostile network brings about, the follower goes on
             return self._note_failure(type(error).__name__, "failed", started_at)
 
@@ -228,12 +239,13 @@ class Follower:
         request_id = secrets.token_hex(8)
         # What is new is new as of now, before the question is on its way.
         asked_at = self._clock()
-        patience = min(MAX_ANSWER_SECONDS, self._wait) if self.revocations.complete else MAX_ANSWER_SECONDS
-        async with asyncio.timeout(wait + patience):
+        async with asyncio.timeout(wait + self._patience):
             text = await self._get(client, question, request_id)
         answer = feed.read(text, self._issuer, self._keys.current(), self.revocations.revoked_kids)
         self.revocations.apply(answer, asked_at, math.inf if lease is None else lease)
         self._note_answer(answer, asked_at)
+        late = self._clock() - asked_at - wait
+        self._patience = min(max(self._wait, 2 * late), self._most_patience)
         if answer.keys != self._keys.current().version:
             # Asked again, it is answered at once; and a cache on the way may keep the old ones for a while.
             self._keys.report_new_keys()
