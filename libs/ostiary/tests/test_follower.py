@@ -473,6 +473,39 @@ class TestQuestions:
         assert set(waits[3:-1]) == {"0"}
 
 
+class TestPatience:
+    @pytest.mark.parametrize(("seconds", "patience"), [(0.0, 1.5), (0.7, 1.5), (3.0, 6.0), (30.0, 10.0)])
+    async def test_twice_the_time_of_the_last_answer_is_given_to_the_next_one_within_bounds(
+        self, make: Made, server: Server, clock: Clock, seconds: float, patience: float
+    ) -> None:
+        async def answer(request: httpx.Request) -> httpx.Response:
+            if len(server.asked()) > 1:
+                return await hang(request)
+            clock.now += seconds
+            return server.response(request)
+
+        server.instead = answer
+        async with make(bounds={6.0, 60.0}, clock=clock) as follower:
+            assert follower.revocations.complete
+            assert follower._patience == patience
+
+    async def test_an_issuer_that_gets_slow_is_heard_nevertheless(self, make: Made, server: Server) -> None:
+        """It cannot keep the strictest bound then, but the others."""
+
+        async def slow(request: httpx.Request) -> httpx.Response:
+            await asyncio.sleep(0.12)
+            return server.response(request)
+
+        async with make(bounds={0.2, 30.0}) as follower:
+            await until(lambda: len(server.asked()) >= 2)
+            assert follower._patience == _follower.MIN_WAIT
+            server.instead = slow
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: len(server.asked()) >= 4)
+            server.revoke(Kind.SESSION, "s2")
+            await until(lambda: number_of(follower) == 2)
+
+
 class TestToken:
     async def test_it_is_fetched_with_the_clients_credentials(self, make: Made, server: Server) -> None:
         async with make():

@@ -528,6 +528,19 @@ class TestReplicas:
         assert await there.stored() == {}
         assert await there.is_in_force(await there.revoke())
 
+    @pytest.mark.xfail(strict=True, reason="it is said that there is news, whoever waits asks again, and so on")
+    async def test_a_replica_that_has_nothing_to_tell_says_nothing(
+        self, pair: tuple[Messages, Replica, Replica]
+    ) -> None:
+        messages, here, there = pair
+        await here.heard("orders", 0)
+        await here.heard("orders", await here.revoke())
+        await there.verifiers.left("orders")
+        messages.sent.clear()
+        here.verifiers.on_message(f"{WANTED}1")
+        await here.verifiers._tell()
+        assert messages.sent == []
+
     async def test_the_longest_lease_said_anywhere_counts(self, replica: Replica, second: Replica) -> None:
         await replica.heard("orders", 0, 1_000)
         await second.heard("orders", 0, MINUTE)
@@ -688,7 +701,7 @@ class TestDatabaseAway:
     ) -> None:
         await services.log.refresh()
         verifiers = Verifiers(NeverAnswers(), services.log, services.database.publish, "own")
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(SOON):
             state = await verifiers.in_force(0, time.monotonic(), 0.05)
         assert not state.complete
 
