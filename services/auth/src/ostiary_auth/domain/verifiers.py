@@ -11,7 +11,7 @@ those that ask it; the others are told when they wait for it.
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -98,8 +98,8 @@ class Verifiers:
         #: The highest number that somebody waits for on another replica.
         self._wanted = 0
         self._news = asyncio.Event()
-        #: Counts what other replicas have stored since.
-        self._stored_elsewhere = 0
+        #: Counts what others have stored or removed.
+        self._changes = 0
         self._waiters = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -130,8 +130,7 @@ class Verifiers:
 
     async def left(self, verifier_id: str) -> None:
         """Forget a verifier that has ended."""
-        for known in (self._heard, self._stored, self._changed):
-            known.pop(verifier_id, None)
+        self._forget([verifier_id])
         # What is being stored just now must not come after.
         await self._save()
         await self._remove(verifier_id)
@@ -157,14 +156,12 @@ class Verifiers:
     def forget_silent(self) -> None:
         """Forget those that have not asked for long."""
         now = datetime.now(UTC)
-        for verifier in [each for each in self._heard.values() if each.live_until < now]:
-            for known in (self._heard, self._stored):
-                known.pop(verifier.id, None)
+        self._forget([verifier.id for verifier in self._heard.values() if verifier.live_until < now])
 
     def on_message(self, message: str) -> None:
         """Take in a message of another replica."""
         if message == ACKNOWLEDGED:
-            self._stored_elsewhere += 1
+            self._changes += 1
             self._wake()
         elif message.startswith(WANTED) and message.removeprefix(WANTED).isdecimal():
             self._wanted = max(self._wanted, int(message.removeprefix(WANTED)))
@@ -184,8 +181,8 @@ class Verifiers:
         read_at, read_of = -math.inf, -1
         while True:
             news = self._news
-            if time.monotonic() >= read_at + ASK_AGAIN or read_of != self._stored_elsewhere:
-                read_at, read_of = time.monotonic(), self._stored_elsewhere
+            if time.monotonic() >= read_at + ASK_AGAIN or read_of != self._changes:
+                read_at, read_of = time.monotonic(), self._changes
                 stored = await self._ask_others(number, deadline)
             known = list(self._heard.values()) if stored is None else stored
             verifiers = [self._as_known_here(verifier) for verifier in known]
@@ -207,7 +204,7 @@ class Verifiers:
     async def _remove(self, verifier_id: str) -> None:
         async with self._store.write() as transaction:
             await transaction.verifiers.remove(verifier_id)
-        self._wake()
+        self.on_message(ACKNOWLEDGED)
         await self._publish(ACKNOWLEDGED)
 
     async def _ask_others(self, number: int, deadline: float) -> list[Verifier] | None:
@@ -272,7 +269,14 @@ class Verifiers:
             if told:
                 await transaction.verifiers.put(told)
         self._stored.update({verifier.id: verifier for verifier in told})
-        await self._publish(ACKNOWLEDGED)
+        self._forget(further.keys() - live)
+        if told:
+            await self._publish(ACKNOWLEDGED)
+
+    def _forget(self, verifier_ids: Iterable[str]) -> None:
+        for verifier_id in verifier_ids:
+            for known in (self._heard, self._stored, self._changed):
+                known.pop(verifier_id, None)
 
     def _wake(self) -> None:
         self._news.set()
