@@ -591,7 +591,7 @@ async def idle(auth: Service, followers: Sequence[Follower], seconds: float) -> 
     return {
         "core_share": round(busy / elapsed, 4),
         "polls_per_second": round(polls / elapsed, 1),
-        "cpu_ms_per_poll": round(busy / polls * 1000, 3),
+        "cpu_ms_per_poll": round(busy / polls * 1000, 3) if polls else 0.0,
     }
 
 

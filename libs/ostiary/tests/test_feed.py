@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import string
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -25,9 +26,9 @@ NOT_FITTING: list[object] = [None, True, 1.5, [], {}, ""]
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 numbers = st.integers(0, 2**62 - 1)
 digests = st.binary(min_size=32, max_size=32)
-revocations = st.builds(
-    Revocation, st.just(0), st.sampled_from(Kind), texts | texts.map(lambda text: text * 12), st.integers(0, 2**37)
-)
+targets = texts | texts.map(lambda text: text * 12)
+revocations = st.builds(Revocation, numbers, st.sampled_from(Kind), targets, st.integers(0, 2**37))
+epochs = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=20)
 
 
 def log(count: int, *, after: int = 0, kind: Kind = Kind.SESSION) -> tuple[Revocation, ...]:
@@ -112,20 +113,19 @@ class TestGoodAnswers:
     @given(st.data())
     def test_an_answer_survives_the_way(self, data: st.DataObject) -> None:
         first = data.draw(st.integers(1, 2**61))
-        listed = data.draw(st.lists(revocations, max_size=6))
         reset = data.draw(st.booleans())
-        gaps = data.draw(st.lists(st.integers(1, 5 if reset else 1), min_size=len(listed), max_size=len(listed)))
         made, number = [], first - 1
-        for each, gap in zip(listed, gaps, strict=True):
-            number += gap
-            made.append(Revocation(number, each.kind, each.target, each.expires_at))
+        for kind in data.draw(st.lists(st.sampled_from(Kind), max_size=6)):
+            number += data.draw(st.integers(1, 5 if reset else 1))
+            target = feed.EVERYTHING if kind is Kind.ALL else data.draw(targets)
+            made.append(Revocation(number, kind, target, data.draw(st.integers(0, 2**37))))
         answer = Answer(
             issuer=SIGNER.issuer,
             issued_at=data.draw(numbers),
-            epoch=data.draw(texts),
+            epoch=data.draw(epochs),
             first=first,
             head=number + data.draw(st.integers(0, 9)) if reset else number,
-            more=data.draw(st.booleans()),
+            more=bool(made) and data.draw(st.booleans()),
             digest=data.draw(digests),
             reset=reset,
             revocations=tuple(made),
@@ -312,6 +312,7 @@ class TestForm:
             event(exp=-1),
             event(exp="1700000900"),
             event(exp=253_402_300_800),
+            event(kind="all"),
         ],
     )
     def test_an_event_that_is_none_is_refused(self, bad: object) -> None:
@@ -321,7 +322,10 @@ class TestForm:
 
     @pytest.mark.parametrize("kind", Kind)
     def test_all_kinds_are_known(self, kind: Kind) -> None:
-        assert read(signed(changed(events=[event(kind=kind.value)], head=1))).revocations[0].kind is kind
+        assert (
+            read(signed(changed(events=[event(kind=kind.value, id=feed.EVERYTHING)], head=1))).revocations[0].kind
+            is kind
+        )
 
     def test_too_many_events_are_refused(self) -> None:
         events = [event(n=n) for n in range(1, feed.MAX_EVENTS + 2)]

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 import random
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -57,6 +58,9 @@ IDLE_PAUSE = 0.05
 #: Seconds of failing after which it is worth a warning; services that start together miss each other at first.
 WARN_AFTER = 5.0
 
+#: With something random added, it is what the feed takes.
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}\Z")
+
 #: Bytes of a token endpoint's answer.
 MAX_TOKEN_BYTES = 64 * 1024
 
@@ -82,8 +86,10 @@ class Feed:
 
     def __post_init__(self) -> None:
         """Refuse what has no secret, or two."""
-        if bool(self.client_secret) == (self.secret_file is not None):
+        if bool(self.client_secret) == bool(self.secret_file):
             raise ValueError("a feed needs client_secret or secret_file")
+        if _NAME.match(self.name) is None:
+            raise ValueError("a feed's name must be 1 to 40 of A-Z, a-z, 0-9, '.', '_' and '-'")
 
     @property
     def token_endpoint(self) -> str:
@@ -187,7 +193,7 @@ class Follower:
     @property
     def _wait(self) -> float:
         """How long a question waits for news."""
-        return max(MIN_WAIT, min([MAX_WAIT, *(bound * SHARE for bound in self._bounds)]))
+        return max(MIN_WAIT, min([MAX_WAIT, *(bound * SHARE for bound in tuple(self._bounds))]))
 
     @property
     def _most_patience(self) -> float:
@@ -224,7 +230,7 @@ class Follower:
     async def _ask(self, client: httpx.AsyncClient) -> float:
         keys = self._keys.current()
         await self._renew_token(client)
-        lease, position = max(self._bounds, default=None), self.revocations.position
+        lease, position = max(tuple(self._bounds), default=None), self.revocations.position
         # Who knows nothing yet, or has missed an answer, does not wait for news on top.
         wait = 0.0 if self._failures or not self.revocations.complete else self._wait
         question: dict[str, str | int] = {

@@ -142,7 +142,8 @@ class Revocations:
             raise FeedFault("the log has become shorter")
         if answer.first != number + 1:
             raise FeedFault("the answer to another question")
-        if not answer.reset:
+        # What a reset leaves out cannot be chained; where it adds nothing, the chain has to be at the same place.
+        if not answer.reset or (self.position is not None and answer.head == number):
             digest = self._digest
             for revocation in answer.revocations:
                 digest = chain(digest, revocation)
@@ -212,7 +213,10 @@ class Revocations:
                         generation.tokens = CompactSet()
                     generation.tokens.add(name(kind, revocation.target))
                 case kind:
-                    getattr(self, _CUTOFFS[kind])[revocation.target] = _Cutoff(revocation.number, ends_at)
+                    cutoffs: dict[str, _Cutoff] = getattr(self, _CUTOFFS[kind])
+                    known = cutoffs.get(revocation.target)
+                    ends_at = max(ends_at, known.ends_at) if known is not None else ends_at
+                    cutoffs[revocation.target] = _Cutoff(revocation.number, ends_at)
         if answer.revocations:
             self.version += 1
 

@@ -54,6 +54,9 @@ class Watch:
             self._unsubscribe = None
 
     def _look(self) -> None:
+        if self._unsubscribe is None:
+            # Left while somebody else was told.
+            return
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()

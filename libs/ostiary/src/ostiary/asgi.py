@@ -17,7 +17,7 @@ from ostiary._token import VerifiedToken
 from ostiary._verifier import Verifier
 from ostiary.errors import OstiaryError
 from ostiary.feed import POSITION_HEADER
-from ostiary.http import PROBLEM_JSON, bearer_token, grace_of, problem_for
+from ostiary.http import PROBLEM_JSON, RESPONSE_GRACE, bearer_token, grace_of, problem_for
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,6 +31,9 @@ MAX_STALENESS = "ostiary.max_staleness"
 
 #: The code that a WebSocket is closed with whose token does not do (4000 to 4999 are private, RFC 6455 section 7.4.2).
 CLOSE_UNAUTHORIZED = 4401
+
+#: Marks a connection that is looked after.
+_LASTING = "ostiary.lasting"
 
 _POSITION = POSITION_HEADER.lower().encode()
 
@@ -48,9 +51,11 @@ class EndWithToken:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] not in {"http", "websocket"}:
+        if scope["type"] not in {"http", "websocket"} or _LASTING in scope:
             await self._app(scope, receive, send)
             return
+        # Two layers of this would each take the other's cancellation for somebody else's.
+        scope[_LASTING] = True
         with ExitStack() as watching:
             lasting = _Lasting(scope, send, self._verifier, watching)
             await lasting.serve(self._app, receive)
@@ -68,7 +73,7 @@ class _Lasting:
         self._verifier = verifier
         self._watching = watching
         self._is_watched = False
-        self._grace = 0.0
+        self._grace = RESPONSE_GRACE if scope["type"] == "http" else 0.0
         self._task = asyncio.current_task()
         self.ended_by: OstiaryError | None = None
         self.is_closed = False
@@ -93,14 +98,21 @@ class _Lasting:
         """Pass a message on, and watch the token from the first one on after which others follow."""
         if self.ended_by is not None:
             # It has been cancelled, and goes on all the same.
+            await asyncio.sleep(0)
             raise asyncio.CancelledError
         kind = message["type"]
         if kind == "http.response.start":
             fields = (value for name, value in message.get("headers", ()) if name.lower() == b"content-type")
             self._grace = grace_of(next(fields, b"").decode("latin-1"))
-        lasts = kind == "websocket.accept" or (kind == "http.response.body" and message.get("more_body"))
-        if lasts and not self._is_watched and TOKEN in self._scope:
+        more = kind == "http.response.body" and message.get("more_body")
+        is_stream = kind == "http.response.start" and self._grace == 0
+        if (more or is_stream or kind == "websocket.accept") and not self._is_watched and TOKEN in self._scope:
             self._watch()
+            # Where it is cancelled, if the token has ended by now.
+            await asyncio.sleep(0)
+        if kind == "http.response.body" and not more:
+            # What is done after the response is nobody's stream.
+            self._watching.close()
         self.is_closed = self.is_closed or kind == "websocket.close"
         await self._send(message)
 

@@ -23,6 +23,7 @@ Asking is acknowledging: `after` says what the verifier has applied, `keys` whic
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -198,6 +199,9 @@ def read(token: str, issuer: str, keys: KeySet, refused_kids: Mapping[str, objec
 
 _TYPES = frozenset({TYPE, MEDIA_TYPE})
 
+# It goes into header fields.
+_EPOCH = re.compile(r"[A-Za-z0-9._-]+\Z")
+
 
 def _answer(claims: dict[str, Any]) -> Answer:
     first, head, events = _number(claims["first"], 1), _number(claims["head"]), claims["events"]
@@ -220,6 +224,10 @@ def _answer(claims: dict[str, Any]) -> Answer:
         revocations=revocations,
         keys=_text(claims["keys"], 64),
     )
+    if len(answer.digest) != len(GENESIS) or _EPOCH.match(answer.epoch) is None:
+        raise ValueError("digest or epoch")
+    if answer.more and head < first:
+        raise ValueError("more, but nothing of it")
     if not answer.reset and len(revocations) != max(0, head - first + 1):
         raise ValueError("events are missing")
     return answer
@@ -229,7 +237,10 @@ def _revocation(event: dict[str, Any]) -> Revocation:
     expires_at = _number(event["exp"])
     if expires_at > MAX_NUMERIC_DATE:
         raise ValueError("exp")
-    return Revocation(_number(event["n"], 1), Kind(event["kind"]), _text(event["id"], MAX_ID_LENGTH), expires_at)
+    kind, target = Kind(event["kind"]), _text(event["id"], MAX_ID_LENGTH)
+    if kind is Kind.ALL and target != EVERYTHING:
+        raise ValueError("all, but not of everything")
+    return Revocation(_number(event["n"], 1), kind, target, expires_at)
 
 
 def _number(value: object, least: int = 0) -> int:
