@@ -1,5 +1,6 @@
 """Settings of all tests: unit tests may not open sockets, so that nothing depends on a network."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         in_a_part = item.path.relative_to(_ROOT).parts[0] in {"libs", "services"}
         if in_a_part and item.get_closest_marker("docker") is None:
             item.add_marker(pytest.mark.disable_socket)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of the garbage collections to come: it stays, and it is most of what there is."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

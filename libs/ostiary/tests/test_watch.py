@@ -25,9 +25,9 @@ BYTES = (b"content-type", b"application/octet-stream")
 
 
 @pytest.fixture
-def issuer() -> Issuer:
+def issuer(issuer: Issuer) -> Issuer:
     """An issuer whose revocations are this test's own."""
-    return Issuer()
+    return Issuer(private_key=issuer.private_key)
 
 
 @dataclass

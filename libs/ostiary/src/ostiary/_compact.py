@@ -14,7 +14,6 @@ from struct import Struct
 Name = tuple[int, int]
 
 _TABLES = 256
-_FIRST_SLOTS = 8
 
 _KEY = secrets.token_bytes(16)
 _HALVES = Struct("=QQ").unpack
@@ -34,7 +33,7 @@ class CompactSet:
 
     def __init__(self) -> None:
         """Make an empty set."""
-        self._tables = [_empty(_FIRST_SLOTS) for _ in range(_TABLES)]
+        self._tables = [_NO_NAMES] * _TABLES
         self._counts = array("L", bytes(array("L").itemsize * _TABLES))
 
     def __len__(self) -> int:
@@ -68,6 +67,10 @@ class CompactSet:
 def _empty(slots: int) -> _Table:
     zeros = bytes(8 * slots)
     return slots - 1, array("Q", zeros), array("Q", zeros)
+
+
+# No name is put into it: it would be full, so a larger one is made first.
+_NO_NAMES = _empty(1)
 
 
 def _grown(table: _Table) -> _Table:

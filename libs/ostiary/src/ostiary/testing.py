@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Collection, Mapping
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from ostiary import _base64url
@@ -33,13 +33,17 @@ class Issuer:
     REMOVED = _REMOVED
 
     def __init__(
-        self, issuer: str = "https://issuer.example", audience: str = "ostiary", kid: str = "test-key"
+        self,
+        issuer: str = "https://issuer.example",
+        audience: str = "ostiary",
+        kid: str = "test-key",
+        private_key: RSAPrivateKey | None = None,
     ) -> None:
-        """Make an issuer with a new key of 2048 bits."""
+        """Make an issuer with a new key of 2048 bits, or with one made before: that saves some 50 ms."""
         self.issuer = issuer
         self.audience = audience
         self.kid = kid
-        self.private_key = generate_private_key(65537, 2048)
+        self.private_key = private_key or generate_private_key(65537, 2048)
         self._revoked = LocalRevocations()
         self._revoked.revocations.fresh_at = math.inf
         self._digest, self._head = GENESIS, 0

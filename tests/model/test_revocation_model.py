@@ -1034,7 +1034,7 @@ async def _revoke(replica: Replica, targets: list[tuple[Kind, str]]) -> None:
 class Machine(RuleBasedStateMachine):
     """Lets things happen in a world, and looks."""
 
-    EXAMPLES = 28
+    EXAMPLES = 80
 
     def __init__(self) -> None:
         super().__init__()
@@ -1151,7 +1151,7 @@ class Machine(RuleBasedStateMachine):
 class ClocksMachine(Machine):
     """In its world the replicas' clocks differ, and are set anew."""
 
-    EXAMPLES = 10
+    EXAMPLES = 30
 
     @rule(number=st.integers(0, REPLICAS - 1), fast=st.sampled_from((-CLOCKS_DIFFER, 0.0, CLOCKS_DIFFER)))
     def set_clock(self, number: int, fast: float) -> None:
@@ -1161,7 +1161,7 @@ class ClocksMachine(Machine):
 class RestoringMachine(Machine):
     """In its world the store is set back to a copy at some time."""
 
-    EXAMPLES = 14
+    EXAMPLES = 40
 
     def __init__(self) -> None:
         super().__init__()
