@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
@@ -577,6 +577,25 @@ class TestToken:
             await until(lambda: len(server.asked("POST")) == 2)
         secrets = [parse_qs(request.content.decode())["client_secret"] for request in server.asked("POST")]
         assert secrets == [["first"], ["second"]]
+
+    def test_a_url_with_a_query_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="query"):
+            replace(CONFIG, url=f"{CONFIG.url}?tenant=1")
+
+    async def test_an_observer_that_raises_does_not_end_it(
+        self, make: Made, server: Server, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = 0
+
+        def followed(*_: object) -> None:
+            nonlocal asked
+            asked += 1
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(notes, "followed", followed)
+        async with make() as follower:
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: asked >= 2 and len(follower.revocations) == 1)
 
     async def test_a_secret_that_is_no_text_is_a_failure_like_others(
         self, make: Made, server: Server, tmp_path: Path, notes: Notes

@@ -694,6 +694,13 @@ class TestSync:
         with pytest.raises(errors.RevocationStale):
             SyncVerifier(config_of(issuer, source)).reach("e1:0")
 
+    def test_a_closed_one_may_be_closed_again_and_reaches_nothing(self, issuer: Issuer) -> None:
+        verifier = SyncVerifier(config_of(issuer, None)).start()
+        verifier.close()
+        verifier.close()
+        with pytest.raises(errors.RevocationStale):
+            verifier.reach("e1:0")
+
 
 def in_loop(source: Source, do: Callable[[], None]) -> None:
     """Do something on the thread that applies answers, and wait until it is done."""

@@ -113,6 +113,19 @@ class TestRevocation:
             # Nothing was awaited.
             assert ends.codes == ["revoked"]
 
+    async def test_who_fails_to_end_stops_no_other(
+        self, issuer: Issuer, ends: Ends, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(_: OstiaryError) -> None:
+            raise ZeroDivisionError
+
+        verifier = issuer.verifier()
+        token = verifier.verify(issuer.token())
+        with verifier.watch(token, fail), verifier.watch(token, ends), verifier.watch(token, fail):
+            issuer.revoke(Kind.SUBJECT, token.subject)
+        assert ends.codes == ["revoked"]
+        assert len(caplog.records) == 2
+
     async def test_what_hits_others_ends_nothing(self, issuer: Issuer, ends: Ends) -> None:
         verifier = issuer.verifier()
         token = verifier.verify(issuer.token())

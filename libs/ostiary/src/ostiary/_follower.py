@@ -28,7 +28,7 @@ from ostiary._revocations import Revocations
 from ostiary._source import KeySource
 from ostiary.errors import KeysUnavailable, UnknownKey
 from ostiary.feed import FeedFault
-from ostiary.observer import Observer
+from ostiary.observer import Observer, harmless
 
 _log = logging.getLogger("ostiary.revocations")
 
@@ -90,6 +90,8 @@ class Feed:
             raise ValueError("a feed needs client_secret or secret_file")
         if _NAME.match(self.name) is None:
             raise ValueError("a feed's name must be 1 to 40 of A-Z, a-z, 0-9, '.', '_' and '-'")
+        if "?" in self.url or "#" in self.url:
+            raise ValueError("a feed's url has no query: it is where the question goes")
 
     @property
     def token_endpoint(self) -> str:
@@ -297,20 +299,24 @@ class Follower:
             "client_secret": secret,
         }
         asked_at = self._clock()
-        async with (
-            asyncio.timeout(TOKEN_TIMEOUT),
-            client.stream("POST", self._config.token_endpoint, data=form, timeout=None) as response,
-        ):
-            if response.status_code != httpx.codes.OK:
-                raise _NoAnswer(f"no token for the feed: status {response.status_code}")
-            try:
-                granted: dict[str, Any] = _json.parse_object(await _body(response, MAX_TOKEN_BYTES))
-            except ValueError:
-                raise _NoAnswer("no token for the feed: not JSON") from None
+        try:
+            async with asyncio.timeout(TOKEN_TIMEOUT):
+                granted = await self._request_token(client, form)
+        except TimeoutError:
+            raise _NoAnswer("no token for the feed: no answer in time") from None
         token, lifetime = granted.get("access_token"), granted.get("expires_in")
         if not isinstance(token, str) or not token.isascii() or not isinstance(lifetime, int):
             raise _NoAnswer("no token for the feed: not in the form of RFC 6749 section 5.1")
         self._token, self._token_ends_at = token, asked_at + lifetime * TOKEN_RENEWAL_SHARE
+
+    async def _request_token(self, client: httpx.AsyncClient, form: dict[str, str]) -> dict[str, Any]:
+        async with client.stream("POST", self._config.token_endpoint, data=form, timeout=None) as response:
+            if response.status_code != httpx.codes.OK:
+                raise _NoAnswer(f"no token for the feed: status {response.status_code}")
+            try:
+                return _json.parse_object(await _body(response, MAX_TOKEN_BYTES))
+            except ValueError:
+                raise _NoAnswer("no token for the feed: not JSON") from None
 
     async def _leave(self, client: httpx.AsyncClient) -> None:
         with suppress(Exception):
@@ -318,18 +324,20 @@ class Follower:
                 headers = {"Authorization": f"Bearer {self._token}"}
                 await client.delete(self._config.url, params={"verifier": self._id}, headers=headers)
 
+    def _observe(self, outcome: str, asked_at: float, number: int | None) -> None:
+        if self._observer is not None:
+            with harmless():
+                self._observer.followed(self._issuer, outcome, self._clock() - asked_at, number)
+
     def _note_answer(self, answer: feed.Answer, asked_at: float) -> None:
         if self._warned is not None:
             _log.info("revocations are followed again", extra={"issuer": self._issuer})
         self._failures, self._warned = 0, None
-        if self._observer is not None:
-            outcome = "news" if answer.revocations else "quiet"
-            self._observer.followed(self._issuer, outcome, self._clock() - asked_at, answer.head)
+        self._observe("news" if answer.revocations else "quiet", asked_at, answer.head)
 
     def _note_failure(self, reason: str, outcome: str, started_at: float) -> float:
         """Log and count a failure, and return the pause after it."""
-        if self._observer is not None:
-            self._observer.followed(self._issuer, outcome, self._clock() - started_at, None)
+        self._observe(outcome, started_at, None)
         if self._failures == 0:
             self._failing_since = started_at
         self._failures += 1

@@ -26,7 +26,7 @@ from ostiary._addresses import check_address
 from ostiary._clock import suspend_aware_clock
 from ostiary._keyset import InvalidKeySet, KeySet
 from ostiary.errors import KeysUnavailable
-from ostiary.observer import Observer
+from ostiary.observer import Observer, harmless
 
 _log = logging.getLogger("ostiary.keys")
 
@@ -272,7 +272,8 @@ class RemoteKeys:
 
     def _observe(self, outcome: str, asked_at: float) -> None:
         if self._observer is not None:
-            self._observer.fetched(self._issuer, outcome, self._clock() - asked_at)
+            with harmless():
+                self._observer.fetched(self._issuer, outcome, self._clock() - asked_at)
 
     async def _fetch(
         self, client: httpx.AsyncClient, asked_at: float, headers: dict[str, str]

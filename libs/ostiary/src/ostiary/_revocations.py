@@ -7,6 +7,7 @@ nor stops in suspend: so neither a slow network nor a sleeping machine makes old
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from ostiary._compact import CompactSet, Name, name
 from ostiary._token import VerifiedToken
 from ostiary.errors import RevocationStale, Revoked
 from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Position, Revocation, chain
+
+_log = logging.getLogger("ostiary.revocations")
 
 #: Seconds that a revocation is kept at least: as long as any access token of ours may live.
 KEPT_AT_LEAST = 3600.0
@@ -246,7 +249,11 @@ class Revocations:
         if self._watches:
             for revocation in revocations:
                 for look in tuple(self._watches.get((revocation.kind, revocation.target), ())):
-                    look()
+                    try:
+                        look()
+                    except Exception:  # noqa: BLE001 - it is the application's
+                        # The others are to be told whatever it does.
+                        _log.exception("what was to be done at a token's end has failed")
 
 
 def names_of(token: VerifiedToken) -> Names:

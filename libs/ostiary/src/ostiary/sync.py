@@ -7,6 +7,7 @@ token = verifier.verify(raw_token)    # from any thread
 
 import asyncio
 import threading
+from concurrent.futures import CancelledError
 from types import EllipsisType
 from typing import Self
 
@@ -41,8 +42,9 @@ class SyncVerifier:
 
     def close(self) -> None:
         """Stop the thread."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
     def __enter__(self) -> Self:
@@ -66,9 +68,14 @@ class SyncVerifier:
 
     def reach(self, position: str) -> None:
         """Wait for what a gateway has considered; see Verifier.reach. Raises RevocationStale."""
-        if self._loop is None:
+        loop = self._loop
+        if loop is None:
             raise RevocationStale
-        asyncio.run_coroutine_threadsafe(self._verifier.reach(position), self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(self._verifier.reach(position), loop).result()
+        except CancelledError:
+            # Closed meanwhile.
+            raise RevocationStale from None
 
     def _run(self) -> None:
         try:
