@@ -519,6 +519,7 @@ async def test_the_openapi_document_has_it_where_it_works(calls: Calls) -> None:
         "DELETE /admin/clients/{client_id}",
         "POST /admin/keys/{kid}/revoke",
         "POST /admin/tokens/revoke",
+        "POST /oauth/revoke",
     }
     for operation in (document["paths"]["/admin/tokens/revoke"]["post"], document["paths"]["/auth/password"]["post"]):
         assert {"200", "204"} <= operation["responses"].keys()

@@ -1,7 +1,9 @@
 """What the OpenAPI document says of `/oauth/*`, whose forms are read by hand: strictly, and fast."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from ostiary_auth.routes.waiting import PARAMETER
 from ostiary_auth.services import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
 
 _TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6Ii4uLiJ9.eyJzdWIiOiIuLi4ifQ.c2ln"  # noqa: S105 - cut
@@ -49,8 +51,28 @@ _INTROSPECTION_ANSWER = {
 }
 
 
+_REVOCATION_ANSWER = {
+    "type": "object",
+    "description": "Empty, or if it was waited for: how far the revocation is in force.",
+    "properties": {
+        "revoked": {"type": "integer"},
+        "cursor": {"type": "integer"},
+        "acknowledged_by": {"type": "integer"},
+        "in_force_after_ms": {"type": ["number", "null"]},
+        "complete": {"type": "boolean"},
+    },
+    "example": {},
+}
+
+
 def _operation(
-    name: str, summary: str, properties: dict[str, Any], example: dict[str, str], answer: dict[str, Any]
+    name: str,
+    summary: str,
+    properties: dict[str, Any],
+    example: dict[str, str],
+    answer: dict[str, Any],
+    *,
+    parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Describe one operation; the first property is the required one."""
     required = [next(iter(properties))]
@@ -60,6 +82,7 @@ def _operation(
         "tags": ["oauth"],
         "summary": summary,
         "operationId": name,
+        "parameters": list(parameters),
         "requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": form}}},
         "security": [{"client_secret_basic": []}, {}],
         "responses": {
@@ -90,7 +113,8 @@ PATHS = {
         "End a refresh token's session, or one access token (RFC 7009). Unknown tokens are no error.",
         {"token": _TEXT, "token_type_hint": _TEXT},
         {"token": "gq0x...", "client_id": "first-party"},
-        {"type": "object", "example": {}},
+        _REVOCATION_ANSWER,
+        parameters=[PARAMETER],
     ),
     INTROSPECT_PATH: _operation(
         "oauth_introspect",

@@ -18,7 +18,8 @@ MAX_WAIT_SECONDS = 20
 #: RFC 7240 section 2: preferences divided by commas, each a name and perhaps a value, which may be quoted.
 _WAIT = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;|\Z)', re.IGNORECASE)
 
-_PARAMETER = {
+#: What the OpenAPI document says of it.
+PARAMETER = {
     "name": "Prefer",
     "in": "header",
     "required": False,
@@ -35,7 +36,7 @@ def revoking_route(services: Services) -> type[APIRoute]:
 
     class RevokingRoute(APIRoute):
         def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-            options["openapi_extra"] = {"parameters": [_PARAMETER]}
+            options["openapi_extra"] = {"parameters": [PARAMETER]}
             if options.get("status_code") == 204:  # noqa: PLR2004 - HTTP
                 waited = {"model": InForceResponse, "description": "The same, waited for."}
                 options["responses"] = {**(options.get("responses") or {}), 200: waited}
