@@ -85,7 +85,7 @@ from fastapi import Depends, FastAPI, Request
 from ostiary import Feed, KeySet, LocalKeys, LocalRevocations, Revocations, VerifiedToken, Verifier, VerifierConfig
 from ostiary import _base64url as base64url
 from ostiary._clock import suspend_aware_clock
-from ostiary._revocations import names_of
+from ostiary._revocations import GENERATION_SHARE, KEPT_AT_LEAST, KEPT_LONGER, names_of
 from ostiary.errors import Revoked
 from ostiary.fastapi import Auth
 from ostiary.feed import GENESIS, MAX_EVENTS, Kind, Revocation
@@ -102,10 +102,10 @@ LEASE_SECONDS = 30
 ROUTES = Path(__file__).parents[1] / "deploy" / "gateway.yaml"
 UNAUTHORIZED, FORBIDDEN = 401, 403
 
-#: Seconds for which a revocation matters, with a token's 15 minutes and a minute for clocks; and seconds of steady
-#: revoking after which most are in memory: those that are over go together, with the last one that came with them.
-REVOCATION_SECONDS = 960.0
-FULLEST_SECONDS = 1500.0
+#: Seconds for which a revocation is in the log, and in a verifier's memory; and seconds of steady revoking after which
+#: most are in memory: those that are over go together, with the last one that came with them.
+REVOCATION_SECONDS = KEPT_AT_LEAST + KEPT_LONGER
+FULLEST_SECONDS = (REVOCATION_SECONDS + KEPT_LONGER) * (1 + GENERATION_SHARE) - 1
 
 AUDIENCE, ISSUER = "ostiary", "http://localhost:8080"
 VERIFIERS_CLIENT = "ostiary-verifiers"
@@ -149,6 +149,9 @@ QUICK = Scale(
 
 
 # Until a logout is in force.
+
+#: Seconds between two questions of a probe; what is measured is as exact as that.
+PROBE_PAUSE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,8 @@ class Probe:
             last_at = sent_at
             self.round_trips.append(answer.at - sent_at)
             begun.set()
+            # Without a pause, the probes take the time of those that they ask.
+            await asyncio.sleep(PROBE_PAUSE)
 
     def row(self) -> Row:
         """Sum up."""
