@@ -50,6 +50,7 @@ bench: .venv/installed ## Measure, side by side with others
 	$(BIN)/python bench/verify.py
 	$(BIN)/python bench/auth.py
 	$(BIN)/python bench/revocation.py
+	$(BIN)/python bench/gateway.py
 
 up: ## Run the cluster as containers with PostgreSQL
 	@$(FOUND_PYTHON)

@@ -19,7 +19,7 @@ routes:
     match: {{path: "/r/{{rest...}}", methods: [GET, HEAD, POST]}}
     upstream: raw
     access: public
-    timeouts: {{read: 1}}
+    timeouts: {{first_byte: 1, idle: 1}}
   - {{name: nobody, match: {{path: /nobody, methods: [GET]}}, upstream: nobody, access: public}}
 """
 

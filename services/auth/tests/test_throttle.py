@@ -42,6 +42,7 @@ from ostiary_auth.domain.users import User
 from ostiary_auth.routes.requests import Requests
 from ostiary_auth.services import OwnSecrets, Services
 from ostiary_auth.storage.store import AuthStore
+from ostiary_chassis.proxies import TrustedProxies
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -531,7 +532,9 @@ class TestSource:
         networks = [ip_network(network) for network in trusted.split(",") if network]
         headers = [(b"x-forwarded-for", field.encode()) for field in forwarded]
         scope: dict[str, Any] = {"type": "http", "headers": headers, "client": (peer, 40000)}
-        return Requests(Auth(verifier), cast("AuthStore", None), networks).context(Request(scope)).source
+        return (
+            Requests(Auth(verifier), cast("AuthStore", None), TrustedProxies(networks)).context(Request(scope)).source
+        )
 
     @pytest.mark.parametrize(
         ("trusted", "peer", "forwarded", "source"),

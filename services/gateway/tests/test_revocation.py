@@ -1,24 +1,22 @@
 """Revocations at the gateway: routes that are strict, what services behind it are told, responses that end."""
 
 import asyncio
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from stage import Answer, GatewayStage, Line, Received, RecordingUpstream, answers, never, until
 
 from ostiary.errors import Revoked
 from ostiary.feed import Kind, Position
 from ostiary.testing import Issuer
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway import routes_file
-from ostiary_gateway.app import create_app
-from ostiary_gateway.config import GatewayConfig
 
 ROUTES = """\
 upstreams:
-  up: {url: "http://up:9000"}
+  up: {url: "${UPSTREAM}"}
 routes:
   - {name: ping, match: {path: /ping, methods: [GET]}, upstream: up, access: public}
   - {name: normal, match: {path: /normal, methods: [GET]}, upstream: up, access: authenticated}
@@ -27,108 +25,63 @@ routes:
 """
 
 
-class Endless(httpx.AsyncByteStream):
-    """A body that begins and goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.goes_on = asyncio.Event()
-        self.is_closed = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield b"first"
-        await self.goes_on.wait()
-        yield b"last"
-
-    async def aclose(self) -> None:
-        self.is_closed = True
-
-
-class Upstream(httpx.AsyncBaseTransport):
-    """Records requests, and answers with a short body or a given stream."""
-
-    def __init__(self) -> None:
-        self.requests: list[httpx.Request] = []
-        self.stream: Endless | None = None
-        self.media_type = "text/plain"
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        headers = {"Content-Type": self.media_type}
-        return httpx.Response(200, headers=headers, stream=self.stream or httpx.ByteStream(b"done"))
-
-
-class Gateway:
+class Revoking:
     """A gateway in front of an upstream, with an issuer of its own, and a client."""
 
-    def __init__(self, directory: Path) -> None:
-        self.issuer = Issuer()
-        self.upstream = Upstream()
-        (directory / "gateway.yaml").write_text(ROUTES)
-        routes = routes_file.load(directory / "gateway.yaml", {})
-        self.app = create_app(GatewayConfig(), routes, verifier=self.issuer.verifier(), transport=self.upstream)
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://gw")
-        self.headers = {"Authorization": f"Bearer {self.issuer.token(subject='ada')}"}
+    def __init__(self, issuer: Issuer, stage: GatewayStage, upstream: RecordingUpstream) -> None:
+        self.issuer = issuer
+        self.stage = stage
+        self.upstream = upstream
+        self.headers = {"Authorization": f"Bearer {issuer.token(subject='ada')}"}
+        #: Lets the upstream's answer end.
+        self.goes_on = asyncio.Event()
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
-        return await self.client.get(path, headers={**self.headers, **headers})
+        return await self.stage.client.get(path, headers={**self.headers, **headers})
 
     def knows_nothing_for(self, seconds: float) -> None:
         source = self.issuer.config().revocation_source
         assert source is not None
         source.revocations.fresh_at = source.revocations.now() - seconds
 
-    async def open_stream(self, media_type: str) -> "Stream":
-        self.upstream.stream, self.upstream.media_type = Endless(), media_type
-        stream = Stream(self)
-        await stream.begun.wait()
-        return stream
+    async def open_stream(self, media_type: str) -> Line:
+        """Ask for an answer that begins, and goes on when it is told to."""
 
+        async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+            writer.write(head.encode() + b"5\r\nfirst\r\n")
+            lost, goes_on = (
+                asyncio.create_task(request.connection.wait_lost()),
+                asyncio.create_task(self.goes_on.wait()),
+            )
+            await asyncio.wait({lost, goes_on}, return_when=asyncio.FIRST_COMPLETED)
+            if goes_on.done():
+                writer.write(b"4\r\nlast\r\n0\r\n\r\n")
+            for task in (lost, goes_on):
+                task.cancel()
+            await asyncio.gather(lost, goes_on, return_exceptions=True)
 
-class Stream:
-    """A response that is being sent, as a server sees it."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self.sent = b""
-        self.is_complete = False
-        self.begun = asyncio.Event()
-        self._disconnected = asyncio.Event()
-        headers = [(b"host", b"gw"), (b"authorization", gateway.headers["Authorization"].encode())]
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "GET",
-            "scheme": "http",
-            "path": "/normal",
-            "raw_path": b"/normal",
-            "query_string": b"",
-            "root_path": "",
-            "headers": headers,
-            "client": ("192.0.2.7", 4000),
-            "server": ("gw", 80),
-        }
-        self.task = asyncio.create_task(gateway.app(scope, self._receive, self._send))
-
-    async def _receive(self) -> MutableMapping[str, Any]:
-        await self._disconnected.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.body":
-            self.sent += message.get("body", b"")
-            self.is_complete = not message.get("more_body", False)
-            self.begun.set()
+        self.upstream.answer = begin
+        line = await self.stage.connect()
+        authorization = self.headers["Authorization"].encode()
+        line.send(b"GET /normal HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nAuthorization: %b\r\n\r\n" % authorization)
+        await line.has(b"first")
+        return line
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
-    gateway = Gateway(tmp_path)
-    async with gateway.app.router.lifespan_context(gateway.app), gateway.client:
-        yield gateway
+async def gateway(upstream: RecordingUpstream) -> AsyncIterator[Revoking]:
+    issuer = Issuer()
+    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
+        yield Revoking(issuer, stage, upstream)
 
 
-async def test_a_revoked_token_does_not_get_through(gateway: Gateway) -> None:
+async def ending(line: Line, seconds: float) -> Answer:
+    await until(lambda: line.is_closed, seconds)
+    return answers(line.received)[0]
+
+
+async def test_a_revoked_token_does_not_get_through(gateway: Revoking) -> None:
     assert (await gateway.get("/normal")).status_code == 200
     gateway.issuer.revoke(Kind.SUBJECT, "ada")
     refused = await gateway.get("/normal")
@@ -141,65 +94,78 @@ async def test_a_revoked_token_does_not_get_through(gateway: Gateway) -> None:
     [(0.5, (200, 200, 200)), (2, (200, 503, 200)), (29, (200, 503, 200)), (31, (503, 503, 200))],
 )
 async def test_a_route_says_how_old_the_knowledge_of_revocations_may_be(
-    gateway: Gateway, seconds: float, statuses: tuple[int, ...]
+    gateway: Revoking, seconds: float, statuses: tuple[int, ...]
 ) -> None:
     gateway.knows_nothing_for(seconds)
-    answers = [await gateway.get(path) for path in ("/normal", "/strict", "/lax")]
-    assert tuple(answer.status_code for answer in answers) == statuses
-    for answer in answers:
+    given = [await gateway.get(path) for path in ("/normal", "/strict", "/lax")]
+    assert tuple(answer.status_code for answer in given) == statuses
+    for answer in given:
         if answer.status_code == 503:
             assert (answer.json()["code"], answer.headers["Retry-After"]) == ("revocation_stale", "1")
 
 
-async def test_what_is_known_to_be_revoked_is_refused_however_old_that_is(gateway: Gateway) -> None:
+async def test_what_is_known_to_be_revoked_is_refused_however_old_that_is(gateway: Revoking) -> None:
     gateway.issuer.revoke(Kind.SUBJECT, "ada")
     gateway.knows_nothing_for(100)
     assert [(await gateway.get(path)).status_code for path in ("/normal", "/strict", "/lax")] == [401, 401, 401]
 
 
-async def test_services_are_told_what_the_gateway_considered(gateway: Gateway) -> None:
+async def test_services_are_told_what_the_gateway_considered(gateway: Revoking) -> None:
     for number in (1, 2):
         gateway.issuer.revoke(Kind.SESSION, "somebody's")
         await gateway.get("/normal")
-        sent = gateway.upstream.requests[-1].headers.get_list("Ostiary-Position")
-        assert sent == [str(Position("test", number))]
+        assert gateway.upstream.last.values("ostiary-position") == [str(Position("test", number))]
 
 
-async def test_nobody_outside_says_what_the_gateway_considered(gateway: Gateway) -> None:
+async def test_nobody_outside_says_what_the_gateway_considered(gateway: Revoking) -> None:
     gateway.issuer.revoke(Kind.SESSION, "somebody's")
     forged = {"Ostiary-Position": "test:999"}
     await gateway.get("/normal", **forged)
-    assert gateway.upstream.requests[-1].headers.get_list("Ostiary-Position") == ["test:1"]
-    await gateway.client.get("/ping", headers=forged)
-    assert "Ostiary-Position" not in gateway.upstream.requests[-1].headers
+    assert gateway.upstream.last.values("ostiary-position") == ["test:1"]
+    await gateway.stage.client.get("/ping", headers=forged)
+    assert gateway.upstream.last.values("ostiary-position") == []
 
 
-async def test_a_stream_of_events_ends_when_its_token_is_revoked(gateway: Gateway) -> None:
-    stream = await gateway.open_stream("text/event-stream; charset=utf-8")
+async def test_connection_cannot_drop_what_the_gateway_considered(gateway: Revoking) -> None:
+    gateway.issuer.revoke(Kind.SESSION, "somebody's")
+    await gateway.get("/normal", Connection="ostiary-position, authorization")
+    assert gateway.upstream.last.values("ostiary-position") == ["test:1"]
+    assert gateway.upstream.last.values("authorization") == [gateway.headers["Authorization"]]
+
+
+async def test_a_stream_of_events_ends_when_its_token_is_revoked(gateway: Revoking) -> None:
+    line = await gateway.open_stream("text/event-stream; charset=utf-8")
     gateway.issuer.revoke(Kind.SESSION, "somebody else's")
-    assert not (await asyncio.wait({stream.task}, timeout=0.1))[0]
+    await never(lambda: line.is_closed, 0.1)
     gateway.issuer.revoke(Kind.SUBJECT, "ada")
-    await asyncio.wait_for(stream.task, 0.5)
-    assert (stream.sent, stream.is_complete) == (b"first", False)
-    assert gateway.upstream.stream is not None
-    assert gateway.upstream.stream.is_closed
+    answer = await ending(line, 0.5)
+    assert (answer.body, answer.is_complete) == (b"first", False)
+    await until(lambda: gateway.upstream.connections[0].is_lost)
 
 
-async def test_another_response_may_end_by_itself_for_a_second(gateway: Gateway) -> None:
-    stream = await gateway.open_stream("application/json")
+async def test_another_response_may_end_by_itself_for_a_second(gateway: Revoking) -> None:
+    line = await gateway.open_stream("application/json")
     gateway.issuer.revoke(Kind.SUBJECT, "ada")
-    assert not (await asyncio.wait({stream.task}, timeout=0.2))[0]
-    assert gateway.upstream.stream is not None
-    gateway.upstream.stream.goes_on.set()
-    await asyncio.wait_for(stream.task, 5)
-    assert (stream.sent, stream.is_complete) == (b"firstlast", True)
+    await never(lambda: line.is_closed, 0.2)
+    gateway.goes_on.set()
+    answer = await ending(line, 5)
+    assert (answer.body, answer.is_complete) == (b"firstlast", True)
 
 
-async def test_another_response_is_broken_off_after_a_second(gateway: Gateway) -> None:
-    stream = await gateway.open_stream("application/json")
+async def test_another_response_is_broken_off_after_a_second(gateway: Revoking) -> None:
+    line = await gateway.open_stream("application/json")
     gateway.issuer.revoke(Kind.SUBJECT, "ada")
-    await asyncio.wait_for(stream.task, 5)
-    assert (stream.sent, stream.is_complete) == (b"first", False)
+    answer = await ending(line, 5)
+    assert (answer.body, answer.is_complete) == (b"first", False)
+    await until(lambda: gateway.upstream.connections[0].is_lost)
+
+
+async def test_a_stream_of_events_ends_when_nothing_is_known_any_more(gateway: Revoking) -> None:
+    gateway.issuer.revoke(Kind.SESSION, "somebody's")
+    gateway.knows_nothing_for(29.8)
+    line = await gateway.open_stream("text/event-stream")
+    answer = await ending(line, 5)
+    assert (answer.body, answer.is_complete) == (b"first", False)
 
 
 @pytest.mark.parametrize("value", ["0", "0.1", "-1", "3601", "never", '"1.0"', "true", "null"])
@@ -207,11 +173,11 @@ def test_a_staleness_that_cannot_be_kept_is_an_error_on_its_line(tmp_path: Path,
     path = tmp_path / "gateway.yaml"
     path.write_text(ROUTES.replace("max_staleness: 1.0", f"max_staleness: {value}"))
     with pytest.raises(ConfigError, match=r"gateway.yaml:6: "):
-        routes_file.load(path, {})
+        routes_file.load(path, {"UPSTREAM": "http://up:9000"})
 
 
 def test_a_public_route_has_no_staleness(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(ROUTES.replace("access: public", "access: public, max_staleness: 1.0"))
     with pytest.raises(ConfigError, match=r"gateway.yaml:4: .*a public route takes none"):
-        routes_file.load(path, {})
+        routes_file.load(path, {"UPSTREAM": "http://up:9000"})

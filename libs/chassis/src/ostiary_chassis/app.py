@@ -4,12 +4,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
-from ostiary_chassis.middleware import BodyLimit, RequestContext
+from ostiary_chassis.middleware import BodyLimit, RequestContext, RequestLog
 from ostiary_chassis.openapi import document_errors
 from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
 
@@ -29,12 +28,11 @@ def new_app(
     exception_handlers: ExceptionHandlers,
     registry: CollectorRegistry,
     openapi_url: str | None = "/openapi.json",
-    guard: Middleware | None = None,
+    requests: RequestLog | None = None,
 ) -> FastAPI:
     """Return an application with `/livez`, `/readyz` and `/metrics`, to which a service adds its routes.
 
-    `registry` is what `/metrics` shows. `guard` stands in front of all routes and may raise ProblemError;
-    by default it limits bodies to what small JSON documents take.
+    `registry` is what `/metrics` shows; `requests`, if it is shared with others, is of that registry.
     """
     app = FastAPI(
         title=title,
@@ -50,9 +48,8 @@ def new_app(
         exception_handlers={**EXCEPTION_HANDLERS, **exception_handlers},
     )
     # The last one added is the outermost.
-    guard = guard or Middleware(BodyLimit, limit=MAX_BODY_BYTES)
-    app.add_middleware(guard.cls, *guard.args, **guard.kwargs)
-    app.add_middleware(RequestContext, registry=registry)
+    app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
+    app.add_middleware(RequestContext, requests=requests or RequestLog(registry))
     app.include_router(_operations(ready_checks, registry))
     document_errors(app)
     return app

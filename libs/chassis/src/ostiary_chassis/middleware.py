@@ -32,15 +32,14 @@ _FIRST_FAILURE = 400
 _REMEMBERED_CHILDREN = 1024
 
 
-class RequestContext:
-    """Gives each request an id, counts and logs it, and turns what nobody caught into a 500.
+class RequestLog:
+    """Counts and logs requests.
 
     The label `route` is the path template, never the path: its values are bounded.
     """
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
-        """Wrap `app`; metrics go to `registry`."""
-        self._app = app
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Make the log; metrics go to `registry`."""
         self._requests = Counter(
             "http_requests_total", "Requests served.", ["method", "route", "status"], registry=registry
         )
@@ -53,6 +52,24 @@ class RequestContext:
         )
         # Looking a child up takes longer than using it.
         self._children = lru_cache(_REMEMBERED_CHILDREN)(self._find_children)
+
+    def record(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        requests, durations = self._children(method if method in METHODS else "other", route, status)
+        requests.inc()
+        durations.observe(seconds)
+
+    def _find_children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(method, route, status), self._seconds.labels(method, route)
+
+
+class RequestContext:
+    """Gives each request an id, counts and logs it, and turns what nobody caught into a 500."""
+
+    def __init__(self, app: ASGIApp, requests: RequestLog) -> None:
+        """Wrap `app`; what it serves goes to `requests`."""
+        self._app = app
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -89,16 +106,9 @@ class RequestContext:
             finally:
                 self._record(scope, status, time.perf_counter() - started_at)
 
-    def _find_children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-        return self._requests.labels(method, route, status), self._seconds.labels(method, route)
-
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        # The gateway's routes are no Starlette routes; it puts their template into the state.
-        route = scope["state"].get("route") or getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if scope["method"] in METHODS else "other"
-        requests, durations = self._children(method, route, status)
-        requests.inc()
-        durations.observe(seconds)
+        route, method = getattr(scope.get("route"), "path", "unmatched"), scope["method"]
+        self._requests.record(method, route, status, seconds)
         # What is asked all the time says so in its state; its failures are worth a line.
         is_routine = scope["path"] in OPERATIONS or (scope["state"].get("routine") and status < _FIRST_FAILURE)
         if not is_routine:

@@ -1,5 +1,6 @@
 """Serving: a bound socket, uvicorn with its options spelled out, and one clear line when it cannot start."""
 
+import asyncio
 import errno
 import signal
 import socket
@@ -53,12 +54,20 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None] = lambda: None) -> None:
-    """Serve `app` until SIGTERM or SIGINT; then call `on_stop`, and let open requests end."""
+def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    on_stop: Callable[[], None] = lambda: None,
+    protocol: Callable[..., asyncio.Protocol] = BoundedProtocol,
+) -> None:
+    """Serve `app` until SIGTERM or SIGINT; then call `on_stop`, and let open requests end.
+
+    `protocol` makes a connection's protocol, with the arguments of uvicorn's own.
+    """
     config = uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=BoundedProtocol,
+        http=protocol,  # type: ignore[arg-type]  # called, and nothing else
         ws="none",
         lifespan="on",
         interface="asgi3",

@@ -25,6 +25,7 @@ from ostiary_auth.services import OWN_MAX_STALENESS, OwnSecrets, Services
 from ostiary_auth.upkeep import Upkeep
 from ostiary_chassis.app import new_app
 from ostiary_chassis.openapi import document_paths
+from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.sql import storage_handlers
 
 
@@ -68,7 +69,7 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )
     app.state.on_stop = services.stop
-    requests = Requests(auth, services.store, config.trusted_proxies)
+    requests = Requests(auth, services.store, TrustedProxies(config.trusted_proxies))
     # Routes are tried in their order; what is asked for most comes first. They are taken as they are:
     # `include_router` would make each a second time.
     app.router.routes[:0] = [

@@ -1,6 +1,5 @@
 """The settings of the auth service."""
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -8,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from sqlalchemy import URL
 
 from ostiary_chassis.logs import LogFormat
+from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
 from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
 
@@ -17,23 +17,9 @@ _DAY = 24 * 3600
 MAX_ACCESS_TOKEN_TTL = 3600
 
 
-def _networks(value: object) -> object:
-    """Read networks divided by commas."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return tuple(ip_network(item.strip()) for item in value.split(",") if item.strip())
-    except ValueError:
-        raise ValueError("must be addresses or networks with commas between, as in 10.0.0.0/8,127.0.0.1") from None
-
-
 def _integer(value: object) -> object:
     """Read a number, so that it can be held against a list of them."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
-#: IP networks.
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 
 
 class AuthConfig(Settings):

@@ -1,71 +1,77 @@
-"""The gateway as an application: its own endpoints, and everything else to the proxy."""
+"""The gateway: its own endpoints as an application, and a protocol for all connections, which passes on the rest."""
 
-import ssl
+import asyncio
+import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
-import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from starlette.middleware import Middleware
 
 from ostiary import Verifier
-from ostiary.fastapi import Auth
 from ostiary.prometheus import PrometheusObserver
 from ostiary_chassis.app import new_app
+from ostiary_chassis.middleware import RequestLog
+from ostiary_chassis.proxies import TrustedProxies
+from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.config import GatewayConfig
-from ostiary_gateway.proxy import CanonicalPaths, Proxy
+from ostiary_gateway.connection import ClientConnection, OwnEndpoints, Watchman
+from ostiary_gateway.exchange import Exchange
+from ostiary_gateway.gate import Arrival
+from ostiary_gateway.policy import Policies, Policy
 from ostiary_gateway.routes_file import RoutesFile
-from ostiary_gateway.routing import RouteTable
-
-#: Connections to one upstream.
-MAX_CONNECTIONS = 256
 
 
-def create_app(
-    config: GatewayConfig,
-    routes: RoutesFile,
-    *,
-    verifier: Verifier | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
-) -> FastAPI:
-    """Return the application. `verifier` and `transport` replace the configured ones in tests."""
-    registry = CollectorRegistry()
-    verifier = verifier or Verifier(
-        config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(registry)
-    )
-    tls = ssl.create_default_context()
-    transports = {name: transport or _transport(tls) for name in routes.upstreams}
+class Gateway:
+    """What a gateway's process is made of."""
+
+    def __init__(self, config: GatewayConfig, routes: RoutesFile, verifier: Verifier | None = None) -> None:
+        """Make the gateway; `verifier` replaces the configured one in tests."""
+        registry = CollectorRegistry()
+        self._verifier = verifier or Verifier(
+            config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(registry)
+        )
+        proxies = TrustedProxies(config.trusted_proxies)
+        self.policies = Policies(routes, self._verifier, proxies, config.routes_file)
+        requests = RequestLog(registry)
+        self._access_log = AccessLog(requests, config.log_format)
+        self._watchman = Watchman()
+        self._watchman.each_tick(self.policies.on_tick)
+        self._watchman.each_tick(self._access_log.flush)
+        self.app = new_app(
+            title="Ostiary gateway",
+            version=version("ostiary-gateway"),
+            lifespan=self._lifespan,
+            ready_checks={"verifier": self._can_decide},
+            registry=registry,
+            exception_handlers={},
+            openapi_url=None,
+            requests=requests,
+        )
+
+    def protocol(self, *, server_state: Any, app_state: dict[str, Any], **_: Any) -> asyncio.Protocol:
+        """Return the protocol of a new connection, for uvicorn."""
+        own = OwnEndpoints(self.app, server_state, app_state)
+        return ClientConnection(self._watchman, self.policies, self._exchange, own, self._access_log)
+
+    def stop(self) -> None:
+        """Answer what has come, and take nothing more."""
+        self._watchman.is_ending = True
+
+    def _exchange(self, client: ClientConnection, arrival: Arrival, policy: Policy) -> Exchange:
+        return Exchange(client, arrival, policy.gate, self._verifier, policy.pool_for(arrival))
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as running:
-            await running.enter_async_context(verifier)
-            for upstream in transports.values():
-                await running.enter_async_context(upstream)
+    async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        async with self._verifier:
+            self._watchman.start()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.policies.reload)
             yield
+            self._watchman.stop()
+            self.policies.close()
+            self._access_log.flush()
 
-    async def can_decide() -> bool:
-        return verifier.ready
-
-    app = new_app(
-        title="Ostiary gateway",
-        version=version("ostiary-gateway"),
-        lifespan=lifespan,
-        ready_checks={"verifier": can_decide},
-        registry=registry,
-        exception_handlers=Auth(verifier).exception_handlers,
-        openapi_url=None,
-        # For bodies, each route has a limit of its own.
-        guard=Middleware(CanonicalPaths),
-    )
-    app.router.default = Proxy(RouteTable(routes.routes), routes.upstreams, verifier, transports)
-    return app
-
-
-def _transport(tls: ssl.SSLContext) -> httpx.AsyncBaseTransport:
-    # No connection is used twice: what an upstream sends beyond the end of a response would be taken
-    # for the response to somebody else's next request.
-    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0)
-    return httpx.AsyncHTTPTransport(verify=tls, limits=limits, trust_env=False)
+    async def _can_decide(self) -> bool:
+        return self._verifier.ready

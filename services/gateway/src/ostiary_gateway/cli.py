@@ -8,7 +8,7 @@ import typer
 from ostiary_chassis import logs, server
 from ostiary_chassis.settings import environment
 from ostiary_gateway import routes_file
-from ostiary_gateway.app import create_app
+from ostiary_gateway.app import Gateway
 from ostiary_gateway.config import GatewayConfig
 
 _cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -26,7 +26,8 @@ def serve() -> None:
     logs.configure(config.log_format, "gateway")
     routes = routes_file.load(config.routes_file, environment())
     listener = server.bind(config.host, config.port, "gateway")
-    server.serve(create_app(config, routes), listener)
+    gateway = Gateway(config, routes)
+    server.serve(gateway.app, listener, gateway.stop, gateway.protocol)
 
 
 @_cli.command()

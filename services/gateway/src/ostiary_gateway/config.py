@@ -7,6 +7,7 @@ from pydantic import Field
 
 from ostiary import VerifierConfig
 from ostiary_chassis.logs import LogFormat
+from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import BaseUrl, Port, Settings
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
@@ -22,6 +23,7 @@ class GatewayConfig(Settings):
     auth_url: Annotated[BaseUrl, Field(alias="OSTIARY_AUTH_URL")] = "http://127.0.0.1:8081"
     feed_secret_file: Annotated[Path, Field(alias="OSTIARY_FEED_SECRET_FILE")] = Path(".data/feed-secret")
     max_staleness: Annotated[MaxStaleness, Field(alias="OSTIARY_MAX_STALENESS")] = DEFAULT_MAX_STALENESS
+    trusted_proxies: Annotated[Networks, Field(alias="OSTIARY_GATEWAY_TRUSTED_PROXIES")] = ()
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
     def issuer_config(self) -> VerifierConfig:

@@ -74,6 +74,22 @@ def parse_template(text: str) -> PathTemplate:
     return PathTemplate(tuple(segments), tail=False)
 
 
+def parameters(text: str) -> tuple[str, ...]:
+    """Return the names of a template's parameters, `{name...}` with its dots."""
+    return tuple(part[1:-1] for part in text.split("/") if _PARAMETER.match(part))
+
+
+def rewritten(segments: tuple[str, ...], template: str, target: str) -> bytes:
+    """Return the path that `target` makes of a path with the form of `template`. Raises AmbiguousPath."""
+    values: dict[str, tuple[str, ...]] = {}
+    for position, part in enumerate(template[1:].split("/")):
+        if _PARAMETER.match(part):
+            values[part] = segments[position:] if part.endswith("...}") else (segments[position],)
+    path = "".join(f"/{segment}" for part in target[1:].split("/") for segment in values.get(part, (part,))).encode()
+    split(path)
+    return path
+
+
 def split(raw_path: bytes) -> tuple[str, ...]:
     """Return the segments of a request path as they came. Raises AmbiguousPath."""
     path = raw_path.decode("latin-1")

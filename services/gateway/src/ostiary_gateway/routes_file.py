@@ -14,16 +14,29 @@ is no default for that. Members that are not known are errors.
 
 import re
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from types import EllipsisType
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 
+from ostiary import VerifiedToken
 from ostiary_chassis.middleware import OPERATIONS
 from ostiary_chassis.settings import BaseUrl, ConfigError
-from ostiary_gateway.paths import PathTemplate, parse_template
+from ostiary_gateway.http1 import MAX_HEAD_BYTES
+from ostiary_gateway.paths import PathTemplate, parameters, parse_template
 
 #: Bytes of a request body, where a route does not say: enough for JSON, not for floods.
 DEFAULT_BODY_BYTES = 1024 * 1024
@@ -31,9 +44,10 @@ DEFAULT_BODY_BYTES = 1024 * 1024
 #: Bytes that a route may allow: a TiB is no limit but a mistake.
 MAX_BODY_BYTES = 2**40
 
-#: Seconds, where a route does not say: to connect, and between two pieces of an answer.
+#: Seconds, where a route does not say: to connect, until an answer begins, and between two pieces of it.
 DEFAULT_CONNECT_SECONDS = 2.0
-DEFAULT_READ_SECONDS = 30.0
+DEFAULT_FIRST_BYTE_SECONDS = 30.0
+DEFAULT_IDLE_SECONDS = 30.0
 
 #: Where an error is: names and indexes down from the top.
 Location = tuple[str | int, ...]
@@ -43,6 +57,12 @@ _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "f
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
 
+Host = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*$")]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+HeaderValue = Annotated[str, Field(pattern=r"^[\x21-\x7e]([\x20-\x7e]{0,254}[\x21-\x7e])?$")]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.:\[\]-]+)$")]
+Scalar = StrictStr | StrictBool | StrictInt
+UnixUrl = Annotated[str, Field(pattern=r"^unix:/[^\x00?#]{1,100}$")]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 Permission = Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")]  # RFC 6749 section 3.3, scope-token
@@ -53,16 +73,19 @@ class _Part(BaseModel):
 
 
 class Upstream(_Part):
-    """A service behind the gateway."""
+    """A service behind the gateway: `http://` or `https://` with host and port, or `unix:` with a socket's path."""
 
-    url: BaseUrl
+    url: BaseUrl | UnixUrl
 
 
 class Match(_Part):
-    """Which requests a route is for."""
+    """Which requests a route is for. Without `hosts` all hosts, without `headers` whatever they are."""
 
     path: Annotated[str, AfterValidator(lambda text: parse_template(text) and text)]
     methods: Annotated[frozenset[Method], Field(min_length=1)]
+    hosts: frozenset[Host] = frozenset()
+    #: Fields that a request has once, with exactly this value.
+    headers: dict[HeaderName, HeaderValue] = {}
 
     @property
     def template(self) -> PathTemplate:
@@ -70,30 +93,108 @@ class Match(_Part):
         return parse_template(self.path)
 
 
+class Condition(_Part):
+    """What a claim must be. One of these."""
+
+    equals: Scalar | None = None
+    one_of: Annotated[tuple[Scalar, ...], Field(min_length=1)] | None = None
+    #: The claim is a list with this in it.
+    contains: Scalar | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        said = [each for each in (self.equals, self.one_of, self.contains) if each is not None]
+        if len(said) != 1:
+            raise ValueError("say one of 'equals', 'one_of' and 'contains'")
+        return self
+
+    def holds(self, value: object) -> bool:
+        """Return whether a claim's value fits. 1, 1.0 and true are three different things."""
+        if self.contains is not None:
+            return isinstance(value, list | tuple) and any(_same(self.contains, item) for item in value)
+        wanted = self.one_of if self.one_of is not None else (self.equals,)
+        return any(_same(each, value) for each in wanted)
+
+
+def _same(one: object, other: object) -> bool:
+    return type(one) is type(other) and one == other
+
+
 class Requirements(_Part):
     """What the caller's token must carry: all of these."""
 
     scopes: frozenset[Permission] = frozenset()
     roles: frozenset[Permission] = frozenset()
+    claims: dict[str, Condition] = {}
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        if not self.scopes and not self.roles:
-            raise ValueError("name scopes or roles, or say 'authenticated'")
+        if not self.scopes and not self.roles and not self.claims:
+            raise ValueError("name scopes, roles or claims, or say 'authenticated'")
         return self
+
+    def allows(self, token: VerifiedToken) -> bool:
+        """Return whether the claims are as they must be."""
+        return all(condition.holds(_claim(token, name)) for name, condition in self.claims.items())
+
+
+def _claim(token: VerifiedToken, name: str) -> object:
+    attribute = _CLAIMS.get(name)
+    return getattr(token, attribute) if attribute is not None else token.claims.get(name)
+
+
+#: Claims that a verified token has in a place of their own.
+_CLAIMS = {"sub": "subject", "client_id": "client_id", "iss": "issuer", "sid": "session_id"}
 
 
 class Limits(_Part):
     """What a request may cost."""
 
     body_bytes: Annotated[int, Field(strict=True, ge=0, le=MAX_BODY_BYTES)] = DEFAULT_BODY_BYTES
+    header_bytes: Annotated[int, Field(strict=True, ge=256, le=MAX_HEAD_BYTES)] = MAX_HEAD_BYTES
+
+
+class RateLimit(_Part):
+    """How many requests somebody may send: so many at once, and as many again in so many seconds, evenly."""
+
+    by: Literal["address", "subject", "client"]
+    requests: Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+    seconds: Annotated[float, Field(ge=0.1, le=86_400)]
 
 
 class Timeouts(_Part):
-    """Seconds to wait for the upstream."""
+    """Seconds to wait for the upstream: to be connected, for the response's head, for its next piece, for all of it."""
 
-    connect: Annotated[float, Field(strict=True, ge=0.01, le=60)] = DEFAULT_CONNECT_SECONDS
-    read: Annotated[float, Field(strict=True, ge=0.01, le=3600)] = DEFAULT_READ_SECONDS
+    connect: Annotated[float, Field(ge=0.01, le=60)] = DEFAULT_CONNECT_SECONDS
+    first_byte: Annotated[float, Field(ge=0.01, le=3600)] = DEFAULT_FIRST_BYTE_SECONDS
+    idle: Annotated[float, Field(ge=0.01, le=3600)] = DEFAULT_IDLE_SECONDS
+    total: Annotated[float, Field(ge=0.01, le=86_400)] | None = None
+
+
+class Retries(_Part):
+    """How often a request without a body is sent again that may be (RFC 9110 section 9.2.2), and after which answers.
+
+    It is sent again in any case if no answer came. No more than a fifth of an upstream's requests are.
+    """
+
+    attempts: Annotated[int, Field(strict=True, ge=1, le=5)]
+    statuses: frozenset[Annotated[int, Field(ge=500, le=599)]] = frozenset()
+
+
+class Cors(_Part):
+    """Which pages of other origins may use a route in browsers (Fetch standard, section 3.2)."""
+
+    origins: Annotated[frozenset[Origin], Field(min_length=1)]
+    headers: frozenset[HeaderName] = frozenset()
+    expose: frozenset[HeaderName] = frozenset()
+    credentials: bool = False
+    max_age: Annotated[int, Field(strict=True, ge=0, le=86_400)] = 600
+
+    @model_validator(mode="after")
+    def _not_all_with_credentials(self) -> Self:
+        if self.credentials and "*" in self.origins:
+            raise ValueError("name the origins that may send credentials")
+        return self
 
 
 class Route(_Part):
@@ -101,12 +202,39 @@ class Route(_Part):
 
     name: Name
     match: Match
-    upstream: str
+    #: An upstream, or several with their shares of the requests.
+    upstream: Name | Annotated[dict[Name, Annotated[int, Field(strict=True, ge=1, le=1000)]], Field(min_length=2)]
     access: Literal["public", "authenticated"] | Requirements
+    #: The path that the upstream gets, with the parameters of `match.path`.
+    rewrite: Annotated[str, AfterValidator(lambda text: parse_template(text) and text)] | None = None
+    rate_limits: tuple[RateLimit, ...] = ()
+    retries: Retries | None = None
+    cors: Cors | None = None
+    #: Whether requests may become WebSockets.
+    websocket: bool = False
     #: Seconds by which revocations may be out of date: `default` is the gateway's own, `none` any.
     max_staleness: Annotated[float, Field(strict=True, ge=0.2, le=3600)] | Literal["default", "none"] = "default"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+
+    @model_validator(mode="after")
+    def _rewritten_of_what_is_there(self) -> Self:
+        if self.rewrite is not None:
+            unknown = set(parameters(self.rewrite)) - set(parameters(self.match.path))
+            if unknown or len(set(parameters(self.rewrite))) != len(parameters(self.rewrite)):
+                raise ValueError("'rewrite' takes parameters of 'match.path', each once")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_of_a_token(self) -> Self:
+        if self.access == "public" and any(limit.by != "address" for limit in self.rate_limits):
+            raise ValueError("a public route takes no tokens; limit it by address")
+        return self
+
+    @property
+    def upstreams(self) -> Mapping[str, int]:
+        """The upstreams and their shares."""
+        return {self.upstream: 1} if isinstance(self.upstream, str) else self.upstream
 
     @model_validator(mode="after")
     def _staleness_of_a_token(self) -> Self:
@@ -218,17 +346,20 @@ def _check_references(file: RoutesFile) -> None:
     if not file.routes:
         raise _Mistake(("routes",), "there is no route")
     names: set[str] = set()
-    seen: dict[tuple[object, str], str] = {}
+    seen: dict[tuple[object, ...], str] = {}
     for index, route in enumerate(file.routes):
-        if route.upstream not in file.upstreams:
-            raise _Mistake(("routes", index, "upstream"), f"there is no upstream '{route.upstream}'")
+        for name in route.upstreams:
+            if name not in file.upstreams:
+                raise _Mistake(("routes", index, "upstream"), f"there is no upstream '{name}'")
         if route.name in names:
             raise _Mistake(("routes", index, "name"), f"there are two routes '{route.name}'")
         names.add(route.name)
         if route.match.path in OPERATIONS:
             raise _Mistake(("routes", index, "match", "path"), "the gateway answers this path itself")
-        for method in route.match.methods:
-            other = seen.setdefault((route.match.template.shape, method), route.name)
+        match = route.match
+        headers = frozenset((name.lower(), value) for name, value in match.headers.items())
+        for method, host in product(match.methods, match.hosts or {""}):
+            other = seen.setdefault((match.template.shape, method, host, headers), route.name)
             if other != route.name:
                 raise _Mistake(("routes", index, "match"), f"matches the same {method} requests as route '{other}'")
 

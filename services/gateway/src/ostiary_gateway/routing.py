@@ -1,12 +1,20 @@
 """Which route a request takes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
-from ostiary_gateway.routes_file import Route
+from ostiary_gateway import paths
+from ostiary_gateway.routes_file import Match, Route
+
+#: Paths whose routes are kept at hand. What a path may mean does not depend on who asks.
+REMEMBERED_PATHS = 4096
+
+#: Routes by method, those that ask for most header fields first.
+Candidates = Mapping[str, tuple[Route, ...]]
 
 
 class NoRoute(Exception):
-    """No route has this path."""
+    """No route has this path on this host."""
 
 
 class WrongMethod(Exception):
@@ -18,25 +26,92 @@ class WrongMethod(Exception):
         self.allowed = allowed
 
 
+class _Node:
+    """A place in the tree of path templates: what may come next, and the routes that end here."""
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node] = {}
+        self.parameter: _Node | None = None
+        self.routes: list[Route] = []
+        #: The routes of templates that take all that comes from here on.
+        self.tail: list[Route] = []
+
+    def find(self, segments: tuple[str, ...], depth: int, host: str) -> list[Route]:
+        """Return the routes of the most specific template that fits: from the left, a literal, a parameter, a tail."""
+        if depth == len(segments):
+            return _of_host(self.routes, host)
+        literal = self.literals.get(segments[depth])
+        found = literal.find(segments, depth + 1, host) if literal is not None else []
+        if not found and self.parameter is not None:
+            found = self.parameter.find(segments, depth + 1, host)
+        # A tail is one segment or more, and the last one is not empty.
+        return found or (_of_host(self.tail, host) if segments[-1] else [])
+
+
 class RouteTable:
-    """All routes, the most specific first; the order in the file does not matter."""
+    """All routes; the order in the file does not matter."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         """Make the table."""
         self.routes = tuple(routes)
-        self._routes = sorted(
-            ((route.match.template, route) for route in self.routes), key=lambda item: item[0].precedence
-        )
+        self._root = _Node()
+        for route in self.routes:
+            self._add(route)
+        self._has_hosts = any(route.match.hosts for route in self.routes)
+        self._candidates = lru_cache(REMEMBERED_PATHS)(self._look_up)
 
-    def find(self, method: str, segments: tuple[str, ...]) -> Route:
-        """Return the route of a request, its path cut into segments. Raises NoRoute or WrongMethod."""
-        fitting = next((template for template, _ in self._routes if template.matches(segments)), None)
-        if fitting is None:
-            raise NoRoute
-        # The most specific template decides alone: a method that it lacks does not fall through to
-        # a wider one, whose access was not meant for this path.
-        routes = [route for template, route in self._routes if template.shape == fitting.shape]
-        for route in routes:
-            if method in route.match.methods:
+    def find(self, method: str, host: bytes, path: bytes, fields: Mapping[bytes, bytes]) -> Route:
+        """Return the route of a request. Raises AmbiguousPath, NoRoute or WrongMethod."""
+        candidates = self._candidates(path, host if self._has_hosts else b"")
+        for route in candidates.get(method, ()):
+            if not route.match.headers or _has(fields, route.match):
                 return route
-        raise WrongMethod(frozenset().union(*(route.match.methods for route in routes)))
+        if not candidates or method in candidates:
+            raise NoRoute
+        # The most specific template decides alone: a method that it lacks does not fall through to a wider one, whose
+        # access was not meant for this path.
+        raise WrongMethod(frozenset(candidates))
+
+    def _look_up(self, path: bytes, host: bytes) -> Candidates:
+        routes = self._root.find(paths.split(path), 0, _name_of(host))
+        routes.sort(key=lambda route: -len(route.match.headers))
+        methods = {method for route in routes for method in route.match.methods}
+        return {method: tuple(route for route in routes if method in route.match.methods) for method in methods}
+
+    def _add(self, route: Route) -> None:
+        template = route.match.template
+        node = self._root
+        for segment in template.segments:
+            if segment is None:
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.literals.setdefault(segment, _Node())
+        (node.tail if template.tail else node.routes).append(route)
+
+
+def _name_of(host: bytes) -> str:
+    """Return a host's name, without port and final dot."""
+    name = host.decode("ascii").lower()
+    return (name if name.endswith("]") else name.rpartition(":")[0] or name).rstrip(".")
+
+
+def _of_host(routes: Iterable[Route], host: str) -> list[Route]:
+    """Return those routes that name this host best: itself, then with `*.`, then none."""
+    ranks = [(_rank(route.match, host), route) for route in routes]
+    best = max((rank for rank, _ in ranks), default=-1)
+    return [route for rank, route in ranks if rank == best] if best >= 0 else []
+
+
+def _rank(match: Match, host: str) -> int:
+    if not match.hosts:
+        return 0
+    if host in match.hosts:
+        return len(host) + 1
+    # The longest one that fits; it takes one label or more.
+    fitting = [len(wanted) for wanted in match.hosts if wanted.startswith("*.") and host.endswith(wanted[1:])]
+    return max(fitting, default=-1)
+
+
+def _has(fields: Mapping[bytes, bytes], match: Match) -> bool:
+    return all(fields.get(name.lower().encode()) == value.encode() for name, value in match.headers.items())

@@ -1,10 +1,8 @@
 """What a request says about its circumstances: who, and from where."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Annotated
 from uuid import UUID
 
@@ -17,17 +15,12 @@ from ostiary.fastapi import Auth
 from ostiary_auth.domain.context import ANONYMOUS, Context, client_actor, user_actor
 from ostiary_auth.domain.errors import NotAUser
 from ostiary_auth.domain.store import Store
+from ostiary_chassis.proxies import TrustedProxies
 
 ADMIN_SCOPE = "admin"
 
 #: Characters kept of a User-Agent, to tell one's devices apart.
 MAX_USER_AGENT_CHARACTERS = 256
-
-#: Characters of `X-Forwarded-For` that are looked at: some six addresses.
-MAX_FORWARDED_CHARACTERS = 256
-
-#: Callers whose address is remembered; the same ones call again and again.
-_REMEMBERED_SOURCES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +68,17 @@ def _require(scope: str | None, scopes: Collection[str]) -> None:
 class Requests:
     """Reads requests, and offers who makes them as FastAPI dependencies."""
 
-    def __init__(self, auth: Auth, store: Store, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
+    def __init__(self, auth: Auth, store: Store, proxies: TrustedProxies) -> None:
         """Verify tokens with `auth`; believe these proxies' `X-Forwarded-For`."""
         self.auth = auth
         self.callers = Callers(store)
-        self._trusted_proxies = trusted_proxies
-        self._source = lru_cache(_REMEMBERED_SOURCES)(self._find_source)
+        self._proxies = proxies
 
     def context(self, request: Request, token: VerifiedToken | None = None) -> Context:
         """Return the circumstances of a request."""
         user_agent = request.headers.get("user-agent")
         peer = request.client.host if request.client else ""
-        # What anybody can write is not looked at, and of a long list only its end counts.
-        forwarded = ",".join(request.headers.getlist("x-forwarded-for")) if self._trusted_proxies else ""
-        source = self._source(peer, forwarded[-MAX_FORWARDED_CHARACTERS:])
+        source = self._proxies.source(peer, request.headers.getlist("x-forwarded-for"))
         shortened = user_agent[:MAX_USER_AGENT_CHARACTERS] if user_agent else None
         context = Context(datetime.now(UTC), _actor(token), source, shortened)
         # For who waits until what comes of it is in force.
@@ -139,30 +129,6 @@ class Requests:
         if token.session_id is None:
             raise NotAUser
         return UserCall(UUID(token.subject), UUID(token.session_id), self.context(request, token))
-
-    def _find_source(self, peer: str, forwarded: str) -> str | None:
-        """Return the address that a request came from: the first one that is not a proxy's we trust."""
-        address, before = _address(peer), forwarded.split(",")
-        while address is not None and before and self._is_trusted(address):
-            previous = _address(before.pop().strip())
-            if previous is None:
-                break
-            address = previous
-        return str(address) if address else None
-
-    def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
-        return any(address in network for network in self._trusted_proxies)
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, IPv4Address):
-        return address
-    # Without its zone, which is this machine's own business and as long as one likes.
-    return address.ipv4_mapped or IPv6Address(address.packed)
 
 
 def _actor(token: VerifiedToken | None) -> str:

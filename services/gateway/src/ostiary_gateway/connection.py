@@ -1,0 +1,497 @@
+"""A client's connection: requests are read and answered one after the other, by an upstream or the gateway itself."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message
+
+from ostiary.errors import OstiaryError
+from ostiary.http import PROBLEM_JSON, Problem, problem_for
+from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
+from ostiary_gateway import http1
+from ostiary_gateway.access_log import AccessLog
+from ostiary_gateway.exchange import Exchange
+from ostiary_gateway.gate import Arrival, request_id
+from ostiary_gateway.http1 import BadMessage, Request, TooLarge, UnknownCoding, UnknownVersion
+from ostiary_gateway.policy import Policies, Policy
+
+_log = structlog.stdlib.get_logger("proxy")
+
+#: Seconds for a head to arrive, from the connection or from its first byte; for a client to send the next piece of its
+#: body, or to take the next piece of an answer; and for the next request on a connection: longer than clients' and
+#: proxies' own, so that it is they who close and no request meets a closing connection.
+HEAD_SECONDS = 20.0
+CLIENT_SECONDS = 30.0
+KEEP_ALIVE_SECONDS = 75.0
+
+#: Seconds and bytes for which a connection is still read after an answer that came before the request's end: closed at
+#: once, it would be reset, and the answer lost.
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+
+#: Seconds between two looks at who is late.
+TICK_SECONDS = 0.1
+
+#: Bytes that wait to be written before the other side is not read any more; and of further requests that wait.
+HIGH_WATER = 256 * 1024
+MAX_AHEAD_BYTES = 64 * 1024
+
+_INVALID = Problem(400, "invalid_request", "The request is not valid HTTP/1.1.")
+_TOO_LARGE = Problem(431, "head_too_large", f"Request line and header fields may have {http1.MAX_HEAD_BYTES} bytes.")
+_UNKNOWN_VERSION = Problem(505, "unknown_version", "Send HTTP/1.1.")
+_UNKNOWN_CODING = Problem(501, "unknown_coding", "Send the body with a Content-Length, or chunked.")
+_HEAD_TIMEOUT = Problem(408, "head_timeout", "The request did not arrive in time.")
+_BODY_TIMEOUT = Problem(408, "body_timeout", "The request body did not arrive in time.")
+
+_NEVER = float("inf")
+
+#: What is counted for a client that did not wait for its answer; nobody gets to see it.
+_CLIENT_LEFT = 499
+
+
+class Watchman:
+    """Looks after all connections of a process: who is late, and whether there are new ones."""
+
+    def __init__(self) -> None:
+        """Start looking when the first one comes."""
+        self.connections: set[ClientConnection] = set()
+        self.is_ending = False
+        self.date = b""
+        self._tasks: list[Callable[[float], None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def each_tick(self, task: Callable[[float], None]) -> None:
+        """Have something done as often as connections are looked at."""
+        self._tasks.append(task)
+
+    def start(self) -> None:
+        """Look, and go on doing so."""
+        now = time.monotonic()
+        self.date = formatdate(usegmt=True).encode()
+        for connection in [each for each in self.connections if each.deadline <= now]:
+            connection.on_deadline()
+        for task in self._tasks:
+            task(now)
+        self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self.start)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEndpoints:
+    """The application that answers for the gateway itself, and what uvicorn keeps of it."""
+
+    app: ASGIApp
+    server_state: Any
+    app_state: dict[str, Any]
+
+
+class ClientConnection(asyncio.Protocol):
+    """A connection with a client."""
+
+    def __init__(
+        self,
+        watchman: Watchman,
+        policies: Policies,
+        exchange_of: Callable[["ClientConnection", Arrival, Policy], Exchange],
+        own: OwnEndpoints,
+        log: AccessLog,
+    ) -> None:
+        """Make a connection."""
+        self._watchman = watchman
+        self._policies = policies
+        self._exchange_of = exchange_of
+        self._own = own
+        self._log = log
+        self._transport: asyncio.Transport | None = None
+        self._peer = "unknown"
+        self._buffer = b""
+        self._searched = 0
+        self._arrival: Arrival | None = None
+        self._exchange: Exchange | None = None
+        self._started_at = 0.0
+        #: Whether the request's body, or what is beyond it, has to wait.
+        self._is_held = False
+        self._lingers = False
+        self._answer: asyncio.Task[None] | None = None
+        self._status = 0
+        #: Seconds on the monotonic clock.
+        self.deadline = _NEVER
+        self.is_current = True
+        self.is_writable = True
+
+    # From the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Expect the first request."""
+        self._transport = transport  # type: ignore[assignment]  # of a stream
+        transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[attr-defined]  # the same
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else "unknown"
+        self._watchman.connections.add(self)
+        self._own.server_state.connections.add(self)
+        self.deadline = time.monotonic() + HEAD_SECONDS
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Give up what is going on."""
+        self._transport = None
+        self._watchman.connections.discard(self)
+        self._own.server_state.connections.discard(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.on_client_lost()
+            self._note(_CLIENT_LEFT, "client_left", exchange.upstream_seconds)
+        if self._answer is not None:
+            self._answer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a part of a request."""
+        if self._lingers:
+            self._searched += len(data)
+            if self._searched > LINGER_BYTES:
+                self._abort()
+            return
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        self._take(data)
+
+    def eof_received(self) -> bool:
+        """Close: a client that half-closes its connection has left, as far as anybody can tell."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Hold the response up."""
+        self.is_writable = False
+        self.deadline = time.monotonic() + CLIENT_SECONDS
+        if self._exchange is not None:
+            self._exchange.on_client_writable(False)
+
+    def resume_writing(self) -> None:
+        """Let the response come."""
+        self.is_writable = True
+        if self._exchange is not None:
+            self._exchange.on_client_writable(True)
+        elif self._arrival is None and not self._lingers:
+            self._await_next()
+
+    # From uvicorn.
+
+    def shutdown(self) -> None:
+        """Close when the request that is being answered is done."""
+        if self._arrival is None:
+            self._close()
+
+    # From the watchman.
+
+    def on_deadline(self) -> None:
+        """Do something about what did not happen."""
+        self.deadline = _NEVER
+        exchange = self._exchange
+        if self._lingers:
+            self._abort()
+        elif not self.is_writable:
+            # The client does not take its answer.
+            self._abort()
+        elif exchange is not None and not exchange.is_sent and exchange.takes_body and not self._is_held:
+            exchange.give_up(_BODY_TIMEOUT)
+        elif exchange is not None:
+            exchange.on_timeout()
+        elif self._buffer:
+            self.refuse(_HEAD_TIMEOUT)
+        else:
+            self._close()
+
+    # From the exchange.
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def expect(self, seconds: float) -> None:
+        """Wait for what comes next so long."""
+        self.deadline = time.monotonic() + seconds
+
+    def read_more(self, more: bool) -> None:
+        """Read the request's body, or hold it up."""
+        self._is_held = not more
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if not more:
+            transport.pause_reading()
+            return
+        self.deadline = time.monotonic() + CLIENT_SECONDS
+        transport.resume_reading()
+        if self._buffer:
+            data, self._buffer = self._buffer, b""
+            self._take(data)
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer with a problem."""
+        exchange, self._exchange = self._exchange, None
+        upstream_seconds = exchange.upstream_seconds if exchange is not None else 0.0
+        arrival = self._arrival
+        request = arrival.request if arrival is not None else None
+        keeps_alive = request is not None and request.keeps_alive and (request.body is None or request.body.done)
+        content = problem.to_json()
+        lines = [
+            http1.status_line(problem.status),
+            b"content-type: %b\r\ncontent-length: %d\r\ndate: %b\r\n"
+            % (PROBLEM_JSON.encode(), len(content), self._watchman.date),
+            *[
+                b"%b: %b\r\n" % (name.lower().encode(), value.encode("latin-1", "replace"))
+                for name, value in problem.headers.items()
+            ],
+        ]
+        if arrival is not None:
+            lines.append(b"%bx-request-id: %b\r\n" % (arrival.cors, arrival.request_id))
+        if not keeps_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        if request is None or request.method != "HEAD":
+            lines.append(content)
+        self.write(b"".join(lines))
+        self._note(problem.status, problem.code, upstream_seconds)
+        self._next(keeps_alive=keeps_alive)
+
+    def break_off(self) -> None:
+        """Close the connection within a response."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            self._note(exchange.status, "broken_off", exchange.upstream_seconds)
+        self._abort()
+
+    def finished(self) -> None:
+        """Go on with the next request."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        self._note(exchange.status, "allowed", exchange.upstream_seconds)
+        self._next(keeps_alive=exchange.keeps_alive)
+
+    # Requests, one after the other.
+
+    def _take(self, data: bytes) -> None:
+        """Take in bytes from where the last ones ended."""
+        while data and self._transport is not None and not self._lingers:
+            exchange = self._exchange
+            if self._arrival is None and self.is_writable:
+                data = self._take_head(data)
+            elif exchange is not None and exchange.takes_body and not exchange.is_sent and not self._is_held:
+                data = self._take_body(exchange, data)
+            elif exchange is not None and exchange.is_tunnel and not self._is_held:
+                exchange.on_talk(data)
+                return
+            else:
+                # It is not its turn yet.
+                self._buffer = data
+                if len(data) > MAX_AHEAD_BYTES or (exchange is not None and not exchange.is_sent):
+                    self._transport.pause_reading()
+                return
+
+    def _take_head(self, data: bytes) -> bytes:
+        """Begin a request if its head is there; return what comes after it."""
+        # RFC 9112 section 2.2: an empty line before a request is ignored. One.
+        start = 2 if data.startswith(b"\r\n") else 0
+        try:
+            end = http1.head_end(data, self._searched)
+            if end < 0:
+                if not self._searched:
+                    self.deadline = time.monotonic() + HEAD_SECONDS
+                self._buffer, self._searched = data, len(data)
+                return b""
+            self._searched = 0
+            request = http1.parse_request(data[start:end])
+        except BadMessage as error:
+            self.refuse(_problem_of(error))
+            return b""
+        self._begin(request)
+        return data[end:]
+
+    def _take_body(self, exchange: Exchange, data: bytes) -> bytes:
+        body = exchange.body
+        assert body is not None  # noqa: S101 - it takes one
+        try:
+            content, surplus = body.take(data)
+        except BadMessage as error:
+            exchange.give_up(_problem_of(error))
+            return b""
+        self.deadline = time.monotonic() + CLIENT_SECONDS
+        if content:
+            exchange.on_body(content)
+        if body.done and self._exchange is exchange:
+            exchange.on_body_end(body.trailers)
+        return surplus
+
+    def _begin(self, request: Request) -> None:
+        self._started_at = time.monotonic()
+        self.is_current = request.is_current
+        arrival = self._arrival = Arrival(request, self._peer, b"http", request_id(request))
+        policy = self._policies.current
+        try:
+            if policy.gate.locate(arrival):
+                self._answer_here(arrival)
+                return
+            preflight = policy.gate.preflight(arrival)
+            if preflight is not None:
+                self._answer_preflight(preflight)
+                return
+            policy.gate.admit(arrival)
+        except ProblemError as error:
+            self.refuse(error.problem)
+        except OstiaryError as error:
+            self.refuse(problem_for(error))
+        except Exception:  # noqa: BLE001 - whatever it is, it is this request's alone
+            _log.exception("unhandled error")
+            self.refuse(INTERNAL_ERROR)
+        else:
+            exchange = self._exchange = self._exchange_of(self, arrival, policy)
+            exchange.start()
+
+    def _next(self, *, keeps_alive: bool) -> None:
+        """Go on with what has come meanwhile, or end."""
+        arrival, self._arrival = self._arrival, None
+        transport = self._transport
+        if transport is None:
+            return
+        if not keeps_alive or self._watchman.is_ending:
+            is_read = arrival is not None and (arrival.request.body is None or arrival.request.body.done)
+            if is_read:
+                self._close()
+            else:
+                self._linger()
+            return
+        self._is_held = False
+        if self.is_writable:
+            self._await_next()
+
+    def _await_next(self) -> None:
+        """Read the next request."""
+        self.deadline = time.monotonic() + KEEP_ALIVE_SECONDS
+        if self._buffer:
+            # Not from within what has just ended.
+            asyncio.get_running_loop().call_soon(self._go_on)
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def _go_on(self) -> None:
+        if self._arrival is None and self._buffer and not self._lingers:
+            data, self._buffer = self._buffer, b""
+            self.deadline = time.monotonic() + HEAD_SECONDS
+            self._take(data)
+
+    def _linger(self) -> None:
+        """End the answer, and forget what comes until the client closes."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._lingers = True
+        self._buffer, self._searched = b"", 0
+        self.deadline = time.monotonic() + LINGER_SECONDS
+        if transport.can_write_eof():
+            transport.write_eof()
+        transport.resume_reading()
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self.deadline = time.monotonic() + CLIENT_SECONDS
+            self._lingers = True
+            self._transport.close()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _note(self, status: int, decision: str, upstream_seconds: float) -> None:
+        arrival = self._arrival
+        if arrival is None:
+            return
+        self._log.add(arrival, status, decision, time.monotonic() - self._started_at, upstream_seconds)
+
+    def _answer_preflight(self, fields: bytes) -> None:
+        arrival = self._arrival
+        assert arrival is not None  # noqa: S101 - it asks
+        request = arrival.request
+        keeps_alive = request.keeps_alive and request.body is None
+        end = b"\r\n" if keeps_alive else b"connection: close\r\n\r\n"
+        self.write(b"%b%bx-request-id: %b\r\n%b" % (http1.status_line(204), fields, arrival.request_id, end))
+        self._note(204, "preflight", 0.0)
+        self._next(keeps_alive=keeps_alive)
+
+    # The gateway's own endpoints.
+
+    def _answer_here(self, arrival: Arrival) -> None:
+        task = self._answer = asyncio.create_task(self._run_app(arrival))
+        self._own.server_state.tasks.add(task)
+        task.add_done_callback(self._own.server_state.tasks.discard)
+
+    async def _run_app(self, arrival: Arrival) -> None:
+        """Let the application answer. Its answers are short, and it reads no bodies."""
+        request = arrival.request
+        status, fields, content = 500, list[tuple[bytes, bytes]](), bytearray()
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            nonlocal status, fields
+            if message["type"] == "http.response.start":
+                status, fields = message["status"], list(message.get("headers", ()))
+            else:
+                content.extend(message.get("body", b""))
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": arrival.scheme.decode(),
+            "path": arrival.path.decode("ascii"),
+            "raw_path": arrival.path,
+            "query_string": arrival.target.partition(b"?")[2],
+            "root_path": "",
+            "headers": request.fields,
+            "client": (self._peer, 0),
+            "server": None,
+            "state": dict(self._own.app_state),
+        }
+        try:
+            await self._own.app(scope, receive, send)
+        except Exception:  # noqa: BLE001 - it has said so itself
+            self._answer = None
+            self.refuse(INTERNAL_ERROR)
+            return
+        keeps_alive = request.keeps_alive and request.body is None
+        lines = [
+            http1.status_line(status),
+            *[b"%b: %b\r\n" % field for field in fields if field[0] != b"content-length"],
+        ]
+        lines.append(b"content-length: %d\r\ndate: %b\r\n" % (len(content), self._watchman.date))
+        lines.append(b"\r\n" if keeps_alive else b"connection: close\r\n\r\n")
+        if request.method != "HEAD":
+            lines.append(bytes(content))
+        self._answer = None
+        self.write(b"".join(lines))
+        self._next(keeps_alive=keeps_alive)
+
+
+def _problem_of(error: BadMessage) -> Problem:
+    match error:
+        case TooLarge():
+            return _TOO_LARGE
+        case UnknownVersion():
+            return _UNKNOWN_VERSION
+        case UnknownCoding():
+            return _UNKNOWN_CODING
+        case _:
+            return _INVALID

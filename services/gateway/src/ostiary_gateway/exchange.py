@@ -1,0 +1,416 @@
+"""One request to an upstream and its response, passed on piece by piece, with both sides holding each other up."""
+
+import time
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import structlog
+
+from ostiary import Verifier
+from ostiary.errors import OstiaryError
+from ostiary.http import Problem, grace_of
+from ostiary_chassis.problems import body_too_large
+from ostiary_gateway import fields, http1, websocket
+from ostiary_gateway.cors import PREFIX
+from ostiary_gateway.gate import Arrival, Gate
+from ostiary_gateway.http1 import CONTINUE, Body, Fields, Response, Sized
+from ostiary_gateway.routes_file import Route
+from ostiary_gateway.upstream import Failure, Pool, UpstreamConnection
+
+_log = structlog.stdlib.get_logger("proxy")
+
+#: Seconds for which nobody need say anything on a WebSocket whose route does not say: longer than others' pings take.
+TALK_SECONDS = 3600.0
+
+_SWITCHING_PROTOCOLS = 101
+
+#: Methods that may be sent once more if nobody knows whether the first request arrived (RFC 9110 section 9.2).
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_IDEMPOTENT = _SAFE | {"PUT", "DELETE"}
+
+_UNAVAILABLE = Problem(
+    503,
+    "upstream_unavailable",
+    "The service behind this path cannot be reached at the moment; try again shortly.",
+    {"Retry-After": "1"},
+)
+_FAILED = Problem(
+    502, "upstream_failed", "The service behind this path broke off; the request may or may not have had effect."
+)
+_TIMEOUT = Problem(
+    504, "upstream_timeout", "The service behind this path did not answer in time; the request may have had effect."
+)
+_PROBLEMS = {
+    Failure.UNREACHABLE: _UNAVAILABLE,
+    Failure.OVERLOADED: _UNAVAILABLE,
+    Failure.SLOW: _TIMEOUT,
+}
+_TOKEN_ENDED = Problem(401, "token_ended", "The access token is not good any more; log in again.")
+
+
+class Client(Protocol):
+    """The other side of an exchange."""
+
+    is_current: bool
+    is_writable: bool
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+
+    def read_more(self, more: bool) -> None:
+        """Read on, or not for now."""
+
+    def expect(self, seconds: float) -> None:
+        """Have `on_timeout` called if nothing happens for so long."""
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer with a problem."""
+
+    def break_off(self) -> None:
+        """Close the connection within a response: nothing else tells the client that it is not all there."""
+
+    def finished(self) -> None:
+        """Go on with the next request."""
+
+
+class Exchange:
+    """A request that has been let in. A Receiver of upstream connections."""
+
+    __slots__ = (
+        "_arrival",
+        "_client",
+        "_connection",
+        "_ends_at",
+        "_ends_with",
+        "_frames",
+        "_gate",
+        "_head",
+        "_is_chunked",
+        "_is_over",
+        "_pool",
+        "_received",
+        "_response",
+        "_route",
+        "_sent_at",
+        "_tries",
+        "_verifier",
+        "_watch",
+        "is_sent",
+        "is_tunnel",
+        "keeps_alive",
+        "status",
+        "takes_body",
+        "upstream_seconds",
+    )
+
+    def __init__(self, client: Client, arrival: Arrival, gate: Gate, verifier: Verifier, pool: Pool) -> None:
+        """Make the exchange of a request that `gate` has admitted."""
+        assert arrival.route is not None  # noqa: S101 - admitted
+        self._client = client
+        self._arrival = arrival
+        self._gate = gate
+        self._verifier = verifier
+        self._pool = pool
+        self._route: Route = arrival.route
+        self._connection: UpstreamConnection | None = None
+        #: What waits to be written with what comes next.
+        self._head = b""
+        self._response: Response | None = None
+        self._is_chunked = False
+        self._is_over = False
+        self._tries = 0
+        total = self._route.timeouts.total
+        self._ends_at = time.monotonic() + total if total is not None else 0.0
+        self._received = 0
+        self._watch: AbstractContextManager[object] | None = None
+        #: Whether the whole request has been sent.
+        self.is_sent = arrival.request.body is None or arrival.request.body.done
+        self.takes_body = False
+        #: Whether both sides talk WebSocket, where the upstream's frames are, and what they end with.
+        self.is_tunnel = False
+        self._frames: websocket.Frames | None = None
+        self._ends_with = b""
+        self.status = 0
+        self._sent_at = 0.0
+        #: From the request's head to the response's.
+        self.upstream_seconds = 0.0
+        self.keeps_alive = arrival.request.keeps_alive
+
+    @property
+    def body(self) -> Body | None:
+        """The request's body."""
+        return self._arrival.request.body
+
+    def start(self) -> None:
+        """Ask for a connection."""
+        self._expect(self._route.timeouts.connect)
+        self._pool.lease(self, self._route.timeouts.connect)
+
+    # From the client.
+
+    def on_body(self, content: bytes) -> None:
+        """Pass a part of the request's body on."""
+        self._received += len(content)
+        limit = self._route.limits.body_bytes
+        if self._received > limit:
+            self.give_up(body_too_large(limit))
+        elif self._connection is not None:
+            sized = isinstance(self._arrival.request.body, Sized)
+            self._connection.write(content if sized else http1.chunk(content))
+
+    def on_body_end(self, trailers: Fields) -> None:
+        """Pass the end of the request's body on."""
+        self.is_sent = True
+        if self._connection is not None:
+            if not isinstance(self._arrival.request.body, Sized):
+                self._connection.write(http1.last_chunk(fields.trailers_to_upstream(trailers)))
+            self._connection.is_request_sent = True
+        if self._response is None:
+            self._expect(self._route.timeouts.first_byte)
+
+    def on_client_writable(self, writable: bool) -> None:
+        """Hold the response up, or let it come."""
+        if self._connection is not None:
+            if writable:
+                self._connection.resume()
+                self._expect(self._route.timeouts.idle)
+            else:
+                self._connection.pause()
+
+    def on_client_lost(self) -> None:
+        """Give up: nobody is there to be answered."""
+        self._close()
+
+    def on_timeout(self) -> None:
+        """Give up on an upstream that does not answer."""
+        self.on_failure(Failure.UNREACHABLE if self._connection is None else Failure.SLOW)
+
+    # From the upstream.
+
+    def on_connection(self, connection: UpstreamConnection) -> None:
+        """Send the request."""
+        if self._is_over:
+            self._pool.put_back(connection)
+            return
+        arrival = self._arrival
+        self._connection = connection
+        connection.use(self, arrival.request.method, is_sent=self.is_sent)
+        if not self._client.is_writable:
+            connection.pause()
+        self._expect(self._route.timeouts.first_byte)
+        self._sent_at = time.monotonic()
+        connection.write(self._gate.head_for_upstream(arrival, self._pool.host))
+        if not self.is_sent:
+            self.takes_body = True
+            if arrival.request.expects_continue:
+                self._client.write(CONTINUE)
+            self._client.read_more(True)
+
+    def on_writable(self, writable: bool) -> None:
+        """Hold the request's body up, or let it come."""
+        if not self.is_sent or self.is_tunnel:
+            self._client.read_more(writable)
+        if not writable:
+            self._expect(self._route.timeouts.idle)
+
+    def on_head(self, response: Response) -> None:
+        """Pass a head on."""
+        if response.status == _SWITCHING_PROTOCOLS:
+            self._open_tunnel(response)
+            return
+        if not response.is_final:
+            if response.status != 100 and self._client.is_current:  # noqa: PLR2004 - we have said that ourselves
+                self._client.write(self._interim(response))
+            return
+        retries = self._route.retries
+        if retries is not None and response.status in retries.statuses and self._tries_again():
+            return
+        self._response = response
+        self.upstream_seconds = time.monotonic() - self._sent_at
+        self.status = response.status
+        if not self.is_sent:
+            # The rest of the body is not wanted by anybody.
+            self.keeps_alive = False
+        self._head = self._final_head(response)
+        self._expect(self._route.timeouts.idle)
+
+    def on_content(self, content: bytes) -> None:
+        """Pass a part of the body on."""
+        if self._is_chunked:
+            content = http1.chunk(content)
+        head, self._head = self._head, b""
+        self._client.write(head + content if head else content)
+        self._expect(self._route.timeouts.idle)
+
+    def on_pause(self) -> None:
+        """Let the client have what has come, and see from now on whether the token goes on to be good."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._client.write(head)
+        response = self._response
+        if response is not None and self._watch is None:
+            self._watch_token(grace_of(response.names.get(b"content-type", b"").decode("latin-1")))
+
+    def _watch_token(self, grace: float) -> None:
+        token = self._arrival.token
+        if token is not None:
+            self._watch = self._verifier.watch(token, self._on_token_end, max_staleness=self._route.bound, grace=grace)
+            self._watch.__enter__()
+
+    def on_end(self, trailers: Fields) -> None:
+        """End the response."""
+        if self._is_chunked:
+            self._head += http1.last_chunk(fields.trailers_to_client(trailers))
+        if self._head:
+            self._client.write(self._head)
+        self._connection = None
+        self._close()
+        self._client.finished()
+
+    def _open_tunnel(self, response: Response) -> None:
+        """Let the upstream and the client talk WebSocket."""
+        if not self._arrival.is_websocket or not websocket.is_opened(response):
+            self.on_failure(Failure.INVALID)
+            return
+        self._response, self.status, self._frames = response, response.status, websocket.Frames()
+        self.upstream_seconds = time.monotonic() - self._sent_at
+        passed = fields.to_client(response.fields, response.options)
+        self._client.write(
+            b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+            % (http1.status_line(response.status), passed, self._arrival.request_id)
+        )
+        self.keeps_alive = False
+        self._watch_token(grace=0.0)
+        if not self._is_over:
+            self._expect_talk()
+            self.is_tunnel = True
+            self._client.read_more(True)
+
+    def _expect_talk(self) -> None:
+        timeouts = self._route.timeouts
+        self._expect(timeouts.idle if "idle" in timeouts.model_fields_set else TALK_SECONDS)
+
+    def on_tunnel(self, data: bytes) -> None:
+        """Pass bytes of the upstream's frames on."""
+        assert self._frames is not None  # noqa: S101 - opened
+        ended = self._frames.follow(data)
+        if self._ends_with:
+            # Only to the end of the frame.
+            self._client.write(data[:ended])
+            if ended:
+                self._close_tunnel()
+            return
+        self._client.write(data)
+        self._expect_talk()
+
+    def on_talk(self, data: bytes) -> None:
+        """Pass bytes of the client's frames on."""
+        if self._connection is not None and not self._ends_with:
+            self._connection.write(data)
+            self._expect_talk()
+
+    def _close_tunnel(self) -> None:
+        self._client.write(self._ends_with)
+        self._close()
+        self._client.finished()
+
+    def on_failure(self, failure: Failure) -> None:
+        """Try once more if that is safe, or give up."""
+        if self._is_over:
+            return
+        if self._tries_again(failure):
+            return
+        self._connection_lost()
+        _log.warning("upstream failed", upstream=self._pool.name, route=self._route.name, error=failure.value)
+        self.give_up(_PROBLEMS.get(failure, _FAILED))
+
+    def _tries_again(self, failure: Failure | None = None) -> bool:
+        """Ask for another connection if a request may be sent once more, and say whether it is."""
+        request, retries = self._arrival.request, self._route.retries
+        if request.body is not None or request.method not in _IDEMPOTENT or self._response is not None:
+            return False
+        # That a connection was closed that had been used before is the rule, and no sign of trouble.
+        is_stale = failure is Failure.STALE and self._tries == 0 and request.method in _SAFE
+        if not is_stale and (retries is None or self._tries >= retries.attempts or not self._pool.may_retry()):
+            return False
+        self._tries += 1
+        self._connection_lost()
+        self._pool.lease(self, self._route.timeouts.connect, new=True)
+        return True
+
+    def _expect(self, seconds: float) -> None:
+        if not self._client.is_writable:
+            # It is the client who is waited for.
+            return
+        self._client.expect(min(seconds, self._ends_at - time.monotonic()) if self._ends_at else seconds)
+
+    def give_up(self, problem: Problem) -> None:
+        """End the exchange with a problem, or in the middle of a response."""
+        if self._is_over:
+            return
+        is_begun = self._response is not None and not self._head
+        self._close()
+        if is_begun:
+            self._client.break_off()
+        else:
+            self.status = problem.status
+            if not self.is_sent:
+                self.keeps_alive = False
+            self._client.refuse(problem)
+
+    def _on_token_end(self, error: OstiaryError) -> None:
+        _log.info("response broken off", route=self._route.name, reason=error.code)
+        if self._frames is None:
+            self.give_up(_TOKEN_ENDED)
+            return
+        self._ends_with = websocket.close_frame(websocket.TOKEN_ENDED, error.code)
+        if self._frames.at_boundary:
+            self._close_tunnel()
+        else:
+            self._expect(1.0)
+
+    def _connection_lost(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    def _close(self) -> None:
+        self._is_over = True
+        self._connection_lost()
+        self._pool.leave(self)
+        if self._watch is not None:
+            watch, self._watch = self._watch, None
+            watch.__exit__(None, None, None)
+
+    def _interim(self, response: Response) -> bytes:
+        passed = fields.to_client(response.fields, response.options)
+        return b"%b%b\r\n" % (http1.status_line(response.status), passed)
+
+    def _final_head(self, response: Response) -> bytes:
+        cors = self._arrival.cors
+        passing = response.fields
+        if cors:
+            passing = [field for field in passing if not field[0].startswith(PREFIX)]
+        passed = fields.to_client(passing, response.options) + cors
+        length = b""
+        if isinstance(response.body, Sized):
+            announced = response.names.get(b"content-length")
+            if announced is not None and response.may_have_length:
+                length = b"content-length: %b\r\n" % announced
+        elif self._client.is_current:
+            self._is_chunked = True
+            length = b"transfer-encoding: chunked\r\n"
+        else:
+            # HTTP/1.0 knows no chunks: the connection's end is the body's.
+            self.keeps_alive = False
+        if not self.keeps_alive:
+            connection = b"connection: close\r\n"
+        else:
+            connection = b"" if self._client.is_current else b"connection: keep-alive\r\n"
+        return b"%b%bx-request-id: %b\r\n%b%b\r\n" % (
+            http1.status_line(response.status),
+            passed,
+            self._arrival.request_id,
+            length,
+            connection,
+        )

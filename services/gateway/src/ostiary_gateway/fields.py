@@ -1,0 +1,110 @@
+"""Which header fields pass through, in either direction."""
+
+import re
+from collections.abc import Collection
+
+from ostiary_gateway import http1
+from ostiary_gateway.http1 import MAX_KEPT, Fields, Memo
+
+# RFC 9110 section 7.6.1: these are between two neighbours.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+# The gateway answers `Expect` itself; `Host`, and how long a body is, belong to the new message.
+_REQUEST_ONLY = frozenset({b"host", b"expect", b"content-length"})
+_RESPONSE_ONLY = frozenset({b"server", b"content-length", b"x-request-id"})
+
+# What `Connection` cannot make a matter between neighbours: it would take away what was decided on.
+_ALWAYS_END_TO_END = re.compile(rb"(?:authorization|cookie|range|cache-control|(?:content|if)-.+)\Z")
+
+# Field names of one spelling. Others ('_', '.') turn into these on their way into some servers' variables.
+_PLAIN_NAME = re.compile(rb"[a-z0-9-]+\Z")
+
+# What services behind gateways are used to believe about who is calling, or to do instead of what
+# the request line says. Nothing of it may come from outside.
+_BELIEVED = re.compile(
+    rb"(?:x-)?(?:"
+    rb"forwarded|real-ip|original|rewrite|request-id|ostiary|host|script-name|accel|envoy"
+    rb"|user(?!-agent\Z)|auth(?!orization\Z)|remote|subject|sub|scope|role|group|permission|admin|tenant|account"
+    rb"|email|identity|principal|claims?|jwt|impersonate|spiffe|consumer|credential|ms-client|amzn-oidc|goog-auth"
+    rb"|client|ssl|web-?auth|iv|sm|oidc|tailscale|cf|http-method|method|http-.*override"
+    rb")|proxy\Z|.*-client-ip\Z|.*-connecting-ip\Z"
+)
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
+
+
+def _is_kept(name: bytes, _: bool) -> bool:
+    return len(name) <= MAX_KEPT
+
+
+def _passes_to_upstream(name: bytes) -> bool:
+    return (
+        name not in _HOP_BY_HOP
+        and name not in _REQUEST_ONLY
+        and _PLAIN_NAME.match(name) is not None
+        and _BELIEVED.match(name) is None
+    )
+
+
+def _passes_to_client(name: bytes) -> bool:
+    return name not in _HOP_BY_HOP and name not in _RESPONSE_ONLY
+
+
+_PASSING_TO_UPSTREAM, _PASSING_TO_CLIENT = Memo(_passes_to_upstream, _is_kept), Memo(_passes_to_client, _is_kept)
+_HOSTS = Memo(lambda value: _HOST.match(value) is not None, _is_kept)
+
+#: Fields as they are written; nothing for those that do not pass.
+_LINES_TO_UPSTREAM = Memo(
+    lambda field: b"%b: %b\r\n" % field if _PASSING_TO_UPSTREAM[field[0]] else b"", http1.is_field_kept
+)
+_LINES_TO_CLIENT = Memo(
+    lambda field: b"%b: %b\r\n" % field if _PASSING_TO_CLIENT[field[0]] else b"", http1.is_field_kept
+)
+
+
+def is_host(value: bytes) -> bool:
+    """Return whether a `Host` field has a host in it (RFC 9112 section 3.2)."""
+    return _HOSTS[value]
+
+
+def to_upstream(fields: Fields, options: Collection[bytes]) -> bytes:
+    """Return those of a request's fields that go on: the caller's own, and nothing that services believe of gateways.
+
+    `options` are those of `Connection`.
+    """
+    return b"".join([_LINES_TO_UPSTREAM[field] for field in _without_nominated(fields, options)])
+
+
+def to_client(fields: Fields, options: Collection[bytes]) -> bytes:
+    """Return those of a response's fields that go on."""
+    return b"".join([_LINES_TO_CLIENT[field] for field in _without_nominated(fields, options)])
+
+
+def trailers_to_upstream(trailers: Fields) -> bytes:
+    """Return the fields after a request's body that go on; none that is decided on before it (RFC 9110 6.5.1)."""
+    return to_upstream([field for field in trailers if _ALWAYS_END_TO_END.match(field[0]) is None], ())
+
+
+def trailers_to_client(trailers: Fields) -> bytes:
+    """Return the fields after a response's body that go on."""
+    return to_client([field for field in trailers if _ALWAYS_END_TO_END.match(field[0]) is None], ())
+
+
+def _without_nominated(fields: Fields, options: Collection[bytes]) -> Fields:
+    """Drop what `Connection` says is between neighbours."""
+    if not options:
+        return fields
+    nominated = {option for option in options if _ALWAYS_END_TO_END.match(option) is None}
+    return [field for field in fields if field[0] not in nominated]

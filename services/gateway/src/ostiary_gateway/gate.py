@@ -1,0 +1,260 @@
+"""Who gets in: from the head of a request to the route that it takes, or to the answer that it gets instead.
+
+Everything is decided here, once, before an upstream hears of the request; nothing here waits.
+"""
+
+import itertools
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Self
+
+from ostiary import VerifiedToken, Verifier
+from ostiary.errors import AccessError
+from ostiary.feed import POSITION_HEADER
+from ostiary.http import Problem, bearer_token
+from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
+from ostiary_chassis.proxies import TrustedProxies
+from ostiary_gateway import cors, fields, paths, websocket
+from ostiary_gateway.http1 import Request, Sized
+from ostiary_gateway.paths import AmbiguousPath
+from ostiary_gateway.rate_limits import RateLimiter
+from ostiary_gateway.routes_file import RateLimit, Requirements, Route
+from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
+
+_AMBIGUOUS_PATH = Problem(400, "ambiguous_path", "The path is not in its canonical form; send it plainly.")
+_INVALID_HOST = Problem(400, "invalid_host", "Send exactly one valid Host header field.")
+_INVALID_TARGET = Problem(400, "invalid_target", "The target must be a path, or a URL with the host of the Host field.")
+
+_FOREIGN_ORIGIN = Problem(403, "foreign_origin", "Pages of this origin may not open WebSockets here.")
+_TOO_MANY = Problem(429, "too_many_requests", "Too many requests; try again after the seconds in Retry-After.")
+
+#: What is accepted as a request id from outside: it goes into logs and header fields.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
+
+# RFC 9112 section 3.2.2, without user information.
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]*)(/[^#]*)\Z", re.IGNORECASE)
+
+# A request's own id has the process in it, and a number; it is to be unique, and no secret.
+_PROCESS, _numbers = os.urandom(8).hex().encode(), itertools.count(1)
+
+_POSITION = POSITION_HEADER.lower().encode()
+
+
+class InsufficientClaims(AccessError):
+    """A claim is not what the route asks for."""
+
+    code = "insufficient_claims"
+    detail = "The access token's claims do not allow this."
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A request as it came in: its head, who sent it, and what is known of it while it is looked at."""
+
+    request: Request
+    client: str
+    scheme: bytes
+    request_id: bytes
+    #: The target's path, as it is sent on, and all of the target.
+    path: bytes = b""
+    target: bytes = b""
+    host: bytes = b""
+    route: Route | None = None
+    token: VerifiedToken | None = None
+    is_websocket: bool = False
+    #: Fields of the answer that are for browsers.
+    cors: bytes = b""
+
+
+def request_id(request: Request) -> bytes:
+    """Return the request's own id if it has one that can be used, or a new one."""
+    given = request.names.get(b"x-request-id")
+    return given if given is not None and _REQUEST_ID.match(given) else b"%b%016x" % (_PROCESS, next(_numbers))
+
+
+class Gate:
+    """Decides about requests."""
+
+    def __init__(
+        self,
+        table: RouteTable,
+        verifier: Verifier,
+        own_paths: frozenset[bytes],
+        proxies: TrustedProxies,
+        before: Self | None = None,
+    ) -> None:
+        """Make the gate; somebody else opens and closes `verifier`. The gateway answers `own_paths` itself.
+
+        What has been counted goes on to count if there was a gate `before`.
+        """
+        self._proxies = proxies
+        self._table = table
+        self._verifier = verifier
+        self._own_paths = own_paths
+        known = before.limiters if before is not None else {}
+        self.limiters: dict[tuple[str, RateLimit], RateLimiter] = {
+            (route.name, limit): known.get((route.name, limit)) or RateLimiter(limit)
+            for route in table.routes
+            for limit in route.rate_limits
+        }
+        for route in table.routes:
+            # Said now, it is kept to from the first request on.
+            verifier.require_staleness(route.bound)
+
+    def locate(self, arrival: Arrival) -> bool:
+        """Note where a request comes from and goes to; return whether to the gateway itself. Raises ProblemError."""
+        if self._proxies.trusts(arrival.client):
+            self._believe_proxies(arrival)
+        _read_target(arrival)
+        return arrival.path in self._own_paths
+
+    def admit(self, arrival: Arrival) -> Route:
+        """Return the route that a request takes. Raises ProblemError or OstiaryError for what is refused."""
+        request = arrival.request
+        route = arrival.route = self._find(arrival, arrival.path)
+        if route.cors is not None and b"origin" in request.names:
+            arrival.cors = cors.lines(route.cors, request.names[b"origin"])
+        if request.size > route.limits.header_bytes:
+            raise ProblemError(_head_too_large(route.limits.header_bytes))
+        if route.rate_limits:
+            self._limit(route, "address", arrival.client)
+        self._authorise(route, arrival)
+        if route.rate_limits and arrival.token is not None:
+            self._limit(route, "subject", arrival.token.subject)
+            self._limit(route, "client", arrival.token.client_id)
+        if b"upgrade" in request.names:
+            self._check_upgrade(route, arrival)
+        if isinstance(request.body, Sized) and request.body.left > route.limits.body_bytes:
+            raise ProblemError(body_too_large(route.limits.body_bytes))
+        if route.rewrite is not None:
+            self._rewrite(route, arrival)
+        return route
+
+    def preflight(self, arrival: Arrival) -> bytes | None:
+        """Return the fields that answer a browser's preflight; None if a request is none. Raises ProblemError."""
+        request = arrival.request
+        if not cors.is_preflight(request):
+            return None
+        method = request.names[b"access-control-request-method"].decode("latin-1")
+        route = arrival.route = self._find(arrival, arrival.path, method)
+        return cors.preflight(route, request)
+
+    def _believe_proxies(self, arrival: Arrival) -> None:
+        fields_of_request, names = arrival.request.fields, arrival.request.names
+        said = [value.decode("latin-1") for name, value in fields_of_request if name == b"x-forwarded-for"]
+        arrival.client = self._proxies.source(arrival.client, said) or arrival.client
+        if names.get(b"x-forwarded-proto", b"").lower() == b"https":
+            arrival.scheme = b"https"
+
+    def _find(self, arrival: Arrival, path: bytes, method: str = "") -> Route:
+        """Return the route of a request. Raises ProblemError."""
+        request = arrival.request
+        try:
+            return self._table.find(method or request.method, arrival.host, path, request.names)
+        except AmbiguousPath:
+            raise ProblemError(_AMBIGUOUS_PATH) from None
+        except NoRoute:
+            raise ProblemError(NOT_FOUND) from None
+        except WrongMethod as error:
+            raise ProblemError(method_not_allowed(", ".join(sorted(error.allowed)))) from None
+
+    def _authorise(self, route: Route, arrival: Arrival) -> None:
+        """Note the caller's token, where one is needed. Raises OstiaryError."""
+        if route.access == "public":
+            return
+        fields_of_request = arrival.request.fields
+        values = [value.decode("latin-1") for name, value in fields_of_request if name == b"authorization"]
+        token = self._verifier.verify(bearer_token(values), max_staleness=route.bound)
+        if isinstance(route.access, Requirements):
+            token.require(scopes=route.access.scopes, roles=route.access.roles)
+            if route.access.claims and not route.access.allows(token):
+                raise InsufficientClaims
+        arrival.token = token
+
+    def _check_upgrade(self, route: Route, arrival: Arrival) -> None:
+        """Note an offer to become a WebSocket. Others are ignored (RFC 9110 section 7.8). Raises ProblemError."""
+        request = arrival.request
+        arrival.is_websocket = route.websocket and websocket.is_wanted(request)
+        if arrival.is_websocket and b"cookie" in request.names and not _is_of_origin(route, arrival):
+            # Browsers send cookies along with the handshakes of any page (RFC 6455 section 10.2).
+            raise ProblemError(_FOREIGN_ORIGIN)
+
+    def _limit(self, route: Route, by: str, key: str) -> None:
+        """Count a request. Raises ProblemError for one too many."""
+        for limit in route.rate_limits:
+            if limit.by == by and (seconds := self.limiters[route.name, limit].take(key)):
+                raise ProblemError(replace(_TOO_MANY, headers={"Retry-After": str(seconds)}))
+
+    def _rewrite(self, route: Route, arrival: Arrival) -> None:
+        """Give the request the path for its upstream. Raises ProblemError or OstiaryError."""
+        assert route.rewrite is not None  # noqa: S101 - asked before
+        try:
+            path = paths.rewritten(paths.split(arrival.path), route.match.path, route.rewrite)
+        except AmbiguousPath:
+            raise ProblemError(_AMBIGUOUS_PATH) from None
+        query = arrival.target.partition(b"?")
+        arrival.target = path + query[1] + query[2]
+        # Whoever may not use that path of the upstream by its own route may not reach it by another one.
+        with suppress(ProblemError):
+            own = self._find(arrival, path)
+            if own.rewrite is None and not own.upstreams.keys().isdisjoint(route.upstreams):
+                self._authorise(own, arrival)
+
+    def head_for_upstream(self, arrival: Arrival, upstream_host: bytes) -> bytes:
+        """Return the head of the request to the upstream. Nothing may come between it and the decision."""
+        request, token = arrival.request, arrival.token
+        position = self._verifier.position(token) if token is not None else None
+        body = request.body
+        if body is None:
+            length = b""
+        elif isinstance(body, Sized):
+            length = b"content-length: %d\r\n" % body.left
+        else:
+            length = b"transfer-encoding: chunked\r\n"
+        return (
+            b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
+            b"x-request-id: %b\r\n%b%b%b\r\n"
+        ) % (
+            request.method.encode(),
+            arrival.target,
+            upstream_host,
+            fields.to_upstream(request.fields, request.options),
+            arrival.client.encode(),
+            arrival.scheme,
+            arrival.host,
+            arrival.request_id,
+            b"connection: upgrade\r\nupgrade: websocket\r\n" if arrival.is_websocket else b"",
+            b"%b: %b\r\n" % (_POSITION, position.encode()) if position is not None else b"",
+            length,
+        )
+
+
+def _is_of_origin(route: Route, arrival: Arrival) -> bool:
+    """Return whether a request comes from a page of its own origin, or of one that the route names."""
+    origin = arrival.request.names.get(b"origin", b"").lower()
+    allowed = route.cors.origins if route.cors is not None else frozenset()
+    return origin.partition(b"://")[2] == arrival.host.lower() or origin.decode("latin-1") in allowed
+
+
+def _head_too_large(limit: int) -> Problem:
+    return Problem(431, "head_too_large", f"Request line and header fields may have {limit} bytes here.")
+
+
+def _read_target(arrival: Arrival) -> None:
+    """Note host and path. Raises ProblemError."""
+    request = arrival.request
+    target, host = request.target, request.names.get(b"host")
+    if host is None or not fields.is_host(host):
+        raise ProblemError(_INVALID_HOST)
+    if b"#" in target:
+        # A fragment is never sent (RFC 9110 section 7.1); some would take what comes after it for something else.
+        raise ProblemError(_INVALID_TARGET)
+    if not target.startswith(b"/"):
+        absolute = _ABSOLUTE.match(target)
+        if absolute is None or absolute[1].lower() != host.lower():
+            raise ProblemError(_INVALID_TARGET)
+        target = absolute[2]
+    arrival.host, arrival.target = host, target
+    arrival.path = target.partition(b"?")[0]

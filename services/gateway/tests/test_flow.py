@@ -1,0 +1,329 @@
+"""Both sides hold each other up, leave, and answer early."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from stage import GatewayStage, Line, Received, RecordingUpstream, answers, never, until
+
+from ostiary.testing import Issuer
+from ostiary_gateway.exchange import Exchange
+from ostiary_gateway.upstream import Failure
+
+ROUTES = """\
+upstreams:
+  up: {url: "${UPSTREAM}"}
+routes:
+  - {name: any, match: {path: "/any/{rest...}", methods: [GET, POST]}, upstream: up, access: public,
+     limits: {body_bytes: 100000000}}
+  - {name: quick, match: {path: /quick, methods: [GET, POST]}, upstream: up, access: public,
+     timeouts: {first_byte: 0.2, idle: 0.2},
+     limits: {body_bytes: 100000000}}
+"""
+
+#: More than all buffers on the way hold.
+BIG = 20_000_000
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
+    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
+        yield stage
+
+
+class Flood:
+    """Answers with as many bytes as it can get rid of, and counts them."""
+
+    def __init__(self, size: int = BIG, *, in_chunks: bool = False) -> None:
+        self.size = size
+        self.written = 0
+        self._in_chunks = in_chunks
+
+    async def __call__(self, _: Received, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(0)
+        coding = b"Transfer-Encoding: chunked" if self._in_chunks else b"Content-Length: %d" % self.size
+        writer.write(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % coding)
+        while self.written < self.size:
+            piece = b"x" * 50_000
+            writer.write(b"c350\r\n" + piece + b"\r\n" if self._in_chunks else piece)
+            await writer.drain()
+            self.written += len(piece)
+        writer.write(b"0\r\n\r\n" if self._in_chunks else b"")
+
+
+async def settled(flood: Flood) -> int:
+    """Return how much a flood has written when it does not go on."""
+    while True:
+        before = flood.written
+        try:
+            await until(lambda before=before: flood.written > before, 0.3)  # type: ignore[misc]  # a default
+        except TimeoutError:
+            return before
+
+
+async def asking(stage: GatewayStage, *, target: bytes = b"/any/x") -> Line:
+    """Ask, and read nothing of the answer."""
+    line = await stage.connect()
+    line.transport.pause_reading()
+    line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n" % target)
+    return line
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+async def test_a_slow_reader_holds_the_upstream_up(
+    stage: GatewayStage, upstream: RecordingUpstream, in_chunks: bool
+) -> None:
+    upstream.answer = flood = Flood(in_chunks=in_chunks)
+    line = await asking(stage)
+    await until(lambda: flood.written)
+    assert await settled(flood) < 3_000_000
+    (transport,) = stage.transports
+    assert transport.get_write_buffer_size() < 1_000_000
+    line.transport.resume_reading()
+    (answer,) = answers(await line.closed())
+    assert (len(answer.body), answer.is_complete) == (BIG, True)
+
+
+async def test_a_slow_upstream_holds_the_client_up(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+    goes_on = asyncio.Event()
+
+    async def take(request: Received, writer: asyncio.StreamWriter) -> None:
+        await goes_on.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%08d" % len(await request.read_body()))
+
+    upstream.answer, upstream.is_early = take, True
+    line = await stage.connect()
+    line.transport.set_write_buffer_limits(0)
+    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BIG + b"x" * BIG)
+    await until(lambda: upstream.requests)
+    await never(lambda: line.transport.get_write_buffer_size() < BIG - 3_000_000, 0.3)
+    goes_on.set()
+    (answer,) = answers(await line.closed(), "POST")
+    assert (answer.status, answer.body) == (200, b"%08d" % BIG)
+
+
+async def test_a_client_that_does_not_take_its_answer_is_left(
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.connection.CLIENT_SECONDS", 0.3)
+    upstream.answer = flood = Flood()
+    await asking(stage)
+    await until(lambda: upstream.connections and upstream.connections[0].is_lost, 3)
+    assert flood.written < BIG
+    assert stage.transports == []
+
+
+async def test_a_client_has_its_own_time_to_take_its_answer(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+    upstream.answer = flood = Flood()
+    line = await asking(stage, target=b"/quick")
+    await until(lambda: flood.written)
+    # Thrice the time that the route gives its upstream.
+    await never(lambda: upstream.connections[0].is_lost, 0.6)
+    line.transport.resume_reading()
+    (answer,) = answers(await line.closed())
+    assert (len(answer.body), answer.is_complete) == (BIG, True)
+
+
+async def test_a_client_that_asks_and_does_not_read_gets_no_more_than_fits(
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.connection.HIGH_WATER", 64 * 1024)
+    count, size = 200, 50_000
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
+    upstream.answer = head + b"x" * size
+    line = await stage.connect()
+    line.transport.pause_reading()
+    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n" * count)
+    await until(lambda: upstream.requests)
+    await never(lambda: len(upstream.requests) > 50, 0.5)
+    (transport,) = stage.transports
+    assert transport.get_write_buffer_size() < 1_000_000
+    line.transport.resume_reading()
+    await line.has(b"HTTP/1.1 200", count)
+
+
+@pytest.mark.parametrize("target", [b"/nothing", b"/livez"])
+async def test_a_client_that_does_not_read_the_gateways_own_answers_gets_no_more_than_fits(
+    stage: GatewayStage, monkeypatch: pytest.MonkeyPatch, target: bytes
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.connection.HIGH_WATER", 10_000)
+    count = 10_000
+    line = await stage.connect()
+    line.transport.pause_reading()
+    line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target * count)
+    await until(lambda: stage.transports)
+    (transport,) = stage.transports
+    await never(lambda: transport.get_write_buffer_size() > 200_000, 5.0)
+
+
+@pytest.mark.parametrize("after", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"])
+async def test_a_client_that_leaves_ends_the_upstreams_work(
+    stage: GatewayStage, upstream: RecordingUpstream, after: bytes
+) -> None:
+    async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(after)
+        await request.connection.wait_lost()
+
+    upstream.answer = begin
+    line = await stage.connect()
+    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await until(lambda: upstream.requests)
+    if after:
+        await line.has(b"part")
+    line.transport.close()
+    await until(lambda: upstream.connections[0].is_lost)
+    assert 'route="/any/{rest...}",status="499"' in (await stage.client.get("/metrics")).text
+
+
+async def test_a_client_that_leaves_within_its_body_ends_the_upstreams_work(
+    stage: GatewayStage, upstream: RecordingUpstream
+) -> None:
+    line = await stage.connect()
+    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 10\r\n\r\nhalf")
+    await until(lambda: upstream.requests)
+    line.transport.close()
+    await until(lambda: upstream.connections[0].is_lost)
+    assert not upstream.last.is_complete
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: %d" % BIG, b"Transfer-Encoding: chunked"])
+async def test_an_answer_before_the_bodys_end_reaches_the_client(
+    stage: GatewayStage, upstream: RecordingUpstream, framing: bytes
+) -> None:
+    async def refuse(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+        await request.connection.wait_lost()
+
+    upstream.answer, upstream.is_early = refuse, True
+    line = await stage.connect()
+    size = 5_000_000
+    body = b"%x\r\n" % BIG + b"x" * size if b"chunked" in framing else b"x" * size
+    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % framing + body)
+    (answer,) = answers(await line.closed(), "POST")
+    assert (answer.status, answer.body, answer.is_complete) == (403, b"no", True)
+    assert answer.values("connection") == ["close"]
+    await until(lambda: upstream.connections[0].is_lost)
+
+
+async def test_an_answer_may_come_while_the_body_does(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+    async def echo(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
+        for _ in range(6):
+            writer.write(await request.connection.reader.readexactly(1))
+        request.is_complete = True
+
+    upstream.answer, upstream.is_early = echo, True
+    line = await stage.connect()
+    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 6\r\n\r\n")
+    for part in (b"on", b"ce", b"x!"):
+        line.send(part)
+        await line.has(part)
+    assert answers(await line.closed(), "POST")[0].body == b"oncex!"
+
+
+@pytest.mark.parametrize("more", [b"bad chunk\r\n", b""])
+async def test_a_body_that_turns_bad_within_its_answer_breaks_the_answer_off(
+    stage: GatewayStage, upstream: RecordingUpstream, more: bytes
+) -> None:
+    async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
+        await request.connection.wait_lost()
+
+    upstream.answer, upstream.is_early = begin, True
+    line = await stage.connect()
+    line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await line.has(b"part")
+    line.send(more)
+    data = await line.closed()
+    assert data.count(b"HTTP/1.1 ") == 1
+    assert data.endswith(b"\r\n\r\npart")
+
+
+async def test_an_upstream_that_has_taken_a_big_body_is_still_to_answer_in_time(
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.upstream.HIGH_WATER", 0)
+
+    async def take(request: Received, _: asyncio.StreamWriter) -> None:
+        await request.read_body()
+        await request.connection.wait_lost()
+
+    upstream.answer, upstream.is_early = take, True
+    line = await stage.connect()
+    line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
+    await until(lambda: line.received, 3)
+    assert line.received.startswith(b"HTTP/1.1 504 ")
+
+
+class _Client:
+    """The client's side of an exchange, which notes its answers."""
+
+    is_current = True
+    is_writable = True
+
+    def __init__(self) -> None:
+        self.refusals: list[int] = []
+
+    def refuse(self, problem: Any) -> None:
+        self.refusals.append(problem.status)
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_, **__: None
+
+
+async def test_an_exchange_is_answered_once(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+    exchanges: list[Exchange] = []
+    make = stage.gateway._exchange
+
+    def noting(*arguments: Any) -> Exchange:
+        exchanges.append(make(*arguments))
+        return exchanges[-1]
+
+    line = await stage.connect()
+    await until(lambda: stage.gateway._watchman.connections)
+    for connection in stage.gateway._watchman.connections:
+        connection._exchange_of = noting
+    upstream.answer = OK
+    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await line.has(b"ok")
+    client = _Client()
+    arrival, policy = exchanges[0]._arrival, stage.gateway.policies.current
+    again = make(client, arrival, policy)  # type: ignore[arg-type]  # a part of one
+    # Its client has been told that it takes too long; then the attempt to connect ends as well.
+    again.on_timeout()
+    again.on_failure(Failure.UNREACHABLE)
+    assert client.refusals == [503]
+
+
+async def test_the_gateways_side_of_a_connection_is_closed_after_the_clients(
+    stage: GatewayStage, upstream: RecordingUpstream
+) -> None:
+    upstream.answer = OK
+    line = await stage.connect()
+    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await line.has(b"ok")
+    sock: socket.socket = line.transport.get_extra_info("socket")
+    assert sock.fileno() > 0
+    line.transport.close()
+    await until(lambda: not stage.transports)
+
+
+async def test_a_gateway_that_stops_answers_what_has_come(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+    goes_on = asyncio.Event()
+
+    async def wait(_: Received, writer: asyncio.StreamWriter) -> None:
+        await goes_on.wait()
+        writer.write(OK)
+
+    upstream.answer = wait
+    line = await stage.connect()
+    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await until(lambda: upstream.requests)
+    stage.gateway.stop()
+    goes_on.set()
+    (answer,) = answers(await line.closed())
+    assert (answer.body, answer.is_complete) == (b"ok", True)

@@ -1,0 +1,285 @@
+"""Connections to an upstream are used again, and nothing of one answer ever becomes part of another."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from stage import GatewayStage, Received, RecordingUpstream, answers, until
+
+from ostiary.testing import Issuer
+from ostiary_gateway.upstream import IDLE_SECONDS
+
+ROUTES = """\
+upstreams:
+  up: {url: "${UPSTREAM}"}
+routes:
+  - {name: any, match: {path: "/any/{rest...}", methods: [GET, HEAD, POST, PUT, DELETE, OPTIONS]}, upstream: up,
+     access: public, timeouts: {connect: 0.3, first_byte: 2.0}}
+"""
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
+    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
+        yield stage
+
+
+async def idle(stage: GatewayStage, count: int = 1) -> None:
+    """Return when the gateway has so many connections at hand."""
+    (pool,) = stage.gateway.policies.current.pools.values()
+    await until(lambda: len(pool._idle) == count)
+
+
+async def test_one_connection_serves_several_requests_of_several_clients(
+    stage: GatewayStage, upstream: RecordingUpstream
+) -> None:
+    for method, body in [("GET", b""), ("POST", b"body"), ("HEAD", b""), ("DELETE", b""), ("PUT", b"")]:
+        length = f"Content-Length: {len(body)}"
+        answer = await stage.ask("/any/x", length, method=method, body=body)
+        assert (answer.status, upstream.last.body) == (200, body)
+    assert (len(upstream.connections), len(upstream.requests)) == (1, 5)
+
+
+async def test_requests_at_the_same_time_have_connections_of_their_own(
+    stage: GatewayStage, upstream: RecordingUpstream
+) -> None:
+    async def wait(_: Received, writer: asyncio.StreamWriter) -> None:
+        await until(lambda: len(upstream.requests) == 3)
+        writer.write(OK)
+
+    upstream.answer = wait
+    given = await asyncio.gather(*(stage.ask(f"/any/{number}") for number in range(3)))
+    assert [answer.body for answer in given] == [b"ok"] * 3
+    assert len(upstream.connections) == 3
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n",
+        b"HTTP/1.0 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: X, Close\r\n",
+    ],
+)
+async def test_a_connection_that_the_upstream_ends_is_not_used_again(
+    stage: GatewayStage, upstream: RecordingUpstream, head: bytes
+) -> None:
+    upstream.answer = head + b"Content-Length: 2\r\n\r\nok"
+    for _ in range(2):
+        answer = await stage.ask("/any/x")
+        assert (answer.body, answer.values("connection")) == (b"ok", ["close"])
+    assert len(upstream.connections) == 2
+
+
+async def test_a_connection_that_is_idle_for_long_is_closed(
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.upstream.IDLE_SECONDS", 0.05)
+    await stage.ask("/any/x")
+    await until(lambda: upstream.connections[0].is_lost)
+    await stage.ask("/any/x")
+    assert len(upstream.connections) == 2
+
+
+class Stale:
+    """Answers once on each connection, and closes it: at once, or at the next request."""
+
+    def __init__(self, upstream: RecordingUpstream, *, at_once: bool) -> None:
+        self._upstream = upstream
+        self._at_once = at_once
+
+    async def __call__(self, request: Received, writer: asyncio.StreamWriter) -> None:
+        before = [each for each in self._upstream.requests if each.connection is request.connection]
+        if len(before) == 1:
+            writer.write(OK)
+            await writer.drain()
+        if self._at_once or len(before) > 1:
+            writer.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+async def test_a_safe_request_is_sent_again_if_a_used_connection_was_closed(
+    stage: GatewayStage, upstream: RecordingUpstream, method: str
+) -> None:
+    upstream.answer = OK
+    await stage.ask("/any/x")
+    await idle(stage)
+    upstream.answer = Stale(upstream, at_once=False)
+    answer = await stage.ask("/any/y", method=method)
+    assert (answer.status, len(upstream.requests), len(upstream.connections)) == (200, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("method", "body"), [("POST", b""), ("POST", b"x"), ("PUT", b"x"), ("DELETE", b""), ("GET", b"x")]
+)
+async def test_another_request_is_sent_once(
+    stage: GatewayStage, upstream: RecordingUpstream, method: str, body: bytes
+) -> None:
+    upstream.answer = OK
+    await stage.ask("/any/x")
+    await idle(stage)
+    upstream.answer = Stale(upstream, at_once=False)
+    answer = await stage.ask("/any/y", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body)
+    assert (answer.status, answer.code) == (502, "upstream_failed")
+    assert (len(upstream.requests), len(upstream.connections)) == (2, 1)
+
+
+async def test_a_request_is_sent_again_once_only(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+    upstream.answer = OK
+    await stage.ask("/any/x")
+    await idle(stage)
+
+    async def leave(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    upstream.answer = leave
+    assert (await stage.ask("/any/y")).status == 502
+    assert (len(upstream.requests), len(upstream.connections)) == (3, 2)
+
+
+async def test_a_request_that_has_an_answer_in_part_is_not_sent_again(
+    stage: GatewayStage, upstream: RecordingUpstream
+) -> None:
+    upstream.answer = OK
+    await stage.ask("/any/x")
+    await idle(stage)
+
+    async def leave(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 2")
+        writer.close()
+
+    upstream.answer = leave
+    assert (await stage.ask("/any/y")).status == 502
+    assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_connection_that_was_closed_meanwhile_is_nobodys_problem(
+    stage: GatewayStage, upstream: RecordingUpstream, method: str
+) -> None:
+    upstream.answer = Stale(upstream, at_once=True)
+    for _ in range(3):
+        assert (await stage.ask("/any/x", method=method)).body == b"ok"
+        await idle(stage, 0)
+    assert len(upstream.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n" + OK,
+        OK + b"x",
+    ],
+)
+async def test_what_comes_after_an_answer_is_not_the_next_one(
+    stage: GatewayStage, upstream: RecordingUpstream, answer: bytes
+) -> None:
+    upstream.answer = answer
+    for _ in range(2):
+        assert (await stage.ask("/any/x")).body == b"ok"
+    assert len(upstream.connections) == 2
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 45", b"HTTP/1.1 304 Not Modified", b"HTTP/1.1 204 No Content"]
+)
+async def test_a_body_where_there_can_be_none_is_not_the_next_answer(
+    stage: GatewayStage, upstream: RecordingUpstream, head: bytes
+) -> None:
+    upstream.answer = head + b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+    for _ in range(2):
+        answer = await stage.ask("/any/x", method="HEAD")
+        assert (answer.body, answer.is_complete) == (b"", True)
+    assert len(upstream.connections) == 2
+
+
+async def test_what_comes_when_nobody_has_asked_closes_the_connection(
+    stage: GatewayStage, upstream: RecordingUpstream
+) -> None:
+    upstream.answer = OK
+    await stage.ask("/any/x")
+    await idle(stage)
+    upstream.connections[0].writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+    await until(lambda: upstream.connections[0].is_lost)
+    assert (await stage.ask("/any/x")).body == b"ok"
+    assert len(upstream.connections) == 2
+
+
+async def test_an_answer_before_the_request_was_sent_ends_the_connection(
+    stage: GatewayStage, upstream: RecordingUpstream
+) -> None:
+    upstream.answer, upstream.is_early = OK, True
+    line = await stage.connect()
+    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\n")
+    (answer,) = answers(await line.closed(), "POST")
+    assert (answer.body, answer.values("connection")) == (b"ok", ["close"])
+    await until(lambda: upstream.connections[0].is_lost)
+
+
+async def test_more_requests_than_connections_wait_for_one(
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.upstream.MAX_CONNECTIONS", 2)
+    given = await asyncio.gather(*(stage.ask(f"/any/{number}") for number in range(10)))
+    assert [answer.status for answer in given] == [200] * 10
+    assert sorted(answer.body for answer in given) == sorted(
+        b'{"target": "/any/%d", "body": ""}' % number for number in range(10)
+    )
+    assert len(upstream.connections) == 2
+
+
+async def test_who_waits_for_a_connection_gets_a_new_one_if_the_last_one_ended(
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.upstream.MAX_CONNECTIONS", 1)
+    upstream.answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    given = await asyncio.gather(*(stage.ask(f"/any/{number}") for number in range(5)))
+    assert [answer.status for answer in given] == [200] * 5
+    assert len(upstream.connections) == 5
+
+
+async def test_who_waits_too_long_or_is_one_too_many_hears_so(
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.upstream.MAX_CONNECTIONS", 1)
+    monkeypatch.setattr("ostiary_gateway.upstream.MAX_WAITING", 1)
+
+    async def wait(request: Received, _: asyncio.StreamWriter) -> None:
+        await request.connection.wait_lost()
+
+    upstream.answer = wait
+    first = await stage.connect()
+    first.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await until(lambda: upstream.requests)
+    given = await asyncio.gather(stage.ask("/any/y"), stage.ask("/any/z"))
+    assert [(answer.status, answer.code) for answer in given] == [(503, "upstream_unavailable")] * 2
+    assert [answer.values("retry-after") for answer in given] == [["1"]] * 2
+    assert len(upstream.requests) == 1
+
+
+async def test_a_connection_that_was_held_up_is_good_for_the_next_request(
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.connection.HIGH_WATER", 1024)
+    big = b"HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n" + b"x" * 150_000
+    slow = await stage.connect()
+    slow.transport.pause_reading()
+    await until(lambda: stage.transports)
+    (transport,) = stage.transports
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    # The whole answer comes in one piece, more than the client's side takes.
+    upstream.answer = big
+    slow.send(b"GET /any/big HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+    await until(transport.get_write_buffer_size)
+    upstream.answer = OK
+    assert (await stage.ask("/any/small")).body == b"ok"
+    slow.transport.resume_reading()
+    assert answers(await slow.closed())[0].body == b"x" * 150_000
+
+
+def test_a_connection_is_kept_for_less_time_than_servers_keep_it() -> None:
+    assert IDLE_SECONDS < 5.0
