@@ -340,18 +340,24 @@ class GatewayStage:
             transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://gw", timeout=PATIENCE
         ) as client:
             stage = cls(gateway, path, client)
-            yield stage
-            for line in stage._lines:
-                if not line.is_closed:
-                    line.transport.abort()
-            for transport in stage.transports:
-                # One that is not read does not see that its client has gone.
-                transport.abort()
-        server.close()
+            try:
+                yield stage
+            finally:
+                stage._hang_up()
+                server.close()
         await until(lambda: not state.connections)
-        for pool in gateway.policies.current.pools.values():
+        for pool in [pool for upstream in gateway.policies.current.upstreams.values() for pool in upstream.pools]:
             pool.close()
             await until(lambda pool=pool: not pool._open and not pool._connecting)  # type: ignore[misc]  # a default
+
+    def _hang_up(self) -> None:
+        """Close all connections of clients, on both sides."""
+        for line in self._lines:
+            if not line.is_closed:
+                line.transport.abort()
+        for transport in self.transports:
+            # One that is not read does not see that its client has gone.
+            transport.abort()
 
     @property
     def transports(self) -> list[asyncio.Transport]:

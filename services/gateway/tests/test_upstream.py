@@ -29,7 +29,8 @@ async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[Ga
 
 async def idle(stage: GatewayStage, count: int = 1) -> None:
     """Return when the gateway has so many connections at hand."""
-    (pool,) = stage.gateway.policies.current.pools.values()
+    (upstream,) = stage.gateway.policies.current.upstreams.values()
+    (pool,) = upstream.pools
     await until(lambda: len(pool._idle) == count)
 
 

@@ -16,6 +16,7 @@ from ostiary_chassis.app import new_app
 from ostiary_chassis.middleware import RequestLog
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_gateway.access_log import AccessLog
+from ostiary_gateway.api_docs import ApiDocument
 from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.connection import ClientConnection, OwnEndpoints, Watchman
 from ostiary_gateway.exchange import Exchange
@@ -37,7 +38,7 @@ class Gateway:
         self.policies = Policies(routes, self._verifier, proxies, config.routes_file)
         requests = RequestLog(registry)
         self._access_log = AccessLog(requests, config.log_format)
-        self._watchman = Watchman()
+        self._watchman = Watchman(config.max_connections_per_address, proxies)
         self._watchman.each_tick(self.policies.on_tick)
         self._watchman.each_tick(self._access_log.flush)
         self.app = new_app(
@@ -50,6 +51,7 @@ class Gateway:
             openapi_url=None,
             requests=requests,
         )
+        self.app.include_router(ApiDocument(self.policies, version("ostiary-gateway")).routes())
 
     def protocol(self, *, server_state: Any, app_state: dict[str, Any], **_: Any) -> asyncio.Protocol:
         """Return the protocol of a new connection, for uvicorn."""
@@ -61,7 +63,7 @@ class Gateway:
         self._watchman.is_ending = True
 
     def _exchange(self, client: ClientConnection, arrival: Arrival, policy: Policy) -> Exchange:
-        return Exchange(client, arrival, policy.gate, self._verifier, policy.pool_for(arrival))
+        return Exchange(client, arrival, policy.gate, self._verifier, policy.upstream_for(arrival))
 
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:

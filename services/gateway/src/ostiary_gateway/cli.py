@@ -1,15 +1,24 @@
 """The command `ostiary-gateway`."""
 
+import asyncio
+import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import httpx
 import typer
 
+from ostiary import Verifier
 from ostiary_chassis import logs, server
-from ostiary_chassis.settings import environment
-from ostiary_gateway import routes_file
+from ostiary_chassis.settings import ConfigError, environment
+from ostiary_gateway.agreement import disagreements
 from ostiary_gateway.app import Gateway
 from ostiary_gateway.config import GatewayConfig
+from ostiary_gateway.explanation import explain as explain_request
+from ostiary_gateway.policy import load_routes
+from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.routing import RouteTable
 
 _cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -21,10 +30,10 @@ def _root() -> None:
 
 @_cli.command()
 def serve() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM. The routes file is read again when it changes, and on SIGHUP."""
     config = GatewayConfig.load(environment())
     logs.configure(config.log_format, "gateway")
-    routes = routes_file.load(config.routes_file, environment())
+    routes = load_routes(config.routes_file)
     listener = server.bind(config.host, config.port, "gateway")
     gateway = Gateway(config, routes)
     server.serve(gateway.app, listener, gateway.stop, gateway.protocol)
@@ -33,8 +42,73 @@ def serve() -> None:
 @_cli.command()
 def check(file: Annotated[Path, typer.Argument(help="The routes file.")]) -> None:
     """Validate a routes file; exit with 2 and the lines at fault if it cannot be used."""
-    routes = routes_file.load(file, environment())
+    routes = load_routes(file)
     typer.echo(f"{file}: {len(routes.routes)} routes to {len(routes.upstreams)} upstreams")
+
+
+@_cli.command()
+def explain(
+    method: Annotated[str, typer.Argument(help="As in GET.")],
+    url: Annotated[str, typer.Argument(help="A path, or a URL with a host.")],
+    token_file: Annotated[Path | None, typer.Option(help="A file with an access token, which is not shown.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="As in 'Origin: https://app.example'.")] = None,
+) -> None:
+    """Say what the gateway would do with a request: which route, which rules, which upstream, or why not.
+
+    Nothing is sent to an upstream. Exits with 1 if the request would be refused.
+    """
+    config = GatewayConfig.load(environment())
+    routes = load_routes(config.routes_file)
+    token = token_file.read_text(encoding="utf-8").strip() if token_file is not None else None
+
+    async def run() -> tuple[list[str], bool]:
+        verifier = Verifier(config.issuer_config(), max_staleness=config.max_staleness)
+        if token is None:
+            return explain_request(routes, verifier, method, url, headers=header or [], token=None)
+        async with verifier:
+            return explain_request(routes, verifier, method, url, headers=header or [], token=token)
+
+    lines, is_allowed = asyncio.run(run())
+    typer.echo("\n".join(lines))
+    sys.exit(0 if is_allowed else 1)
+
+
+@_cli.command()
+def policy(
+    openapi: Annotated[
+        list[str] | None,
+        typer.Option(help="Where a service's OpenAPI document is; by default, each upstream is asked."),
+    ] = None,
+) -> None:
+    """Compare the routes with what the services' OpenAPI documents ask for; exit with 1 where they disagree."""
+    config = GatewayConfig.load(environment())
+    routes = load_routes(config.routes_file)
+    urls = openapi or [
+        f"{upstream.addresses[0]}/openapi.json"
+        for upstream in routes.upstreams.values()
+        if not upstream.addresses[0].startswith("unix:")
+    ]
+    documents: dict[str, Any] = {}
+    for url in urls:
+        names = [
+            name for name, each in routes.upstreams.items() if any(url.startswith(f"{a}/") for a in each.addresses)
+        ]
+        if not names:
+            raise ConfigError(f"{url}: no upstream in {config.routes_file} has this address")
+        try:
+            document = httpx.get(url, timeout=10, trust_env=False).raise_for_status().json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise ConfigError(f"{url}: {type(error).__name__}") from None
+        documents |= dict.fromkeys(names, document)
+    lines = disagreements(RouteTable(routes.routes), documents)
+    typer.echo("\n".join([*lines, f"{len(lines)} disagreements with {', '.join(sorted(documents))}"]))
+    sys.exit(1 if lines else 0)
+
+
+@_cli.command()
+def schema() -> None:
+    """Print the JSON Schema of routes files, for editors."""
+    typer.echo(json.dumps(RoutesFile.model_json_schema(), indent=2))
 
 
 def main() -> None:

@@ -24,6 +24,9 @@ class GatewayConfig(Settings):
     feed_secret_file: Annotated[Path, Field(alias="OSTIARY_FEED_SECRET_FILE")] = Path(".data/feed-secret")
     max_staleness: Annotated[MaxStaleness, Field(alias="OSTIARY_MAX_STALENESS")] = DEFAULT_MAX_STALENESS
     trusted_proxies: Annotated[Networks, Field(alias="OSTIARY_GATEWAY_TRUSTED_PROXIES")] = ()
+    max_connections_per_address: Annotated[
+        int, Field(alias="OSTIARY_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", ge=1, le=1_000_000)
+    ] = 1000
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
     def issuer_config(self) -> VerifierConfig:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message
 from ostiary.errors import OstiaryError
 from ostiary.http import PROBLEM_JSON, Problem, problem_for
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
+from ostiary_chassis.proxies import TrustedProxies
 from ostiary_gateway import http1
 from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.exchange import Exchange
@@ -45,6 +47,9 @@ _INVALID = Problem(400, "invalid_request", "The request is not valid HTTP/1.1.")
 _TOO_LARGE = Problem(431, "head_too_large", f"Request line and header fields may have {http1.MAX_HEAD_BYTES} bytes.")
 _UNKNOWN_VERSION = Problem(505, "unknown_version", "Send HTTP/1.1.")
 _UNKNOWN_CODING = Problem(501, "unknown_coding", "Send the body with a Content-Length, or chunked.")
+_TOO_MANY_CONNECTIONS = Problem(
+    503, "too_many_connections", "This address has too many connections open; close some.", {"Retry-After": "1"}
+)
 _HEAD_TIMEOUT = Problem(408, "head_timeout", "The request did not arrive in time.")
 _BODY_TIMEOUT = Problem(408, "body_timeout", "The request body did not arrive in time.")
 
@@ -57,13 +62,29 @@ _CLIENT_LEFT = 499
 class Watchman:
     """Looks after all connections of a process: who is late, and whether there are new ones."""
 
-    def __init__(self) -> None:
-        """Start looking when the first one comes."""
+    def __init__(self, max_per_address: int, proxies: TrustedProxies) -> None:
+        """Look when `start` says so. An address has so many connections, if it is no trusted proxy's."""
+        self._max_per_address = max_per_address
+        self._proxies = proxies
+        self._addresses: Counter[str] = Counter()
         self.connections: set[ClientConnection] = set()
         self.is_ending = False
         self.date = b""
         self._tasks: list[Callable[[float], None]] = []
         self._timer: asyncio.TimerHandle | None = None
+
+    def arrives(self, connection: "ClientConnection") -> bool:
+        """Note a connection; return whether there may be one more of its address."""
+        self.connections.add(connection)
+        self._addresses[connection.peer] += 1
+        return self._addresses[connection.peer] <= self._max_per_address or self._proxies.trusts(connection.peer)
+
+    def leaves(self, connection: "ClientConnection") -> None:
+        """Forget a connection."""
+        self.connections.discard(connection)
+        self._addresses[connection.peer] -= 1
+        if not self._addresses[connection.peer]:
+            del self._addresses[connection.peer]
 
     def each_tick(self, task: Callable[[float], None]) -> None:
         """Have something done as often as connections are looked at."""
@@ -112,7 +133,7 @@ class ClientConnection(asyncio.Protocol):
         self._own = own
         self._log = log
         self._transport: asyncio.Transport | None = None
-        self._peer = "unknown"
+        self.peer = "unknown"
         self._buffer = b""
         self._searched = 0
         self._arrival: Arrival | None = None
@@ -135,15 +156,16 @@ class ClientConnection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # of a stream
         transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[attr-defined]  # the same
         peer = transport.get_extra_info("peername")
-        self._peer = peer[0] if isinstance(peer, tuple) else "unknown"
-        self._watchman.connections.add(self)
+        self.peer = peer[0] if isinstance(peer, tuple) else "unknown"
         self._own.server_state.connections.add(self)
         self.deadline = time.monotonic() + HEAD_SECONDS
+        if not self._watchman.arrives(self):
+            self.refuse(_TOO_MANY_CONNECTIONS)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Give up what is going on."""
         self._transport = None
-        self._watchman.connections.discard(self)
+        self._watchman.leaves(self)
         self._own.server_state.connections.discard(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -336,7 +358,7 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, request: Request) -> None:
         self._started_at = time.monotonic()
         self.is_current = request.is_current
-        arrival = self._arrival = Arrival(request, self._peer, b"http", request_id(request))
+        arrival = self._arrival = Arrival(request, self.peer, b"http", request_id(request))
         policy = self._policies.current
         try:
             if policy.gate.locate(arrival):
@@ -461,7 +483,7 @@ class ClientConnection(asyncio.Protocol):
             "query_string": arrival.target.partition(b"?")[2],
             "root_path": "",
             "headers": request.fields,
-            "client": (self._peer, 0),
+            "client": (self.peer, 0),
             "server": None,
             "state": dict(self._own.app_state),
         }

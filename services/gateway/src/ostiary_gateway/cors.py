@@ -40,7 +40,7 @@ def preflight(route: Route, request: Request) -> bytes:
 
 
 def _allowed(cors: Cors, origin: bytes) -> bytes | None:
-    if _ANY in cors.origins:
+    if _ANY in cors.origins and origin:
         return b"access-control-allow-origin: *\r\n"
     if origin.decode("latin-1").lower() in cors.origins:
         return b"access-control-allow-origin: %b\r\n" % origin

@@ -11,11 +11,12 @@ from ostiary.errors import OstiaryError
 from ostiary.http import Problem, grace_of
 from ostiary_chassis.problems import body_too_large
 from ostiary_gateway import fields, http1, websocket
+from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.cors import PREFIX
 from ostiary_gateway.gate import Arrival, Gate
 from ostiary_gateway.http1 import CONTINUE, Body, Fields, Response, Sized
 from ostiary_gateway.routes_file import Route
-from ostiary_gateway.upstream import Failure, Pool, UpstreamConnection
+from ostiary_gateway.upstream import Failure, UpstreamConnection
 
 _log = structlog.stdlib.get_logger("proxy")
 
@@ -87,12 +88,12 @@ class Exchange:
         "_head",
         "_is_chunked",
         "_is_over",
-        "_pool",
         "_received",
         "_response",
         "_route",
         "_sent_at",
         "_tries",
+        "_upstream",
         "_verifier",
         "_watch",
         "is_sent",
@@ -103,14 +104,14 @@ class Exchange:
         "upstream_seconds",
     )
 
-    def __init__(self, client: Client, arrival: Arrival, gate: Gate, verifier: Verifier, pool: Pool) -> None:
+    def __init__(self, client: Client, arrival: Arrival, gate: Gate, verifier: Verifier, upstream: Upstream) -> None:
         """Make the exchange of a request that `gate` has admitted."""
         assert arrival.route is not None  # noqa: S101 - admitted
         self._client = client
         self._arrival = arrival
         self._gate = gate
         self._verifier = verifier
-        self._pool = pool
+        self._upstream = upstream
         self._route: Route = arrival.route
         self._connection: UpstreamConnection | None = None
         #: What waits to be written with what comes next.
@@ -144,7 +145,7 @@ class Exchange:
     def start(self) -> None:
         """Ask for a connection."""
         self._expect(self._route.timeouts.connect)
-        self._pool.lease(self, self._route.timeouts.connect)
+        self._upstream.lease(self, self._route.timeouts.connect)
 
     # From the client.
 
@@ -173,7 +174,10 @@ class Exchange:
         if self._connection is not None:
             if writable:
                 self._connection.resume()
-                self._expect(self._route.timeouts.idle)
+                if self.is_tunnel:
+                    self._expect_talk()
+                else:
+                    self._expect(self._route.timeouts.idle)
             else:
                 self._connection.pause()
 
@@ -183,14 +187,19 @@ class Exchange:
 
     def on_timeout(self) -> None:
         """Give up on an upstream that does not answer."""
-        self.on_failure(Failure.UNREACHABLE if self._connection is None else Failure.SLOW)
+        if self._connection is None:
+            self.on_failure(Failure.UNREACHABLE)
+            return
+        if self._response is None:
+            self._connection.note_failure()
+        self.on_failure(Failure.SLOW)
 
     # From the upstream.
 
     def on_connection(self, connection: UpstreamConnection) -> None:
         """Send the request."""
-        if self._is_over:
-            self._pool.put_back(connection)
+        if self._is_over or self._connection is not None:
+            connection.give_back()
             return
         arrival = self._arrival
         self._connection = connection
@@ -199,7 +208,7 @@ class Exchange:
             connection.pause()
         self._expect(self._route.timeouts.first_byte)
         self._sent_at = time.monotonic()
-        connection.write(self._gate.head_for_upstream(arrival, self._pool.host))
+        connection.write(self._gate.head_for_upstream(arrival, connection.host))
         if not self.is_sent:
             self.takes_body = True
             if arrival.request.expects_continue:
@@ -210,7 +219,9 @@ class Exchange:
         """Hold the request's body up, or let it come."""
         if not self.is_sent or self.is_tunnel:
             self._client.read_more(writable)
-        if not writable:
+        if self.is_tunnel:
+            self._expect_talk()
+        elif not writable:
             self._expect(self._route.timeouts.idle)
 
     def on_head(self, response: Response) -> None:
@@ -282,9 +293,9 @@ class Exchange:
         self.keeps_alive = False
         self._watch_token(grace=0.0)
         if not self._is_over:
-            self._expect_talk()
             self.is_tunnel = True
             self._client.read_more(True)
+            self._expect_talk()
 
     def _expect_talk(self) -> None:
         timeouts = self._route.timeouts
@@ -293,13 +304,13 @@ class Exchange:
     def on_tunnel(self, data: bytes) -> None:
         """Pass bytes of the upstream's frames on."""
         assert self._frames is not None  # noqa: S101 - opened
-        ended = self._frames.follow(data)
         if self._ends_with:
             # Only to the end of the frame.
-            self._client.write(data[:ended])
-            if ended:
+            self._client.write(data[: self._frames.follow(data, to_the_next_end=True)])
+            if self._frames.at_boundary:
                 self._close_tunnel()
             return
+        self._frames.follow(data)
         self._client.write(data)
         self._expect_talk()
 
@@ -321,7 +332,7 @@ class Exchange:
         if self._tries_again(failure):
             return
         self._connection_lost()
-        _log.warning("upstream failed", upstream=self._pool.name, route=self._route.name, error=failure.value)
+        _log.warning("upstream failed", upstream=self._upstream.name, route=self._route.name, error=failure.value)
         self.give_up(_PROBLEMS.get(failure, _FAILED))
 
     def _tries_again(self, failure: Failure | None = None) -> bool:
@@ -329,13 +340,16 @@ class Exchange:
         request, retries = self._arrival.request, self._route.retries
         if request.body is not None or request.method not in _IDEMPOTENT or self._response is not None:
             return False
+        if self._ends_at and time.monotonic() >= self._ends_at:
+            return False
         # That a connection was closed that had been used before is the rule, and no sign of trouble.
         is_stale = failure is Failure.STALE and self._tries == 0 and request.method in _SAFE
-        if not is_stale and (retries is None or self._tries >= retries.attempts or not self._pool.may_retry()):
+        if not is_stale and (retries is None or self._tries >= retries.attempts or not self._upstream.may_retry()):
             return False
         self._tries += 1
         self._connection_lost()
-        self._pool.lease(self, self._route.timeouts.connect, new=True)
+        self._upstream.leave(self)
+        self._upstream.lease(self, self._route.timeouts.connect, again=True)
         return True
 
     def _expect(self, seconds: float) -> None:
@@ -377,7 +391,7 @@ class Exchange:
     def _close(self) -> None:
         self._is_over = True
         self._connection_lost()
-        self._pool.leave(self)
+        self._upstream.leave(self)
         if self._watch is not None:
             watch, self._watch = self._watch, None
             watch.__exit__(None, None, None)

@@ -6,7 +6,6 @@ Everything is decided here, once, before an upstream hears of the request; nothi
 import itertools
 import os
 import re
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -114,8 +113,8 @@ class Gate:
         """Return the route that a request takes. Raises ProblemError or OstiaryError for what is refused."""
         request = arrival.request
         route = arrival.route = self._find(arrival, arrival.path)
-        if route.cors is not None and b"origin" in request.names:
-            arrival.cors = cors.lines(route.cors, request.names[b"origin"])
+        if route.cors is not None:
+            arrival.cors = cors.lines(route.cors, request.names.get(b"origin", b""))
         if request.size > route.limits.header_bytes:
             raise ProblemError(_head_too_large(route.limits.header_bytes))
         if route.rate_limits:
@@ -152,7 +151,7 @@ class Gate:
         """Return the route of a request. Raises ProblemError."""
         request = arrival.request
         try:
-            return self._table.find(method or request.method, arrival.host, path, request.names)
+            return self._table.find(method or request.method, arrival.host, path, request.fields)
         except AmbiguousPath:
             raise ProblemError(_AMBIGUOUS_PATH) from None
         except NoRoute:
@@ -197,10 +196,14 @@ class Gate:
         query = arrival.target.partition(b"?")
         arrival.target = path + query[1] + query[2]
         # Whoever may not use that path of the upstream by its own route may not reach it by another one.
-        with suppress(ProblemError):
+        try:
             own = self._find(arrival, path)
-            if own.rewrite is None and not own.upstreams.keys().isdisjoint(route.upstreams):
-                self._authorise(own, arrival)
+        except ProblemError as error:
+            if error.problem is not NOT_FOUND:
+                raise
+            return
+        if own.rewrite is None and not own.upstreams.keys().isdisjoint(route.upstreams):
+            self._authorise(own, arrival)
 
     def head_for_upstream(self, arrival: Arrival, upstream_host: bytes) -> bytes:
         """Return the head of the request to the upstream. Nothing may come between it and the decision."""

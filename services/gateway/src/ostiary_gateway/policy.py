@@ -9,19 +9,24 @@ from typing import Self
 import structlog
 
 from ostiary import Verifier
-from ostiary_chassis.middleware import OPERATIONS
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError, environment
 from ostiary_gateway import routes_file
+from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.gate import Arrival, Gate
-from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.proof import prove
+from ostiary_gateway.routes_file import OWN_PATHS, RoutesFile
 from ostiary_gateway.routing import RouteTable
-from ostiary_gateway.upstream import Pool
 
 _log = structlog.stdlib.get_logger("routes")
 
 #: Seconds between two looks at the file.
 LOOK_SECONDS = 1.0
+
+
+def load_routes(path: Path) -> RoutesFile:
+    """Read a routes file and see that it can be used. Raises ConfigError."""
+    return routes_file.load(path, environment(), prove)
 
 
 class Policy:
@@ -31,24 +36,27 @@ class Policy:
         self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, before: Self | None = None
     ) -> None:
         """Put a file to work; what has not changed is taken over from the policy `before`."""
-        own_paths = frozenset(path.encode() for path in OPERATIONS)
-        self.gate: Gate = Gate(RouteTable(routes.routes), verifier, own_paths, proxies, before.gate if before else None)
-        known = before.pools if before is not None else {}
+        own_paths = frozenset(path.encode() for path in OWN_PATHS)
+        self.table = RouteTable(routes.routes)
+        self.gate: Gate = Gate(self.table, verifier, own_paths, proxies, before.gate if before else None)
+        known = before.upstreams if before is not None else {}
         tls = ssl.create_default_context()
-        self.pools: dict[str, Pool] = {
-            name: known[name] if name in known and known[name].url == upstream.url else Pool(name, upstream.url, tls)
-            for name, upstream in routes.upstreams.items()
+        self.upstreams: dict[str, Upstream] = {
+            name: known[name] if name in known and known[name].config == config else Upstream(name, config, tls)
+            for name, config in routes.upstreams.items()
         }
         self._choices = {
-            route.name: ([self.pools[name] for name in route.upstreams], list(route.upstreams.values()))
+            route.name: ([self.upstreams[name] for name in route.upstreams], list(route.upstreams.values()))
             for route in routes.routes
         }
 
-    def pool_for(self, arrival: Arrival) -> Pool:
+    def upstream_for(self, arrival: Arrival) -> Upstream:
         """Return where an admitted request goes."""
         assert arrival.route is not None  # noqa: S101 - admitted
-        pools, shares = self._choices[arrival.route.name]
-        return pools[0] if len(pools) == 1 else random.choices(pools, shares)[0]  # noqa: S311 - a share of the load
+        upstreams, shares = self._choices[arrival.route.name]
+        if len(upstreams) == 1:
+            return upstreams[0]
+        return random.choices(upstreams, shares)[0]  # noqa: S311 - a share of the load
 
 
 class Policies:
@@ -67,9 +75,9 @@ class Policies:
         self._reading: asyncio.Task[None] | None = None
 
     def on_tick(self, now: float) -> None:
-        """Close what is idle, and see now and then whether the file has changed."""
-        for pool in self.current.pools.values():
-            pool.sweep(now)
+        """Look after the upstreams, and see now and then whether the file has changed."""
+        for upstream in self.current.upstreams.values():
+            upstream.on_tick(now)
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
             if self._look() != self._seen:
@@ -83,22 +91,22 @@ class Policies:
 
     def close(self) -> None:
         """Close all connections."""
-        for pool in self.current.pools.values():
-            pool.close()
+        for upstream in self.current.upstreams.values():
+            upstream.close()
 
     async def _read(self, path: Path) -> None:
         before = self.current
         try:
             # A long file takes a while, and requests go on.
-            routes = await asyncio.to_thread(routes_file.load, path, environment())
+            routes = await asyncio.to_thread(load_routes, path)
             policy = Policy(routes, self._verifier, self._proxies, before)
         except (ConfigError, ValueError) as error:
             _log.error("routes not changed: the file cannot be used", error=str(error))
             return
         self.current = policy
-        for name, pool in before.pools.items():
-            if policy.pools.get(name) is not pool:
-                pool.retire()
+        for name, upstream in before.upstreams.items():
+            if policy.upstreams.get(name) is not upstream:
+                upstream.retire()
         _log.info("routes changed", routes=len(routes.routes), upstreams=len(routes.upstreams))
 
     def _look(self) -> tuple[int, int, int] | None:

@@ -13,7 +13,7 @@ is no default for that. Members that are not known are errors.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
 from types import EllipsisType
@@ -49,6 +49,16 @@ DEFAULT_CONNECT_SECONDS = 2.0
 DEFAULT_FIRST_BYTE_SECONDS = 30.0
 DEFAULT_IDLE_SECONDS = 30.0
 
+#: Where the gateway describes the services behind it, and shows that.
+DOCUMENT, DOCS = "/openapi.json", "/docs"
+
+#: The paths that the gateway answers itself.
+OWN_PATHS = OPERATIONS | {
+    DOCUMENT,
+    DOCS,
+    *(f"{DOCS}/{name}" for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
+}
+
 #: Where an error is: names and indexes down from the top.
 Location = tuple[str | int, ...]
 
@@ -63,6 +73,7 @@ HeaderValue = Annotated[str, Field(pattern=r"^[\x21-\x7e]([\x20-\x7e]{0,254}[\x2
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.:\[\]-]+)$")]
 Scalar = StrictStr | StrictBool | StrictInt
 UnixUrl = Annotated[str, Field(pattern=r"^unix:/[^\x00?#]{1,100}$")]
+Address = BaseUrl | UnixUrl
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 Permission = Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")]  # RFC 6749 section 3.3, scope-token
@@ -72,10 +83,34 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class HealthCheck(_Part):
+    """What is asked of each address to see whether it is well: it has to answer with 2xx."""
+
+    path: Annotated[str, Field(pattern=r"^/[\x21-\x7e]{0,255}$")]
+    seconds: Annotated[float, Field(ge=0.1, le=3600)] = 5.0
+    timeout: Annotated[float, Field(ge=0.05, le=60)] = 2.0
+
+
 class Upstream(_Part):
     """A service behind the gateway: `http://` or `https://` with host and port, or `unix:` with a socket's path."""
 
-    url: BaseUrl | UnixUrl
+    url: Address | None = None
+    #: Several addresses, which share the requests.
+    urls: Annotated[tuple[Address, ...], Field(min_length=1, max_length=64)] | None = None
+    health: HealthCheck | None = None
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if (self.url is None) is (self.urls is None):
+            raise ValueError("say 'url', or 'urls' for several")
+        if len(set(self.addresses)) != len(self.addresses):
+            raise ValueError("an address stands here twice")
+        return self
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.urls or (self.url or "",)
 
 
 class Match(_Part):
@@ -257,8 +292,13 @@ class RoutesFile(_Part):
     routes: tuple[Route, ...]
 
 
-def load(path: Path, environ: Mapping[str, str]) -> RoutesFile:
-    """Read and validate a routes file. Raises ConfigError with one line per mistake."""
+def load(
+    path: Path, environ: Mapping[str, str], check: Callable[[RoutesFile], None] = lambda _file: None
+) -> RoutesFile:
+    """Read and validate a routes file. Raises ConfigError with one line per mistake.
+
+    `check` looks at the whole of it, and may raise a Mistake.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -269,13 +309,14 @@ def load(path: Path, environ: Mapping[str, str]) -> RoutesFile:
         document = _with_lines(text, lines)
         file = RoutesFile.model_validate(_expand(document, environ))
         _check_references(file)
+        check(file)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: {error.problem}") from None
     except ValidationError as error:
         mistakes = [_message(path, lines, _location(item["loc"], lines), item["msg"]) for item in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(mistakes))) from None
-    except _Mistake as error:
+    except Mistake as error:
         raise ConfigError(_message(path, lines, error.location, str(error))) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML that can be read: {type(error).__name__}") from None
@@ -286,8 +327,11 @@ def load(path: Path, environ: Mapping[str, str]) -> RoutesFile:
 _NAMES = {name for part in _Part.__subclasses__() for name in part.model_fields}
 
 
-class _Mistake(Exception):
+class Mistake(Exception):
+    """Something wrong at a place in the file."""
+
     def __init__(self, location: Location, message: str) -> None:
+        """Make the error."""
         super().__init__(message)
         self.location = location
 
@@ -326,8 +370,15 @@ def _expand(document: object, environ: Mapping[str, str]) -> object:
     """Put environment variables into the addresses of upstreams, and nowhere else."""
     upstreams = document.get("upstreams") if isinstance(document, dict) else None
     for name, upstream in upstreams.items() if isinstance(upstreams, dict) else ():
-        if isinstance(upstream, dict) and isinstance(upstream.get("url"), str):
+        if not isinstance(upstream, dict):
+            continue
+        if isinstance(upstream.get("url"), str):
             upstream["url"] = _expand_text(upstream["url"], environ, ("upstreams", name, "url"))
+        if isinstance(upstream.get("urls"), list):
+            upstream["urls"] = [
+                _expand_text(url, environ, ("upstreams", name, "urls", number)) if isinstance(url, str) else url
+                for number, url in enumerate(upstream["urls"])
+            ]
     return document
 
 
@@ -335,33 +386,33 @@ def _expand_text(text: str, environ: Mapping[str, str], location: Location) -> s
     def replacement(match: re.Match[str]) -> str:
         value = environ.get(match[1]) or match[2]
         if value is None:
-            raise _Mistake(location, f"the environment variable {match[1]} is not set")
+            raise Mistake(location, f"the environment variable {match[1]} is not set")
         return value
 
     return _VARIABLE.sub(replacement, text)
 
 
 def _check_references(file: RoutesFile) -> None:
-    """See that names are there and mean one thing. Raises _Mistake."""
+    """See that names are there and mean one thing. Raises Mistake."""
     if not file.routes:
-        raise _Mistake(("routes",), "there is no route")
+        raise Mistake(("routes",), "there is no route")
     names: set[str] = set()
     seen: dict[tuple[object, ...], str] = {}
     for index, route in enumerate(file.routes):
         for name in route.upstreams:
             if name not in file.upstreams:
-                raise _Mistake(("routes", index, "upstream"), f"there is no upstream '{name}'")
+                raise Mistake(("routes", index, "upstream"), f"there is no upstream '{name}'")
         if route.name in names:
-            raise _Mistake(("routes", index, "name"), f"there are two routes '{route.name}'")
+            raise Mistake(("routes", index, "name"), f"there are two routes '{route.name}'")
         names.add(route.name)
-        if route.match.path in OPERATIONS:
-            raise _Mistake(("routes", index, "match", "path"), "the gateway answers this path itself")
+        if route.match.path in OWN_PATHS:
+            raise Mistake(("routes", index, "match", "path"), "the gateway answers this path itself")
         match = route.match
         headers = frozenset((name.lower(), value) for name, value in match.headers.items())
         for method, host in product(match.methods, match.hosts or {""}):
             other = seen.setdefault((match.template.shape, method, host, headers), route.name)
             if other != route.name:
-                raise _Mistake(("routes", index, "match"), f"matches the same {method} requests as route '{other}'")
+                raise Mistake(("routes", index, "match"), f"matches the same {method} requests as route '{other}'")
 
 
 def _location(loc: tuple[int | str, ...], lines: Mapping[Location, int]) -> Location:

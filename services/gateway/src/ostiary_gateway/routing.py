@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from ostiary_gateway import paths
+from ostiary_gateway.http1 import Fields
 from ostiary_gateway.routes_file import Match, Route
 
 #: Paths whose routes are kept at hand. What a path may mean does not depend on who asks.
@@ -42,7 +43,7 @@ class _Node:
             return _of_host(self.routes, host)
         literal = self.literals.get(segments[depth])
         found = literal.find(segments, depth + 1, host) if literal is not None else []
-        if not found and self.parameter is not None:
+        if not found and self.parameter is not None and segments[depth]:
             found = self.parameter.find(segments, depth + 1, host)
         # A tail is one segment or more, and the last one is not empty.
         return found or (_of_host(self.tail, host) if segments[-1] else [])
@@ -60,7 +61,7 @@ class RouteTable:
         self._has_hosts = any(route.match.hosts for route in self.routes)
         self._candidates = lru_cache(REMEMBERED_PATHS)(self._look_up)
 
-    def find(self, method: str, host: bytes, path: bytes, fields: Mapping[bytes, bytes]) -> Route:
+    def find(self, method: str, host: bytes, path: bytes, fields: Fields) -> Route:
         """Return the route of a request. Raises AmbiguousPath, NoRoute or WrongMethod."""
         candidates = self._candidates(path, host if self._has_hosts else b"")
         for route in candidates.get(method, ()):
@@ -113,5 +114,8 @@ def _rank(match: Match, host: str) -> int:
     return max(fitting, default=-1)
 
 
-def _has(fields: Mapping[bytes, bytes], match: Match) -> bool:
-    return all(fields.get(name.lower().encode()) == value.encode() for name, value in match.headers.items())
+def _has(fields: Fields, match: Match) -> bool:
+    return all(
+        [given for field, given in fields if field == name.lower().encode()] == [value.encode()]
+        for name, value in match.headers.items()
+    )

@@ -9,6 +9,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from typing import Protocol
@@ -29,10 +30,6 @@ MAX_WAITING = 1024
 #: has come to mean another address is noticed.
 IDLE_SECONDS = 4.0
 MAX_AGE_SECONDS = 300.0
-
-#: Requests that are sent once more: as a share of all, and how many at once.
-RETRY_SHARE = 0.2
-RETRIES_AT_ONCE = 10.0
 
 #: Bytes that wait to be written before the other side is not read any more.
 HIGH_WATER = 256 * 1024
@@ -180,6 +177,7 @@ class UpstreamConnection(asyncio.Protocol):
             if self._receiver is not receiver:
                 return b""
             if response.is_final:
+                self._pool.note(True)
                 self._body, self._keeps_alive = response.body, response.keeps_alive
                 return data
         self._buffer = data
@@ -195,7 +193,21 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.abort()
         receiver.on_end(body.trailers)
 
+    def give_back(self) -> None:
+        """Return the connection to its pool, unused."""
+        self._pool.put_back(self)
+
+    @property
+    def host(self) -> bytes:
+        """What the field `Host` says."""
+        return self._pool.host
+
+    def note_failure(self) -> None:
+        """Note that no answer came."""
+        self._pool.note(False)
+
     def _fail(self, failure: Failure) -> None:
+        self.note_failure()
         receiver, self._receiver = self._receiver, None
         if self._transport is not None:
             self._transport.abort()
@@ -224,6 +236,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.is_used_again and not self._buffer:
             receiver.on_failure(Failure.STALE)
         else:
+            self.note_failure()
             receiver.on_failure(Failure.BROKEN)
 
     def pause_writing(self) -> None:
@@ -238,10 +251,11 @@ class UpstreamConnection(asyncio.Protocol):
 
 
 class Pool:
-    """Connections to one upstream."""
+    """Connections to one address of an upstream."""
 
-    def __init__(self, name: str, url: str, tls: ssl.SSLContext) -> None:
-        """Make an empty pool for the address in `url`."""
+    def __init__(self, name: str, url: str, tls: ssl.SSLContext, note: Callable[[bool], None]) -> None:
+        """Make an empty pool for the address in `url`; `note` is told of each request whether it was answered."""
+        self.note = note
         parts = urlsplit(url)
         self.name = name
         self.url = url
@@ -256,12 +270,15 @@ class Pool:
         self._open: set[UpstreamConnection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[Receiver, float]] = deque()
-        self._retries = RETRIES_AT_ONCE
+
+    @property
+    def outstanding(self) -> int:
+        """How many requests are waiting for an answer, or for a connection."""
+        return len(self._open) - len(self._idle) + len(self._connecting) + len(self._waiting)
 
     def lease(self, receiver: Receiver, connect_seconds: float, *, new: bool = False) -> None:
         """Give `receiver` a connection, now or later, or tell it why not. `new` makes it one never used before."""
         if not new:
-            self._retries = min(RETRIES_AT_ONCE, self._retries + RETRY_SHARE)
             while self._idle:
                 # The one that was used last: the others get to be closed for being idle.
                 connection = self._idle.pop()
@@ -275,13 +292,6 @@ class Pool:
             self._waiting.append((receiver, connect_seconds))
         else:
             receiver.on_failure(Failure.OVERLOADED)
-
-    def may_retry(self) -> bool:
-        """Return whether a request may be sent once more, and count it: retries must not keep an upstream down."""
-        if self._retries < 1:
-            return False
-        self._retries -= 1
-        return True
 
     def put_back(self, connection: UpstreamConnection) -> None:
         """Take back a connection that can be used again."""
@@ -340,6 +350,7 @@ class Pool:
                 connection = await self._new_connection()
         except (OSError, TimeoutError) as error:
             _log.warning("upstream cannot be reached", upstream=self.name, error=type(error).__name__)
+            self.note(False)
             receiver.on_failure(Failure.UNREACHABLE)
             self._make_room_known()
             return
@@ -348,6 +359,13 @@ class Pool:
             receiver.on_connection(connection)
         else:
             receiver.on_failure(Failure.BROKEN)
+
+    async def open_stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection that is nobody's, for a question of the gateway's own. Raises OSError."""
+        if self._path is not None:
+            return await asyncio.open_unix_connection(self._path)
+        name = self._host if self._tls is not None else None
+        return await asyncio.open_connection(self._host, self._port, ssl=self._tls, server_hostname=name)
 
     async def _new_connection(self) -> UpstreamConnection:
         """Open a connection. Raises OSError."""

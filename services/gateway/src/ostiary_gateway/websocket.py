@@ -45,9 +45,9 @@ class Frames:
         """Whether no frame has begun."""
         return not self._left and not self._head
 
-    def follow(self, data: bytes) -> int:
-        """Take in bytes, and return how many of them belong to frames that have ended, or 0 if none has."""
-        position, ended, size = 0, 0, len(data)
+    def follow(self, data: bytes, *, to_the_next_end: bool = False) -> int:
+        """Take in bytes, all of them or up to where a frame ends, and return how many."""
+        position, size = 0, len(data)
         while position < size:
             if self._left:
                 step = min(self._left, size - position)
@@ -60,9 +60,9 @@ class Frames:
                 if length is None:
                     continue
                 self._head, self._left = b"", length
-            if not self._left:
-                ended = position
-        return ended
+            if to_the_next_end and not self._left:
+                break
+        return position
 
 
 def _payload_length(head: bytes) -> int | None:

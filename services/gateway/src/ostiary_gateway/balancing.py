@@ -1,0 +1,233 @@
+"""Which address of a service a request goes to, and whether it goes there at all.
+
+An address is left out for a while when it fails several times in a row, or when it does not answer its health check.
+When too many are left out, something else is wrong, and all are asked again. When most requests to a service fail, it
+is asked nothing for a moment: who cannot be served hears so at once, and the service gets to recover.
+"""
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from ostiary_gateway import http1
+from ostiary_gateway.http1 import BadMessage
+from ostiary_gateway.routes_file import HealthCheck
+from ostiary_gateway.routes_file import Upstream as UpstreamOfFile
+from ostiary_gateway.upstream import Failure, Pool, Receiver
+
+_log = structlog.stdlib.get_logger("upstream")
+
+#: Failures in a row after which an address is left out; for so many seconds, more each time, up to the last.
+FAILURES_IN_A_ROW = 5
+LEFT_OUT_SECONDS = (5.0, 60.0)
+
+#: When fewer than this share of the addresses are left in, all are.
+PANIC_SHARE = 0.5
+
+#: Failed health checks in a row after which an address is left out until one succeeds.
+FAILED_CHECKS = 2
+
+#: A breaker looks at this many seconds; it opens when of so many requests at least this share fails, for so long.
+BREAKER_WINDOW = 10.0
+BREAKER_REQUESTS = 20
+BREAKER_SHARE = 0.5
+BREAKER_OPEN_SECONDS = 2.0
+
+#: Requests that are sent once more: as a share of all, and how many at once.
+RETRY_SHARE = 0.2
+RETRIES_AT_ONCE = 10.0
+
+
+class Breaker:
+    """Opens when most requests fail; closed again by one that does not."""
+
+    def __init__(self) -> None:
+        """Start closed."""
+        self._window_ends_at = 0.0
+        self._requests = self._failures = 0
+        self._opened_until: float | None = None
+        self._tried_at = 0.0
+
+    def lets_through(self) -> bool:
+        """Return whether a request may be sent. While the breaker is open, one at a time is, now and then."""
+        if self._opened_until is None:
+            return True
+        now = time.monotonic()
+        if now < self._opened_until or now < self._tried_at + BREAKER_OPEN_SECONDS:
+            return False
+        self._tried_at = now
+        return True
+
+    def note(self, *, is_good: bool) -> bool:
+        """Note how a request ended; return whether the breaker opened or closed with it."""
+        if self._opened_until is not None:
+            if is_good:
+                self._opened_until = None
+                self._requests = self._failures = 0
+            return is_good
+        now = time.monotonic()
+        if now >= self._window_ends_at:
+            self._window_ends_at, self._requests, self._failures = now + BREAKER_WINDOW, 0, 0
+        self._requests += 1
+        self._failures += not is_good
+        if self._requests < BREAKER_REQUESTS or self._failures < self._requests * BREAKER_SHARE:
+            return False
+        self._opened_until = now + BREAKER_OPEN_SECONDS
+        return True
+
+
+class Backend:
+    """One address of a service, and how it has been doing."""
+
+    def __init__(self, name: str, url: str, tls: ssl.SSLContext, breaker: Breaker) -> None:
+        """Make it, as good as any."""
+        self.url = url
+        self.pool = Pool(name, url, tls, self._note)
+        self._name = name
+        self._breaker = breaker
+        self._failures = 0
+        self._times_left_out = 0
+        self._left_out_until = 0.0
+        self._failed_checks = 0
+        self._check: asyncio.Task[None] | None = None
+        self._next_check = 0.0
+
+    def is_left_in(self, now: float) -> bool:
+        """Return whether it gets requests, as far as it alone is concerned."""
+        return now >= self._left_out_until and self._failed_checks < FAILED_CHECKS
+
+    def on_tick(self, now: float, health: HealthCheck | None) -> None:
+        """Close what is idle, and check its health if it is time."""
+        self.pool.sweep(now)
+        if health is not None and now >= self._next_check and (self._check is None or self._check.done()):
+            self._next_check = now + health.seconds
+            self._check = asyncio.create_task(self._check_health(health))
+
+    def retire(self) -> None:
+        """Get no more requests."""
+        self.pool.retire()
+        if self._check is not None:
+            self._check.cancel()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.retire()
+        self.pool.close()
+
+    def _note(self, is_good: bool) -> None:
+        if is_good and not self._failures and not self._times_left_out:
+            # The rule, and on the path of each request.
+            if self._breaker.note(is_good=True):
+                _log.info("upstream is asked again", upstream=self._name)
+            return
+        if self._breaker.note(is_good=is_good):
+            if is_good:
+                _log.info("upstream is asked again", upstream=self._name)
+            else:
+                _log.warning("upstream is asked nothing for a while: most requests fail", upstream=self._name)
+        if is_good:
+            self._failures = self._times_left_out = 0
+            return
+        self._failures += 1
+        if self._failures >= FAILURES_IN_A_ROW:
+            first, last = LEFT_OUT_SECONDS
+            seconds = min(last, first * 2.0 ** min(self._times_left_out, 8))
+            self._left_out_until = time.monotonic() + seconds
+            self._failures, self._times_left_out = 0, self._times_left_out + 1
+            _log.warning("address left out", upstream=self._name, address=self.url, seconds=seconds)
+
+    async def _check_health(self, health: HealthCheck) -> None:
+        is_good = await self._answers(health)
+        failed = 0 if is_good else self._failed_checks + 1
+        if (failed >= FAILED_CHECKS) is not (self._failed_checks >= FAILED_CHECKS):
+            _log.warning("health has changed", upstream=self._name, address=self.url, is_good=is_good)
+        self._failed_checks = failed
+
+    async def _answers(self, health: HealthCheck) -> bool:
+        """Return whether the health check is answered with 2xx in time."""
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(health.timeout):
+                reader, writer = await self.pool.open_stream()
+                head = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: ostiary-gateway\r\nconnection: close\r\n\r\n"
+                writer.write(head % (health.path.encode(), self.pool.host))
+                answer = await reader.readuntil(b"\r\n\r\n")
+            return 200 <= http1.parse_response(answer, "GET").status < 300  # noqa: PLR2004 - HTTP
+        except (OSError, TimeoutError, BadMessage, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return False
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+class Upstream:
+    """A service: its addresses, and what it can be asked now."""
+
+    def __init__(self, name: str, config: UpstreamOfFile, tls: ssl.SSLContext) -> None:
+        """Make an upstream that has no connections yet."""
+        self.name = name
+        self.config = config
+        self._breaker = Breaker()
+        self._backends = [Backend(name, url, tls, self._breaker) for url in config.addresses]
+        self._retries = RETRIES_AT_ONCE
+
+    @property
+    def pools(self) -> Sequence[Pool]:
+        """The connections to each address."""
+        return [backend.pool for backend in self._backends]
+
+    def lease(self, receiver: Receiver, connect_seconds: float, *, again: bool = False) -> None:
+        """Give `receiver` a connection, now or later, or tell it why not.
+
+        `again` is for a request that was sent before: it gets a connection that was never used.
+        """
+        if not self._breaker.lets_through():
+            receiver.on_failure(Failure.OVERLOADED)
+            return
+        if not again:
+            self._retries = min(RETRIES_AT_ONCE, self._retries + RETRY_SHARE)
+        self._choose().pool.lease(receiver, connect_seconds, new=again)
+
+    def may_retry(self) -> bool:
+        """Return whether a request may be sent once more, and count it: retries must not keep an upstream down."""
+        if self._retries < 1:
+            return False
+        self._retries -= 1
+        return True
+
+    def leave(self, receiver: Receiver) -> None:
+        """Forget somebody who does not wait any more."""
+        for backend in self._backends:
+            backend.pool.leave(receiver)
+
+    def on_tick(self, now: float) -> None:
+        """Do what is to be done now and then."""
+        for backend in self._backends:
+            backend.on_tick(now, self.config.health)
+
+    def retire(self) -> None:
+        """Get no more requests; what is going on goes on."""
+        for backend in self._backends:
+            backend.retire()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for backend in self._backends:
+            backend.close()
+
+    def _choose(self) -> Backend:
+        """Return the less busy one of two that are left in: nearly as good as the least busy one, without a herd."""
+        backends = self._backends
+        if len(backends) == 1:
+            return backends[0]
+        now = time.monotonic()
+        left_in = [backend for backend in backends if backend.is_left_in(now)]
+        if len(left_in) < len(backends) * PANIC_SHARE:
+            left_in = backends
+        if len(left_in) == 1:
+            return left_in[0]
+        return min(random.sample(left_in, 2), key=lambda backend: backend.pool.outstanding)

@@ -1,0 +1,236 @@
+"""The routes file changes while the gateway runs: as a whole, between two requests, or not at all."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import structlog.testing
+from stage import GatewayStage, Received, RecordingUpstream, answers, short_directory, until
+
+from ostiary.feed import Kind
+from ostiary.testing import Issuer
+from ostiary_gateway.policy import Policies
+
+OLD = "  - {name: old, match: {path: /old, methods: [GET]}, upstream: up, access: public}\n"
+NEW = "  - {name: new, match: {path: /new, methods: [GET]}, upstream: up, access: public}\n"
+
+
+def text(routes: str, **upstreams: str) -> str:
+    lines = "".join(f'  {name}: {{url: "{url}"}}\n' for name, url in upstreams.items())
+    return f"upstreams:\n{lines}routes:\n{routes}"
+
+
+@dataclass
+class Changing:
+    """A gateway whose routes file changes."""
+
+    stage: GatewayStage
+    upstream: RecordingUpstream
+    path: Path
+
+    @property
+    def policies(self) -> Policies:
+        return self.stage.gateway.policies
+
+    async def write(self, routes: str, **upstreams: str) -> list[dict[str, object]]:
+        """Change the file, have it read, and return what was logged."""
+        self.path.write_text(text(routes, **{"up": self.upstream.url, **upstreams}))
+        return await self.read()
+
+    async def read(self) -> list[dict[str, object]]:
+        with structlog.testing.capture_logs() as logged:
+            self.policies.reload()
+            assert self.policies._reading is not None
+            await self.policies._reading
+        return [dict(entry) for entry in logged]
+
+    async def status(self, target: str, *lines: str) -> int:
+        return (await self.stage.ask(target, *lines)).status
+
+
+@pytest.fixture
+async def changing(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) -> AsyncIterator[Changing]:
+    async with GatewayStage.open(text(OLD, up="${UPSTREAM}"), upstream.url, issuer.verifier()) as stage:
+        it = Changing(stage, upstream, tmp_path / "gateway.yaml")
+        it.path.write_text(text(OLD, up=upstream.url))
+        it.policies._path = it.path
+        it.policies._seen = it.policies._look()
+        yield it
+
+
+async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection(changing: Changing) -> None:
+    line = await changing.stage.connect()
+    for target in (b"/old", b"/new"):
+        line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target)
+    await line.has(b"not_found")
+    assert [each.status for each in answers(line.received, "GET", "GET")] == [200, 404]
+    line.received = b""
+    logged = await changing.write(NEW)
+    for target in (b"/new", b"/old"):
+        line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target)
+    await line.has(b"not_found")
+    assert [each.status for each in answers(line.received, "GET", "GET")] == [200, 404]
+    assert [(entry["event"], entry["log_level"], entry["routes"]) for entry in logged] == [
+        ("routes changed", "info", 1)
+    ]
+
+
+async def test_a_change_is_seen_without_being_told(changing: Changing) -> None:
+    changing.path.write_text(text(OLD + NEW, up=changing.upstream.url))
+    now = changing.policies._next_look
+    changing.policies.on_tick(now + 1)
+    assert changing.policies._reading is not None
+    await changing.policies._reading
+    assert await changing.status("/new") == 200
+    before = changing.policies.current
+    changing.policies.on_tick(changing.policies._next_look + 1)
+    assert changing.policies._reading.done()
+    assert changing.policies.current is before
+
+
+async def test_access_may_change_too(changing: Changing, issuer: Issuer) -> None:
+    assert await changing.status("/old") == 200
+    await changing.write(OLD.replace("access: public", "access: {roles: [admin]}"))
+    assert await changing.status("/old") == 401
+    assert await changing.status("/old", f"Authorization: Bearer {issuer.token(roles=['admin'])}") == 200
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"routes: [",
+        b"\xff\xfe",
+        b"upstreams:\n  up: {url: nowhere}\nroutes: []\n",
+        b'upstreams:\n  up: {url: "unix:/x"}\nroutes: []\n',
+        text(NEW.replace("upstream: up", "upstream: other"), up="unix:/x").encode(),
+        text(NEW.replace("access: public", "access: everybody"), up="unix:/x").encode(),
+        text(NEW + NEW, up="unix:/x").encode(),
+        text(NEW, up="${NOT_SET_ANYWHERE}").encode(),
+        b"[" * 2000,
+    ],
+)
+async def test_a_file_that_cannot_be_used_changes_nothing(changing: Changing, content: bytes) -> None:
+    before = changing.policies.current
+    changing.path.write_bytes(content)
+    logged = await changing.read()
+    assert [(entry["event"], entry["log_level"]) for entry in logged] == [
+        ("routes not changed: the file cannot be used", "error")
+    ]
+    assert "gateway.yaml" in str(logged[0]["error"])
+    assert changing.policies.current is before
+    assert [await changing.status("/old"), await changing.status("/new")] == [200, 404]
+    # The next one that is good counts.
+    await changing.write(NEW)
+    assert await changing.status("/new") == 200
+
+
+async def test_a_file_that_cannot_be_read_changes_nothing(changing: Changing) -> None:
+    changing.path.unlink()
+    assert [entry["log_level"] for entry in await changing.read()] == ["error"]
+    changing.path.mkdir()
+    assert [entry["log_level"] for entry in await changing.read()] == ["error"]
+    assert await changing.status("/old") == 200
+    changing.path.rmdir()
+    await changing.write(NEW)
+    assert await changing.status("/new") == 200
+
+
+async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
+    changing.path.write_text("")
+    changing.policies.on_tick(changing.policies._next_look + 1)
+    reading = changing.policies._reading
+    assert reading is not None
+    await reading
+    changing.policies.on_tick(changing.policies._next_look + 1)
+    assert changing.policies._reading is reading
+
+
+async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_end(changing: Changing) -> None:
+    goes_on = asyncio.Event()
+
+    async def slowly(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst")
+        await goes_on.wait()
+        writer.write(b"last")
+
+    changing.upstream.answer = slowly
+    line = await changing.stage.connect()
+    line.send(b"GET /old HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await line.has(b"first")
+    with short_directory() as directory:
+        async with RecordingUpstream(directory / "up") as other:
+            await changing.write(NEW, up=other.url)
+            assert await changing.status("/new") == 200
+            goes_on.set()
+            await line.has(b"firstlast")
+            assert answers(line.received)[0].is_complete
+            # Its connection is not kept for anybody.
+            await until(lambda: changing.upstream.connections[0].is_lost)
+            line.received = b""
+            line.send(b"GET /new HTTP/1.1\r\nHost: gw\r\n\r\n")
+            await line.has(b'"target"')
+            assert [each.target for each in other.requests] == ["/new", "/new"]
+            assert len(changing.upstream.requests) == 1
+
+
+async def test_what_is_being_decided_goes_by_one_file(changing: Changing) -> None:
+    """A body that is still coming belongs to a request that was admitted before."""
+    await changing.write(OLD.replace("[GET]", "[POST]"))
+    line = await changing.stage.connect()
+    line.send(b"POST /old HTTP/1.1\r\nHost: gw\r\nContent-Length: 6\r\n\r\nhal")
+    await until(lambda: changing.upstream.requests)
+    await changing.write(NEW)
+    line.send(b"ves")
+    await line.has(b'"target"')
+    (answer,) = answers(line.received, "POST")
+    assert json.loads(answer.body) == {"target": "/old", "body": "halves"}
+
+
+async def test_connections_of_an_upstream_that_stays_are_used_again(changing: Changing) -> None:
+    assert await changing.status("/old") == 200
+    await changing.write(NEW)
+    assert await changing.status("/new") == 200
+    assert len(changing.upstream.connections) == 1
+
+
+async def test_idle_connections_of_a_removed_upstream_are_closed(changing: Changing) -> None:
+    assert await changing.status("/old") == 200
+    await changing.write(NEW, up="unix:/nowhere")
+    await until(lambda: changing.upstream.connections[0].is_lost)
+    assert await changing.status("/new") == 503
+
+
+async def test_what_was_counted_counts_on_with_the_same_limit(changing: Changing) -> None:
+    def limited(requests: int) -> str:
+        limit = f"rate_limits: [{{by: address, requests: {requests}, seconds: 1000}}]"
+        return OLD.replace("access: public", f"access: public, {limit}")
+
+    await changing.write(limited(2))
+    assert [await changing.status("/old") for _ in range(2)] == [200, 200]
+    await changing.write(limited(2) + NEW)
+    assert [await changing.status("/new"), await changing.status("/old")] == [200, 429]
+    changing.path.write_text("")
+    await changing.read()
+    assert await changing.status("/old") == 429
+    # Another limit is another count.
+    await changing.write(limited(3))
+    assert [await changing.status("/old") for _ in range(4)] == [200, 200, 200, 429]
+
+
+async def test_a_file_does_not_bring_a_revoked_token_back(
+    issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path
+) -> None:
+    own = Issuer(issuer.issuer, private_key=issuer.private_key)
+    routes = OLD.replace("access: public", "access: authenticated")
+    async with GatewayStage.open(text(routes, up="${UPSTREAM}"), upstream.url, own.verifier()) as stage:
+        it = Changing(stage, upstream, tmp_path / "gateway.yaml")
+        it.policies._path = it.path
+        token = f"Authorization: Bearer {own.token(subject='ada')}"
+        assert await it.status("/old", token) == 200
+        own.revoke(Kind.SUBJECT, "ada")
+        await it.write(routes + NEW)
+        assert await it.status("/old", token) == 401
