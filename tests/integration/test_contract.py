@@ -223,7 +223,7 @@ class TestBadInput:
             ("GET", "/nothing", b"", "", 404, "not_found"),
             ("GET", "/auth/login/", b"", "", 404, "not_found"),
             ("GET", "/metrics/x", b"", "", 404, "not_found"),
-            ("GET", "/openapi.json", b"", "", 404, "not_found"),
+            ("GET", "/openapi.yaml", b"", "", 404, "not_found"),
             ("GET", "/auth/login", b"", "", 405, "method_not_allowed"),
             ("PUT", "/auth/register", b"{}", "application/json", 405, "method_not_allowed"),
             ("POST", "/auth/login", b"", "", 422, "invalid_request"),

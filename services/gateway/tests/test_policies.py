@@ -192,7 +192,6 @@ async def test_a_rewritten_path_is_no_way_around_the_methods_of_its_own_route(
         assert upstream.requests == []
 
 
-@pytest.mark.xfail(strict=True, reason="gate.py: the methods of a route to another upstream are asked for too")
 async def test_a_rewritten_path_is_not_about_routes_to_other_upstreams(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:

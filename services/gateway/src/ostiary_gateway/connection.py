@@ -170,7 +170,10 @@ class ClientConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.on_client_lost()
-            self._note(_CLIENT_LEFT, "client_left", exchange.upstream_seconds)
+            if exchange.is_tunnel:
+                self._note(exchange.status, "allowed", exchange.upstream_seconds)
+            else:
+                self._note(_CLIENT_LEFT, "client_left", exchange.upstream_seconds)
         if self._answer is not None:
             self._answer.cancel()
 

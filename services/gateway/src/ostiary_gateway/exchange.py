@@ -349,6 +349,7 @@ class Exchange:
         self._tries += 1
         self._connection_lost()
         self._upstream.leave(self)
+        self._expect(self._route.timeouts.connect)
         self._upstream.lease(self, self._route.timeouts.connect, again=True)
         return True
 

@@ -195,15 +195,14 @@ class Gate:
             raise ProblemError(_AMBIGUOUS_PATH) from None
         query = arrival.target.partition(b"?")
         arrival.target = path + query[1] + query[2]
-        # Whoever may not use that path of the upstream by its own route may not reach it by another one.
-        try:
-            own = self._find(arrival, path)
-        except ProblemError as error:
-            if error.problem is not NOT_FOUND:
-                raise
-            return
-        if own.rewrite is None and not own.upstreams.keys().isdisjoint(route.upstreams):
-            self._authorise(own, arrival)
+        # Whoever may not use that path of the upstream by its own routes may not reach it by another one.
+        candidates = self._table.candidates(arrival.host, path)
+        own = [each for routes in candidates.values() for each in routes if _is_own(each, route)]
+        fitting = [each for each in own if arrival.request.method in each.match.methods]
+        if own and not fitting:
+            raise ProblemError(method_not_allowed(", ".join(sorted({m for each in own for m in each.match.methods}))))
+        for each in fitting:
+            self._authorise(each, arrival)
 
     def head_for_upstream(self, arrival: Arrival, upstream_host: bytes) -> bytes:
         """Return the head of the request to the upstream. Nothing may come between it and the decision."""
@@ -232,6 +231,11 @@ class Gate:
             b"%b: %b\r\n" % (_POSITION, position.encode()) if position is not None else b"",
             length,
         )
+
+
+def _is_own(route: Route, rewriting: Route) -> bool:
+    """Return whether a route leads to the same upstream, by the path that the upstream knows."""
+    return route.rewrite is None and not route.upstreams.keys().isdisjoint(rewriting.upstreams)
 
 
 def _is_of_origin(route: Route, arrival: Arrival) -> bool:

@@ -168,6 +168,14 @@ class Requirements(_Part):
             raise ValueError("name scopes, roles or claims, or say 'authenticated'")
         return self
 
+    @model_validator(mode="after")
+    def _claims_that_there_are(self) -> Self:
+        if read := sorted(_READ.intersection(self.claims)):
+            raise ValueError(
+                f"no condition can be about {', '.join(read)}; 'scopes' and 'roles' have their own members"
+            )
+        return self
+
     def allows(self, token: VerifiedToken) -> bool:
         """Return whether the claims are as they must be."""
         return all(condition.holds(_claim(token, name)) for name, condition in self.claims.items())
@@ -177,6 +185,9 @@ def _claim(token: VerifiedToken, name: str) -> object:
     attribute = _CLAIMS.get(name)
     return getattr(token, attribute) if attribute is not None else token.claims.get(name)
 
+
+#: Claims that are looked at anyway.
+_READ = {"aud", "exp", "iat", "nbf", "jti", "scope", "roles", "auth_time"}
 
 #: Claims that a verified token has in a place of their own.
 _CLAIMS = {"sub": "subject", "client_id": "client_id", "iss": "issuer", "sid": "session_id"}

@@ -59,11 +59,11 @@ class RouteTable:
         for route in self.routes:
             self._add(route)
         self._has_hosts = any(route.match.hosts for route in self.routes)
-        self._candidates = lru_cache(REMEMBERED_PATHS)(self._look_up)
+        self._of_path = lru_cache(REMEMBERED_PATHS)(self._look_up)
 
     def find(self, method: str, host: bytes, path: bytes, fields: Fields) -> Route:
         """Return the route of a request. Raises AmbiguousPath, NoRoute or WrongMethod."""
-        candidates = self._candidates(path, host if self._has_hosts else b"")
+        candidates = self.candidates(host, path)
         for route in candidates.get(method, ()):
             if not route.match.headers or _has(fields, route.match):
                 return route
@@ -72,6 +72,10 @@ class RouteTable:
         # The most specific template decides alone: a method that it lacks does not fall through to a wider one, whose
         # access was not meant for this path.
         raise WrongMethod(frozenset(candidates))
+
+    def candidates(self, host: bytes, path: bytes) -> Candidates:
+        """Return the routes of the most specific template for a path. Raises AmbiguousPath."""
+        return self._of_path(path, host if self._has_hosts else b"")
 
     def _look_up(self, path: bytes, host: bytes) -> Candidates:
         routes = self._root.find(paths.split(path), 0, _name_of(host))
