@@ -53,6 +53,8 @@ _TOO_MANY_CONNECTIONS = Problem(
 _HEAD_TIMEOUT = Problem(408, "head_timeout", "The request did not arrive in time.")
 _BODY_TIMEOUT = Problem(408, "body_timeout", "The request body did not arrive in time.")
 
+_NO_REQUEST = b"", http1.parse_request(b"GET / HTTP/1.1\r\n\r\n")
+
 _NEVER = float("inf")
 
 #: What is counted for a client that did not wait for its answer; nobody gets to see it.
@@ -136,6 +138,8 @@ class ClientConnection(asyncio.Protocol):
         self.peer = "unknown"
         self._buffer = b""
         self._searched = 0
+        #: The last head without a body, and what it says.
+        self._last_head, self._last_request = _NO_REQUEST
         self._arrival: Arrival | None = None
         self._exchange: Exchange | None = None
         self._started_at = 0.0
@@ -336,7 +340,14 @@ class ClientConnection(asyncio.Protocol):
                 self._buffer, self._searched = data, len(data)
                 return b""
             self._searched = 0
-            request = http1.parse_request(data[start:end])
+            head = data[start:end]
+            if head == self._last_head:
+                # A client that asks the same again and again means the same.
+                request = self._last_request
+            else:
+                request = http1.parse_request(head)
+                if request.body is None:
+                    self._last_head, self._last_request = head, request
         except BadMessage as error:
             self.refuse(_problem_of(error))
             return b""

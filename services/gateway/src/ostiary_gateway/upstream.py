@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from ostiary_gateway import http1
-from ostiary_gateway.http1 import BadMessage, Body, Fields, Response
+from ostiary_gateway.http1 import BadMessage, Body, Fields, Response, Sized
 
 _log = structlog.stdlib.get_logger("upstream")
 
@@ -33,6 +33,9 @@ MAX_AGE_SECONDS = 300.0
 
 #: Bytes that wait to be written before the other side is not read any more.
 HIGH_WATER = 256 * 1024
+
+
+_NO_HEAD = b"", "", http1.parse_response(b"HTTP/1.1 204 No Content\r\n\r\n", "GET"), 0
 
 
 class Failure(Enum):
@@ -88,6 +91,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._body: Body | None = None
         self._keeps_alive = False
         self._tunnels = False
+        #: The last head, to a request with which method, and what it says.
+        self._last = _NO_HEAD
         #: Whether the whole request was sent.
         self.is_request_sent = False
         self.is_used_again = False
@@ -165,7 +170,7 @@ class UpstreamConnection(asyncio.Protocol):
         if searched:
             data, self._buffer = self._buffer + data, b""
         while (end := http1.head_end(data, searched)) >= 0:
-            response = http1.parse_response(data[:end], self._method)
+            response = self._parse(data[:end])
             data, searched = data[end:], 0
             if response.status == 101:  # noqa: PLR2004 - Switching Protocols
                 self._tunnels = True
@@ -182,6 +187,16 @@ class UpstreamConnection(asyncio.Protocol):
                 return data
         self._buffer = data
         return b""
+
+    def _parse(self, head: bytes) -> Response:
+        """Read a head, or remember it: within a second, the same answer has the same. Raises BadMessage."""
+        known_head, known_method, known, length = self._last
+        if head == known_head and self._method == known_method:
+            return Response(known.status, known.fields, known.names, Sized(length), known.keeps_alive, known.options)
+        response = http1.parse_response(head, self._method)
+        if isinstance(response.body, Sized):
+            self._last = head, self._method, response, response.body.left
+        return response
 
     def _finish(self, receiver: Receiver, body: Body, *, is_clean: bool) -> None:
         self._receiver = None
