@@ -144,8 +144,9 @@ class Exchange:
 
     def start(self) -> None:
         """Ask for a connection."""
-        self._expect(self._route.timeouts.connect)
         self._upstream.lease(self, self._route.timeouts.connect)
+        if self._connection is None and not self._is_over:
+            self._expect(self._route.timeouts.connect)
 
     # From the client.
 
@@ -243,7 +244,6 @@ class Exchange:
             # The rest of the body is not wanted by anybody.
             self.keeps_alive = False
         self._head = self._final_head(response)
-        self._expect(self._route.timeouts.idle)
 
     def on_content(self, content: bytes) -> None:
         """Pass a part of the body on."""
@@ -251,7 +251,6 @@ class Exchange:
             content = http1.chunk(content)
         head, self._head = self._head, b""
         self._client.write(head + content if head else content)
-        self._expect(self._route.timeouts.idle)
 
     def on_pause(self) -> None:
         """Let the client have what has come, and see from now on whether the token goes on to be good."""
@@ -259,7 +258,10 @@ class Exchange:
             head, self._head = self._head, b""
             self._client.write(head)
         response = self._response
-        if response is not None and self._watch is None:
+        if response is None or self.is_tunnel:
+            return
+        self._expect(self._route.timeouts.idle)
+        if self._watch is None:
             self._watch_token(grace_of(response.names.get(b"content-type", b"").decode("latin-1")))
 
     def _watch_token(self, grace: float) -> None:

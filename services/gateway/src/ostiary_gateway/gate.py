@@ -163,8 +163,11 @@ class Gate:
         """Note the caller's token, where one is needed. Raises OstiaryError."""
         if route.access == "public":
             return
-        fields_of_request = arrival.request.fields
-        values = [value.decode("latin-1") for name, value in fields_of_request if name == b"authorization"]
+        request = arrival.request
+        if len(request.names) == len(request.fields) and b"authorization" in request.names:
+            values = [request.names[b"authorization"].decode("latin-1")]
+        else:
+            values = [value.decode("latin-1") for name, value in request.fields if name == b"authorization"]
         token = self._verifier.verify(bearer_token(values), max_staleness=route.bound)
         if isinstance(route.access, Requirements):
             token.require(scopes=route.access.scopes, roles=route.access.roles)
