@@ -472,6 +472,23 @@ async def test_preflights_where_there_is_nothing_to_allow(issuer: Issuer, upstre
         assert upstream.requests == []
 
 
+async def test_a_preflight_is_for_the_route_whose_fields_the_browser_announces(
+    issuer: Issuer, upstream: RecordingUpstream
+) -> None:
+    made = (
+        "name: %s, match: {path: %s, methods: [GET]%s}, upstream: up, access: public,"
+        " cors: {origins: ['*'], max_age: %d}"
+    )
+    beta = ", headers: {X-Beta: '1'}"
+    routes = (made % ("b", "/shop", beta, 1), made % ("plain", "/shop", "", 2), made % ("c", "/beta", beta, 3))
+    asks, announces = "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: x-other, x-beta"
+    async with opened(issuer, upstream, *routes) as it:
+        assert cors_fields(await it.ask("/shop", SHOP, asks, announces, method="OPTIONS"))["max-age"] == "1"
+        assert cors_fields(await it.ask("/shop", SHOP, asks, method="OPTIONS"))["max-age"] == "2"
+        assert cors_fields(await it.ask("/beta", SHOP, asks, announces, method="OPTIONS"))["max-age"] == "3"
+        assert (await it.ask("/beta", SHOP, asks, method="OPTIONS")).status == 404
+
+
 async def test_options_that_asks_for_no_method_is_an_ordinary_request(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:

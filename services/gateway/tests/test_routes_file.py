@@ -81,6 +81,12 @@ def test_the_file_that_is_shipped_is_good() -> None:
         ("access: public", "access: public\n    retrying: 3", 13, "Extra inputs"),
         ("access: public", "access: public\n    access: authenticated", 13, "'access' stands here twice"),
         ("access: public", "access: public\n    limits: {body_bytes: -1}", 13, "body_bytes"),
+        (
+            "access: public",
+            f"access: public\n    rate_limits: [{', '.join(['{by: address, requests: 1, seconds: 1}'] * 2)}]",
+            9,
+            "a rate limit stands here twice",
+        ),
         ("url: ${ORDERS_URL:-http://127.0.0.1:9000}", "url: ${ORDERS_URL}", 3, "ORDERS_URL is not set"),
         ("http://127.0.0.1:9000", "127.0.0.1:9000", 3, "http://"),
         ("upstreams:", "upstream:", 1, "upstreams: Field required"),

@@ -19,7 +19,7 @@ from ostiary_chassis.problems import INTERNAL_ERROR, METHODS, ProblemError, body
 
 _log = structlog.stdlib.get_logger("access")
 
-#: What we accept as a request id from outside: it goes into logs and header fields.
+# It goes into logs and header fields.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
 #: The paths that every service answers itself. Called at each health check and scrape, they stay out
@@ -127,9 +127,14 @@ class RequestContext:
             _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
 
 
+def is_request_id(given: bytes) -> bool:
+    """Return whether a request id from outside is accepted."""
+    return _REQUEST_ID.match(given) is not None
+
+
 def _request_id(scope: Scope) -> str:
     given = _first(scope, b"x-request-id")
-    return given.decode() if _REQUEST_ID.match(given) else os.urandom(16).hex()
+    return given.decode() if is_request_id(given) else os.urandom(16).hex()
 
 
 def _first(scope: Scope, name: bytes, default: bytes = b"") -> bytes:

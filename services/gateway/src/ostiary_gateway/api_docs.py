@@ -12,20 +12,17 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, Response
 
-from ostiary_gateway import http1
 from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.http1 import BadMessage
 from ostiary_gateway.paths import AmbiguousPath
 from ostiary_gateway.policy import Policies, Policy
 from ostiary_gateway.routes_file import DOCS, DOCUMENT, Requirements, Route
 from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
-from ostiary_gateway.upstream import Pool
 
 _log = structlog.stdlib.get_logger("docs")
 
-#: Seconds for a service to say what it offers, bytes of that, and seconds for which it is believed.
+#: Seconds for a service to say what it offers, and seconds for which it is believed.
 FETCH_SECONDS = 3.0
-MAX_BYTES = 8 * 1024 * 1024
 FRESH_SECONDS = 30.0
 
 _PARAMETER = re.compile(r"\{[^{}/]+\}")
@@ -208,29 +205,9 @@ def _take_components(
 async def _fetch(upstream: Upstream) -> dict[str, Any] | None:
     """Return what a service says that it offers; None if it does not."""
     try:
-        async with asyncio.timeout(FETCH_SECONDS):
-            document = json.loads(await _ask(upstream.pools[0]))
-    except (OSError, EOFError, BadMessage, ValueError, RecursionError, asyncio.LimitOverrunError) as error:
+        status, content = await upstream.pools[0].get(DOCUMENT, FETCH_SECONDS)
+        document = json.loads(content) if status == 200 else None  # noqa: PLR2004 - HTTP
+    except (OSError, BadMessage, ValueError, RecursionError) as error:
         _log.info("a service says nothing of what it offers", upstream=upstream.name, error=type(error).__name__)
         return None
     return document if isinstance(document, dict) else None
-
-
-async def _ask(pool: Pool) -> bytes:
-    """Return a service's document. Raises OSError, BadMessage, or ValueError for an answer that is none."""
-    reader, writer = await pool.open_stream()
-    try:
-        writer.write(b"GET /openapi.json HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % pool.host)
-        head = await reader.readuntil(b"\r\n\r\n")
-        response = http1.parse_response(head, "GET")
-        content = bytearray()
-        while not response.body.done and len(content) <= MAX_BYTES:
-            data = await reader.read(65536)
-            if not data:
-                break
-            content += response.body.take(data)[0]
-    finally:
-        writer.close()
-    if response.status != 200 or not response.body.end():  # noqa: PLR2004 - HTTP
-        raise ValueError("not all of it, or something else")
-    return bytes(content)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import structlog
 
-from ostiary_gateway import http1
 from ostiary_gateway.http1 import BadMessage
 from ostiary_gateway.routes_file import HealthCheck
 from ostiary_gateway.routes_file import Upstream as UpstreamOfFile
@@ -141,27 +140,15 @@ class Backend:
             _log.warning("address left out", upstream=self._name, address=self.url, seconds=seconds)
 
     async def _check_health(self, health: HealthCheck) -> None:
-        is_good = await self._answers(health)
+        try:
+            status, _ = await self.pool.get(health.path, health.timeout)
+            is_good = 200 <= status < 300  # noqa: PLR2004 - HTTP
+        except (OSError, BadMessage, ValueError):
+            is_good = False
         failed = 0 if is_good else self._failed_checks + 1
         if (failed >= FAILED_CHECKS) is not (self._failed_checks >= FAILED_CHECKS):
             _log.warning("health has changed", upstream=self._name, address=self.url, is_good=is_good)
         self._failed_checks = failed
-
-    async def _answers(self, health: HealthCheck) -> bool:
-        """Return whether the health check is answered with 2xx in time."""
-        writer: asyncio.StreamWriter | None = None
-        try:
-            async with asyncio.timeout(health.timeout):
-                reader, writer = await self.pool.open_stream()
-                head = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: ostiary-gateway\r\nconnection: close\r\n\r\n"
-                writer.write(head % (health.path.encode(), self.pool.host))
-                answer = await reader.readuntil(b"\r\n\r\n")
-            return 200 <= http1.parse_response(answer, "GET").status < 300  # noqa: PLR2004 - HTTP
-        except (OSError, TimeoutError, BadMessage, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            return False
-        finally:
-            if writer is not None:
-                writer.close()
 
 
 class Upstream:

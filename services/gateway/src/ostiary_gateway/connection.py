@@ -19,7 +19,7 @@ from ostiary_gateway import http1
 from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.exchange import Exchange
 from ostiary_gateway.gate import Arrival, request_id
-from ostiary_gateway.http1 import BadMessage, Request, TooLarge, UnknownCoding, UnknownVersion
+from ostiary_gateway.http1 import BadMessage, Fields, Request, TooLarge, UnknownCoding, UnknownVersion
 from ostiary_gateway.policy import Policies, Policy
 
 _log = structlog.stdlib.get_logger("proxy")
@@ -56,6 +56,8 @@ _BODY_TIMEOUT = Problem(408, "body_timeout", "The request body did not arrive in
 _NO_REQUEST = b"", http1.parse_request(b"GET / HTTP/1.1\r\n\r\n")
 
 _NEVER = float("inf")
+
+_NO_CONTENT = 204
 
 #: What is counted for a client that did not wait for its answer; nobody gets to see it.
 _CLIENT_LEFT = 499
@@ -247,8 +249,10 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def expect(self, seconds: float) -> None:
-        """Wait for what comes next so long."""
-        self.deadline = time.monotonic() + seconds
+        """Wait for what comes next so long, and no longer than the exchange may take."""
+        until = time.monotonic() + seconds
+        exchange = self._exchange
+        self.deadline = until if exchange is None or until < exchange.ends_at else exchange.ends_at
 
     def read_more(self, more: bool) -> None:
         """Read the request's body, or hold it up."""
@@ -259,7 +263,7 @@ class ClientConnection(asyncio.Protocol):
         if not more:
             transport.pause_reading()
             return
-        self.deadline = time.monotonic() + CLIENT_SECONDS
+        self.expect(CLIENT_SECONDS)
         transport.resume_reading()
         if self._buffer:
             data, self._buffer = self._buffer, b""
@@ -268,30 +272,15 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, problem: Problem) -> None:
         """Answer with a problem."""
         exchange, self._exchange = self._exchange, None
-        upstream_seconds = exchange.upstream_seconds if exchange is not None else 0.0
         arrival = self._arrival
-        request = arrival.request if arrival is not None else None
-        keeps_alive = request is not None and request.keeps_alive and (request.body is None or request.body.done)
-        content = problem.to_json()
-        lines = [
-            http1.status_line(problem.status),
-            b"content-type: %b\r\ncontent-length: %d\r\ndate: %b\r\n"
-            % (PROBLEM_JSON.encode(), len(content), self._watchman.date),
-            *[
-                b"%b: %b\r\n" % (name.lower().encode(), value.encode("latin-1", "replace"))
-                for name, value in problem.headers.items()
-            ],
+        fields = [(b"content-type", PROBLEM_JSON.encode())]
+        fields += [
+            (name.lower().encode(), value.encode("latin-1", "replace")) for name, value in problem.headers.items()
         ]
         if arrival is not None:
-            lines.append(b"%bx-request-id: %b\r\n" % (arrival.cors, arrival.request_id))
-        if not keeps_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        if request is None or request.method != "HEAD":
-            lines.append(content)
-        self.write(b"".join(lines))
-        self._note(problem.status, problem.code, upstream_seconds)
-        self._next(keeps_alive=keeps_alive)
+            fields += [*arrival.cors, (b"x-request-id", arrival.request_id)]
+        self._note(problem.status, problem.code, exchange.upstream_seconds if exchange is not None else 0.0)
+        self._respond(problem.status, fields, problem.to_json())
 
     def break_off(self) -> None:
         """Close the connection within a response."""
@@ -362,7 +351,7 @@ class ClientConnection(asyncio.Protocol):
         except BadMessage as error:
             exchange.give_up(_problem_of(error))
             return b""
-        self.deadline = time.monotonic() + CLIENT_SECONDS
+        self.expect(CLIENT_SECONDS)
         if content:
             exchange.on_body(content)
         if body.done and self._exchange is exchange:
@@ -380,7 +369,8 @@ class ClientConnection(asyncio.Protocol):
                 return
             preflight = policy.gate.preflight(arrival)
             if preflight is not None:
-                self._answer_preflight(preflight)
+                self._note(_NO_CONTENT, "preflight", 0.0)
+                self._respond(_NO_CONTENT, [*preflight, (b"x-request-id", arrival.request_id)], b"")
                 return
             policy.gate.admit(arrival)
         except ProblemError as error:
@@ -454,14 +444,17 @@ class ClientConnection(asyncio.Protocol):
             return
         self._log.add(arrival, status, decision, time.monotonic() - self._started_at, upstream_seconds)
 
-    def _answer_preflight(self, fields: bytes) -> None:
-        arrival = self._arrival
-        assert arrival is not None  # noqa: S101 - it asks
-        request = arrival.request
-        keeps_alive = request.keeps_alive and request.body is None
-        end = b"\r\n" if keeps_alive else b"connection: close\r\n\r\n"
-        self.write(b"%b%bx-request-id: %b\r\n%b" % (http1.status_line(204), fields, arrival.request_id, end))
-        self._note(204, "preflight", 0.0)
+    def _respond(self, status: int, fields: Fields, content: bytes) -> None:
+        """Answer a request here, and go on. Without content, the response has none."""
+        request = self._arrival.request if self._arrival is not None else None
+        keeps_alive = request is not None and request.keeps_alive and (request.body is None or request.body.done)
+        more = [(b"date", self._watchman.date)]
+        if status != _NO_CONTENT:
+            more.append((b"content-length", b"%d" % len(content)))
+        if not keeps_alive:
+            more.append((b"connection", b"close"))
+        head = http1.head(status, [*fields, *more])
+        self.write(head if request is not None and request.method == "HEAD" else head + content)
         self._next(keeps_alive=keeps_alive)
 
     # The gateway's own endpoints.
@@ -507,18 +500,8 @@ class ClientConnection(asyncio.Protocol):
             self._answer = None
             self.refuse(INTERNAL_ERROR)
             return
-        keeps_alive = request.keeps_alive and request.body is None
-        lines = [
-            http1.status_line(status),
-            *[b"%b: %b\r\n" % field for field in fields if field[0] != b"content-length"],
-        ]
-        lines.append(b"content-length: %d\r\ndate: %b\r\n" % (len(content), self._watchman.date))
-        lines.append(b"\r\n" if keeps_alive else b"connection: close\r\n\r\n")
-        if request.method != "HEAD":
-            lines.append(bytes(content))
         self._answer = None
-        self.write(b"".join(lines))
-        self._next(keeps_alive=keeps_alive)
+        self._respond(status, [field for field in fields if field[0] != b"content-length"], bytes(content))
 
 
 def _problem_of(error: BadMessage) -> Problem:

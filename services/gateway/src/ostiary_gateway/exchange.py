@@ -1,5 +1,6 @@
 """One request to an upstream and its response, passed on piece by piece, with both sides holding each other up."""
 
+import math
 import time
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -62,7 +63,7 @@ class Client(Protocol):
         """Read on, or not for now."""
 
     def expect(self, seconds: float) -> None:
-        """Have `on_timeout` called if nothing happens for so long."""
+        """Have `on_timeout` called if nothing happens for so long, or when the exchange must be over."""
 
     def refuse(self, problem: Problem) -> None:
         """Answer with a problem."""
@@ -81,7 +82,6 @@ class Exchange:
         "_arrival",
         "_client",
         "_connection",
-        "_ends_at",
         "_ends_with",
         "_frames",
         "_gate",
@@ -96,6 +96,7 @@ class Exchange:
         "_upstream",
         "_verifier",
         "_watch",
+        "ends_at",
         "is_sent",
         "is_tunnel",
         "keeps_alive",
@@ -121,7 +122,8 @@ class Exchange:
         self._is_over = False
         self._tries = 0
         total = self._route.timeouts.total
-        self._ends_at = time.monotonic() + total if total is not None else 0.0
+        #: When all of it must be over, on the monotonic clock.
+        self.ends_at = time.monotonic() + total if total is not None else math.inf
         self._received = 0
         self._watch: AbstractContextManager[object] | None = None
         #: Whether the whole request has been sent.
@@ -190,10 +192,10 @@ class Exchange:
         """Give up on an upstream that does not answer."""
         if self._connection is None:
             self.on_failure(Failure.UNREACHABLE)
-            return
-        if self._response is None:
-            self._connection.note_failure()
-        self.on_failure(Failure.SLOW)
+        elif self._response is None:
+            self._connection.fail(Failure.SLOW)
+        else:
+            self.on_failure(Failure.SLOW)
 
     # From the upstream.
 
@@ -342,7 +344,7 @@ class Exchange:
         request, retries = self._arrival.request, self._route.retries
         if request.body is not None or request.method not in _IDEMPOTENT or self._response is not None:
             return False
-        if self._ends_at and time.monotonic() >= self._ends_at:
+        if time.monotonic() >= self.ends_at:
             return False
         # That a connection was closed that had been used before is the rule, and no sign of trouble.
         is_stale = failure is Failure.STALE and self._tries == 0 and request.method in _SAFE
@@ -356,10 +358,9 @@ class Exchange:
         return True
 
     def _expect(self, seconds: float) -> None:
-        if not self._client.is_writable:
-            # It is the client who is waited for.
-            return
-        self._client.expect(min(seconds, self._ends_at - time.monotonic()) if self._ends_at else seconds)
+        # A client that does not take what it gets is waited for, and not the upstream.
+        if self._client.is_writable:
+            self._client.expect(seconds)
 
     def give_up(self, problem: Problem) -> None:
         """End the exchange with a problem, or in the middle of a response."""
@@ -408,7 +409,7 @@ class Exchange:
         passing = response.fields
         if cors:
             passing = [field for field in passing if not field[0].startswith(PREFIX)]
-        passed = fields.to_client(passing, response.options) + cors
+        passed = fields.to_client(passing, response.options) + http1.lines(cors)
         length = b""
         if isinstance(response.body, Sized):
             announced = response.names.get(b"content-length")

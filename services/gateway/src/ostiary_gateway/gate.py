@@ -6,6 +6,7 @@ Everything is decided here, once, before an upstream hears of the request; nothi
 import itertools
 import os
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -13,13 +14,14 @@ from ostiary import VerifiedToken, Verifier
 from ostiary.errors import AccessError
 from ostiary.feed import POSITION_HEADER
 from ostiary.http import Problem, bearer_token
+from ostiary_chassis.middleware import is_request_id
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_gateway import cors, fields, paths, websocket
-from ostiary_gateway.http1 import Request, Sized
+from ostiary_gateway.http1 import Fields, Request, Sized
 from ostiary_gateway.paths import AmbiguousPath
 from ostiary_gateway.rate_limits import RateLimiter
-from ostiary_gateway.routes_file import RateLimit, Requirements, Route
+from ostiary_gateway.routes_file import OWN_PATHS, RateLimit, Requirements, Route
 from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
 
 _AMBIGUOUS_PATH = Problem(400, "ambiguous_path", "The path is not in its canonical form; send it plainly.")
@@ -29,14 +31,13 @@ _INVALID_TARGET = Problem(400, "invalid_target", "The target must be a path, or 
 _FOREIGN_ORIGIN = Problem(403, "foreign_origin", "Pages of this origin may not open WebSockets here.")
 _TOO_MANY = Problem(429, "too_many_requests", "Too many requests; try again after the seconds in Retry-After.")
 
-#: What is accepted as a request id from outside: it goes into logs and header fields.
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
-
 # RFC 9112 section 3.2.2, without user information.
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)(/[^#]*)\Z", re.IGNORECASE)
 
 # A request's own id has the process in it, and a number; it is to be unique, and no secret.
 _PROCESS, _numbers = os.urandom(8).hex().encode(), itertools.count(1)
+
+_OWN_PATHS = frozenset(path.encode() for path in OWN_PATHS)
 
 _POSITION = POSITION_HEADER.lower().encode()
 
@@ -64,13 +65,13 @@ class Arrival:
     token: VerifiedToken | None = None
     is_websocket: bool = False
     #: Fields of the answer that are for browsers.
-    cors: bytes = b""
+    cors: Sequence[tuple[bytes, bytes]] = ()
 
 
 def request_id(request: Request) -> bytes:
     """Return the request's own id if it has one that can be used, or a new one."""
     given = request.names.get(b"x-request-id")
-    return given if given is not None and _REQUEST_ID.match(given) else b"%b%016x" % (_PROCESS, next(_numbers))
+    return given if given is not None and is_request_id(given) else b"%b%016x" % (_PROCESS, next(_numbers))
 
 
 class Gate:
@@ -80,18 +81,16 @@ class Gate:
         self,
         table: RouteTable,
         verifier: Verifier,
-        own_paths: frozenset[bytes],
         proxies: TrustedProxies,
         before: Self | None = None,
     ) -> None:
-        """Make the gate; somebody else opens and closes `verifier`. The gateway answers `own_paths` itself.
+        """Make the gate; somebody else opens and closes `verifier`.
 
         What has been counted goes on to count if there was a gate `before`.
         """
         self._proxies = proxies
         self._table = table
         self._verifier = verifier
-        self._own_paths = own_paths
         known = before.limiters if before is not None else {}
         self.limiters: dict[tuple[str, RateLimit], RateLimiter] = {
             (route.name, limit): known.get((route.name, limit)) or RateLimiter(limit)
@@ -107,14 +106,14 @@ class Gate:
         if self._proxies.trusts(arrival.client):
             self._believe_proxies(arrival)
         _read_target(arrival)
-        return arrival.path in self._own_paths
+        return arrival.path in _OWN_PATHS
 
     def admit(self, arrival: Arrival) -> Route:
         """Return the route that a request takes. Raises ProblemError or OstiaryError for what is refused."""
         request = arrival.request
-        route = arrival.route = self._find(arrival, arrival.path)
+        route = arrival.route = self._find(arrival, request.method)
         if route.cors is not None:
-            arrival.cors = cors.lines(route.cors, request.names.get(b"origin", b""))
+            arrival.cors = cors.answer(route, request)
         if request.size > route.limits.header_bytes:
             raise ProblemError(_head_too_large(route.limits.header_bytes))
         if route.rate_limits:
@@ -131,13 +130,13 @@ class Gate:
             self._rewrite(route, arrival)
         return route
 
-    def preflight(self, arrival: Arrival) -> bytes | None:
+    def preflight(self, arrival: Arrival) -> Fields | None:
         """Return the fields that answer a browser's preflight; None if a request is none. Raises ProblemError."""
         request = arrival.request
         if not cors.is_preflight(request):
             return None
-        method = request.names[b"access-control-request-method"].decode("latin-1")
-        route = arrival.route = self._find(arrival, arrival.path, method)
+        method, announced = cors.announced(request)
+        route = arrival.route = self._find(arrival, method, announced)
         return cors.preflight(route, request)
 
     def _believe_proxies(self, arrival: Arrival) -> None:
@@ -147,11 +146,10 @@ class Gate:
         if names.get(b"x-forwarded-proto", b"").lower() == b"https":
             arrival.scheme = b"https"
 
-    def _find(self, arrival: Arrival, path: bytes, method: str = "") -> Route:
-        """Return the route of a request. Raises ProblemError."""
-        request = arrival.request
+    def _find(self, arrival: Arrival, method: str, announced: Collection[str] | None = None) -> Route:
+        """Return the route of a request, or of one that is announced. Raises ProblemError."""
         try:
-            return self._table.find(method or request.method, arrival.host, path, request.fields)
+            return self._table.find(method, arrival.host, arrival.path, arrival.request.fields, announced)
         except AmbiguousPath:
             raise ProblemError(_AMBIGUOUS_PATH) from None
         except NoRoute:
@@ -161,7 +159,8 @@ class Gate:
 
     def _authorise(self, route: Route, arrival: Arrival) -> None:
         """Note the caller's token, where one is needed. Raises OstiaryError."""
-        if route.access == "public":
+        access = route.access
+        if not isinstance(access, Requirements) and access == "public":
             return
         request = arrival.request
         if len(request.names) == len(request.fields) and b"authorization" in request.names:
@@ -169,9 +168,9 @@ class Gate:
         else:
             values = [value.decode("latin-1") for name, value in request.fields if name == b"authorization"]
         token = self._verifier.verify(bearer_token(values), max_staleness=route.bound)
-        if isinstance(route.access, Requirements):
-            token.require(scopes=route.access.scopes, roles=route.access.roles)
-            if route.access.claims and not route.access.allows(token):
+        if isinstance(access, Requirements):
+            token.require(scopes=access.scopes, roles=access.roles)
+            if access.claims and not access.allows(token):
                 raise InsufficientClaims
         arrival.token = token
 

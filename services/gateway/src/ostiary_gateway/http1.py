@@ -6,7 +6,7 @@ no byte of a message's framing passes through.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol, TypeVar
@@ -322,6 +322,16 @@ def parse_response(head: bytes, method: str) -> Response:
 def status_line(status: int) -> bytes:
     """Return the first line of a response."""
     return _WRITTEN_STATUS_LINES[status]
+
+
+def head(status: int, fields: Fields) -> bytes:
+    """Return the head of a response."""
+    return b"%b%b\r\n" % (status_line(status), lines(fields))
+
+
+def lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return fields as they are written."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 def chunk(content: bytes) -> bytes:

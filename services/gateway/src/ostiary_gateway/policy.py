@@ -15,7 +15,7 @@ from ostiary_gateway import routes_file
 from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.gate import Arrival, Gate
 from ostiary_gateway.proof import prove
-from ostiary_gateway.routes_file import OWN_PATHS, RoutesFile
+from ostiary_gateway.routes_file import RoutesFile
 from ostiary_gateway.routing import RouteTable
 
 _log = structlog.stdlib.get_logger("routes")
@@ -36,9 +36,8 @@ class Policy:
         self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, before: Self | None = None
     ) -> None:
         """Put a file to work; what has not changed is taken over from the policy `before`."""
-        own_paths = frozenset(path.encode() for path in OWN_PATHS)
         self.table = RouteTable(routes.routes)
-        self.gate: Gate = Gate(self.table, verifier, own_paths, proxies, before.gate if before else None)
+        self.gate: Gate = Gate(self.table, verifier, proxies, before.gate if before else None)
         known = before.upstreams if before is not None else {}
         tls = ssl.create_default_context()
         self.upstreams: dict[str, Upstream] = {

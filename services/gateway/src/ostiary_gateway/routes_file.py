@@ -275,6 +275,8 @@ class Route(_Part):
     def _limits_of_a_token(self) -> Self:
         if self.access == "public" and any(limit.by != "address" for limit in self.rate_limits):
             raise ValueError("a public route takes no tokens; limit it by address")
+        if len(set(self.rate_limits)) != len(self.rate_limits):
+            raise ValueError("a rate limit stands here twice")
         return self
 
     @property

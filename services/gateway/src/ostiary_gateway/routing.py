@@ -1,6 +1,6 @@
 """Which route a request takes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
 from ostiary_gateway import paths
@@ -61,11 +61,16 @@ class RouteTable:
         self._has_hosts = any(route.match.hosts for route in self.routes)
         self._of_path = lru_cache(REMEMBERED_PATHS)(self._look_up)
 
-    def find(self, method: str, host: bytes, path: bytes, fields: Fields) -> Route:
-        """Return the route of a request. Raises AmbiguousPath, NoRoute or WrongMethod."""
+    def find(
+        self, method: str, host: bytes, path: bytes, fields: Fields, announced: Collection[str] | None = None
+    ) -> Route:
+        """Return the route of a request. Raises AmbiguousPath, NoRoute or WrongMethod.
+
+        `announced` are the names of fields that a request will have about which a browser asks; in lower case.
+        """
         candidates = self.candidates(host, path)
         for route in candidates.get(method, ()):
-            if not route.match.headers or _has(fields, route.match):
+            if not route.match.headers or _has(fields, route.match) or _will_have(announced, route.match):
                 return route
         if not candidates or method in candidates:
             raise NoRoute
@@ -116,6 +121,11 @@ def _rank(match: Match, host: str) -> int:
     # The longest one that fits; it takes one label or more.
     fitting = [len(wanted) for wanted in match.hosts if wanted.startswith("*.") and host.endswith(wanted[1:])]
     return max(fitting, default=-1)
+
+
+def _will_have(announced: Collection[str] | None, match: Match) -> bool:
+    """Return whether a request may turn out to fit: what the values are, a browser does not say."""
+    return announced is not None and all(name.lower() in announced for name in match.headers)
 
 
 def _has(fields: Fields, match: Match) -> bool:

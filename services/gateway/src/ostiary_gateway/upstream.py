@@ -12,13 +12,15 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
 
 from ostiary_gateway import http1
 from ostiary_gateway.http1 import BadMessage, Body, Fields, Response, Sized
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _log = structlog.stdlib.get_logger("upstream")
 
@@ -34,6 +36,10 @@ MAX_AGE_SECONDS = 300.0
 #: Bytes that wait to be written before the other side is not read any more.
 HIGH_WATER = 256 * 1024
 
+#: Bytes of an answer to a question of the gateway's own.
+MAX_CONTENT_BYTES = 8 * 1024 * 1024
+
+_QUESTION = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: ostiary-gateway\r\nconnection: close\r\n\r\n"
 
 _NO_HEAD = b"", "", http1.parse_response(b"HTTP/1.1 204 No Content\r\n\r\n", "GET"), 0
 
@@ -159,7 +165,7 @@ class UpstreamConnection(asyncio.Protocol):
                     return
         except BadMessage as error:
             _log.warning("upstream answered with something invalid", upstream=self._pool.name, fault=str(error))
-            self._fail(Failure.INVALID)
+            self.fail(Failure.INVALID)
             return
         if self._receiver is receiver:
             receiver.on_pause()
@@ -217,12 +223,9 @@ class UpstreamConnection(asyncio.Protocol):
         """What the field `Host` says."""
         return self._pool.host
 
-    def note_failure(self) -> None:
-        """Note that no answer came."""
+    def fail(self, failure: Failure) -> None:
+        """Give up on the answer, and count that against the upstream."""
         self._pool.note(False)
-
-    def _fail(self, failure: Failure) -> None:
-        self.note_failure()
         receiver, self._receiver = self._receiver, None
         if self._transport is not None:
             self._transport.abort()
@@ -251,7 +254,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.is_used_again and not self._buffer:
             receiver.on_failure(Failure.STALE)
         else:
-            self.note_failure()
+            self._pool.note(False)
             receiver.on_failure(Failure.BROKEN)
 
     def pause_writing(self) -> None:
@@ -362,7 +365,7 @@ class Pool:
     async def _open_connection(self, receiver: Receiver, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                connection = await self._new_connection()
+                _, connection = await self._connected(lambda: UpstreamConnection(self))
         except (OSError, TimeoutError) as error:
             _log.warning("upstream cannot be reached", upstream=self.name, error=type(error).__name__)
             self.note(False)
@@ -375,24 +378,34 @@ class Pool:
         else:
             receiver.on_failure(Failure.BROKEN)
 
-    async def open_stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a connection that is nobody's, for a question of the gateway's own. Raises OSError."""
-        if self._path is not None:
-            return await asyncio.open_unix_connection(self._path)
-        name = self._host if self._tls is not None else None
-        return await asyncio.open_connection(self._host, self._port, ssl=self._tls, server_hostname=name)
+    async def get(self, path: str, seconds: float) -> tuple[int, bytes]:
+        """Ask something of the gateway's own; return status and content. Raises OSError, BadMessage or ValueError."""
+        reader = asyncio.StreamReader()
+        async with asyncio.timeout(seconds):
+            transport, _ = await self._connected(lambda: asyncio.StreamReaderProtocol(reader))
+            try:
+                transport.write(_QUESTION % (path.encode(), self.host))
+                response = http1.parse_response(await reader.readuntil(b"\r\n\r\n"), "GET")
+                content = b""
+                while not response.body.done and (data := await reader.read(MAX_CONTENT_BYTES)):
+                    content += response.body.take(data)[0]
+                    if len(content) > MAX_CONTENT_BYTES:
+                        raise ValueError("it is too long")
+            except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+                raise BadMessage("head") from error
+            finally:
+                transport.abort()
+        if not response.body.end():
+            raise BadMessage("not all of it came")
+        return response.status, content
 
-    async def _new_connection(self) -> UpstreamConnection:
+    async def _connected(self, protocol: Callable[[], P]) -> tuple[asyncio.Transport, P]:
         """Open a connection. Raises OSError."""
         loop = asyncio.get_running_loop()
         if self._path is not None:
-            return (await loop.create_unix_connection(lambda: UpstreamConnection(self), self._path))[1]
+            return await loop.create_unix_connection(protocol, self._path)
         name = self._host if self._tls is not None else None
-        return (
-            await loop.create_connection(
-                lambda: UpstreamConnection(self), self._host, self._port, ssl=self._tls, server_hostname=name
-            )
-        )[1]
+        return await loop.create_connection(protocol, self._host, self._port, ssl=self._tls, server_hostname=name)
 
     def _make_room_known(self) -> None:
         if self._waiting and len(self._open) + len(self._connecting) <= MAX_CONNECTIONS:
