@@ -10,7 +10,8 @@ routes    The same with a thousand routes, of which it takes one, and with ten. 
 workers   The same with two workers, on two cores, and with one. Goal: 1.8 times the requests a second; where no cores
           are left for the load, all share all, `cores_free` is false, and that cannot show.
 body      A gigabyte down and up, beside nginx, which streams too (`proxy_buffering off`, `proxy_request_buffering
-          off`) and checks no token. Goals: half of its throughput, and at most 80 MB in memory.
+          off`) and checks no token. Goals: half of its throughput, and at most 80 MB in memory. Where the load's core
+          is what bounds both, `cpu_seconds_per_gb` says what each of them costs.
 idle      Ten thousand connections that have had an answer and stay open. Goal: at most 200 MB in memory.
 
 Results are printed and written to `bench/results/gateway.json`. Takes ten minutes. `--quick` does less of everything,
@@ -25,6 +26,7 @@ import json
 import resource
 import shutil
 import socket
+import struct
 import tempfile
 import time
 import urllib.request
@@ -291,7 +293,7 @@ def bodies(scale: Scale) -> Row:
         stack.enter_context(files.running())
         sink = stack.enter_context(running_sink())
         ways: dict[str, tuple[int, Callable[[int], float]]] = {
-            "download": (files.port, lambda port: download(port, "/body", around.bearer)),
+            "download": (files.port, lambda port: download(port, "/body", scale.body_bytes, around.bearer)),
             "upload": (sink, lambda port: upload(port, "/body", scale.body_bytes, around.bearer)),
         }
         return {way: transfers(around, place, scale, *of) for way, of in ways.items()}
@@ -364,7 +366,7 @@ SETTLING_SECONDS = 1.0
 def idle(scale: Scale) -> Row:
     """Measure the memory of gateways, each newly started, before and with connections that stay open."""
     place = Place.apart()
-    count = min(scale.idle_connections, raised_file_limit() - OTHER_FILES)
+    count = raised_file_limit(scale.idle_connections + OTHER_FILES) - OTHER_FILES
     before: list[float] = []
     with_them: list[float] = []
     with stage(place.load) as around:
@@ -386,11 +388,12 @@ def idle(scale: Scale) -> Row:
     }
 
 
-def raised_file_limit() -> int:
-    """Raise the files that this process, and those it starts, may have open, as far as that goes; return how many."""
+def raised_file_limit(wanted: int) -> int:
+    """Let this process, and those it starts, have so many files open, or as many as may be; return how many."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return most
+    files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return files
 
 
 @contextmanager
@@ -407,6 +410,8 @@ def connections(port: int, count: int, question: bytes) -> Iterator[None]:
 def asked(port: int, question: bytes) -> socket.socket:
     """Return a connection on which a question has been answered."""
     connection = socket.create_connection((HOST, port), timeout=10)
+    # Closed with a reset, so that its port is free again at once.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     ask(connection, question)
     return connection
 

@@ -28,7 +28,8 @@ ANSWER = """default_type application/json; return 200 '{"id":7,"items":[{"sku":"
 UPSTREAM = "upstream orders {{ server {host}:{port}; keepalive 256; keepalive_requests 1000000000; }}"
 HAND_ON = 'proxy_pass http://orders; proxy_http_version 1.1; proxy_set_header Connection "";'
 
-#: Bodies go on as they come, as they do through the gateway, in pieces as large as the gateway's.
+#: Bodies go on as they come, as they do through the gateway, in pieces as large as the gateway's. With pieces of its
+#: default size nginx takes four to six times as much of a core.
 STREAM = (
     "proxy_buffering off; proxy_buffer_size 256k; proxy_buffers 4 256k; proxy_busy_buffers_size 256k; "
     "proxy_request_buffering off; client_body_buffer_size 256k; client_max_body_size 0; "

@@ -25,8 +25,7 @@ def take_message(connection: socket.socket, buffer: bytearray) -> bytes:
             return b""
         received += piece
     head, _, body = received.partition(b"\r\n\r\n")
-    length = CONTENT_LENGTH.search(head)
-    left = (int(length[1]) if length else 0) - len(body)
+    left = length_of(head) - len(body)
     while left > 0:
         count = connection.recv_into(buffer)
         if count == 0:
@@ -35,8 +34,16 @@ def take_message(connection: socket.socket, buffer: bytearray) -> bytes:
     return head
 
 
-def ask(connection: socket.socket, question: bytes, body_bytes: int = 0) -> None:
-    """Send a request and so many bytes of body, and take the answer. Raises RuntimeError if it is not 200."""
+def length_of(head: bytes) -> int:
+    """Return how many bytes of body come after a head. Raises ValueError if it does not say."""
+    length = CONTENT_LENGTH.search(head)
+    if length is None:
+        raise ValueError(f"no Content-Length: {head[:200]!r}")
+    return int(length[1])
+
+
+def ask(connection: socket.socket, question: bytes, body_bytes: int = 0) -> int:
+    """Send a request and so many bytes of body; return how many come back. Raises RuntimeError for all but a 200."""
     connection.sendall(question)
     piece = memoryview(bytes(PIECE_BYTES))
     for start in range(0, body_bytes, PIECE_BYTES):
@@ -44,24 +51,28 @@ def ask(connection: socket.socket, question: bytes, body_bytes: int = 0) -> None
     head = take_message(connection, bytearray(PIECE_BYTES))
     if not head.startswith(b"HTTP/1.1 200 "):
         raise RuntimeError(f"answered with {head[:200]!r}")
+    return length_of(head)
 
 
-def download(port: int, path: str, *fields: str) -> float:
-    """Take a body; return the seconds."""
-    return _transfer(port, request("GET", path, b"", *fields), 0)
+def download(port: int, path: str, body_bytes: int, *fields: str) -> float:
+    """Take a body of so many bytes; return the seconds."""
+    seconds, taken = _transfer(port, request("GET", path, b"", *fields), 0)
+    if taken != body_bytes:
+        raise RuntimeError(f"{taken} bytes came, not {body_bytes}")
+    return seconds
 
 
 def upload(port: int, path: str, body_bytes: int, *fields: str) -> float:
     """Send a body of so many bytes; return the seconds."""
     head = [f"POST {path} HTTP/1.1", f"Host: {HOST}", f"Content-Length: {body_bytes}", *fields]
-    return _transfer(port, "\r\n".join([*head, "", ""]).encode(), body_bytes)
+    return _transfer(port, "\r\n".join([*head, "", ""]).encode(), body_bytes)[0]
 
 
-def _transfer(port: int, question: bytes, body_bytes: int) -> float:
+def _transfer(port: int, question: bytes, body_bytes: int) -> tuple[float, int]:
     with socket.create_connection((HOST, port), timeout=STUCK_SECONDS) as connection:
         started_at = time.perf_counter()
-        ask(connection, question, body_bytes)
-        return time.perf_counter() - started_at
+        taken = ask(connection, question, body_bytes)
+        return time.perf_counter() - started_at, taken
 
 
 class _Sink(socketserver.BaseRequestHandler):
