@@ -71,6 +71,7 @@ backend orders
   server orders {host}:{upstream}
 """
 
+#: By default it keeps 32 connections with the upstream, and opens others anew for each request.
 CADDY = """\
 {{
   admin off
@@ -78,7 +79,11 @@ CADDY = """\
 }}
 http://{host}:{port} {{
   bind {host}
-  reverse_proxy {host}:{upstream}
+  reverse_proxy {host}:{upstream} {{
+    transport http {{
+      keepalive_idle_conns_per_host 256
+    }}
+  }}
 }}
 """
 
