@@ -4,6 +4,8 @@ A real process on SQLite. It has one core, and the load comes from another, so t
 against what the same core does with nothing but OpenSSL, or nothing but Argon2: measured in turn with it, round
 by round, so that a noisy moment hits all alike. A figure is the median of its rounds, a share the median
 of the rounds' shares. Results are printed and written to `bench/results/auth.json`. Takes four minutes at most.
+
+    python bench/auth.py [--quick] [part ...]
 """
 
 import asyncio
@@ -20,7 +22,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from urllib.parse import urlencode
@@ -35,22 +37,20 @@ from common import (
     Repeating,
     Row,
     Service,
-    circumstances,
     connect,
     load,
     log_in,
     login,
+    measure,
     milliseconds,
     on,
     percentile,
     post_json,
     read,
     request,
-    show,
     sign_up,
     summary,
-    usable_cores,
-    write,
+    versions,
 )
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -58,8 +58,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from ostiary_auth.domain import passwords
 
-STARTS = 7
-ROUNDS = 5
+#: Seconds for all of it.
+TOTAL_SECONDS = 355
+
 LIMIT_SECONDS = 1
 TOKEN_SECONDS = 3.0
 TOKEN_CONNECTIONS = 16
@@ -67,7 +68,6 @@ LOGIN_SECONDS = 3.0
 LOGIN_CONNECTIONS = 4
 USERS = 64
 
-STORM_PAIRS = 4
 STORM_SECONDS = 5.0
 STORM_CONNECTIONS = 32
 STORM_LEAD_SECONDS = 0.5
@@ -75,6 +75,20 @@ PROBES_PER_SECOND = 20
 PROBE_CONNECTIONS = 4
 
 SIGNED_BYTES = 500  # the size of an access token's first two parts
+
+LIBRARIES = ("ostiary-auth", "cryptography", "argon2-cffi")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured."""
+
+    starts: int = 7
+    rounds: int = 5
+    storm_pairs: int = 4
+
+
+QUICK = Scale(starts=2, rounds=1, storm_pairs=1)
 
 
 class Refreshing:
@@ -150,11 +164,11 @@ async def open_sessions(port: int, emails: Iterable[str]) -> list[Caller]:
     return [Refreshing(answer["refresh_token"]) for answer in await log_in(port, emails)]
 
 
-def starts() -> Row:
+def starts(scale: Scale) -> Row:
     """Measure how long a start takes, on a new data folder and on the same once more, and the memory after it."""
     seconds: dict[str, list[float]] = {"first": [], "second": []}
     memory: dict[str, list[float]] = {"first": [], "second": []}
-    for _ in range(STARTS):
+    for _ in range(scale.starts):
         with tempfile.TemporaryDirectory() as folder:
             server = Service("auth", Path(folder))
             for name, each in seconds.items():
@@ -176,14 +190,6 @@ def openssl_signs() -> float | None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the system's own
     found = re.search(r"^\+F2:\d+:2048:([\d.]+):", done.stdout, re.MULTILINE)
     return float(found[1]) if found else None
-
-
-def openssl_version() -> str | None:
-    """Return which OpenSSL that is."""
-    program = shutil.which("openssl")
-    if program is None:
-        return None
-    return subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - the system's own
 
 
 def rate(call: Callable[[], object]) -> float:
@@ -226,7 +232,7 @@ class Rounds:
         return row
 
 
-def rates(place: Place) -> Row:
+def rates(place: Place, scale: Scale) -> Row:
     """Measure tokens and logins a second, in turn with what bounds them."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         server = Service("auth", Path(folder))
@@ -237,9 +243,9 @@ def rates(place: Place) -> Row:
         secret = server.command("clients", "create", "bench", "--scope", "orders:read")
         emails = asyncio.run(sign_up(server.port, USERS))
         memory["after_sign_up_mb"] = round(server.memory(), 1)
-        tokens = token_rounds(place, server, secret, emails)
+        tokens = token_rounds(place, scale, server, secret, emails)
         memory["after_tokens_mb"] = round(server.memory(), 1)
-        logins = login_rounds(place, server, emails)
+        logins = login_rounds(place, scale, server, emails)
         memory["after_logins_mb"] = round(server.memory(), 1)
     return {
         "signs": {name: tokens.row(name) for name in ("openssl", "cryptography") if name in tokens.rates},
@@ -251,7 +257,7 @@ def rates(place: Place) -> Row:
     }
 
 
-def token_rounds(place: Place, server: Service, secret: str, emails: list[str]) -> Rounds:
+def token_rounds(place: Place, scale: Scale, server: Service, secret: str, emails: list[str]) -> Rounds:
     """Measure tokens for a client and for sessions, and RSA signatures alone."""
     key = rsa.generate_private_key(65537, 2048)
     content, padding, digest = secrets.token_bytes(SIGNED_BYTES), PKCS1v15(), SHA256()
@@ -263,7 +269,7 @@ def token_rounds(place: Place, server: Service, secret: str, emails: list[str]) 
     for each in callers.values():
         asyncio.run(load(server.port, each, 0.5))
     rounds = Rounds()
-    for _ in range(ROUNDS):
+    for _ in range(scale.rounds):
         with on(place.server):
             rounds.limit("openssl", openssl_signs())
             rounds.limit("cryptography", rate(lambda: key.sign(content, padding, digest)))
@@ -272,7 +278,7 @@ def token_rounds(place: Place, server: Service, secret: str, emails: list[str]) 
     return rounds
 
 
-def login_rounds(place: Place, server: Service, emails: list[str]) -> Rounds:
+def login_rounds(place: Place, scale: Scale, server: Service, emails: list[str]) -> Rounds:
     """Measure logins, and Argon2 alone."""
     hasher = argon2.PasswordHasher(
         time_cost=passwords.ITERATIONS,
@@ -284,7 +290,7 @@ def login_rounds(place: Place, server: Service, emails: list[str]) -> Rounds:
     hashed = hasher.hash(PASSWORD)
     callers = [LoggingIn(emails[number::LOGIN_CONNECTIONS]) for number in range(LOGIN_CONNECTIONS)]
     rounds = Rounds()
-    for _ in range(ROUNDS):
+    for _ in range(scale.rounds):
         with on(place.server):
             rounds.limit("argon2", rate(lambda: hasher.verify(hashed, PASSWORD)))
         rounds.ours("login", asyncio.run(load(server.port, callers, LOGIN_SECONDS)))
@@ -296,7 +302,7 @@ def storm(port: int) -> Load:
     return asyncio.run(load(port, [Guessing() for _ in range(STORM_CONNECTIONS)], STORM_LEAD_SECONDS + STORM_SECONDS))
 
 
-def storms(place: Place) -> Row:
+def storms(place: Place, scale: Scale) -> Row:
     """Measure how long a refresh and the keys take, quiet and during a storm of logins, in turn."""
     times: dict[str, list[list[float]]] = {}
     guesses = Load()
@@ -308,7 +314,7 @@ def storms(place: Place) -> Row:
         pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
         pool.submit(os.getpid).result()
         sessions = asyncio.run(prepare_sessions(server.port))
-        for number in range(2 * STORM_PAIRS):
+        for number in range(2 * scale.storm_pairs):
             stormy = number % 2 == 1
             outcome = asyncio.run(slice_of(server.port, sessions, pool if stormy else None, guesses))
             for name, values in outcome.items():
@@ -347,27 +353,14 @@ def slices(values: list[list[float]]) -> Row:
     return {**milliseconds(itertools.chain(*values)), "p99_ms_of_slices": spread}
 
 
-def main() -> None:
-    """Measure, print and store."""
-    apart, everywhere = Place.apart(), Place.everywhere()
-    measured: dict[str, Callable[[], Row]] = {
-        "start": starts,
-        "rates_on_one_core": lambda: rates(apart),
-        "storm_on_one_core": lambda: storms(apart),
-        "storm_on_all_cores": lambda: storms(everywhere),
-    }
-    cores = len(usable_cores())
-    print(f"The auth service on SQLite, {cores} cores; medians, and the lowest and highest of the rounds")
-    result: Row = {
-        **circumstances(),
-        "versions": {name: version(name) for name in ("ostiary-auth", "cryptography", "argon2-cffi")},
-        "openssl": openssl_version(),
-    }
-    for name, measure in measured.items():
-        result[name] = measure()
-        show({name: result[name]})
-    write("auth", result)
-
+PARTS: dict[str, Callable[[Scale], Row]] = {
+    "start": starts,
+    "rates_on_one_core": partial(rates, Place.apart()),
+    "storm_on_one_core": partial(storms, Place.apart()),
+    "storm_on_all_cores": partial(storms, Place.everywhere()),
+}
 
 if __name__ == "__main__":
-    main()
+    measure(
+        "auth", PARTS, Scale(), QUICK, seconds=TOTAL_SECONDS, taking_part=versions(LIBRARIES, {"openssl": "version"})
+    )

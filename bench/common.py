@@ -1,24 +1,28 @@
-"""What the benchmarks share: processes and where they run, HTTP over plain connections, load, and figures."""
+"""What the benchmarks share: processes and where they run, HTTP over plain connections, load, figures, and `main`."""
 
+import argparse
 import asyncio
 import ipaddress
 import json
+import math
 import os
 import platform
 import re
 import secrets
+import shutil
 import signal
 import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 15.0
@@ -31,10 +35,15 @@ HOST = "127.0.0.1"
 PASSWORD = "a long enough password"  # noqa: S105 - made up
 OK, CREATED = 200, 201
 
-_CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+#: Finds the length of a message's body in its head.
+CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 Cores = frozenset[int]
 Row = dict[str, object]
+
+#: How much is measured, as a benchmark says it; and what a round gives.
+Scale = TypeVar("Scale")
+Figure = TypeVar("Figure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +105,7 @@ class Connection(asyncio.Protocol):
         received_at = time.perf_counter()
         self._received += data
         head, end, body = self._received.partition(b"\r\n\r\n")
-        length = _CONTENT_LENGTH.search(head)
+        length = CONTENT_LENGTH.search(head)
         if end and length and len(body) >= int(length[1]):
             self._received = b""
             if self._answer is not None and not self._answer.done():
@@ -316,17 +325,22 @@ class Process:
                 process.wait()
 
     def memory(self) -> float:
-        """Return the megabytes that it has in memory; 0 where the system does not say."""
-        return memory(self.pid) / 1e6
+        """Return the megabytes that it and its children have in memory; 0 where the system does not say."""
+        return sum(map(memory, family(self.pid))) / 1e6
+
+    def forget_peak(self) -> None:
+        """Begin anew to keep in mind what it had in memory at most."""
+        for pid in family(self.pid):
+            # 5 resets VmHWM: proc(5).
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peak_memory(self) -> float:
+        """Return the megabytes that it and its children had in memory at most; 0 where the system does not say."""
+        return sum(memory(pid, "VmHWM") for pid in family(self.pid)) / 1e6
 
     def cpu_seconds(self) -> float:
-        """Return the seconds that it has been on a core; 0 where the system does not say."""
-        path = Path(f"/proc/{self.pid}/stat")
-        if not path.exists():
-            return 0.0
-        # The second field is a name in brackets; the times are the fields 14 and 15.
-        fields = path.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Return the seconds that it and its children have been on a core; 0 where the system does not say."""
+        return sum(map(cpu_seconds, family(self.pid)))
 
 
 class Service(Process):
@@ -363,13 +377,85 @@ def answers(port: int, path: str) -> bool:
         return False
 
 
-def memory(pid: int) -> int:
-    """Return the bytes that a process has in memory; 0 where the system does not say."""
+def listens(port: int) -> bool:
+    """Return whether somebody takes connections there."""
+    with socket.socket() as connection:
+        return connection.connect_ex((HOST, port)) == 0
+
+
+def family(pid: int) -> list[int]:
+    """Return a process with its children and theirs; none where the system does not say."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for each in lists for child in each.read_text().split()]
+    return [pid, *(one for child in children for one in family(child))] if Path(f"/proc/{pid}").exists() else []
+
+
+def memory(pid: int, which: str = "VmRSS") -> int:
+    """Return the bytes that a process has in memory, or had at most (`VmHWM`); 0 where the system does not say."""
     status = Path(f"/proc/{pid}/status")
     if not status.exists():
         return 0
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith(f"{which}:"))
     return int(line.split()[1]) * 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the seconds that a process has been on a core."""
+    # The second field is a name in brackets; the times are the fields 14 and 15.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What one round of load came to: requests a second, and the milliseconds that 99 of 100 took at most."""
+
+    rate: float
+    p99_ms: float
+
+
+def hit(port: int, path: str, seconds: float, connections: int, *options: str) -> Hit:
+    """Ask with wrk as fast as the answers come. Raises RuntimeError if not all of them are good."""
+    command = ["wrk", "--threads", "1", "--connections", str(connections), "--latency", *options]
+    command += ["--duration", f"{math.ceil(seconds)}s", f"http://{HOST}:{port}{path}"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout  # noqa: S603 - ours
+    rate, slowest = _WRK_RATE.search(said), _WRK_P99.search(said)
+    if rate is None or slowest is None or "Non-2xx" in said or "Socket errors" in said:
+        raise RuntimeError(f"wrk says of port {port}:\n{said}")
+    return Hit(float(rate[1]), float(slowest[1]) * _IN_MS[slowest[2]])
+
+
+_WRK_RATE = re.compile(r"Requests/sec: +([\d.]+)")
+_WRK_P99 = re.compile(r"^ +99% +([\d.]+)(us|ms|s)$", re.MULTILINE)
+_IN_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+
+
+def in_turn(contenders: Mapping[str, Callable[[], Figure]], count: int) -> dict[str, list[Figure]]:
+    """Measure all contenders so many times, and once before that does not count; another begins in each round."""
+    rounds: dict[str, list[Figure]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for number in range(count + 1):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            figure = contenders[name]()
+            if number > 0:
+                rounds[name].append(figure)
+    return rounds
+
+
+def side_by_side(contenders: Mapping[str, Callable[[], Hit]], count: int) -> Row:
+    """Load contenders in turn; return their figures, and those of the first over those of each other one."""
+    rounds = in_turn(contenders, count)
+    rates = {name: [each.rate for each in hits] for name, hits in rounds.items()}
+    slowest = {name: [each.p99_ms for each in hits] for name, hits in rounds.items()}
+    rows = {name: {"per_second": summary(rates[name], 1), "p99_ms": summary(slowest[name], 2)} for name in rounds}
+    return {**rows, **quotients(rates), **quotients(slowest, "p99_over")}
+
+
+def quotients(rounds: Mapping[str, Sequence[float]], link: str = "over") -> Row:
+    """Return the median of the first over that of each other one."""
+    (first, *others), medians = rounds, {name: statistics.median(values) for name, values in rounds.items()}
+    return {f"{first}_{link}_{other}": round(medians[first] / medians[other], 3) for other in others}
 
 
 def summary(values: Iterable[float], digits: int) -> Row:
@@ -412,6 +498,48 @@ def circumstances() -> Row:
         "machine": platform.machine(),
         "cores": len(usable_cores()),
     }
+
+
+def versions(libraries: Iterable[str], programs: Mapping[str, str]) -> Row:
+    """Return the versions of what takes part; programs, as far as they are installed, say theirs to an option."""
+    found: Row = {name: version(name) for name in libraries}
+    for name, option in programs.items():
+        path = shutil.which(name)
+        if path is not None:
+            said = subprocess.run([path, option], capture_output=True, text=True, check=False)  # noqa: S603 - the system's own
+            match = re.search(r"\d+\.\d+(?:\.\d+)?", said.stdout + said.stderr)
+            found[name] = match[0] if match else None
+    return found
+
+
+def measure(
+    name: str, parts: Mapping[str, Callable[[Scale], Row]], full: Scale, quick: Scale, *, seconds: int, taking_part: Row
+) -> None:
+    """Measure the parts that the command line names, or all, and print them; only all of them in full are stored.
+
+    That is the whole `main` of a benchmark. All of it may take so many seconds; it is ended by then. `taking_part` are
+    the versions.
+    """
+    parser = argparse.ArgumentParser(description=f"Measure what bench/results/{name}.json holds.")
+    parser.add_argument("parts", nargs="*", help=f"what to measure: {', '.join(parts)}; by default, all of it")
+    parser.add_argument("--quick", action="store_true", help="do less of everything, to see that it works")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - parts.keys():
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGALRM, _end)
+    signal.signal(signal.SIGTERM, _end)
+    signal.alarm(seconds)
+    result: Row = {**circumstances(), "versions": taking_part}
+    for part in arguments.parts or parts:
+        result[part] = parts[part](quick if arguments.quick else full)
+        show({part: result[part]})
+    if not arguments.quick and not arguments.parts:
+        write(name, result)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """End it early. What was started is ended on the way out."""
+    raise SystemExit(f"ended by {signal.Signals(number).name}: time is up, or somebody says so")
 
 
 def write(name: str, result: Row) -> None:

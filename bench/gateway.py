@@ -1,126 +1,72 @@
 """The gateway beside other proxies: the same upstream, the same load, one core for the proxy and one for all else.
 
-An authenticated GET with a small JSON answer, over 64 connections. The gateway does all it always does: it verifies,
-follows revocations, counts and logs. HAProxy verifies the same tokens with `jwt_verify` and checks the same claims;
-nginx and Caddy pass requests on without any check. Contenders take turns in each round; the quotient of medians
-counts. A peer that is not installed is left out, with a line that says so.
+The gateway does all it always does: it verifies, follows revocations, counts and logs. Contenders take turns in each
+round; the quotient of medians counts. A peer that is not installed is left out, with a line that says so.
+
+requests  An authenticated GET with a small JSON answer, over 64 connections, with a token that comes again and with
+          tokens that are new. HAProxy verifies the same tokens with `jwt_verify` and checks the same claims; nginx
+          and Caddy pass requests on without any check. Goal: a p99 that is not higher than HAProxy's.
+routes    The same with a thousand routes, of which it takes one, and with ten. Goal: 0.9 of the requests a second.
+workers   The same with two workers, on two cores, and with one. Goal: 1.8 times the requests a second; where no cores
+          are left for the load, all share all, `cores_free` is false, and that cannot show.
+body      A gigabyte down and up, beside nginx, which streams too (`proxy_buffering off`, `proxy_request_buffering
+          off`) and checks no token. Goals: half of its throughput, and at most 80 MB in memory. Where the load's core
+          is what bounds both, `cpu_seconds_per_gb` says what each of them costs.
+idle      Ten thousand connections that have had an answer and stay open. Goal: at most 200 MB in memory.
+
+Results are printed and written to `bench/results/gateway.json`. Takes ten minutes. `--quick` does less of everything,
+to see that it works, and names of parts do only those; neither writes anything.
 
     python bench/gateway.py [--quick] [part ...]
 """
 
-import argparse
 import asyncio
 import base64
 import json
-import re
+import resource
 import shutil
-import signal
-import subprocess
+import socket
+import struct
 import tempfile
+import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlencode
 
 from common import (
     HOST,
+    Cores,
+    Hit,
     Place,
-    Process,
     Row,
     Service,
-    answers,
     ask_all,
-    circumstances,
     free_ports,
+    hit,
+    in_turn,
+    measure,
     on,
-    percentile,
+    quotients,
     request,
-    show,
+    side_by_side,
     summary,
-    write,
+    usable_cores,
+    versions,
 )
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from peers import ANSWER, ISSUER, SCOPE, STREAM, Peer, nginx, nginx_proxy, running_proxies
+from transfers import ask, download, running_sink, upload
 
 LIMIT_SECONDS = 1500
 CONNECTIONS = 64
-SCOPE = "orders:read"
-ISSUER, AUDIENCE = "http://localhost:8080", "ostiary"
 LIBRARIES = ("ostiary", "ostiary-gateway", "uvloop", "cryptography")
-
-ROUTES = """\
-upstreams:
-  orders: {{url: "http://{host}:{port}"}}
-routes:
-  - {{name: orders, match: {{path: /orders, methods: [GET]}}, upstream: orders, access: {{scopes: ["{scope}"]}}}}
-"""
-
-#: One worker on one core, keeping connections open on both sides.
-NGINX = """\
-daemon off; worker_processes 1; pid {folder}/nginx-{port}.pid; error_log stderr error;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
-  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  {upstream}
-  server {{
-    listen {host}:{port} backlog=4096 reuseport;
-    location / {{ {location} }}
-  }}
-}}
-"""
-ANSWER = """default_type application/json; return 200 '{"id":7,"items":[{"sku":"a-1","count":2}],"total":19.9}';"""
-
-HAPROXY = """\
-global
-  nbthread 1
-  maxconn 8000
-  log stdout format raw local0
-defaults
-  mode http
-  log global
-  option httplog
-  timeout connect 2s
-  timeout client 75s
-  timeout server 30s
-frontend front
-  bind {host}:{port}
-  http-request set-var(txn.alg) http_auth_bearer,jwt_header_query('$.alg')
-  http-request set-var(txn.iss) http_auth_bearer,jwt_payload_query('$.iss')
-  http-request set-var(txn.aud) http_auth_bearer,jwt_payload_query('$.aud')
-  http-request set-var(txn.exp) http_auth_bearer,jwt_payload_query('$.exp','int')
-  http-request set-var(txn.scope) http_auth_bearer,jwt_payload_query('$.scope')
-  http-request set-var(txn.now) date()
-  http-request deny deny_status 401 unless {{ var(txn.alg) -m str RS256 }}
-  http-request deny deny_status 401 unless {{ var(txn.iss) -m str {issuer} }}
-  http-request deny deny_status 401 unless {{ var(txn.aud) -m str {audience} }}
-  http-request deny deny_status 401 if {{ var(txn.exp),sub(txn.now) -m int lt 0 }}
-  http-request deny deny_status 401 unless {{ http_auth_bearer,jwt_verify(txn.alg,"{key}") -m int 1 }}
-  http-request deny deny_status 403 unless {{ var(txn.scope) -m sub {scope} }}
-  http-request del-header X-User-Id
-  http-request set-header X-Forwarded-For %[src]
-  unique-id-format %[uuid()]
-  unique-id-header X-Request-ID
-  default_backend orders
-backend orders
-  http-reuse always
-  server orders {host}:{upstream}
-"""
-
-CADDY = """\
-{{
-  admin off
-  auto_https off
-}}
-http://{host}:{port} {{
-  bind {host}
-  reverse_proxy {host}:{upstream}
-}}
-"""
+PROGRAMS = {"haproxy": "-v", "nginx": "-v", "caddy": "version", "wrk": "-v"}
 
 #: Each request of wrk takes the next token of the file; no token comes again while it is remembered.
 NEW_TOKENS = """\
@@ -134,6 +80,9 @@ end
 """
 
 
+Proxy = Service | Peer
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How much is measured."""
@@ -141,219 +90,358 @@ class Scale:
     rounds: int = 7
     seconds: int = 4
     new_tokens: int = 25_000
+    body_bytes: int = 1_000_000_000
+    idle_rounds: int = 3
+    idle_connections: int = 10_000
 
 
-QUICK = Scale(rounds=2, seconds=2, new_tokens=12_000)
+#: With so few tokens, they are remembered, and those that are said to be new are not.
+QUICK = Scale(rounds=1, seconds=1, new_tokens=1000, body_bytes=200_000_000, idle_rounds=1, idle_connections=1000)
+
+
+# What stands around the gateway.
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """A proxy that is running, and whether it asks for a token."""
+class Stage:
+    """What a gateway needs, running: an issuer, and an upstream that always answers the same."""
 
-    name: str
-    port: int
+    folder: Path
+    issuer: Service
+    upstream: int
+    tokens: list[str]
+
+    @property
+    def bearer(self) -> str:
+        """The header field with a token."""
+        return f"Authorization: Bearer {self.tokens[0]}"
+
+    def gateway(self, routes: dict[str, Any], **settings: str) -> Service:
+        """Return a gateway with these routes, ready to run."""
+        # JSON is YAML.
+        file = self.folder / f"routes-{len(list(self.folder.glob('routes-*')))}.yaml"
+        file.write_text(json.dumps(routes))
+        return Service(
+            "gateway",
+            self.folder,
+            port=free_ports(1)[0],
+            OSTIARY_ISSUER=ISSUER,
+            OSTIARY_AUTH_URL=f"http://{HOST}:{self.issuer.port}",
+            OSTIARY_FEED_SECRET_FILE=str(self.folder / "feed-secret"),
+            OSTIARY_GATEWAY_ROUTES=str(file),
+            **settings,
+        )
 
 
 @contextmanager
-def stage(place: Place, scale: Scale) -> Iterator[tuple[list[Contender], list[str]]]:
-    """Run the upstream, the issuer and all proxies that there are; yields those, and access tokens."""
+def stage(load: Cores, tokens: int = 1) -> Iterator[Stage]:
+    """Run issuer and upstream where the load runs, and get access tokens."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        upstream, auth_port, gateway_port = free_ports(3)
-        with on(place.load):
-            stack.enter_context(nginx(folder, upstream, ANSWER))
-            auth = Service("auth", folder, port=auth_port, OSTIARY_ISSUER=ISSUER, **shared(folder))
-            stack.enter_context(auth.running())
-            tokens = asyncio.run(client_tokens(auth, scale.new_tokens))
-        (folder / "key.pem").write_bytes(public_key(auth_port))
-        (folder / "gateway.yaml").write_text(ROUTES.format(host=HOST, port=upstream, scope=SCOPE))
-        gateway = Service(
-            "gateway",
-            folder,
-            port=gateway_port,
-            OSTIARY_ISSUER=ISSUER,
-            OSTIARY_AUTH_URL=f"http://{HOST}:{auth_port}",
-            OSTIARY_GATEWAY_ROUTES=str(folder / "gateway.yaml"),
-            **shared(folder),
-        )
-        contenders = [Contender("ostiary", gateway_port)]
-        with on(place.server):
-            stack.enter_context(gateway.running())
-            for peer, start in PEERS.items():
-                if shutil.which(peer) is None:
-                    print(f"{peer} is not installed, and left out")
-                    continue
-                (port,) = free_ports(1)
-                stack.enter_context(start(folder, port, upstream))
-                contenders.append(Contender(peer, port))
-        yield contenders, tokens
+        stack.enter_context(on(load))
+        upstream = nginx(folder, ANSWER)
+        stack.enter_context(upstream.running())
+        issuer = Service("auth", folder, OSTIARY_ISSUER=ISSUER, OSTIARY_FEED_SECRET_FILE=str(folder / "feed-secret"))
+        stack.enter_context(issuer.running())
+        yield Stage(folder, issuer, upstream.port, asyncio.run(client_tokens(issuer, tokens)))
 
 
-def shared(folder: Path) -> dict[str, str]:
-    """Return the settings that the issuer and the gateway share."""
-    return {"OSTIARY_FEED_SECRET_FILE": str(folder / "feed-secret")}
-
-
-def nginx(folder: Path, port: int, location: str, upstream: str = "") -> Any:
-    """Return nginx, ready to run."""
-    path = folder / f"nginx-{port}.conf"
-    path.write_text(NGINX.format(folder=folder, host=HOST, port=port, location=location, upstream=upstream))
-    return program([shutil.which("nginx") or "nginx", "-c", str(path)], folder, port)
-
-
-def nginx_proxy(folder: Path, port: int, upstream: int) -> Any:
-    """Return nginx as a proxy."""
-    servers = f"upstream orders {{ server {HOST}:{upstream}; keepalive 256; keepalive_requests 1000000000; }}"
-    location = 'proxy_pass http://orders; proxy_http_version 1.1; proxy_set_header Connection "";'
-    return nginx(folder, port, location, servers)
-
-
-def haproxy(folder: Path, port: int, upstream: int) -> Any:
-    """Return HAProxy with the checks that the gateway makes."""
-    path = folder / "haproxy.cfg"
-    values = {"issuer": ISSUER, "audience": AUDIENCE, "scope": SCOPE, "key": folder / "key.pem"}
-    path.write_text(HAPROXY.format(host=HOST, port=port, upstream=upstream, **values))
-    return program([shutil.which("haproxy") or "haproxy", "-f", str(path)], folder, port)
-
-
-def caddy(folder: Path, port: int, upstream: int) -> Any:
-    """Return Caddy as a proxy."""
-    path = folder / "Caddyfile"
-    path.write_text(CADDY.format(host=HOST, port=port, upstream=upstream))
-    command = [shutil.which("caddy") or "caddy", "run", "--config", str(path), "--adapter", "caddyfile"]
-    return program(command, folder, port, GOMAXPROCS="1", HOME=str(folder))
-
-
-PEERS: dict[str, Callable[[Path, int, int], Any]] = {"haproxy": haproxy, "nginx": nginx_proxy, "caddy": caddy}
-
-
-def program(command: Sequence[str], folder: Path, port: int, **settings: str) -> Any:
-    """Return somebody else's program, ready to run."""
-
-    def is_ready() -> bool:
-        return answers(port, "/orders") or refuses(port)
-
-    return Process(command, folder / f"{Path(command[0]).name}-{port}.log", is_ready, **settings).running()
-
-
-def refuses(port: int) -> bool:
-    """Return whether somebody there wants a token."""
-    try:
-        urllib.request.urlopen(f"http://{HOST}:{port}/orders", timeout=1)
-    except urllib.error.HTTPError as error:
-        return error.code in {401, 403}
-    except OSError:
-        return False
-    return False
-
-
-async def client_tokens(auth: Service, count: int) -> list[str]:
+async def client_tokens(issuer: Service, count: int) -> list[str]:
     """Return so many access tokens of a client."""
-    secret = auth.command("clients", "create", "bench", "--scope", SCOPE)
+    secret = issuer.command("clients", "create", "bench", "--scope", SCOPE)
     form = urlencode({"grant_type": "client_credentials", "client_id": "bench", "client_secret": secret}).encode()
     asking = request("POST", "/oauth/token", form, "Content-Type: application/x-www-form-urlencoded")
-    return [answer["access_token"] for answer in await ask_all(auth.port, [asking] * count)]
+    return [answer["access_token"] for answer in await ask_all(issuer.port, [asking] * count)]
 
 
-def public_key(port: int) -> bytes:
-    """Return the issuer's signing key in PEM."""
+def public_key(port: int, token: str) -> bytes:
+    """Return the issuer's key that has signed a token, in PEM; there are others, for later."""
+    kid = json.loads(decoded(token.partition(".")[0]))["kid"]
     with urllib.request.urlopen(f"http://{HOST}:{port}/.well-known/jwks.json") as answer:
-        key = json.load(answer)["keys"][0]
-    n, e = (int.from_bytes(base64.urlsafe_b64decode(key[name] + "==")) for name in ("n", "e"))
+        (key,) = (each for each in json.load(answer)["keys"] if each["kid"] == kid)
+    n, e = (int.from_bytes(decoded(key[name])) for name in ("n", "e"))
     return RSAPublicNumbers(e, n).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def hit(port: int, seconds: int, *options: str) -> tuple[float, float]:
-    """Load with wrk; return the requests a second, and the milliseconds that 99 of 100 take at most."""
-    command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--latency", "--duration", f"{seconds}s"]
-    said = subprocess.run(  # noqa: S603 - ours
-        [*command, *options, f"http://{HOST}:{port}/orders"], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    rate, slowest = _WRK_RATE.search(said), _WRK_P99.search(said)
-    if rate is None or slowest is None or "Non-2xx" in said or "Socket errors" in said:
-        raise RuntimeError(f"wrk says of port {port}:\n{said}")
-    return float(rate[1]), float(slowest[1]) * _IN_MS[slowest[2]]
+def decoded(text: str) -> bytes:
+    """Return what is encoded in Base64url."""
+    return base64.urlsafe_b64decode(text + "==")
 
 
-_WRK_RATE = re.compile(r"Requests/sec: +([\d.]+)")
-_WRK_P99 = re.compile(r"^ +99% +([\d.]+)(us|ms|s)$", re.MULTILINE)
-_IN_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+def upstream_at(port: int) -> dict[str, str]:
+    """Return an upstream, for a routes file."""
+    return {"url": f"http://{HOST}:{port}"}
+
+
+def route(name: str, path: str, method: str, upstream: str, scope: str = SCOPE) -> dict[str, Any]:
+    """Return a route, for a routes file."""
+    match = {"path": path, "methods": [method]}
+    return {"name": name, "match": match, "upstream": upstream, "access": {"scopes": [scope]}}
+
+
+def orders(port: int) -> dict[str, Any]:
+    """Return the routes of a small gateway."""
+    return {"upstreams": {"orders": upstream_at(port)}, "routes": [route("orders", "/orders", "GET", "orders")]}
+
+
+# Requests a second.
 
 
 def requests(scale: Scale) -> Row:
     """Measure requests a second of all proxies, with tokens that come again and with tokens that are new."""
     place = Place.apart()
-    with stage(place, scale) as (contenders, tokens), on(place.load), tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "tokens").write_text("\n".join(tokens))
-        script = Path(folder) / "new.lua"
-        script.write_text(NEW_TOKENS.format(tokens=Path(folder) / "tokens"))
-        returning = ["--header", f"Authorization: Bearer {tokens[0]}"]
-        anew = ["--script", str(script)]
-        ways = {"returning": (returning, contenders), "new": (anew, [c for c in contenders if c.name in CHECKING])}
-        return {way: in_turn(some, scale, options) for way, (options, some) in ways.items()}
+    with stage(place.load, scale.new_tokens) as around, ExitStack() as stack:
+        (around.folder / "key.pem").write_bytes(public_key(around.issuer.port, around.tokens[0]))
+        ours = around.gateway(orders(around.upstream))
+        with on(place.server):
+            stack.enter_context(ours.running())
+            peers = stack.enter_context(running_proxies(around.folder, around.upstream))
+        all_of_them: dict[str, Proxy] = {"ostiary": ours, **peers}
+        checking: dict[str, Proxy] = {
+            name: each for name, each in all_of_them.items() if name in {"ostiary", "haproxy"}
+        }
+        returning, new = ["--header", around.bearer], ["--script", str(new_tokens(around))]
+        return {
+            "returning": side_by_side(loads(all_of_them, scale, "/orders", *returning), scale.rounds),
+            "new": side_by_side(loads(checking, scale, "/orders", *new), scale.rounds),
+        }
 
 
-#: Those that verify tokens.
-CHECKING = {"ostiary", "haproxy"}
+def new_tokens(around: Stage) -> Path:
+    """Return a script for wrk that sends another token each time."""
+    tokens, script = around.folder / "tokens", around.folder / "new.lua"
+    tokens.write_text("\n".join(around.tokens))
+    script.write_text(NEW_TOKENS.format(tokens=tokens))
+    return script
 
 
-def in_turn(contenders: Sequence[Contender], scale: Scale, options: Sequence[str]) -> Row:
-    """Load each in turn, round by round."""
-    rates: dict[str, list[float]] = {each.name: [] for each in contenders}
-    slowest: dict[str, list[float]] = {each.name: [] for each in contenders}
-    for each in contenders:
-        hit(each.port, 1, *options)
-    for _ in range(scale.rounds):
-        for each in contenders:
-            rate, p99 = hit(each.port, scale.seconds, *options)
-            rates[each.name].append(rate)
-            slowest[each.name].append(p99)
-    result: Row = {name: {"per_second": summary(rates[name], 0), "p99_ms": summary(slowest[name], 2)} for name in rates}
-    for name in list(rates)[1:]:
-        result[f"over_{name}"] = round(percentile(rates["ostiary"], 0.5) / percentile(rates[name], 0.5), 2)
-    return result
+def loads(contenders: dict[str, Proxy], scale: Scale, path: str, *options: str) -> dict[str, Callable[[], Hit]]:
+    """Return what loads each of these for a round."""
+    return {
+        name: partial(hit, each.port, path, scale.seconds, CONNECTIONS, *options) for name, each in contenders.items()
+    }
 
 
-PARTS: dict[str, Callable[[Scale], Row]] = {"requests": requests}
+#: What each of many services has: the end of the route's name, the path below the service's, the method, the right.
+KINDS = (
+    ("items", "/items", "GET", "read"),
+    ("item", "/items/{id}", "GET", "read"),
+    ("change-item", "/items/{id}", "PUT", "write"),
+    ("orders", "/orders", "GET", "read"),
+    ("order", "/orders", "POST", "write"),
+)
 
 
-def versions() -> Row:
-    """Return the versions of what takes part."""
-    found: Row = {name: version(name) for name in LIBRARIES}
-    for name, option in (("haproxy", "-v"), ("nginx", "-v"), ("caddy", "version"), ("wrk", "-v")):
-        path = shutil.which(name)
-        if path is not None:
-            said = subprocess.run([path, option], capture_output=True, text=True, check=False)  # noqa: S603 - the system's own
-            match = re.search(r"\d+\.\d+(?:\.\d+)?", said.stdout + said.stderr)
-            found[name] = match[0] if match else None
-    return found
+def services(count: int, port: int) -> dict[str, Any]:
+    """Return the routes of a gateway before many services, of which the first, and last in the file, is asked."""
+    names = [f"service-{number}" for number in reversed(range(count))]
+    return {
+        "upstreams": {name: upstream_at(port) for name in names},
+        "routes": [
+            route(f"{name}-{kind}", f"/{name}{path}", method, name, SCOPE if name == names[-1] else f"{name}:{right}")
+            for name in names
+            for kind, path, method, right in KINDS
+        ],
+    }
+
+
+def routes(scale: Scale) -> Row:
+    """Measure requests a second with a thousand routes and with ten."""
+    place = Place.apart()
+    with stage(place.load) as around, ExitStack() as stack:
+        contenders: dict[str, Proxy] = {
+            f"{count}_routes": around.gateway(services(count // len(KINDS), around.upstream)) for count in (1000, 10)
+        }
+        with on(place.server):
+            for each in contenders.values():
+                stack.enter_context(each.running())
+        return side_by_side(loads(contenders, scale, "/service-0/items/4711", "--header", around.bearer), scale.rounds)
+
+
+def workers(scale: Scale) -> Row:
+    """Measure requests a second with two workers and with one; there are cores for two if some are left over."""
+    cores = usable_cores()
+    are_free = len(cores) > 2  # noqa: PLR2004 - two for the workers
+    load = frozenset(cores[2:]) if are_free else frozenset(cores)
+    with stage(load) as around, ExitStack() as stack:
+        contenders: dict[str, Proxy] = {}
+        for name, count in (("two_workers", 2), ("one_worker", 1)):
+            contenders[name] = around.gateway(orders(around.upstream), OSTIARY_GATEWAY_WORKERS=str(count))
+            with on(frozenset(cores[:count]) if are_free else load):
+                stack.enter_context(contenders[name].running())
+        figures = side_by_side(loads(contenders, scale, "/orders", "--header", around.bearer), scale.rounds)
+        return {"cores_free": are_free, **figures}
+
+
+# Large bodies.
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What one transfer came to: gigabytes a second, seconds on a core for each, and megabytes in memory at most."""
+
+    rate: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+def bodies(scale: Scale) -> Row:
+    """Measure large bodies, down and up, through the gateway and through nginx."""
+    place = Place.apart()
+    with stage(place.load) as around, ExitStack() as stack:
+        files = nginx(around.folder, f"root {sparse_file(around.folder, scale.body_bytes)};")
+        stack.enter_context(files.running())
+        sink = stack.enter_context(running_sink())
+        ways: dict[str, tuple[int, Callable[[int], float]]] = {
+            "download": (files.port, lambda port: download(port, "/body", scale.body_bytes, around.bearer)),
+            "upload": (sink, lambda port: upload(port, "/body", scale.body_bytes, around.bearer)),
+        }
+        return {way: transfers(around, place, scale, *of) for way, of in ways.items()}
+
+
+def sparse_file(folder: Path, size: int) -> Path:
+    """Return a folder with a file of so many bytes, which takes no room."""
+    files = folder / "files"
+    files.mkdir()
+    # Where nginx was started by root, it reads as somebody else.
+    folder.chmod(0o755)
+    with (files / "body").open("wb") as file:
+        file.truncate(size)
+    return files
+
+
+def transfers(around: Stage, place: Place, scale: Scale, upstream: int, transfer: Callable[[int], float]) -> Row:
+    """Measure transfers with an upstream, in turn."""
+    contenders: dict[str, Proxy] = {
+        "ostiary": around.gateway(large_bodies(upstream, scale.body_bytes)),
+        "nginx": nginx_proxy(around.folder, upstream, STREAM),
+    }
+    with ExitStack() as stack:
+        with on(place.server):
+            for each in contenders.values():
+                stack.enter_context(each.running())
+        rounds = in_turn(
+            {name: partial(transferred, each, transfer, scale.body_bytes) for name, each in contenders.items()},
+            scale.rounds,
+        )
+    rates = {name: [each.rate for each in values] for name, values in rounds.items()}
+    rows = {
+        name: {
+            "gb_per_second": summary(rates[name], 3),
+            "cpu_seconds_per_gb": summary((each.cpu_seconds for each in values), 3),
+            "peak_memory_mb": summary((each.peak_mb for each in values), 1),
+        }
+        for name, values in rounds.items()
+    }
+    return {**rows, **quotients(rates)}
+
+
+def large_bodies(upstream: int, size: int) -> dict[str, Any]:
+    """Return routes for bodies of so many bytes."""
+    each = [route(f"body-{method.lower()}", "/body", method, "bodies") for method in ("GET", "POST")]
+    return {
+        "upstreams": {"bodies": upstream_at(upstream)},
+        "routes": [{**one, "limits": {"body_bytes": size}} for one in each],
+    }
+
+
+def transferred(proxy: Proxy, transfer: Callable[[int], float], size: int) -> Transfer:
+    """Let a body go through a proxy."""
+    proxy.forget_peak()
+    busy = proxy.cpu_seconds()
+    seconds = transfer(proxy.port)
+    gigabytes = size / 1e9
+    return Transfer(gigabytes / seconds, (proxy.cpu_seconds() - busy) / gigabytes, proxy.peak_memory())
+
+
+# Connections that do nothing.
+
+#: Open files of a process besides the connections that are measured.
+OTHER_FILES = 500
+
+#: Seconds after which memory is looked at.
+SETTLING_SECONDS = 1.0
+
+
+def idle(scale: Scale) -> Row:
+    """Measure the memory of gateways, each newly started, before and with connections that stay open."""
+    place = Place.apart()
+    count = raised_file_limit(scale.idle_connections + OTHER_FILES) - OTHER_FILES
+    before: list[float] = []
+    with_them: list[float] = []
+    with stage(place.load) as around:
+        question = request("GET", "/orders", b"", around.bearer)
+        for _ in range(scale.idle_rounds):
+            gateway = around.gateway(
+                orders(around.upstream), OSTIARY_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS=str(2 * count)
+            )
+            with on(place.server), ExitStack() as stack:
+                stack.enter_context(gateway.running())
+                with on(place.load), connections(gateway.port, 1, question):
+                    before.append(gateway.memory())
+                with on(place.load), connections(gateway.port, count, question):
+                    with_them.append(gateway.memory())
+    return {
+        "connections": count,
+        "memory_before_mb": summary(before, 1),
+        "memory_mb": summary(with_them, 1),
+    }
+
+
+def raised_file_limit(wanted: int) -> int:
+    """Let this process, and those it starts, have so many files open, or as many as may be; return how many."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return files
+
+
+@contextmanager
+def connections(port: int, count: int, question: bytes) -> Iterator[None]:
+    """Open so many connections, ask on each once, and keep them open. Raises RuntimeError if any is not."""
+    with ExitStack() as stack:
+        opened = [stack.enter_context(asked(port, question)) for _ in range(count)]
+        time.sleep(SETTLING_SECONDS)
+        yield
+        if closed := sum(is_closed(each) for each in opened):
+            raise RuntimeError(f"{closed} of {count} connections have been closed")
+
+
+def asked(port: int, question: bytes) -> socket.socket:
+    """Return a connection on which a question has been answered."""
+    connection = socket.create_connection((HOST, port), timeout=10)
+    # Closed with a reset, so that its port is free again at once.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ask(connection, question)
+    return connection
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Return whether the other side has closed, or says anything unasked."""
+    connection.setblocking(False)
+    try:
+        connection.recv(1)
+    except BlockingIOError:
+        return False
+    return True
+
+
+PARTS: dict[str, Callable[[Scale], Row]] = {
+    "requests": requests,
+    "routes": routes,
+    "workers": workers,
+    "body": bodies,
+    "idle": idle,
+}
 
 
 def main() -> None:
     """Measure, print and store."""
-    parser = argparse.ArgumentParser(description="Measure the gateway beside other proxies.")
-    parser.add_argument("parts", nargs="*", help=f"what to measure: {', '.join(PARTS)}; by default, all of it")
-    parser.add_argument("--quick", action="store_true", help="do less of everything")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - PARTS.keys():
-        parser.error(f"there is no part {', '.join(sorted(unknown))}")
     if shutil.which("wrk") is None or shutil.which("nginx") is None:
         print("wrk and nginx make load and answers here; without them, nothing is measured")
         return
-    signal.signal(signal.SIGALRM, end)
-    signal.signal(signal.SIGTERM, end)
-    signal.alarm(LIMIT_SECONDS)
-    result: Row = {**circumstances(), "versions": versions()}
-    for name in arguments.parts or PARTS:
-        result[name] = PARTS[name](QUICK if arguments.quick else Scale())
-        show({name: result[name]})
-    if not arguments.quick and not arguments.parts:
-        write("gateway", result)
-
-
-def end(number: int, _frame: object) -> NoReturn:
-    """End it early: time is up, or somebody says so. What was started is ended on the way out."""
-    raise SystemExit(f"ended by {signal.Signals(number).name}; all of it may take {LIMIT_SECONDS} s")
+    taking_part = versions(LIBRARIES, PROGRAMS)
+    measure("gateway", PARTS, Scale(), QUICK, seconds=LIMIT_SECONDS, taking_part=taking_part)
 
 
 if __name__ == "__main__":

@@ -20,20 +20,15 @@ Results are printed and written to `bench/results/revocation.json`. Takes five m
 everything, to see that it works, and names of parts do only those; neither writes anything.
 """
 
-import argparse
 import asyncio
 import gc
 import itertools
 import json
 import math
 import os
-import re
 import secrets
 import shutil
-import signal
 import socket
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -44,10 +39,9 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, cast
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlencode
 
 import uvicorn
@@ -57,6 +51,7 @@ from common import (
     Answer,
     Caller,
     Connection,
+    Hit,
     Place,
     Process,
     Repeating,
@@ -64,21 +59,23 @@ from common import (
     Service,
     answers,
     ask_all,
-    circumstances,
     connect,
     drive,
     free_ports,
+    hit,
+    in_turn,
     load,
     log_in,
+    measure,
     memory,
     milliseconds,
     on,
     percentile,
     request,
-    show,
+    side_by_side,
     sign_up,
     summary,
-    write,
+    versions,
 )
 from fastapi import Depends, FastAPI, Request
 
@@ -111,6 +108,7 @@ AUDIENCE, ISSUER = "ostiary", "http://localhost:8080"
 VERIFIERS_CLIENT = "ostiary-verifiers"
 SCOPE = "profile:read"
 LIBRARIES = ("ostiary", "ostiary-auth", "ostiary-gateway", "fastapi", "uvicorn", "uvloop")
+PROGRAMS = {"redis-server": "-v", "wrk": "-v"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,10 +410,14 @@ def check_times(scale: Scale, count: int) -> Row:
         "none_live_checked": partial(verify_all, verifier_of(issuer, few), tokens, few),
         f"{live}_skipped": partial(verify_all, verifier_of(issuer, many), tokens, none),
         f"{live}_checked": partial(verify_all, verifier_of(issuer, many), tokens, many),
+        f"check_alone_{live}": partial(per_call, many.check, pairs),
     }
-    rounds = in_turn({**contenders, f"check_alone_{live}": partial(per_call, many.check, pairs)}, scale.check_rounds)
+    gc.collect()
+    gc.disable()
+    rounds = in_turn(contenders, scale.check_rounds)
+    gc.enable()
     result: Row = {name: summary(values, 0) for name, values in rounds.items()}
-    for name in list(contenders)[1:]:
+    for name in list(contenders)[1:-1]:
         extra = (ours - base for ours, base in zip(rounds[name], rounds["without"], strict=True))
         result[f"extra_{name}"] = summary(extra, 0)
     return result
@@ -451,20 +453,6 @@ def per_call(call: Callable[..., object], arguments: Sequence[tuple[Any, ...]]) 
     for each in arguments:
         call(*each)
     return (time.perf_counter_ns() - started_at) / len(arguments)
-
-
-def in_turn(contenders: dict[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
-    """Measure all contenders again and again, and once before that counts."""
-    rounds: dict[str, list[float]] = {name: [] for name in contenders}
-    gc.collect()
-    gc.disable()
-    for number in range(count + 1):
-        for name, measure in contenders.items():
-            value = measure()
-            if number > 0:
-                rounds[name].append(value)
-    gc.enable()
-    return rounds
 
 
 # What the feed costs.
@@ -776,12 +764,14 @@ def requests(scale: Scale) -> Row:
                 tell_redis(redis, "SET", f"session:{opaque}", json.dumps({"subject": "somebody", "scope": SCOPE}))
             )
         bearers = {each.way: opaque if each.way == "opaque" else session["access_token"] for each in services}
-        rows = side_by_side(scale, services, bearers)
+        rows = side_by_side(
+            {each.way: partial(load_orders, each.port, bearers[each.way], scale) for each in services}, scale.rounds
+        )
         end_session(auth.port, session, redis, opaque)
         accepted = [each.way for each in services if is_accepted(each, bearers[each.way])]
         if accepted != ["without"]:
             raise RuntimeError(f"after the logout, these still accept the session: {accepted}")
-    return rows
+    return {"load": "wrk" if shutil.which("wrk") else "asyncio", **rows}
 
 
 @contextmanager
@@ -818,45 +808,14 @@ async def tell_redis(path: str, *words: str) -> None:
     redis.close()
 
 
-def side_by_side(scale: Scale, services: Sequence[Orders], bearers: dict[Way, str]) -> Row:
-    """Measure services in turn."""
-    rates: dict[Way, list[float]] = {each.way: [] for each in services}
-    slowest: dict[Way, list[float]] = {each.way: [] for each in services}
-    for number in range(scale.rounds + 1):
-        for each in services:
-            rate, p99_ms = hit(each.port, bearers[each.way], scale, scale.round_seconds if number else 1.0)
-            if number > 0:
-                rates[each.way].append(rate)
-                slowest[each.way].append(p99_ms)
-    medians = {way: statistics.median(values) for way, values in rates.items()}
-    rows: Row = {way: {"per_second": summary(rates[way], 1), "p99_ms": summary(slowest[way], 2)} for way in rates}
-    return {
-        "load": "wrk" if shutil.which("wrk") else "asyncio",
-        **rows,
-        **{f"feed_over_{way}": round(medians["feed"] / medians[way], 3) for way in medians if way != "feed"},
-    }
-
-
-def hit(port: int, bearer: str, scale: Scale, seconds: float) -> tuple[float, float]:
-    """Ask as fast as the answers come; return the requests a second, and the milliseconds that 99 of 100 take."""
-    program = shutil.which("wrk")
-    if program is None:
+def load_orders(port: int, bearer: str, scale: Scale) -> Hit:
+    """Ask a small service as fast as the answers come, with wrk if it is installed."""
+    if shutil.which("wrk") is None:
         callers = [Repeating(orders_request(bearer))] * scale.connections
-        outcome = asyncio.run(load(port, callers, seconds))
-        return outcome.rate, percentile(outcome.times[OK], 0.99) * 1000
-    command = [program, "--threads", "1", "--connections", str(scale.connections), "--latency"]
-    command += ["--duration", f"{math.ceil(seconds)}s", "--header", f"Authorization: Bearer {bearer}"]
-    command.append(f"http://{HOST}:{port}/orders")
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603 - ours
-    rate, slowest = _WRK_RATE.search(said), _WRK_P99.search(said)
-    if rate is None or slowest is None or "Non-2xx" in said or "Socket errors" in said:
-        raise RuntimeError(f"wrk says:\n{said}")
-    return float(rate[1]), float(slowest[1]) * _IN_MS[slowest[2]]
-
-
-_WRK_RATE = re.compile(r"Requests/sec: +([\d.]+)")
-_WRK_P99 = re.compile(r"^ +99% +([\d.]+)(us|ms|s)$", re.MULTILINE)
-_IN_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+        outcome = asyncio.run(load(port, callers, scale.round_seconds))
+        return Hit(outcome.rate, percentile(outcome.times[OK], 0.99) * 1000)
+    token = f"Authorization: Bearer {bearer}"
+    return hit(port, "/orders", scale.round_seconds, scale.connections, "--header", token)
 
 
 def orders_request(bearer: str) -> bytes:
@@ -893,48 +852,15 @@ def times(seconds: Iterable[float]) -> Row:
     return {**milliseconds(ordered), "max_ms": round(ordered[-1] * 1000, 2)}
 
 
-def versions() -> Row:
-    """Return the versions of what takes part."""
-    found: Row = {name: version(name) for name in LIBRARIES}
-    for name, pattern in (("redis-server", r"v=([\d.]+)"), ("wrk", r"wrk (\S+)")):
-        program = shutil.which(name)
-        if program is not None:
-            said = subprocess.run([program, "-v"], capture_output=True, text=True, check=False)  # noqa: S603 - the system's own
-            match = re.search(pattern, said.stdout + said.stderr)
-            found[name] = match[1] if match else None
-    return found
-
-
 PARTS: dict[str, Callable[[Scale], Row]] = {"logout": logouts, "check": checks, "feed": feeds, "requests": requests}
 
 
 def main() -> None:
-    """Measure, print and store."""
-    parser = argparse.ArgumentParser(description="Measure how long logouts take to be in force, and what that costs.")
-    parser.add_argument("parts", nargs="*", help=f"what to measure: {', '.join(PARTS)}; by default, all of it")
-    parser.add_argument("--quick", action="store_true", help="do less of everything")
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.serve:
-        serve(Orders(**json.loads(arguments.serve)))
+    """Measure, print and store; or serve a small service, as `running` asks for."""
+    if sys.argv[1:2] == ["--serve"]:
+        serve(Orders(**json.loads(sys.argv[2])))
         return
-    unknown = set(arguments.parts) - PARTS.keys()
-    if unknown:
-        parser.error(f"there is no part {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGALRM, end)
-    signal.signal(signal.SIGTERM, end)
-    signal.alarm(LIMIT_SECONDS)
-    result: Row = {**circumstances(), "versions": versions()}
-    for name in arguments.parts or PARTS:
-        result[name] = PARTS[name](QUICK if arguments.quick else Scale())
-        show({name: result[name]})
-    if not arguments.quick and not arguments.parts:
-        write("revocation", result)
-
-
-def end(number: int, _frame: object) -> NoReturn:
-    """End it early: time is up, or somebody says so. What was started is ended on the way out."""
-    raise SystemExit(f"ended by {signal.Signals(number).name}; all of it may take {LIMIT_SECONDS} s")
+    measure("revocation", PARTS, Scale(), QUICK, seconds=LIMIT_SECONDS, taking_part=versions(LIBRARIES, PROGRAMS))
 
 
 if __name__ == "__main__":

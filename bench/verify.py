@@ -4,25 +4,25 @@ The same token, the same key held in memory, signature and claims checked. Round
 contenders, so that a noisy moment hits all alike; a figure is the median of its rounds' medians.
 Results are printed and written to `bench/results/verify.json`. Takes two minutes, most of it the
 minute in which a million unknown keys are asked for.
+
+    python bench/verify.py [--quick] [part ...]
 """
 
 import asyncio
 import gc
-import json
 import math
-import platform
 import statistics
 import time
 import tracemalloc
 import uuid
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 
 import jwt
+from common import Row, in_turn, measure, percentile, summary, versions
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -36,17 +36,28 @@ from ostiary.testing import Issuer
 with warnings.catch_warnings(record=True):  # it announces its successor, joserfc
     from authlib.jose import JsonWebToken
 
-ROUNDS = 15
-CALLS = 300
+#: Seconds for all of it.
+LIMIT_SECONDS = 300
+
 FLOOD_PER_SECOND = 10_000
-FLOOD_SECONDS = 10
-UNKNOWN_KEYS = 1_000_000
-UNKNOWN_SECONDS = 60
+UNKNOWN_PER_SECOND = 1_000_000 / 60
 BASE = "cryptography, signature only"
 LIBRARIES = ("ostiary", "cryptography", "pyjwt", "joserfc", "authlib")
 
 Call = Callable[[], object]
-Row = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured."""
+
+    rounds: int = 15
+    calls: int = 300
+    flood_seconds: int = 10
+    unknown_seconds: int = 60
+
+
+QUICK = Scale(rounds=3, calls=50, flood_seconds=2, unknown_seconds=3)
 
 
 def contenders(issuer: Issuer) -> dict[str, Call]:
@@ -92,24 +103,19 @@ def new_token(issuer: Issuer, **header: object) -> str:
     return issuer.token(subject=str(uuid.uuid4()), scopes=scopes, roles=["user"], header=header)
 
 
-def costs(issuer: Issuer) -> list[Row]:
+def costs(scale: Scale) -> Row:
     """Measure all contenders, in microseconds a call."""
-    calls = contenders(issuer)
-    rounds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            rounds[name].append(statistics.median(microseconds(call) for _ in range(CALLS)))
+
+    def typical(call: Call) -> float:
+        return statistics.median(microseconds(call) for _ in range(scale.calls))
+
+    calls = contenders(Issuer())
+    rounds = in_turn({name: partial(typical, call) for name, call in calls.items()}, scale.rounds)
     base = statistics.median(rounds[BASE])
-    return [
-        {
-            "what": name,
-            "median_us": round(statistics.median(values), 2),
-            "lowest_us": round(min(values), 2),
-            "highest_us": round(max(values), 2),
-            "ratio_to_signature_only": round(statistics.median(values) / base, 3),
-        }
+    return {
+        name: {"us": summary(values, 2), "ratio_to_signature_only": round(statistics.median(values) / base, 3)}
         for name, values in rounds.items()
-    ]
+    }
 
 
 def microseconds(call: Call) -> float:
@@ -119,8 +125,9 @@ def microseconds(call: Call) -> float:
     return (time.perf_counter_ns() - started_at) / 1000
 
 
-def memory(issuer: Issuer, count: int = 2000) -> float:
+def memory(_scale: Scale) -> Row:
     """Return the bytes that a remembered token takes."""
+    issuer, count = Issuer(), 2000
     tokens = [new_token(issuer) for _ in range(count)]
     verifier = issuer.verifier()
     verifier.verify(new_token(issuer))
@@ -131,7 +138,7 @@ def memory(issuer: Issuer, count: int = 2000) -> float:
     gc.collect()
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    return taken / count
+    return {"bytes_per_remembered_token": round(taken / count)}
 
 
 class Endpoint:
@@ -155,8 +162,9 @@ class Endpoint:
         writer.close()
 
 
-async def flood(issuer: Issuer) -> Row:
+async def flood(scale: Scale) -> Row:
     """Measure known tokens, quiet and while unknown keys arrive and the endpoint hangs, slice by slice in turn."""
+    issuer = Issuer()
     endpoint = Endpoint(issuer)
     server = await asyncio.start_server(endpoint.handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -166,7 +174,7 @@ async def flood(issuer: Issuer) -> Row:
     unknown = [new_token(issuer, kid=f"unknown-{number}") for number in range(500)]
     times: dict[bool, list[float]] = {False: [], True: []}
     async with Verifier(config, remember=0) as verifier:
-        for flooded in [False, True] * (FLOOD_SECONDS // 2):
+        for flooded in [False, True] * (scale.flood_seconds // 2):
             await paced(verifier, known, unknown if flooded else [], times[flooded])
     server.close()
     quiet, under = (percentile(times[flooded], 0.99) for flooded in (False, True))
@@ -185,18 +193,19 @@ async def paced(verifier: Verifier, known: str, unknown: list[str], times: list[
         await asyncio.sleep(max(0.0, started_at + (tick + 1) / 1000 - time.perf_counter()))
 
 
-async def unknown_keys(issuer: Issuer) -> Row:
-    """Count the fetches that a million unknown keys cause in a minute."""
+async def unknown_keys(scale: Scale) -> Row:
+    """Count the fetches that unknown keys cause: a million in a minute."""
+    issuer = Issuer()
     endpoint = Endpoint(issuer)
     server = await asyncio.start_server(endpoint.handle, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks"
     config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience, jwks_url=url)
     unknown = [new_token(issuer, kid=f"unknown-{number}") for number in range(500)]
-    per_tick = math.ceil(UNKNOWN_KEYS / (UNKNOWN_SECONDS * 100))
+    per_tick = math.ceil(UNKNOWN_PER_SECOND / 100)
     sent = 0
     async with Verifier(config) as verifier:
         before, started_at = endpoint.requests, time.perf_counter()
-        for tick in range(UNKNOWN_SECONDS * 100):
+        for tick in range(scale.unknown_seconds * 100):
             for number in range(per_tick):
                 with suppress(errors.UnknownKey):
                     verifier.verify(unknown[(tick + number) % len(unknown)])
@@ -208,41 +217,12 @@ async def unknown_keys(issuer: Issuer) -> Row:
     return {"unknown_keys": sent, "seconds": round(seconds, 1), "fetches": endpoint.requests - before}
 
 
-def percentile(values: Iterable[float], share: float) -> float:
-    """Return the value that this share of the values does not exceed."""
-    ordered = sorted(values)
-    return ordered[int(len(ordered) * share)]
-
-
-def main() -> None:
-    """Measure, print and store."""
-    issuer = Issuer()
-    rows = costs(issuer)
-    print(f"Verifying an RS256-2048 access token; {ROUNDS} rounds of {CALLS} calls, microseconds")
-    print(f"{'':32}{'median':>9}{'lowest':>9}{'highest':>9}{'ratio':>8}")
-    for row in rows:
-        name, *figures = row.values()
-        print(f"{name:32}{figures[0]:>9}{figures[1]:>9}{figures[2]:>9}{figures[3]:>8}")
-    taken = round(memory(issuer))
-    print(f"A remembered token takes {taken} bytes")
-    flooded = asyncio.run(flood(issuer))
-    print(f"p99 of known tokens, {FLOOD_PER_SECOND} unknown keys/s, endpoint hanging: {flooded}")
-    unknown = asyncio.run(unknown_keys(issuer))
-    print(f"Fetches caused by unknown keys, endpoint hanging: {unknown}")
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "versions": {name: version(name) for name in LIBRARIES},
-        "costs": rows,
-        "bytes_per_remembered_token": taken,
-        "flood": flooded,
-        "unknown_keys": unknown,
-    }
-    path = Path(__file__).parent / "results" / "verify.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"Written to bench/results/{path.name}")
-
+PARTS: dict[str, Callable[[Scale], Row]] = {
+    "costs": costs,
+    "memory": memory,
+    "flood": lambda scale: asyncio.run(flood(scale)),
+    "unknown_keys": lambda scale: asyncio.run(unknown_keys(scale)),
+}
 
 if __name__ == "__main__":
-    main()
+    measure("verify", PARTS, Scale(), QUICK, seconds=LIMIT_SECONDS, taking_part=versions(LIBRARIES, {}))
