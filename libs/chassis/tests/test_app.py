@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from ostiary_chassis.app import MAX_BODY_BYTES, new_app
 from ostiary_chassis.bodies import RequestBody
+from ostiary_chassis.metrics import Metrics
 
 
 class Body(RequestBody):
@@ -40,7 +40,7 @@ def client(readiness: Readiness) -> httpx.AsyncClient:
         lifespan=lifespan,
         ready_checks={"database": readiness.check},
         exception_handlers={},
-        registry=CollectorRegistry(),
+        metrics=Metrics(),
     )
 
     @app.post("/things")

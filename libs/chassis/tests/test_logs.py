@@ -13,7 +13,7 @@ SCRIPT = textwrap.dedent(
     import asyncio, sys
     import httpx
     from contextlib import asynccontextmanager
-    from prometheus_client import CollectorRegistry
+    from ostiary_chassis.metrics import Metrics
     from sqlalchemy import text
     from ostiary_chassis import logs
     from ostiary_chassis.app import new_app
@@ -31,7 +31,7 @@ SCRIPT = textwrap.dedent(
         yield
 
     app = new_app(title="t", version="0", lifespan=lifespan, ready_checks={}, exception_handlers={},
-                  registry=CollectorRegistry())
+                  metrics=Metrics())
 
     @app.post("/fail")
     async def fail(body: Body) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import APIRouter, FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import Lifespan
 
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
-from ostiary_chassis.middleware import BodyLimit, RequestContext, RequestLog
+from ostiary_chassis.metrics import Metrics
+from ostiary_chassis.middleware import BodyLimit, RequestContext
 from ostiary_chassis.openapi import document_errors
 from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
 
@@ -26,14 +27,10 @@ def new_app(
     lifespan: Lifespan[FastAPI],
     ready_checks: Mapping[str, ReadyCheck],
     exception_handlers: ExceptionHandlers,
-    registry: CollectorRegistry,
+    metrics: Metrics,
     openapi_url: str | None = "/openapi.json",
-    requests: RequestLog | None = None,
 ) -> FastAPI:
-    """Return an application with `/livez`, `/readyz` and `/metrics`, to which a service adds its routes.
-
-    `registry` is what `/metrics` shows; `requests`, if it is shared with others, is of that registry.
-    """
+    """Return an application with `/livez`, `/readyz` and `/metrics`, to which a service adds its routes."""
     app = FastAPI(
         title=title,
         version=version,
@@ -49,13 +46,13 @@ def new_app(
     )
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
-    app.add_middleware(RequestContext, requests=requests or RequestLog(registry))
-    app.include_router(_operations(ready_checks, registry))
+    app.add_middleware(RequestContext, requests=metrics.requests)
+    app.include_router(_operations(ready_checks, metrics))
     document_errors(app)
     return app
 
 
-def _operations(ready_checks: Mapping[str, ReadyCheck], registry: CollectorRegistry) -> APIRouter:
+def _operations(ready_checks: Mapping[str, ReadyCheck], metrics: Metrics) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/livez")
@@ -78,7 +75,7 @@ def _operations(ready_checks: Mapping[str, ReadyCheck], registry: CollectorRegis
         return Response('{"status":"ready"}', media_type="application/json")
 
     @router.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    async def read() -> Response:
+        return Response(await metrics.read(), media_type=CONTENT_TYPE_LATEST)
 
     return router

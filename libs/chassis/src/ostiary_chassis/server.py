@@ -28,12 +28,17 @@ KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
 
 
-def bind(host: str, port: int, service: str) -> socket.socket:
-    """Return a socket bound to host and port. Raises ConfigError, naming the setting of `service` at fault."""
+def bind(host: str, port: int, service: str, *, is_shared: bool = False) -> socket.socket:
+    """Return a socket bound to host and port, alone or with other processes.
+
+    Raises ConfigError, naming the setting of `service` at fault.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
     except OSError as error:
         listener.close()

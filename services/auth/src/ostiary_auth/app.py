@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from ostiary import Verifier, VerifierConfig
 from ostiary.fastapi import Auth
@@ -24,6 +23,7 @@ from ostiary_auth.routes.requests import Requests
 from ostiary_auth.services import OWN_MAX_STALENESS, OwnSecrets, Services
 from ostiary_auth.upkeep import Upkeep
 from ostiary_chassis.app import new_app
+from ostiary_chassis.metrics import Metrics
 from ostiary_chassis.openapi import document_paths
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.sql import storage_handlers
@@ -38,8 +38,10 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
         key_source=services.own_keys.public,
         revocation_source=services.log.own,
     )
-    registry = CollectorRegistry()
-    auth = Auth(Verifier(verifier_config, max_staleness=OWN_MAX_STALENESS, observer=PrometheusObserver(registry)))
+    metrics = Metrics()
+    auth = Auth(
+        Verifier(verifier_config, max_staleness=OWN_MAX_STALENESS, observer=PrometheusObserver(metrics.registry))
+    )
     upkeep = Upkeep(services)
 
     @asynccontextmanager
@@ -65,7 +67,7 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
         version=version("ostiary-auth"),
         lifespan=lifespan,
         ready_checks={"database": services.database.ping, "revocations": log_followed},
-        registry=registry,
+        metrics=metrics,
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )
     app.state.on_stop = services.stop

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
+from select import PIPE_BUF
 from typing import TextIO
 
 from ostiary_chassis.logs import LogFormat
-from ostiary_chassis.middleware import RequestLog
+from ostiary_chassis.metrics import RequestMetrics
 from ostiary_chassis.problems import METHODS
 from ostiary_gateway.gate import Arrival
 
@@ -34,7 +35,7 @@ _TEXT = (
 class AccessLog:
     """Counts requests, and writes a line for each."""
 
-    def __init__(self, requests: RequestLog, log_format: LogFormat, stream: TextIO | None = None) -> None:
+    def __init__(self, requests: RequestMetrics, log_format: LogFormat, stream: TextIO | None = None) -> None:
         """Make the log; by default, it goes to standard output."""
         self._requests = requests
         self._line: Callable[..., str] = self._json if log_format == "json" else self._text
@@ -72,11 +73,18 @@ class AccessLog:
         """Write what has come. If it cannot be written, requests go on."""
         if not self._lines:
             return
-        text = "".join(self._lines)
-        self._lines.clear()
+        lines, self._lines = self._lines, []
         stream = self._stream or sys.stdout
         with suppress(OSError, ValueError):
-            stream.write(text)
+            # Of so many bytes at once, nothing comes in between: other workers may write to the same pipe.
+            start = size = 0
+            for position, line in enumerate(lines):
+                size += len(line)
+                if size > PIPE_BUF:
+                    stream.write("".join(lines[start:position]))
+                    stream.flush()
+                    start, size = position, len(line)
+            stream.write("".join(lines[start:]))
             stream.flush()
 
     def _json(self, method: str, route: str, status: int, *values: object) -> str:

@@ -3,18 +3,18 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from ostiary import Verifier
 from ostiary.prometheus import PrometheusObserver
 from ostiary_chassis.app import new_app
-from ostiary_chassis.middleware import RequestLog
+from ostiary_chassis.metrics import Metrics
 from ostiary_chassis.proxies import TrustedProxies
+from ostiary_chassis.workers import Worker, WorkerMetrics
 from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.api_docs import ApiDocument
 from ostiary_gateway.config import GatewayConfig
@@ -28,16 +28,21 @@ from ostiary_gateway.routes_file import RoutesFile
 class Gateway:
     """What a gateway's process is made of."""
 
-    def __init__(self, config: GatewayConfig, routes: RoutesFile, verifier: Verifier | None = None) -> None:
-        """Make the gateway; `verifier` replaces the configured one in tests."""
-        registry = CollectorRegistry()
+    def __init__(
+        self,
+        config: GatewayConfig,
+        routes: RoutesFile,
+        verifier: Verifier | None = None,
+        worker: Worker | None = None,
+    ) -> None:
+        """Make the gateway, or one of several as a `worker`; `verifier` replaces the configured one in tests."""
+        metrics = self._metrics = Metrics() if worker is None else WorkerMetrics(worker)
         self._verifier = verifier or Verifier(
-            config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(registry)
+            config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(metrics.registry)
         )
         proxies = TrustedProxies(config.trusted_proxies)
         self.policies = Policies(routes, self._verifier, proxies, config.routes_file)
-        requests = RequestLog(registry)
-        self._access_log = AccessLog(requests, config.log_format)
+        self._access_log = AccessLog(metrics.requests, config.log_format)
         self._watchman = Watchman(config.max_connections_per_address, proxies)
         self._watchman.each_tick(self.policies.on_tick)
         self._watchman.each_tick(self._access_log.flush)
@@ -46,10 +51,9 @@ class Gateway:
             version=version("ostiary-gateway"),
             lifespan=self._lifespan,
             ready_checks={"verifier": self._can_decide},
-            registry=registry,
+            metrics=metrics,
             exception_handlers={},
             openapi_url=None,
-            requests=requests,
         )
         self.app.include_router(ApiDocument(self.policies, version("ostiary-gateway")).routes())
 
@@ -67,7 +71,8 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        async with self._verifier:
+        told = self._metrics.told() if isinstance(self._metrics, WorkerMetrics) else nullcontext()
+        async with self._verifier, told:
             self._watchman.start()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.policies.reload)
             yield

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +11,9 @@ import httpx
 import typer
 
 from ostiary import Verifier
-from ostiary_chassis import logs, server
+from ostiary_chassis import logs, server, workers
 from ostiary_chassis.settings import ConfigError, environment
+from ostiary_chassis.workers import Worker
 from ostiary_gateway.agreement import disagreements
 from ostiary_gateway.app import Gateway
 from ostiary_gateway.config import GatewayConfig
@@ -35,7 +37,20 @@ def serve() -> None:
     logs.configure(config.log_format, "gateway")
     routes = load_routes(config.routes_file)
     listener = server.bind(config.host, config.port, "gateway")
-    gateway = Gateway(config, routes)
+    if config.workers == 1:
+        _serve(Gateway(config, routes), listener)
+        return
+    # Nobody else has the address; now the workers may have it together.
+    listener.close()
+
+    def work(worker: Worker) -> None:
+        shared = server.bind(config.host, config.port, "gateway", is_shared=True)
+        _serve(Gateway(config, routes, worker=worker), shared)
+
+    workers.run(config.workers, work)
+
+
+def _serve(gateway: Gateway, listener: socket.socket) -> None:
     server.serve(gateway.app, listener, gateway.stop, gateway.protocol)
 
 

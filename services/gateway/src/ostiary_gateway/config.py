@@ -27,6 +27,7 @@ class GatewayConfig(Settings):
     max_connections_per_address: Annotated[
         int, Field(alias="OSTIARY_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", ge=1, le=1_000_000)
     ] = 1000
+    workers: Annotated[int, Field(alias="OSTIARY_GATEWAY_WORKERS", ge=1, le=64)] = 1
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
     def issuer_config(self) -> VerifierConfig:

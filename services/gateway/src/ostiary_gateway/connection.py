@@ -18,7 +18,7 @@ from ostiary_chassis.proxies import TrustedProxies
 from ostiary_gateway import http1
 from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.exchange import Exchange
-from ostiary_gateway.gate import Arrival, request_id
+from ostiary_gateway.gate import Arrival, RequestIds
 from ostiary_gateway.http1 import BadMessage, Fields, Request, TooLarge, UnknownCoding, UnknownVersion
 from ostiary_gateway.policy import Policies, Policy
 
@@ -74,6 +74,7 @@ class Watchman:
         self.connections: set[ClientConnection] = set()
         self.is_ending = False
         self.date = b""
+        self.request_ids = RequestIds()
         self._tasks: list[Callable[[float], None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -361,7 +362,7 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, request: Request) -> None:
         self._started_at = time.monotonic()
         self.is_current = request.is_current
-        arrival = self._arrival = Arrival(request, self.peer, b"http", request_id(request))
+        arrival = self._arrival = Arrival(request, self.peer, b"http", self._watchman.request_ids.of(request))
         policy = self._policies.current
         try:
             if policy.gate.locate(arrival):

@@ -3,7 +3,6 @@
 Everything is decided here, once, before an upstream hears of the request; nothing here waits.
 """
 
-import itertools
 import os
 import re
 from collections.abc import Collection, Sequence
@@ -33,9 +32,6 @@ _TOO_MANY = Problem(429, "too_many_requests", "Too many requests; try again afte
 
 # RFC 9112 section 3.2.2, without user information.
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)(/[^#]*)\Z", re.IGNORECASE)
-
-# A request's own id has the process in it, and a number; it is to be unique, and no secret.
-_PROCESS, _numbers = os.urandom(8).hex().encode(), itertools.count(1)
 
 _OWN_PATHS = frozenset(path.encode() for path in OWN_PATHS)
 
@@ -68,10 +64,21 @@ class Arrival:
     cors: Sequence[tuple[bytes, bytes]] = ()
 
 
-def request_id(request: Request) -> bytes:
-    """Return the request's own id if it has one that can be used, or a new one."""
-    given = request.names.get(b"x-request-id")
-    return given if given is not None and is_request_id(given) else b"%b%016x" % (_PROCESS, next(_numbers))
+class RequestIds:
+    """Names requests: with the process, and a number in it. Names are unique, and no secret."""
+
+    def __init__(self) -> None:
+        """Start with a name for the process."""
+        self._process = os.urandom(8).hex().encode()
+        self._number = 0
+
+    def of(self, request: Request) -> bytes:
+        """Return the request's own id if it has one that can be used, or a new one."""
+        given = request.names.get(b"x-request-id")
+        if given is not None and is_request_id(given):
+            return given
+        self._number += 1
+        return b"%b%016x" % (self._process, self._number)
 
 
 class Gate:

@@ -6,12 +6,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from ostiary import Verifier
 from ostiary.fastapi import Auth
 from ostiary.prometheus import PrometheusObserver
 from ostiary_chassis.app import new_app
+from ostiary_chassis.metrics import Metrics
 from ostiary_chassis.settings import require_writable
 from ostiary_chassis.sql import Database, SqlStore, storage_handlers
 from ostiary_profile.config import ProfileConfig
@@ -37,9 +37,9 @@ async def prepare(config: ProfileConfig) -> None:
 def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastAPI:
     """Return the application. Its storage must have been prepared. `verifier` replaces the configured one in tests."""
     database = Database(config.database())
-    registry = CollectorRegistry()
+    metrics = Metrics()
     verifier = verifier or Verifier(
-        config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(registry)
+        config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(metrics.registry)
     )
     auth = Auth(verifier)
 
@@ -59,7 +59,7 @@ def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastA
         version=version("ostiary-profile"),
         lifespan=lifespan,
         ready_checks={"database": database.ping, "verifier": can_decide},
-        registry=registry,
+        metrics=metrics,
         exception_handlers={ProfileError: on_profile_error, **auth.exception_handlers, **storage_handlers()},
     )
     app.include_router(profile_routes(Profiles(SqlStore(database, ProfileTransaction)), auth))

@@ -1,0 +1,49 @@
+"""What workers count, told apart and read together; the processes are in tests/integration/test_workers.py."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ostiary_chassis.workers import Worker, WorkerMetrics
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # The path of a socket has 107 bytes at most.
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def counts(text: bytes) -> dict[str, float]:
+    """Return how many requests each worker has counted."""
+    families = text_string_to_metric_families(text.decode())
+    samples = [sample for family in families for sample in family.samples if sample.name == "http_requests_total"]
+    return {sample.labels["worker"]: sample.value for sample in samples}
+
+
+async def test_each_worker_shows_what_all_have_counted(folder: Path) -> None:
+    one, two = (WorkerMetrics(Worker(number, 2, folder)) for number in range(2))
+    one.requests.record("GET", "/a", 200, 0.1)
+    for _ in range(2):
+        two.requests.record("GET", "/a", 200, 0.1)
+    async with one.told(), two.told():
+        assert counts(await one.read()) == counts(await two.read()) == {"0": 1, "1": 2}
+        names = [line.split()[2] for line in (await one.read()).decode().splitlines() if line.startswith("# TYPE")]
+        assert len(names) == len(set(names))
+
+
+async def test_a_worker_that_does_not_answer_is_left_out(folder: Path) -> None:
+    one = WorkerMetrics(Worker(0, 2, folder))
+    one.requests.record("GET", "/a", 200, 0.1)
+    async with one.told():
+        assert counts(await one.read()) == {"0": 1}
+
+
+async def test_a_worker_takes_the_place_of_one_that_was_killed(folder: Path) -> None:
+    (folder / "0").write_text("left behind")
+    one = WorkerMetrics(Worker(0, 1, folder))
+    async with one.told():
+        assert b"http_requests_total" in await one.read()
