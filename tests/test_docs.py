@@ -67,12 +67,12 @@ def test_the_service_in_the_readme_runs_behind_the_gateway(tmp_path: Path) -> No
 
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:
-    rows = re.findall(r"^\| (`OSTIARY_[^|]*) \| ([^|]*) \|", README, re.MULTILINE)
-    table = {name: default for names, default in rows for name in re.findall(r"`(OSTIARY_\w+)`", names)}
+    rows = re.findall(r"^\| (`O(?:STIARY|TEL)_[^|]*) \| ([^|]*) \|", README, re.MULTILINE)
+    table = {name: default for names, default in rows for name in re.findall(r"`(O[A-Z]+_\w+)`", names)}
     for config in (AuthConfig, GatewayConfig, ProfileConfig):
         for field in config.model_fields.values():
             assert field.alias in table
-            if field.default not in {None, ()}:
+            if field.default not in {None, (), ""}:
                 assert table[field.alias] == f"`{field.default}`", field.alias
 
 

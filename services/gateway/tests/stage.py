@@ -19,6 +19,7 @@ from ostiary import Verifier
 from ostiary_gateway import routes_file
 from ostiary_gateway.app import Gateway
 from ostiary_gateway.config import GatewayConfig
+from ostiary_gateway.tracing import Tracing
 
 #: Seconds after which what has not happened will not.
 PATIENCE = 10.0
@@ -318,13 +319,16 @@ class GatewayStage:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, routes: str, upstream_url: str, verifier: Verifier | None) -> AsyncIterator["GatewayStage"]:
+    async def open(
+        cls, routes: str, upstream_url: str, verifier: Verifier | None, tracing: Tracing | None = None
+    ) -> AsyncIterator["GatewayStage"]:
         """Run a gateway with these routes, in which `${UPSTREAM}` is the upstream's URL."""
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(short_directory())
             file, path = directory / "gateway.yaml", directory / "gw"
             file.write_text(routes)
-            gateway = Gateway(GatewayConfig(), routes_file.load(file, {"UPSTREAM": upstream_url}), verifier=verifier)
+            loaded = routes_file.load(file, {"UPSTREAM": upstream_url})
+            gateway = Gateway(GatewayConfig(), loaded, verifier=verifier, tracing=tracing)
             stage = await stack.enter_async_context(cls._serving(gateway, path))
             if verifier is not None:
                 await stack.enter_async_context(gateway.app.router.lifespan_context(gateway.app))

@@ -1,7 +1,7 @@
 """What a service counts, and how it is read."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -13,6 +13,30 @@ from ostiary_chassis.problems import METHODS
 
 #: Seconds; from a remembered answer to the longest time-out.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BOUNDS = [*map(floatToGoString, _BUCKETS), "+Inf"]
+
+
+class Timings:
+    """How many things took no longer than each of some bounds, and the seconds of all: a histogram.
+
+    Only for the event loop, where nothing comes between: the client library's own locks cost more than the rest.
+    """
+
+    __slots__ = ("_counts", "_seconds")
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._counts = [0] * (len(_BUCKETS) + 1)
+        self._seconds = 0.0
+
+    def note(self, seconds: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(_BUCKETS, seconds)] += 1
+        self._seconds += seconds
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        """Say what was counted."""
+        family.add_metric(labels, list(zip(_BOUNDS, accumulate(self._counts), strict=True)), self._seconds)
 
 
 class RequestMetrics(Collector):
@@ -24,22 +48,19 @@ class RequestMetrics(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         """Start at zero, in `registry`."""
         self._counts: dict[tuple[str, str, int], int] = {}
-        #: Of each method and route, how many requests took no longer than each bound, and the seconds of all.
-        self._seconds: dict[tuple[str, str], tuple[list[int], list[float]]] = {}
+        self._seconds: dict[tuple[str, str], Timings] = {}
         registry.register(self)
 
     def record(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request. On the event loop, where nothing comes between: the client library's own locks cost more."""
+        """Count a request."""
         if method not in METHODS:
             method = "other"
         counted, timed = (method, route, status), (method, route)
         self._counts[counted] = self._counts.get(counted, 0) + 1
-        try:
-            buckets, total = self._seconds[timed]
-        except KeyError:
-            buckets, total = self._seconds[timed] = [0] * (len(_BUCKETS) + 1), [0.0]
-        buckets[bisect_left(_BUCKETS, seconds)] += 1
-        total[0] += seconds
+        timings = self._seconds.get(timed)
+        if timings is None:
+            timings = self._seconds[timed] = Timings()
+        timings.note(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """Return what was counted. A Collector."""
@@ -50,9 +71,8 @@ class RequestMetrics(Collector):
         durations = HistogramMetricFamily(
             "http_request_duration_seconds", "Seconds until the response was sent.", labels=["method", "route"]
         )
-        bounds = [*map(floatToGoString, _BUCKETS), "+Inf"]
-        for labels, (buckets, total) in self._seconds.items():
-            durations.add_metric(list(labels), list(zip(bounds, accumulate(buckets), strict=True)), total[0])
+        for labels, timings in self._seconds.items():
+            timings.add_to(durations, labels)
         yield durations
 
 

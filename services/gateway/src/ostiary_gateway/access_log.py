@@ -13,7 +13,8 @@ from typing import TextIO
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.metrics import RequestMetrics
 from ostiary_chassis.problems import METHODS
-from ostiary_gateway.gate import Arrival
+from ostiary_gateway.gate import Arrival, Trace
+from ostiary_gateway.http1 import Request
 
 #: Lines that are written together at most; they are written at each tick in any case.
 MAX_LINES = 512
@@ -33,10 +34,17 @@ _TEXT = (
 
 
 class AccessLog:
-    """Counts requests, and writes a line for each."""
+    """Counts requests, writes a line for each, and ends its trace."""
 
-    def __init__(self, requests: RequestMetrics, log_format: LogFormat, stream: TextIO | None = None) -> None:
-        """Make the log; by default, it goes to standard output."""
+    def __init__(
+        self,
+        requests: RequestMetrics,
+        log_format: LogFormat,
+        begin_trace: Callable[[Request], Trace] | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        """Make the log; by default, it goes to standard output, and there are no traces."""
+        self._begin_trace = begin_trace
         self._requests = requests
         self._line: Callable[..., str] = self._json if log_format == "json" else self._text
         self._stream = stream
@@ -44,6 +52,11 @@ class AccessLog:
         self._pseudonym = lru_cache(_SUBJECTS)(pseudonym)
         self._quoted = lru_cache(_SUBJECTS)(json.dumps)
         self._second, self._time = 0, ""
+
+    def begin(self, arrival: Arrival) -> None:
+        """Begin to follow a request."""
+        if self._begin_trace is not None:
+            arrival.trace = self._begin_trace(arrival.request)
 
     def add(
         self,
@@ -68,6 +81,19 @@ class AccessLog:
         )
         if len(self._lines) >= MAX_LINES:
             self.flush()
+        if arrival.trace is not None:
+            arrival.trace.end(
+                {
+                    "http.request.method": method,
+                    "http.route": route,
+                    "http.response.status_code": status,
+                    "client.address": arrival.client,
+                    "ostiary.decision": decision,
+                    "ostiary.request_id": arrival.request_id.decode(),
+                    "ostiary.subject": subject,
+                    "ostiary.upstream_ms": upstream_ms,
+                }
+            )
 
     def flush(self, _now: float = 0.0) -> None:
         """Write what has come. If it cannot be written, requests go on."""

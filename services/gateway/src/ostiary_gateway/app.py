@@ -5,7 +5,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -23,6 +23,16 @@ from ostiary_gateway.exchange import Exchange
 from ostiary_gateway.gate import Arrival
 from ostiary_gateway.policy import Policies, Policy
 from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.upstream_metrics import UpstreamMetrics
+
+if TYPE_CHECKING:
+    from ostiary_gateway.tracing import Tracing
+
+
+def _otlp_tracing() -> "Tracing":
+    from ostiary_gateway.tracing import Tracing  # noqa: PLC0415 - a large import, for those who want it
+
+    return Tracing()
 
 
 class Gateway:
@@ -34,15 +44,22 @@ class Gateway:
         routes: RoutesFile,
         verifier: Verifier | None = None,
         worker: Worker | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
-        """Make the gateway, or one of several as a `worker`; `verifier` replaces the configured one in tests."""
+        """Make the gateway, or one of several as a `worker`.
+
+        `verifier` and `tracing` replace the configured ones in tests.
+        """
         metrics = self._metrics = Metrics() if worker is None else WorkerMetrics(worker)
         self._verifier = verifier or Verifier(
             config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(metrics.registry)
         )
         proxies = TrustedProxies(config.trusted_proxies)
         self.policies = Policies(routes, self._verifier, proxies, config.routes_file)
-        self._access_log = AccessLog(metrics.requests, config.log_format)
+        metrics.registry.register(UpstreamMetrics(self.policies))
+        self._tracing = tracing or (_otlp_tracing() if config.otlp_endpoint else None)
+        begin_trace = self._tracing.begin if self._tracing is not None else None
+        self._access_log = AccessLog(metrics.requests, config.log_format, begin_trace)
         self._watchman = Watchman(config.max_connections_per_address, proxies)
         self._watchman.each_tick(self.policies.on_tick)
         self._watchman.each_tick(self._access_log.flush)
@@ -79,6 +96,8 @@ class Gateway:
             self._watchman.stop()
             self.policies.close()
             self._access_log.flush()
+            if self._tracing is not None:
+                await self._tracing.close()
 
     async def _can_decide(self) -> bool:
         return self._verifier.ready

@@ -9,10 +9,12 @@ import asyncio
 import random
 import ssl
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import structlog
 
+from ostiary_chassis.metrics import Timings
 from ostiary_gateway.http1 import BadMessage
 from ostiary_gateway.routes_file import HealthCheck
 from ostiary_gateway.routes_file import Upstream as UpstreamOfFile
@@ -50,6 +52,11 @@ class Breaker:
         self._requests = self._failures = 0
         self._opened_until: float | None = None
         self._tried_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are refused."""
+        return self._opened_until is not None
 
     def lets_through(self) -> bool:
         """Return whether a request may be sent. While the breaker is open, one at a time is, now and then."""
@@ -161,6 +168,21 @@ class Upstream:
         self._breaker = Breaker()
         self._backends = [Backend(name, url, tls, self._breaker) for url in config.addresses]
         self._retries = RETRIES_AT_ONCE
+        #: Seconds until an answer began, how often none came and why, and how many requests were sent once more.
+        self.answers = Timings()
+        self.failures: Counter[Failure] = Counter()
+        self.sent_again = 0
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether requests are sent, and not refused for a while."""
+        return not self._breaker.is_open
+
+    @property
+    def left_out(self) -> int:
+        """How many addresses get no requests for now."""
+        now = time.monotonic()
+        return sum(not backend.is_left_in(now) for backend in self._backends)
 
     @property
     def pools(self) -> Sequence[Pool]:
@@ -175,7 +197,9 @@ class Upstream:
         if not self._breaker.lets_through():
             receiver.on_failure(Failure.OVERLOADED)
             return
-        if not again:
+        if again:
+            self.sent_again += 1
+        else:
             self._retries = min(RETRIES_AT_ONCE, self._retries + RETRY_SHARE)
         self._choose().pool.lease(receiver, connect_seconds, new=again)
 

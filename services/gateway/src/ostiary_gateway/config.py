@@ -28,6 +28,7 @@ class GatewayConfig(Settings):
         int, Field(alias="OSTIARY_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", ge=1, le=1_000_000)
     ] = 1000
     workers: Annotated[int, Field(alias="OSTIARY_GATEWAY_WORKERS", ge=1, le=64)] = 1
+    otlp_endpoint: Annotated[str, Field(alias="OTEL_EXPORTER_OTLP_ENDPOINT", pattern=r"^(https?://.+)?$")] = ""
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
     def issuer_config(self) -> VerifierConfig:

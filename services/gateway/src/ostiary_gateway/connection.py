@@ -368,6 +368,7 @@ class ClientConnection(asyncio.Protocol):
             if policy.gate.locate(arrival):
                 self._answer_here(arrival)
                 return
+            self._log.begin(arrival)
             preflight = policy.gate.preflight(arrival)
             if preflight is not None:
                 self._note(_NO_CONTENT, "preflight", 0.0)

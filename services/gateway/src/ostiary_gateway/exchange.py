@@ -240,12 +240,16 @@ class Exchange:
         if retries is not None and response.status in retries.statuses and self._tries_again():
             return
         self._response = response
-        self.upstream_seconds = time.monotonic() - self._sent_at
+        self._note_answer()
         self.status = response.status
         if not self.is_sent:
             # The rest of the body is not wanted by anybody.
             self.keeps_alive = False
         self._head = self._final_head(response)
+
+    def _note_answer(self) -> None:
+        self.upstream_seconds = time.monotonic() - self._sent_at
+        self._upstream.answers.note(self.upstream_seconds)
 
     def on_content(self, content: bytes) -> None:
         """Pass a part of the body on."""
@@ -288,7 +292,7 @@ class Exchange:
             self.on_failure(Failure.INVALID)
             return
         self._response, self.status, self._frames = response, response.status, websocket.Frames()
-        self.upstream_seconds = time.monotonic() - self._sent_at
+        self._note_answer()
         passed = fields.to_client(response.fields, response.options)
         self._client.write(
             b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
@@ -333,6 +337,7 @@ class Exchange:
         """Try once more if that is safe, or give up."""
         if self._is_over:
             return
+        self._upstream.failures[failure] += 1
         if self._tries_again(failure):
             return
         self._connection_lost()

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 from ostiary import VerifiedToken, Verifier
 from ostiary.errors import AccessError
@@ -35,7 +35,21 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)(/[^#]*)\Z", re.IGNORECASE)
 
 _OWN_PATHS = frozenset(path.encode() for path in OWN_PATHS)
 
+# W3C Trace Context, section 3.
+_TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
+
 _POSITION = POSITION_HEADER.lower().encode()
+
+
+class Trace(Protocol):
+    """What follows a request for a tracing system."""
+
+    @property
+    def fields(self) -> Fields:
+        """What goes on to the upstream, in place of the caller's own fields with these names."""
+
+    def end(self, attributes: dict[str, str | int | float]) -> None:
+        """Note what has come of the request."""
 
 
 class InsufficientClaims(AccessError):
@@ -62,6 +76,8 @@ class Arrival:
     is_websocket: bool = False
     #: Fields of the answer that are for browsers.
     cors: Sequence[tuple[bytes, bytes]] = ()
+    #: None without a tracing system.
+    trace: Trace | None = None
 
 
 class RequestIds:
@@ -224,6 +240,9 @@ class Gate:
             length = b"content-length: %d\r\n" % body.left
         else:
             length = b"transfer-encoding: chunked\r\n"
+        passing = request.fields
+        if arrival.trace is not None:
+            passing = [field for field in passing if field[0] not in _TRACE_CONTEXT] + arrival.trace.fields
         return (
             b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
             b"x-request-id: %b\r\n%b%b%b\r\n"
@@ -231,7 +250,7 @@ class Gate:
             request.method.encode(),
             arrival.target,
             upstream_host,
-            fields.to_upstream(request.fields, request.options),
+            fields.to_upstream(passing, request.options),
             arrival.client.encode(),
             arrival.scheme,
             arrival.host,

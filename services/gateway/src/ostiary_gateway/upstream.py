@@ -290,9 +290,24 @@ class Pool:
         self._waiting: deque[tuple[Receiver, float]] = deque()
 
     @property
+    def idle(self) -> int:
+        """How many connections wait for a request."""
+        return len(self._idle)
+
+    @property
+    def busy(self) -> int:
+        """How many connections are at work on one, or are being opened."""
+        return len(self._open) - len(self._idle) + len(self._connecting)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        return len(self._waiting)
+
+    @property
     def outstanding(self) -> int:
         """How many requests are waiting for an answer, or for a connection."""
-        return len(self._open) - len(self._idle) + len(self._connecting) + len(self._waiting)
+        return self.busy + self.waiting
 
     def lease(self, receiver: Receiver, connect_seconds: float, *, new: bool = False) -> None:
         """Give `receiver` a connection, now or later, or tell it why not. `new` makes it one never used before."""
