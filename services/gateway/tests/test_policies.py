@@ -280,6 +280,38 @@ def test_a_bucket_is_full_again_after_its_time_and_never_fuller(limit: tuple[int
         clock.now += 5 * seconds
 
 
+@given(_LIMITS, st.lists(st.tuples(st.booleans(), st.floats(0, 10), st.booleans()), max_size=200))
+@settings(deadline=None)
+def test_two_that_settle_let_through_no_more_than_one_but_for_what_they_have_not_told(
+    limit: tuple[int, float], steps: list[tuple[bool, float, bool]]
+) -> None:
+    requests, seconds = limit
+    clock = Clock()
+    rate_limit = RateLimit(by="address", requests=requests, seconds=seconds)
+    limiters = [RateLimiter(rate_limit, clock) for _ in range(2)]
+    store = RateLimiter(rate_limit, clock)
+    for each in limiters:
+        each.hand_over()
+    started, through, untold = clock.now, 0, 0
+    for of_second, pause, settles in steps:
+        clock.now += pause
+        limiter = limiters[of_second]
+        untold_before = untold
+        if limiter.take("a") == 0:
+            through, untold = through + 1, untold + 1
+        allowed = requests + (clock.now - started) * requests / seconds
+        assert through <= allowed + untold_before + 1e-6
+        if settles:
+            untold = 0
+            for each in limiters:
+                # What the store's script does.
+                left, at = store._buckets.get("a", (float(requests), clock.now))
+                full = min(float(requests), left + (clock.now - at) * requests / seconds)
+                store._put("a", full - each.hand_over().get("a", 0), clock.now)
+            for each in limiters:
+                each.settle("a", store._buckets["a"][0])
+
+
 def test_the_buckets_of_the_long_gone_are_given_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ostiary_gateway.rate_limits.MAX_BUCKETS", 3)
     it, _ = limiter(1, 100)

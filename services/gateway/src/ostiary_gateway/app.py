@@ -26,7 +26,15 @@ from ostiary_gateway.routes_file import RoutesFile
 from ostiary_gateway.upstream_metrics import UpstreamMetrics
 
 if TYPE_CHECKING:
+    from ostiary_gateway.shared_limits import SharedLimits
     from ostiary_gateway.tracing import Tracing
+
+
+def _shared_limits(config: GatewayConfig, policies: Policies) -> "SharedLimits":
+    from ostiary_gateway.shared_limits import SharedLimits  # noqa: PLC0415 - as below
+
+    url, password = config.rate_limit_store, config.rate_limit_store_password()
+    return SharedLimits(url, password, lambda: policies.current.gate.limiters)
 
 
 def _otlp_tracing() -> "Tracing":
@@ -63,6 +71,9 @@ class Gateway:
         self._watchman = Watchman(config.max_connections_per_address, proxies)
         self._watchman.each_tick(self.policies.on_tick)
         self._watchman.each_tick(self._access_log.flush)
+        self._shared_limits = _shared_limits(config, self.policies) if config.rate_limit_store else None
+        if self._shared_limits is not None:
+            self._watchman.each_tick(self._shared_limits.on_tick)
         self.app = new_app(
             title="Ostiary gateway",
             version=version("ostiary-gateway"),
@@ -96,6 +107,8 @@ class Gateway:
             self._watchman.stop()
             self.policies.close()
             self._access_log.flush()
+            if self._shared_limits is not None:
+                await self._shared_limits.close()
             if self._tracing is not None:
                 await self._tracing.close()
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from ostiary import VerifierConfig
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.proxies import Networks
-from ostiary_chassis.settings import BaseUrl, Port, Settings
+from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
 
@@ -28,8 +28,19 @@ class GatewayConfig(Settings):
         int, Field(alias="OSTIARY_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", ge=1, le=1_000_000)
     ] = 1000
     workers: Annotated[int, Field(alias="OSTIARY_GATEWAY_WORKERS", ge=1, le=64)] = 1
+    rate_limit_store: Annotated[
+        str, Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE", pattern=r"^(rediss?://[^@\s]+)?$")
+    ] = ""
+    rate_limit_store_password_file: Annotated[
+        Path | None, Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE_PASSWORD_FILE")
+    ] = None
     otlp_endpoint: Annotated[str, Field(alias="OTEL_EXPORTER_OTLP_ENDPOINT", pattern=r"^(https?://.+)?$")] = ""
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
+
+    def rate_limit_store_password(self) -> str | None:
+        """Return the store's password. Raises ConfigError."""
+        file = self.rate_limit_store_password_file
+        return read_secret(file, "OSTIARY_GATEWAY_RATE_LIMIT_STORE_PASSWORD_FILE") if file else None
 
     def issuer_config(self) -> VerifierConfig:
         """Return whose tokens are accepted, and where keys and revocations come from."""
