@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from stage import GatewayStage, Received, RecordingUpstream, answers
+from stage import Clock, GatewayStage, Received, RecordingUpstream, answers
 
 from ostiary.testing import Issuer
 
@@ -196,9 +196,10 @@ async def test_an_upstream_that_is_not_there_is_unavailable(issuer: Issuer) -> N
 
 
 async def test_an_upstream_that_never_answers_is_too_late(
-    client: httpx.AsyncClient, upstream: RecordingUpstream
+    client: httpx.AsyncClient, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     async def wait(request: Received, _: asyncio.StreamWriter) -> None:
+        clock.skip(0.3)
         await request.connection.wait_lost()
 
     upstream.answer = wait
@@ -268,11 +269,13 @@ async def test_an_upstream_that_closes_within_its_answer_leaves_a_broken_one(
 
 
 async def test_an_upstream_that_stops_within_its_answer_leaves_a_broken_one(
-    stage: GatewayStage, upstream: RecordingUpstream
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
     line = await stage.connect()
     line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await line.has(b"half")
+    clock.skip(0.3)
     (answer,) = answers(await line.closed())
     assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
 

@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import GatewayStage, Received, RecordingUpstream, answers, until
+from stage import Clock, GatewayStage, Received, RecordingUpstream, answers, until
 
 from ostiary.testing import Issuer
 from ostiary_gateway.upstream import IDLE_SECONDS
@@ -76,10 +76,11 @@ async def test_a_connection_that_the_upstream_ends_is_not_used_again(
 
 
 async def test_a_connection_that_is_idle_for_long_is_closed(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.IDLE_SECONDS", 0.05)
     await stage.ask("/any/x")
+    await idle(stage)
+    clock.skip(IDLE_SECONDS + 0.1)
     await until(lambda: upstream.connections[0].is_lost)
     await stage.ask("/any/x")
     assert len(upstream.connections) == 2
@@ -244,7 +245,7 @@ async def test_who_waits_for_a_connection_gets_a_new_one_if_the_last_one_ended(
 
 
 async def test_who_waits_too_long_or_is_one_too_many_hears_so(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.MAX_CONNECTIONS", 1)
     monkeypatch.setattr("ostiary_gateway.upstream.MAX_WAITING", 1)
@@ -256,7 +257,10 @@ async def test_who_waits_too_long_or_is_one_too_many_hears_so(
     first = await stage.connect()
     first.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
-    given = await asyncio.gather(stage.ask("/any/y"), stage.ask("/any/z"))
+    asked = [asyncio.create_task(stage.ask(target)) for target in ("/any/y", "/any/z")]
+    await until(lambda: asked[0].done() or asked[1].done())
+    clock.skip(0.4)
+    given = await asyncio.gather(*asked)
     assert [(answer.status, answer.code) for answer in given] == [(503, "upstream_unavailable")] * 2
     assert [answer.values("retry-after") for answer in given] == [["1"]] * 2
     assert len(upstream.requests) == 1

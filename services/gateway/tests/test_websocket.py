@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stage import GatewayStage, Line, Received, RecordingUpstream, never, until
+from stage import Clock, GatewayStage, Line, Received, RecordingUpstream, never, until
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
@@ -357,7 +357,7 @@ async def test_a_revoked_token_ends_it_where_nothing_was_said(
 ) -> None:
     line = await live(stage, own_issuer)
     own_issuer.revoke(Kind.SUBJECT, "bob")
-    await never(lambda: line.received or line.is_closed, 0.1)
+    await never(lambda: line.received or line.is_closed)
     own_issuer.revoke(Kind.SUBJECT, "ada")
     await line.closed()
     assert line.received[:1] == b"\x88"
@@ -407,14 +407,16 @@ async def test_a_long_frame_comes_to_its_end_piece_by_piece(
 
 
 async def test_a_frame_that_does_not_end_does_not_keep_it_open(
-    stage: GatewayStage, own_issuer: Issuer, talk: Talk
+    stage: GatewayStage, own_issuer: Issuer, talk: Talk, clock: Clock
 ) -> None:
     line = await live(stage, own_issuer)
     talk.send(frame(b"x" * 1000)[:400])
     await until(lambda: len(line.received) == 400)
     own_issuer.revoke(Kind.SUBJECT, "ada")
     line.send(frame(b"unheard", mask=b"abcd"))
-    await until(lambda: line.is_closed and talk.is_over, 3)
+    await never(lambda: line.is_closed)
+    clock.skip(1.1)
+    await until(lambda: line.is_closed and talk.is_over)
     assert talk.received == b""
 
 
@@ -439,10 +441,11 @@ async def test_who_has_just_come_has_an_hour_too(stage: GatewayStage, talk: Talk
     assert connection_of(stage).deadline - time.monotonic() > TALK_SECONDS - 10
 
 
-async def test_a_route_says_how_long_nobody_need_say_anything(stage: GatewayStage, talk: Talk) -> None:
+async def test_a_route_says_how_long_nobody_need_say_anything(stage: GatewayStage, talk: Talk, clock: Clock) -> None:
     line = await opened(stage, target="/brief")
     assert not talk.is_over
-    await until(lambda: line.is_closed, 1.5)
+    clock.skip(0.5)
+    await until(lambda: line.is_closed)
 
 
 async def test_who_was_waited_for_has_an_hour_too(stage: GatewayStage, talk: Talk) -> None:
