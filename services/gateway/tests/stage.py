@@ -152,6 +152,42 @@ class Connection:
 Answering = Callable[[Received, asyncio.StreamWriter], Awaitable[None]]
 
 
+def stopping_after(data: bytes = b"") -> Answering:
+    """Answer with these bytes and nothing more, until the gateway closes the connection."""
+
+    async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await request.connection.wait_lost()
+
+    return answer
+
+
+def leaving_after(data: bytes = b"") -> Answering:
+    """Answer with these bytes, and close the connection."""
+
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        writer.close()
+
+    return answer
+
+
+class Held:
+    """Answers with the first bytes at once, and with the others when it may go on."""
+
+    def __init__(self, *, first: bytes = b"", then: bytes) -> None:
+        """Make it."""
+        self.may_go_on = asyncio.Event()
+        self._first = first
+        self._then = then
+
+    async def __call__(self, _: Received, writer: asyncio.StreamWriter) -> None:
+        """Answer."""
+        writer.write(self._first)
+        await self.may_go_on.wait()
+        writer.write(self._then)
+
+
 class RecordingUpstream:
     """Records requests and answers with what it got, or as it is told.
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import Clock, GatewayStage, Received, RecordingUpstream, answers, never, until
+from stage import Clock, GatewayStage, Held, Received, RecordingUpstream, answers, never, until
 
 from ostiary.testing import Issuer
 from ostiary_gateway.connection import CLIENT_SECONDS, HEAD_SECONDS, KEEP_ALIVE_SECONDS
@@ -86,19 +86,13 @@ async def test_nothing_after_the_last_request_is_answered(stage: GatewayStage, u
 async def test_a_client_that_has_much_to_ask_is_not_read_ahead(
     stage: GatewayStage, upstream: RecordingUpstream
 ) -> None:
-    goes_on = asyncio.Event()
-
-    async def wait(_: Received, writer: asyncio.StreamWriter) -> None:
-        await goes_on.wait()
-        writer.write(OK)
-
-    upstream.answer = wait
+    upstream.answer = held = Held(then=OK)
     line = await stage.connect()
     count = 20_000
     line.send((GET + b"\r\n") * count)
     await until(lambda: upstream.requests)
     await never(lambda: not line.transport.get_write_buffer_size())
-    goes_on.set()
+    held.may_go_on.set()
     await line.has(OK[-2:], 100)
 
 

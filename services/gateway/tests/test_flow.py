@@ -6,7 +6,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from stage import Clock, GatewayStage, Line, Received, RecordingUpstream, answers, never, settled, until
+from stage import (
+    Clock,
+    GatewayStage,
+    Held,
+    Line,
+    Received,
+    RecordingUpstream,
+    answers,
+    never,
+    settled,
+    stopping_after,
+    until,
+)
 
 from ostiary.testing import Issuer
 from ostiary_gateway.connection import CLIENT_SECONDS
@@ -163,11 +175,7 @@ async def test_a_client_that_does_not_read_the_gateways_own_answers_gets_no_more
 async def test_a_client_that_leaves_ends_the_upstreams_work(
     stage: GatewayStage, upstream: RecordingUpstream, after: bytes
 ) -> None:
-    async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(after)
-        await request.connection.wait_lost()
-
-    upstream.answer = begin
+    upstream.answer = stopping_after(after)
     line = await stage.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
@@ -193,11 +201,8 @@ async def test_a_client_that_leaves_within_its_body_ends_the_upstreams_work(
 async def test_an_answer_before_the_bodys_end_reaches_the_client(
     stage: GatewayStage, upstream: RecordingUpstream, framing: bytes
 ) -> None:
-    async def refuse(request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
-        await request.connection.wait_lost()
-
-    upstream.answer, upstream.is_early = refuse, True
+    upstream.answer = stopping_after(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+    upstream.is_early = True
     line = await stage.connect()
     size = 5_000_000
     body = b"%x\r\n" % BIG + b"x" * size if b"chunked" in framing else b"x" * size
@@ -228,11 +233,8 @@ async def test_an_answer_may_come_while_the_body_does(stage: GatewayStage, upstr
 async def test_a_body_that_turns_bad_within_its_answer_breaks_the_answer_off(
     stage: GatewayStage, upstream: RecordingUpstream, clock: Clock, more: bytes
 ) -> None:
-    async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
-        await request.connection.wait_lost()
-
-    upstream.answer, upstream.is_early = begin, True
+    upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
+    upstream.is_early = True
     line = await stage.connect()
     line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n")
     await line.has(b"part")
@@ -315,17 +317,11 @@ async def test_the_gateways_side_of_a_connection_is_closed_after_the_clients(
 
 
 async def test_a_gateway_that_stops_answers_what_has_come(stage: GatewayStage, upstream: RecordingUpstream) -> None:
-    goes_on = asyncio.Event()
-
-    async def wait(_: Received, writer: asyncio.StreamWriter) -> None:
-        await goes_on.wait()
-        writer.write(OK)
-
-    upstream.answer = wait
+    upstream.answer = held = Held(then=OK)
     line = await stage.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
     stage.gateway.stop()
-    goes_on.set()
+    held.may_go_on.set()
     (answer,) = answers(await line.closed())
     assert (answer.body, answer.is_complete) == (b"ok", True)

@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import Answer, Clock, GatewayStage, Received, RecordingUpstream, answers, short_directory, until
+from stage import (
+    Answer,
+    Clock,
+    GatewayStage,
+    Received,
+    RecordingUpstream,
+    answers,
+    leaving_after,
+    short_directory,
+    stopping_after,
+    until,
+)
 
 from ostiary.testing import Issuer
 from ostiary_chassis.proxies import TrustedProxies
@@ -726,15 +737,23 @@ def dripping(clock: Clock, *, head: bool) -> Callable[[Received, asyncio.StreamW
     return lambda request, writer: asyncio.ensure_future(drip(request, writer))
 
 
+def timed(timeouts: str) -> str:
+    return f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, timeouts: {timeouts}"
+
+
+async def ask_briefly(stage: GatewayStage) -> Answer:
+    """Ask, and see that it does not take three seconds."""
+    async with asyncio.timeout(3):
+        return await stage.ask("/a")
+
+
 @pytest.mark.parametrize("timeouts", ["{total: 0.3}", "{total: 0.3, first_byte: 5, idle: 5}"])
 async def test_an_answer_has_to_end_in_all_of_its_time(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock, timeouts: str
 ) -> None:
     upstream.answer = dripping(clock, head=True)
-    route = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, timeouts: {timeouts}"
-    async with opened(issuer, upstream, route) as it:
-        async with asyncio.timeout(3):
-            answer = await it.ask("/a")
+    async with opened(issuer, upstream, timed(timeouts)) as it:
+        answer = await ask_briefly(it)
         assert (answer.status, answer.is_complete) == (200, False)
         assert answer.body
         await until(lambda: upstream.connections[0].is_lost)
@@ -745,10 +764,8 @@ async def test_a_head_has_to_come_in_time(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock, timeouts: str
 ) -> None:
     upstream.answer = dripping(clock, head=False)
-    route = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, timeouts: {timeouts}"
-    async with opened(issuer, upstream, route) as it:
-        async with asyncio.timeout(3):
-            answer = await it.ask("/a")
+    async with opened(issuer, upstream, timed(timeouts)) as it:
+        answer = await ask_briefly(it)
         assert (answer.status, answer.code) == (504, "upstream_timeout")
 
 
@@ -756,8 +773,7 @@ async def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.answer = dripping(clock, head=True)
-    route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public, timeouts: {idle: 0.3}"
-    async with opened(issuer, upstream, route) as it:
+    async with opened(issuer, upstream, timed("{idle: 0.3}")) as it:
         line = await it.connect()
         line.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
         # 0.8 seconds.
@@ -768,13 +784,8 @@ async def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(
 async def test_an_answer_that_does_not_go_on_is_broken_off(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    async def stop(request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
-        await request.connection.wait_lost()
-
-    upstream.answer = stop
-    route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public, timeouts: {idle: 0.2}"
-    async with opened(issuer, upstream, route) as it:
+    upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
+    async with opened(issuer, upstream, timed("{idle: 0.2}")) as it:
         line = await it.connect()
         line.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
         await line.has(b"part")
@@ -907,11 +918,7 @@ async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: Reco
 
 
 async def test_an_answer_that_was_broken_off_is_logged_as_that(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    async def half(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
-        writer.close()
-
-    upstream.answer = half
+    upstream.answer = leaving_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
     async with opened(issuer, upstream, *LOGGED) as it:
         stream = log_of(it)
         assert not (await it.ask("/p")).is_complete

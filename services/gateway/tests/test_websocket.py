@@ -365,27 +365,32 @@ async def test_a_revoked_token_ends_it_where_nothing_was_said(
     await until(lambda: talk.is_over)
 
 
+#: A frame with 1000 bytes of content.
+LONG = frame(b"x" * 1000)
+
+
+async def revoked_within_a_frame(stage: GatewayStage, issuer: Issuer, talk: Talk) -> Line:
+    """Open a WebSocket whose token is revoked when 400 bytes of a long frame have come."""
+    line = await live(stage, issuer)
+    talk.send(LONG[:400])
+    await until(lambda: len(line.received) == 400)
+    issuer.revoke(Kind.SUBJECT, "ada")
+    return line
+
+
 async def test_a_revoked_token_lets_a_frame_come_to_its_end(
     stage: GatewayStage, own_issuer: Issuer, talk: Talk
 ) -> None:
-    line = await live(stage, own_issuer)
-    whole = frame(b"x" * 1000)
-    talk.send(whole[:400])
-    await until(lambda: len(line.received) == 400)
-    own_issuer.revoke(Kind.SUBJECT, "ada")
-    talk.send(whole[400:] + frame(b"begun")[:3])
+    line = await revoked_within_a_frame(stage, own_issuer, talk)
+    talk.send(LONG[400:] + frame(b"begun")[:3])
     await line.closed()
-    assert line.received[: len(whole)] == whole
-    assert line.received[len(whole) :].startswith(b"\x88")
+    assert line.received[: len(LONG)] == LONG
+    assert line.received[len(LONG) :].startswith(b"\x88")
 
 
 async def test_a_revoked_token_lets_no_other_frame_pass(stage: GatewayStage, own_issuer: Issuer, talk: Talk) -> None:
-    line = await live(stage, own_issuer)
-    whole = frame(b"x" * 1000)
-    talk.send(whole[:400])
-    await until(lambda: len(line.received) == 400)
-    own_issuer.revoke(Kind.SUBJECT, "ada")
-    talk.send(whole[400:] + frame(b"not any more"))
+    line = await revoked_within_a_frame(stage, own_issuer, talk)
+    talk.send(LONG[400:] + frame(b"not any more"))
     await line.closed()
     assert b"not any more" not in line.received
 
@@ -393,26 +398,19 @@ async def test_a_revoked_token_lets_no_other_frame_pass(stage: GatewayStage, own
 async def test_a_long_frame_comes_to_its_end_piece_by_piece(
     stage: GatewayStage, own_issuer: Issuer, talk: Talk
 ) -> None:
-    line = await live(stage, own_issuer)
-    whole = frame(b"x" * 1000)
-    talk.send(whole[:400])
-    await until(lambda: len(line.received) == 400)
-    own_issuer.revoke(Kind.SUBJECT, "ada")
-    talk.send(whole[400:700])
+    line = await revoked_within_a_frame(stage, own_issuer, talk)
+    talk.send(LONG[400:700])
     await until(lambda: len(line.received) == 700, 0.5)
-    talk.send(whole[700:] + frame(b"not any more"))
+    talk.send(LONG[700:] + frame(b"not any more"))
     await line.closed()
-    assert line.received[: len(whole)] == whole
-    assert line.received[len(whole) :].startswith(b"\x88")
+    assert line.received[: len(LONG)] == LONG
+    assert line.received[len(LONG) :].startswith(b"\x88")
 
 
 async def test_a_frame_that_does_not_end_does_not_keep_it_open(
     stage: GatewayStage, own_issuer: Issuer, talk: Talk, clock: Clock
 ) -> None:
-    line = await live(stage, own_issuer)
-    talk.send(frame(b"x" * 1000)[:400])
-    await until(lambda: len(line.received) == 400)
-    own_issuer.revoke(Kind.SUBJECT, "ada")
+    line = await revoked_within_a_frame(stage, own_issuer, talk)
     line.send(frame(b"unheard", mask=b"abcd"))
     await never(lambda: line.is_closed)
     clock.skip(1.1)
