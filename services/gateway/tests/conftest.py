@@ -2,6 +2,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from stage import Clock, RecordingUpstream, short_directory
@@ -29,8 +30,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[RecordingUpstream]:
+@pytest.fixture(scope="session")
+def socket_directory() -> Iterator[Path]:
     with short_directory() as directory:
-        async with RecordingUpstream(directory / "up") as upstream:
-            yield upstream
+        yield directory
+
+
+@pytest.fixture
+async def upstream(socket_directory: Path) -> AsyncIterator[RecordingUpstream]:
+    """One upstream after the other has the same address, so that the same routes file fits them all."""
+    async with RecordingUpstream(socket_directory / "up") as upstream:
+        yield upstream

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ from ostiary import Verifier
 from ostiary_gateway import routes_file
 from ostiary_gateway.app import Gateway
 from ostiary_gateway.config import GatewayConfig
+from ostiary_gateway.routes_file import RoutesFile
 
 #: Seconds after which what has not happened will not.
 PATIENCE = 10.0
@@ -380,10 +382,8 @@ class GatewayStage:
         """Run a gateway with these routes, in which `${UPSTREAM}` is the upstream's URL."""
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(short_directory())
-            file, path = directory / "gateway.yaml", directory / "gw"
-            file.write_text(routes)
-            gateway = Gateway(GatewayConfig(), routes_file.load(file, {"UPSTREAM": upstream_url}), verifier=verifier)
-            stage = await stack.enter_async_context(cls._serving(gateway, path))
+            gateway = Gateway(GatewayConfig(), _loaded(routes, upstream_url), verifier=verifier)
+            stage = await stack.enter_async_context(cls._serving(gateway, directory / "gw"))
             if verifier is not None:
                 await stack.enter_async_context(gateway.app.router.lifespan_context(gateway.app))
             yield stage
@@ -440,6 +440,15 @@ class GatewayStage:
         line = await self.connect()
         line.send("\r\n".join(head).encode("latin-1") + body)
         return answers(await line.closed(), method)[0]
+
+
+@cache
+def _loaded(routes: str, upstream_url: str) -> RoutesFile:
+    """Read a routes file, each once: many tests have the same."""
+    with short_directory() as directory:
+        file = directory / "gateway.yaml"
+        file.write_text(routes)
+        return routes_file.load(file, {"UPSTREAM": upstream_url})
 
 
 def _fields(lines: list[str]) -> Fields:

@@ -286,7 +286,7 @@ def _others() -> tuple[Route, ...]:
 
 
 @given(route_lists(), st.lists(st.tuples(_METHODS, _HOSTS, _PATHS, _FIELDS), min_size=1, max_size=10))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_the_tree_decides_as_looking_at_each_route_does(
     routes: list[Route], asked: list[tuple[str, bytes, bytes, dict[bytes, bytes]]]
 ) -> None:

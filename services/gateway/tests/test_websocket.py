@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage import Clock, GatewayStage, Line, Received, RecordingUpstream, never, until
 
@@ -465,6 +465,7 @@ def heads_and_sizes(draw: st.DrawFn) -> bytes:
     return frame(b"p" * size, mask=draw(st.sampled_from([b"", b"", b"abcd"])), opcode=draw(st.integers(0, 15)))
 
 
+@settings(max_examples=50)
 @given(st.lists(heads_and_sizes(), max_size=6), st.lists(st.integers(0, 300_000), max_size=12), st.integers(0, 200))
 def test_frames_end_in_the_same_places_however_they_are_cut(
     frames: list[bytes], cuts: list[int], left_out: int
