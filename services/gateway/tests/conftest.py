@@ -9,12 +9,14 @@ from stage import Clock, RecordingUpstream, short_directory
 
 from ostiary.testing import Issuer
 
+_one_tls_context = cache(ssl.create_default_context)
 
-@pytest.fixture(scope="session", autouse=True)
+
+@pytest.fixture(scope="module", autouse=True)
 def certificates_are_read_once() -> Iterator[None]:
     """Give all gateways the same TLS context: to read the machine's certificates for each of them takes 20 ms."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        patch.setattr(ssl, "create_default_context", _one_tls_context)
         yield
 
 
