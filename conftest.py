@@ -21,6 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Leave what was imported out of the garbage collections to come: it stays, and it is most of what there is."""
     gc.freeze()
+    # The rest is short-lived, and there is memory enough.
+    gc.set_threshold(20_000, 50, 100)
 
 
 @pytest.fixture(scope="session")

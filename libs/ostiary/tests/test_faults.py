@@ -158,11 +158,11 @@ BAD_ANSWERS: dict[str, Respond | list[bytes]] = {
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
 async def test_a_bad_answer_leaves_the_keys_that_are_held_and_a_good_one_replaces_them(
-    issuer: Issuer, server: Server, name: str
+    issuer: Issuer, stranger: Issuer, server: Server, name: str
 ) -> None:
     server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=0"))
     async with verifier_of(issuer, server) as verifier:
-        token, other = issuer.token(), Issuer(kid="other")
+        token, other = issuer.token(), Issuer(kid="other", private_key=stranger.private_key)
         assert verifier.verify(token).issuer == issuer.issuer
         bad = BAD_ANSWERS[name]
         if isinstance(bad, list):
@@ -238,17 +238,18 @@ async def test_verifying_does_not_wait_for_an_endpoint_that_hangs(issuer: Issuer
 async def test_unknown_keys_do_not_hammer_an_endpoint_that_fails(
     issuer: Issuer, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_remote, "UNKNOWN_KEY_COOLDOWN", 0.3)
+    cooldown = 0.1
+    monkeypatch.setattr(_remote, "UNKNOWN_KEY_COOLDOWN", cooldown)
     server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=3600"))
     async with verifier_of(issuer, server) as verifier:
         server.respond = reset
         unknown = issuer.token(header={"kid": "unknown"})
         started_at = time.monotonic()
-        while time.monotonic() - started_at < 1:
+        while (passed := time.monotonic() - started_at) < 3 * cooldown:
             assert not verifies(verifier, unknown)
             await asyncio.sleep(0)
-    # The first at the start, and then at most one in 0.3 s, though each fails.
-    assert 2 <= len(server.paths) <= 5
+    # The first at the start, and then at most one in that time, though each fails.
+    assert 2 <= len(server.paths) <= 2 + passed / cooldown
 
 
 async def test_a_rotation_comes_through_a_flood_of_unknown_keys(issuer: Issuer, server: Server) -> None:
@@ -350,9 +351,11 @@ class TestDiscovery:
             {"jwks_uri": 1},
         ],
     )
-    async def test_metadata_that_do_not_fit_are_refused(self, server: Server, changes: dict[str, object]) -> None:
+    async def test_metadata_that_do_not_fit_are_refused(
+        self, issuer: Issuer, server: Server, changes: dict[str, object]
+    ) -> None:
         """Section 3.3."""
-        issuer = Issuer(server.url)
+        issuer = Issuer(server.url, private_key=issuer.private_key)
         server.respond = self.metadata(server, issuer, **changes)
         async with Verifier(VerifierConfig(issuer=server.url, audience="ostiary")) as verifier:
             assert not verifier.ready

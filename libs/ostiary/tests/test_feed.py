@@ -371,13 +371,13 @@ class TestForm:
         with pytest.raises(FeedFault):
             read(SIGNER.sign(json.dumps(HEADER).encode(), payload))
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.text(max_size=100) | st.binary(max_size=100).map(lambda raw: raw.decode("latin-1")))
     def test_anything_at_all_is_refused_and_nothing_breaks(self, text: str) -> None:
         with pytest.raises(FeedFault):
             read(text)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(
         st.dictionaries(
             st.sampled_from(["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys"]),

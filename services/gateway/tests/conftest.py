@@ -1,9 +1,23 @@
-from collections.abc import AsyncIterator
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
-from stage import RecordingUpstream, short_directory
+from stage import Clock, RecordingUpstream, short_directory
 
 from ostiary.testing import Issuer
+
+_one_tls_context = cache(ssl.create_default_context)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def certificates_are_read_once() -> Iterator[None]:
+    """Give all gateways the same TLS context: to read the machine's certificates for each of them takes 20 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", _one_tls_context)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -12,7 +26,20 @@ def issuer() -> Issuer:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[RecordingUpstream]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(time.monotonic)
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture(scope="session")
+def socket_directory() -> Iterator[Path]:
     with short_directory() as directory:
-        async with RecordingUpstream(directory / "up") as upstream:
-            yield upstream
+        yield directory
+
+
+@pytest.fixture
+async def upstream(socket_directory: Path) -> AsyncIterator[RecordingUpstream]:
+    """One upstream after the other has the same address, so that the same routes file fits them all."""
+    async with RecordingUpstream(socket_directory / "up") as upstream:
+        yield upstream

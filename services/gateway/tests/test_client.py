@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import GatewayStage, Received, RecordingUpstream, answers, never, until
+from stage import Clock, GatewayStage, Held, Received, RecordingUpstream, answers, never, until
 
 from ostiary.testing import Issuer
+from ostiary_gateway.connection import CLIENT_SECONDS, HEAD_SECONDS, KEEP_ALIVE_SECONDS
 
 ROUTES = """\
 upstreams:
@@ -41,7 +42,7 @@ async def test_requests_on_one_connection_are_answered_in_order(
     async def late(request: Received, writer: asyncio.StreamWriter) -> None:
         if request.target == "/any/0":
             # Were they sent on at once, the next one would come now.
-            await never(lambda: len(upstream.requests) > 1, 0.1)
+            await never(lambda: len(upstream.requests) > 1)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n" + request.target.encode())
 
     upstream.answer = late
@@ -85,19 +86,13 @@ async def test_nothing_after_the_last_request_is_answered(stage: GatewayStage, u
 async def test_a_client_that_has_much_to_ask_is_not_read_ahead(
     stage: GatewayStage, upstream: RecordingUpstream
 ) -> None:
-    goes_on = asyncio.Event()
-
-    async def wait(_: Received, writer: asyncio.StreamWriter) -> None:
-        await goes_on.wait()
-        writer.write(OK)
-
-    upstream.answer = wait
+    upstream.answer = held = Held(then=OK)
     line = await stage.connect()
     count = 20_000
     line.send((GET + b"\r\n") * count)
     await until(lambda: upstream.requests)
-    await never(lambda: not line.transport.get_write_buffer_size(), 0.1)
-    goes_on.set()
+    await never(lambda: not line.transport.get_write_buffer_size())
+    held.may_go_on.set()
     await line.has(OK[-2:], 100)
 
 
@@ -244,7 +239,7 @@ async def test_a_body_in_chunks_has_a_limit(stage: GatewayStage, upstream: Recor
     (answer,) = answers(await stage.raw(head + END + b"64\r\n" + b"x" * 100 + b"\r\n0\r\n\r\n"), "POST")
     assert (answer.status, upstream.last.body) == (200, b"x" * 100)
     for body in (b"65\r\n" + b"x" * 101, b"64\r\n" + b"x" * 100 + b"\r\n1\r\nx", (b"1\r\nx\r\n") * 101 + b"0\r\n\r\n"):
-        (answer,) = answers(await stage.raw(head + b"\r\n" + body), "POST")
+        (answer,) = answers(await stage.raw(head + END + body), "POST")
         assert (answer.status, answer.code) == (413, "body_too_large")
     await until(lambda: all(each.is_lost for each in upstream.connections))
     assert [each.is_complete for each in upstream.requests] == [True, False, False, False]
@@ -408,10 +403,15 @@ async def test_a_request_that_could_be_read_in_two_ways_goes_nowhere(
     ],
 )
 async def test_what_is_not_plainly_a_request_goes_nowhere(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, data: bytes, status: int
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock, data: bytes, status: int
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.connection.HEAD_SECONDS", 0.3)
-    (answer,) = answers(await stage.raw(data))
+    line = await stage.connect()
+    line.send(data)
+    if status == 408:
+        # It looks like the beginning of a head.
+        await never(lambda: line.received)
+        clock.skip(HEAD_SECONDS)
+    (answer,) = answers(await line.closed())
     assert (answer.status, answer.values("connection")) == (status, ["close"])
     assert upstream.connections == []
 
@@ -424,31 +424,33 @@ async def test_one_empty_line_before_a_request_is_none(stage: GatewayStage) -> N
 # Time.
 
 
-async def test_a_head_that_takes_too_long_is_refused(stage: GatewayStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ostiary_gateway.connection.HEAD_SECONDS", 0.2)
+async def test_a_head_that_takes_too_long_is_refused(stage: GatewayStage, clock: Clock) -> None:
     line = await stage.connect()
     line.send(GET)
+    await never(lambda: line.received)
+    clock.skip(HEAD_SECONDS)
     (answer,) = answers(await line.closed())
     assert (answer.status, answer.code) == (408, "head_timeout")
 
 
-async def test_a_connection_on_which_nothing_comes_is_closed(
-    stage: GatewayStage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ostiary_gateway.connection.HEAD_SECONDS", 0.2)
-    monkeypatch.setattr("ostiary_gateway.connection.KEEP_ALIVE_SECONDS", 0.2)
+async def test_a_connection_on_which_nothing_comes_is_closed(stage: GatewayStage, clock: Clock) -> None:
     silent, used = await stage.connect(), await stage.connect()
     used.send(GET + b"\r\n")
+    await used.has(b'"target"')
+    clock.skip(HEAD_SECONDS)
     assert await silent.closed() == b""
+    await never(lambda: used.is_closed)
+    clock.skip(KEEP_ALIVE_SECONDS - HEAD_SECONDS)
     assert answers(await used.closed())[0].status == 200
 
 
 async def test_a_body_that_takes_too_long_is_refused(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.connection.CLIENT_SECONDS", 0.2)
     line = await stage.connect()
     line.send(POST + b"Content-Length: 10\r\n\r\nhalf")
+    await until(lambda: upstream.requests)
+    clock.skip(CLIENT_SECONDS)
     (answer,) = answers(await line.closed(), "POST")
     assert (answer.status, answer.code, answer.values("connection")) == (408, "body_timeout", ["close"])
     await until(lambda: upstream.connections[0].is_lost)

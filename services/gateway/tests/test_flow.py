@@ -6,9 +6,22 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from stage import GatewayStage, Line, Received, RecordingUpstream, answers, never, until
+from stage import (
+    Clock,
+    GatewayStage,
+    Held,
+    Line,
+    Received,
+    RecordingUpstream,
+    answers,
+    never,
+    settled,
+    stopping_after,
+    until,
+)
 
 from ostiary.testing import Issuer
+from ostiary_gateway.connection import CLIENT_SECONDS
 from ostiary_gateway.exchange import Exchange
 from ostiary_gateway.upstream import Failure
 
@@ -55,16 +68,6 @@ class Flood:
         writer.write(b"0\r\n\r\n" if self._in_chunks else b"")
 
 
-async def settled(flood: Flood) -> int:
-    """Return how much a flood has written when it does not go on."""
-    while True:
-        before = flood.written
-        try:
-            await until(lambda before=before: flood.written > before, 0.3)  # type: ignore[misc]  # a default
-        except TimeoutError:
-            return before
-
-
 async def asking(stage: GatewayStage, *, target: bytes = b"/any/x") -> Line:
     """Ask, and read nothing of the answer."""
     line = await stage.connect()
@@ -80,7 +83,7 @@ async def test_a_slow_reader_holds_the_upstream_up(
     upstream.answer = flood = Flood(in_chunks=in_chunks)
     line = await asking(stage)
     await until(lambda: flood.written)
-    assert await settled(flood) < 3_000_000
+    assert await settled(lambda: flood.written) < 3_000_000
     (transport,) = stage.transports
     assert transport.get_write_buffer_size() < 1_000_000
     line.transport.resume_reading()
@@ -100,29 +103,36 @@ async def test_a_slow_upstream_holds_the_client_up(stage: GatewayStage, upstream
     line.transport.set_write_buffer_limits(0)
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BIG + b"x" * BIG)
     await until(lambda: upstream.requests)
-    await never(lambda: line.transport.get_write_buffer_size() < BIG - 3_000_000, 0.3)
+    assert await settled(line.transport.get_write_buffer_size) >= BIG - 3_000_000
     goes_on.set()
     (answer,) = answers(await line.closed(), "POST")
     assert (answer.status, answer.body) == (200, b"%08d" % BIG)
 
 
 async def test_a_client_that_does_not_take_its_answer_is_left(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.connection.CLIENT_SECONDS", 0.3)
     upstream.answer = flood = Flood()
     await asking(stage)
-    await until(lambda: upstream.connections and upstream.connections[0].is_lost, 3)
+    await until(lambda: flood.written)
+    await settled(lambda: flood.written)
+    assert not upstream.connections[0].is_lost
+    clock.skip(CLIENT_SECONDS)
+    await until(lambda: upstream.connections[0].is_lost)
     assert flood.written < BIG
     assert stage.transports == []
 
 
-async def test_a_client_has_its_own_time_to_take_its_answer(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_a_client_has_its_own_time_to_take_its_answer(
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+) -> None:
     upstream.answer = flood = Flood()
     line = await asking(stage, target=b"/quick")
     await until(lambda: flood.written)
+    await settled(lambda: flood.written)
     # Thrice the time that the route gives its upstream.
-    await never(lambda: upstream.connections[0].is_lost, 0.6)
+    clock.skip(0.6)
+    await never(lambda: upstream.connections[0].is_lost)
     line.transport.resume_reading()
     (answer,) = answers(await line.closed())
     assert (len(answer.body), answer.is_complete) == (BIG, True)
@@ -139,7 +149,7 @@ async def test_a_client_that_asks_and_does_not_read_gets_no_more_than_fits(
     line.transport.pause_reading()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n" * count)
     await until(lambda: upstream.requests)
-    await never(lambda: len(upstream.requests) > 50, 0.5)
+    assert await settled(lambda: len(upstream.requests)) <= 50
     (transport,) = stage.transports
     assert transport.get_write_buffer_size() < 1_000_000
     line.transport.resume_reading()
@@ -150,25 +160,22 @@ async def test_a_client_that_asks_and_does_not_read_gets_no_more_than_fits(
 async def test_a_client_that_does_not_read_the_gateways_own_answers_gets_no_more_than_fits(
     stage: GatewayStage, monkeypatch: pytest.MonkeyPatch, target: bytes
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.connection.HIGH_WATER", 10_000)
-    count = 10_000
+    high_water, count = 10_000, 10_000
+    monkeypatch.setattr("ostiary_gateway.connection.HIGH_WATER", high_water)
     line = await stage.connect()
     line.transport.pause_reading()
     line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target * count)
     await until(lambda: stage.transports)
     (transport,) = stage.transports
-    await never(lambda: transport.get_write_buffer_size() > 200_000, 5.0)
+    await until(lambda: transport.get_write_buffer_size() > high_water)
+    assert await settled(transport.get_write_buffer_size) <= 200_000
 
 
 @pytest.mark.parametrize("after", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"])
 async def test_a_client_that_leaves_ends_the_upstreams_work(
     stage: GatewayStage, upstream: RecordingUpstream, after: bytes
 ) -> None:
-    async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(after)
-        await request.connection.wait_lost()
-
-    upstream.answer = begin
+    upstream.answer = stopping_after(after)
     line = await stage.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
@@ -194,11 +201,8 @@ async def test_a_client_that_leaves_within_its_body_ends_the_upstreams_work(
 async def test_an_answer_before_the_bodys_end_reaches_the_client(
     stage: GatewayStage, upstream: RecordingUpstream, framing: bytes
 ) -> None:
-    async def refuse(request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
-        await request.connection.wait_lost()
-
-    upstream.answer, upstream.is_early = refuse, True
+    upstream.answer = stopping_after(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+    upstream.is_early = True
     line = await stage.connect()
     size = 5_000_000
     body = b"%x\r\n" % BIG + b"x" * size if b"chunked" in framing else b"x" * size
@@ -227,29 +231,29 @@ async def test_an_answer_may_come_while_the_body_does(stage: GatewayStage, upstr
 
 @pytest.mark.parametrize("more", [b"bad chunk\r\n", b""])
 async def test_a_body_that_turns_bad_within_its_answer_breaks_the_answer_off(
-    stage: GatewayStage, upstream: RecordingUpstream, more: bytes
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock, more: bytes
 ) -> None:
-    async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
-        await request.connection.wait_lost()
-
-    upstream.answer, upstream.is_early = begin, True
+    upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
+    upstream.is_early = True
     line = await stage.connect()
     line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n")
     await line.has(b"part")
     line.send(more)
+    if not more:
+        clock.skip(0.3)
     data = await line.closed()
     assert data.count(b"HTTP/1.1 ") == 1
     assert data.endswith(b"\r\n\r\npart")
 
 
 async def test_an_upstream_that_has_taken_a_big_body_is_still_to_answer_in_time(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.HIGH_WATER", 0)
 
     async def take(request: Received, _: asyncio.StreamWriter) -> None:
         await request.read_body()
+        clock.skip(0.3)
         await request.connection.wait_lost()
 
     upstream.answer, upstream.is_early = take, True
@@ -313,17 +317,11 @@ async def test_the_gateways_side_of_a_connection_is_closed_after_the_clients(
 
 
 async def test_a_gateway_that_stops_answers_what_has_come(stage: GatewayStage, upstream: RecordingUpstream) -> None:
-    goes_on = asyncio.Event()
-
-    async def wait(_: Received, writer: asyncio.StreamWriter) -> None:
-        await goes_on.wait()
-        writer.write(OK)
-
-    upstream.answer = wait
+    upstream.answer = held = Held(then=OK)
     line = await stage.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
     stage.gateway.stop()
-    goes_on.set()
+    held.may_go_on.set()
     (answer,) = answers(await line.closed())
     assert (answer.body, answer.is_complete) == (b"ok", True)

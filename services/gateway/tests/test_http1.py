@@ -1,6 +1,7 @@
 """RFC 9112: messages are read in one way or not at all, however their bytes arrive."""
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import pairwise
 
@@ -644,9 +645,8 @@ class TestResponseBody:
         assert response(b"Content-Length: 5", first=b"HTTP/1.1 304 Not Modified").may_have_length
 
 
-def dechunk(*pieces: bytes) -> tuple[bytes, Fields, bytes]:
-    """Return content, trailers and surplus of a body in chunks that comes in these pieces."""
-    body = Chunked()
+def take(body: Body, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
+    """Return content and surplus of a body that comes in these pieces."""
     content, surplus = b"", b""
     for piece in pieces:
         if body.done:
@@ -654,6 +654,13 @@ def dechunk(*pieces: bytes) -> tuple[bytes, Fields, bytes]:
         else:
             got, surplus = body.take(piece)
             content += got
+    return content, surplus
+
+
+def dechunk(*pieces: bytes) -> tuple[bytes, Fields, bytes]:
+    """Return content, trailers and surplus of a body in chunks that comes in these pieces."""
+    body = Chunked()
+    content, surplus = take(body, pieces)
     assert body.done
     assert body.end()
     return content, body.trailers, surplus
@@ -1002,14 +1009,8 @@ whole_requests = mutated(st.builds(lambda head, tail: head + tail, heads(), tail
 def take_all(pieces: list[bytes]) -> Outcomes:
     """Return what becomes of a body in chunks that comes in these pieces."""
     body = Chunked()
-    content, surplus = b"", b""
     try:
-        for piece in pieces:
-            if body.done:
-                surplus += piece
-            else:
-                got, surplus = body.take(piece)
-                content += got
+        content, surplus = take(body, pieces)
     except BadMessage:
         return "refused"
     return (content, body.trailers, surplus) if body.done else f"waits after {content!r}"
@@ -1042,7 +1043,7 @@ def seen(outcome: tuple[Request, bytes] | str) -> object:
     )
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(data=chunked_bodies(), cuts=CUTS)
 def test_chunks_say_the_same_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
     whole = take_all([data])
@@ -1051,13 +1052,13 @@ def test_chunks_say_the_same_however_they_are_cut(data: bytes, cuts: list[int]) 
     assert take_all([data[index : index + 1] for index in range(len(data))]) == whole
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(data=mutated(chunked_bodies()), cuts=CUTS)
 def test_also_bad_chunks_do(data: bytes, cuts: list[int]) -> None:
     assert take_all(cut_up(data, cuts)) == take_all([data])
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(data=whole_requests, cuts=CUTS)
 def test_a_head_says_the_same_however_it_is_cut(data: bytes, cuts: list[int]) -> None:
     whole = seen(head_of([data]))
@@ -1076,14 +1077,7 @@ def test_what_is_written_in_chunks_is_read_again(pieces: list[bytes], trailers: 
 @given(length=st.integers(0, 40), data=st.binary(max_size=60), cuts=CUTS)
 def test_a_body_of_a_length_says_the_same_however_it_is_cut(length: int, data: bytes, cuts: list[int]) -> None:
     body: Body = Sized(length)
-    content, surplus = b"", b""
-    for piece in cut_up(data, cuts):
-        if body.done:
-            surplus += piece
-        else:
-            got, surplus = body.take(piece)
-            content += got
-    assert (content, surplus) == (data[:length], data[length:])
+    assert take(body, cut_up(data, cuts)) == (data[:length], data[length:])
     assert body.done is body.end() is (len(data) >= length)
 
 
@@ -1095,7 +1089,7 @@ RESPONSES = st.sampled_from(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.binary(max_size=60) | whole_requests | mutated(RESPONSES), method=st.sampled_from(["GET", "HEAD"]))
 def test_any_bytes_are_a_message_or_a_bad_message(data: bytes, method: str) -> None:
     # However wrong: nothing else is raised, and what is read has the types that it should.
@@ -1111,7 +1105,7 @@ def test_any_bytes_are_a_message_or_a_bad_message(data: bytes, method: str) -> N
         assert not any(set(value) & {0, 10, 13} for _, value in head.fields)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.binary(max_size=60) | mutated(chunked_bodies()))
 def test_any_bytes_are_chunks_or_a_bad_message(data: bytes) -> None:
     assert take_all([data]) == take_all(cut_up(data, [3, 7]))
@@ -1184,7 +1178,7 @@ def assert_h11_agrees(data: bytes) -> str:
     return "whole"
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(data=whole_requests)
 def test_what_is_accepted_another_reader_reads_in_the_same_way(data: bytes) -> None:
     assert_h11_agrees(data)

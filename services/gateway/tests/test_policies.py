@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import Answer, GatewayStage, Received, RecordingUpstream, answers, short_directory, until
+from stage import (
+    Answer,
+    Clock,
+    GatewayStage,
+    Received,
+    RecordingUpstream,
+    answers,
+    leaving_after,
+    short_directory,
+    stopping_after,
+    until,
+)
 
 from ostiary.testing import Issuer
 from ostiary_chassis.proxies import TrustedProxies
@@ -222,7 +233,7 @@ def test_a_rewrite_that_cannot_be_made_is_an_error_on_its_line(tmp_path: Path, p
 # Rate limits.
 
 
-class Clock:
+class StillClock:
     """Stands still until it is moved."""
 
     def __init__(self) -> None:
@@ -232,8 +243,8 @@ class Clock:
         return self.now
 
 
-def limiter(requests: int, seconds: float) -> tuple[RateLimiter, Clock]:
-    clock = Clock()
+def limiter(requests: int, seconds: float) -> tuple[RateLimiter, StillClock]:
+    clock = StillClock()
     return RateLimiter(RateLimit(by="address", requests=requests, seconds=seconds), clock), clock
 
 
@@ -286,7 +297,7 @@ def test_two_that_settle_let_through_no_more_than_one_but_for_what_they_have_not
     limit: tuple[int, float], steps: list[tuple[bool, float, bool]]
 ) -> None:
     requests, seconds = limit
-    clock = Clock()
+    clock = StillClock()
     rate_limit = RateLimit(by="address", requests=requests, seconds=seconds)
     limiters = [RateLimiter(rate_limit, clock) for _ in range(2)]
     store = RateLimiter(rate_limit, clock)
@@ -678,8 +689,11 @@ async def test_an_upstream_that_is_down_gets_few_requests_again(
         assert 50 + 10 <= len(upstream.requests) <= 50 + 10 + 3
 
 
-async def test_nothing_is_sent_again_when_the_time_is_over(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_nothing_is_sent_again_when_the_time_is_over(
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock
+) -> None:
     async def wait(request: Received, _: asyncio.StreamWriter) -> None:
+        clock.skip(0.3)
         await request.connection.wait_lost()
 
     upstream.answer = wait
@@ -693,7 +707,7 @@ async def test_nothing_is_sent_again_when_the_time_is_over(issuer: Issuer, upstr
 
 
 async def test_who_waits_too_long_for_a_connection_does_not_get_two(
-    issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.MAX_CONNECTIONS", 2)
     goes_on = asyncio.Event()
@@ -721,6 +735,7 @@ async def test_who_waits_too_long_for_a_connection_does_not_get_two(
         line.send(b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
         (pool,) = it.gateway.policies.current.upstreams["up"].pools
         await until(lambda: pool._waiting)
+        clock.skip(0.3)
         with suppress(TimeoutError):
             await until(lambda: len(pool._waiting) > 1 or line.is_closed, 1)
         goes_on.set()
@@ -757,7 +772,7 @@ def test_shares_are_of_upstreams_that_are_there(tmp_path: Path) -> None:
 # Time.
 
 
-def dripping(*, head: bool) -> Callable[[Received, asyncio.StreamWriter], asyncio.Future[None]]:
+def dripping(clock: Clock, *, head: bool) -> Callable[[Received, asyncio.StreamWriter], asyncio.Future[None]]:
     """Return an answer of which a little comes all the time, and that never ends."""
 
     async def drip(request: Received, writer: asyncio.StreamWriter) -> None:
@@ -765,56 +780,66 @@ def dripping(*, head: bool) -> Callable[[Received, asyncio.StreamWriter], asynci
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" if head else b"HTTP/1.1 200 OK\r\n")
         while not lost.done():
             writer.write(b"x" if head else b"X: 1\r\n")
-            await asyncio.wait({lost}, timeout=0.02)
+            clock.skip(0.02)
+            await asyncio.wait({lost}, timeout=0.001)
 
     return lambda request, writer: asyncio.ensure_future(drip(request, writer))
 
 
+def timed(timeouts: str) -> str:
+    return f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, timeouts: {timeouts}"
+
+
+async def ask_briefly(stage: GatewayStage) -> Answer:
+    """Ask, and see that it does not take three seconds."""
+    async with asyncio.timeout(3):
+        return await stage.ask("/a")
+
+
 @pytest.mark.parametrize("timeouts", ["{total: 0.3}", "{total: 0.3, first_byte: 5, idle: 5}"])
 async def test_an_answer_has_to_end_in_all_of_its_time(
-    issuer: Issuer, upstream: RecordingUpstream, timeouts: str
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock, timeouts: str
 ) -> None:
-    upstream.answer = dripping(head=True)
-    route = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, timeouts: {timeouts}"
-    async with opened(issuer, upstream, route) as it:
-        async with asyncio.timeout(3):
-            answer = await it.ask("/a")
+    upstream.answer = dripping(clock, head=True)
+    async with opened(issuer, upstream, timed(timeouts)) as it:
+        answer = await ask_briefly(it)
         assert (answer.status, answer.is_complete) == (200, False)
         assert answer.body
         await until(lambda: upstream.connections[0].is_lost)
 
 
 @pytest.mark.parametrize("timeouts", ["{first_byte: 0.3}", "{total: 0.3}"])
-async def test_a_head_has_to_come_in_time(issuer: Issuer, upstream: RecordingUpstream, timeouts: str) -> None:
-    upstream.answer = dripping(head=False)
-    route = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, timeouts: {timeouts}"
-    async with opened(issuer, upstream, route) as it:
-        async with asyncio.timeout(3):
-            answer = await it.ask("/a")
+async def test_a_head_has_to_come_in_time(
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock, timeouts: str
+) -> None:
+    upstream.answer = dripping(clock, head=False)
+    async with opened(issuer, upstream, timed(timeouts)) as it:
+        answer = await ask_briefly(it)
         assert (answer.status, answer.code) == (504, "upstream_timeout")
 
 
-async def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    upstream.answer = dripping(head=True)
-    route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public, timeouts: {idle: 0.3}"
-    async with opened(issuer, upstream, route) as it:
+async def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock
+) -> None:
+    upstream.answer = dripping(clock, head=True)
+    async with opened(issuer, upstream, timed("{idle: 0.3}")) as it:
         line = await it.connect()
         line.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
-        # Some 0.8 seconds.
+        # 0.8 seconds.
         await line.has(b"x", 40)
         assert not line.is_closed
 
 
-async def test_an_answer_that_does_not_go_on_is_broken_off(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    async def stop(request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
-        await request.connection.wait_lost()
-
-    upstream.answer = stop
-    route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public, timeouts: {idle: 0.2}"
-    async with opened(issuer, upstream, route) as it:
-        async with asyncio.timeout(3):
-            answer = await it.ask("/a")
+async def test_an_answer_that_does_not_go_on_is_broken_off(
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock
+) -> None:
+    upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
+    async with opened(issuer, upstream, timed("{idle: 0.2}")) as it:
+        line = await it.connect()
+        line.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
+        await line.has(b"part")
+        clock.skip(0.3)
+        (answer,) = answers(await line.closed())
         assert (answer.body, answer.is_complete) == (b"part", False)
 
 
@@ -942,11 +967,7 @@ async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: Reco
 
 
 async def test_an_answer_that_was_broken_off_is_logged_as_that(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    async def half(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
-        writer.close()
-
-    upstream.answer = half
+    upstream.answer = leaving_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
     async with opened(issuer, upstream, *LOGGED) as it:
         stream = log_of(it)
         assert not (await it.ask("/p")).is_complete

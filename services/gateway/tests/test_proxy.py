@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from stage import GatewayStage, Received, RecordingUpstream, answers
+from stage import Clock, GatewayStage, Received, RecordingUpstream, answers, leaving_after
 
 from ostiary.testing import Issuer
 
@@ -196,9 +196,10 @@ async def test_an_upstream_that_is_not_there_is_unavailable(issuer: Issuer) -> N
 
 
 async def test_an_upstream_that_never_answers_is_too_late(
-    client: httpx.AsyncClient, upstream: RecordingUpstream
+    client: httpx.AsyncClient, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     async def wait(request: Received, _: asyncio.StreamWriter) -> None:
+        clock.skip(0.3)
         await request.connection.wait_lost()
 
     upstream.answer = wait
@@ -235,11 +236,7 @@ async def test_an_upstream_that_does_not_speak_http_has_failed(
 async def test_an_upstream_that_closes_instead_of_answering_has_failed(
     client: httpx.AsyncClient, upstream: RecordingUpstream, method: str, data: bytes
 ) -> None:
-    async def leave(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(data)
-        writer.close()
-
-    upstream.answer = leave
+    upstream.answer = leaving_after(data)
     check_failure(await client.request(method, "/wide/x"), 502, "upstream_failed")
     assert len(upstream.requests) == 1
 
@@ -256,23 +253,19 @@ async def test_an_upstream_that_closes_instead_of_answering_has_failed(
 async def test_an_upstream_that_closes_within_its_answer_leaves_a_broken_one(
     stage: GatewayStage, upstream: RecordingUpstream, data: bytes
 ) -> None:
-    async def leave(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(data)
-        writer.close()
-
-    upstream.answer = leave
-    line = await stage.connect()
-    line.send(b"GET /wide/x HTTP/1.1\r\nHost: gw\r\n\r\n")
-    (answer,) = answers(await line.closed())
+    upstream.answer = leaving_after(data)
+    (answer,) = answers(await stage.raw(b"GET /wide/x HTTP/1.1\r\nHost: gw\r\n\r\n"))
     assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
 
 
 async def test_an_upstream_that_stops_within_its_answer_leaves_a_broken_one(
-    stage: GatewayStage, upstream: RecordingUpstream
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
     line = await stage.connect()
     line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await line.has(b"half")
+    clock.skip(0.3)
     (answer,) = answers(await line.closed())
     assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
 
@@ -280,11 +273,7 @@ async def test_an_upstream_that_stops_within_its_answer_leaves_a_broken_one(
 async def test_an_answer_that_ends_with_its_connection_gets_an_end_of_its_own(
     stage: GatewayStage, upstream: RecordingUpstream
 ) -> None:
-    async def answer_and_leave(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.0 200 OK\r\n\r\nall")
-        writer.close()
-
-    upstream.answer = answer_and_leave
+    upstream.answer = leaving_after(b"HTTP/1.0 200 OK\r\n\r\nall")
     answer = await stage.ask("/ping")
     assert (answer.values("transfer-encoding"), answer.body, answer.is_complete) == (["chunked"], b"all", True)
 

@@ -1,6 +1,5 @@
 """The routes file changes while the gateway runs: as a whole, between two requests, or not at all."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
-from stage import GatewayStage, Received, RecordingUpstream, answers, short_directory, until
+from stage import GatewayStage, Held, RecordingUpstream, answers, short_directory, until
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
@@ -110,7 +109,7 @@ async def test_access_may_change_too(changing: Changing, issuer: Issuer) -> None
         text(NEW.replace("access: public", "access: everybody"), up="unix:/x").encode(),
         text(NEW + NEW, up="unix:/x").encode(),
         text(NEW, up="${NOT_SET_ANYWHERE}").encode(),
-        b"[" * 2000,
+        b"[" * 600,
     ],
 )
 async def test_a_file_that_cannot_be_used_changes_nothing(changing: Changing, content: bytes) -> None:
@@ -150,14 +149,8 @@ async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
 
 
 async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_end(changing: Changing) -> None:
-    goes_on = asyncio.Event()
-
-    async def slowly(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst")
-        await goes_on.wait()
-        writer.write(b"last")
-
-    changing.upstream.answer = slowly
+    held = Held(first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last")
+    changing.upstream.answer = held
     line = await changing.stage.connect()
     line.send(b"GET /old HTTP/1.1\r\nHost: gw\r\n\r\n")
     await line.has(b"first")
@@ -165,7 +158,7 @@ async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_e
         async with RecordingUpstream(directory / "up") as other:
             await changing.write(NEW, up=other.url)
             assert await changing.status("/new") == 200
-            goes_on.set()
+            held.may_go_on.set()
             await line.has(b"firstlast")
             assert answers(line.received)[0].is_complete
             # Its connection is not kept for anybody.

@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import GatewayStage, Received, RecordingUpstream, answers, until
+from stage import Clock, GatewayStage, Received, RecordingUpstream, answers, leaving_after, stopping_after, until
 
 from ostiary.testing import Issuer
 from ostiary_gateway.upstream import IDLE_SECONDS
@@ -32,6 +32,13 @@ async def idle(stage: GatewayStage, count: int = 1) -> None:
     (upstream,) = stage.gateway.policies.current.upstreams.values()
     (pool,) = upstream.pools
     await until(lambda: len(pool._idle) == count)
+
+
+async def use(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+    """Have a request answered, so that a connection that was used before is at hand."""
+    upstream.answer = OK
+    await stage.ask("/any/x")
+    await idle(stage)
 
 
 async def test_one_connection_serves_several_requests_of_several_clients(
@@ -76,10 +83,11 @@ async def test_a_connection_that_the_upstream_ends_is_not_used_again(
 
 
 async def test_a_connection_that_is_idle_for_long_is_closed(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.IDLE_SECONDS", 0.05)
     await stage.ask("/any/x")
+    await idle(stage)
+    clock.skip(IDLE_SECONDS + 0.1)
     await until(lambda: upstream.connections[0].is_lost)
     await stage.ask("/any/x")
     assert len(upstream.connections) == 2
@@ -105,9 +113,7 @@ class Stale:
 async def test_a_safe_request_is_sent_again_if_a_used_connection_was_closed(
     stage: GatewayStage, upstream: RecordingUpstream, method: str
 ) -> None:
-    upstream.answer = OK
-    await stage.ask("/any/x")
-    await idle(stage)
+    await use(stage, upstream)
     upstream.answer = Stale(upstream, at_once=False)
     answer = await stage.ask("/any/y", method=method)
     assert (answer.status, len(upstream.requests), len(upstream.connections)) == (200, 3, 2)
@@ -119,9 +125,7 @@ async def test_a_safe_request_is_sent_again_if_a_used_connection_was_closed(
 async def test_another_request_is_sent_once(
     stage: GatewayStage, upstream: RecordingUpstream, method: str, body: bytes
 ) -> None:
-    upstream.answer = OK
-    await stage.ask("/any/x")
-    await idle(stage)
+    await use(stage, upstream)
     upstream.answer = Stale(upstream, at_once=False)
     answer = await stage.ask("/any/y", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body)
     assert (answer.status, answer.code) == (502, "upstream_failed")
@@ -129,14 +133,8 @@ async def test_another_request_is_sent_once(
 
 
 async def test_a_request_is_sent_again_once_only(stage: GatewayStage, upstream: RecordingUpstream) -> None:
-    upstream.answer = OK
-    await stage.ask("/any/x")
-    await idle(stage)
-
-    async def leave(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    upstream.answer = leave
+    await use(stage, upstream)
+    upstream.answer = leaving_after()
     assert (await stage.ask("/any/y")).status == 502
     assert (len(upstream.requests), len(upstream.connections)) == (3, 2)
 
@@ -144,15 +142,8 @@ async def test_a_request_is_sent_again_once_only(stage: GatewayStage, upstream: 
 async def test_a_request_that_has_an_answer_in_part_is_not_sent_again(
     stage: GatewayStage, upstream: RecordingUpstream
 ) -> None:
-    upstream.answer = OK
-    await stage.ask("/any/x")
-    await idle(stage)
-
-    async def leave(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 2")
-        writer.close()
-
-    upstream.answer = leave
+    await use(stage, upstream)
+    upstream.answer = leaving_after(b"HTTP/1.1 2")
     assert (await stage.ask("/any/y")).status == 502
     assert len(upstream.requests) == 2
 
@@ -201,9 +192,7 @@ async def test_a_body_where_there_can_be_none_is_not_the_next_answer(
 async def test_what_comes_when_nobody_has_asked_closes_the_connection(
     stage: GatewayStage, upstream: RecordingUpstream
 ) -> None:
-    upstream.answer = OK
-    await stage.ask("/any/x")
-    await idle(stage)
+    await use(stage, upstream)
     upstream.connections[0].writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
     await until(lambda: upstream.connections[0].is_lost)
     assert (await stage.ask("/any/x")).body == b"ok"
@@ -244,19 +233,18 @@ async def test_who_waits_for_a_connection_gets_a_new_one_if_the_last_one_ended(
 
 
 async def test_who_waits_too_long_or_is_one_too_many_hears_so(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.MAX_CONNECTIONS", 1)
     monkeypatch.setattr("ostiary_gateway.upstream.MAX_WAITING", 1)
-
-    async def wait(request: Received, _: asyncio.StreamWriter) -> None:
-        await request.connection.wait_lost()
-
-    upstream.answer = wait
+    upstream.answer = stopping_after()
     first = await stage.connect()
     first.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
-    given = await asyncio.gather(stage.ask("/any/y"), stage.ask("/any/z"))
+    asked = [asyncio.create_task(stage.ask(target)) for target in ("/any/y", "/any/z")]
+    await until(lambda: asked[0].done() or asked[1].done())
+    clock.skip(0.4)
+    given = await asyncio.gather(*asked)
     assert [(answer.status, answer.code) for answer in given] == [(503, "upstream_unavailable")] * 2
     assert [answer.values("retry-after") for answer in given] == [["1"]] * 2
     assert len(upstream.requests) == 1
