@@ -49,7 +49,7 @@ format: .venv/installed ## Format the code
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: .venv/installed ## Measure, side by side with others
+bench: .venv/installed build/compiled ## Measure, side by side with others
 	$(BIN)/python bench/verify.py
 	$(BIN)/python bench/auth.py
 	$(BIN)/python bench/revocation.py

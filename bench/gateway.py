@@ -1,7 +1,8 @@
 """The gateway beside other proxies: the same upstream, the same load, one core for the proxy and one for all else.
 
-The gateway does all it always does: it verifies, follows revocations, counts and logs. Contenders take turns in each
-round; the quotient of medians counts. A peer that is not installed is left out, with a line that says so.
+The gateway does all it always does: it verifies, follows revocations, counts and logs. Its modules are compiled, as in
+its image (`make build/compiled`); `requests` also shows it as it is otherwise. Contenders take turns in each round; the
+quotient of medians counts. A peer that is not installed is left out, with a line that says so.
 
 requests  An authenticated GET with a small JSON answer, over 64 connections, with a token that comes again and with
           tokens that are new. HAProxy verifies the same tokens with `jwt_verify` and checks the same claims; nginx
@@ -64,6 +65,7 @@ from peers import ANSWER, ISSUER, SCOPE, STREAM, Peer, nginx, nginx_proxy, runni
 from transfers import ask, download, running_sink, upload
 
 LIMIT_SECONDS = 1500
+COMPILED = Path(__file__).parents[1] / "build" / "compiled"
 CONNECTIONS = 64
 LIBRARIES = ("ostiary", "ostiary-gateway", "uvloop", "cryptography")
 PROGRAMS = {"haproxy": "-v", "nginx": "-v", "caddy": "version", "wrk": "-v"}
@@ -116,8 +118,10 @@ class Stage:
         """The header field with a token."""
         return f"Authorization: Bearer {self.tokens[0]}"
 
-    def gateway(self, routes: dict[str, Any], **settings: str) -> Service:
+    def gateway(self, routes: dict[str, Any], *, is_compiled: bool = True, **settings: str) -> Service:
         """Return a gateway with these routes, ready to run."""
+        if is_compiled:
+            settings["PYTHONPATH"] = str(COMPILED)
         # JSON is YAML.
         file = self.folder / f"routes-{len(list(self.folder.glob('routes-*')))}.yaml"
         file.write_text(json.dumps(routes))
@@ -193,13 +197,13 @@ def requests(scale: Scale) -> Row:
     with stage(place.load, scale.new_tokens) as around, ExitStack() as stack:
         (around.folder / "key.pem").write_bytes(public_key(around.issuer.port, around.tokens[0]))
         ours = around.gateway(orders(around.upstream))
+        as_it_is = around.gateway(orders(around.upstream), is_compiled=False)
         with on(place.server):
             stack.enter_context(ours.running())
+            stack.enter_context(as_it_is.running())
             peers = stack.enter_context(running_proxies(around.folder, around.upstream))
-        all_of_them: dict[str, Proxy] = {"ostiary": ours, **peers}
-        checking: dict[str, Proxy] = {
-            name: each for name, each in all_of_them.items() if name in {"ostiary", "haproxy"}
-        }
+        all_of_them: dict[str, Proxy] = {"ostiary": ours, **peers, "ostiary_not_compiled": as_it_is}
+        checking = {name: each for name, each in all_of_them.items() if name not in {"nginx", "caddy"}}
         returning, new = ["--header", around.bearer], ["--script", str(new_tokens(around))]
         return {
             "returning": side_by_side(loads(all_of_them, scale, "/orders", *returning), scale.rounds),
@@ -439,6 +443,9 @@ def main() -> None:
     """Measure, print and store."""
     if shutil.which("wrk") is None or shutil.which("nginx") is None:
         print("wrk and nginx make load and answers here; without them, nothing is measured")
+        return
+    if not COMPILED.exists():
+        print("the gateway is not compiled yet: make build/compiled")
         return
     taking_part = versions(LIBRARIES, PROGRAMS)
     measure("gateway", PARTS, Scale(), QUICK, seconds=LIMIT_SECONDS, taking_part=taking_part)

@@ -1,6 +1,7 @@
 """A routes file in which one rule gets around another one is refused before it serves."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.paths import parse_template
 from ostiary_gateway.policy import load_routes
-from ostiary_gateway.proof import common_path, contains, example, readings, tricks
-from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.proof import Tricks, common_path, contains, example, readings, that_may_meet
+from ostiary_gateway.routes_file import Route, RoutesFile
 
 ROOT = Path(__file__).parents[3]
 
@@ -105,6 +106,21 @@ def test_a_template_that_contains_another_takes_all_its_paths(one: str, other: s
         assert not contains(wide, narrow)
 
 
+@given(st.lists(templates, max_size=6))
+def test_all_routes_that_share_a_path_are_looked_at_together(texts: list[str]) -> None:
+    routes = [
+        Route.model_validate(
+            {"name": f"r{number}", "match": {"path": text, "methods": ["GET"]}, "upstream": "up", "access": "public"}
+        )
+        for number, text in enumerate(texts)
+    ]
+    pairs = [frozenset({one.name, other.name}) for one, other in that_may_meet(routes)]
+    assert len(set(pairs)) == len(pairs)
+    for one, other in combinations(routes, 2):
+        if common_path(one.match.template, other.match.template) is not None:
+            assert {one.name, other.name} in pairs
+
+
 @given(templates)
 def test_an_example_fits_its_template(text: str) -> None:
     template = parse_template(text)
@@ -112,8 +128,10 @@ def test_an_example_fits_its_template(text: str) -> None:
     assert contains(template, template)
 
 
-def test_most_tricks_are_read_as_the_protected_path_by_somebody() -> None:
-    made = list(tricks("/pub/x", "/admin/keys"))
+def test_most_tricks_are_read_as_the_protected_path_by_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ostiary_gateway.paths.split", lax)
+    tricks = Tricks()
+    made = [*tricks.alone("/admin/keys"), *tricks.together("/pub/x", "/admin/keys")]
     reached = [path for path in made if "/admin/keys" in readings(path)]
     assert len(made) > 200
     assert len(reached) > len(made) / 2

@@ -7,11 +7,13 @@ closer look to say which one decides, they must ask for the same.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from posixpath import normpath
 from urllib.parse import unquote
 
+from ostiary_gateway import paths
 from ostiary_gateway.paths import AmbiguousPath, PathTemplate
 from ostiary_gateway.routes_file import Mistake, Route, RoutesFile
 from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
@@ -41,15 +43,36 @@ def prove(file: RoutesFile) -> None:
 
 
 def _prove(table: RouteTable) -> None:
-    public = [route for route in table.routes if route.access == "public"]
-    protected = [route for route in table.routes if route.access != "public"]
-    for one in table.routes:
-        for other in table.routes:
-            _check_crossing(one, other)
-    for guard in protected:
-        for each in public:
-            if not each.upstreams.keys().isdisjoint(guard.upstreams):
-                _check_tricks(table, each, guard)
+    for one, other in that_may_meet(table.routes):
+        _check_crossing(one, other)
+    # With what all its paths begin with.
+    public = [
+        (route, example(route.match.template), f"/{next(iter(route.match.template.segments), None) or ''}")
+        for route in table.routes
+        if route.access == "public"
+    ]
+    tricks = Tricks()
+    for guard in table.routes:
+        if guard.access == "public":
+            continue
+        protected = example(guard.match.template)
+        alone = tricks.alone(protected)
+        for route, its_example, beginning in public:
+            if not route.upstreams.keys().isdisjoint(guard.upstreams):
+                for path in (*alone, *tricks.together(its_example, protected)):
+                    if path.startswith(beginning):
+                        _check_trick(table, route, guard, path)
+
+
+def that_may_meet(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
+    """Yield pairs of routes, but for those whose paths begin with different words."""
+    first_words = [next(iter(route.match.template.segments), None) for route in routes]
+    positions: dict[str | None, list[int]] = {}
+    for position, word in enumerate(first_words):
+        positions.setdefault(word, []).append(position)
+    for position, word in enumerate(first_words):
+        near = range(position) if word is None else [*positions[word], *positions.get(None, ())]
+        yield from ((routes[position], routes[other]) for other in near if other < position)
 
 
 def _check_crossing(one: Route, other: Route) -> None:
@@ -104,12 +127,10 @@ def contains(wide: PathTemplate, narrow: PathTemplate) -> bool:
     return all(mine is None or mine == yours for mine, yours in pairs)
 
 
-def _check_tricks(table: RouteTable, public: Route, guard: Route) -> None:
-    """Try a public rule with paths that may be read as a protected one's. Raises _Reached."""
-    for path in tricks(example(public.match.template), example(guard.match.template)):
-        for method in guard.match.methods & public.match.methods:
-            if _route(table, method, path) is not public:
-                continue
+def _check_trick(table: RouteTable, public: Route, guard: Route, path: str) -> None:
+    """Try a public rule with a path that may be read as a protected one's. Raises _Reached."""
+    for method in guard.match.methods & public.match.methods:
+        if _route(table, method, path) is public:
             for reading in readings(path):
                 found = _route(table, method, reading)
                 if found is not None and found.access != "public":
@@ -118,7 +139,7 @@ def _check_tricks(table: RouteTable, public: Route, guard: Route) -> None:
 
 def _route(table: RouteTable, method: str, path: str) -> Route | None:
     try:
-        return table.find(method, b"", path.encode("latin-1", "replace").partition(b"?")[0], [])
+        return table.find(method, b"", _on_the_wire(path), [])
     except (AmbiguousPath, NoRoute, WrongMethod):
         return None
 
@@ -129,23 +150,97 @@ def example(template: PathTemplate) -> str:
     return "/" + "/".join([*segments, _EXAMPLE] if template.tail else segments)
 
 
-def tricks(public: str, protected: str) -> Iterator[str]:
-    """Return paths that begin as one and may be read as the other, and paths that may be read as the other anyway."""
-    depth = public.count("/")
-    for up in _UP:
-        for separator in _SEPARATORS:
-            climb = separator.join([up] * depth)
-            yield f"{public}{separator}{climb}{protected}"
-            yield f"{public}{separator}{climb}{separator}{protected[1:]}"
-    for separator in _SEPARATORS:
-        yield separator + protected[1:]
-        yield protected.replace("/", separator)
-        yield "/" + protected[1:].replace("/", separator)
-    for end in _ENDS:
-        yield protected + end
-        yield f"{protected}{end}{public}"
-    yield "/" + "".join(f"%{ord(letter):02x}" if letter != "/" else letter for letter in protected[1:])
-    yield "/" + "".join(f"%{ord(letter):02X}" if letter != "/" else letter for letter in protected[1:])
+#: Makes a path of one that is public and one that is protected.
+Trick = Callable[[str, str], str]
+
+
+def _climb(up: str, separator: str, public: str, protected: str) -> str:
+    """Begin as the public path, and go up from there."""
+    return public + separator + separator.join([up] * public.count("/")) + protected
+
+
+def _climb_to(up: str, separator: str, public: str, protected: str) -> str:
+    return public + separator + separator.join([up] * public.count("/")) + separator + protected[1:]
+
+
+def _begin_with(separator: str, _: str, protected: str) -> str:
+    return separator + protected[1:]
+
+
+def _separate_by(separator: str, _: str, protected: str) -> str:
+    return protected.replace("/", separator)
+
+
+def _separate_later_by(separator: str, _: str, protected: str) -> str:
+    return "/" + protected[1:].replace("/", separator)
+
+
+def _end_with(end: str, _: str, protected: str) -> str:
+    return protected + end
+
+
+def _go_on_after(end: str, public: str, protected: str) -> str:
+    return protected + end + public
+
+
+def _escape(form: str, _: str, protected: str) -> str:
+    return "/" + "".join(form % ord(letter) if letter != "/" else letter for letter in protected[1:])
+
+
+_ALONE: tuple[Trick, ...] = (
+    *(partial(way, each) for each in _SEPARATORS for way in (_begin_with, _separate_by, _separate_later_by)),
+    *(partial(_end_with, end) for end in _ENDS),
+)
+#: What becomes of these depends on the letters.
+_BY_LETTER: tuple[Trick, ...] = (partial(_escape, "%%%02x"), partial(_escape, "%%%02X"))
+_TOGETHER: tuple[Trick, ...] = (
+    *(partial(way, up, each) for up in _UP for each in _SEPARATORS for way in (_climb, _climb_to)),
+    *(partial(_go_on_after, end) for end in _ENDS),
+)
+
+
+class Tricks:
+    """Paths that may be read as a protected one, without those that nobody can send.
+
+    Whether a path is in the form that the gateway accepts depends on how its words are put together, and not on the
+    words; so that is looked at once for all paths of as many words.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is looked at yet."""
+        self._accepted: dict[tuple[int, int], tuple[tuple[Trick, ...], tuple[Trick, ...]]] = {}
+
+    def alone(self, protected: str) -> list[str]:
+        """Return spellings of a protected path."""
+        alone, _ = self._that_are_accepted("/x", protected)
+        return [trick("", protected) for trick in (*alone, *_BY_LETTER)]
+
+    def together(self, public: str, protected: str) -> list[str]:
+        """Return paths with a public one in them."""
+        _, together = self._that_are_accepted(public, protected)
+        return [trick(public, protected) for trick in together]
+
+    def _that_are_accepted(self, public: str, protected: str) -> tuple[tuple[Trick, ...], tuple[Trick, ...]]:
+        depths = public.count("/"), protected.count("/")
+        if depths not in self._accepted:
+            made = [f"/{'/'.join([_EXAMPLE] * depth)}" for depth in depths]
+            self._accepted[depths] = (
+                tuple(trick for trick in _ALONE if _is_accepted(trick(*made))),
+                tuple(trick for trick in _TOGETHER if _is_accepted(trick(*made))),
+            )
+        return self._accepted[depths]
+
+
+def _is_accepted(path: str) -> bool:
+    try:
+        paths.split(_on_the_wire(path))
+    except AmbiguousPath:
+        return False
+    return True
+
+
+def _on_the_wire(path: str) -> bytes:
+    return path.encode("latin-1", "replace").partition(b"?")[0]
 
 
 def readings(path: str) -> set[str]:
