@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -347,6 +348,24 @@ class TestTls:
         server = tls_servers[name]
         wait_until(lambda: server.refusals == 1, "the server was told", PATIENCE)
         assert (server.connections, server.received) == (1, [])
+
+    @pytest.mark.parametrize(("name", "end"), [("whole", b"0\r\n\r\n"), ("cut", b"")])
+    def test_an_answer_that_ends_with_its_connection_is_whole_if_the_server_says_so(
+        self, tls_gateway: GatewayProcess, tls_servers: dict[str, RawUpstream], name: str, end: bytes
+    ) -> None:
+        def answer(connection: socket.socket) -> None:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nanswer")
+            assert isinstance(connection, ssl.SSLSocket)
+            if end:
+                connection.unwrap()
+            else:
+                # Anybody on the way can do that.
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(1)
+            raise ConnectionError
+
+        tls_servers["good"].answers[name] = answer
+        assert body_of(tls_gateway.ask(f"/good/{name}")) == b"6\r\nanswer\r\n" + end
 
     def test_a_big_download_to_a_slow_reader_takes_no_memory(
         self, tls_gateway: GatewayProcess, tls_servers: dict[str, RawUpstream]
