@@ -163,8 +163,8 @@ class LocalCluster:
             self.signal(service, signal.SIGTERM)
 
     def pid(self, service: str) -> int:
-        """Return a service's process."""
-        return self._processes[service].pid
+        """Return the number of a service's process."""
+        return self.process(service).pid
 
     def log(self, service: str) -> str:
         """Return what a service has printed."""

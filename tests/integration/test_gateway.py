@@ -152,7 +152,7 @@ def tls_gateway(
     urls["by-address"] = f"https://127.0.0.1:{tls_servers['good'].port}"
     routes = [
         f'- {{name: {name}, match: {{path: "/{name}/{{rest...}}", methods: [GET, POST]}}, upstream: {name},'
-        " access: public}"
+        " access: public, limits: {body_bytes: 10000000000}}"
         for name in urls
     ]
     upstreams = [f'{name}: {{url: "{url}"}}' for name, url in urls.items()]
@@ -181,26 +181,7 @@ def body_of(answer: bytes, status: int = 200) -> bytes:
 
 class TestMemory:
     def test_a_big_upload_takes_none(self, gateway: GatewayProcess, upstream: RawUpstream) -> None:
-        goes_on, taken = threading.Event(), threading.Event()
-
-        def take_body(connection: socket.socket) -> None:
-            goes_on.wait(PATIENCE)
-            take(connection, BIG, upstream.last("upload").partition(b"\r\n\r\n")[2])
-            taken.set()
-            connection.sendall(OK)
-
-        upstream.answers["upload"] = take_body
-        before, sending = gateway.rss(), Sending(BIG)
-        with gateway.connect() as connection, ThreadPoolExecutor(1) as pool:
-            connection.sendall(head("/r/upload", "POST", b"Content-Length: %d\r\nConnection: close\r\n" % BIG))
-            sender = pool.submit(sending, connection)
-            held_at = sending.settled()
-            goes_on.set()
-            sender.result()
-            assert body_of(read_all(connection)) == b"ok"
-        assert taken.is_set()
-        assert held_at < BUFFERS
-        assert gateway.peak() - before < GROWTH
+        upload(gateway, upstream, "/r/upload", BIG)
 
     def test_a_big_download_to_a_slow_reader_takes_none(self, gateway: GatewayProcess, upstream: RawUpstream) -> None:
         download(gateway, upstream, "/r/download", BIG)
@@ -231,6 +212,30 @@ class TestMemory:
             assert gateway.rss() - before < GROWTH // 5
             # Nobody is taken to have connections open any more, of which there may be a thousand.
             body_of(gateway.ask("/r/good"))
+
+
+def upload(gateway: GatewayProcess, upstream: RawUpstream, path: str, size: int) -> None:
+    """Send a big body to an upstream that does not read it, then does, and see what that takes of memory."""
+    goes_on, taken = threading.Event(), threading.Event()
+
+    def take_body(connection: socket.socket) -> None:
+        goes_on.wait(PATIENCE)
+        take(connection, size, upstream.last("upload").partition(b"\r\n\r\n")[2])
+        taken.set()
+        connection.sendall(OK)
+
+    upstream.answers["upload"] = take_body
+    before, sending = gateway.rss(), Sending(size)
+    with gateway.connect() as connection, ThreadPoolExecutor(1) as pool:
+        connection.sendall(head(path, "POST", b"Content-Length: %d\r\nConnection: close\r\n" % size))
+        sender = pool.submit(sending, connection)
+        held_at = sending.settled()
+        goes_on.set()
+        sender.result()
+        assert body_of(read_all(connection)) == b"ok"
+    assert taken.is_set()
+    assert held_at < BUFFERS
+    assert gateway.peak() - before < GROWTH
 
 
 def download(gateway: GatewayProcess, upstream: RawUpstream, path: str, size: int) -> None:
@@ -265,7 +270,10 @@ def leave(gateway: GatewayProcess, path: str) -> None:
 class TestEnd:
     """SIGTERM. A container's runtime waits for ten seconds, and then kills."""
 
-    def test_what_has_come_is_answered_and_nothing_more_is_taken(self, upstream: RawUpstream, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_what_has_come_is_answered_and_nothing_more_is_taken(
+        self, upstream: RawUpstream, tmp_path: Path, workers: str
+    ) -> None:
         has_come, released = threading.Event(), threading.Event()
 
         def answer_late(connection: socket.socket) -> None:
@@ -281,7 +289,8 @@ class TestEnd:
 
         upstream.answers |= {"late": answer_late, "body": take_body}
         with ExitStack() as stack:
-            gateway = stack.enter_context(GatewayProcess(tmp_path, ROUTES.format(url=url_of(upstream))))
+            routes = ROUTES.format(url=url_of(upstream))
+            gateway = stack.enter_context(GatewayProcess(tmp_path, routes, OSTIARY_GATEWAY_WORKERS=workers))
             idle, waiting, sending = [stack.enter_context(gateway.connect()) for _ in range(3)]
             idle.sendall(head("/r/good"))
             read_until(idle, b"ok")
@@ -366,6 +375,11 @@ class TestTls:
 
         tls_servers["good"].answers[name] = answer
         assert body_of(tls_gateway.ask(f"/good/{name}")) == b"6\r\nanswer\r\n" + end
+
+    def test_a_big_upload_takes_no_memory(
+        self, tls_gateway: GatewayProcess, tls_servers: dict[str, RawUpstream]
+    ) -> None:
+        upload(tls_gateway, tls_servers["good"], "/good/upload", BIG // 8)
 
     def test_a_big_download_to_a_slow_reader_takes_no_memory(
         self, tls_gateway: GatewayProcess, tls_servers: dict[str, RawUpstream]
@@ -503,6 +517,26 @@ class TestDeaths:
             assert [read_all(connection) for connection in begun] == [b""] * len(begun)
             for connection in (*asked, *sending):
                 assert b'"upstream_failed"' in body_of(read_all(connection), 502)
+
+    def test_a_big_body_that_was_held_up_is_let_go(
+        self, gateway: GatewayProcess, process_upstream: ProcessUpstream
+    ) -> None:
+        sending = Sending(BIG)
+
+        def send(connection: socket.socket) -> None:
+            with suppress(ConnectionError):
+                sending(connection)
+
+        with gateway.connect() as connection, ThreadPoolExecutor(1) as pool:
+            connection.sendall(head("/r/never", "POST", b"Content-Length: %d\r\n" % BIG))
+            read_until(connection, b" 103 Early Hints\r\n\r\n")
+            process_upstream.signal(signal.SIGSTOP)
+            sender = pool.submit(send, connection)
+            sending.settled()
+            process_upstream.kill()
+            assert b'"upstream_failed"' in body_of(read_all(connection), 502)
+            sender.result(PATIENCE)
+        assert sending.sent < BIG
 
     def test_requests_are_answered_as_soon_as_it_is_back(
         self, gateway: GatewayProcess, process_upstream: ProcessUpstream

@@ -120,9 +120,14 @@ class ProcessUpstream:
 
     def kill(self) -> None:
         """End it as nothing else does: with SIGKILL."""
+        self.signal(signal.SIGKILL)
         if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        if self._process is not None:
+            self._process.send_signal(number)
 
 
 def name_of(request: bytes) -> str:
