@@ -480,6 +480,15 @@ class TestNames:
         addresses[:] = ["127.0.0.1"]
         assert (await stage.ask("/r/who")).body == b"1"
 
+    async def test_what_can_be_no_name_is_unavailable_at_once(self) -> None:
+        routes, verifier = ROUTES.format(url=f"http://{'a' * 64}:80"), Issuer("http://localhost:8080").verifier()
+        async with GatewayStage.open(routes, "", verifier) as stage:
+            started_at = time.monotonic()
+            answer = await stage.ask("/r/x")
+            # It takes two seconds to give up on who does not answer.
+            assert time.monotonic() - started_at < 1
+        assert (answer.status, answer.code) == (503, "upstream_unavailable")
+
 
 def ipv6_loopback() -> str:
     """Return the address, if there is one."""

@@ -385,7 +385,8 @@ class Pool:
         try:
             async with asyncio.timeout(seconds):
                 _, connection = await self._connected(lambda: UpstreamConnection(self))
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:
+            # The last one is of a host that can be no name.
             _log.warning("upstream cannot be reached", upstream=self.name, error=type(error).__name__)
             self.note(False)
             receiver.on_failure(Failure.UNREACHABLE)
