@@ -128,6 +128,10 @@ class LocalCluster:
         """Send SIGTERM and wait for a clean end."""
         assert self.signal(service, signal.SIGTERM) == 0, self.log(service)
 
+    def process(self, service: str) -> subprocess.Popen[bytes]:
+        """Return the process of a service that was started."""
+        return self._processes[service]
+
     def signal(self, service: str, number: signal.Signals) -> int:
         """Send a signal to a service, wait for its end and return its exit code."""
         process = self._processes.pop(service)
@@ -159,8 +163,8 @@ class LocalCluster:
             self.signal(service, signal.SIGTERM)
 
     def pid(self, service: str) -> int:
-        """Return a service's process."""
-        return self._processes[service].pid
+        """Return the number of a service's process."""
+        return self.process(service).pid
 
     def log(self, service: str) -> str:
         """Return what a service has printed."""

@@ -3,12 +3,13 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-from clusters import LocalCluster, wait_until
+from clusters import wait_until
+from gateways import GatewayProcess
+from upstreams import OK, RawUpstream
 
 ROUTES = """\
 upstreams:
@@ -23,55 +24,7 @@ routes:
   - {{name: nobody, match: {{path: /nobody, methods: [GET]}}, upstream: nobody, access: public}}
 """
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 POISON = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON"
-
-
-class RawUpstream:
-    """Records requests and answers with bytes, by the last part of the path."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Callable[[socket.socket], None]] = {}
-        self.received: list[bytes] = []
-        self.closed = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def answer(self, name: str, *chunks: bytes) -> None:
-        def send(connection: socket.socket) -> None:
-            for chunk in chunks:
-                connection.sendall(chunk)
-
-        self.answers[name] = send
-
-    def close(self) -> None:
-        self._listener.close()
-
-    @staticmethod
-    def _answer_ok(connection: socket.socket) -> None:
-        connection.sendall(OK)
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            connection.settimeout(30)
-            while True:
-                request = b""
-                while b"\r\n\r\n" not in request:
-                    chunk = connection.recv(65536)
-                    if not chunk:
-                        self.closed.set()
-                        return
-                    request += chunk
-                self.received.append(request)
-                name = request.split(b" ")[1].rpartition(b"/")[2].decode()
-                self.answers.get(name, self._answer_ok)(connection)
 
 
 @pytest.fixture(scope="module")
@@ -82,33 +35,14 @@ def upstream() -> Iterator[RawUpstream]:
 
 
 @pytest.fixture(scope="module")
-def gateway(upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    directory: Path = tmp_path_factory.mktemp("gateway")
-    (directory / "gateway.yaml").write_text(ROUTES.format(port=upstream.port))
-    cluster = LocalCluster(directory / "data", OSTIARY_GATEWAY_ROUTES=str(directory / "gateway.yaml"))
-    cluster.start("gateway", wait=False)
-    port = int(cluster.urls["gateway"].rpartition(":")[2])
-    wait_until(lambda: listens(port), "the gateway listens")
-    yield port
-    cluster.stop_all()
+def gateway(upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with GatewayProcess(tmp_path_factory.mktemp("gateway"), ROUTES.format(port=upstream.port)) as gateway:
+        yield gateway
 
 
-def listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
-
-
-def ask(port: int, name: str, method: str = "GET", fields: bytes = b"", body: bytes = b"") -> bytes:
+def ask(gateway: GatewayProcess, name: str, method: str = "GET", fields: bytes = b"", body: bytes = b"") -> bytes:
     """Send one request and return all that comes back."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        head = f"{method} /r/{name} HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n".encode()
-        connection.sendall(head + fields + b"\r\n" + body)
-        received = b""
-        with suppress(ConnectionResetError):
-            while chunk := connection.recv(65536):
-                received += chunk
-        return received
+    return gateway.ask(f"/r/{name}", method, fields, body)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +54,9 @@ def ask(port: int, name: str, method: str = "GET", fields: bytes = b"", body: by
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n" + POISON),
     ],
 )
-def test_surplus_bytes_are_nobodys_response(gateway: int, upstream: RawUpstream, method: str, answer: bytes) -> None:
+def test_surplus_bytes_are_nobodys_response(
+    gateway: GatewayProcess, upstream: RawUpstream, method: str, answer: bytes
+) -> None:
     upstream.answer("sloppy", answer)
     for _ in range(3):
         ask(gateway, "sloppy", method)
@@ -137,7 +73,7 @@ def test_surplus_bytes_are_nobodys_response(gateway: int, upstream: RawUpstream,
     ],
 )
 def test_an_answer_that_is_none_is_a_problem_document(
-    gateway: int, upstream: RawUpstream, answer: bytes, status: int, code: bytes
+    gateway: GatewayProcess, upstream: RawUpstream, answer: bytes, status: int, code: bytes
 ) -> None:
     upstream.answer("broken", answer)
     received = ask(gateway, "broken")
@@ -145,7 +81,7 @@ def test_an_answer_that_is_none_is_a_problem_document(
     assert code in received
 
 
-def test_a_header_that_drips_has_a_deadline(gateway: int, upstream: RawUpstream) -> None:
+def test_a_header_that_drips_has_a_deadline(gateway: GatewayProcess, upstream: RawUpstream) -> None:
     def drip(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
         while True:
@@ -158,7 +94,7 @@ def test_a_header_that_drips_has_a_deadline(gateway: int, upstream: RawUpstream)
     assert time.monotonic() - started_at < 10
 
 
-def test_a_client_that_leaves_frees_the_upstream(gateway: int, upstream: RawUpstream) -> None:
+def test_a_client_that_leaves_frees_the_upstream(gateway: GatewayProcess, upstream: RawUpstream) -> None:
     def hang(connection: socket.socket) -> None:
         upstream.closed.clear()
         with suppress(OSError):
@@ -166,7 +102,7 @@ def test_a_client_that_leaves_frees_the_upstream(gateway: int, upstream: RawUpst
                 upstream.closed.set()
 
     upstream.answers["hang"] = hang
-    with socket.create_connection(("127.0.0.1", gateway), timeout=20) as connection:
+    with gateway.connect() as connection:
         before = len(upstream.received)
         connection.sendall(b"GET /r/hang HTTP/1.1\r\nHost: gw\r\n\r\n")
         wait_until(lambda: len(upstream.received) > before, "the request arrived")
@@ -174,7 +110,7 @@ def test_a_client_that_leaves_frees_the_upstream(gateway: int, upstream: RawUpst
     assert upstream.closed.wait(0.8)
 
 
-def test_a_stream_without_an_end_stops_with_its_client(gateway: int, upstream: RawUpstream) -> None:
+def test_a_stream_without_an_end_stops_with_its_client(gateway: GatewayProcess, upstream: RawUpstream) -> None:
     ended = threading.Event()
 
     def stream(connection: socket.socket) -> None:
@@ -188,13 +124,13 @@ def test_a_stream_without_an_end_stops_with_its_client(gateway: int, upstream: R
             raise
 
     upstream.answers["endless"] = stream
-    with socket.create_connection(("127.0.0.1", gateway), timeout=20) as connection:
+    with gateway.connect() as connection:
         connection.sendall(b"GET /r/endless HTTP/1.1\r\nHost: gw\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
     assert ended.wait(10)
 
 
-def test_an_answer_that_breaks_off_ends_short(gateway: int, upstream: RawUpstream) -> None:
+def test_an_answer_that_breaks_off_ends_short(gateway: GatewayProcess, upstream: RawUpstream) -> None:
     def half(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
         raise OSError
@@ -205,7 +141,9 @@ def test_an_answer_that_breaks_off_ends_short(gateway: int, upstream: RawUpstrea
     assert received.endswith(b"half")
 
 
-def test_what_is_between_neighbours_and_who_somebody_is_stay_outside(gateway: int, upstream: RawUpstream) -> None:
+def test_what_is_between_neighbours_and_who_somebody_is_stay_outside(
+    gateway: GatewayProcess, upstream: RawUpstream
+) -> None:
     fields = (
         b"X-User-Id: 1\r\nX_User_Id: 1\r\nTE: trailers\r\nX-A: 1\r\n"
         b"Connection: X-A, Authorization\r\nAuthorization: Bearer t\r\n"
@@ -227,8 +165,6 @@ def test_what_is_between_neighbours_and_who_somebody_is_stay_outside(gateway: in
     assert b"x-b: 2\r\n" in sent
 
 
-def test_one_upstream_that_is_away_is_not_the_others_matter(gateway: int) -> None:
-    with socket.create_connection(("127.0.0.1", gateway), timeout=20) as connection:
-        connection.sendall(b"GET /nobody HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
-        assert b"503" in connection.recv(100)
+def test_one_upstream_that_is_away_is_not_the_others_matter(gateway: GatewayProcess) -> None:
+    assert gateway.ask("/nobody").startswith(b"HTTP/1.1 503 ")
     assert ask(gateway, "good").endswith(b"ok")

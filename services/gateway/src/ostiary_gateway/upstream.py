@@ -97,6 +97,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._body: Body | None = None
         self._keeps_alive = False
         self._tunnels = False
+        #: Whether the other side has said that nothing more comes: with TLS, it is not enough that the network does.
+        self._has_ended = False
         #: The last head, to a request with which method, and what it says.
         self._last = _NO_HEAD
         #: Whether the whole request was sent.
@@ -234,6 +236,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Close the connection too: nobody sends a request to who does not answer any more."""
+        self._has_ended = True
         return False
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -247,7 +250,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self._tunnels:
             receiver.on_end([])
         elif body is not None:
-            if _error is None and body.end():
+            # RFC 9112 section 9.8: what ends with its connection is complete if that was closed by its owner.
+            if _error is None and self._has_ended and body.end():
                 receiver.on_end(body.trailers)
             else:
                 receiver.on_failure(Failure.BROKEN)
@@ -381,7 +385,8 @@ class Pool:
         try:
             async with asyncio.timeout(seconds):
                 _, connection = await self._connected(lambda: UpstreamConnection(self))
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:
+            # The last one is of a host that can be no name.
             _log.warning("upstream cannot be reached", upstream=self.name, error=type(error).__name__)
             self.note(False)
             receiver.on_failure(Failure.UNREACHABLE)
