@@ -426,6 +426,12 @@ class GatewayStage:
         """The gateway's sides of its clients' connections."""
         return [each._transport for each in self.gateway._watchman.connections if each._transport is not None]
 
+    def limit_connections(self, count: int) -> None:
+        """Let there be so many connections to each address of an upstream."""
+        for upstream in self.gateway.policies.current.upstreams.values():
+            for pool in upstream.pools:
+                pool._max_connections = count
+
     async def connect(self) -> Line:
         """Open a connection."""
         _, line = await asyncio.get_running_loop().create_unix_connection(Line, str(self.path))

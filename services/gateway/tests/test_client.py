@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import Clock, GatewayStage, Held, Received, RecordingUpstream, answers, never, until
+from stage import Clock, GatewayStage, Held, Received, RecordingUpstream, answers, never, settled, until
 
 from ostiary.testing import Issuer
-from ostiary_gateway.connection import CLIENT_SECONDS, HEAD_SECONDS, KEEP_ALIVE_SECONDS
+from ostiary_gateway.connection import BODY_BYTES_PER_SECOND, CLIENT_SECONDS, HEAD_SECONDS, KEEP_ALIVE_SECONDS
 
 ROUTES = """\
 upstreams:
@@ -455,3 +455,29 @@ async def test_a_body_that_takes_too_long_is_refused(
     assert (answer.status, answer.code, answer.values("connection")) == (408, "body_timeout", ["close"])
     await until(lambda: upstream.connections[0].is_lost)
     assert not upstream.last.is_complete
+
+
+async def test_a_body_that_only_drips_is_refused(stage: GatewayStage, clock: Clock) -> None:
+    line = await stage.connect()
+    line.send(POST + b"Content-Length: 100000\r\n\r\n")
+    for _ in range(4):
+        line.send(b"drip")
+        await settled(line.transport.get_write_buffer_size)
+        clock.skip(CLIENT_SECONDS / 3)
+    (answer,) = answers(await line.closed(), "POST")
+    assert (answer.status, answer.code) == (408, "body_timeout")
+
+
+async def test_a_body_that_takes_long_but_comes_is_taken(
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+) -> None:
+    piece = b"x" * int(BODY_BYTES_PER_SECOND * CLIENT_SECONDS / 3)
+    line = await stage.connect()
+    line.send(POST + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (20 * len(piece)))
+    for _ in range(20):
+        clock.skip(CLIENT_SECONDS / 3)
+        line.send(piece)
+        await settled(line.transport.get_write_buffer_size)
+    (answer,) = answers(await line.closed(), "POST")
+    assert answer.status == 200
+    assert upstream.last.body == 20 * piece

@@ -707,9 +707,8 @@ async def test_nothing_is_sent_again_when_the_time_is_over(
 
 
 async def test_who_waits_too_long_for_a_connection_does_not_get_two(
-    issuer: Issuer, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.MAX_CONNECTIONS", 2)
     goes_on = asyncio.Event()
 
     def times_again() -> int:
@@ -729,6 +728,7 @@ async def test_who_waits_too_long_for_a_connection_does_not_get_two(
         " timeouts: {connect: 0.2}"
     )
     async with opened(issuer, upstream, route, RETRYING[1]) as it:
+        it.limit_connections(2)
         others = [asyncio.create_task(it.ask("/once")) for _ in range(2)]
         await until(lambda: len(upstream.requests) == 2)
         line = await it.connect()

@@ -210,10 +210,8 @@ async def test_an_answer_before_the_request_was_sent_ends_the_connection(
     await until(lambda: upstream.connections[0].is_lost)
 
 
-async def test_more_requests_than_connections_wait_for_one(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.MAX_CONNECTIONS", 2)
+async def test_more_requests_than_connections_wait_for_one(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+    stage.limit_connections(2)
     given = await asyncio.gather(*(stage.ask(f"/any/{number}") for number in range(10)))
     assert [answer.status for answer in given] == [200] * 10
     assert sorted(answer.body for answer in given) == sorted(
@@ -223,9 +221,9 @@ async def test_more_requests_than_connections_wait_for_one(
 
 
 async def test_who_waits_for_a_connection_gets_a_new_one_if_the_last_one_ended(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    stage: GatewayStage, upstream: RecordingUpstream
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.MAX_CONNECTIONS", 1)
+    stage.limit_connections(1)
     upstream.answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     given = await asyncio.gather(*(stage.ask(f"/any/{number}") for number in range(5)))
     assert [answer.status for answer in given] == [200] * 5
@@ -235,7 +233,7 @@ async def test_who_waits_for_a_connection_gets_a_new_one_if_the_last_one_ended(
 async def test_who_waits_too_long_or_is_one_too_many_hears_so(
     stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.MAX_CONNECTIONS", 1)
+    stage.limit_connections(1)
     monkeypatch.setattr("ostiary_gateway.upstream.MAX_WAITING", 1)
     upstream.answer = stopping_after()
     first = await stage.connect()

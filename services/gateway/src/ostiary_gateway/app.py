@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ from ostiary_gateway.upstream_metrics import UpstreamMetrics
 if TYPE_CHECKING:
     from ostiary_gateway.shared_limits import SharedLimits
     from ostiary_gateway.tracing import Tracing
+
+#: Seconds that a worker waits for keys and revocations before it takes connections without.
+READY_SECONDS = 5.0
 
 
 def _shared_limits(config: GatewayConfig, policies: Policies) -> "SharedLimits":
@@ -101,6 +104,8 @@ class Gateway:
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         told = self._metrics.told() if isinstance(self._metrics, WorkerMetrics) else nullcontext()
         async with self._verifier, told:
+            if isinstance(self._metrics, WorkerMetrics):
+                await self._wait_until_ready()
             self._watchman.start()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.policies.reload)
             yield
@@ -111,6 +116,13 @@ class Gateway:
                 await self._shared_limits.close()
             if self._tracing is not None:
                 await self._tracing.close()
+
+    async def _wait_until_ready(self) -> None:
+        """Take no connections before they can be served: there are other workers who can, as a rule."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                while not self._verifier.ready:  # noqa: ASYNC110 - the verifier calls nobody for that
+                    await asyncio.sleep(0.01)
 
     async def _can_decide(self) -> bool:
         return self._verifier.ready

@@ -89,10 +89,10 @@ class Breaker:
 class Backend:
     """One address of a service, and how it has been doing."""
 
-    def __init__(self, name: str, url: str, tls: ssl.SSLContext, breaker: Breaker) -> None:
+    def __init__(self, name: str, url: str, connections: int, tls: ssl.SSLContext, breaker: Breaker) -> None:
         """Make it, as good as any."""
         self.url = url
-        self.pool = Pool(name, url, tls, self._note)
+        self.pool = Pool(name, url, connections, tls, self._note)
         self._name = name
         self._breaker = breaker
         self._failures = 0
@@ -166,7 +166,7 @@ class Upstream:
         self.name = name
         self.config = config
         self._breaker = Breaker()
-        self._backends = [Backend(name, url, tls, self._breaker) for url in config.addresses]
+        self._backends = [Backend(name, url, config.connections, tls, self._breaker) for url in config.addresses]
         self._retries = RETRIES_AT_ONCE
         #: Seconds until an answer began, how often none came and why, and how many requests were sent once more.
         self.answers = Timings()

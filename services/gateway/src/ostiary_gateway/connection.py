@@ -29,6 +29,13 @@ _log = structlog.stdlib.get_logger("proxy")
 #: proxies' own, so that it is they who close and no request meets a closing connection.
 HEAD_SECONDS = 20.0
 CLIENT_SECONDS = 30.0
+
+#: Bytes a second that a body comes with at least, all in all, once those seconds are over: it holds up a connection to
+#: the service, and of those there are not many.
+BODY_BYTES_PER_SECOND = 1024
+
+#: Seconds for a first request to arrive while the gateway ends.
+ENDING_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 75.0
 
 #: Seconds and bytes for which a connection is still read after an answer that came before the request's end: closed at
@@ -148,6 +155,8 @@ class ClientConnection(asyncio.Protocol):
         self._started_at = 0.0
         #: Whether the request's body, or what is beyond it, has to wait.
         self._is_held = False
+        #: Since when the body is read, and how much of it has come since.
+        self._body_since, self._body_bytes = 0.0, 0
         self._lingers = False
         self._answer: asyncio.Task[None] | None = None
         self._status = 0
@@ -165,7 +174,7 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "unknown"
         self._own.server_state.connections.add(self)
-        self.deadline = time.monotonic() + HEAD_SECONDS
+        self.deadline = time.monotonic() + (ENDING_SECONDS if self._watchman.is_ending else HEAD_SECONDS)
         if not self._watchman.arrives(self):
             self.refuse(_TOO_MANY_CONNECTIONS)
 
@@ -264,6 +273,7 @@ class ClientConnection(asyncio.Protocol):
         if not more:
             transport.pause_reading()
             return
+        self._body_since, self._body_bytes = time.monotonic(), 0
         self.expect(CLIENT_SECONDS)
         transport.resume_reading()
         if self._buffer:
@@ -352,7 +362,9 @@ class ClientConnection(asyncio.Protocol):
         except BadMessage as error:
             exchange.give_up(_problem_of(error))
             return b""
-        self.expect(CLIENT_SECONDS)
+        self._body_bytes += len(data)
+        is_due = self._body_since + CLIENT_SECONDS + self._body_bytes / BODY_BYTES_PER_SECOND
+        self.expect(min(CLIENT_SECONDS, is_due - time.monotonic()))
         if content:
             exchange.on_body(content)
         if body.done and self._exchange is exchange:

@@ -98,6 +98,8 @@ class Upstream(_Part):
     #: Several addresses, which share the requests.
     urls: Annotated[tuple[Address, ...], Field(min_length=1, max_length=64)] | None = None
     health: HealthCheck | None = None
+    #: To each address at most, WebSockets among them; of each worker.
+    connections: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 256
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:

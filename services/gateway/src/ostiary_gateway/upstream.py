@@ -24,8 +24,7 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _log = structlog.stdlib.get_logger("upstream")
 
-#: Connections to one upstream, and exchanges that wait for one.
-MAX_CONNECTIONS = 256
+#: Exchanges that wait for a connection to one address.
 MAX_WAITING = 1024
 
 #: Seconds for which a connection is kept without a request, less than servers do; and altogether, so that a name that
@@ -275,9 +274,15 @@ class UpstreamConnection(asyncio.Protocol):
 class Pool:
     """Connections to one address of an upstream."""
 
-    def __init__(self, name: str, url: str, tls: ssl.SSLContext, note: Callable[[bool], None]) -> None:
-        """Make an empty pool for the address in `url`; `note` is told of each request whether it was answered."""
+    def __init__(
+        self, name: str, url: str, connections: int, tls: ssl.SSLContext, note: Callable[[bool], None]
+    ) -> None:
+        """Make an empty pool for the address in `url`, of so many connections at most.
+
+        `note` is told of each request whether it was answered.
+        """
         self.note = note
+        self._max_connections = connections
         parts = urlsplit(url)
         self.name = name
         self.url = url
@@ -323,7 +328,7 @@ class Pool:
                     receiver.on_connection(connection)
                     return
                 connection.abort()
-        if len(self._open) + len(self._connecting) < MAX_CONNECTIONS:
+        if len(self._open) + len(self._connecting) < self._max_connections:
             self._connect(receiver, connect_seconds)
         elif len(self._waiting) < MAX_WAITING:
             self._waiting.append((receiver, connect_seconds))
@@ -428,6 +433,6 @@ class Pool:
         return await loop.create_connection(protocol, self._host, self._port, ssl=self._tls, server_hostname=name)
 
     def _make_room_known(self) -> None:
-        if self._waiting and len(self._open) + len(self._connecting) <= MAX_CONNECTIONS:
+        if self._waiting and len(self._open) + len(self._connecting) <= self._max_connections:
             receiver, seconds = self._waiting.popleft()
             self._connect(receiver, seconds)
