@@ -82,3 +82,13 @@ def test_every_target_in_the_readme_is_in_the_makefile() -> None:
         set(re.findall(r"`make ([a-z-]+)`", README)) | set(re.findall(r"^make ([a-z-]+)", README, re.MULTILINE))
         <= targets
     )
+
+
+def test_every_test_that_is_named_as_proof_is_there() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    folder = ROOT
+    for name in re.findall(r"`([\w/]*test_\w+\.py)`", text):
+        # A bare name is beside the one before it.
+        path = ROOT / name if "/" in name else folder / name
+        assert path.is_file(), name
+        folder = path.parent
