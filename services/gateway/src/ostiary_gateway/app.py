@@ -104,10 +104,10 @@ class Gateway:
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         told = self._metrics.told() if isinstance(self._metrics, WorkerMetrics) else nullcontext()
         async with self._verifier, told:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.policies.reload)
             if isinstance(self._metrics, WorkerMetrics):
                 await self._wait_until_ready()
             self._watchman.start()
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.policies.reload)
             yield
             self._watchman.stop()
             self.policies.close()

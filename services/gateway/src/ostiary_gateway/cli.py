@@ -37,6 +37,8 @@ def serve() -> None:
     logs.configure(config.log_format, "gateway")
     routes = load_routes(config.routes_file)
     listener = server.bind(config.host, config.port, "gateway")
+    # What is wrong with it is said once, and before anything starts.
+    config.rate_limit_store_password()
     if config.workers == 1:
         _serve(Gateway(config, routes), listener)
         return
