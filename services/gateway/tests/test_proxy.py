@@ -55,6 +55,30 @@ async def test_the_token_goes_on_to_the_service(
     assert upstream.last.values("x-forwarded-for") == ["unknown"]
 
 
+async def test_what_was_decided_for_one_route_is_not_for_another(
+    stage: GatewayStage, upstream: RecordingUpstream, issuer: Issuer
+) -> None:
+    token = issuer.token(scopes=["orders:read"]).encode()
+    asked = [(b"GET /orders/7", 200), (b"PUT /orders/7", 403), (b"GET /admin/a", 403), (b"GET /wide/admin", 403)]
+    line = await stage.connect()
+    for _ in range(3):
+        for start, _ in asked:
+            line.send(b"%b HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n\r\n" % (start, token))
+    line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+    given = answers(await line.closed(), *["GET"] * 13)
+    assert [answer.status for answer in given] == [status for _, status in asked] * 3 + [200]
+    assert [request.target for request in upstream.requests] == ["/orders/7"] * 3 + ["/ping"]
+
+
+@pytest.mark.parametrize("agent", ["kube-probe/1.31", "ELB-HealthChecker/2.0", "GoogleHC/1.0", "Prometheus/3.0"])
+async def test_nobody_gets_in_for_being_a_health_check(
+    client: httpx.AsyncClient, upstream: RecordingUpstream, agent: str
+) -> None:
+    for path in ("/orders/mine", "/admin/health", "/orders/livez"):
+        assert (await client.get(path, headers={"User-Agent": agent, "X-Health-Check": "1"})).status_code == 401
+    assert upstream.requests == []
+
+
 @pytest.mark.parametrize(
     ("method", "path", "scopes", "roles", "status"),
     [

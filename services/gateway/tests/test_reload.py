@@ -60,6 +60,17 @@ async def changing(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) 
         yield it
 
 
+async def test_the_same_request_is_decided_anew_by_a_changed_file(changing: Changing, issuer: Issuer) -> None:
+    line = await changing.stage.connect()
+    same = f"GET /old HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {issuer.token()}\r\n\r\n".encode()
+    for number, access in enumerate(["public", "authenticated", "{roles: [admin]}", "public"], 1):
+        await changing.write(OLD.replace("public", access))
+        line.send(same)
+        await line.has(b"HTTP/1.1 ", number)
+    line.send(b"GET /old HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+    assert [each.status for each in answers(await line.closed(), *["GET"] * 5)] == [200, 200, 403, 200, 200]
+
+
 async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection(changing: Changing) -> None:
     line = await changing.stage.connect()
     for target in (b"/old", b"/new"):
