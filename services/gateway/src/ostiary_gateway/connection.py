@@ -60,7 +60,8 @@ _TOO_MANY_CONNECTIONS = Problem(
 _HEAD_TIMEOUT = Problem(408, "head_timeout", "The request did not arrive in time.")
 _BODY_TIMEOUT = Problem(408, "body_timeout", "The request body did not arrive in time.")
 
-_NO_REQUEST = b"", http1.parse_request(b"GET / HTTP/1.1\r\n\r\n")
+_FIRST_HEAD = b"GET / HTTP/1.1\r\n\r\n"
+_FIRST_REQUEST = http1.parse_request(_FIRST_HEAD)
 
 _NEVER = float("inf")
 
@@ -149,7 +150,7 @@ class ClientConnection(asyncio.Protocol):
         self._buffer = b""
         self._searched = 0
         #: The last head without a body, and what it says.
-        self._last_head, self._last_request = _NO_REQUEST
+        self._last_head, self._last_request = _FIRST_HEAD, _FIRST_REQUEST
         self._arrival: Arrival | None = None
         self._exchange: Exchange | None = None
         self._started_at = 0.0
@@ -332,6 +333,11 @@ class ClientConnection(asyncio.Protocol):
         """Begin a request if its head is there; return what comes after it."""
         # RFC 9112 section 2.2: an empty line before a request is ignored. One.
         start = 2 if data.startswith(b"\r\n") else 0
+        if data.startswith(self._last_head, start):
+            # A client that asks the same again means the same.
+            self._searched = 0
+            self._begin(self._last_request)
+            return data[start + len(self._last_head) :]
         try:
             end = http1.head_end(data, self._searched)
             if end < 0:
@@ -341,13 +347,9 @@ class ClientConnection(asyncio.Protocol):
                 return b""
             self._searched = 0
             head = data[start:end]
-            if head == self._last_head:
-                # A client that asks the same again and again means the same.
-                request = self._last_request
-            else:
-                request = http1.parse_request(head)
-                if request.body is None:
-                    self._last_head, self._last_request = head, request
+            request = http1.parse_request(head)
+            if request.body is None:
+                self._last_head, self._last_request = head, request
         except BadMessage as error:
             self.refuse(_problem_of(error))
             return b""

@@ -40,7 +40,8 @@ MAX_CONTENT_BYTES = 8 * 1024 * 1024
 
 _QUESTION = b"GET %b HTTP/1.1\r\nhost: %b\r\nuser-agent: ostiary-gateway\r\nconnection: close\r\n\r\n"
 
-_NO_HEAD = b"", "", http1.parse_response(b"HTTP/1.1 204 No Content\r\n\r\n", "GET"), 0
+_FIRST_HEAD = b"HTTP/1.1 204 No Content\r\n\r\n"
+_FIRST = _FIRST_HEAD, "GET", http1.parse_response(_FIRST_HEAD, "GET"), 0
 
 
 class Failure(Enum):
@@ -99,7 +100,7 @@ class UpstreamConnection(asyncio.Protocol):
         #: Whether the other side has said that nothing more comes: with TLS, it is not enough that the network does.
         self._has_ended = False
         #: The last head, to a request with which method, and what it says.
-        self._last = _NO_HEAD
+        self._last = _FIRST
         #: Whether the whole request was sent.
         self.is_request_sent = False
         self.is_used_again = False
@@ -176,7 +177,7 @@ class UpstreamConnection(asyncio.Protocol):
         searched = len(self._buffer)
         if searched:
             data, self._buffer = self._buffer + data, b""
-        while (end := http1.head_end(data, searched)) >= 0:
+        while (end := self._head_end(data, searched)) >= 0:
             response = self._parse(data[:end])
             data, searched = data[end:], 0
             if response.status == 101:  # noqa: PLR2004 - Switching Protocols
@@ -194,6 +195,11 @@ class UpstreamConnection(asyncio.Protocol):
                 return data
         self._buffer = data
         return b""
+
+    def _head_end(self, data: bytes, searched: int) -> int:
+        """Return where a head ends, -1 if it does not yet. Raises BadMessage."""
+        known_head = self._last[0]
+        return len(known_head) if data.startswith(known_head) else http1.head_end(data, searched)
 
     def _parse(self, head: bytes) -> Response:
         """Read a head, or remember it: within a second, the same answer has the same. Raises BadMessage."""
