@@ -1,15 +1,36 @@
 """The settings of the gateway. What it routes where stands in its routes file."""
 
+import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ostiary import VerifierConfig
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
+
+_STORE_FORM = "must be redis:// or rediss:// and a host, without user and password, as in redis://redis:6379/0"
+_STORE_PATH = re.compile(r"(?:/[0-9]{0,3})?\Z")
+
+
+def _store_url(value: object) -> object:
+    """Let through the URL of a Redis; its password has a setting of its own."""
+    if not isinstance(value, str) or not value:
+        return value
+    parts = urlsplit(value)
+    try:
+        has_port = parts.port != 0
+    except ValueError:
+        has_port = False
+    if parts.scheme not in {"redis", "rediss"} or not parts.hostname or not has_port or "@" in parts.netloc:
+        raise ValueError(_STORE_FORM)
+    if parts.query or parts.fragment or not _STORE_PATH.match(parts.path):
+        raise ValueError(_STORE_FORM)
+    return value
 
 
 class GatewayConfig(Settings):
@@ -29,12 +50,14 @@ class GatewayConfig(Settings):
     ] = 1000
     workers: Annotated[int, Field(alias="OSTIARY_GATEWAY_WORKERS", ge=1, le=64)] = 1
     rate_limit_store: Annotated[
-        str, Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE", pattern=r"^(rediss?://[^@\s]+)?$")
+        str, BeforeValidator(_store_url), Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE", repr=False)
     ] = ""
     rate_limit_store_password_file: Annotated[
         Path | None, Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE_PASSWORD_FILE")
     ] = None
-    otlp_endpoint: Annotated[str, Field(alias="OTEL_EXPORTER_OTLP_ENDPOINT", pattern=r"^(https?://.+)?$")] = ""
+    otlp_endpoint: Annotated[
+        str, Field(alias="OTEL_EXPORTER_OTLP_ENDPOINT", pattern=r"^(https?://.+)?$", repr=False)
+    ] = ""
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
     def rate_limit_store_password(self) -> str | None:
