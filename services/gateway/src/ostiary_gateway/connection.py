@@ -50,6 +50,9 @@ TICK_SECONDS = 0.1
 HIGH_WATER = 256 * 1024
 MAX_AHEAD_BYTES = 64 * 1024
 
+#: Bytes of a head that is kept while its connection waits for the next one: there may be very many connections.
+MAX_KEPT_HEAD = 4096
+
 _INVALID = Problem(400, "invalid_request", "The request is not valid HTTP/1.1.")
 _TOO_LARGE = Problem(431, "head_too_large", f"Request line and header fields may have {http1.MAX_HEAD_BYTES} bytes.")
 _UNKNOWN_VERSION = Problem(505, "unknown_version", "Send HTTP/1.1.")
@@ -348,7 +351,7 @@ class ClientConnection(asyncio.Protocol):
             self._searched = 0
             head = data[start:end]
             request = http1.parse_request(head)
-            if request.body is None:
+            if request.body is None and len(head) <= MAX_KEPT_HEAD:
                 self._last_head, self._last_request = head, request
         except BadMessage as error:
             self.refuse(_problem_of(error))
