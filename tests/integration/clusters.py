@@ -162,10 +162,6 @@ class LocalCluster:
         for service in list(self._processes):
             self.signal(service, signal.SIGTERM)
 
-    def pid(self, service: str) -> int:
-        """Return the number of a service's process."""
-        return self.process(service).pid
-
     def log(self, service: str) -> str:
         """Return what a service has printed."""
         return (self.data_dir / f"{service}.log").read_text()

@@ -79,7 +79,7 @@ def test_a_logout_is_in_force_in_all_workers(cluster: LocalCluster, people: Peop
 
 
 def test_a_worker_that_is_killed_is_started_again(cluster: LocalCluster, people: People) -> None:
-    supervisor = cluster.pid("gateway")
+    supervisor = cluster.process("gateway").pid
     before = children(supervisor)
     assert len(before) == WORKERS
     os.kill(before[0], signal.SIGKILL)
@@ -89,14 +89,14 @@ def test_a_worker_that_is_killed_is_started_again(cluster: LocalCluster, people:
 
 
 def test_sigterm_ends_all_workers_cleanly(cluster: LocalCluster) -> None:
-    workers = children(cluster.pid("gateway"))
+    workers = children(cluster.process("gateway").pid)
     cluster.stop("gateway")
     assert not any(map(is_running, workers))
     cluster.start("gateway")
 
 
 def test_workers_end_with_the_process_that_has_started_them(cluster: LocalCluster) -> None:
-    workers = children(cluster.pid("gateway"))
+    workers = children(cluster.process("gateway").pid)
     cluster.signal("gateway", signal.SIGKILL)
     wait_until(lambda: not any(map(is_running, workers)), "all workers have ended")
     with socket.socket() as probe:
