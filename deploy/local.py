@@ -7,6 +7,7 @@ so that a mistake is one line and not three processes' output.
 import difflib
 import os
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -28,6 +29,9 @@ from ostiary_profile.config import ProfileConfig
 #: Seconds until the services must be ready; the first start makes a key and two databases.
 START_SECONDS = 30.0
 
+#: Seconds for gateway and profile to end before the auth service is told to.
+LEAVE_SECONDS = 3.0
+
 #: Settings that no service's config has: of `deploy/gateway.yaml` and of the compose stack.
 OTHER_NAMES = frozenset({"OSTIARY_PROFILE_URL", "OSTIARY_GATEWAY_BIND", "OSTIARY_SECRETS_DIR"})
 
@@ -44,7 +48,7 @@ def main() -> int:
         print(f"make run: {error}", file=sys.stderr)
         return 2
     printer = _Printer(sys.stdout, time_format="")
-    manager = Manager(printer)
+    manager = _Manager(printer)
     printer.on_closed = manager.terminate
     for name in ("auth", "profile", "gateway"):
         command = Path(sys.executable).with_name(f"ostiary-{name}")
@@ -126,6 +130,31 @@ class _Printer(Printer):  # type: ignore[misc]  # honcho ships no types
             on_closed, self.on_closed = self.on_closed, None
             if on_closed is not None:
                 on_closed()
+
+
+class _Manager(Manager):  # type: ignore[misc]  # honcho ships no types
+    """Ends the auth service last, so that those who follow its feed can tell it that they leave.
+
+    Of one that goes without a word, the service has to think for half a minute that it may still accept tokens.
+    """
+
+    _is_ending = False
+
+    def terminate(self) -> None:
+        """End all processes."""
+        if not self._is_ending:
+            self._is_ending = True
+            threading.Thread(target=self._end, daemon=True).start()
+
+    def _end(self) -> None:
+        followers = [each for name, each in self._processes.items() if name != "auth" and "pid" in each]
+        for each in followers:
+            with suppress(ProcessLookupError):
+                os.kill(each["pid"], signal.SIGTERM)
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while time.monotonic() < deadline and not all("returncode" in each for each in followers):
+            time.sleep(0.02)
+        super().terminate()
 
 
 def _is_ready(client: httpx.Client, address: str) -> bool:

@@ -217,6 +217,18 @@ class TestRunner:
             assert "Traceback" not in "".join(seen) + rest
             assert not any(is_running(pid) for pid in pids)
 
+    def test_started_again_at_once_it_waits_for_nobody_who_has_left(self, tmp_path: Path) -> None:
+        runner = Runner(tmp_path / "data")
+        for _ in range(2):
+            process = runner.start()
+            read_until_ready(process)
+            with httpx.Client(base_url=runner.url, trust_env=False) as client:
+                user = People(client).new()
+                answer = client.post("/auth/logout", headers={**user.headers, "Prefer": "wait=5"})
+            assert answer.json()["complete"] is True
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+
     def test_it_ends_when_nobody_reads_it_any_more(self, tmp_path: Path) -> None:
         runner = Runner(tmp_path / "data")
         process = runner.start()
