@@ -293,7 +293,7 @@ class Exchange:
             return
         self._response, self.status, self._frames = response, response.status, websocket.Frames()
         self._note_answer()
-        passed = fields.to_client(response.fields, response.options)
+        passed = fields.lines_of_response(response)
         self._client.write(
             b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
             % (http1.status_line(response.status), passed, self._arrival.request_id)
@@ -406,15 +406,16 @@ class Exchange:
             watch.__exit__(None, None, None)
 
     def _interim(self, response: Response) -> bytes:
-        passed = fields.to_client(response.fields, response.options)
+        passed = fields.lines_of_response(response)
         return b"%b%b\r\n" % (http1.status_line(response.status), passed)
 
     def _final_head(self, response: Response) -> bytes:
         cors = self._arrival.cors
-        passing = response.fields
         if cors:
-            passing = [field for field in passing if not field[0].startswith(PREFIX)]
-        passed = fields.to_client(passing, response.options) + http1.lines(cors)
+            others = [field for field in response.fields if not field[0].startswith(PREFIX)]
+            passed = fields.to_client(others, response.options) + http1.lines(cors)
+        else:
+            passed = fields.lines_of_response(response)
         length = b""
         if isinstance(response.body, Sized):
             announced = response.names.get(b"content-length")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 
 from ostiary_gateway import http1
-from ostiary_gateway.http1 import MAX_KEPT, Fields, Memo
+from ostiary_gateway.http1 import MAX_KEPT, Fields, Memo, Request, Response
 
 # RFC 9110 section 7.6.1: these are between two neighbours.
 _HOP_BY_HOP = frozenset(
@@ -90,6 +90,22 @@ def to_upstream(fields: Fields, options: Collection[bytes]) -> bytes:
 def to_client(fields: Fields, options: Collection[bytes]) -> bytes:
     """Return those of a response's fields that go on."""
     return b"".join([_LINES_TO_CLIENT[field] for field in _without_nominated(fields, options)])
+
+
+def lines_of_request(request: Request) -> bytes:
+    """Return what `to_upstream` does for a request, worked out once."""
+    lines = request.passing
+    if lines is None:
+        lines = request.passing = to_upstream(request.fields, request.options)
+    return lines
+
+
+def lines_of_response(response: Response) -> bytes:
+    """Return what `to_client` does for a response, worked out once."""
+    lines = response.passing
+    if lines is None:
+        lines = response.passing = to_client(response.fields, response.options)
+    return lines
 
 
 def trailers_to_upstream(trailers: Fields) -> bytes:

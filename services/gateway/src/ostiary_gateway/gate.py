@@ -240,9 +240,11 @@ class Gate:
             length = b"content-length: %d\r\n" % body.left
         else:
             length = b"transfer-encoding: chunked\r\n"
-        passing = request.fields
-        if arrival.trace is not None:
-            passing = [field for field in passing if field[0] not in _TRACE_CONTEXT] + arrival.trace.fields
+        if arrival.trace is None:
+            passed = fields.lines_of_request(request)
+        else:
+            others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
+            passed = fields.to_upstream(others + arrival.trace.fields, request.options)
         return (
             b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
             b"x-request-id: %b\r\n%b%b%b\r\n"
@@ -250,7 +252,7 @@ class Gate:
             request.method.encode(),
             arrival.target,
             upstream_host,
-            fields.to_upstream(passing, request.options),
+            passed,
             arrival.client.encode(),
             arrival.scheme,
             arrival.host,

@@ -38,8 +38,10 @@ _VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: " + _VALUE + rb")?")
 
-# Names without space before the colon, no line folding (section 5).
-_FIELD = re.compile(rb"(" + _TOKEN + rb"):[\t ]*+(" + _VALUE + rb")")
+_NAME = re.compile(_TOKEN)
+
+# What a value may be made of (section 5.5): no control characters but tabs.
+_VALUE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;" + _VALUE + rb")?\r\n")
@@ -233,6 +235,8 @@ class Request:
     options: frozenset[bytes]
     #: Bytes of the head.
     size: int
+    #: The lines of it that go on, when they have been worked out: a head that comes again has the same.
+    passing: bytes | None = None
 
     @property
     def expects_continue(self) -> bool:
@@ -250,6 +254,8 @@ class Response:
     body: Body
     keeps_alive: bool
     options: frozenset[bytes]
+    #: As in a request.
+    passing: bytes | None = None
 
     @property
     def is_final(self) -> bool:
@@ -383,18 +389,27 @@ def _read_status_line(line: bytes) -> tuple[int, bool]:
     return int(match[2]), match[1] != b"0"
 
 
-def _read_field(line: bytes) -> tuple[bytes, bytes]:
-    """Return name and value. Raises BadMessage."""
-    match = _FIELD.fullmatch(line)
-    if match is None:
+def _read_name(name: bytes) -> bytes:
+    """Return a field's name in lower case. Without space before the colon, no line folding. Raises BadMessage."""
+    if _NAME.fullmatch(name) is None:
         raise BadMessage("field line")
-    return match[1].lower(), match[2].rstrip(b"\t ")
+    return name.lower()
+
+
+def _read_field(line: bytes) -> tuple[bytes, bytes]:
+    """Return name and value (RFC 9112 section 5). Raises BadMessage."""
+    name, colon, value = line.partition(b":")
+    # Values may be long; so the bytes that they may have are taken out, and nothing may be left.
+    if not colon or value.translate(None, _VALUE_BYTES):
+        raise BadMessage("field line")
+    return _FIELD_NAMES[name], value.strip(b"\t ")
 
 
 # No secrets are kept: they stand in queries and in these.
 _SECRET = re.compile(rb"auth|cookie|key|token|secret|session|password|signature|assertion|jwt")
 _REQUEST_LINES = Memo(_read_request_line, lambda line, _: len(line) <= MAX_KEPT and b"?" not in line)
 _STATUS_LINES = Memo(_read_status_line, lambda line, _: len(line) <= MAX_KEPT)
+_FIELD_NAMES = Memo(_read_name, lambda name, _: len(name) <= MAX_KEPT)
 _FIELDS = Memo(_read_field, lambda line, field: len(line) <= MAX_KEPT and _SECRET.search(field[0]) is None)
 
 

@@ -205,7 +205,9 @@ class UpstreamConnection(asyncio.Protocol):
         """Read a head, or remember it: within a second, the same answer has the same. Raises BadMessage."""
         known_head, known_method, known, length = self._last
         if head == known_head and self._method == known_method:
-            return Response(known.status, known.fields, known.names, Sized(length), known.keeps_alive, known.options)
+            # The one that it belonged to is over.
+            known.body = Sized(length)
+            return known
         response = http1.parse_response(head, self._method)
         if isinstance(response.body, Sized):
             self._last = head, self._method, response, response.body.left
