@@ -1430,7 +1430,7 @@ class TestWhatIsApplied:
     @staticmethod
     def is_refused(revocations: Revocations, token: VerifiedToken) -> bool:
         try:
-            revocations.check(token, names_of(token))
+            revocations.check(token, partial(names_of, token))
         except Revoked:
             return True
         return False

@@ -6,6 +6,7 @@ import pytest
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig, errors
 from ostiary._remembered import AcceptedIssuer, Remembered, RememberedTokens, name_of
+from ostiary.feed import Kind
 from ostiary.testing import Issuer
 
 NOW = 1_700_000_000
@@ -98,11 +99,67 @@ def test_a_bad_token_is_not_remembered(verifier: Verifier, issuer: Issuer) -> No
     assert len(verifier._remembered) == 0
 
 
+class TestPresented:
+    def test_it_is_remembered_even_when_the_memory_has_gone_on(self, issuer: Issuer) -> None:
+        verifier = Verifier(issuer.config(), remember=1)
+        presented = verifier.present(issuer.token())
+        first = verifier.verify(presented)
+        verifier.verify(issuer.token())
+        assert verifier.verify(presented) is first
+
+    def test_what_can_change_is_looked_at_each_time(
+        self, source: LocalKeys, verifier: Verifier, issuer: Issuer
+    ) -> None:
+        expiring = verifier.present(issuer.token(claims={"iat": NOW - 10, "nbf": NOW - 10, "exp": NOW}))
+        assert verifier.verify(expiring, now=NOW - 1).expires_at == NOW
+        for _ in range(2):
+            with pytest.raises(errors.Expired):
+                verifier.verify(expiring, now=NOW)
+        presented = verifier.present(issuer.token())
+        verifier.verify(presented)
+        source.replace(keys_of(Issuer(kid="other")))
+        for _ in range(2):
+            with pytest.raises(errors.UnknownKey):
+                verifier.verify(presented)
+        source.replace(keys_of(issuer))
+        assert verifier.verify(presented).issuer == issuer.issuer
+
+    @pytest.mark.parametrize("kind", [Kind.SESSION, Kind.TOKEN])
+    def test_a_revocation_ends_it(self, kind: Kind) -> None:
+        issuer = Issuer()
+        verifier = issuer.verifier()
+        presented = verifier.present(issuer.token())
+        token = verifier.verify(presented)
+        target = token.session_id if kind is Kind.SESSION else token.token_id
+        assert target is not None
+        issuer.revoke(kind, "another")
+        assert verifier.verify(presented) is token
+        issuer.revoke(kind, target)
+        for _ in range(2):
+            with pytest.raises(errors.Revoked):
+                verifier.verify(presented)
+
+    def test_without_a_memory_it_is_verified_again(self, issuer: Issuer) -> None:
+        verifier = Verifier(issuer.config(), remember=0)
+        presented = verifier.present(issuer.token())
+        assert verifier.verify(presented) is not verifier.verify(presented)
+
+    def test_one_verifier_s_is_nothing_to_another(self, issuer: Issuer, verifier: Verifier) -> None:
+        presented = verifier.present(issuer.token())
+        verifier.verify(presented)
+        with pytest.raises(ValueError, match="another verifier"):
+            issuer.verifier().verify(presented)
+
+    def test_one_that_is_too_long_is_refused(self, verifier: Verifier) -> None:
+        with pytest.raises(errors.TooLarge):
+            verifier.verify(verifier.present("a" * 9000))
+
+
 class TestBounds:
     def entry(self, issuer: Issuer) -> Remembered:
         keys = keys_of(issuer)
         accepted = AcceptedIssuer(issuer.issuer, issuer.audience, 0, LocalKeys(keys), None)
-        return Remembered(issuer.verifier().verify(issuer.token()), accepted, keys, None)
+        return Remembered(issuer.verifier().verify(issuer.token()), accepted, keys)
 
     def test_the_least_recently_used_go_first(self, issuer: Issuer) -> None:
         memory, entry = RememberedTokens(2), self.entry(issuer)

@@ -101,7 +101,7 @@ ONE_OF_EACH = [
 
 def is_revoked(revocations: Revocations, asked: VerifiedToken) -> bool:
     try:
-        revocations.check(asked, names_of(asked))
+        revocations.check(asked, lambda: names_of(asked))
     except errors.Revoked:
         return True
     return False

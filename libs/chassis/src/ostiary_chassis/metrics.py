@@ -1,42 +1,16 @@
 """What a service counts, and how it is read."""
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
+from ostiary.prometheus import Timings
 from ostiary_chassis.problems import METHODS
 
 #: Seconds; from a remembered answer to the longest time-out.
-_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_BOUNDS = [*map(floatToGoString, _BUCKETS), "+Inf"]
-
-
-class Timings:
-    """How many things took no longer than each of some bounds, and the seconds of all: a histogram.
-
-    Only for the event loop, where nothing comes between: the client library's own locks cost more than the rest.
-    """
-
-    __slots__ = ("_counts", "_seconds")
-
-    def __init__(self) -> None:
-        """Start at zero."""
-        self._counts = [0] * (len(_BUCKETS) + 1)
-        self._seconds = 0.0
-
-    def note(self, seconds: float) -> None:
-        """Count one."""
-        self._counts[bisect_left(_BUCKETS, seconds)] += 1
-        self._seconds += seconds
-
-    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
-        """Say what was counted."""
-        family.add_metric(labels, list(zip(_BOUNDS, accumulate(self._counts), strict=True)), self._seconds)
+REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class RequestMetrics(Collector):
@@ -47,26 +21,24 @@ class RequestMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Start at zero, in `registry`."""
-        self._counts: dict[tuple[str, str, int], int] = {}
+        #: By method, route and status: how many, and how long all of the same method and route took.
+        self._counts: dict[tuple[str, str, int], _Count] = {}
         self._seconds: dict[tuple[str, str], Timings] = {}
         registry.register(self)
 
     def record(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
-        if method not in METHODS:
-            method = "other"
-        counted, timed = (method, route, status), (method, route)
-        self._counts[counted] = self._counts.get(counted, 0) + 1
-        timings = self._seconds.get(timed)
-        if timings is None:
-            timings = self._seconds[timed] = Timings()
-        timings.note(seconds)
+        count = self._counts.get((method, route, status))
+        if count is None:
+            count = self._begin(method, route, status)
+        count.number += 1
+        count.timings.note(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """Return what was counted. A Collector."""
         requests = CounterMetricFamily("http_requests", "Requests served.", labels=["method", "route", "status"])
         for (method, route, status), count in self._counts.items():
-            requests.add_metric([method, route, str(status)], count)
+            requests.add_metric([method, route, str(status)], count.number)
         yield requests
         durations = HistogramMetricFamily(
             "http_request_duration_seconds", "Seconds until the response was sent.", labels=["method", "route"]
@@ -74,6 +46,20 @@ class RequestMetrics(Collector):
         for labels, timings in self._seconds.items():
             timings.add_to(durations, labels)
         yield durations
+
+    def _begin(self, method: str, route: str, status: int) -> "_Count":
+        if method not in METHODS:
+            method = "other"
+        timings = self._seconds.setdefault((method, route), Timings(REQUEST_BUCKETS))
+        return self._counts.setdefault((method, route, status), _Count(timings))
+
+
+class _Count:
+    __slots__ = ("number", "timings")
+
+    def __init__(self, timings: Timings) -> None:
+        self.number = 0
+        self.timings = timings
 
 
 class Metrics:

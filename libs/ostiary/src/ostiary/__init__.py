@@ -7,7 +7,7 @@ from ostiary._keyset import InvalidKeySet, KeySet
 from ostiary._revocations import Revocations
 from ostiary._source import KeySource, LocalKeys, LocalRevocations, RevocationSource
 from ostiary._token import VerifiedToken
-from ostiary._verifier import Verifier, VerifierConfig
+from ostiary._verifier import Presented, Verifier, VerifierConfig
 from ostiary.observer import Observer
 from ostiary.sync import SyncVerifier
 
@@ -23,6 +23,7 @@ __all__ = [
     "LocalKeys",
     "LocalRevocations",
     "Observer",
+    "Presented",
     "RemoteKeys",
     "RevocationSource",
     "Revocations",

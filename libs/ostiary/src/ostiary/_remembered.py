@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from ostiary._keyset import KeySet
-from ostiary._revocations import Names, Revocations
+from ostiary._revocations import Names, Revocations, names_of
 from ostiary._source import KeySource
 from ostiary._token import VerifiedToken
 
@@ -35,9 +35,15 @@ class Remembered:
     token: VerifiedToken
     issuer: AcceptedIssuer
     keys: KeySet
-    names: Names | None
     #: The version of the issuer's revocations then.
     checked: int = -1
+    _names: Names | None = None
+
+    def names(self) -> Names:
+        """Return the names under which the token can be revoked; made when something like it has been."""
+        if self._names is None:
+            self._names = names_of(self.token)
+        return self._names
 
 
 def name_of(token: str) -> bytes:

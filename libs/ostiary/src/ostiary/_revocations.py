@@ -107,9 +107,10 @@ class Revocations:
         kept = sum(len(each.sessions) + len(each.tokens or ()) for each in self._generations)
         return kept + sum(len(getattr(self, attribute)) for attribute in _CUTOFFS.values())
 
-    def check(self, token: VerifiedToken, names: Names) -> None:
+    def check(self, token: VerifiedToken, names_of_it: Callable[[], Names]) -> None:
         """Check that a token has not been revoked. Raises Revoked."""
         for generation in self._generations:
+            names = names_of_it()
             if names.session is not None and names.session in generation.sessions:
                 raise Revoked
             if generation.tokens is not None and names.token in generation.tokens:

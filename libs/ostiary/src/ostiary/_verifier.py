@@ -84,6 +84,21 @@ class VerifierConfig:
             raise ValueError("feed and revocation_source must not both be given")
 
 
+class Presented:
+    """A token as somebody shows it again and again, to one verifier, with what that has found out about it.
+
+    So it need not be looked for. What can change (time, keys, revocations) is looked at each time all the same.
+    """
+
+    __slots__ = ("entry", "token", "verifier")
+
+    def __init__(self, verifier: "Verifier", token: str) -> None:
+        """Nothing is known of it yet."""
+        self.verifier = verifier
+        self.token = token
+        self.entry: Remembered | None = None
+
+
 class Verifier:
     """Verifies access tokens by itself, with public keys held in memory.
 
@@ -156,7 +171,7 @@ class Verifier:
         return max_staleness
 
     def verify(
-        self, token: str, *, now: float | None = None, max_staleness: float | EllipsisType | None = ...
+        self, token: str | Presented, *, now: float | None = None, max_staleness: float | EllipsisType | None = ...
     ) -> VerifiedToken:
         """Return what the token says if it is good at `now` (seconds since the epoch; by default the present).
 
@@ -166,21 +181,28 @@ class Verifier:
         KeysUnavailable if this process holds no keys of its issuer, and RevocationStale if it cannot tell whether
         the token has been revoked meanwhile.
         """
+        presented = token if isinstance(token, Presented) else Presented(self, token)
+        if presented.verifier is not self:
+            raise ValueError("this token was presented to another verifier")
         bound = self.require_staleness(max_staleness)
         if now is None:
             now = time.time()
         if self._observer is None:
-            return self._verify(token, now, bound)[0]
+            return self._verify(presented, now, bound)[0]
         started_at = time.perf_counter()
         outcome = "failed"
         try:
-            verified, outcome = self._verify(token, now, bound)
+            verified, outcome = self._verify(presented, now, bound)
         except OstiaryError as error:
             outcome = error.code
             raise
         finally:
             self._observer.verified(outcome, time.perf_counter() - started_at)
         return verified
+
+    def present(self, token: str) -> Presented:
+        """Return a token for `verify`, from somebody who is expected to show it again, as on the same connection."""
+        return Presented(self, token)
 
     def position(self, token: VerifiedToken) -> str | None:
         """Return which of its issuer's revocations have been considered here, for services behind this one.
@@ -228,7 +250,7 @@ class Verifier:
             token.check_time(now, issuer.leeway)
             good_for = token.expires_at + issuer.leeway - now
             if revocations is not None:
-                revocations.check(token, names)
+                revocations.check(token, lambda: names)
                 if bound is not None:
                     if not revocations.bears(bound):
                         raise RevocationStale
@@ -240,29 +262,37 @@ class Verifier:
 
         return Watch(check, subscribe, on_end, grace)
 
-    def _verify(self, token: str, now: float, bound: float | None) -> tuple[VerifiedToken, str]:
-        if self._remembered is None:
-            fresh = self._verify_anew(token, now)
-            _check_revocations(fresh, bound)
-            return fresh.token, "verified"
-        if len(token) > _jws.MAX_TOKEN_LENGTH:
-            raise TooLarge("token")
-        name = name_of(token)
-        entry = self._remembered.get(name)
+    def _verify(self, presented: Presented, now: float, bound: float | None) -> tuple[VerifiedToken, str]:
+        entry = presented.entry or self._recall(presented)
         if entry is not None:
             if entry.issuer.source.current() is entry.keys:
                 try:
                     entry.token.check_time(now, entry.issuer.leeway)
                     _check_revocations(entry, bound)
                 except (Expired, Revoked):
-                    self._remembered.drop(name)
+                    self._forget(presented)
                     raise
                 return entry.token, "remembered"
-            self._remembered.drop(name)
-        entry = self._verify_anew(token, now)
+            self._forget(presented)
+        entry = self._verify_anew(presented.token, now)
         _check_revocations(entry, bound)
-        self._remembered.put(name, entry)
+        if self._remembered is not None:
+            self._remembered.put(name_of(presented.token), entry)
+            presented.entry = entry
         return entry.token, "verified"
+
+    def _recall(self, presented: Presented) -> Remembered | None:
+        if self._remembered is None:
+            return None
+        if len(presented.token) > _jws.MAX_TOKEN_LENGTH:
+            raise TooLarge("token")
+        presented.entry = self._remembered.get(name_of(presented.token))
+        return presented.entry
+
+    def _forget(self, presented: Presented) -> None:
+        presented.entry = None
+        if self._remembered is not None:
+            self._remembered.drop(name_of(presented.token))
 
     def _verify_anew(self, token: str, now: float) -> Remembered:
         jws = _jws.parse(token)
@@ -276,8 +306,7 @@ class Verifier:
             raise
         verified = read_claims(jws.claims, issuer.name, issuer.audience, jws.kid)
         verified.check_time(now, issuer.leeway)
-        names = names_of(verified) if issuer.revocations is not None else None
-        return Remembered(verified, issuer, keys, names)
+        return Remembered(verified, issuer, keys)
 
     def _at_run_time(self, config: VerifierConfig, observer: Observer | None) -> AcceptedIssuer:
         keys = config.key_source or _remote_keys(config, observer)
@@ -328,7 +357,6 @@ def _check_revocations(entry: Remembered, max_staleness: float | None) -> None:
     is_fresh = max_staleness is None or revocations.bears(max_staleness)
     version = revocations.version
     if entry.checked != version:
-        assert entry.names is not None  # noqa: S101 - made where revocations are followed
         revocations.check(entry.token, entry.names)
         entry.checked = version
     if not is_fresh:

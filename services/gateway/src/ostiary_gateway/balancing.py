@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from ostiary_chassis.metrics import Timings
+from ostiary.prometheus import Timings
+from ostiary_chassis.metrics import REQUEST_BUCKETS
 from ostiary_gateway.http1 import BadMessage
 from ostiary_gateway.routes_file import HealthCheck
 from ostiary_gateway.routes_file import Upstream as UpstreamOfFile
@@ -169,7 +170,7 @@ class Upstream:
         self._backends = [Backend(name, url, config.connections, tls, self._breaker) for url in config.addresses]
         self._retries = RETRIES_AT_ONCE
         #: Seconds until an answer began, how often none came and why, and how many requests were sent once more.
-        self.answers = Timings()
+        self.answers = Timings(REQUEST_BUCKETS)
         self.failures: Counter[Failure] = Counter()
         self.sent_again = 0
 

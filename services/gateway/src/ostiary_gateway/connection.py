@@ -19,7 +19,7 @@ from ostiary_gateway import http1
 from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.exchange import Exchange
 from ostiary_gateway.gate import Arrival, RequestIds
-from ostiary_gateway.http1 import BadMessage, Fields, Request, TooLarge, UnknownCoding, UnknownVersion
+from ostiary_gateway.http1 import BadMessage, Fields, TooLarge, UnknownCoding, UnknownVersion
 from ostiary_gateway.policy import Policies, Policy
 
 _log = structlog.stdlib.get_logger("proxy")
@@ -63,8 +63,8 @@ _TOO_MANY_CONNECTIONS = Problem(
 _HEAD_TIMEOUT = Problem(408, "head_timeout", "The request did not arrive in time.")
 _BODY_TIMEOUT = Problem(408, "body_timeout", "The request body did not arrive in time.")
 
-_FIRST_HEAD = b"GET / HTTP/1.1\r\n\r\n"
-_FIRST_REQUEST = http1.parse_request(_FIRST_HEAD)
+_NO_HEAD = b"GET / HTTP/1.1\r\n\r\n"
+_NO_ARRIVAL = Arrival(http1.parse_request(_NO_HEAD), "", b"", b"")
 
 _NEVER = float("inf")
 
@@ -152,8 +152,8 @@ class ClientConnection(asyncio.Protocol):
         self.peer = "unknown"
         self._buffer = b""
         self._searched = 0
-        #: The last head without a body, and what it says.
-        self._last_head, self._last_request = _FIRST_HEAD, _FIRST_REQUEST
+        #: The last head without a body, and its arrival.
+        self._last_head, self._last = _NO_HEAD, _NO_ARRIVAL
         self._arrival: Arrival | None = None
         self._exchange: Exchange | None = None
         self._started_at = 0.0
@@ -339,7 +339,7 @@ class ClientConnection(asyncio.Protocol):
         if data.startswith(self._last_head, start):
             # A client that asks the same again means the same.
             self._searched = 0
-            self._begin(self._last_request)
+            self._begin(self._last.again(self._watchman.request_ids.of(self._last.request)))
             return data[start + len(self._last_head) :]
         try:
             end = http1.head_end(data, self._searched)
@@ -351,12 +351,13 @@ class ClientConnection(asyncio.Protocol):
             self._searched = 0
             head = data[start:end]
             request = http1.parse_request(head)
-            if request.body is None and len(head) <= MAX_KEPT_HEAD:
-                self._last_head, self._last_request = head, request
         except BadMessage as error:
             self.refuse(_problem_of(error))
             return b""
-        self._begin(request)
+        arrival = Arrival(request, self.peer, b"http", self._watchman.request_ids.of(request))
+        if request.body is None and len(head) <= MAX_KEPT_HEAD:
+            self._last_head, self._last = head, arrival
+        self._begin(arrival)
         return data[end:]
 
     def _take_body(self, exchange: Exchange, data: bytes) -> bytes:
@@ -376,13 +377,15 @@ class ClientConnection(asyncio.Protocol):
             exchange.on_body_end(body.trailers)
         return surplus
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, arrival: Arrival) -> None:
         self._started_at = time.monotonic()
-        self.is_current = request.is_current
-        arrival = self._arrival = Arrival(request, self.peer, b"http", self._watchman.request_ids.of(request))
+        self.is_current = arrival.request.is_current
+        self._arrival = arrival
         policy = self._policies.current
         try:
-            if policy.gate.locate(arrival):
+            if not arrival.host:
+                policy.gate.locate(arrival)
+            if arrival.is_own:
                 self._answer_here(arrival)
                 return
             self._log.begin(arrival)

@@ -35,7 +35,8 @@ def explain(
     arrival = Arrival(request, "127.0.0.1", b"http", b"explained")
     problem: Problem | None = None
     try:
-        if gate.locate(arrival):
+        gate.locate(arrival)
+        if arrival.is_own:
             return [*lines, "answer      by the gateway itself"], True
         if gate.preflight(arrival) is not None:
             return [*lines, "answer      204: a browser's preflight, for the route below", *_about(arrival.route)], True
@@ -54,7 +55,7 @@ def explain(
     assert arrival.route is not None  # noqa: S101 - admitted
     for name in arrival.route.upstreams:
         addresses = ", ".join(routes.upstreams[name].addresses)
-        lines.append(f"goes to     {name} ({addresses}) as {arrival.target.decode()}")
+        lines.append(f"goes to     {name} ({addresses}) as {(arrival.rewritten or arrival.target).decode()}")
     return lines, True
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
-from ostiary import VerifiedToken, Verifier
+from ostiary import Presented, VerifiedToken, Verifier
 from ostiary.errors import AccessError
 from ostiary.feed import POSITION_HEADER
 from ostiary.http import Problem, bearer_token
@@ -67,10 +67,13 @@ class Arrival:
     client: str
     scheme: bytes
     request_id: bytes
-    #: The target's path, as it is sent on, and all of the target.
+    #: The target's path, and all of it; and what the upstream gets instead, if that is something else.
     path: bytes = b""
     target: bytes = b""
+    rewritten: bytes = b""
     host: bytes = b""
+    is_own: bool = False
+    presented: Presented | None = None
     route: Route | None = None
     token: VerifiedToken | None = None
     is_websocket: bool = False
@@ -78,6 +81,21 @@ class Arrival:
     cors: Sequence[tuple[bytes, bytes]] = ()
     #: None without a tracing system.
     trace: Trace | None = None
+
+    def again(self, request_id: bytes) -> "Arrival":
+        """Return the arrival of the same head once more: with what it says by itself, and nothing that was decided."""
+        return Arrival(
+            self.request,
+            self.client,
+            self.scheme,
+            request_id,
+            self.path,
+            self.target,
+            b"",
+            self.host,
+            self.is_own,
+            self.presented,
+        )
 
 
 class RequestIds:
@@ -124,12 +142,11 @@ class Gate:
             # Said now, it is kept to from the first request on.
             verifier.require_staleness(route.bound)
 
-    def locate(self, arrival: Arrival) -> bool:
-        """Note where a request comes from and goes to; return whether to the gateway itself. Raises ProblemError."""
+    def locate(self, arrival: Arrival) -> None:
+        """Note where a request comes from and goes to: by its head alone. Raises ProblemError."""
         if self._proxies.trusts(arrival.client):
             self._believe_proxies(arrival)
         _read_target(arrival)
-        return arrival.path in _OWN_PATHS
 
     def admit(self, arrival: Arrival) -> Route:
         """Return the route that a request takes. Raises ProblemError or OstiaryError for what is refused."""
@@ -185,12 +202,11 @@ class Gate:
         access = route.access
         if not isinstance(access, Requirements) and access == "public":
             return
-        request = arrival.request
-        if len(request.names) == len(request.fields) and b"authorization" in request.names:
-            values = [request.names[b"authorization"].decode("latin-1")]
-        else:
-            values = [value.decode("latin-1") for name, value in request.fields if name == b"authorization"]
-        token = self._verifier.verify(bearer_token(values), max_staleness=route.bound)
+        presented = arrival.presented
+        if presented is None:
+            values = [value.decode("latin-1") for name, value in arrival.request.fields if name == b"authorization"]
+            presented = arrival.presented = self._verifier.present(bearer_token(values))
+        token = self._verifier.verify(presented, max_staleness=route.bound)
         if isinstance(access, Requirements):
             token.require(scopes=access.scopes, roles=access.roles)
             if access.claims and not access.allows(token):
@@ -219,7 +235,7 @@ class Gate:
         except AmbiguousPath:
             raise ProblemError(_AMBIGUOUS_PATH) from None
         query = arrival.target.partition(b"?")
-        arrival.target = path + query[1] + query[2]
+        arrival.rewritten = path + query[1] + query[2]
         # Whoever may not use that path of the upstream by its own routes may not reach it by another one.
         candidates = self._table.candidates(arrival.host, path)
         own = [each for routes in candidates.values() for each in routes if _is_own(each, route)]
@@ -250,7 +266,7 @@ class Gate:
             b"x-request-id: %b\r\n%b%b%b\r\n"
         ) % (
             request.method.encode(),
-            arrival.target,
+            arrival.rewritten or arrival.target,
             upstream_host,
             passed,
             arrival.client.encode(),
@@ -295,3 +311,4 @@ def _read_target(arrival: Arrival) -> None:
         target = absolute[2]
     arrival.host, arrival.target = host, target
     arrival.path = target.partition(b"?")[0]
+    arrival.is_own = arrival.path in _OWN_PATHS
