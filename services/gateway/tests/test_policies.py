@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from stage import (
     Answer,
     Clock,
@@ -26,10 +27,12 @@ from stage import (
 )
 
 from ostiary.testing import Issuer
+from ostiary_chassis.logs import LogFormat
+from ostiary_chassis.metrics import RequestMetrics
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway import routes_file
-from ostiary_gateway.access_log import pseudonym
+from ostiary_gateway.access_log import AccessLog, pseudonym
 from ostiary_gateway.rate_limits import RateLimiter
 from ostiary_gateway.routes_file import RateLimit
 
@@ -880,9 +883,9 @@ async def test_only_trusted_proxies_say_who_asks(
 # The log.
 
 
-def log_of(stage: GatewayStage, kind: str = "json") -> io.StringIO:
-    log, stream = stage.gateway._access_log, io.StringIO()
-    log._stream, log._line = stream, log._json if kind == "json" else log._text
+def log_of(stage: GatewayStage, kind: LogFormat = "json") -> io.StringIO:
+    stream = io.StringIO()
+    stage.gateway._access_log = AccessLog(RequestMetrics(CollectorRegistry()), kind, stream=stream)
     return stream
 
 
@@ -930,7 +933,7 @@ async def test_a_line_says_what_was_decided_and_not_who_it_was(issuer: Issuer, u
 
 
 @pytest.mark.parametrize("kind", ["json", "text"])
-async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: RecordingUpstream, kind: str) -> None:
+async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: RecordingUpstream, kind: LogFormat) -> None:
     async with opened(issuer, upstream, *LOGGED) as it:
         use_proxies(it, "10.0.0.0/8")
         stream = log_of(it, kind)

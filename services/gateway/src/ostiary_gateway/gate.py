@@ -6,7 +6,7 @@ Everything is decided here, once, before an upstream hears of the request; nothi
 import os
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, Self
 
 from ostiary import Presented, VerifiedToken, Verifier
@@ -20,7 +20,7 @@ from ostiary_gateway import cors, fields, paths, websocket
 from ostiary_gateway.http1 import Fields, Request, Sized
 from ostiary_gateway.paths import AmbiguousPath
 from ostiary_gateway.rate_limits import RateLimiter
-from ostiary_gateway.routes_file import OWN_PATHS, RateLimit, Requirements, Route
+from ostiary_gateway.routes_file import OWN_PATHS, RateLimit, Route
 from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
 
 _AMBIGUOUS_PATH = Problem(400, "ambiguous_path", "The path is not in its canonical form; send it plainly.")
@@ -59,43 +59,38 @@ class InsufficientClaims(AccessError):
     detail = "The access token's claims do not allow this."
 
 
-@dataclass(slots=True)
 class Arrival:
     """A request as it came in: its head, who sent it, and what is known of it while it is looked at."""
 
-    request: Request
-    client: str
-    scheme: bytes
-    request_id: bytes
-    #: The target's path, and all of it; and what the upstream gets instead, if that is something else.
-    path: bytes = b""
-    target: bytes = b""
-    rewritten: bytes = b""
-    host: bytes = b""
-    is_own: bool = False
-    presented: Presented | None = None
-    route: Route | None = None
-    token: VerifiedToken | None = None
-    is_websocket: bool = False
-    #: Fields of the answer that are for browsers.
-    cors: Sequence[tuple[bytes, bytes]] = ()
-    #: None without a tracing system.
-    trace: Trace | None = None
+    # No dataclass: there is one for each request, and what a dataclass makes is not compiled.
+    def __init__(self, request: Request, client: str, scheme: bytes, request_id: bytes) -> None:
+        """Nothing is known but who sent it."""
+        self.request = request
+        self.client = client
+        self.scheme = scheme
+        self.request_id = request_id
+        #: The target's path, and all of it; and what the upstream gets instead, if that is something else.
+        self.path = b""
+        self.target = b""
+        self.rewritten = b""
+        self.host = b""
+        #: Whether the gateway answers it itself.
+        self.is_own = False
+        self.presented: Presented | None = None
+        self.route: Route | None = None
+        self.token: VerifiedToken | None = None
+        self.is_websocket = False
+        #: Fields of the answer that are for browsers.
+        self.cors: Sequence[tuple[bytes, bytes]] = ()
+        #: None without a tracing system.
+        self.trace: Trace | None = None
 
     def again(self, request_id: bytes) -> "Arrival":
         """Return the arrival of the same head once more: with what it says by itself, and nothing that was decided."""
-        return Arrival(
-            self.request,
-            self.client,
-            self.scheme,
-            request_id,
-            self.path,
-            self.target,
-            b"",
-            self.host,
-            self.is_own,
-            self.presented,
-        )
+        arrival = Arrival(self.request, self.client, self.scheme, request_id)
+        arrival.path, arrival.target, arrival.host = self.path, self.target, self.host
+        arrival.is_own, arrival.presented = self.is_own, self.presented
+        return arrival
 
 
 class RequestIds:
@@ -199,17 +194,17 @@ class Gate:
 
     def _authorise(self, route: Route, arrival: Arrival) -> None:
         """Note the caller's token, where one is needed. Raises OstiaryError."""
-        access = route.access
-        if not isinstance(access, Requirements) and access == "public":
+        if route.is_public:
             return
         presented = arrival.presented
         if presented is None:
             values = [value.decode("latin-1") for name, value in arrival.request.fields if name == b"authorization"]
             presented = arrival.presented = self._verifier.present(bearer_token(values))
         token = self._verifier.verify(presented, max_staleness=route.bound)
-        if isinstance(access, Requirements):
-            token.require(scopes=access.scopes, roles=access.roles)
-            if access.claims and not access.allows(token):
+        wanted = route.requirements
+        if wanted is not None:
+            token.require(scopes=wanted.scopes, roles=wanted.roles)
+            if wanted.claims and not wanted.allows(token):
                 raise InsufficientClaims
         arrival.token = token
 

@@ -14,6 +14,7 @@ is no default for that. Members that are not known are errors.
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from types import EllipsisType
@@ -292,7 +293,17 @@ class Route(_Part):
             raise ValueError("'max_staleness' is about tokens, and a public route takes none")
         return self
 
-    @property
+    @cached_property
+    def is_public(self) -> bool:
+        """Whether everybody may use it."""
+        return self.access == "public"
+
+    @cached_property
+    def requirements(self) -> Requirements | None:
+        """What the caller's token must carry besides being good, if anything."""
+        return self.access if isinstance(self.access, Requirements) else None
+
+    @cached_property
     def bound(self) -> float | EllipsisType | None:
         """The same, as verifiers take it."""
         if isinstance(self.max_staleness, str):
