@@ -35,8 +35,8 @@ test: .venv/installed ## Run all tests: fast ones, real processes, containers if
 test-fast: .venv/installed ## Run the unit tests only
 	$(BIN)/pytest -n auto -m "not docker" libs services
 
-test-compiled: build/compiled ## Run the gateway's unit tests against its compiled modules
-	PYTHONPATH=build/compiled $(BIN)/pytest -n auto services/gateway/tests
+test-compiled: build/compiled ## Run the unit tests of the gateway and the verifier against their compiled modules
+	PYTHONPATH=build/compiled $(BIN)/pytest -n auto services/gateway/tests libs/ostiary/tests
 
 check: .venv/installed ## Lint, check types and imports
 	$(BIN)/ruff check $(SOURCES)
@@ -76,14 +76,16 @@ clean: ## Remove what was installed and built, not the data
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # What each request goes through in the gateway, compiled as in its image: put it in front with PYTHONPATH.
-build/compiled: $(wildcard services/gateway/src/ostiary_gateway/*.py) services/gateway/pyproject.toml .venv/installed
+COMPILED := libs/ostiary services/gateway
+build/compiled: $(foreach part,$(COMPILED),$(wildcard $(part)/src/*/*.py) $(part)/pyproject.toml) .venv/installed
 	@echo "Compiling the gateway (a C compiler and Python's headers are needed) ..."
-	@rm -rf build && mkdir build
-	@cp -r services/gateway build/gateway
-	@cd build/gateway && HATCH_BUILD_HOOKS_ENABLE=1 \
-		MYPYPATH=$(CURDIR)/build/gateway/src:$(CURDIR)/libs/ostiary/src:$(CURDIR)/libs/chassis/src \
-		../../$(BIN)/uv pip install --quiet --python ../../$(BIN)/python --no-deps --no-build-isolation --target ../compiled .
-	@rm -rf build/gateway
+	@rm -rf build && mkdir -p build/sources
+	@cp -r $(COMPILED) build/sources
+	@cd build/sources && HATCH_BUILD_HOOKS_ENABLE=1 \
+		MYPYPATH=$(CURDIR)/build/sources/gateway/src:$(CURDIR)/build/sources/ostiary/src:$(CURDIR)/libs/chassis/src \
+		../../$(BIN)/uv pip install --quiet --python ../../$(BIN)/python --no-deps --no-build-isolation \
+		--target ../compiled $(addprefix ./,$(notdir $(COMPILED)))
+	@rm -rf build/sources
 
 .venv/installed: requirements/build.txt requirements/dev.txt $(PARTS:=/pyproject.toml)
 	@$(FOUND_PYTHON)
