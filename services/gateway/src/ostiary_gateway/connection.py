@@ -20,6 +20,7 @@ from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.exchange import Exchange
 from ostiary_gateway.gate import Arrival, RequestIds
 from ostiary_gateway.http1 import BadMessage, Fields, TooLarge, UnknownCoding, UnknownVersion
+from ostiary_gateway.outbox import Outbox, Sender
 from ostiary_gateway.policy import Policies, Policy
 
 _log = structlog.stdlib.get_logger("proxy")
@@ -84,6 +85,7 @@ class Watchman:
         self._addresses: Counter[str] = Counter()
         self.connections: set[ClientConnection] = set()
         self.is_ending = False
+        self.outbox = Outbox()
         self.date = b""
         self.request_ids = RequestIds()
         self._tasks: list[Callable[[float], None]] = []
@@ -131,7 +133,7 @@ class OwnEndpoints:
     app_state: dict[str, Any]
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Sender):
     """A connection with a client."""
 
     def __init__(
@@ -143,12 +145,12 @@ class ClientConnection(asyncio.Protocol):
         log: AccessLog,
     ) -> None:
         """Make a connection."""
+        super().__init__(watchman.outbox)
         self._watchman = watchman
         self._policies = policies
         self._exchange_of = exchange_of
         self._own = own
         self._log = log
-        self._transport: asyncio.Transport | None = None
         self.peer = "unknown"
         self._buffer = b""
         self._searched = 0
@@ -256,11 +258,6 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     # From the exchange.
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-        if self._transport is not None:
-            self._transport.write(data)
 
     def expect(self, seconds: float) -> None:
         """Wait for what comes next so long, and no longer than the exchange may take."""
@@ -446,6 +443,7 @@ class ClientConnection(asyncio.Protocol):
         self._lingers = True
         self._buffer, self._searched = b"", 0
         self.deadline = time.monotonic() + LINGER_SECONDS
+        self.send_now()
         if transport.can_write_eof():
             transport.write_eof()
         transport.resume_reading()
@@ -454,11 +452,8 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is not None:
             self.deadline = time.monotonic() + CLIENT_SECONDS
             self._lingers = True
+            self.send_now()
             self._transport.close()
-
-    def _abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
 
     def _note(self, status: int, decision: str, upstream_seconds: float) -> None:
         arrival = self._arrival

@@ -19,6 +19,7 @@ import structlog
 
 from ostiary_gateway import http1
 from ostiary_gateway.http1 import BadMessage, Body, Fields, Response, Sized
+from ostiary_gateway.outbox import Outbox, Sender
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -84,13 +85,13 @@ class Receiver(Protocol):
         """Hear whether the upstream takes more of the request."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(Sender):
     """A connection to an upstream."""
 
     def __init__(self, pool: "Pool") -> None:
         """Make a connection of `pool`."""
+        super().__init__(pool.outbox)
         self._pool = pool
-        self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._method = ""
         self._buffer = b""
@@ -123,11 +124,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._body = None
         self.is_request_sent = is_sent
 
-    def write(self, data: bytes) -> None:
-        """Send a part of the request."""
-        if self._transport is not None:
-            self._transport.write(data)
-
     def pause(self) -> None:
         """Read no more for now."""
         if self._transport is not None and not self._transport.is_closing():
@@ -141,8 +137,7 @@ class UpstreamConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection, whatever is going on."""
         self._receiver = None
-        if self._transport is not None:
-            self._transport.abort()
+        self._abort()
 
     def data_received(self, data: bytes) -> None:
         """Take in a part of a response."""
@@ -219,8 +214,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.is_used_again = True
             self.resume()
             self._pool.put_back(self)
-        elif self._transport is not None:
-            self._transport.abort()
+        else:
+            self._abort()
         receiver.on_end(body.trailers)
 
     def give_back(self) -> None:
@@ -236,8 +231,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Give up on the answer, and count that against the upstream."""
         self._pool.note(False)
         receiver, self._receiver = self._receiver, None
-        if self._transport is not None:
-            self._transport.abort()
+        self._abort()
         if receiver is not None:
             receiver.on_failure(failure)
 
@@ -295,6 +289,8 @@ class Pool:
         self.name = name
         self.url = url
         self._is_retired = False
+        #: Of this pool alone, so that what goes to one address goes there together.
+        self.outbox = Outbox()
         #: For the field `Host`.
         self.host = parts.netloc.encode() or b"localhost"
         self._path = parts.path if parts.scheme == "unix" else None
