@@ -141,7 +141,7 @@ class Exchange:
         self._tries = 0
         total = self._route.timeouts.total
         #: When all of it must be over, on the monotonic clock.
-        self.ends_at = time.monotonic() + total if total is not None else math.inf
+        self.ends_at = math.inf if total is None else time.monotonic() + total
         self._received = 0
         self._watch: AbstractContextManager[object] | None = None
         #: Whether the whole request has been sent.

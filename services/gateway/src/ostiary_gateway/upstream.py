@@ -9,7 +9,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -400,7 +400,7 @@ class Pool:
         self._waiting: deque[tuple[Receiver, float]] = deque()
         self._waiting_for_more: deque[tuple[Receiver, float]] = deque()
         #: How many connections each caller has.
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
 
     @property
     def idle(self) -> int:
@@ -436,8 +436,8 @@ class Pool:
     def put_back(self, connection: UpstreamConnection) -> None:
         """Take back a connection that can be used again."""
         self._release(connection)
-        connection.idle_since = time.monotonic()
-        if self._is_retired or not self._is_good(connection):
+        now = connection.idle_since = time.monotonic()
+        if self._is_retired or now - connection.opened_at >= MAX_AGE_SECONDS:
             self._discard(connection)
         else:
             self._idle.append(connection)
@@ -489,10 +489,10 @@ class Pool:
     def _has_one_for(self, client: str) -> bool:
         """Return whether a caller gets a connection now: the last ones are for those who have few."""
         free = self._max_connections - self.busy
-        return free > self._reserved or (free > 0 and self._held[client] < self._share)
+        return free > self._reserved or (free > 0 and self._held.get(client, 0) < self._share)
 
     def _wait(self, receiver: Receiver, connect_seconds: float) -> None:
-        is_greedy = self._held[receiver.client] >= self._share
+        is_greedy = self._held.get(receiver.client, 0) >= self._share
         queue, most = (self._waiting_for_more, MAX_WAITING // 2) if is_greedy else (self._waiting, MAX_WAITING)
         if len(queue) < most:
             queue.append((receiver, connect_seconds))
@@ -526,15 +526,20 @@ class Pool:
 
     def _give(self, connection: UpstreamConnection, receiver: Receiver) -> None:
         connection.client = receiver.client
-        self._held[connection.client] += 1
+        self._hold(receiver.client)
         receiver.on_connection(connection)
 
     def _release(self, connection: "UpstreamConnection | _Attempt") -> None:
         client, connection.client = connection.client, ""
         if client:
-            self._held[client] -= 1
-            if not self._held[client]:
+            left = self._held[client] - 1
+            if left:
+                self._held[client] = left
+            else:
                 del self._held[client]
+
+    def _hold(self, client: str) -> None:
+        self._held[client] = self._held.get(client, 0) + 1
 
     def _discard(self, connection: UpstreamConnection) -> None:
         self._open.discard(connection)
@@ -549,7 +554,7 @@ class Pool:
         if len(self._open) + len(self._attempts) >= self._max_connections:
             self._discard(self._idle.popleft())
         attempt = _Attempt(receiver)
-        self._held[attempt.client] += 1
+        self._hold(attempt.client)
         self._attempts.add(attempt)
         task = asyncio.create_task(self._open_connection(attempt, seconds))
         self._tasks.add(task)
