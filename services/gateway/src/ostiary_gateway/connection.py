@@ -203,7 +203,6 @@ class ClientConnection(Sender):
         self._content, self._written, self._is_kept = b"", 0, False
         self._is_unread = False
         self._answer: asyncio.Task[None] | None = None
-        self._status = 0
         #: Seconds on the monotonic clock.
         self.deadline = _NEVER
         self.is_current = True
@@ -559,6 +558,7 @@ class ClientConnection(Sender):
             data, self._buffer = self._buffer, b""
             if self._arrival is None:
                 self.deadline = time.monotonic() + HEAD_SECONDS
+            if not self._is_held:
                 self._read_again()
             self._take(data)
 
