@@ -167,7 +167,7 @@ class Exchange:
         self.is_sent = True
         if self._connection is not None:
             if not isinstance(self._arrival.request.body, Sized):
-                self._connection.write(http1.last_chunk(fields.trailers_to_upstream(trailers)))
+                self._connection.write(http1.last_chunk(fields.trailers_to_upstream(trailers, self._gate.decisive)))
             self._connection.is_request_sent = True
         if self._response is None:
             self._expect(self._route.timeouts.first_byte)

@@ -49,7 +49,8 @@ def _is_kept(name: bytes, _: bool) -> bool:
     return len(name) <= MAX_KEPT
 
 
-def _passes_to_upstream(name: bytes) -> bool:
+def passes_to_upstream(name: bytes) -> bool:
+    """Return whether a request's fields of this name, in lower case, go on at all."""
     return (
         name not in _HOP_BY_HOP
         and name not in _REQUEST_ONLY
@@ -62,7 +63,7 @@ def _passes_to_client(name: bytes) -> bool:
     return name not in _HOP_BY_HOP and name not in _RESPONSE_ONLY
 
 
-_PASSING_TO_UPSTREAM, _PASSING_TO_CLIENT = Memo(_passes_to_upstream, _is_kept), Memo(_passes_to_client, _is_kept)
+_PASSING_TO_UPSTREAM, _PASSING_TO_CLIENT = Memo(passes_to_upstream, _is_kept), Memo(_passes_to_client, _is_kept)
 _HOSTS = Memo(lambda value: _HOST.match(value) is not None, _is_kept)
 
 #: Fields as they are written; nothing for those that do not pass.
@@ -108,9 +109,13 @@ def lines_of_response(response: Response) -> bytes:
     return lines
 
 
-def trailers_to_upstream(trailers: Fields) -> bytes:
-    """Return the fields after a request's body that go on; none that is decided on before it (RFC 9110 6.5.1)."""
-    return to_upstream([field for field in trailers if _ALWAYS_END_TO_END.match(field[0]) is None], ())
+def trailers_to_upstream(trailers: Fields, decisive: Collection[bytes] = ()) -> bytes:
+    """Return the fields after a request's body that go on; none that is decided on before it (RFC 9110 6.5.1).
+
+    `decisive` are those by which routes are chosen.
+    """
+    passing = [field for field in trailers if _ALWAYS_END_TO_END.match(field[0]) is None and field[0] not in decisive]
+    return to_upstream(passing, ())
 
 
 def trailers_to_client(trailers: Fields) -> bytes:

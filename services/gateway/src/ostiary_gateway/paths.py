@@ -59,6 +59,18 @@ class PathTemplate:
         pairs = zip(self.segments, segments, strict=False)
         return all(actual if wanted is None else wanted == actual for wanted, actual in pairs)
 
+    def contains(self, other: "PathTemplate") -> bool:
+        """Return whether all paths of another template fit this one."""
+        if other.tail and not self.tail:
+            return False
+        if self.tail:
+            if len(other.segments) + other.tail < len(self.segments) + 1:
+                return False
+        elif len(self.segments) != len(other.segments):
+            return False
+        pairs = zip(self.segments, other.segments, strict=False)
+        return all(mine is None or mine == yours for mine, yours in pairs)
+
 
 def parse_template(text: str) -> PathTemplate:
     """Read a template such as `/profiles/{id}` or `/files/{rest...}`. Raises ValueError."""
