@@ -31,15 +31,30 @@ _ALWAYS_END_TO_END = re.compile(rb"(?:authorization|cookie|range|cache-control|(
 # Field names of one spelling. Others ('_', '.') turn into these on their way into some servers' variables.
 _PLAIN_NAME = re.compile(rb"[a-z0-9-]+\Z")
 
-# What services behind gateways are used to believe about who is calling, or to do instead of what
+# What services behind gateways are used to believe about who is calling, how and from where, or to do instead of what
 # the request line says. Nothing of it may come from outside.
+
+#: How words begin that say who somebody is or what they may do, wherever they stand in a name that begins with `x-`.
+_IDENTITY = (
+    rb"user(?!-agent\Z)|login|auth(?!or)|oauth|sso|saml|oidc|scope|role|group|permission|privilege|admin|tenant"
+    rb"|account|org(?:s|ani[sz]ation)?(?:-|\Z)|customer|member|email|mail\Z|identity|principal|subject|claim|jwt"
+    rb"|id-token|assertion|impersonat|act-as|run-as|on-behalf-of|credential|consumer|cert|spiffe|internal"
+    rb"|actor|caller|employee|(?:uid|upn|dn|cn)(?:-|\Z)"
+)
+
+#: How words begin, in such a place, that say where a request came from, and by what.
+_ORIGIN = rb"real-?ip|client-?ip|client-?cert|remote|ip(?:-|\Z)|scheme\Z"
+
+#: How whole names begin, with `x-` or without: the same, names of products that say it, and orders to a server.
+_BEGINNINGS = (
+    rb"forwarded|original|rewrite|request-id|ostiary|host|script-name|accel|envoy|auth(?!orization\Z)|sub"
+    rb"|ms-client|amzn-oidc|goog-(?:auth|iap)|client(?!-version\Z)|ssl|tls|web-?auth|iv|sm|tailscale|cf|azure|arr-|shib|eppn"
+    rb"|eduperson|vouch|pomerium|hasura|appengine|front-end-https|http-method|method|http-.*override"
+)
 _BELIEVED = re.compile(
-    rb"(?:x-)?(?:"
-    rb"forwarded|real-ip|original|rewrite|request-id|ostiary|host|script-name|accel|envoy"
-    rb"|user(?!-agent\Z)|auth(?!orization\Z)|remote|subject|sub|scope|role|group|permission|admin|tenant|account"
-    rb"|email|identity|principal|claims?|jwt|impersonate|spiffe|consumer|credential|ms-client|amzn-oidc|goog-auth"
-    rb"|client|ssl|web-?auth|iv|sm|oidc|tailscale|cf|http-method|method|http-.*override"
-    rb")|proxy\Z|.*-client-ip\Z|.*-connecting-ip\Z"
+    rb"(?:x-)?(?:" + _BEGINNINGS + rb"|" + _IDENTITY + rb"|" + _ORIGIN + rb")"
+    rb"|x-(?:[a-z0-9]+-)+(?:" + _IDENTITY + rb"|" + _ORIGIN + rb")"
+    rb"|proxy\Z|.*-client-?ip\Z|.*-connecting-ip\Z"
 )
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
