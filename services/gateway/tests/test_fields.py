@@ -106,7 +106,9 @@ def test_what_connection_names_is_dropped() -> None:
     assert forwarded(*fields, options=frozenset({b"close", b"x-custom"})) == lines((b"accept", b"*/*"))
 
 
-@pytest.mark.parametrize("name", [b"authorization", b"cookie", b"content-type", b"if-match", b"range"])
+@pytest.mark.parametrize(
+    "name", [b"authorization", b"cookie", b"content-type", b"if-match", b"range", b"origin", b"sec-fetch-site"]
+)
 def test_connection_cannot_drop_what_was_decided_on(name: bytes) -> None:
     assert forwarded((name, b"v"), options=frozenset({b"close", name})) == lines((name, b"v"))
 
@@ -145,6 +147,25 @@ def test_a_response_passes_without_what_is_the_gateways_own() -> None:
 )
 def test_nothing_that_is_decided_on_before_a_body_comes_after_it(name: bytes) -> None:
     assert trailers_to_upstream([(name, b"v"), (b"x-checksum", b"1")]) == lines((b"x-checksum", b"1"))
+
+
+@pytest.mark.parametrize("name", [b"origin", b"sec-fetch-site", b"referer", b"dpop", b"accept", b"x-version"])
+def test_nothing_that_routes_and_services_go_by_comes_after_a_requests_body(name: bytes) -> None:
+    trailers = [(name, b"v"), (b"x-checksum", b"1")]
+    assert trailers_to_upstream(trailers, {b"x-version"}) == lines((b"x-checksum", b"1"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"set-cookie", b"access-control-allow-origin", b"access-control-allow-credentials", b"location", b"vary"),
+        *(b"content-security-policy", b"strict-transport-security", b"clear-site-data", b"www-authenticate", b"age"),
+        *(b"cross-origin-opener-policy", b"x-frame-options", b"cache-control", b"expires", b"refresh", b"date"),
+    ],
+)
+def test_nothing_that_clients_go_by_comes_after_a_responses_body(name: bytes) -> None:
+    trailers = [(name, b"v"), (b"etag", b"1"), (b"server-timing", b"t"), (b"grpc-status", b"0")]
+    assert trailers_to_client(trailers) == lines(*trailers[1:])
 
 
 def test_trailers_of_a_response_pass_without_what_is_the_gateways_own() -> None:

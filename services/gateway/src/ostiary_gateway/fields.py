@@ -26,7 +26,16 @@ _REQUEST_ONLY = frozenset({b"host", b"expect", b"content-length"})
 _RESPONSE_ONLY = frozenset({b"server", b"content-length", b"x-request-id"})
 
 # What `Connection` cannot make a matter between neighbours: it would take away what was decided on.
-_ALWAYS_END_TO_END = re.compile(rb"(?:authorization|cookie|range|cache-control|(?:content|if)-.+)\Z")
+_END_TO_END = rb"authorization|cookie|origin|range|cache-control|(?:content|if|sec)-.+"
+_ALWAYS_END_TO_END = re.compile(rb"(?:" + _END_TO_END + rb")\Z")
+
+# What is decided on before a body, and so does not come after it (RFC 9110 section 6.5.1).
+_NO_TRAILERS_OF_REQUESTS = re.compile(rb"(?:" + _END_TO_END + rb"|referer|pragma|max-forwards|dpop|accept.*)\Z")
+_NO_TRAILERS_OF_RESPONSES = re.compile(
+    rb"(?:" + _END_TO_END + rb"|set-cookie2?|(?:access-control|cross-origin|proxy)-.+"
+    rb"|age|allow|alt-svc|clear-site-data|date|expires|location|pragma|refresh|retry-after|vary|www-authenticate"
+    rb"|strict-transport-security|(?:referrer|permissions|feature)-policy|x-(?:content-type|frame)-options|x-accel-.+)\Z"
+)
 
 # Field names of one spelling. Others ('_', '.') turn into these on their way into some servers' variables.
 _PLAIN_NAME = re.compile(rb"[a-z0-9-]+\Z")
@@ -125,17 +134,19 @@ def lines_of_response(response: Response) -> bytes:
 
 
 def trailers_to_upstream(trailers: Fields, decisive: Collection[bytes] = ()) -> bytes:
-    """Return the fields after a request's body that go on; none that is decided on before it (RFC 9110 6.5.1).
+    """Return the fields after a request's body that go on.
 
     `decisive` are those by which routes are chosen.
     """
-    passing = [field for field in trailers if _ALWAYS_END_TO_END.match(field[0]) is None and field[0] not in decisive]
+    passing = [
+        field for field in trailers if _NO_TRAILERS_OF_REQUESTS.match(field[0]) is None and field[0] not in decisive
+    ]
     return to_upstream(passing, ())
 
 
 def trailers_to_client(trailers: Fields) -> bytes:
     """Return the fields after a response's body that go on."""
-    return to_client([field for field in trailers if _ALWAYS_END_TO_END.match(field[0]) is None], ())
+    return to_client([field for field in trailers if _NO_TRAILERS_OF_RESPONSES.match(field[0]) is None], ())
 
 
 def _without_nominated(fields: Fields, options: Collection[bytes]) -> Fields:

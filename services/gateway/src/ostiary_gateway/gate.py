@@ -15,8 +15,8 @@ from ostiary.feed import POSITION_HEADER
 from ostiary.http import Problem, bearer_token
 from ostiary_chassis.middleware import is_request_id
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
-from ostiary_chassis.proxies import TrustedProxies
-from ostiary_gateway import cors, fields, paths, websocket
+from ostiary_chassis.proxies import TrustedProxies, source_of
+from ostiary_gateway import cors, fields, http1, paths, websocket
 from ostiary_gateway.guards import Guards
 from ostiary_gateway.http1 import Fields, Request, Sized
 from ostiary_gateway.paths import AmbiguousPath
@@ -165,7 +165,7 @@ class Gate:
         if request.size > route.limits.header_bytes:
             raise ProblemError(_head_too_large(route.limits.header_bytes))
         if route.rate_limits:
-            self._limit(route, "address", arrival.client)
+            self._limit(route, "address", source_of(arrival.client))
         self._authorise(route, arrival)
         if route.rate_limits and arrival.token is not None:
             self._limit(route, "subject", arrival.token.subject)
@@ -184,13 +184,15 @@ class Gate:
             return None
         method, announced = cors.announced(request)
         route = arrival.route = self._find(arrival, method, announced)
+        self._limit(route, "address", source_of(arrival.client))
         return cors.preflight(route, request)
 
     def _believe_proxies(self, arrival: Arrival) -> None:
         fields_of_request, names = arrival.request.fields, arrival.request.names
         said = [value.decode("latin-1") for name, value in fields_of_request if name == b"x-forwarded-for"]
         arrival.client = self._proxies.source(arrival.client, said) or arrival.client
-        if names.get(b"x-forwarded-proto", b"").lower() == b"https":
+        # Each proxy adds what it has seen at the end, if it does not replace what was there: so the last one's counts.
+        if names.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower() == b"https":
             arrival.scheme = b"https"
 
     def _find(self, arrival: Arrival, method: str, announced: Collection[str] | None = None) -> Route:
@@ -207,20 +209,20 @@ class Gate:
             raise ProblemError(method_not_allowed(", ".join(sorted(error.allowed)))) from None
 
     def _authorise(self, route: Route, arrival: Arrival) -> None:
-        """Note the caller's token, where one is needed. Raises OstiaryError."""
+        """Note the caller's token, where one is needed, and see that it suffices. Raises OstiaryError."""
         if route.is_public:
             return
         presented = arrival.presented
         if presented is None:
             values = [value.decode("latin-1") for name, value in arrival.request.fields if name == b"authorization"]
             presented = arrival.presented = self._verifier.present(bearer_token(values))
-        token = self._verifier.verify(presented, max_staleness=route.bound)
+        # Noted before it is looked at more closely: the log says who was refused.
+        token = arrival.token = self._verifier.verify(presented, max_staleness=route.bound)
         wanted = route.requirements
         if wanted is not None:
             token.require(scopes=wanted.scopes, roles=wanted.roles)
             if wanted.claims and not wanted.allows(token):
                 raise InsufficientClaims
-        arrival.token = token
 
     def _check_upgrade(self, route: Route, arrival: Arrival) -> None:
         """Note an offer to become a WebSocket. Others are ignored (RFC 9110 section 7.8). Raises ProblemError."""
@@ -268,7 +270,7 @@ class Gate:
             passed = fields.lines_of_request(request)
         else:
             others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
-            passed = fields.to_upstream(others + arrival.trace.fields, request.options)
+            passed = fields.to_upstream(others, request.options) + http1.lines(arrival.trace.fields)
         return (
             b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
             b"x-request-id: %b\r\n%b%b%b\r\n"
