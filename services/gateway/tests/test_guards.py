@@ -188,6 +188,11 @@ def test_only_routes_that_can_get_in_anothers_way_are_looked_at_again(tmp_path: 
     assert looked_up(one_host, b"/plain") == set()
 
 
+def test_the_shipped_routes_are_looked_up_once() -> None:
+    shipped = routes_file.load(Path(__file__).parents[3] / "deploy" / "gateway.yaml", {})
+    assert looked_up(shipped, b"/plain") == set()
+
+
 def is_shared(tmp_path: Path, one: str, other: str) -> bool:
     routes = text(
         line("root", 'path: "/root/{r...}"', ADMIN, 'upstream: one, rewrite: "/{r...}"'),

@@ -35,20 +35,23 @@ class Space:
         return self._tree.meeting(self._as_read(template))
 
     def rivals(self, route: Route, *, in_any_spelling: bool) -> list[Route]:
-        """Return the routes that ask for more than a route, and whose paths it may reach nevertheless.
+        """Return the routes that ask for something else than a route, and whose paths it may reach nevertheless.
 
-        Canonical spellings are said with percent only where it must be; with others, a word can be written so that it
-        does not take its own route.
+        In a spelling with percent signs it may be one more: there, a word need not be found where it stands plainly.
         """
-        mine = self._as_read(route.target)
         return [
             other
             for other in self.meeting(route.target)
-            if other is not route
-            and not _asks_no_more(other, route)
-            and (mine.shape == self._as_read(other.target).shape or not self._as_read(other.target).contains(mine))
+            if not (_asks_no_more(other, route) or self._gives_way(other, route))
             and (in_any_spelling or self._ignores_case or not _is_found_first(other, route))
         ]
+
+    def _gives_way(self, other: Route, route: Route) -> bool:
+        """Return whether a route is an exception to another one, or the other one is for other methods of its paths."""
+        mine, theirs = self._as_read(route.target), self._as_read(other.target)
+        if mine.shape == theirs.shape:
+            return route.match.methods.isdisjoint(other.match.methods)
+        return theirs.contains(mine)
 
     def _look_up(self, path: bytes) -> tuple[Route, ...]:
         """Return the routes of the most specific template for a path of the service. Raises AmbiguousPath."""
