@@ -32,10 +32,21 @@ def lines(*fields: tuple[bytes, bytes]) -> bytes:
     return b"".join(b"%b: %b\r\n" % field for field in fields)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [b"authorization", b"accept", b"content-type", b"user-agent", b"if-match", b"x-custom", b"cookie", b"origin"],
-)
+ORDINARY = """
+authorization cookie origin referer user-agent from date via prefer dpop priority dnt save-data
+accept accept-language accept-encoding accept-datetime cache-control pragma range if-range if-match if-none-match
+content-type content-encoding content-language digest signature signature-input idempotency-key last-event-id
+sec-fetch-user sec-fetch-mode sec-websocket-key sec-ch-ua-mobile upgrade-insecure-requests
+traceparent tracestate baggage b3 x-b3-traceid x-amzn-trace-id x-cloud-trace-context x-datadog-trace-id
+x-requested-with x-csrf-token x-xsrf-token x-api-key x-goog-api-key x-api-version x-correlation-id x-client-version
+x-user-agent x-amz-user-agent x-amz-date x-amz-content-sha256 x-github-event x-hub-signature-256 x-gitlab-token
+x-slack-signature x-session-id x-app-version x-device-id x-timezone x-upload-content-type x-stainless-lang
+x-version x-beta x-cart x-custom x-checksum x-description x-recipe x-organic x-ship-to x-vault-token
+depth destination overwrite
+"""
+
+
+@pytest.mark.parametrize("name", [name.encode() for name in ORDINARY.split()])
 def test_a_callers_own_fields_pass(name: bytes) -> None:
     assert forwarded((name, b"v")) == lines((name, b"v"))
 
@@ -56,6 +67,19 @@ BELIEVED = [
     *(b"cf-connecting-ip", b"true-client-ip", b"x-cluster-client-ip", b"ssl-client-verify", b"x-ssl-client-cn"),
     *(b"x-http-method-override", b"x-method-override", b"x-host", b"x-script-name", b"x-accel-redirect", b"proxy"),
     *(b"transfer_encoding", b"content_length", b"authorization_", b"x.forwarded.for", b"x~a"),
+    # Who somebody is, by whatever stands in front.
+    *(b"x-current-user", b"x-login", b"x-login-user", b"x-effective-user", b"x-proxy-user", b"x-api-user"),
+    *(b"x-sso-user", b"x-vouch-user", b"x-grafana-user", b"x-pomerium-claim-email", b"x-goog-iap-jwt-assertion"),
+    *(b"x-saml-email", b"x-appengine-user-email", b"x-endpoint-api-userinfo", b"x-preferred-username", b"x-my-uid"),
+    *(b"x-authenticated-userid", b"shib-identity", b"eppn", b"x-org-id", b"x-customer-id", b"x-member-id"),
+    *(b"x-on-behalf-of", b"x-run-as", b"act-as", b"x-act-as", b"x-impersonate", b"impersonate-user", b"x-caller-id"),
+    # What they may do.
+    *(b"x-oauth-scopes", b"x-id-token", b"x-token-claims", b"x-is-admin", b"x-privilege", b"x-security-roles"),
+    *(b"x-hasura-role", b"x-internal", b"x-is-internal", b"x-my-permissions", b"x-ad-groups"),
+    # Where they are, and how they came.
+    *(b"x-originating-ip", b"x-realip", b"x-azure-clientip", b"x-remote-ip", b"x-ip", b"client-ip", b"clientip"),
+    *(b"x-scheme", b"x-url-scheme", b"front-end-https", b"x-arr-ssl", b"x-arr-clientcert", b"x-tls-client-cert"),
+    *(b"x-cert-subject", b"x-client-dn"),
 ]
 
 
@@ -82,7 +106,9 @@ def test_what_connection_names_is_dropped() -> None:
     assert forwarded(*fields, options=frozenset({b"close", b"x-custom"})) == lines((b"accept", b"*/*"))
 
 
-@pytest.mark.parametrize("name", [b"authorization", b"cookie", b"content-type", b"if-match", b"range"])
+@pytest.mark.parametrize(
+    "name", [b"authorization", b"cookie", b"content-type", b"if-match", b"range", b"origin", b"sec-fetch-site"]
+)
 def test_connection_cannot_drop_what_was_decided_on(name: bytes) -> None:
     assert forwarded((name, b"v"), options=frozenset({b"close", name})) == lines((name, b"v"))
 
@@ -121,6 +147,25 @@ def test_a_response_passes_without_what_is_the_gateways_own() -> None:
 )
 def test_nothing_that_is_decided_on_before_a_body_comes_after_it(name: bytes) -> None:
     assert trailers_to_upstream([(name, b"v"), (b"x-checksum", b"1")]) == lines((b"x-checksum", b"1"))
+
+
+@pytest.mark.parametrize("name", [b"origin", b"sec-fetch-site", b"referer", b"dpop", b"accept", b"x-version"])
+def test_nothing_that_routes_and_services_go_by_comes_after_a_requests_body(name: bytes) -> None:
+    trailers = [(name, b"v"), (b"x-checksum", b"1")]
+    assert trailers_to_upstream(trailers, {b"x-version"}) == lines((b"x-checksum", b"1"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"set-cookie", b"access-control-allow-origin", b"access-control-allow-credentials", b"location", b"vary"),
+        *(b"content-security-policy", b"strict-transport-security", b"clear-site-data", b"www-authenticate", b"age"),
+        *(b"cross-origin-opener-policy", b"x-frame-options", b"cache-control", b"expires", b"refresh", b"date"),
+    ],
+)
+def test_nothing_that_clients_go_by_comes_after_a_responses_body(name: bytes) -> None:
+    trailers = [(name, b"v"), (b"etag", b"1"), (b"server-timing", b"t"), (b"grpc-status", b"0")]
+    assert trailers_to_client(trailers) == lines(*trailers[1:])
 
 
 def test_trailers_of_a_response_pass_without_what_is_the_gateways_own() -> None:

@@ -74,6 +74,16 @@ async def test_the_service_goes_on_from_the_gateways_span(
     assert upstream.last.values("tracestate") == ["a=b"]
 
 
+async def test_connection_does_not_take_away_the_gateways_own_trace_context(
+    stage: GatewayStage, spans: InMemorySpanExporter, upstream: RecordingUpstream
+) -> None:
+    await stage.ask("/items/1", CALLER, "Tracestate: a=b", "Connection: traceparent, tracestate")
+    (span,) = await finished(stage, spans)
+    assert span.context is not None
+    assert upstream.last.values("traceparent") == [f"00-{TRACE}-{span.context.span_id:016x}-01"]
+    assert upstream.last.values("tracestate") == ["a=b"]
+
+
 @pytest.mark.parametrize(
     "field",
     [

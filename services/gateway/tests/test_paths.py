@@ -19,7 +19,12 @@ from ostiary_gateway.paths import AmbiguousPath, PathTemplate, parse_template, s
         (b"/.well-known/jwks.json", (".well-known", "jwks.json")),
         (b"/a%20b/%C3%A9", ("a%20b", "%C3%A9")),
         (b"/a:b@c!$&'()*+,=~-._", ("a:b@c!$&'()*+,=~-._",)),
-        (b"/...", ("...",)),
+        (b"/.a/..b/a.b/c..d", (".a", "..b", "a.b", "c..d")),
+        (b"/J.%20R.%20R.%20Tolkien/%E4%BD%95%EF%BC%9F", ("J.%20R.%20R.%20Tolkien", "%E4%BD%95%EF%BC%9F")),
+        # A family and a Persian word, whose parts are joined and kept apart by characters that cannot be seen.
+        (b"/%F0%9F%91%A9%E2%80%8D%F0%9F%91%A7", ("%F0%9F%91%A9%E2%80%8D%F0%9F%91%A7",)),
+        (b"/%D9%85%DB%8C%E2%80%8C%D8%AE", ("%D9%85%DB%8C%E2%80%8C%D8%AE",)),
+        (b"/caf%C3%A9/cafe%CC%81", ("caf%C3%A9", "cafe%CC%81")),
     ],
 )
 def test_a_canonical_path_is_cut_as_it_came(path: bytes, segments: tuple[str, ...]) -> None:
@@ -39,6 +44,13 @@ def test_a_canonical_path_is_cut_as_it_came(path: bytes, segments: tuple[str, ..
         *(b"/%252e%252e/admin", b"/a%25", b"/%61dmin", b"/adm%69n", b"/a%2Db", b"/a%7Eb"),
         *(b"/a%c3%a9", b"/a%", b"/a%2", b"/a%GG", b"/a b", b"/a\tb", b"/a\x00", b"/\xc3\xa9", b'/a"b', b"/a<b>"),
         *(b"/b/%C0%AE%C0%AE/admin", b"/b/%FF", b"/b/..%20/x", b"/b/%20../x", b"/b/%20.%20/x"),
+        # What some servers forget at the end of a name, or at its beginning.
+        *(b"/root./x", b"/...", b"/root..", b"/root%20/x", b"/%20root", b"/root%C2%A0/x", b"/%E3%80%80root"),
+        *(b"/%20", b"/%E2%80%8B", b"/root%20%E2%80%8B", b"/root.%20"),
+        # Dots and separators of other widths, or with something between them that cannot be seen.
+        *(b"/b/%EF%BC%8E%EF%BC%8E/root", b"/b/%E2%80%A5/root", b"/b/.%E2%80%8B./root", b"/b/%E2%80%8B../root"),
+        *(b"/b/..%20./root", b"/b/.%C2%A0./root", b"/b/%EF%BB%BF../root", b"/b/%EF%B9%92%EF%B9%92/root"),
+        *(b"/b%EF%BC%8Froot", b"/b%EF%BC%BCroot", b"/b%EF%B9%A8root", b"/b/..%EF%BC%8Froot", b"/b/%E2%84%80"),
         b"/" + b"a" * 5000,
     ],
 )
@@ -87,11 +99,29 @@ def test_a_template_fits_whole_segments(template: str, path: bytes, fits: bool) 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "/a//b", "/a/", "/{}", "/{Id}", "/{rest...}/b", "/a{b}", "/..", "/a/%2F", "/a b", "/{a", "/a?b"]
+    "text",
+    ["", "a", "/a//b", "/a/", "/{}", "/{Id}", "/{rest...}/b", "/a{b}", "/..", "/a/%2F", "/a b", "/{a", "/a?b", "/a."],
 )
 def test_a_template_that_no_path_could_fit_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"path|stands|segment"):
         parse_template(text)
+
+
+@pytest.mark.parametrize("part", ["*", "**", "*.html", "admin*", "(.*)", ":id", ":path*", "<id>", "<path:rest>"])
+def test_a_pattern_of_another_gateway_is_an_error_that_says_how_it_is_written_here(part: str) -> None:
+    with pytest.raises(ValueError, match=r"\{id\} takes a segment, \{rest\.\.\.\} all that comes"):
+        parse_template(f"/admin/{part}")
+
+
+@pytest.mark.parametrize("text", ["/{id}/{id}", "/{id}/keys/{id}", "/{rest}/{rest...}", "/{a}/{rest...}/{rest...}"])
+def test_a_parameter_that_stands_twice_in_a_template_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"a parameter stands here twice|stands only at the end"):
+        parse_template(text)
+
+
+@pytest.mark.parametrize("text", ["/things:batch", "/$metadata", "/users(1)", "/@me", "/~ada", "/a.b"])
+def test_a_word_with_signs_in_it_is_a_word(text: str) -> None:
+    assert parse_template(text).segments == (text[1:],)
 
 
 def test_from_the_left_literals_go_before_parameters_and_these_before_tails() -> None:

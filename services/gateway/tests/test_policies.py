@@ -33,6 +33,7 @@ from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway import routes_file
 from ostiary_gateway.access_log import AccessLog, pseudonym
+from ostiary_gateway.connection import ClientConnection, Watchman
 from ostiary_gateway.rate_limits import RateLimiter
 from ostiary_gateway.routes_file import RateLimit
 
@@ -390,9 +391,53 @@ async def test_an_address_has_a_limit_of_its_own(issuer: Issuer, upstream: Recor
 async def test_behind_a_trusted_proxy_its_clients_have_the_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *LIMITED) as it:
         use_proxies(it, "10.0.0.0/8")
-        for client in ("192.0.2.1", "192.0.2.2", "2001:db8::1"):
+        for client in ("192.0.2.1", "192.0.2.2:4711", "2001:db8::1", "[2001:db8:1::1]:443"):
             said = f"X-Forwarded-For: 198.51.100.9, {client}"
             assert [(await from_peer(it, "10.1.1.1", "/address", said)).status for _ in range(3)] == [200, 200, 429]
+
+
+async def test_one_network_of_ipv6_has_one_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    async with opened(issuer, upstream, *LIMITED) as it:
+        peers = ["2001:db8::1", "2001:db8::2:3:4:5", "2001:db8::ffff", "2001:db8:0:1::1"]
+        assert [(await from_peer(it, peer, "/address")).status for peer in peers] == [200, 200, 429, 200]
+
+
+async def test_one_network_of_ipv6_has_the_connections_of_one_address(
+    issuer: Issuer, upstream: RecordingUpstream
+) -> None:
+    async with opened(issuer, upstream, *LIMITED) as it:
+        watchman = it.gateway._watchman = Watchman(2, TrustedProxies([ip_network("2001:db8:0:9::/64")]))
+
+        def arrives(peer: str) -> ClientConnection:
+            connection = it.gateway.protocol(server_state=None, app_state={})
+            assert isinstance(connection, ClientConnection)
+            connection.peer = peer
+            told.append(watchman.arrives(connection))
+            return connection
+
+        told: list[bool] = []
+        first, *_ = [arrives(f"2001:db8::{number}") for number in (1, 2, 3)]
+        arrives("2001:db8:0:1::1")
+        assert told == [True, True, False, True]
+        for number in (1, 2, 3):
+            arrives(f"2001:db8:0:9::{number}")
+        assert told[4:] == [True, True, True]
+        watchman.leaves(first)
+        arrives("2001:db8::4")
+        assert told[-1] is False
+        for connection in list(watchman.connections):
+            watchman.leaves(connection)
+        arrives("2001:db8::4")
+        assert told[-1] is True
+
+
+async def test_a_preflight_counts_like_any_other_request(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    async with opened(issuer, upstream, *LIMITED) as it:
+        asks = ("Origin: https://a.example", "Access-Control-Request-Method: GET")
+        answers = [await it.ask("/address", *asks, method="OPTIONS") for _ in range(3)]
+        assert [answer.status for answer in answers] == [204, 204, 429]
+        assert (await it.ask("/address")).status == 429
+        assert upstream.requests == []
 
 
 async def test_a_subject_and_a_client_have_limits_of_their_own(issuer: Issuer, upstream: RecordingUpstream) -> None:
@@ -861,6 +906,12 @@ async def test_an_answer_that_does_not_go_on_is_broken_off(
         ("10.0.0.1", ["X-Forwarded-For: nonsense\\r, unknown"], "10.0.0.1", "http"),
         ("10.0.0.1", ["X-Forwarded-Proto: HTTPS"], "10.0.0.1", "https"),
         ("10.0.0.1", ["X-Forwarded-Proto: https, http"], "10.0.0.1", "http"),
+        ("10.0.0.1", ["X-Forwarded-Proto: http, https"], "10.0.0.1", "https"),
+        ("10.0.0.1", ["X-Forwarded-Proto: https", "X-Forwarded-Proto: http"], "10.0.0.1", "http"),
+        ("10.0.0.1", ["X-Forwarded-For: 203.0.113.5:1234"], "203.0.113.5", "http"),
+        ("10.0.0.1", ["X-Forwarded-For: 1.1.1.1, [2001:db8::7]:80, 10.0.0.2:99"], "2001:db8::7", "http"),
+        ("10.0.0.1", ["X-Forwarded-For: [2001:db8::7]"], "2001:db8::7", "http"),
+        ("10.0.0.1", ["X-Forwarded-For: 203.0.113.5:http"], "10.0.0.1", "http"),
         ("10.0.0.1", ["X-Forwarded-Proto: gopher"], "10.0.0.1", "http"),
         ("::ffff:10.0.0.1", ["X-Forwarded-For: 2001:db8::7"], "2001:db8::7", "http"),
     ],
@@ -930,6 +981,16 @@ async def test_a_line_says_what_was_decided_and_not_who_it_was(issuer: Issuer, u
         text = stream.getvalue()
         for part in (token, token.replace(".", "-"), token.split(".")[2][:20], "ada@", "secret-id", "Bearer"):
             assert part not in text
+
+
+async def test_a_line_says_who_was_refused(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: {roles: [admin]}"
+    async with opened(issuer, upstream, route) as it:
+        stream = log_of(it)
+        assert (await it.ask("/a", bearer(issuer.token(subject="eve")))).status == 403
+        assert upstream.requests == []
+        (line,) = lines_of(it, stream)
+        assert (line["status"], line["subject"]) == (403, pseudonym("eve"))
 
 
 @pytest.mark.parametrize("kind", ["json", "text"])

@@ -1,6 +1,8 @@
 """A routes file in which one rule gets around another one is refused before it serves."""
 
 import json
+import re
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -9,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostiary_chassis.settings import ConfigError
+from ostiary_gateway import routes_file
 from ostiary_gateway.paths import parse_template
 from ostiary_gateway.policy import load_routes
-from ostiary_gateway.proof import Tricks, common_path, contains, example, readings, that_may_meet
+from ostiary_gateway.proof import Tricks, common_path, example, prove, readings, that_may_meet
 from ostiary_gateway.routes_file import Route, RoutesFile
 
 ROOT = Path(__file__).parents[3]
@@ -77,9 +80,143 @@ def test_a_path_of_another_service_is_no_way_around(tmp_path: Path, monkeypatch:
     assert len(load(tmp_path, "/pub/{rest...}", "/admin", "two").routes) == 2
 
 
-templates = st.lists(st.sampled_from(["a", "b", "{x}"]), min_size=1, max_size=4).flatmap(
-    lambda parts: st.sampled_from(["/" + "/".join(parts), "/" + "/".join([*parts, "{r...}"])])
+ROUTES = """\
+upstreams:
+  one: {url: "http://one:1"}
+  same: {urls: ["http://three:3", "http://ONE:1"]}
+  two: {url: "http://two:2"}
+routes:
+"""
+
+ADMIN, CLERK = "{roles: [admin]}", "{roles: [clerk], scopes: [read]}"
+
+
+def of(match: str, access: str = "public", upstream: str = "one", rewrite: str | None = None) -> str:
+    more = f', rewrite: "{rewrite}"' if rewrite is not None else ""
+    return f"match: {{methods: [GET, PUT], {match}}}, access: {access}, upstream: {upstream}{more}"
+
+
+def load_all(tmp_path: Path, *routes: str) -> RoutesFile:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(ROUTES + "".join(f"  - {{name: r{number}, {each}}}\n" for number, each in enumerate(routes)))
+    return load_routes(path)
+
+
+GUARD = of('path: "/admin/{rest...}"', ADMIN)
+
+
+@pytest.mark.parametrize(
+    ("routes", "message"),
+    [
+        # By another name of the address, or another route's rewriting.
+        ([GUARD, of('path: "/pub2/{rest...}"', "public", "same", "/{rest...}")], "lets /pub2/admin/x as /admin/x"),
+        ([of('path: "/secure/{r...}"', ADMIN, "one", "/internal/{r...}"), of('path: "/{r...}"')], "lets /internal/x"),
+        (
+            [
+                of('path: "/secure/{r...}"', ADMIN, "one", "/internal/{r...}"),
+                of('path: "/v1/{r...}"', "public", "one", "/{r...}"),
+            ],
+            "lets /v1/internal/x as /internal/x",
+        ),
+        (
+            [
+                of('path: "/one/{r...}"', ADMIN, "one", "/same/{r...}"),
+                of('path: "/two/{q...}"', CLERK, "one", "/same/{q...}"),
+            ],
+            "/x as /same/x",
+        ),
+        ([of("path: /admin", ADMIN), of("path: /open", "authenticated", "one", "/admin")], "lets /open as /admin"),
+        (
+            [of('path: "/{kind}/keys"', ADMIN), of('path: "/p/{id}/{x}"', "public", "one", "/a/{id}")],
+            "lets /p/keys/x as /a/keys",
+        ),
+        # Beside what is said about the first paths alone.
+        (
+            [
+                GUARD,
+                of('path: "/v1/{rest...}"', "public", "one", "/{rest...}"),
+                of('path: "/v1/admin/{id}"', ADMIN, "one", "/admin/{id}"),
+            ],
+            "lets /v1/admin/x/x as /admin/x/x",
+        ),
+        # By a host or a header field, which are the caller's choice.
+        (
+            [
+                of('path: "/admin/{rest...}", hosts: [api.example.com]', ADMIN),
+                of('path: "/v1/{rest...}"', rewrite="/{rest...}"),
+            ],
+            "lets /v1/admin/x as /admin/x",
+        ),
+        ([of("path: /hh, hosts: [adm.example]", ADMIN), of("path: /hh")], "lets /hh through"),
+        (
+            [of("path: /hh, hosts: [adm.example]", ADMIN), of('path: /hh, hosts: ["*.example"]')],
+            "lets /hh with Host: x.example",
+        ),
+        (
+            [of('path: /h, headers: {X-A: "1"}', ADMIN), of('path: /h, headers: {X-B: "1"}', "authenticated")],
+            "lets /h with X-B: 1",
+        ),
+        ([of("path: /admin", ADMIN), of('path: /admin, headers: {X-Debug: "1"}')], "lets /admin with X-Debug: 1"),
+    ],
 )
+def test_a_rule_that_reaches_what_another_one_protects_at_the_same_address_is_refused(
+    tmp_path: Path, routes: list[str], message: str
+) -> None:
+    for order in (routes, routes[::-1]):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            load_all(tmp_path, *order)
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        # Another address, the same access or more, other methods, or an exception.
+        [GUARD, of('path: "/pub2/{rest...}"', "public", "two", "/{rest...}")],
+        [GUARD, of('path: "/v1/{rest...}"', ADMIN, "same", "/{rest...}")],
+        [GUARD, of('path: "/v1/{rest...}"', "{roles: [admin, clerk], scopes: [read]}", "same", "/{rest...}")],
+        [of("path: /me", "authenticated"), of("path: /mine", "authenticated", "one", "/me")],
+        [GUARD, of("path: /health", "public", "one", "/admin/health")],
+        [of("path: /x", ADMIN), of("path: /y", rewrite="/x").replace("[GET, PUT]", "[POST]")],
+        # What leads there has its own rule.
+        [
+            GUARD,
+            of('path: "/v1/{rest...}"', "public", "one", "/{rest...}"),
+            of('path: "/v1/admin/{rest...}"', ADMIN, "one", "/admin/{rest...}"),
+        ],
+        [of("path: /hh, hosts: [a.example]"), of("path: /hh, hosts: [b.example]")],
+        [of("path: /hh, hosts: [a.example]", ADMIN), of("path: /hh, hosts: [b.example]", upstream="two")],
+        [of('path: /h, headers: {X-A: "1"}', ADMIN), of("path: /h", upstream="two")],
+        [of('path: "/admin/{rest...}", hosts: [a.test]', ADMIN), of('path: "/{rest...}", hosts: [a.test]')],
+    ],
+)
+def test_rules_that_keep_to_themselves_are_good(tmp_path: Path, routes: list[str]) -> None:
+    for order in (routes, routes[::-1]):
+        assert len(load_all(tmp_path, *order).routes) == len(routes)
+
+
+@pytest.mark.parametrize("name", ["X-User-Id", "x-forwarded-host", "Host", "Connection", "X-Request-ID", "Expect"])
+def test_a_field_that_does_not_pass_picks_no_route(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"gateway.yaml:6: routes\[0\].match.headers.*does not pass this field on"):
+        load_all(tmp_path, of(f'path: /h, headers: {{{name}: "1"}}'))
+
+
+def test_a_thousand_routes_are_looked_at_in_no_time(tmp_path: Path) -> None:
+    routes = [of(f'path: "/api/v1/{number}/{{id}}/sub/{{rest...}}"', ADMIN) for number in range(1000)]
+    path = tmp_path / "gateway.yaml"
+    path.write_text(ROUTES + "".join(f"  - {{name: r{number}, {each}}}\n" for number, each in enumerate(routes)))
+    file = routes_file.load(path, {})
+    before = time.process_time()
+    prove(file)
+    assert time.process_time() - before < 2
+
+
+templates = st.lists(st.sampled_from(["a", "b", "{x%d}"]), min_size=1, max_size=4).flatmap(
+    lambda parts: st.sampled_from([_joined(parts), _joined([*parts, "{r...}"])])
+)
+
+
+def _joined(parts: list[str]) -> str:
+    return "".join("/" + part.replace("%d", str(position)) for position, part in enumerate(parts))
 
 
 paths = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=6).map(tuple)
@@ -100,10 +237,10 @@ def test_what_two_templates_share_is_found(one: str, other: str, path: tuple[str
 @given(templates, templates, paths)
 def test_a_template_that_contains_another_takes_all_its_paths(one: str, other: str, path: tuple[str, ...]) -> None:
     wide, narrow = parse_template(one), parse_template(other)
-    if contains(wide, narrow) and narrow.matches(path):
+    if wide.contains(narrow) and narrow.matches(path):
         assert wide.matches(path)
     if narrow.matches(path) and not wide.matches(path):
-        assert not contains(wide, narrow)
+        assert not wide.contains(narrow)
 
 
 @given(st.lists(templates, max_size=6))
@@ -125,13 +262,14 @@ def test_all_routes_that_share_a_path_are_looked_at_together(texts: list[str]) -
 def test_an_example_fits_its_template(text: str) -> None:
     template = parse_template(text)
     assert template.matches(tuple(example(template)[1:].split("/")))
-    assert contains(template, template)
+    assert template.contains(template)
 
 
 def test_most_tricks_are_read_as_the_protected_path_by_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ostiary_gateway.paths.split", lax)
     tricks = Tricks()
-    made = [*tricks.alone("/admin/keys"), *tricks.together("/pub/x", "/admin/keys")]
+    together = [trick("/pub/x", "/admin/keys") for trick in tricks.together(2, 2)]
+    made = [*tricks.alone("/admin/keys"), *together]
     reached = [path for path in made if "/admin/keys" in readings(path)]
     assert len(made) > 200
     assert len(reached) > len(made) / 2

@@ -239,6 +239,7 @@ async def test_nobody_opens_one_without_a_good_token(
         (("Cookie: a=b", "Origin: http://gw.evil.example"), 403),
         (("Cookie: a=b", "Origin: https://shop.example.evil.example"), 403),
         (("Cookie: a=b", "Origin: gw"), 403),
+        (("Cookie: a=b", "Origin: https://evil.example", "Origin: https://gw"), 400),
         (("Cookie: a=b",), 403),
         (("Cookie: a=b", "Origin: https://gw"), 101),
         (("Cookie: a=b", "Origin: HTTPS://GW"), 101),

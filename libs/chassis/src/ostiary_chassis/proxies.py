@@ -1,5 +1,6 @@
 """Where a request came from, if it came through proxies: what they say counts only if they are trusted."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -9,6 +10,12 @@ from pydantic import BeforeValidator
 
 #: Characters of `X-Forwarded-For` that are looked at: some six addresses.
 MAX_FORWARDED_CHARACTERS = 256
+
+#: Bits of an IPv6 address that tell callers apart: one household or machine has all addresses that begin with them.
+_IPV6_SOURCE_BITS = 64
+
+# As some proxies say it: with the port, and then with brackets around the colons of IPv6.
+_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?\Z")
 
 #: Callers whose address is remembered; the same ones call again and again.
 _REMEMBERED_SOURCES = 4096
@@ -63,9 +70,20 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
 
+@lru_cache(_REMEMBERED_SOURCES)
+@lru_cache(_REMEMBERED_SOURCES)
+def source_of(address: str) -> str:
+    """Return what counts as one caller where callers are counted: an IPv4 address, or the /64 of an IPv6 address."""
+    found = _address(address)
+    if isinstance(found, IPv6Address):
+        return str(IPv6Network((found, _IPV6_SOURCE_BITS), strict=False))
+    return str(found) if found is not None else address
+
+
 def _address(text: str) -> IPv4Address | IPv6Address | None:
+    with_port = _WITH_PORT.match(text)
     try:
-        address = ip_address(text)
+        address = ip_address(with_port[1] or with_port[2] if with_port is not None else text)
     except ValueError:
         return None
     if isinstance(address, IPv4Address):

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message
 from ostiary.errors import OstiaryError
 from ostiary.http import PROBLEM_JSON, Problem, problem_for
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
-from ostiary_chassis.proxies import TrustedProxies
+from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway import http1, websocket
 from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.exchange import Exchange
@@ -116,16 +116,18 @@ class Watchman:
     def arrives(self, connection: "ClientConnection") -> bool:
         """Note a connection; return whether there may be one more of its address."""
         self.connections.add(connection)
-        self._addresses[connection.peer] += 1
-        return self._addresses[connection.peer] <= self._max_per_address or self._proxies.trusts(connection.peer)
+        source = source_of(connection.peer)
+        self._addresses[source] += 1
+        return self._addresses[source] <= self._max_per_address or self._proxies.trusts(connection.peer)
 
     def leaves(self, connection: "ClientConnection") -> None:
         """Forget a connection."""
         self.connections.discard(connection)
         self.unread.discard(connection)
-        self._addresses[connection.peer] -= 1
-        if not self._addresses[connection.peer]:
-            del self._addresses[connection.peer]
+        source = source_of(connection.peer)
+        self._addresses[source] -= 1
+        if not self._addresses[source]:
+            del self._addresses[source]
 
     def each_tick(self, task: Callable[[float], None]) -> None:
         """Have something done as often as connections are looked at."""

@@ -11,6 +11,7 @@ from ostiary import Verifier
 from ostiary.errors import OstiaryError
 from ostiary.http import Problem, grace_of
 from ostiary_chassis.problems import body_too_large
+from ostiary_chassis.proxies import source_of
 from ostiary_gateway import fields, http1, websocket
 from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.cors import PREFIX
@@ -128,7 +129,7 @@ class Exchange:
         self._upstream = upstream
         self._route: Route = arrival.route
         #: On whose behalf connections are asked for.
-        self.client = arrival.client
+        self.client = source_of(arrival.client)
         self._connection: UpstreamConnection | None = None
         #: Who was asked for one, and whether it is still to come.
         self._asked: Pool | None = None
@@ -193,7 +194,7 @@ class Exchange:
         self.is_sent = True
         if self._connection is not None:
             if not isinstance(self._arrival.request.body, Sized):
-                self._connection.write(http1.last_chunk(fields.trailers_to_upstream(trailers)))
+                self._connection.write(http1.last_chunk(fields.trailers_to_upstream(trailers, self._gate.decisive)))
             self._connection.is_request_sent = True
         # The body's own time is over.
         timeouts = self._route.timeouts

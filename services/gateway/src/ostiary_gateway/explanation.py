@@ -10,6 +10,7 @@ from ostiary_chassis.problems import ProblemError
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_gateway import http1
 from ostiary_gateway.gate import Arrival, Gate
+from ostiary_gateway.guards import Guards
 from ostiary_gateway.http1 import BadMessage
 from ostiary_gateway.routes_file import Requirements, Route, RoutesFile
 from ostiary_gateway.routing import RouteTable
@@ -31,7 +32,7 @@ def explain(
         request = http1.parse_request(head.encode("utf-8", "surrogateescape"))
     except BadMessage as error:
         return [*lines, f"answer      400: not valid HTTP/1.1 ({error})"], False
-    gate = Gate(RouteTable(routes.routes), verifier, TrustedProxies())
+    gate = Gate(RouteTable(routes.routes), Guards(routes), verifier, TrustedProxies())
     arrival = Arrival(request, "127.0.0.1", b"http", b"explained")
     problem: Problem | None = None
     try:

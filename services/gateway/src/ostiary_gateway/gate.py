@@ -15,17 +15,24 @@ from ostiary.feed import POSITION_HEADER
 from ostiary.http import Problem, bearer_token
 from ostiary_chassis.middleware import is_request_id
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
-from ostiary_chassis.proxies import TrustedProxies
-from ostiary_gateway import cors, fields, paths, websocket
+from ostiary_chassis.proxies import TrustedProxies, source_of
+from ostiary_gateway import cors, fields, http1, paths, websocket
+from ostiary_gateway.guards import Guards
 from ostiary_gateway.http1 import Fields, Request, Sized
 from ostiary_gateway.paths import AmbiguousPath
 from ostiary_gateway.rate_limits import RateLimiter
 from ostiary_gateway.routes_file import OWN_PATHS, RateLimit, Route
-from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
+from ostiary_gateway.routing import NoRoute, RepeatedField, RouteTable, WrongMethod
 
 _AMBIGUOUS_PATH = Problem(400, "ambiguous_path", "The path is not in its canonical form; send it plainly.")
 _INVALID_HOST = Problem(400, "invalid_host", "Send exactly one valid Host header field.")
 _INVALID_TARGET = Problem(400, "invalid_target", "The target must be a path, or a URL with the host of the Host field.")
+_REPEATED_FIELD = Problem(400, "repeated_field", "A header field that tells what is asked for stands here twice.")
+_NOMINATED_FIELD = Problem(
+    400,
+    "nominated_field",
+    "Connection names a header field that tells what is asked for; the service would not get it.",
+)
 
 _FOREIGN_ORIGIN = Problem(403, "foreign_origin", "Pages of this origin may not open WebSockets here.")
 _TOO_MANY = Problem(429, "too_many_requests", "Too many requests; try again after the seconds in Retry-After.")
@@ -116,6 +123,7 @@ class Gate:
     def __init__(
         self,
         table: RouteTable,
+        guards: Guards,
         verifier: Verifier,
         proxies: TrustedProxies,
         before: Self | None = None,
@@ -126,6 +134,9 @@ class Gate:
         """
         self._proxies = proxies
         self._table = table
+        self._guards = guards
+        #: The names of fields by which routes are chosen, in lower case.
+        self.decisive = table.decisive
         self._verifier = verifier
         known = before.limiters if before is not None else {}
         self.limiters: dict[tuple[str, RateLimit], RateLimiter] = {
@@ -146,13 +157,15 @@ class Gate:
     def admit(self, arrival: Arrival) -> Route:
         """Return the route that a request takes. Raises ProblemError or OstiaryError for what is refused."""
         request = arrival.request
+        if not self.decisive.isdisjoint(request.options):
+            raise ProblemError(_NOMINATED_FIELD)
         route = arrival.route = self._find(arrival, request.method)
         if route.cors is not None:
             arrival.cors = cors.answer(route, request)
         if request.size > route.limits.header_bytes:
             raise ProblemError(_head_too_large(route.limits.header_bytes))
         if route.rate_limits:
-            self._limit(route, "address", arrival.client)
+            self._limit(route, "address", source_of(arrival.client))
         self._authorise(route, arrival)
         if route.rate_limits and arrival.token is not None:
             self._limit(route, "subject", arrival.token.subject)
@@ -161,8 +174,7 @@ class Gate:
             self._check_upgrade(route, arrival)
         if isinstance(request.body, Sized) and request.body.left > route.limits.body_bytes:
             raise ProblemError(body_too_large(route.limits.body_bytes))
-        if route.rewrite is not None:
-            self._rewrite(route, arrival)
+        self._ask_owners(route, arrival, _path_for_upstream(route, arrival))
         return route
 
     def preflight(self, arrival: Arrival) -> Fields | None:
@@ -172,13 +184,15 @@ class Gate:
             return None
         method, announced = cors.announced(request)
         route = arrival.route = self._find(arrival, method, announced)
+        self._limit(route, "address", source_of(arrival.client))
         return cors.preflight(route, request)
 
     def _believe_proxies(self, arrival: Arrival) -> None:
         fields_of_request, names = arrival.request.fields, arrival.request.names
         said = [value.decode("latin-1") for name, value in fields_of_request if name == b"x-forwarded-for"]
         arrival.client = self._proxies.source(arrival.client, said) or arrival.client
-        if names.get(b"x-forwarded-proto", b"").lower() == b"https":
+        # Each proxy adds what it has seen at the end, if it does not replace what was there: so the last one's counts.
+        if names.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower() == b"https":
             arrival.scheme = b"https"
 
     def _find(self, arrival: Arrival, method: str, announced: Collection[str] | None = None) -> Route:
@@ -189,24 +203,26 @@ class Gate:
             raise ProblemError(_AMBIGUOUS_PATH) from None
         except NoRoute:
             raise ProblemError(NOT_FOUND) from None
+        except RepeatedField:
+            raise ProblemError(_REPEATED_FIELD) from None
         except WrongMethod as error:
             raise ProblemError(method_not_allowed(", ".join(sorted(error.allowed)))) from None
 
     def _authorise(self, route: Route, arrival: Arrival) -> None:
-        """Note the caller's token, where one is needed. Raises OstiaryError."""
+        """Note the caller's token, where one is needed, and see that it suffices. Raises OstiaryError."""
         if route.is_public:
             return
         presented = arrival.presented
         if presented is None:
             values = [value.decode("latin-1") for name, value in arrival.request.fields if name == b"authorization"]
             presented = arrival.presented = self._verifier.present(bearer_token(values))
-        token = self._verifier.verify(presented, max_staleness=route.bound)
+        # Noted before it is looked at more closely: the log says who was refused.
+        token = arrival.token = self._verifier.verify(presented, max_staleness=route.bound)
         wanted = route.requirements
         if wanted is not None:
             token.require(scopes=wanted.scopes, roles=wanted.roles)
             if wanted.claims and not wanted.allows(token):
                 raise InsufficientClaims
-        arrival.token = token
 
     def _check_upgrade(self, route: Route, arrival: Arrival) -> None:
         """Note an offer to become a WebSocket. Others are ignored (RFC 9110 section 7.8). Raises ProblemError."""
@@ -222,23 +238,22 @@ class Gate:
             if limit.by == by and (seconds := self.limiters[route.name, limit].take(key)):
                 raise ProblemError(replace(_TOO_MANY, headers={"Retry-After": str(seconds)}))
 
-    def _rewrite(self, route: Route, arrival: Arrival) -> None:
-        """Give the request the path for its upstream. Raises ProblemError or OstiaryError."""
-        assert route.rewrite is not None  # noqa: S101 - asked before
-        try:
-            path = paths.rewritten(paths.split(arrival.path), route.match.path, route.rewrite)
-        except AmbiguousPath:
-            raise ProblemError(_AMBIGUOUS_PATH) from None
-        query = arrival.target.partition(b"?")
-        arrival.rewritten = path + query[1] + query[2]
-        # Whoever may not use that path of the upstream by its own routes may not reach it by another one.
-        candidates = self._table.candidates(arrival.host, path)
-        own = [each for routes in candidates.values() for each in routes if _is_own(each, route)]
-        fitting = [each for each in own if arrival.request.method in each.match.methods]
-        if own and not fitting:
-            raise ProblemError(method_not_allowed(", ".join(sorted({m for each in own for m in each.match.methods}))))
-        for each in fitting:
-            self._authorise(each, arrival)
+    def _ask_owners(self, route: Route, arrival: Arrival, path: bytes) -> None:
+        """See that who may not use a path of the upstream by its own routes does not reach it by another one.
+
+        Raises ProblemError or OstiaryError.
+        """
+        owners = self._guards.owners(route, path)
+        if not owners:
+            return
+        fitting = [each for each in owners if arrival.request.method in each.match.methods]
+        if not fitting and route.rewrite is not None:
+            raise ProblemError(
+                method_not_allowed(", ".join(sorted({m for each in owners for m in each.match.methods})))
+            )
+        for each in fitting or owners:
+            if each is not route:
+                self._authorise(each, arrival)
 
     def head_for_upstream(self, arrival: Arrival, upstream_host: bytes) -> bytes:
         """Return the head of the request to the upstream. Nothing may come between it and the decision."""
@@ -255,7 +270,7 @@ class Gate:
             passed = fields.lines_of_request(request)
         else:
             others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
-            passed = fields.to_upstream(others + arrival.trace.fields, request.options)
+            passed = fields.to_upstream(others, request.options) + http1.lines(arrival.trace.fields)
         return (
             b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
             b"x-request-id: %b\r\n%b%b%b\r\n"
@@ -274,9 +289,17 @@ class Gate:
         )
 
 
-def _is_own(route: Route, rewriting: Route) -> bool:
-    """Return whether a route leads to the same upstream, by the path that the upstream knows."""
-    return route.rewrite is None and not route.upstreams.keys().isdisjoint(rewriting.upstreams)
+def _path_for_upstream(route: Route, arrival: Arrival) -> bytes:
+    """Give the request the path that its upstream gets, and return that. Raises ProblemError."""
+    if route.rewrite is None:
+        return arrival.path
+    try:
+        path = paths.rewritten(paths.split(arrival.path), route.match.path, route.rewrite)
+    except AmbiguousPath:
+        raise ProblemError(_AMBIGUOUS_PATH) from None
+    query = arrival.target.partition(b"?")
+    arrival.rewritten = path + query[1] + query[2]
+    return path
 
 
 def _is_of_origin(route: Route, arrival: Arrival) -> bool:

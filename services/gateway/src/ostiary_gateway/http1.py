@@ -442,7 +442,9 @@ def _fields(lines: list[bytes]) -> Fields:
     return [_FIELDS[line] for line in lines]
 
 
-_SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect", b"upgrade"})
+_SINGLE = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect", b"origin", b"upgrade"}
+)
 
 
 def _check_single(fields: Fields) -> None:

@@ -6,6 +6,7 @@ nothing is rewritten here: a path that could be read in two ways is refused (RFC
 
 import re
 from dataclasses import dataclass
+from unicodedata import category, normalize
 from urllib.parse import unquote
 
 #: Bytes of a path.
@@ -17,6 +18,9 @@ _SEGMENTS = re.compile(rf"(?:/(?:{_PCHAR}|%[0-9A-F]{{2}})*)+\Z")
 _LITERAL = re.compile(rf"{_PCHAR}+\Z")
 _PARAMETER = re.compile(r"\{[a-z][a-z0-9_]*(\.\.\.)?\}\Z")
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
+
+# How other gateways write parameters and tails; taken for a word, it would guard nothing.
+_FOREIGN = re.compile(r":|<.*>\Z|.*\*")
 
 # Escapes that are never needed (unreserved characters, section 2.3) or that turn into something
 # else when decoded once more: separators, the escape character itself, and control characters.
@@ -55,11 +59,26 @@ class PathTemplate:
         pairs = zip(self.segments, segments, strict=False)
         return all(actual if wanted is None else wanted == actual for wanted, actual in pairs)
 
+    def contains(self, other: "PathTemplate") -> bool:
+        """Return whether all paths of another template fit this one."""
+        if other.tail and not self.tail:
+            return False
+        if self.tail:
+            if len(other.segments) + other.tail < len(self.segments) + 1:
+                return False
+        elif len(self.segments) != len(other.segments):
+            return False
+        pairs = zip(self.segments, other.segments, strict=False)
+        return all(mine is None or mine == yours for mine, yours in pairs)
+
 
 def parse_template(text: str) -> PathTemplate:
     """Read a template such as `/profiles/{id}` or `/files/{rest...}`. Raises ValueError."""
     if not text.startswith("/"):
         raise ValueError("a path starts with '/'")
+    names = [name.removesuffix("...") for name in parameters(text)]
+    if len(set(names)) != len(names):
+        raise ValueError("a parameter stands here twice")
     parts = text[1:].split("/") if text != "/" else [""]
     segments: list[str | None] = []
     for position, part in enumerate(parts):
@@ -68,7 +87,9 @@ def parse_template(text: str) -> PathTemplate:
             if position != len(parts) - 1:
                 raise ValueError("'{name...}' stands only at the end")
             return PathTemplate(tuple(segments), tail=True)
-        if not parameter and (part in {".", ".."} or not (_LITERAL.match(part) or text == "/")):
+        if _FOREIGN.match(part):
+            raise ValueError(f"'{part}' is no pattern here: {{id}} takes a segment, {{rest...}} all that comes")
+        if not parameter and (part.endswith(".") or not (_LITERAL.match(part) or text == "/")):
             raise ValueError(f"'{part}' is neither a plain segment nor a parameter such as {{id}}")
         segments.append(None if parameter else part)
     return PathTemplate(tuple(segments), tail=False)
@@ -98,14 +119,29 @@ def split(raw_path: bytes) -> tuple[str, ...]:
     if any(int(escape, 16) in _REFUSED_ESCAPES for escape in _ESCAPE.findall(path)):
         raise AmbiguousPath
     segments = tuple(path[1:].split("/"))
-    if "" in segments[:-1] or any(_is_dots(segment) for segment in segments):
+    if "" in segments[:-1] or any(_is_ambiguous(segment) for segment in segments):
         raise AmbiguousPath
     return segments
 
 
-def _is_dots(segment: str) -> bool:
-    """Return whether a segment is a dot segment to somebody: also one with spaces around, or one that is no UTF-8."""
+def _is_ambiguous(segment: str) -> bool:
+    """Return whether somebody takes a segment for another one, for several, or for none.
+
+    Some servers forget dots and spaces at an end, some characters that cannot be seen, and some read compatible forms
+    (NFKC) as the plain ones, as of a full stop or a slash that is as wide as a Chinese character.
+    """
+    if segment.endswith("."):
+        return True
+    if "%" not in segment:
+        return False
     try:
-        return unquote(segment, errors="strict").strip() in {".", ".."}
+        text = unquote(segment, errors="strict")
     except UnicodeDecodeError:
         return True
+    plain = seen(text)
+    return plain != plain.strip() or "/" in plain or "\\" in plain or not "".join(plain.split()).rstrip(".")
+
+
+def seen(text: str) -> str:
+    """Return a text as who reads it loosely sees it: with plain characters alone, and all of them to be seen."""
+    return normalize("NFKC", "".join(letter for letter in text if category(letter) != "Cf"))

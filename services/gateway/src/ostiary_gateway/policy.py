@@ -14,6 +14,7 @@ from ostiary_chassis.settings import ConfigError, environment
 from ostiary_gateway import routes_file
 from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.gate import Arrival, Gate
+from ostiary_gateway.guards import Guards
 from ostiary_gateway.proof import prove
 from ostiary_gateway.routes_file import RoutesFile
 from ostiary_gateway.routing import RouteTable
@@ -37,7 +38,7 @@ class Policy:
     ) -> None:
         """Put a file to work; what has not changed is taken over from the policy `before`."""
         self.table = RouteTable(routes.routes)
-        self.gate: Gate = Gate(self.table, verifier, proxies, before.gate if before else None)
+        self.gate: Gate = Gate(self.table, Guards(routes), verifier, proxies, before.gate if before else None)
         known = before.upstreams if before is not None else {}
         tls = ssl.create_default_context()
         self.upstreams: dict[str, Upstream] = {

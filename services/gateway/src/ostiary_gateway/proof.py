@@ -1,9 +1,12 @@
-"""Proof before serving: that no public rule of a routes file reaches a path that another rule protects.
+"""Proof before serving: that no rule of a routes file reaches a path that another rule protects better.
 
-Services read paths in their own ways: they decode once more, resolve dots, cut at a semicolon. So each public rule is
-tried with paths that some of them would take for a protected one; whatever is let through by a public rule must not be
-readable as what a protected rule of the same upstream guards. And where two rules cross, so that it takes a
-closer look to say which one decides, they must ask for the same.
+A service sees the path that it gets, and neither host nor header fields: so each rule is tried with paths that it may
+turn into those of another one at the same address, with each host and the header fields that it is for.
+
+And services read paths in their own ways: they decode once more, resolve dots, cut at a semicolon. So each rule is
+tried with paths that some of them would take for a protected one; whatever is let through must not be readable as what
+another rule guards. And where two rules cross, so that it takes a closer look to say which one decides, they must ask
+for the same.
 """
 
 import re
@@ -13,10 +16,11 @@ from itertools import zip_longest
 from posixpath import normpath
 from urllib.parse import unquote
 
-from ostiary_gateway import paths
+from ostiary_gateway import fields, paths
+from ostiary_gateway.guards import Guards, Space
 from ostiary_gateway.paths import AmbiguousPath, PathTemplate
 from ostiary_gateway.routes_file import Mistake, Route, RoutesFile
-from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
+from ostiary_gateway.routing import NoRoute, PathTree, RepeatedField, RouteTable, WrongMethod
 
 #: What stands for a parameter.
 _EXAMPLE = "x"
@@ -28,51 +32,58 @@ _ENDS = ("", "/", "//", "/.", "%20", "%00", "%23", "#", "?", "%3f", ";", ";x=1",
 
 
 class _Reached(Exception):
-    def __init__(self, route: Route, other: Route, path: str) -> None:
-        super().__init__(f"lets {path} through, which is a path that route '{other.name}' protects in another way")
+    def __init__(self, route: Route, other: Route, sent: str) -> None:
+        super().__init__(f"lets {sent} through, which is a path that route '{other.name}' protects in another way")
         self.route = route
 
 
 def prove(file: RoutesFile) -> None:
     """See that no rule of a file can be got around. Raises Mistake."""
-    table = RouteTable(file.routes)
+    table, guards = RouteTable(file.routes), Guards(file)
+    for index, route in enumerate(table.routes):
+        for name in route.match.headers:
+            if not fields.passes_to_upstream(name.lower().encode()):
+                location = ("routes", index, "match", "headers", name)
+                raise Mistake(location, "the gateway does not pass this field on, and so it tells no routes apart")
     try:
-        _prove(table)
+        _prove(table, guards)
     except _Reached as error:
         raise Mistake(("routes", table.routes.index(error.route)), str(error)) from None
 
 
-def _prove(table: RouteTable) -> None:
+def _prove(table: RouteTable, guards: Guards) -> None:
     for one, other in that_may_meet(table.routes):
         _check_crossing(one, other)
-    # With what all its paths begin with.
-    public = [
-        (route, example(route.match.template), f"/{next(iter(route.match.template.segments), None) or ''}")
-        for route in table.routes
-        if route.access == "public"
-    ]
+    for route in table.routes:
+        space = guards.space(route)
+        for other in space.meeting(route.target):
+            _check_reach(table, space, route, other)
+    _try_tricks(table, guards)
+
+
+def _try_tricks(table: RouteTable, guards: Guards) -> None:
     tricks = Tricks()
-    for guard in table.routes:
-        if guard.access == "public":
-            continue
-        protected = example(guard.match.template)
-        alone = tricks.alone(protected)
-        for route, its_example, beginning in public:
-            if not route.upstreams.keys().isdisjoint(guard.upstreams):
-                for path in (*alone, *tricks.together(its_example, protected)):
-                    if path.startswith(beginning):
-                        _check_trick(table, route, guard, path)
+    examples: dict[int, list[str]] = {}
+    for route in table.routes:
+        path = example(route.target)
+        examples.setdefault(path.count("/"), []).append(path)
+    for guard in [route for route in table.routes if not route.is_public]:
+        protected, space = example(guard.target), guards.space(guard)
+        made = tricks.alone(protected)
+        for depth, others in examples.items():
+            made += [
+                trick(other, protected) for trick in tricks.together(depth, protected.count("/")) for other in others
+            ]
+        for path in made:
+            _check_trick(table, space, path)
 
 
 def that_may_meet(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
-    """Yield pairs of routes, but for those whose paths begin with different words."""
-    first_words = [next(iter(route.match.template.segments), None) for route in routes]
-    positions: dict[str | None, list[int]] = {}
-    for position, word in enumerate(first_words):
-        positions.setdefault(word, []).append(position)
-    for position, word in enumerate(first_words):
-        near = range(position) if word is None else [*positions[word], *positions.get(None, ())]
-        yield from ((routes[position], routes[other]) for other in near if other < position)
+    """Yield the pairs of routes whose templates share a path."""
+    tree = PathTree()
+    for route in routes:
+        yield from ((route, other) for other in tree.meeting(route.match.template))
+        tree.add(route.match.template, route)
 
 
 def _check_crossing(one: Route, other: Route) -> None:
@@ -83,7 +94,7 @@ def _check_crossing(one: Route, other: Route) -> None:
         return
     first, second = one.match.template, other.match.template
     witness = common_path(first, second)
-    if witness is None or contains(first, second) or contains(second, first):
+    if witness is None or first.contains(second) or second.contains(first):
         return
     decides, overruled = (one, other) if first.precedence <= second.precedence else (other, one)
     raise _Reached(decides, overruled, witness)
@@ -114,34 +125,79 @@ def common_path(one: PathTemplate, other: PathTemplate) -> str | None:
     return "/" + "/".join(segments)
 
 
-def contains(wide: PathTemplate, narrow: PathTemplate) -> bool:
-    """Return whether all paths of one template fit another one."""
-    if narrow.tail and not wide.tail:
-        return False
-    if wide.tail:
-        if len(narrow.segments) + narrow.tail < len(wide.segments) + 1:
-            return False
-    elif len(wide.segments) != len(narrow.segments):
-        return False
-    pairs = zip(wide.segments, narrow.segments, strict=False)
-    return all(mine is None or mine == yours for mine, yours in pairs)
+def _check_reach(table: RouteTable, space: Space, route: Route, other: Route) -> None:
+    """See that a rule does not lead to what another one guards, unless it is an exception to that. Raises _Reached."""
+    mine, theirs = route.target, other.target
+    if route.suffices_for(other) or route.match.methods.isdisjoint(other.match.methods):
+        return
+    if theirs.contains(mine) and mine.shape != theirs.shape:
+        return
+    shared = common_path(mine, theirs)
+    if shared is None:
+        return
+    # What is longer may be nobody else's where what is short is.
+    for path in (shared, f"{shared}/{_EXAMPLE}", f"{shared}/{_EXAMPLE}/{_EXAMPLE}"):
+        if not mine.matches(segments := tuple(path[1:].split("/"))) or not theirs.matches(segments):
+            return
+        if any(each is other for each in space.owners(path.encode())) or not mine.contains(theirs):
+            for method in route.match.methods & other.match.methods:
+                if sent := _sent(table, route, method, path):
+                    raise _Reached(route, other, sent)
 
 
-def _check_trick(table: RouteTable, public: Route, guard: Route, path: str) -> None:
-    """Try a public rule with a path that may be read as a protected one's. Raises _Reached."""
-    for method in guard.match.methods & public.match.methods:
-        if _route(table, method, path) is public:
-            for reading in readings(path):
-                found = _route(table, method, reading)
-                if found is not None and found.access != "public":
-                    raise _Reached(public, found, path)
+def _check_trick(table: RouteTable, space: Space, path: str) -> None:
+    """Try a path that may be read as a protected one with all rules that lead there. Raises _Reached."""
+    raw = _on_the_wire(path)
+    segments = tuple(raw.decode("latin-1")[1:].split("/"))
+    for route in space.meeting(PathTemplate(segments, tail=False)):
+        if not route.target.matches(segments):
+            continue
+        for method in route.match.methods:
+            if _sent(table, route, method, path) is None:
+                continue
+            for owner in _owners(space, method, readings(path)):
+                if not route.suffices_for(owner):
+                    raise _Reached(route, owner, path)
 
 
-def _route(table: RouteTable, method: str, path: str) -> Route | None:
+def _owners(space: Space, method: str, found: set[str]) -> Iterator[Route]:
+    for reading in sorted(found):
+        try:
+            owners = space.owners(_on_the_wire(reading))
+        except AmbiguousPath:
+            continue
+        yield from (owner for owner in owners if method in owner.match.methods)
+
+
+def _sent(table: RouteTable, route: Route, method: str, path: str) -> str | None:
+    """Return a request that takes a route and gets to a path of its service, in words; None if there is none."""
     try:
-        return table.find(method, b"", _on_the_wire(path), [])
-    except (AmbiguousPath, NoRoute, WrongMethod):
+        sent = _before(route, _on_the_wire(path).decode("latin-1")).encode("latin-1")
+    except AmbiguousPath:
         return None
+    given = [(name.lower().encode(), value.encode()) for name, value in route.match.headers.items()]
+    # Without hosts, a route is found for a host that nobody names, if it is for any.
+    for host in sorted(route.match.hosts) or [""]:
+        name = host.replace("*", _EXAMPLE)
+        try:
+            found = table.find(method, name.encode(), sent, given)
+        except (AmbiguousPath, NoRoute, RepeatedField, WrongMethod):
+            continue
+        if found is route:
+            words = sent.decode("latin-1") + (f" as {path}" if route.rewrite is not None else "")
+            conditions = {"Host": name, **route.match.headers} if name else route.match.headers
+            return " with ".join([words, *(f"{header}: {value}" for header, value in conditions.items())])
+    return None
+
+
+def _before(route: Route, path: str) -> str:
+    """Return the request's path of which a route makes this one. Raises AmbiguousPath."""
+    if route.rewrite is None:
+        return path
+    kept = {f"{{{name}}}" for name in paths.parameters(route.rewrite)}
+    dropped = {f"{{{name}}}" for name in paths.parameters(route.match.path)} - kept
+    target = "/".join(_EXAMPLE if part in dropped else part for part in route.match.path.split("/"))
+    return paths.rewritten(tuple(path[1:].split("/")), route.rewrite, target).decode()
 
 
 def example(template: PathTemplate) -> str:
@@ -212,31 +268,32 @@ class Tricks:
 
     def alone(self, protected: str) -> list[str]:
         """Return spellings of a protected path."""
-        alone, _ = self._that_are_accepted("/x", protected)
+        alone, _ = self._that_are_accepted(1, protected.count("/"))
         return [trick("", protected) for trick in (*alone, *_BY_LETTER)]
 
-    def together(self, public: str, protected: str) -> list[str]:
-        """Return paths with a public one in them."""
-        _, together = self._that_are_accepted(public, protected)
-        return [trick(public, protected) for trick in together]
+    def together(self, public: int, protected: int) -> tuple[Trick, ...]:
+        """Return what makes paths with a public one in them, of paths with so many words."""
+        return self._that_are_accepted(public, protected)[1]
 
-    def _that_are_accepted(self, public: str, protected: str) -> tuple[tuple[Trick, ...], tuple[Trick, ...]]:
-        depths = public.count("/"), protected.count("/")
+    def _that_are_accepted(self, public: int, protected: int) -> tuple[tuple[Trick, ...], tuple[Trick, ...]]:
+        depths = public, protected
         if depths not in self._accepted:
             made = [f"/{'/'.join([_EXAMPLE] * depth)}" for depth in depths]
             self._accepted[depths] = (
-                tuple(trick for trick in _ALONE if _is_accepted(trick(*made))),
-                tuple(trick for trick in _TOGETHER if _is_accepted(trick(*made))),
+                tuple(trick for trick in _ALONE if _may_deceive(trick(*made))),
+                tuple(trick for trick in _TOGETHER if _may_deceive(trick(*made))),
             )
         return self._accepted[depths]
 
 
-def _is_accepted(path: str) -> bool:
+def _may_deceive(path: str) -> bool:
+    """Return whether anybody can send a path that somebody takes for another one."""
+    sent = _on_the_wire(path)
     try:
-        paths.split(_on_the_wire(path))
+        paths.split(sent)
     except AmbiguousPath:
         return False
-    return True
+    return readings(sent.decode("latin-1")) != {sent.decode("latin-1")}
 
 
 def _on_the_wire(path: str) -> bytes:

@@ -101,6 +101,8 @@ class Upstream(_Part):
     health: HealthCheck | None = None
     #: To each address at most, WebSockets among them; of each worker.
     connections: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 256
+    #: Whether `/ADMIN` is the same to it as `/admin`: then it takes the access that the routes ask for there.
+    ignores_case: StrictBool = False
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:
@@ -125,7 +127,7 @@ class Match(_Part):
     #: Fields that a request has once, with exactly this value.
     headers: dict[HeaderName, HeaderValue] = {}
 
-    @property
+    @cached_property
     def template(self) -> PathTemplate:
         """The path, ready for matching."""
         return parse_template(self.path)
@@ -294,6 +296,11 @@ class Route(_Part):
         return self
 
     @cached_property
+    def target(self) -> PathTemplate:
+        """The path that the upstream gets, ready for matching."""
+        return parse_template(self.rewrite if self.rewrite is not None else self.match.path)
+
+    @cached_property
     def is_public(self) -> bool:
         """Whether everybody may use it."""
         return self.access == "public"
@@ -302,6 +309,17 @@ class Route(_Part):
     def requirements(self) -> Requirements | None:
         """What the caller's token must carry besides being good, if anything."""
         return self.access if isinstance(self.access, Requirements) else None
+
+    def suffices_for(self, other: "Route") -> bool:
+        """Return whether whoever may use this route may use the other one."""
+        wanted, asked = other.requirements, self.requirements
+        if wanted is None or asked is None:
+            return other.is_public or (wanted is None and not self.is_public)
+        return (
+            wanted.scopes <= asked.scopes
+            and wanted.roles <= asked.roles
+            and wanted.claims.items() <= asked.claims.items()
+        )
 
     @cached_property
     def bound(self) -> float | EllipsisType | None:
