@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.explanation import explain as explain_request
 from ostiary_gateway.policy import load_routes
 from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.routes_source import RoutesSource
 from ostiary_gateway.routing import RouteTable
 
 _cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -33,21 +35,26 @@ def _root() -> None:
 @_cli.command()
 def serve() -> None:
     """Serve until SIGTERM. The routes file is read again when it changes, and on SIGHUP."""
+    # Whatever a SIGHUP says before there is somebody to hear it: a file that changes from here on is noticed.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     config = GatewayConfig.load(environment())
     logs.configure(config.log_format, "gateway")
-    routes = load_routes(config.routes_file)
+    source = RoutesSource(config.routes_file)
+    routes = source.load()
     listener = server.bind(config.host, config.port, "gateway")
     # What is wrong with it is said once, and before anything starts.
     config.rate_limit_store_password()
     if config.workers == 1:
-        _serve(Gateway(config, routes), listener)
+        _serve(Gateway(config, routes, source), listener)
         return
     # Nobody else has the address; now the workers may have it together.
     listener.close()
 
     def work(worker: Worker) -> None:
         shared = server.bind(config.host, config.port, "gateway", is_shared=True)
-        _serve(Gateway(config, routes, worker=worker), shared)
+        # As it is now: this may be a worker that is started again long after the first ones.
+        source.share(worker.folder)
+        _serve(Gateway(config, source.load_or_last(routes), source, worker=worker), shared)
 
     workers.run(config.workers, work)
 

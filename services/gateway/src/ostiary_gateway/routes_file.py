@@ -321,18 +321,31 @@ class RoutesFile(_Part):
 def load(
     path: Path, environ: Mapping[str, str], check: Callable[[RoutesFile], None] = lambda _file: None
 ) -> RoutesFile:
-    """Read and validate a routes file. Raises ConfigError with one line per mistake.
+    """Read and validate a routes file. Raises ConfigError with one line per mistake."""
+    return parse(path, read(path), environ, check)
+
+
+def read(path: Path) -> bytes:
+    """Return what is in a routes file. Raises ConfigError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"OSTIARY_GATEWAY_ROUTES: cannot read {path}: {error.strerror}") from None
+
+
+def parse(
+    path: Path,
+    content: bytes,
+    environ: Mapping[str, str],
+    check: Callable[[RoutesFile], None] = lambda _file: None,
+) -> RoutesFile:
+    """Validate what is in a routes file. Raises ConfigError with one line per mistake.
 
     `check` looks at the whole of it, and may raise a Mistake.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigError(f"OSTIARY_GATEWAY_ROUTES: cannot read {path}: {reason}") from None
     lines: dict[Location, int] = {}
     try:
-        document = _with_lines(text, lines)
+        document = _with_lines(content.decode(), lines)
         file = RoutesFile.model_validate(_expand(document, environ))
         _check_references(file)
         check(file)
