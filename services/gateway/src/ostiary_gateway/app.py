@@ -60,7 +60,7 @@ class Gateway:
         worker: Worker | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
-        """Make the gateway, or one of several as a `worker`. Routes come from `source` and change with it, if there is one.
+        """Make the gateway, or one of several as a `worker`. If there is a `source` of the routes, they change with it.
 
         `verifier` and `tracing` replace the configured ones in tests.
         """

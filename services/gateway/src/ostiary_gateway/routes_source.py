@@ -60,14 +60,13 @@ class RoutesSource:
 
     def _read(self) -> bytes:
         """Return the file's content. The stamp is taken before: what changes later has another one."""
-        stamp = _stamp_of(self._path)
-        for _ in range(MAX_READINGS):
-            self._stamp = stamp
+        readings = 0
+        while True:
+            self._stamp = _stamp_of(self._path)
             content = routes_file.read(self._path)
-            stamp = _stamp_of(self._path)
-            if stamp == self._stamp:
-                break
-        return content
+            readings += 1
+            if readings == MAX_READINGS or not self.has_changed():
+                return content
 
     def _parse(self, content: bytes) -> RoutesFile:
         return routes_file.parse(self._path, content, environment(), prove)
