@@ -44,8 +44,8 @@ class Meddler:
         self._times = times
         self._read = routes_file.read
 
-    def __call__(self, path: Path) -> bytes:
-        content = self._read(path)
+    def __call__(self, path: Path, setting: str) -> bytes:
+        content = self._read(path, setting)
         self.readings += 1
         if self.readings <= self._times:
             self._path.write_text(text(f"changed-{self.readings:03}"))

@@ -17,7 +17,7 @@ from ostiary_chassis.settings import ConfigError, environment
 from ostiary_chassis.workers import Worker
 from ostiary_gateway.agreement import disagreements
 from ostiary_gateway.app import Gateway
-from ostiary_gateway.config import GatewayConfig
+from ostiary_gateway.config import GatewayConfig, check_authorities
 from ostiary_gateway.explanation import explain as explain_request
 from ostiary_gateway.policy import load_routes
 from ostiary_gateway.routes_file import RoutesFile
@@ -42,8 +42,9 @@ def serve() -> None:
     source = RoutesSource(config.routes_file)
     routes = source.load()
     listener = server.bind(config.host, config.port, "gateway")
-    # What is wrong with it is said once, and before anything starts.
+    # What is wrong with them is said once, and before anything starts.
     config.rate_limit_store_password()
+    check_authorities(environment())
     if config.workers == 1:
         _serve(Gateway(config, routes, source), listener)
         return
@@ -66,7 +67,9 @@ def _serve(gateway: Gateway, listener: socket.socket) -> None:
 @_cli.command()
 def check(file: Annotated[Path, typer.Argument(help="The routes file.")]) -> None:
     """Validate a routes file; exit with 2 and the lines at fault if it cannot be used."""
-    routes = load_routes(file)
+    routes = load_routes(file, "FILE")
+    for name in routes.unused_upstreams:
+        typer.echo(f"{file}: upstreams.{name}: no route uses it")
     typer.echo(f"{file}: {len(routes.routes)} routes to {len(routes.upstreams)} upstreams")
 
 

@@ -13,7 +13,7 @@ from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.gate import Arrival, Gate
-from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.routes_file import SETTING, RoutesFile
 from ostiary_gateway.routes_source import RoutesSource
 from ostiary_gateway.routing import RouteTable
 
@@ -23,9 +23,9 @@ _log = structlog.stdlib.get_logger("routes")
 LOOK_SECONDS = 1.0
 
 
-def load_routes(path: Path) -> RoutesFile:
-    """Read a routes file and see that it can be used. Raises ConfigError."""
-    return RoutesSource(path).load()
+def load_routes(path: Path, setting: str = SETTING) -> RoutesFile:
+    """Read a routes file, which `setting` names, and see that it can be used. Raises ConfigError."""
+    return RoutesSource(path, setting).load()
 
 
 class Policy:

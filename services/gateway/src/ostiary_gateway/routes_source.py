@@ -26,9 +26,10 @@ class RoutesSource:
     with what the others serve, and not with what was there when all of them began.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read from `path`; nothing is read yet."""
+    def __init__(self, path: Path, setting: str = routes_file.SETTING) -> None:
+        """Read from `path`, which `setting` names; nothing is read yet."""
         self._path = path
+        self._setting = setting
         self._kept: Path | None = None
         self._stamp: Stamp = None
 
@@ -63,7 +64,7 @@ class RoutesSource:
         readings = 0
         while True:
             self._stamp = _stamp_of(self._path)
-            content = routes_file.read(self._path)
+            content = routes_file.read(self._path, self._setting)
             readings += 1
             if readings == MAX_READINGS or not self.has_changed():
                 return content
