@@ -71,3 +71,57 @@ class TestCheck:
         assert run("check", file) == Done(
             2, "", f"ostiary-gateway: FILE: cannot read {file}: No such file or directory\n"
         )
+
+
+class TestExplain:
+    @pytest.fixture(autouse=True)
+    def settings(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        file = tmp_path / "gateway.yaml"
+        file.write_text(
+            "upstreams: {up: {url: http://up}}\n"
+            "routes:\n"
+            "  - {name: r, match: {path: /r, methods: [GET]}, upstream: up, access: public}\n"
+            "  - {name: s, match: {path: /s, methods: [GET]}, upstream: up, access: authenticated}\n"
+        )
+        monkeypatch.setenv("OSTIARY_GATEWAY_ROUTES", str(file))
+
+    def test_what_goes_on_ends_with_0_and_what_is_refused_with_1(self, run: Run) -> None:
+        done = run("explain", "GET", "/r")
+        assert (done.code, done.errors) == (0, "")
+        assert done.output.endswith("goes to     up (http://up) as /r\n")
+        done = run("explain", "GET", "/s", "--header", "X-Some: thing")
+        assert (done.code, done.errors) == (1, "")
+        assert "answer      401 missing_token: " in done.output
+
+    def test_trusted_proxies_are_those_of_the_setting(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        arguments = ["explain", "GET", "/r", "--client", "10.0.0.1", "--header", "X-Forwarded-For: 198.51.100.7"]
+        assert "from        10.0.0.1\n" in run(*arguments).output
+        monkeypatch.setenv("OSTIARY_GATEWAY_TRUSTED_PROXIES", "10.0.0.1")
+        assert "from        198.51.100.7\n" in run(*arguments).output
+
+    @pytest.mark.parametrize(
+        ("arguments", "fault"),
+        [
+            (["http://[::1/r"], "URL: "),
+            (["/r", "--header", "Origin"], "--header: must be a name, a colon and a value"),
+            (["/r", "--header", "Ori gin: x"], "--header: must be "),
+            (["/r", "--header", "Origin: x\r\nHost: y"], "--header: must be "),
+            (["/r", "--client", "localhost"], "--client: must be an IP address"),
+            (["/r", "--token-file", "/none"], "--token-file: cannot read /none: No such file or directory"),
+        ],
+    )
+    def test_a_mistake_in_the_arguments_is_one_line(self, run: Run, arguments: list[str], fault: str) -> None:
+        done = run("explain", "GET", *arguments)
+        assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
+        assert done.errors.startswith(f"ostiary-gateway: {fault}")
+
+    @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"\x00", b"two words", b"a\nb", b"Bearer abc"])
+    def test_a_file_without_a_token_is_one_line_that_does_not_show_it(
+        self, run: Run, tmp_path: Path, content: bytes
+    ) -> None:
+        file = tmp_path / "token"
+        file.write_bytes(content)
+        done = run("explain", "GET", "/r", "--token-file", file)
+        assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
+        assert done.errors.startswith("ostiary-gateway: --token-file: ")
+        assert str(file) in done.errors

@@ -201,10 +201,11 @@ class Requirements(_Part):
 
     def allows(self, token: VerifiedToken) -> bool:
         """Return whether the claims are as they must be."""
-        return all(condition.holds(_claim(token, name)) for name, condition in self.claims.items())
+        return all(condition.holds(claim_of(token, name)) for name, condition in self.claims.items())
 
 
-def _claim(token: VerifiedToken, name: str) -> object:
+def claim_of(token: VerifiedToken, name: str) -> object:
+    """Return what a token says of a claim that conditions can be about; None if it says nothing."""
     attribute = _CLAIMS.get(name)
     return getattr(token, attribute) if attribute is not None else token.claims.get(name)
 
