@@ -365,6 +365,27 @@ class TestCommands:
             assert answer in done.stdout
             assert file.read_text().strip() not in done.stdout + done.stderr
 
+    def test_policy_compares_what_the_services_say_themselves(self, local_cluster: LocalCluster) -> None:
+        auth = local_cluster.urls["auth"]
+        gone = {"OSTIARY_PROFILE_URL": "http://127.0.0.1:1"}
+        for arguments, settings, code, last in (
+            ([], {}, 0, "0 disagreements with auth, profile\n"),
+            (["--openapi", f"{auth}/openapi.json"], {}, 0, "not compared: profile\n"),
+            (["--openapi", f"{auth}/none.json"], {}, 2, f"{auth}/none.json: the answer is a 404\n"),
+            ([], gone, 2, "http://127.0.0.1:1/openapi.json: [Errno 111] Connection refused\n"),
+        ):
+            done = subprocess.run(  # noqa: S603 - our own command
+                [BIN / "ostiary-gateway", "policy", *arguments],
+                env={**local_cluster.environ, **settings},
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert (done.stdout + done.stderr).endswith(last)
+            assert done.returncode == code
+
 
 class TestDemo:
     def run(self, url: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,12 +1,17 @@
 """The command: what it prints, and how it ends. Serving is in tests/integration."""
 
+import json
 import re
+import socketserver
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from stage import short_directory
 
 from ostiary_gateway import cli
 
@@ -125,3 +130,98 @@ class TestExplain:
         assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
         assert done.errors.startswith("ostiary-gateway: --token-file: ")
         assert str(file) in done.errors
+
+
+class Service:
+    """A service that says what it offers, on a socket."""
+
+    def __init__(self, path: Path) -> None:
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                service.asked.append(self.path)
+                self.send_response(service.status)
+                self.end_headers()
+                self.wfile.write(service.content)
+
+            def address_string(self) -> str:
+                return "a socket has none"
+
+            def log_message(self, *_arguments: object) -> None:
+                """Say nothing."""
+
+        self.status = 200
+        self.content = b"{}"
+        self.asked: list[str] = []
+        self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def offer(self, *scopes: str, path: str = "/orders") -> None:
+        """Describe one operation that asks for a token with these scopes."""
+        schemes = {"bearer": {"type": "http", "scheme": "bearer"}}
+        operation = {"security": [{"bearer": scopes}]}
+        described = {"paths": {path: {"get": operation}}, "components": {"securitySchemes": schemes}}
+        self.content = json.dumps(described).encode()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class TestPolicy:
+    @pytest.fixture
+    def service(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+        with short_directory() as directory:
+            file = directory / "gateway.yaml"
+            file.write_text(
+                f"upstreams: {{shop: {{url: 'unix:{directory}/shop'}}}}\n"
+                "routes:\n"
+                "  - name: orders\n"
+                "    match: {path: /orders, methods: [GET]}\n"
+                "    upstream: shop\n"
+                "    access: {scopes: [orders]}\n"
+            )
+            monkeypatch.setenv("OSTIARY_GATEWAY_ROUTES", str(file))
+            service = Service(directory / "shop")
+            yield service
+            service.close()
+
+    def test_agreement_ends_with_0(self, run: Run, service: Service) -> None:
+        service.offer("orders")
+        assert run("policy") == Done(0, "0 disagreements with shop\n", "")
+        assert service.asked == ["/openapi.json"]
+
+    def test_disagreement_ends_with_1(self, run: Run, service: Service) -> None:
+        service.offer("orders", "stock")
+        said = "GET /orders (orders): does not ask for stock, but the service does\n1 disagreements with shop\n"
+        assert run("policy") == Done(1, said, "")
+
+    def test_a_route_that_the_service_does_not_know_is_a_disagreement(self, run: Run, service: Service) -> None:
+        service.offer("orders", path="/others")
+        done = run("policy")
+        assert (done.code, done.errors) == (1, "")
+        assert "GET /orders (orders): the service does not describe it\n" in done.output
+
+    @pytest.mark.parametrize(
+        ("status", "content", "fault"),
+        [
+            (404, b"{}", "the answer is a 404"),
+            (200, b"<html>", "the answer is not JSON"),
+            (200, b"[" * 5000, "the answer is not JSON"),
+            (200, b"[]", "the answer is no OpenAPI document"),
+            (200, b'{"paths": {"/orders": {"get": {"parameters": null}}}}', "shop says of itself is not in the form"),
+            (200, b'{"paths": {"/orders": {"get": {"security": "foo"}}}}', "shop says of itself is not in the form"),
+        ],
+    )
+    def test_what_cannot_be_compared_is_one_line_and_ends_with_2(
+        self, run: Run, service: Service, status: int, content: bytes, fault: str
+    ) -> None:
+        service.status, service.content = status, content
+        done = run("policy")
+        assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
+        assert fault in done.errors
+
+    def test_an_address_that_no_upstream_has_ends_with_2(self, run: Run, service: Service) -> None:
+        assert run("policy", "--openapi", "http://elsewhere/openapi.json").code == 2
+        assert service.asked == []

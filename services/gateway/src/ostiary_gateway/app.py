@@ -89,7 +89,8 @@ class Gateway:
             exception_handlers={},
             openapi_url=None,
         )
-        self.app.include_router(ApiDocument(self.policies, version("ostiary-gateway")).routes())
+        if config.docs == "on":
+            self.app.include_router(ApiDocument(self.policies, version("ostiary-gateway")).routes())
 
     def protocol(self, *, server_state: Any, app_state: dict[str, Any], **_: Any) -> asyncio.Protocol:
         """Return the protocol of a new connection, for uvicorn."""

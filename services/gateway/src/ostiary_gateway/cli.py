@@ -9,10 +9,9 @@ import sys
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
-import httpx
 import typer
 
 from ostiary import Verifier
@@ -20,11 +19,13 @@ from ostiary_chassis import logs, server, workers
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError, environment, read_secret
 from ostiary_chassis.workers import Worker
+from ostiary_gateway import asking
 from ostiary_gateway.agreement import disagreements
 from ostiary_gateway.app import Gateway
 from ostiary_gateway.config import GatewayConfig, check_authorities
 from ostiary_gateway.explanation import Question
 from ostiary_gateway.explanation import explain as explain_request
+from ostiary_gateway.openapi import BadDocument
 from ostiary_gateway.policy import load_routes
 from ostiary_gateway.routes_file import RoutesFile
 from ostiary_gateway.routes_source import RoutesSource
@@ -153,25 +154,14 @@ def policy(
     """Compare the routes with what the services' OpenAPI documents ask for; exit with 1 where they disagree."""
     config = GatewayConfig.load(environment())
     routes = load_routes(config.routes_file)
-    urls = openapi or [
-        f"{upstream.addresses[0]}/openapi.json"
-        for upstream in routes.upstreams.values()
-        if not upstream.addresses[0].startswith("unix:")
-    ]
-    documents: dict[str, Any] = {}
-    for url in urls:
-        names = [
-            name for name, each in routes.upstreams.items() if any(url.startswith(f"{a}/") for a in each.addresses)
-        ]
-        if not names:
-            raise ConfigError(f"{url}: no upstream in {config.routes_file} has this address")
-        try:
-            document = httpx.get(url, timeout=10, trust_env=False).raise_for_status().json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise ConfigError(f"{url}: {type(error).__name__}") from None
-        documents |= dict.fromkeys(names, document)
-    lines = disagreements(RouteTable(routes.routes), documents)
+    documents = asking.documents(routes, openapi or [])
+    try:
+        lines = disagreements(RouteTable(routes.routes), documents)
+    except BadDocument as error:
+        raise ConfigError(str(error)) from None
     typer.echo("\n".join([*lines, f"{len(lines)} disagreements with {', '.join(sorted(documents))}"]))
+    if left := sorted(routes.upstreams.keys() - documents.keys()):
+        typer.echo(f"not compared: {', '.join(left)}")
     sys.exit(1 if lines else 0)
 
 

@@ -4,7 +4,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
@@ -54,6 +54,7 @@ class GatewayConfig(Settings):
         int, Field(alias="OSTIARY_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", ge=1, le=1_000_000)
     ] = 1000
     workers: Annotated[int, Field(alias="OSTIARY_GATEWAY_WORKERS", ge=1, le=64)] = 1
+    docs: Annotated[Literal["on", "off"], Field(alias="OSTIARY_GATEWAY_DOCS")] = "on"
     rate_limit_store: Annotated[
         str, BeforeValidator(_store_url), Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE", repr=False)
     ] = ""
