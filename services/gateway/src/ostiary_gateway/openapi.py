@@ -15,9 +15,16 @@ from ostiary_gateway.routing import RouteTable
 
 _log = structlog.stdlib.get_logger("docs")
 
+#: How deep values may stand in others: schemas of people have tens of levels.
+MAX_DEPTH = 100
+
 _PARAMETER = re.compile(r"\{[^{}/]+\}")
 _REFERENCE = re.compile(r"#/components/([^/]+)/([^/]+)((?:/.*)?)\Z", re.DOTALL)
 _METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
+
+# What stands for a parameter: nothing that a route names.
+_EXAMPLE = "any-value-at-all"
+
 #: The kind of components that say how a caller proves who it is.
 SCHEMES = "securitySchemes"
 
@@ -28,6 +35,7 @@ _OURS = ""
 #: A component: its kind, and its name.
 Component = tuple[str, str]
 
+#: What a document says of an operation; of those that are yielded here, `parameters` and `security` are in order.
 Operation = dict[str, Any]
 
 #: One way to be let in: security schemes by name, with scopes.
@@ -75,7 +83,7 @@ def merge(
     for name, document in documents.items():
         try:
             merged.add(table, name, document)
-        except (BadDocument, RecursionError) as error:
+        except BadDocument as error:
             _log.warning("what a service says that it offers is left out", upstream=name, error=str(error))
             left_out.add(name)
     info = {"title": "API", "version": version}
@@ -149,14 +157,15 @@ class _Merged:
 def _asked_for(route: Route, security: list[Security], own: Mapping[Component, Any]) -> list[Security]:
     """Return what a caller needs: what the route asks for, or on a public one what the service itself does."""
     if route.is_public:
-        return [each for each in security if all((SCHEMES, name) in own for name in each)]
+        # Nothing, if it asks for nothing: there may be another route for which something is needed.
+        return [each for each in security if all((SCHEMES, name) in own for name in each)] or [{}]
     scopes = sorted(route.access.scopes) if isinstance(route.access, Requirements) else []
     return [{_OURS: scopes}]
 
 
 def _decides(table: RouteTable, route: Route, public: str, method: str) -> bool:
     """Return whether a route is the one for its path, and no more specific one is."""
-    example = _PARAMETER.sub("x", public).encode("latin-1", "replace")
+    example = _PARAMETER.sub(_EXAMPLE, public).encode("latin-1", "replace")
     for host in route.match.hosts or {""}:
         try:
             candidates = table.candidates(host.replace("*", "x").encode(), example)
@@ -199,10 +208,12 @@ def _reachable(exposed: Iterable[Operation], own: Mapping[Component, Any]) -> di
     return found
 
 
-def _references(value: Any) -> Iterator[Component]:
+def _references(value: Any, depth: int = 0) -> Iterator[Component]:
+    if depth > MAX_DEPTH:
+        raise BadDocument(f"values stand in others, more than {MAX_DEPTH} deep")
     if isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
-            yield from _references(each)
+            yield from _references(each, depth + 1)
     elif isinstance(value, str) and (match := _REFERENCE.match(value)):
         yield match[1], match[2]
 
@@ -222,6 +233,8 @@ def _renamed(value: Any, names: Mapping[Component, str]) -> Any:
 
 
 def _renamed_schemes(security: list[Security], names: Mapping[Component, str]) -> list[Security]:
+    if security == [{}]:
+        return []
     known = {**names, (SCHEMES, _OURS): "bearer"}
     return [{known.get((SCHEMES, name), name): scopes for name, scopes in each.items()} for each in security]
 
