@@ -24,6 +24,7 @@ from stage import GatewayStage
 from upstreams import BEGINNING, OK, ProcessUpstream, RawUpstream
 
 from ostiary.testing import Issuer
+from ostiary_gateway.websocket import close_frame
 
 MIB = 1024 * 1024
 
