@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +38,30 @@ def test_sighup_makes_it_read_the_file(tmp_path: Path, upstream: RawUpstream) ->
             wait_until(lambda number=number: gateway.log.count("routes changed") >= number, "it has read the file")  # type: ignore[misc]  # a default
         assert gateway.process.poll() is None
         assert (status(gateway, "/old"), status(gateway, "/new")) == (b"200", b"404")
+
+
+IMPORTING = """\
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "ostiary_gateway.commands":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["ostiary-gateway", "--help"]
+
+from ostiary_gateway.cli import main
+
+main()
+"""
+
+
+def test_sighup_does_not_end_a_gateway_that_is_being_imported() -> None:
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", IMPORTING], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_comes_while_it_starts_is_not_lost(tmp_path: Path, upstream: RawUpstream) -> None:
