@@ -410,7 +410,7 @@ class GatewayStage:
         await until(lambda: not state.connections)
         for pool in [pool for upstream in gateway.policies.current.upstreams.values() for pool in upstream.pools]:
             pool.close()
-            await until(lambda pool=pool: not pool._open and not pool._connecting)  # type: ignore[misc]  # a default
+            await until(lambda pool=pool: not pool._open and not pool._attempts)  # type: ignore[misc]  # a default
 
     def _hang_up(self) -> None:
         """Close all connections of clients, on both sides."""

@@ -134,7 +134,8 @@ async def test_an_answer_to_head_says_how_long_it_would_be(stage: GatewayStage, 
         "HEAD",
     )
     assert (head.values("content-length"), head.body) == (["1234"], b"")
-    assert len(upstream.connections) == 1
+    # What was announced may still come, and would be taken for the next answer.
+    assert len(upstream.connections) == 2
 
 
 async def test_an_answer_to_head_may_be_in_chunks_that_do_not_come(
@@ -144,7 +145,7 @@ async def test_an_answer_to_head_may_be_in_chunks_that_do_not_come(
     for _ in range(2):
         answer = await stage.ask("/any/x", method="HEAD")
         assert (answer.status, answer.values("content-length"), answer.is_complete) == (200, [], True)
-    assert len(upstream.connections) == 1
+    assert len(upstream.connections) == 2
 
 
 async def test_a_refusal_of_head_has_no_body(stage: GatewayStage) -> None:
@@ -170,7 +171,7 @@ async def test_an_answer_that_nothing_was_modified_has_no_body(
         assert (answer.status, answer.body, answer.is_complete, answer.values("etag")) == (304, b"", True, ["x"])
         assert answer.values("content-length") in ([], ["5"])
         assert answer.values("transfer-encoding") == []
-    assert len(upstream.connections) == 1
+    assert len(upstream.connections) == 2
 
 
 # Interim answers.

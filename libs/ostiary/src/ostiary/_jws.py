@@ -4,7 +4,6 @@ Nothing here trusts the token, and nothing here does cryptography: a token that 
 well-formed, names an accepted algorithm and type, and still has to be verified.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ostiary import _base64url, _json
@@ -33,14 +32,18 @@ _REFUSED_HEADER_MEMBERS = frozenset({"crit", "b64", "zip", "enc"})
 _REMEMBERED_HEADERS = 64
 
 
-@dataclass(frozen=True, slots=True)
 class CompactJws:
     """A well-formed token that nobody has verified yet."""
 
-    kid: str
-    claims: dict[str, object]
-    signing_input: bytes
-    signature: bytes
+    __slots__ = ("claims", "kid", "signature", "signing_input")
+
+    # No dataclass: there is one for each token that is new, and to make a frozen one takes longer than to fill it.
+    def __init__(self, kid: str, claims: dict[str, object], signing_input: bytes, signature: bytes) -> None:
+        """Take the parts."""
+        self.kid = kid
+        self.claims = claims
+        self.signing_input = signing_input
+        self.signature = signature
 
 
 def parse(token: str, *, types: frozenset[str] = ACCESS_TOKEN_TYPES, max_length: int = MAX_TOKEN_LENGTH) -> CompactJws:

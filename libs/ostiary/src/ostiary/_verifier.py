@@ -90,13 +90,21 @@ class Presented:
     So it need not be looked for. What can change (time, keys, revocations) is looked at each time all the same.
     """
 
-    __slots__ = ("entry", "token", "verifier")
+    __slots__ = ("_name", "entry", "token", "verifier")
 
     def __init__(self, verifier: "Verifier", token: str) -> None:
         """Nothing is known of it yet."""
         self.verifier = verifier
         self.token = token
         self.entry: Remembered | None = None
+        self._name = b""
+
+    @property
+    def name(self) -> bytes:
+        """The name under which it is remembered."""
+        if not self._name:
+            self._name = name_of(self.token)
+        return self._name
 
 
 class Verifier:
@@ -277,7 +285,7 @@ class Verifier:
         entry = self._verify_anew(presented.token, now)
         _check_revocations(entry, bound)
         if self._remembered is not None:
-            self._remembered.put(name_of(presented.token), entry)
+            self._remembered.put(presented.name, entry)
             presented.entry = entry
         return entry.token, "verified"
 
@@ -286,13 +294,13 @@ class Verifier:
             return None
         if len(presented.token) > _jws.MAX_TOKEN_LENGTH:
             raise TooLarge("token")
-        presented.entry = self._remembered.get(name_of(presented.token))
+        presented.entry = self._remembered.get(presented.name)
         return presented.entry
 
     def _forget(self, presented: Presented) -> None:
         presented.entry = None
         if self._remembered is not None:
-            self._remembered.drop(name_of(presented.token))
+            self._remembered.drop(presented.name)
 
     def _verify_anew(self, token: str, now: float) -> Remembered:
         jws = _jws.parse(token)

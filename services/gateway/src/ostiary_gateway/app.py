@@ -110,6 +110,7 @@ class Gateway:
             self._watchman.start()
             yield
             self._watchman.stop()
+            self._watchman.cut_off()
             self.policies.close()
             self._access_log.flush()
             if self._shared_limits is not None:

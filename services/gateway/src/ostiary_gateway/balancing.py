@@ -19,7 +19,7 @@ from ostiary_chassis.metrics import REQUEST_BUCKETS
 from ostiary_gateway.http1 import BadMessage
 from ostiary_gateway.routes_file import HealthCheck
 from ostiary_gateway.routes_file import Upstream as UpstreamOfFile
-from ostiary_gateway.upstream import Failure, Pool, Receiver
+from ostiary_gateway.upstream import Failure, Pool
 
 _log = structlog.stdlib.get_logger("upstream")
 
@@ -45,46 +45,59 @@ RETRIES_AT_ONCE = 10.0
 
 
 class Breaker:
-    """Opens when most requests fail; closed again by one that does not."""
+    """Opens when most requests fail, for a moment.
+
+    What a caller may have brought about itself counts once for each caller, so that nobody can take a service away
+    from the others by requests that it does not like.
+    """
 
     def __init__(self) -> None:
         """Start closed."""
         self._window_ends_at = 0.0
         self._requests = self._failures = 0
-        self._opened_until: float | None = None
-        self._tried_at = 0.0
+        self._callers: set[str] = set()
+        self._opened_until = 0.0
+        #: Whether it was open, and nothing has succeeded since.
+        self._is_on_trial = False
 
     @property
     def is_open(self) -> bool:
         """Whether requests are refused."""
-        return self._opened_until is not None
+        return self._opened_until > 0.0 and self._opened_until > time.monotonic()
 
-    def lets_through(self) -> bool:
-        """Return whether a request may be sent. While the breaker is open, one at a time is, now and then."""
-        if self._opened_until is None:
-            return True
-        now = time.monotonic()
-        if now < self._opened_until or now < self._tried_at + BREAKER_OPEN_SECONDS:
-            return False
-        self._tried_at = now
-        return True
-
-    def note(self, *, is_good: bool) -> bool:
-        """Note how a request ended; return whether the breaker opened or closed with it."""
-        if self._opened_until is not None:
-            if is_good:
-                self._opened_until = None
-                self._requests = self._failures = 0
-            return is_good
-        now = time.monotonic()
-        if now >= self._window_ends_at:
-            self._window_ends_at, self._requests, self._failures = now + BREAKER_WINDOW, 0, 0
+    def succeeded(self) -> bool:
+        """Note an answer; return whether it is the first one after the breaker was open."""
         self._requests += 1
-        self._failures += not is_good
-        if self._requests < BREAKER_REQUESTS or self._failures < self._requests * BREAKER_SHARE:
+        if not self._is_on_trial or self.is_open:
+            # What comes while it is open was asked for before.
             return False
-        self._opened_until = now + BREAKER_OPEN_SECONDS
+        self._is_on_trial = False
+        self._begin_window(time.monotonic())
         return True
+
+    def failed(self, client: str | None) -> bool:
+        """Note that there was none; return whether the breaker opened with it."""
+        now = time.monotonic()
+        if now < self._opened_until:
+            return False
+        if now >= self._window_ends_at:
+            self._begin_window(now)
+        if client is not None:
+            if client in self._callers:
+                return False
+            self._callers.add(client)
+        self._requests += 1
+        self._failures += 1
+        is_clear = self._requests >= BREAKER_REQUESTS and self._failures >= self._requests * BREAKER_SHARE
+        if not is_clear and not (self._is_on_trial and client is None):
+            return False
+        self._opened_until, self._is_on_trial = now + BREAKER_OPEN_SECONDS, True
+        self._begin_window(self._opened_until)
+        return True
+
+    def _begin_window(self, now: float) -> None:
+        self._window_ends_at, self._requests, self._failures = now + BREAKER_WINDOW, 0, 0
+        self._callers.clear()
 
 
 class Backend:
@@ -93,7 +106,7 @@ class Backend:
     def __init__(self, name: str, url: str, connections: int, tls: ssl.SSLContext, breaker: Breaker) -> None:
         """Make it, as good as any."""
         self.url = url
-        self.pool = Pool(name, url, connections, tls, self._note)
+        self.pool = Pool(name, url, connections, tls, self)
         self._name = name
         self._breaker = breaker
         self._failures = 0
@@ -125,25 +138,26 @@ class Backend:
         self.retire()
         self.pool.close()
 
-    def _note(self, is_good: bool) -> None:
-        if is_good and not self._failures and not self._times_left_out:
-            # The rule, and on the path of each request.
-            if self._breaker.note(is_good=True):
-                _log.info("upstream is asked again", upstream=self._name)
-            return
-        if self._breaker.note(is_good=is_good):
-            if is_good:
-                _log.info("upstream is asked again", upstream=self._name)
-            else:
-                _log.warning("upstream is asked nothing for a while: most requests fail", upstream=self._name)
-        if is_good:
+    def succeeded(self) -> None:
+        """Note an answer. One of the Outcomes."""
+        if self._failures or self._times_left_out:
             self._failures = self._times_left_out = 0
+        if self._breaker.succeeded():
+            _log.info("upstream answers again", upstream=self._name)
+
+    def failed(self, client: str | None) -> None:
+        """Note that there was none. One of the Outcomes."""
+        if self._breaker.failed(client):
+            _log.warning("upstream is asked nothing for a while: most requests fail", upstream=self._name)
+        now = time.monotonic()
+        if now < self._left_out_until:
+            # Of what was asked before.
             return
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             first, last = LEFT_OUT_SECONDS
             seconds = min(last, first * 2.0 ** min(self._times_left_out, 8))
-            self._left_out_until = time.monotonic() + seconds
+            self._left_out_until = now + seconds
             self._failures, self._times_left_out = 0, self._times_left_out + 1
             _log.warning("address left out", upstream=self._name, address=self.url, seconds=seconds)
 
@@ -190,19 +204,18 @@ class Upstream:
         """The connections to each address."""
         return [backend.pool for backend in self._backends]
 
-    def lease(self, receiver: Receiver, connect_seconds: float, *, again: bool = False) -> None:
-        """Give `receiver` a connection, now or later, or tell it why not.
+    def choose(self, after: Pool | None) -> Pool | None:
+        """Return who is to be asked for a connection for a request; None if nobody is for now.
 
-        `again` is for a request that was sent before: it gets a connection that was never used.
+        `after` is for a request that was sent before, and who was asked then: another one if there is one.
         """
-        if not self._breaker.lets_through():
-            receiver.on_failure(Failure.OVERLOADED)
-            return
-        if again:
+        if self._breaker.is_open:
+            return None
+        if after is not None:
             self.sent_again += 1
         else:
             self._retries = min(RETRIES_AT_ONCE, self._retries + RETRY_SHARE)
-        self._choose().pool.lease(receiver, connect_seconds, new=again)
+        return self._choose(after).pool
 
     def may_retry(self) -> bool:
         """Return whether a request may be sent once more, and count it: retries must not keep an upstream down."""
@@ -210,11 +223,6 @@ class Upstream:
             return False
         self._retries -= 1
         return True
-
-    def leave(self, receiver: Receiver) -> None:
-        """Forget somebody who does not wait any more."""
-        for backend in self._backends:
-            backend.pool.leave(receiver)
 
     def on_tick(self, now: float) -> None:
         """Do what is to be done now and then."""
@@ -231,7 +239,7 @@ class Upstream:
         for backend in self._backends:
             backend.close()
 
-    def _choose(self) -> Backend:
+    def _choose(self, after: Pool | None) -> Backend:
         """Return the less busy one of two that are left in: nearly as good as the least busy one, without a herd."""
         backends = self._backends
         if len(backends) == 1:
@@ -240,6 +248,7 @@ class Upstream:
         left_in = [backend for backend in backends if backend.is_left_in(now)]
         if len(left_in) < len(backends) * PANIC_SHARE:
             left_in = backends
-        if len(left_in) == 1:
-            return left_in[0]
-        return min(random.sample(left_in, 2), key=lambda backend: backend.pool.outstanding)
+        others = [backend for backend in left_in if backend.pool is not after] or left_in
+        if len(others) == 1:
+            return others[0]
+        return min(random.sample(others, 2), key=lambda backend: backend.pool.outstanding)

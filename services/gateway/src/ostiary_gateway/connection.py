@@ -1,11 +1,17 @@
 """A client's connection: requests are read and answered one after the other, by an upstream or the gateway itself."""
 
 import asyncio
+import fcntl
+import select
+import socket
+import struct
+import termios
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 import structlog
@@ -15,11 +21,12 @@ from ostiary.errors import OstiaryError
 from ostiary.http import PROBLEM_JSON, Problem, problem_for
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
 from ostiary_chassis.proxies import TrustedProxies, source_of
-from ostiary_gateway import http1
+from ostiary_gateway import http1, websocket
 from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.exchange import Exchange
 from ostiary_gateway.gate import Arrival, RequestIds
 from ostiary_gateway.http1 import BadMessage, Fields, TooLarge, UnknownCoding, UnknownVersion
+from ostiary_gateway.outbox import Outbox, Sender
 from ostiary_gateway.policy import Policies, Policy
 
 _log = structlog.stdlib.get_logger("proxy")
@@ -30,18 +37,24 @@ _log = structlog.stdlib.get_logger("proxy")
 HEAD_SECONDS = 20.0
 CLIENT_SECONDS = 30.0
 
-#: Bytes a second that a body comes with at least, all in all, once those seconds are over: it holds up a connection to
-#: the service, and of those there are not many.
+#: Bytes a second that a body comes with at least, all in all, once those seconds are over, and that an answer is taken
+#: with: both hold up a connection to the service, and of those there are not many.
 BODY_BYTES_PER_SECOND = 1024
 
 #: Seconds for a first request to arrive while the gateway ends.
 ENDING_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 75.0
 
-#: Seconds and bytes for which a connection is still read after an answer that came before the request's end: closed at
-#: once, it would be reset, and the answer lost.
+#: Seconds and bytes for which a connection is still read after its last answer (RFC 9112 section 9.6): closed at once,
+#: it would be reset if there were anything to read, and the answer lost.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
+
+#: Seconds for the gateway's own endpoints to answer.
+OWN_SECONDS = 30.0
+
+#: Requests that came together and are begun in one turn of the event loop; others have theirs in between.
+MAX_IN_A_TURN = 16
 
 #: Seconds between two looks at who is late.
 TICK_SECONDS = 0.1
@@ -49,6 +62,9 @@ TICK_SECONDS = 0.1
 #: Bytes that wait to be written before the other side is not read any more; and of further requests that wait.
 HIGH_WATER = 256 * 1024
 MAX_AHEAD_BYTES = 64 * 1024
+
+#: Bytes of an answer of the gateway's own that are written at once.
+PIECE_BYTES = 64 * 1024
 
 #: Bytes of a head that is kept while its connection waits for the next one: there may be very many connections.
 MAX_KEPT_HEAD = 4096
@@ -60,6 +76,7 @@ _UNKNOWN_CODING = Problem(501, "unknown_coding", "Send the body with a Content-L
 _TOO_MANY_CONNECTIONS = Problem(
     503, "too_many_connections", "This address has too many connections open; close some.", {"Retry-After": "1"}
 )
+_TOO_SLOW = Problem(503, "own_answer_timeout", "The gateway could not answer in time; try again.", {"Retry-After": "1"})
 _HEAD_TIMEOUT = Problem(408, "head_timeout", "The request did not arrive in time.")
 _BODY_TIMEOUT = Problem(408, "body_timeout", "The request body did not arrive in time.")
 
@@ -68,10 +85,14 @@ _NO_ARRIVAL = Arrival(http1.parse_request(_NO_HEAD), "", b"", b"")
 
 _NEVER = float("inf")
 
+#: Stands for what could not be read, in the log.
+_UNREADABLE = http1.parse_request(b"- - HTTP/1.1\r\nConnection: close\r\n\r\n")
+
 _NO_CONTENT = 204
 
 #: What is counted for a client that did not wait for its answer; nobody gets to see it.
 _CLIENT_LEFT = 499
+_CUT_OFF = 503
 
 
 class Watchman:
@@ -83,7 +104,10 @@ class Watchman:
         self._proxies = proxies
         self._addresses: Counter[str] = Counter()
         self.connections: set[ClientConnection] = set()
+        #: Those that are not read, with which nobody would notice that they have left.
+        self.unread: set[ClientConnection] = set()
         self.is_ending = False
+        self.outbox = Outbox()
         self.date = b""
         self.request_ids = RequestIds()
         self._tasks: list[Callable[[float], None]] = []
@@ -99,6 +123,7 @@ class Watchman:
     def leaves(self, connection: "ClientConnection") -> None:
         """Forget a connection."""
         self.connections.discard(connection)
+        self.unread.discard(connection)
         source = source_of(connection.peer)
         self._addresses[source] -= 1
         if not self._addresses[source]:
@@ -110,13 +135,23 @@ class Watchman:
 
     def start(self) -> None:
         """Look, and go on doing so."""
+        # First, so that nothing that goes wrong ends it.
+        self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self.start)
         now = time.monotonic()
         self.date = formatdate(usegmt=True).encode()
-        for connection in [each for each in self.connections if each.deadline <= now]:
-            connection.on_deadline()
-        for task in self._tasks:
-            task(now)
-        self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self.start)
+        due: list[Callable[[], None]] = [each.on_deadline for each in self.connections if each.deadline <= now]
+        due += [each.look_whether_it_left for each in self.unread]
+        due += [partial(task, now) for task in self._tasks]
+        for each in due:
+            try:
+                each()
+            except Exception:  # noqa: BLE001 - the others are to be looked after all the same
+                _log.exception("unhandled error")
+
+    def cut_off(self) -> None:
+        """End all connections."""
+        for connection in tuple(self.connections):
+            connection.cut_off()
 
     def stop(self) -> None:
         """Look no more."""
@@ -133,7 +168,7 @@ class OwnEndpoints:
     app_state: dict[str, Any]
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Sender):
     """A connection with a client."""
 
     def __init__(
@@ -145,12 +180,12 @@ class ClientConnection(asyncio.Protocol):
         log: AccessLog,
     ) -> None:
         """Make a connection."""
+        super().__init__(watchman.outbox)
         self._watchman = watchman
         self._policies = policies
         self._exchange_of = exchange_of
         self._own = own
         self._log = log
-        self._transport: asyncio.Transport | None = None
         self.peer = "unknown"
         self._buffer = b""
         self._searched = 0
@@ -164,8 +199,12 @@ class ClientConnection(asyncio.Protocol):
         #: Since when the body is read, and how much of it has come since.
         self._body_since, self._body_bytes = 0.0, 0
         self._lingers = False
+        #: Bytes that were not taken by the client when it was looked at last.
+        self._untaken = 0
+        #: An answer of the gateway's own, how much of it was written, and whether the connection is kept after it.
+        self._content, self._written, self._is_kept = b"", 0, False
+        self._is_unread = False
         self._answer: asyncio.Task[None] | None = None
-        self._status = 0
         #: Seconds on the monotonic clock.
         self.deadline = _NEVER
         self.is_current = True
@@ -179,6 +218,10 @@ class ClientConnection(asyncio.Protocol):
         transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[attr-defined]  # the same
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "unknown"
+        # What nobody takes is not to fill the system's buffers either.
+        connected = transport.get_extra_info("socket")
+        if connected is not None and hasattr(socket, "TCP_NOTSENT_LOWAT") and connected.family != socket.AF_UNIX:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, HIGH_WATER)
         self._own.server_state.connections.add(self)
         self.deadline = time.monotonic() + (ENDING_SECONDS if self._watchman.is_ending else HEAD_SECONDS)
         if not self._watchman.arrives(self):
@@ -218,7 +261,8 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Hold the response up."""
         self.is_writable = False
-        self.deadline = time.monotonic() + CLIENT_SECONDS
+        self._untaken = self._not_taken_yet()
+        self.expect(CLIENT_SECONDS)
         if self._exchange is not None:
             self._exchange.on_client_writable(False)
 
@@ -227,15 +271,19 @@ class ClientConnection(asyncio.Protocol):
         self.is_writable = True
         if self._exchange is not None:
             self._exchange.on_client_writable(True)
+        elif self._content:
+            self._go_on_answering()
         elif self._arrival is None and not self._lingers:
             self._await_next()
 
     # From uvicorn.
 
     def shutdown(self) -> None:
-        """Close when the request that is being answered is done."""
+        """Close when the request that is being answered is done; who talks WebSocket is told that it ends."""
         if self._arrival is None:
             self._close()
+        elif self._exchange is not None and self._exchange.is_tunnel:
+            self._exchange.end_tunnel(websocket.GOING_AWAY, "going away")
 
     # From the watchman.
 
@@ -243,6 +291,8 @@ class ClientConnection(asyncio.Protocol):
         """Do something about what did not happen."""
         self.deadline = _NEVER
         exchange = self._exchange
+        if self._takes_what_it_gets():
+            return
         if self._lingers:
             self._abort()
         elif not self.is_writable:
@@ -257,12 +307,58 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._close()
 
+    def _takes_what_it_gets(self) -> bool:
+        """Return whether a client that is behind comes along, and give it more time if it does."""
+        if self.is_writable and not self._lingers:
+            return False
+        untaken, self._untaken = self._untaken, self._not_taken_yet()
+        if not untaken or untaken - self._untaken < BODY_BYTES_PER_SECOND * CLIENT_SECONDS:
+            return False
+        if not self._untaken:
+            # All is taken: only now the client has its time to close.
+            self.expect(LINGER_SECONDS)
+        else:
+            self.expect(CLIENT_SECONDS)
+        return self.deadline > time.monotonic()
+
+    def _not_taken_yet(self) -> int:
+        """Return how many bytes the client has not taken, nor its system for it."""
+        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if connected is None or connected.fileno() < 0:
+            return 0
+        (in_the_system,) = struct.unpack("i", fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4)))
+        return self.unsent + int(in_the_system)
+
+    def look_whether_it_left(self) -> None:
+        """Give up if the client has left. What is not read is not told."""
+        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if connected is None or connected.fileno() < 0:
+            return
+        poll = select.poll()
+        poll.register(connected.fileno(), select.POLLRDHUP)
+        if poll.poll(0):
+            self._abort()
+
+    def cut_off(self) -> None:
+        """End the connection, whatever is going on."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.on_client_lost()
+            self._note(exchange.status or _CUT_OFF, "cut_off", exchange.upstream_seconds)
+            self._arrival = None
+        self._abort()
+
     # From the exchange.
 
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-        if self._transport is not None:
-            self._transport.write(data)
+    @property
+    def is_ending(self) -> bool:
+        """Whether no more requests are taken."""
+        return self._watchman.is_ending
+
+    @property
+    def date(self) -> bytes:
+        """The present, as fields have it."""
+        return self._watchman.date
 
     def expect(self, seconds: float) -> None:
         """Wait for what comes next so long, and no longer than the exchange may take."""
@@ -273,15 +369,13 @@ class ClientConnection(asyncio.Protocol):
     def read_more(self, more: bool) -> None:
         """Read the request's body, or hold it up."""
         self._is_held = not more
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
         if not more:
-            transport.pause_reading()
+            self._stop_reading()
             return
         self._body_since, self._body_bytes = time.monotonic(), 0
-        self.expect(CLIENT_SECONDS)
-        transport.resume_reading()
+        if self._exchange is not None and not self._exchange.is_sent:
+            self.expect(CLIENT_SECONDS)
+        self._read_again()
         if self._buffer:
             data, self._buffer = self._buffer, b""
             self._take(data)
@@ -290,12 +384,15 @@ class ClientConnection(asyncio.Protocol):
         """Answer with a problem."""
         exchange, self._exchange = self._exchange, None
         arrival = self._arrival
+        if arrival is None:
+            request_id = self._watchman.request_ids.of(_UNREADABLE)
+            arrival = self._arrival = Arrival(_UNREADABLE, self.peer, b"http", request_id)
+            self._started_at = time.monotonic()
         fields = [(b"content-type", PROBLEM_JSON.encode())]
         fields += [
             (name.lower().encode(), value.encode("latin-1", "replace")) for name, value in problem.headers.items()
         ]
-        if arrival is not None:
-            fields += [*arrival.cors, (b"x-request-id", arrival.request_id)]
+        fields += [*arrival.cors, (b"x-request-id", arrival.request_id)]
         self._note(problem.status, problem.code, exchange.upstream_seconds if exchange is not None else 0.0)
         self._respond(problem.status, fields, problem.to_json())
 
@@ -304,6 +401,11 @@ class ClientConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self._note(exchange.status, "broken_off", exchange.upstream_seconds)
+        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if connected is not None and not self.is_current:
+            # To HTTP/1.0 the end of the connection is the end of the answer, but for a reset.
+            self.send_now()
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._abort()
 
     def finished(self) -> None:
@@ -318,8 +420,14 @@ class ClientConnection(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         """Take in bytes from where the last ones ended."""
+        steps = 0
         while data and self._transport is not None and not self._lingers:
             exchange = self._exchange
+            steps += 1
+            if steps > MAX_IN_A_TURN:
+                self._keep(data)
+                asyncio.get_running_loop().call_soon(self._go_on)
+                return
             if self._arrival is None and self.is_writable:
                 data = self._take_head(data)
             elif exchange is not None and exchange.takes_body and not exchange.is_sent and not self._is_held:
@@ -329,10 +437,28 @@ class ClientConnection(asyncio.Protocol):
                 return
             else:
                 # It is not its turn yet.
-                self._buffer = data
-                if len(data) > MAX_AHEAD_BYTES or (exchange is not None and not exchange.is_sent):
-                    self._transport.pause_reading()
+                self._keep(data)
+                if exchange is not None and not exchange.is_sent:
+                    self._stop_reading()
                 return
+
+    def _keep(self, data: bytes) -> None:
+        """Keep bytes for later, and read no more if there are many."""
+        self._buffer = data
+        if len(data) > MAX_AHEAD_BYTES:
+            self._stop_reading()
+            self._watchman.unread.add(self)
+
+    def _stop_reading(self) -> None:
+        if self._transport is not None and not self._is_unread and not self._transport.is_closing():
+            self._is_unread = True
+            self._transport.pause_reading()
+
+    def _read_again(self) -> None:
+        if self._transport is not None and self._is_unread:
+            self._is_unread = False
+            self._watchman.unread.discard(self)
+            self._transport.resume_reading()
 
     def _take_head(self, data: bytes) -> bytes:
         """Begin a request if its head is there; return what comes after it."""
@@ -410,16 +536,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self, *, keeps_alive: bool) -> None:
         """Go on with what has come meanwhile, or end."""
-        arrival, self._arrival = self._arrival, None
-        transport = self._transport
-        if transport is None:
+        self._arrival = None
+        if self._transport is None:
             return
         if not keeps_alive or self._watchman.is_ending:
-            is_read = arrival is not None and (arrival.request.body is None or arrival.request.body.done)
-            if is_read:
-                self._close()
-            else:
-                self._linger()
+            self._linger()
             return
         self._is_held = False
         if self.is_writable:
@@ -431,13 +552,16 @@ class ClientConnection(asyncio.Protocol):
         if self._buffer:
             # Not from within what has just ended.
             asyncio.get_running_loop().call_soon(self._go_on)
-        if self._transport is not None:
-            self._transport.resume_reading()
+        self._read_again()
 
     def _go_on(self) -> None:
-        if self._arrival is None and self._buffer and not self._lingers:
+        """Take what has been kept."""
+        if self._buffer and not self._lingers:
             data, self._buffer = self._buffer, b""
-            self.deadline = time.monotonic() + HEAD_SECONDS
+            if self._arrival is None:
+                self.deadline = time.monotonic() + HEAD_SECONDS
+            if not self._is_held:
+                self._read_again()
             self._take(data)
 
     def _linger(self) -> None:
@@ -447,20 +571,19 @@ class ClientConnection(asyncio.Protocol):
             return
         self._lingers = True
         self._buffer, self._searched = b"", 0
-        self.deadline = time.monotonic() + LINGER_SECONDS
+        self.send_now()
+        self._untaken = self._not_taken_yet()
+        self.deadline = time.monotonic() + (CLIENT_SECONDS if self._untaken else LINGER_SECONDS)
         if transport.can_write_eof():
             transport.write_eof()
-        transport.resume_reading()
+        self._read_again()
 
     def _close(self) -> None:
         if self._transport is not None:
             self.deadline = time.monotonic() + CLIENT_SECONDS
             self._lingers = True
+            self.send_now()
             self._transport.close()
-
-    def _abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
 
     def _note(self, status: int, decision: str, upstream_seconds: float) -> None:
         arrival = self._arrival
@@ -477,13 +600,28 @@ class ClientConnection(asyncio.Protocol):
             more.append((b"content-length", b"%d" % len(content)))
         if not keeps_alive:
             more.append((b"connection", b"close"))
-        head = http1.head(status, [*fields, *more])
-        self.write(head if request is not None and request.method == "HEAD" else head + content)
-        self._next(keeps_alive=keeps_alive)
+        elif request is not None and not request.is_current:
+            more.append((b"connection", b"keep-alive"))
+        self.write(http1.head(status, [*fields, *more]))
+        self._is_kept = keeps_alive
+        if request is None or request.method != "HEAD":
+            self._content = content
+        self._go_on_answering()
+
+    def _go_on_answering(self) -> None:
+        """Write as much of an answer as the client takes: it may be large, and nobody need read it."""
+        while self._written < len(self._content) and self.is_writable:
+            self.write(self._content[self._written : self._written + PIECE_BYTES])
+            self._written += PIECE_BYTES
+        if self._written >= len(self._content):
+            self._content, self._written = b"", 0
+            self._next(keeps_alive=self._is_kept)
 
     # The gateway's own endpoints.
 
     def _answer_here(self, arrival: Arrival) -> None:
+        # It has a time of its own.
+        self.deadline = _NEVER
         task = self._answer = asyncio.create_task(self._run_app(arrival))
         self._own.server_state.tasks.add(task)
         task.add_done_callback(self._own.server_state.tasks.discard)
@@ -491,17 +629,18 @@ class ClientConnection(asyncio.Protocol):
     async def _run_app(self, arrival: Arrival) -> None:
         """Let the application answer. Its answers are short, and it reads no bodies."""
         request = arrival.request
-        status, fields, content = 500, list[tuple[bytes, bytes]](), bytearray()
+        status, fields, content = 500, list[tuple[bytes, bytes]](), b""
 
         async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         async def send(message: Message) -> None:
-            nonlocal status, fields
+            nonlocal status, fields, content
             if message["type"] == "http.response.start":
                 status, fields = message["status"], list(message.get("headers", ()))
             else:
-                content.extend(message.get("body", b""))
+                # As a rule it is one piece, which need not be copied.
+                content = content + message["body"] if content else message.get("body", b"")
 
         scope = {
             "type": "http",
@@ -518,14 +657,19 @@ class ClientConnection(asyncio.Protocol):
             "server": None,
             "state": dict(self._own.app_state),
         }
+        problem: Problem | None = None
         try:
-            await self._own.app(scope, receive, send)
+            async with asyncio.timeout(OWN_SECONDS):
+                await self._own.app(scope, receive, send)
+        except TimeoutError:
+            problem = _TOO_SLOW
         except Exception:  # noqa: BLE001 - it has said so itself
-            self._answer = None
-            self.refuse(INTERNAL_ERROR)
-            return
+            problem = INTERNAL_ERROR
         self._answer = None
-        self._respond(status, [field for field in fields if field[0] != b"content-length"], bytes(content))
+        if problem is not None:
+            self.refuse(problem)
+        else:
+            self._respond(status, [field for field in fields if field[0] != b"content-length"], content)
 
 
 def _problem_of(error: BadMessage) -> Problem:

@@ -17,14 +17,15 @@ from ostiary_gateway.cors import PREFIX
 from ostiary_gateway.gate import Arrival, Gate
 from ostiary_gateway.http1 import CONTINUE, Body, Fields, Response, Sized
 from ostiary_gateway.routes_file import Route
-from ostiary_gateway.upstream import Failure, UpstreamConnection
+from ostiary_gateway.upstream import SWITCHING_PROTOCOLS, Failure, Pool, UpstreamConnection
 
 _log = structlog.stdlib.get_logger("proxy")
 
 #: Seconds for which nobody need say anything on a WebSocket whose route does not say: longer than others' pings take.
 TALK_SECONDS = 3600.0
 
-_SWITCHING_PROTOCOLS = 101
+#: Seconds for a frame to end when a WebSocket is to.
+FRAME_SECONDS = 1.0
 
 #: Methods that may be sent once more if nobody knows whether the first request arrived (RFC 9110 section 9.2).
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -56,6 +57,14 @@ class Client(Protocol):
     is_current: bool
     is_writable: bool
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether no more requests are taken."""
+
+    @property
+    def date(self) -> bytes:
+        """The present, as fields have it."""
+
     def write(self, data: bytes) -> None:
         """Send bytes."""
 
@@ -80,14 +89,17 @@ class Exchange:
 
     __slots__ = (
         "_arrival",
+        "_asked",
         "_client",
         "_connection",
         "_ends_with",
         "_frames",
         "_gate",
+        "_has_no_content",
         "_head",
         "_is_chunked",
         "_is_over",
+        "_is_waiting",
         "_received",
         "_response",
         "_route",
@@ -96,6 +108,7 @@ class Exchange:
         "_upstream",
         "_verifier",
         "_watch",
+        "client",
         "ends_at",
         "is_sent",
         "is_tunnel",
@@ -114,7 +127,12 @@ class Exchange:
         self._verifier = verifier
         self._upstream = upstream
         self._route: Route = arrival.route
+        #: On whose behalf connections are asked for.
+        self.client = arrival.client
         self._connection: UpstreamConnection | None = None
+        #: Who was asked for one, and whether it is still to come.
+        self._asked: Pool | None = None
+        self._is_waiting = False
         #: What waits to be written with what comes next.
         self._head = b""
         self._response: Response | None = None
@@ -123,11 +141,11 @@ class Exchange:
         self._tries = 0
         total = self._route.timeouts.total
         #: When all of it must be over, on the monotonic clock.
-        self.ends_at = time.monotonic() + total if total is not None else math.inf
+        self.ends_at = math.inf if total is None else time.monotonic() + total
         self._received = 0
         self._watch: AbstractContextManager[object] | None = None
         #: Whether the whole request has been sent.
-        self.is_sent = arrival.request.body is None or arrival.request.body.done
+        self.is_sent = self._has_no_content = arrival.request.body is None or arrival.request.body.done
         self.takes_body = False
         #: Whether both sides talk WebSocket, where the upstream's frames are, and what they end with.
         self.is_tunnel = False
@@ -146,9 +164,17 @@ class Exchange:
 
     def start(self) -> None:
         """Ask for a connection."""
-        self._upstream.lease(self, self._route.timeouts.connect)
+        self._lease(None)
         if self._connection is None and not self._is_over:
             self._expect(self._route.timeouts.connect)
+
+    def _lease(self, after: Pool | None) -> None:
+        asked = self._asked = self._upstream.choose(after)
+        if asked is None:
+            self.on_failure(Failure.OVERLOADED)
+        else:
+            self._is_waiting = True
+            asked.lease(self, self._route.timeouts.connect, new=after is not None)
 
     # From the client.
 
@@ -169,8 +195,9 @@ class Exchange:
             if not isinstance(self._arrival.request.body, Sized):
                 self._connection.write(http1.last_chunk(fields.trailers_to_upstream(trailers, self._gate.decisive)))
             self._connection.is_request_sent = True
-        if self._response is None:
-            self._expect(self._route.timeouts.first_byte)
+        # The body's own time is over.
+        timeouts = self._route.timeouts
+        self._expect(timeouts.first_byte if self._response is None else timeouts.idle)
 
     def on_client_writable(self, writable: bool) -> None:
         """Hold the response up, or let it come."""
@@ -191,6 +218,7 @@ class Exchange:
     def on_timeout(self) -> None:
         """Give up on an upstream that does not answer."""
         if self._connection is None:
+            self._stop_waiting()
             self.on_failure(Failure.UNREACHABLE)
         elif self._response is None:
             self._connection.fail(Failure.SLOW)
@@ -201,9 +229,7 @@ class Exchange:
 
     def on_connection(self, connection: UpstreamConnection) -> None:
         """Send the request."""
-        if self._is_over or self._connection is not None:
-            connection.give_back()
-            return
+        self._is_waiting = False
         arrival = self._arrival
         self._connection = connection
         connection.use(self, arrival.request.method, is_sent=self.is_sent)
@@ -216,11 +242,13 @@ class Exchange:
             self.takes_body = True
             if arrival.request.expects_continue:
                 self._client.write(CONTINUE)
-            self._client.read_more(True)
+            if connection.is_writable:
+                self._client.read_more(True)
 
     def on_writable(self, writable: bool) -> None:
         """Hold the request's body up, or let it come."""
-        if not self.is_sent or self.is_tunnel:
+        # When all has been sent, it is read so that it is noticed if the client leaves.
+        if writable or not self.is_sent or self.is_tunnel:
             self._client.read_more(writable)
         if self.is_tunnel:
             self._expect_talk()
@@ -229,7 +257,7 @@ class Exchange:
 
     def on_head(self, response: Response) -> None:
         """Pass a head on."""
-        if response.status == _SWITCHING_PROTOCOLS:
+        if response.status == SWITCHING_PROTOCOLS:
             self._open_tunnel(response)
             return
         if not response.is_final:
@@ -335,19 +363,22 @@ class Exchange:
 
     def on_failure(self, failure: Failure) -> None:
         """Try once more if that is safe, or give up."""
+        self._is_waiting = False
         if self._is_over:
             return
         self._upstream.failures[failure] += 1
         if self._tries_again(failure):
             return
         self._connection_lost()
-        _log.warning("upstream failed", upstream=self._upstream.name, route=self._route.name, error=failure.value)
+        if failure is not Failure.OVERLOADED:
+            # Of those there are many, and the access log has them.
+            _log.warning("upstream failed", upstream=self._upstream.name, route=self._route.name, error=failure.value)
         self.give_up(_PROBLEMS.get(failure, _FAILED))
 
     def _tries_again(self, failure: Failure | None = None) -> bool:
         """Ask for another connection if a request may be sent once more, and say whether it is."""
         request, retries = self._arrival.request, self._route.retries
-        if request.body is not None or request.method not in _IDEMPOTENT or self._response is not None:
+        if not self._has_no_content or request.method not in _IDEMPOTENT or self._response is not None:
             return False
         if time.monotonic() >= self.ends_at:
             return False
@@ -357,10 +388,15 @@ class Exchange:
             return False
         self._tries += 1
         self._connection_lost()
-        self._upstream.leave(self)
+        self._stop_waiting()
         self._expect(self._route.timeouts.connect)
-        self._upstream.lease(self, self._route.timeouts.connect, again=True)
+        self._lease(self._asked)
         return True
+
+    def _stop_waiting(self) -> None:
+        if self._is_waiting and self._asked is not None:
+            self._asked.leave(self)
+        self._is_waiting = False
 
     def _expect(self, seconds: float) -> None:
         # A client that does not take what it gets is waited for, and not the upstream.
@@ -385,12 +421,19 @@ class Exchange:
         _log.info("response broken off", route=self._route.name, reason=error.code)
         if self._frames is None:
             self.give_up(_TOKEN_ENDED)
+        else:
+            self.end_tunnel(websocket.TOKEN_ENDED, error.code)
+
+    def end_tunnel(self, code: int, reason: str) -> None:
+        """Have both sides talk no more, as soon as no frame is under way; in any case very soon."""
+        if self._frames is None or self._ends_with:
             return
-        self._ends_with = websocket.close_frame(websocket.TOKEN_ENDED, error.code)
+        self._ends_with = websocket.close_frame(code, reason)
         if self._frames.at_boundary:
             self._close_tunnel()
         else:
-            self._expect(1.0)
+            self.ends_at = min(self.ends_at, time.monotonic() + FRAME_SECONDS)
+            self._expect(FRAME_SECONDS)
 
     def _connection_lost(self) -> None:
         connection, self._connection = self._connection, None
@@ -400,7 +443,7 @@ class Exchange:
     def _close(self) -> None:
         self._is_over = True
         self._connection_lost()
-        self._upstream.leave(self)
+        self._stop_waiting()
         if self._watch is not None:
             watch, self._watch = self._watch, None
             watch.__exit__(None, None, None)
@@ -420,12 +463,17 @@ class Exchange:
         if isinstance(response.body, Sized):
             announced = response.names.get(b"content-length")
             if announced is not None and response.may_have_length:
-                length = b"content-length: %b\r\n" % announced
+                length = b"content-length: %d\r\n" % int(announced)
         elif self._client.is_current:
             self._is_chunked = True
             length = b"transfer-encoding: chunked\r\n"
         else:
             # HTTP/1.0 knows no chunks: the connection's end is the body's.
+            self.keeps_alive = False
+        if b"date" not in response.names:
+            # RFC 9110 section 6.6.1.
+            passed += b"date: %b\r\n" % self._client.date
+        if self._client.is_ending:
             self.keeps_alive = False
         if not self.keeps_alive:
             connection = b"connection: close\r\n"

@@ -105,7 +105,7 @@ class RequestIds:
 
     def __init__(self) -> None:
         """Start with a name for the process."""
-        self._process = os.urandom(8).hex().encode()
+        self._process = os.urandom(8)
         self._number = 0
 
     def of(self, request: Request) -> bytes:
@@ -114,7 +114,7 @@ class RequestIds:
         if given is not None and is_request_id(given):
             return given
         self._number += 1
-        return b"%b%016x" % (self._process, self._number)
+        return (self._process + self._number.to_bytes(8, "big")).hex().encode()
 
 
 class Gate:

@@ -22,6 +22,9 @@ MAX_FIELDS = 128
 MAX_CHUNK_LINE_BYTES = 256
 MAX_TRAILER_BYTES = 8 * 1024
 
+#: Chunks that are read in one go.
+MAX_CHUNKS_AT_ONCE = 256
+
 #: What is kept of lines that come again: how many, and bytes of each.
 MAX_MEMO = 4096
 MAX_KEPT = 256
@@ -83,7 +86,10 @@ class Body(Protocol):
         """Fields after the body."""
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the part of `data` that is content, and what comes after the body. Raises BadMessage."""
+        """Return the part of `data` that is content, and the rest. Raises BadMessage.
+
+        When the body is done, the rest comes after it; before, it is for another call, after others had their turn.
+        """
 
     def end(self) -> bool:
         """Return whether the body is complete if nothing more comes."""
@@ -163,7 +169,7 @@ class Chunked:
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         content: list[bytes] = []
-        position, size = 0, len(data)
+        position, size, chunks = 0, len(data), 0
         while position < size:
             if self._left > 2:  # noqa: PLR2004 - the line's end
                 piece = data[position : position + self._left - 2]
@@ -181,20 +187,30 @@ class Chunked:
             elif self._trailing:
                 return b"".join(content), self._take_trailers(data[position:])
             else:
-                line_end = data.find(b"\n", position, position + MAX_CHUNK_LINE_BYTES)
-                if line_end < 0:
-                    if size - position >= MAX_CHUNK_LINE_BYTES:
-                        raise TooLarge("chunk line")
+                if chunks == MAX_CHUNKS_AT_ONCE:
+                    return b"".join(content), data[position:]
+                chunks += 1
+                end_of_line = self._begin_chunk(data, position)
+                if end_of_line < 0:
                     self._buffer = data[position:]
                     break
-                line = _CHUNK_LINE.fullmatch(data, position, line_end + 1)
-                if line is None:
-                    raise BadMessage("chunk line")
-                length = int(line[1], 16)
-                self._left = length + 2 if length else 0
-                self._trailing = length == 0
-                position = line_end + 1
+                position = end_of_line
         return b"".join(content), b""
+
+    def _begin_chunk(self, data: bytes, position: int) -> int:
+        """Read a chunk's head line; return where it ends, -1 if it does not yet. Raises BadMessage."""
+        line_end = data.find(b"\n", position, position + MAX_CHUNK_LINE_BYTES)
+        if line_end < 0:
+            if len(data) - position >= MAX_CHUNK_LINE_BYTES:
+                raise TooLarge("chunk line")
+            return -1
+        line = _CHUNK_LINE.fullmatch(data, position, line_end + 1)
+        if line is None:
+            raise BadMessage("chunk line")
+        length = int(line[1], 16)
+        self._left = length + 2 if length else 0
+        self._trailing = length == 0
+        return line_end + 1
 
     def _take_trailers(self, data: bytes) -> bytes:
         """Read the trailer section and return what comes after it."""
@@ -319,8 +335,9 @@ def parse_response(head: bytes, method: str) -> Response:
     keeps_alive = b"close" not in options and (is_current or b"keep-alive" in options)
     body = _response_body(names, status, method, is_current=is_current)
     has_coding, length = b"transfer-encoding" in names, names.get(b"content-length", b"0")
-    if (has_coding and length != b"0") or (status in _WITHOUT_BODY and (has_coding or length != b"0")):
-        # Two lengths, or one of what there cannot be (RFC 9112 section 6.3): nothing after it can be trusted.
+    has_none = status in _WITHOUT_BODY or status == _NOT_MODIFIED or method == "HEAD"
+    if (has_coding and length != b"0") or (has_none and (has_coding or length != b"0")):
+        # Two lengths, or one of what there is not (RFC 9112 section 6.3): whether it comes all the same, nobody knows.
         keeps_alive = False
     return Response(status, fields, names, body, keeps_alive and not isinstance(body, UntilClose), options)
 

@@ -6,12 +6,14 @@ for the response to somebody else's next request.
 """
 
 import asyncio
+import socket
 import ssl
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from ipaddress import ip_address
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,13 +21,30 @@ import structlog
 
 from ostiary_gateway import http1
 from ostiary_gateway.http1 import BadMessage, Body, Fields, Response, Sized
+from ostiary_gateway.outbox import Outbox, Sender
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
+SWITCHING_PROTOCOLS = 101
+
+#: Methods with which a body means nothing (RFC 9110 section 9.3).
+_METHODS_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+
 _log = structlog.stdlib.get_logger("upstream")
 
-#: Exchanges that wait for a connection to one address.
+#: Exchanges that wait for a connection to one address; of callers who have more than their share, half as many.
 MAX_WAITING = 1024
+
+#: A caller with this share of the connections to an address, or more, gets no further one when not more than the other
+#: share is left: those are for others.
+GREEDY_SHARE = 0.5
+RESERVED_SHARE = 0.25
+
+#: Connections to an address from which on some are kept back for others.
+MIN_SHARED = 16
+
+#: Interim responses before a final one. One or two have a use.
+MAX_INTERIM = 16
 
 #: Seconds for which a connection is kept without a request, less than servers do; and altogether, so that a name that
 #: has come to mean another address is noticed.
@@ -59,6 +78,10 @@ class Failure(Enum):
 class Receiver(Protocol):
     """Who has asked for a connection, and what comes of it."""
 
+    @property
+    def client(self) -> str:
+        """On whose behalf: the name of a caller."""
+
     def on_connection(self, connection: "UpstreamConnection") -> None:
         """Take a connection, and send the request on it."""
 
@@ -84,19 +107,26 @@ class Receiver(Protocol):
         """Hear whether the upstream takes more of the request."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(Sender):
     """A connection to an upstream."""
 
     def __init__(self, pool: "Pool") -> None:
         """Make a connection of `pool`."""
+        super().__init__(pool.outbox)
         self._pool = pool
-        self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._method = ""
         self._buffer = b""
         self._body: Body | None = None
         self._keeps_alive = False
         self._tunnels = False
+        self._interim = 0
+        #: Whether the receiver wants nothing for now; and whether something in the buffer waits for its turn.
+        self._is_paused = self._goes_on_later = False
+        #: Whether the request has no body.
+        self._is_plain = True
+        #: Whether more of a request can be taken.
+        self.is_writable = True
         #: Whether the other side has said that nothing more comes: with TLS, it is not enough that the network does.
         self._has_ended = False
         #: The last head, to a request with which method, and what it says.
@@ -104,6 +134,8 @@ class UpstreamConnection(asyncio.Protocol):
         #: Whether the whole request was sent.
         self.is_request_sent = False
         self.is_used_again = False
+        #: On whose behalf it is used.
+        self.client = ""
         self.opened_at = self.idle_since = time.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -121,35 +153,37 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = receiver
         self._method = method
         self._body = None
-        self.is_request_sent = is_sent
-
-    def write(self, data: bytes) -> None:
-        """Send a part of the request."""
-        if self._transport is not None:
-            self._transport.write(data)
+        self._interim = 0
+        self._is_plain = self.is_request_sent = is_sent
 
     def pause(self) -> None:
         """Read no more for now."""
+        self._is_paused = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
-        if self._transport is not None and not self._transport.is_closing():
+        self._is_paused = False
+        if self._goes_on_later:
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def abort(self) -> None:
         """Close the connection, whatever is going on."""
         self._receiver = None
-        if self._transport is not None:
-            self._transport.abort()
+        self._abort()
 
     def data_received(self, data: bytes) -> None:
         """Take in a part of a response."""
+        if self._goes_on_later:
+            self._buffer += data
+            return
         receiver = self._receiver
         if receiver is None:
             # Nobody has asked.
-            self.abort()
+            self._abort()
             return
         if self._tunnels:
             receiver.on_tunnel(data)
@@ -157,20 +191,25 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             if self._body is None:
                 data = self._read_heads(receiver, data)
-            body = self._body
-            if body is not None and self._receiver is receiver:
-                content, surplus = body.take(data)
-                if content:
-                    receiver.on_content(content)
-                if body.done and self._receiver is receiver:
-                    self._finish(receiver, body, is_clean=not surplus)
-                    return
+            if self._body is not None and self._receiver is receiver:
+                self._take_content(receiver, self._body, data)
         except BadMessage as error:
             _log.warning("upstream answered with something invalid", upstream=self._pool.name, fault=str(error))
             self.fail(Failure.INVALID)
             return
         if self._receiver is receiver:
             receiver.on_pause()
+
+    def _take_content(self, receiver: Receiver, body: Body, data: bytes) -> None:
+        content, rest = body.take(data)
+        if content:
+            receiver.on_content(content)
+        if self._receiver is not receiver:
+            return
+        if body.done:
+            self._finish(receiver, body, is_clean=not rest)
+        elif rest:
+            self._go_on_later(rest)
 
     def _read_heads(self, receiver: Receiver, data: bytes) -> bytes:
         """Read heads up to the final one, if that is there, and return what comes after it. Raises BadMessage."""
@@ -180,21 +219,44 @@ class UpstreamConnection(asyncio.Protocol):
         while (end := self._head_end(data, searched)) >= 0:
             response = self._parse(data[:end])
             data, searched = data[end:], 0
-            if response.status == 101:  # noqa: PLR2004 - Switching Protocols
+            if response.status == SWITCHING_PROTOCOLS:
+                self._pool.succeeded()
                 self._tunnels = True
                 receiver.on_head(response)
                 if self._receiver is receiver and data:
                     receiver.on_tunnel(data)
                 return b""
+            if response.is_final:
+                # Before anything is made of it: whatever it says, somebody is there.
+                self._pool.succeeded()
+            else:
+                self._interim += 1
+                if self._interim > MAX_INTERIM:
+                    raise BadMessage("too many interim responses")
             receiver.on_head(response)
             if self._receiver is not receiver:
                 return b""
             if response.is_final:
-                self._pool.note(True)
                 self._body, self._keeps_alive = response.body, response.keeps_alive
                 return data
         self._buffer = data
         return b""
+
+    def _go_on_later(self, rest: bytes) -> None:
+        """Let others have their turn before the rest is read."""
+        self._goes_on_later, self._buffer = True, rest
+        if self._transport is not None:
+            self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._goes_on_later or self._is_paused:
+            return
+        self._goes_on_later = False
+        data, self._buffer = self._buffer, b""
+        self.data_received(data)
+        if not self._goes_on_later and not self._is_paused:
+            self.resume()
 
     def _head_end(self, data: bytes, searched: int) -> int:
         """Return where a head ends, -1 if it does not yet. Raises BadMessage."""
@@ -215,17 +277,21 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self, receiver: Receiver, body: Body, *, is_clean: bool) -> None:
         self._receiver = None
-        if self._keeps_alive and is_clean and self.is_request_sent:
+        if self._keeps_alive and is_clean and self.is_request_sent and (self._is_plain or self._may_follow_a_body()):
             self.is_used_again = True
-            self.resume()
+            if self._is_paused:
+                self.resume()
             self._pool.put_back(self)
-        elif self._transport is not None:
-            self._transport.abort()
+        else:
+            self._abort()
         receiver.on_end(body.trailers)
 
-    def give_back(self) -> None:
-        """Return the connection to its pool, unused."""
-        self._pool.put_back(self)
+    def _may_follow_a_body(self) -> bool:
+        """Return whether a request can come after one with a body: if that was taken, and was no surprise.
+
+        Servers that expect no body may take it for the next request.
+        """
+        return not self.unsent and self._method not in _METHODS_WITHOUT_BODY
 
     @property
     def host(self) -> bytes:
@@ -233,11 +299,11 @@ class UpstreamConnection(asyncio.Protocol):
         return self._pool.host
 
     def fail(self, failure: Failure) -> None:
-        """Give up on the answer, and count that against the upstream."""
-        self._pool.note(False)
+        """Give up on the answer. That it is slow counts against the upstream; other faults may be the caller's."""
+        if failure is Failure.SLOW and self.is_request_sent:
+            self._pool.failed(self.client)
         receiver, self._receiver = self._receiver, None
-        if self._transport is not None:
-            self._transport.abort()
+        self._abort()
         if receiver is not None:
             receiver.on_failure(failure)
 
@@ -249,6 +315,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """See what that means for the response."""
         self._transport = None
+        client = self.client
         self._pool.forget(self)
         receiver, body = self._receiver, self._body
         if receiver is None:
@@ -265,46 +332,75 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.is_used_again and not self._buffer:
             receiver.on_failure(Failure.STALE)
         else:
-            self._pool.note(False)
+            if self.is_request_sent:
+                # Who does not send all of it may be cut off for that.
+                self._pool.failed(client)
             receiver.on_failure(Failure.BROKEN)
 
     def pause_writing(self) -> None:
         """Hold the request's body up."""
+        self.is_writable = False
         if self._receiver is not None:
             self._receiver.on_writable(False)
 
     def resume_writing(self) -> None:
         """Let the request's body come."""
+        self.is_writable = True
         if self._receiver is not None:
             self._receiver.on_writable(True)
+
+
+class Outcomes(Protocol):
+    """Who hears of each request whether the upstream answered."""
+
+    def succeeded(self) -> None:
+        """Hear that it did."""
+
+    def failed(self, client: str | None) -> None:
+        """Hear that it did not, to a request of this caller; of None if it was no caller's doing."""
+
+
+class _Attempt:
+    """A connection that is being opened, and for whom; if that is nobody any more, it is for whoever comes next."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver: Receiver | None = receiver
+        self.client = receiver.client
 
 
 class Pool:
     """Connections to one address of an upstream."""
 
-    def __init__(
-        self, name: str, url: str, connections: int, tls: ssl.SSLContext, note: Callable[[bool], None]
-    ) -> None:
-        """Make an empty pool for the address in `url`, of so many connections at most.
-
-        `note` is told of each request whether it was answered.
-        """
-        self.note = note
+    def __init__(self, name: str, url: str, connections: int, tls: ssl.SSLContext, outcomes: Outcomes) -> None:
+        """Make an empty pool for the address in `url`, of so many connections at most."""
+        self._outcomes = outcomes
         self._max_connections = connections
+        #: From how many connections on a caller has more than its share, and how many are kept back for others.
+        self._share, self._reserved = int(connections * GREEDY_SHARE), int(connections * RESERVED_SHARE)
+        if connections < MIN_SHARED:
+            self._share, self._reserved = connections + 1, 0
         parts = urlsplit(url)
         self.name = name
         self.url = url
         self._is_retired = False
+        #: Of this pool alone, so that what goes to one address goes there together.
+        self.outbox = Outbox()
         #: For the field `Host`.
         self.host = parts.netloc.encode() or b"localhost"
         self._path = parts.path if parts.scheme == "unix" else None
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = tls if parts.scheme == "https" else None
+        #: The address that could be connected to last.
+        self._good = ""
         self._idle: deque[UpstreamConnection] = deque()
         self._open: set[UpstreamConnection] = set()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._attempts: set[_Attempt] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[Receiver, float]] = deque()
+        self._waiting_for_more: deque[tuple[Receiver, float]] = deque()
+        #: How many connections each caller has.
+        self._held: dict[str, int] = {}
 
     @property
     def idle(self) -> int:
@@ -314,12 +410,12 @@ class Pool:
     @property
     def busy(self) -> int:
         """How many connections are at work on one, or are being opened."""
-        return len(self._open) - len(self._idle) + len(self._connecting)
+        return len(self._open) - len(self._idle) + len(self._attempts)
 
     @property
     def waiting(self) -> int:
         """How many requests wait for a connection."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._waiting_for_more)
 
     @property
     def outstanding(self) -> int:
@@ -328,61 +424,126 @@ class Pool:
 
     def lease(self, receiver: Receiver, connect_seconds: float, *, new: bool = False) -> None:
         """Give `receiver` a connection, now or later, or tell it why not. `new` makes it one never used before."""
-        if not new:
-            while self._idle:
-                # The one that was used last: the others get to be closed for being idle.
-                connection = self._idle.pop()
-                if self._is_good(connection):
-                    receiver.on_connection(connection)
-                    return
-                connection.abort()
-        if len(self._open) + len(self._connecting) < self._max_connections:
-            self._connect(receiver, connect_seconds)
-        elif len(self._waiting) < MAX_WAITING:
-            self._waiting.append((receiver, connect_seconds))
+        if not self._has_one_for(receiver.client):
+            self._wait(receiver, connect_seconds)
+            return
+        connection = None if new else self._take_idle()
+        if connection is not None:
+            self._give(connection, receiver)
         else:
-            receiver.on_failure(Failure.OVERLOADED)
+            self._connect(receiver, connect_seconds)
 
     def put_back(self, connection: UpstreamConnection) -> None:
         """Take back a connection that can be used again."""
-        connection.idle_since = time.monotonic()
-        if self._waiting and self._is_good(connection):
-            receiver, _ = self._waiting.popleft()
-            receiver.on_connection(connection)
-        elif self._is_retired:
-            connection.abort()
+        self._release(connection)
+        now = connection.idle_since = time.monotonic()
+        if self._is_retired or now - connection.opened_at >= MAX_AGE_SECONDS:
+            self._discard(connection)
         else:
             self._idle.append(connection)
+        self._serve_waiting()
 
     def leave(self, receiver: Receiver) -> None:
-        """Forget somebody who does not wait any more."""
-        for entry in [entry for entry in self._waiting if entry[0] is receiver]:
-            self._waiting.remove(entry)
+        """Forget somebody who does not want a connection any more."""
+        for queue in (self._waiting, self._waiting_for_more):
+            for entry in [entry for entry in queue if entry[0] is receiver]:
+                queue.remove(entry)
+        for attempt in self._attempts:
+            if attempt.receiver is receiver:
+                attempt.receiver = None
 
     def forget(self, connection: UpstreamConnection) -> None:
         """Forget a connection that is closed; there is room for another one."""
         self._open.discard(connection)
+        self._release(connection)
         with suppress(ValueError):
             self._idle.remove(connection)
-        self._make_room_known()
+        self._serve_waiting()
+
+    def succeeded(self) -> None:
+        """Note an answer."""
+        self._outcomes.succeeded()
+
+    def failed(self, client: str) -> None:
+        """Note that a caller got none."""
+        self._outcomes.failed(client)
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for long."""
         while self._idle and now - self._idle[0].idle_since > IDLE_SECONDS:
-            self._idle.popleft().abort()
+            self._discard(self._idle.popleft())
 
     def retire(self) -> None:
         """Close what is idle, and the rest when it has been answered."""
         self._is_retired = True
         while self._idle:
-            self._idle.pop().abort()
+            self._discard(self._idle.pop())
 
     def close(self) -> None:
         """Close all connections."""
-        for task in self._connecting:
+        for task in self._tasks:
             task.cancel()
         for connection in tuple(self._open):
             connection.abort()
+
+    def _has_one_for(self, client: str) -> bool:
+        """Return whether a caller gets a connection now: the last ones are for those who have few."""
+        free = self._max_connections - self.busy
+        return free > self._reserved or (free > 0 and self._held.get(client, 0) < self._share)
+
+    def _wait(self, receiver: Receiver, connect_seconds: float) -> None:
+        is_greedy = self._held.get(receiver.client, 0) >= self._share
+        queue, most = (self._waiting_for_more, MAX_WAITING // 2) if is_greedy else (self._waiting, MAX_WAITING)
+        if len(queue) < most:
+            queue.append((receiver, connect_seconds))
+        else:
+            receiver.on_failure(Failure.OVERLOADED)
+
+    def _serve_waiting(self) -> None:
+        while (entry := self._next_waiting()) is not None:
+            self.lease(*entry)
+
+    def _next_waiting(self) -> tuple[Receiver, float] | None:
+        """Return who gets the next connection, if there is one for anybody."""
+        while self._waiting and self.busy < self._max_connections:
+            entry = self._waiting.popleft()
+            if self._has_one_for(entry[0].client):
+                return entry
+            # It has got its share meanwhile.
+            self._waiting_for_more.append(entry)
+        if self._waiting_for_more and self._has_one_for(self._waiting_for_more[0][0].client):
+            return self._waiting_for_more.popleft()
+        return None
+
+    def _take_idle(self) -> UpstreamConnection | None:
+        while self._idle:
+            # The one that was used last: the others get to be closed for being idle.
+            connection = self._idle.pop()
+            if self._is_good(connection):
+                return connection
+            self._discard(connection)
+        return None
+
+    def _give(self, connection: UpstreamConnection, receiver: Receiver) -> None:
+        connection.client = receiver.client
+        self._hold(receiver.client)
+        receiver.on_connection(connection)
+
+    def _release(self, connection: "UpstreamConnection | _Attempt") -> None:
+        client, connection.client = connection.client, ""
+        if client:
+            left = self._held[client] - 1
+            if left:
+                self._held[client] = left
+            else:
+                del self._held[client]
+
+    def _hold(self, client: str) -> None:
+        self._held[client] = self._held.get(client, 0) + 1
+
+    def _discard(self, connection: UpstreamConnection) -> None:
+        self._open.discard(connection)
+        connection.abort()
 
     def _is_good(self, connection: UpstreamConnection) -> bool:
         now = time.monotonic()
@@ -390,38 +551,55 @@ class Pool:
         return is_young and connection.is_open
 
     def _connect(self, receiver: Receiver, seconds: float) -> None:
-        task = asyncio.create_task(self._open_connection(receiver, seconds))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        if len(self._open) + len(self._attempts) >= self._max_connections:
+            self._discard(self._idle.popleft())
+        attempt = _Attempt(receiver)
+        self._hold(attempt.client)
+        self._attempts.add(attempt)
+        task = asyncio.create_task(self._open_connection(attempt, seconds))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _open_connection(self, receiver: Receiver, seconds: float) -> None:
+    async def _open_connection(self, attempt: _Attempt, seconds: float) -> None:
         try:
-            async with asyncio.timeout(seconds):
-                _, connection = await self._connected(lambda: UpstreamConnection(self))
+            _, connection = await self._connected(lambda: UpstreamConnection(self), seconds)
         except (OSError, TimeoutError, UnicodeError) as error:
             # The last one is of a host that can be no name.
             _log.warning("upstream cannot be reached", upstream=self.name, error=type(error).__name__)
-            self.note(False)
-            receiver.on_failure(Failure.UNREACHABLE)
-            self._make_room_known()
+            self._end(attempt)
+            self._outcomes.failed(None)
+            if attempt.receiver is not None:
+                attempt.receiver.on_failure(Failure.UNREACHABLE)
+            self._serve_waiting()
             return
+        self._end(attempt)
+        receiver = attempt.receiver
         if connection.is_open:
             self._open.add(connection)
-            receiver.on_connection(connection)
-        else:
+            if receiver is not None:
+                self._give(connection, receiver)
+            else:
+                self.put_back(connection)
+        elif receiver is not None:
             receiver.on_failure(Failure.BROKEN)
+        self._serve_waiting()
+
+    def _end(self, attempt: _Attempt) -> None:
+        self._attempts.discard(attempt)
+        self._release(attempt)
 
     async def get(self, path: str, seconds: float) -> tuple[int, bytes]:
         """Ask something of the gateway's own; return status and content. Raises OSError, BadMessage or ValueError."""
         reader = asyncio.StreamReader()
         async with asyncio.timeout(seconds):
-            transport, _ = await self._connected(lambda: asyncio.StreamReaderProtocol(reader))
+            transport, _ = await self._connected(lambda: asyncio.StreamReaderProtocol(reader), seconds)
             try:
                 transport.write(_QUESTION % (path.encode(), self.host))
                 response = http1.parse_response(await reader.readuntil(b"\r\n\r\n"), "GET")
-                content = b""
-                while not response.body.done and (data := await reader.read(MAX_CONTENT_BYTES)):
-                    content += response.body.take(data)[0]
+                content, rest = b"", b""
+                while not response.body.done and (data := rest or await reader.read(MAX_CONTENT_BYTES)):
+                    piece, rest = response.body.take(data)
+                    content += piece
                     if len(content) > MAX_CONTENT_BYTES:
                         raise ValueError("it is too long")
             except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
@@ -432,15 +610,41 @@ class Pool:
             raise BadMessage("not all of it came")
         return response.status, content
 
-    async def _connected(self, protocol: Callable[[], P]) -> tuple[asyncio.Transport, P]:
-        """Open a connection. Raises OSError."""
+    async def _connected(self, protocol: Callable[[], P], seconds: float) -> tuple[asyncio.Transport, P]:
+        """Open a connection, within so many seconds. Raises OSError, TimeoutError or UnicodeError."""
         loop = asyncio.get_running_loop()
-        if self._path is not None:
-            return await loop.create_unix_connection(protocol, self._path)
-        name = self._host if self._tls is not None else None
-        return await loop.create_connection(protocol, self._host, self._port, ssl=self._tls, server_hostname=name)
+        async with asyncio.timeout(seconds):
+            if self._path is not None:
+                return await loop.create_unix_connection(protocol, self._path)
+            name = self._host if self._tls is not None else None
+            *others, last = await self._addresses()
+            for address in others:
+                # Each has its part of the time; one that hangs must not keep others from being asked.
+                with suppress(OSError, TimeoutError):
+                    async with asyncio.timeout(seconds / (len(others) + 1)):
+                        found = await loop.create_connection(
+                            protocol, address, self._port, ssl=self._tls, server_hostname=name
+                        )
+                        self._good = address
+                        return found
+            found = await loop.create_connection(protocol, last, self._port, ssl=self._tls, server_hostname=name)
+            self._good = last
+            return found
 
-    def _make_room_known(self) -> None:
-        if self._waiting and len(self._open) + len(self._connecting) <= self._max_connections:
-            receiver, seconds = self._waiting.popleft()
-            self._connect(receiver, seconds)
+    async def _addresses(self) -> list[str]:
+        """Return what the host's name means now; first what was good before. Raises OSError or UnicodeError."""
+        if _is_address(self._host):
+            return [self._host]
+        found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        if not addresses:
+            raise OSError("this name has no address")
+        return sorted(addresses, key=lambda address: address != self._good)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -5,6 +5,9 @@ from ostiary_gateway.http1 import Request, Response
 #: Application-defined, as HTTP's 401: log in again, and come back.
 TOKEN_ENDED = 4401
 
+#: The server ends (section 7.4.1).
+GOING_AWAY = 1001
+
 _CLOSE = 0x88
 _SHORT, _MEDIUM, _LONG = 125, 126, 127
 
