@@ -4,7 +4,6 @@ Settings are environment variables (see the README). They are all looked at befo
 so that a mistake is one line and not three processes' output.
 """
 
-import difflib
 import os
 import shlex
 import signal
@@ -21,7 +20,7 @@ from honcho.printer import Printer
 
 from ostiary_auth.config import AuthConfig
 from ostiary_chassis.server import bind
-from ostiary_chassis.settings import ConfigError, require_writable
+from ostiary_chassis.settings import ConfigError, refuse_unknown, require_writable
 from ostiary_gateway import routes_file
 from ostiary_gateway.config import GatewayConfig
 from ostiary_profile.config import ProfileConfig
@@ -81,13 +80,9 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
 
 
 def _check_names(environ: Mapping[str, str]) -> None:
-    """Refuse settings that nobody reads: they were meant to have an effect."""
+    """Refuse settings that nobody reads. Raises ConfigError."""
     known = AuthConfig.names() | ProfileConfig.names() | GatewayConfig.names() | OTHER_NAMES
-    for name in sorted(environ):
-        if name.startswith("OSTIARY_") and not name.startswith("OSTIARY_TEST_") and name not in known:
-            similar = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {similar[0]}?" if similar else ""
-            raise ConfigError(f"{name}: there is no such setting{hint}")
+    refuse_unknown(environ, "OSTIARY_", known | {name for name in environ if name.startswith("OSTIARY_TEST_")})
 
 
 def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) -> None:

@@ -4,7 +4,8 @@ import re
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,12 +24,21 @@ class GatewayProcess:
     """`ostiary-gateway serve` with routes of a test."""
 
     def __init__(self, directory: Path, routes: str, host: str = "127.0.0.1", **settings: str) -> None:
-        file = directory / "gateway.yaml"
-        file.write_text(routes)
-        settings = {"OSTIARY_GATEWAY_ROUTES": str(file), "OSTIARY_GATEWAY_HOST": host, **settings}
+        self._file = directory / "gateway.yaml"
+        self._file.write_text(routes)
+        settings = {"OSTIARY_GATEWAY_ROUTES": str(self._file), "OSTIARY_GATEWAY_HOST": host, **settings}
         self._cluster = LocalCluster(directory / "data", **settings)
         self._host = host
         self.port = int(self._cluster.urls["gateway"].rpartition(":")[2])
+
+    @contextmanager
+    def starting(self) -> Iterator[Self]:
+        """Start it, and wait for nothing."""
+        self._cluster.start("gateway", wait=False)
+        try:
+            yield self
+        finally:
+            self._cluster.stop_all()
 
     def __enter__(self) -> Self:
         self._cluster.start("gateway", wait=False)
@@ -48,6 +58,12 @@ class GatewayProcess:
     @property
     def log(self) -> str:
         return self._cluster.log("gateway")
+
+    def change(self, routes: str) -> None:
+        """Put another routes file in the place of the one that is there."""
+        draft = self._file.with_suffix(".new")
+        draft.write_text(routes)
+        draft.replace(self._file)
 
     def listens(self) -> bool:
         return listens(self.port, self._host)

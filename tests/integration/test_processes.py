@@ -344,6 +344,48 @@ class TestCommands:
         assert f"{file}:3: routes[0].match: Field required" in done.stderr
         assert f"{file}:3: routes[0].access: Field required" in done.stderr
 
+    def test_explain_looks_at_a_token_as_the_gateway_does(self, local_cluster: LocalCluster, tmp_path: Path) -> None:
+        file = tmp_path / "token"
+        with client_of(local_cluster) as client:
+            file.write_text(People(client).new().headers["Authorization"].removeprefix("Bearer ") + "\n")
+        for path, code, answer in (
+            ("/profiles/me", 0, "goes to     profile"),
+            ("/admin/users", 1, "missing     scope admin"),
+        ):
+            done = subprocess.run(  # noqa: S603 - our own command
+                [BIN / "ostiary-gateway", "explain", "GET", path, "--token-file", file],
+                env=local_cluster.environ,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert done.returncode == code, done.stdout
+            assert answer in done.stdout
+            assert file.read_text().strip() not in done.stdout + done.stderr
+
+    def test_policy_compares_what_the_services_say_themselves(self, local_cluster: LocalCluster) -> None:
+        auth = local_cluster.urls["auth"]
+        gone = {"OSTIARY_PROFILE_URL": "http://127.0.0.1:1"}
+        for arguments, settings, code, last in (
+            ([], {}, 0, "0 disagreements with auth, profile\n"),
+            (["--openapi", f"{auth}/openapi.json"], {}, 0, "not compared: profile\n"),
+            (["--openapi", f"{auth}/none.json"], {}, 2, f"{auth}/none.json: the answer is a 404\n"),
+            ([], gone, 2, "http://127.0.0.1:1/openapi.json: [Errno 111] Connection refused\n"),
+        ):
+            done = subprocess.run(  # noqa: S603 - our own command
+                [BIN / "ostiary-gateway", "policy", *arguments],
+                env={**local_cluster.environ, **settings},
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert (done.stdout + done.stderr).endswith(last)
+            assert done.returncode == code
+
 
 class TestDemo:
     def run(self, url: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

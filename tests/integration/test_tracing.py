@@ -1,6 +1,7 @@
 """Traces of a real gateway, at a collector that speaks OTLP over HTTP."""
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 #: Seconds in which container runtimes expect a process to end.
 END_SECONDS = 10.0
+
+#: Seconds for the last spans to be sent, and for all else that a process does at its end.
+FLUSH_SECONDS = 2.0
+SPARE_SECONDS = 2.0
 
 
 class Collector:
@@ -79,6 +84,21 @@ def test_a_collector_that_is_not_there_holds_nothing_up(tmp_path: Path) -> None:
         assert time.monotonic() - began < END_SECONDS
     finally:
         cluster.stop_all()
+
+
+def test_a_collector_that_never_answers_holds_nothing_up_for_long(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        collector.settimeout(FLUSH_SECONDS)
+        cluster = start(tmp_path, f"http://127.0.0.1:{collector.getsockname()[1]}")
+        try:
+            assert httpx.get(f"{cluster.url}/auth/me", trust_env=False).status_code == 401
+            began = time.monotonic()
+            assert cluster.signal("gateway", signal.SIGTERM) == 0
+            assert time.monotonic() - began < FLUSH_SECONDS + SPARE_SECONDS
+            # It was asked.
+            collector.accept()[0].close()
+        finally:
+            cluster.stop_all()
 
 
 def test_an_address_of_a_collector_that_is_none_is_one_line(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """A gateway of several processes: one address, one answer, whichever of them is asked."""
 
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from clusters import LocalCluster, is_ready, wait_until
+from gateways import GatewayProcess
 from people import People, User
 from prometheus_client.parser import text_string_to_metric_families
+from upstreams import RawUpstream
 
 WORKERS = 3
 
@@ -104,3 +109,99 @@ def test_workers_end_with_the_process_that_has_started_them(cluster: LocalCluste
         probe.bind(("127.0.0.1", int(cluster.url.rpartition(":")[2])))
     cluster.start("gateway")
     assert is_ready(cluster.url)
+
+
+ROUTES = """\
+upstreams:
+  up: {{url: "http://127.0.0.1:{port}"}}
+routes:
+  - {{name: old, match: {{path: /old, methods: [GET]}}, upstream: up, access: {access}}}
+"""
+
+
+@pytest.fixture
+def changing(tmp_path: Path) -> Iterator[GatewayProcess]:
+    """A gateway of two workers whose one route is public, and will not be."""
+    upstream = RawUpstream()
+    gateway = GatewayProcess(tmp_path, ROUTES.format(port=upstream.port, access="public"), OSTIARY_GATEWAY_WORKERS="2")
+    with gateway:
+        wait_until(lambda: gateway.log.count("starting") == 2, "both workers have started")
+        gateway.change(ROUTES.format(port=upstream.port, access="authenticated"))
+        wait_until(lambda: gateway.log.count("routes changed") == 2, "both workers have seen the change")
+        yield gateway
+    upstream.close()
+
+
+def statuses(gateway: GatewayProcess) -> set[str]:
+    """Return what is answered over many connections, one after the other."""
+    return {gateway.ask("/old").split(b" ", 2)[1].decode() for _ in range(MANY)}
+
+
+@pytest.mark.parametrize("is_bad", [False, True], ids=["a good file", "a bad file"])
+def test_workers_that_are_started_again_bring_no_old_route_back(changing: GatewayProcess, *, is_bad: bool) -> None:
+    assert statuses(changing) == {"401"}
+    if is_bad:
+        changing.change("routes: [")
+        wait_until(lambda: changing.log.count("the file cannot be used") == 2, "both have seen the bad file")
+    for child in children(changing.process.pid):
+        os.kill(child, signal.SIGKILL)
+    wait_until(lambda: changing.log.count("starting") == 4, "there are new workers")
+    wait_until(changing.listens, "they listen")
+    assert statuses(changing) == {"401"}
+
+
+def test_sighup_makes_all_workers_read_the_file(changing: GatewayProcess) -> None:
+    before = children(changing.process.pid)
+    changing.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: changing.log.count("routes changed") == 4, "both workers have read it again")
+    assert children(changing.process.pid) == before
+    assert changing.process.poll() is None
+
+
+SUPERVISOR = """\
+import sys
+from ostiary_chassis import server, workers
+from ostiary_chassis.settings import ConfigError
+
+def wait(_worker):
+    print("working", flush=True)
+    print("heard", sys.stdin.readline(), flush=True)
+
+def fail(_worker):
+    raise ConfigError("OSTIARY_GATEWAY_PORT: cannot listen")
+
+workers.RESTART_SECONDS = 0.01
+server.run("gateway", lambda: workers.run(1, {work}))
+"""
+
+
+def supervise(work: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 - our own code
+        [sys.executable, "-c", SUPERVISOR.format(work=work)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_sighup_does_not_end_a_worker_that_does_not_listen_to_it_yet() -> None:
+    with supervise("wait") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(signal.SIGHUP)
+        for child in children(process.pid):
+            os.kill(child, signal.SIGHUP)
+        process.stdin.write("it\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "heard it\n"
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_workers_that_cannot_start_end_the_service_with_one_line() -> None:
+    with supervise("fail") as process:
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (2, "gateway: OSTIARY_GATEWAY_PORT: cannot listen\n")
+    assert len(re.findall("worker cannot start", output)) == 5

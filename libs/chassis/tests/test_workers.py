@@ -1,10 +1,12 @@
 """What workers count, told apart and read together; the processes are in tests/integration/test_workers.py."""
 
+import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ostiary_chassis.workers import Worker, WorkerMetrics
@@ -47,3 +49,17 @@ async def test_a_worker_takes_the_place_of_one_that_was_killed(folder: Path) -> 
     one = WorkerMetrics(Worker(0, 1, folder))
     async with one.told():
         assert b"http_requests_total" in await one.read()
+
+
+@pytest.mark.parametrize("length", range(-60, 0, 7))
+async def test_what_a_worker_tells_that_dies_meanwhile_is_left_out(folder: Path, length: int) -> None:
+    one, two = (WorkerMetrics(Worker(number, 2, folder)) for number in range(2))
+    for each in (one, two):
+        each.requests.record("GET", "/ä", 200, 0.1)
+
+    def tell_a_part(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(generate_latest(two.registry)[:length])
+        writer.close()
+
+    async with one.told(), await asyncio.start_unix_server(tell_a_part, folder / "1"):
+        assert counts(await one.read()) == {"0": 1}

@@ -380,13 +380,18 @@ class GatewayStage:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, routes: str, upstream_url: str, verifier: Verifier | None, tracing: Tracing | None = None
+        cls,
+        routes: str,
+        upstream_url: str,
+        verifier: Verifier | None,
+        tracing: Tracing | None = None,
+        config: GatewayConfig | None = None,
     ) -> AsyncIterator["GatewayStage"]:
         """Run a gateway with these routes, in which `${UPSTREAM}` is the upstream's URL."""
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(short_directory())
             loaded = _loaded(routes, upstream_url)
-            gateway = Gateway(GatewayConfig(), loaded, verifier=verifier, tracing=tracing)
+            gateway = Gateway(config or GatewayConfig(), loaded, verifier=verifier, tracing=tracing)
             stage = await stack.enter_async_context(cls._serving(gateway, directory / "gw"))
             if verifier is not None:
                 await stack.enter_async_context(gateway.app.router.lifespan_context(gateway.app))

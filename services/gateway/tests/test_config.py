@@ -1,9 +1,11 @@
 """Settings: what is wrong with one is said in a line, and secrets are not."""
 
+from pathlib import Path
+
 import pytest
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway.config import GatewayConfig
+from ostiary_gateway.config import GatewayConfig, check_authorities
 
 
 @pytest.mark.parametrize("url", ["", "redis://redis", "rediss://redis.example:6380/1", "redis://[::1]:6379"])
@@ -38,3 +40,20 @@ def test_an_address_of_a_collector_is_not_shown_either() -> None:
     with pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_ENDPOINT: ") as caught:
         GatewayConfig.load({"OTEL_EXPORTER_OTLP_ENDPOINT": "user:letmein@collector"})
     assert "letmein" not in str(caught.value)
+
+
+def test_a_name_that_is_no_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"OSTIARY_GATEWAY_PORRT: .*did you mean OSTIARY_GATEWAY_PORT\?"):
+        GatewayConfig.load({"OSTIARY_GATEWAY_PORRT": "80"})
+    # Others read these.
+    GatewayConfig.load({"OSTIARY_GATEWAY_BIND": "127.0.0.1", "OSTIARY_AUTH_PORT": "1", "OSTIARY_MY_OWN": "1"})
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificates", b"\xff"])
+def test_authorities_that_cannot_be_used_are_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "authorities.pem"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"SSL_CERT_FILE: cannot use .*authorities\.pem: "):
+        check_authorities({"SSL_CERT_FILE": str(file)})
+    check_authorities({"SSL_CERT_FILE": ""})

@@ -279,3 +279,13 @@ def test_the_shipped_files_are_good_and_the_schema_is_theirs() -> None:
     assert load_routes(ROOT / "deploy" / "gateway.yaml").routes
     published = json.loads((ROOT / "deploy" / "gateway.schema.json").read_text())
     assert published == RoutesFile.model_json_schema()
+
+
+def test_the_schema_says_what_each_member_means_and_has_no_room_for_others() -> None:
+    schema = RoutesFile.model_json_schema()
+    for part in [schema, *schema["$defs"].values()]:
+        assert part["description"]
+        assert part["additionalProperties"] is False
+        for member in part["properties"].values():
+            assert member["description"]
+            assert "patternProperties" not in member or member["additionalProperties"] is False

@@ -1,17 +1,21 @@
 """The routes file changes while the gateway runs: as a whole, between two requests, or not at all."""
 
+import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import structlog.testing
-from stage import GatewayStage, Held, RecordingUpstream, answers, short_directory, until
+from stage import PATIENCE, GatewayStage, Held, RecordingUpstream, answers, short_directory, until
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
 from ostiary_gateway.policy import Policies
+from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.routes_source import RoutesSource
 
 OLD = "  - {name: old, match: {path: /old, methods: [GET]}, upstream: up, access: public}\n"
 NEW = "  - {name: new, match: {path: /new, methods: [GET]}, upstream: up, access: public}\n"
@@ -55,8 +59,8 @@ async def changing(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) 
     async with GatewayStage.open(text(OLD, up="${UPSTREAM}"), upstream.url, issuer.verifier()) as stage:
         it = Changing(stage, upstream, tmp_path / "gateway.yaml")
         it.path.write_text(text(OLD, up=upstream.url))
-        it.policies._path = it.path
-        it.policies._seen = it.policies._look()
+        it.policies._source = RoutesSource(it.path)
+        it.policies._source.load()
         yield it
 
 
@@ -232,9 +236,34 @@ async def test_a_file_does_not_bring_a_revoked_token_back(
     routes = OLD.replace("access: public", "access: authenticated")
     async with GatewayStage.open(text(routes, up="${UPSTREAM}"), upstream.url, own.verifier()) as stage:
         it = Changing(stage, upstream, tmp_path / "gateway.yaml")
-        it.policies._path = it.path
+        it.policies._source = RoutesSource(it.path)
         token = f"Authorization: Bearer {own.token(subject='ada')}"
         assert await it.status("/old", token) == 200
         own.revoke(Kind.SUBJECT, "ada")
         await it.write(routes + NEW)
         assert await it.status("/old", token) == 401
+
+
+async def test_who_asks_while_the_file_is_read_has_it_read_once_more(
+    changing: Changing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being read then may be what was there before the change that is asked about."""
+    read, may_go_on = threading.Event(), threading.Event()
+    load = RoutesSource.load
+
+    def slow(source: RoutesSource) -> RoutesFile:
+        routes = load(source)
+        read.set()
+        assert may_go_on.wait(PATIENCE)
+        return routes
+
+    monkeypatch.setattr(RoutesSource, "load", slow)
+    changing.policies.reload()
+    reading = changing.policies._reading
+    assert reading is not None
+    await asyncio.to_thread(read.wait, PATIENCE)
+    changing.path.write_text(text(NEW, up=changing.upstream.url))
+    changing.policies.reload()
+    may_go_on.set()
+    await reading
+    assert [await changing.status("/old"), await changing.status("/new")] == [404, 200]

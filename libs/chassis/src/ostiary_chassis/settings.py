@@ -4,10 +4,11 @@ A field's alias is the name of its setting, so that an error names what the oper
 Secrets never are settings; the path of the file that holds one is.
 """
 
+import difflib
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Self
@@ -42,6 +43,15 @@ class Settings(BaseModel):
             return cls.model_validate(given)
         except ValidationError as error:
             raise ConfigError("; ".join(_describe(cls, item) for item in error.errors())) from None
+
+
+def refuse_unknown(environ: Mapping[str, str], prefix: str, known: Collection[str]) -> None:
+    """Refuse settings that nobody reads: they were meant to have an effect. Raises ConfigError."""
+    for name in sorted(environ):
+        if name.startswith(prefix) and name not in known:
+            similar = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise ConfigError(f"{name}: there is no such setting{hint}")
 
 
 def _alias(model: type[BaseModel], field: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ostiary_gateway.api_docs import exposures, operations
+from ostiary_gateway.openapi import SCHEMES, BadDocument, Component, Security, components, exposures, operations
 from ostiary_gateway.routes_file import Requirements, Route
 from ostiary_gateway.routing import RouteTable
 
@@ -12,15 +12,19 @@ _TOKEN_SCHEMES = {"oauth2", "openIdConnect"}
 
 
 def disagreements(table: RouteTable, documents: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Return where routes and documents, by upstream, disagree, a line each."""
+    """Return where routes and documents, by upstream, disagree, a line each. Raises BadDocument."""
     found: list[str] = []
     described: set[tuple[str, str]] = set()
     for upstream, document in documents.items():
-        for path, method, operation in operations(document):
-            for route, public in exposures(table, upstream, path, method):
-                described.add((route.name, method.upper()))
-                wanted = _scopes(operation, document)
-                found += [f"{method.upper()} {public} ({route.name}): {line}" for line in _compare(route, wanted)]
+        try:
+            schemes = components(document)
+            for path, method, operation in operations(document):
+                for route, public in exposures(table, upstream, path, method):
+                    described.add((route.name, method.upper()))
+                    wanted = _scopes(operation["security"], schemes)
+                    found += [f"{method.upper()} {public} ({route.name}): {line}" for line in _compare(route, wanted)]
+        except BadDocument as error:
+            raise BadDocument(f"what {upstream} says of itself is not in the form of OpenAPI: {error}") from None
     for route in table.routes:
         if route.upstreams.keys() <= documents.keys():
             for method in sorted(route.match.methods):
@@ -29,12 +33,11 @@ def disagreements(table: RouteTable, documents: Mapping[str, dict[str, Any]]) ->
     return found
 
 
-def _scopes(operation: Mapping[str, Any], document: Mapping[str, Any]) -> frozenset[str] | None:
+def _scopes(security: list[Security], schemes: Mapping[Component, Any]) -> frozenset[str] | None:
     """Return the scopes that an operation asks for; None if it goes without an access token."""
-    schemes = (document.get("components") or {}).get("securitySchemes") or {}
     needed: list[frozenset[str]] = []
-    for alternative in operation.get("security", document.get("security", [])) or []:
-        tokens = [scopes for name, scopes in alternative.items() if _is_for_tokens(schemes.get(name))]
+    for alternative in security:
+        tokens = [scopes for name, scopes in alternative.items() if _is_for_tokens(schemes.get((SCHEMES, name)))]
         if not tokens:
             return None
         needed.append(frozenset(scope for scopes in tokens for scope in scopes))

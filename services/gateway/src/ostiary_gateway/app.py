@@ -23,6 +23,7 @@ from ostiary_gateway.exchange import Exchange
 from ostiary_gateway.gate import Arrival
 from ostiary_gateway.policy import Policies, Policy
 from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.routes_source import RoutesSource
 from ostiary_gateway.upstream_metrics import UpstreamMetrics
 
 if TYPE_CHECKING:
@@ -53,11 +54,13 @@ class Gateway:
         self,
         config: GatewayConfig,
         routes: RoutesFile,
+        source: RoutesSource | None = None,
+        *,
         verifier: Verifier | None = None,
         worker: Worker | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
-        """Make the gateway, or one of several as a `worker`.
+        """Make the gateway, or one of several as a `worker`. If there is a `source` of the routes, they change with it.
 
         `verifier` and `tracing` replace the configured ones in tests.
         """
@@ -66,7 +69,7 @@ class Gateway:
             config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(metrics.registry)
         )
         proxies = TrustedProxies(config.trusted_proxies)
-        self.policies = Policies(routes, self._verifier, proxies, config.routes_file)
+        self.policies = Policies(routes, self._verifier, proxies, source)
         metrics.registry.register(UpstreamMetrics(self.policies))
         self._tracing = tracing or (_otlp_tracing() if config.otlp_endpoint else None)
         begin_trace = self._tracing.begin if self._tracing is not None else None
@@ -86,7 +89,8 @@ class Gateway:
             exception_handlers={},
             openapi_url=None,
         )
-        self.app.include_router(ApiDocument(self.policies, version("ostiary-gateway")).routes())
+        if config.docs == "on":
+            self.app.include_router(ApiDocument(self.policies, version("ostiary-gateway")).routes())
 
     def protocol(self, *, server_state: Any, app_state: dict[str, Any], **_: Any) -> asyncio.Protocol:
         """Return the protocol of a new connection, for uvicorn."""

@@ -1,8 +1,10 @@
 """The settings of the gateway. What it routes where stands in its routes file."""
 
 import re
+import ssl
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
@@ -10,11 +12,14 @@ from pydantic import BeforeValidator, Field
 from ostiary import VerifierConfig
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.proxies import Networks
-from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
+from ostiary_chassis.settings import BaseUrl, ConfigError, Port, Settings, read_secret, refuse_unknown
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
 _STORE_FORM = "must be redis:// or rediss:// and a host, without user and password, as in redis://redis:6379/0"
 _STORE_PATH = re.compile(r"(?:/[0-9]{0,3})?\Z")
+
+#: What the compose stack reads, and not the gateway.
+_OF_COMPOSE = frozenset({"OSTIARY_GATEWAY_BIND"})
 
 
 def _store_url(value: object) -> object:
@@ -49,6 +54,7 @@ class GatewayConfig(Settings):
         int, Field(alias="OSTIARY_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", ge=1, le=1_000_000)
     ] = 1000
     workers: Annotated[int, Field(alias="OSTIARY_GATEWAY_WORKERS", ge=1, le=64)] = 1
+    docs: Annotated[Literal["on", "off"], Field(alias="OSTIARY_GATEWAY_DOCS")] = "on"
     rate_limit_store: Annotated[
         str, BeforeValidator(_store_url), Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE", repr=False)
     ] = ""
@@ -60,6 +66,12 @@ class GatewayConfig(Settings):
     ] = ""
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings; refuse names that look like one and are none. Raises ConfigError."""
+        refuse_unknown(environ, "OSTIARY_GATEWAY_", cls.names() | _OF_COMPOSE)
+        return super().load(environ)
+
     def rate_limit_store_password(self) -> str | None:
         """Return the store's password. Raises ConfigError."""
         file = self.rate_limit_store_password_file
@@ -68,3 +80,17 @@ class GatewayConfig(Settings):
     def issuer_config(self) -> VerifierConfig:
         """Return whose tokens are accepted, and where keys and revocations come from."""
         return issuer_config(self.issuer, self.audience, self.auth_url, self.feed_secret_file, "gateway")
+
+
+def check_authorities(environ: Mapping[str, str]) -> None:
+    """See that the file of authorities for `https://` upstreams can be used, if one is named. Raises ConfigError.
+
+    OpenSSL itself says nothing of one that cannot: it then trusts nobody.
+    """
+    file = environ.get("SSL_CERT_FILE")
+    if file:
+        try:
+            ssl.create_default_context(cafile=file)
+        except OSError as error:
+            reason = "there are no certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigError(f"SSL_CERT_FILE: cannot use {file}: {reason}") from None

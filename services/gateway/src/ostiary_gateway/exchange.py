@@ -11,6 +11,7 @@ from ostiary import Verifier
 from ostiary.errors import OstiaryError
 from ostiary.http import Problem, grace_of
 from ostiary_chassis.problems import body_too_large
+from ostiary_chassis.proxies import source_of
 from ostiary_gateway import fields, http1, websocket
 from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.cors import PREFIX
@@ -128,7 +129,7 @@ class Exchange:
         self._upstream = upstream
         self._route: Route = arrival.route
         #: On whose behalf connections are asked for.
-        self.client = arrival.client
+        self.client = source_of(arrival.client)
         self._connection: UpstreamConnection | None = None
         #: Who was asked for one, and whether it is still to come.
         self._asked: Pool | None = None

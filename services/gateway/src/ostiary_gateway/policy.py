@@ -10,13 +10,12 @@ import structlog
 
 from ostiary import Verifier
 from ostiary_chassis.proxies import TrustedProxies
-from ostiary_chassis.settings import ConfigError, environment
-from ostiary_gateway import routes_file
+from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.gate import Arrival, Gate
 from ostiary_gateway.guards import Guards
-from ostiary_gateway.proof import prove
-from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.routes_file import SETTING, RoutesFile
+from ostiary_gateway.routes_source import RoutesSource
 from ostiary_gateway.routing import RouteTable
 
 _log = structlog.stdlib.get_logger("routes")
@@ -25,9 +24,9 @@ _log = structlog.stdlib.get_logger("routes")
 LOOK_SECONDS = 1.0
 
 
-def load_routes(path: Path) -> RoutesFile:
-    """Read a routes file and see that it can be used. Raises ConfigError."""
-    return routes_file.load(path, environment(), prove)
+def load_routes(path: Path, setting: str = SETTING) -> RoutesFile:
+    """Read a routes file, which `setting` names, and see that it can be used. Raises ConfigError."""
+    return RoutesSource(path, setting).load()
 
 
 class Policy:
@@ -60,19 +59,19 @@ class Policy:
 
 
 class Policies:
-    """The policy that counts now, and the file that it comes from."""
+    """The policy that counts now, and where it comes from."""
 
     def __init__(
-        self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, path: Path | None = None
+        self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, source: RoutesSource | None = None
     ) -> None:
-        """Begin with `routes`, read from `path`; without one, it does not change."""
+        """Begin with `routes`, loaded from `source`; without one, they do not change."""
         self.current = Policy(routes, verifier, proxies)
         self._verifier = verifier
         self._proxies = proxies
-        self._path = path
-        self._seen = self._look()
+        self._source = source
         self._next_look = 0.0
         self._reading: asyncio.Task[None] | None = None
+        self._is_asked_again = False
 
     def on_tick(self, now: float) -> None:
         """Look after the upstreams, and see now and then whether the file has changed."""
@@ -80,25 +79,39 @@ class Policies:
             upstream.on_tick(now)
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
-            if self._look() != self._seen:
+            if self._source is not None and not self._is_reading and self._source.has_changed():
                 self.reload()
 
     def reload(self) -> None:
-        """Read the file again. One that cannot be used is reported, and what is there goes on."""
-        if self._path is not None and (self._reading is None or self._reading.done()):
-            self._seen = self._look()
-            self._reading = asyncio.create_task(self._read(self._path))
+        """Read the file again, and once more if that is going on: what is being read may be what was there before.
+
+        A file that cannot be used is reported, and what is there goes on.
+        """
+        if self._is_reading:
+            self._is_asked_again = True
+        elif self._source is not None:
+            self._reading = asyncio.create_task(self._read(self._source))
 
     def close(self) -> None:
         """Close all connections."""
         for upstream in self.current.upstreams.values():
             upstream.close()
 
-    async def _read(self, path: Path) -> None:
+    @property
+    def _is_reading(self) -> bool:
+        return self._reading is not None and not self._reading.done()
+
+    async def _read(self, source: RoutesSource) -> None:
+        await self._read_once(source)
+        while self._is_asked_again:
+            self._is_asked_again = False
+            await self._read_once(source)
+
+    async def _read_once(self, source: RoutesSource) -> None:
         before = self.current
         try:
             # A long file takes a while, and requests go on.
-            routes = await asyncio.to_thread(load_routes, path)
+            routes = await asyncio.to_thread(source.load)
             policy = Policy(routes, self._verifier, self._proxies, before)
         except (ConfigError, ValueError) as error:
             _log.error("routes not changed: the file cannot be used", error=str(error))
@@ -108,11 +121,3 @@ class Policies:
             if policy.upstreams.get(name) is not upstream:
                 upstream.retire()
         _log.info("routes changed", routes=len(routes.routes), upstreams=len(routes.upstreams))
-
-    def _look(self) -> tuple[int, int, int] | None:
-        """Return what tells a file from the one that was there before."""
-        try:
-            status = self._path.stat() if self._path is not None else None
-        except OSError:
-            return None
-        return (status.st_mtime_ns, status.st_size, status.st_ino) if status is not None else None

@@ -18,26 +18,28 @@ from functools import cached_property
 from itertools import product
 from pathlib import Path
 from types import EllipsisType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     StrictBool,
-    StrictInt,
-    StrictStr,
+    Tag,
     ValidationError,
     model_validator,
 )
 
 from ostiary import VerifiedToken
 from ostiary_chassis.middleware import OPERATIONS
-from ostiary_chassis.settings import BaseUrl, ConfigError
+from ostiary_chassis.settings import ConfigError
+from ostiary_gateway import forms, yaml_lines
+from ostiary_gateway.forms import Address, HeaderName, HeaderValue, Host, Method, Name, Origin, Permission, Scalar
 from ostiary_gateway.http1 import MAX_HEAD_BYTES
 from ostiary_gateway.paths import PathTemplate, parameters, parse_template
+from ostiary_gateway.yaml_lines import BadYaml, Location
 
 #: Bytes of a request body, where a route does not say: enough for JSON, not for floods.
 DEFAULT_BODY_BYTES = 1024 * 1024
@@ -60,49 +62,53 @@ OWN_PATHS = OPERATIONS | {
     *(f"{DOCS}/{name}" for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
 }
 
-#: Where an error is: names and indexes down from the top.
-Location = tuple[str | int, ...]
-
-#: The kinds of values that a file holds; a date, say, is none of them.
-_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+#: What names the file, as a rule.
+SETTING = "OSTIARY_GATEWAY_ROUTES"
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
 
-Host = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*$")]
-HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
-HeaderValue = Annotated[str, Field(pattern=r"^[\x21-\x7e]([\x20-\x7e]{0,254}[\x21-\x7e])?$")]
-Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.:\[\]-]+)$")]
-Scalar = StrictStr | StrictBool | StrictInt
-UnixUrl = Annotated[str, Field(pattern=r"^unix:/[^\x00?#]{1,100}$")]
-Address = BaseUrl | UnixUrl
-Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
-Permission = Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")]  # RFC 6749 section 3.3, scope-token
+#: For editors: a mapping has no other names than those of its pattern.
+_NO_OTHERS = {"additionalProperties": False}
+
+#: What may be sent again (RFC 9110 section 9.2.2).
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What a member means stands below it; the JSON Schema says it, too.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class HealthCheck(_Part):
     """What is asked of each address to see whether it is well: it has to answer with 2xx."""
 
-    path: Annotated[str, Field(pattern=r"^/[\x21-\x7e]{0,255}$")]
-    seconds: Annotated[float, Field(ge=0.1, le=3600)] = 5.0
-    timeout: Annotated[float, Field(ge=0.05, le=60)] = 2.0
+    path: Annotated[str, Field(pattern=forms.PATH)]
+    """What is asked for."""
+
+    seconds: Annotated[float, Field(strict=True, ge=0.1, le=3600)] = 5.0
+    """Seconds between two questions."""
+
+    timeout: Annotated[float, Field(strict=True, ge=0.05, le=60)] = 2.0
+    """Seconds that an answer may take."""
 
 
 class Upstream(_Part):
     """A service behind the gateway: `http://` or `https://` with host and port, or `unix:` with a socket's path."""
 
     url: Address | None = None
-    #: Several addresses, which share the requests.
+    """Its address; environment variables may stand in it, as in ${ORDERS_URL:-http://127.0.0.1:8083}."""
+
     urls: Annotated[tuple[Address, ...], Field(min_length=1, max_length=64)] | None = None
+    """Several addresses, which share the requests."""
+
     health: HealthCheck | None = None
-    #: To each address at most, WebSockets among them; of each worker.
+    """How to see whether an address is well; without it, it is left out for a while when it fails."""
+
     connections: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 256
-    #: Whether `/ADMIN` is the same to it as `/admin`: then it takes the access that the routes ask for there.
+    """To each address at most, WebSockets among them; of each worker."""
+
     ignores_case: StrictBool = False
+    """Whether `/ADMIN` is the same to it as `/admin`: then it takes the access that the routes ask for there."""
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:
@@ -122,10 +128,16 @@ class Match(_Part):
     """Which requests a route is for. Without `hosts` all hosts, without `headers` whatever they are."""
 
     path: Annotated[str, AfterValidator(lambda text: parse_template(text) and text)]
+    """As in /orders/{id}; {rest...} at the end takes all that comes."""
+
     methods: Annotated[frozenset[Method], Field(min_length=1)]
+    """The methods that it takes; the others are a 405."""
+
     hosts: frozenset[Host] = frozenset()
-    #: Fields that a request has once, with exactly this value.
-    headers: dict[HeaderName, HeaderValue] = {}
+    """As in api.example.com, or *.example.com for one label or more before it; all hosts, if left out."""
+
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(json_schema_extra=_NO_OTHERS)] = {}
+    """Fields that a request has once, with exactly this value."""
 
     @cached_property
     def template(self) -> PathTemplate:
@@ -137,9 +149,13 @@ class Condition(_Part):
     """What a claim must be. One of these."""
 
     equals: Scalar | None = None
+    """The claim is this."""
+
     one_of: Annotated[tuple[Scalar, ...], Field(min_length=1)] | None = None
-    #: The claim is a list with this in it.
+    """The claim is one of these."""
+
     contains: Scalar | None = None
+    """The claim is a list with this in it."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -164,8 +180,13 @@ class Requirements(_Part):
     """What the caller's token must carry: all of these."""
 
     scopes: frozenset[Permission] = frozenset()
+    """The token has all of these scopes."""
+
     roles: frozenset[Permission] = frozenset()
+    """The token has all of these roles."""
+
     claims: dict[str, Condition] = {}
+    """Other claims of the token, and what they must be."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
@@ -183,10 +204,11 @@ class Requirements(_Part):
 
     def allows(self, token: VerifiedToken) -> bool:
         """Return whether the claims are as they must be."""
-        return all(condition.holds(_claim(token, name)) for name, condition in self.claims.items())
+        return all(condition.holds(claim_of(token, name)) for name, condition in self.claims.items())
 
 
-def _claim(token: VerifiedToken, name: str) -> object:
+def claim_of(token: VerifiedToken, name: str) -> object:
+    """Return what a token says of a claim that conditions can be about; None if it says nothing."""
     attribute = _CLAIMS.get(name)
     return getattr(token, attribute) if attribute is not None else token.claims.get(name)
 
@@ -202,24 +224,39 @@ class Limits(_Part):
     """What a request may cost."""
 
     body_bytes: Annotated[int, Field(strict=True, ge=0, le=MAX_BODY_BYTES)] = DEFAULT_BODY_BYTES
+    """Bytes of the body; more is a 413."""
+
     header_bytes: Annotated[int, Field(strict=True, ge=256, le=MAX_HEAD_BYTES)] = MAX_HEAD_BYTES
+    """Bytes of the request line and the header fields; more is a 431."""
 
 
 class RateLimit(_Part):
     """How many requests somebody may send: so many at once, and as many again in so many seconds, evenly."""
 
     by: Literal["address", "subject", "client"]
+    """Whose requests are counted together: those from an address, or of a token's subject or client."""
+
     requests: Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-    seconds: Annotated[float, Field(ge=0.1, le=86_400)]
+    """How many."""
+
+    seconds: Annotated[float, Field(strict=True, ge=0.1, le=86_400)]
+    """In how many seconds."""
 
 
 class Timeouts(_Part):
     """Seconds to wait for the upstream: to be connected, for the response's head, for its next piece, for all of it."""
 
-    connect: Annotated[float, Field(ge=0.01, le=60)] = DEFAULT_CONNECT_SECONDS
-    first_byte: Annotated[float, Field(ge=0.01, le=3600)] = DEFAULT_FIRST_BYTE_SECONDS
-    idle: Annotated[float, Field(ge=0.01, le=3600)] = DEFAULT_IDLE_SECONDS
-    total: Annotated[float, Field(ge=0.01, le=86_400)] | None = None
+    connect: Annotated[float, Field(strict=True, ge=0.01, le=60)] = DEFAULT_CONNECT_SECONDS
+    """Until it is connected."""
+
+    first_byte: Annotated[float, Field(strict=True, ge=0.01, le=3600)] = DEFAULT_FIRST_BYTE_SECONDS
+    """Until the head of its answer is there."""
+
+    idle: Annotated[float, Field(strict=True, ge=0.01, le=3600)] = DEFAULT_IDLE_SECONDS
+    """Between two pieces of its answer."""
+
+    total: Annotated[float, Field(strict=True, ge=0.01, le=86_400)] | None = None
+    """For all of it; no limit, if left out."""
 
 
 class Retries(_Part):
@@ -229,17 +266,29 @@ class Retries(_Part):
     """
 
     attempts: Annotated[int, Field(strict=True, ge=1, le=5)]
-    statuses: frozenset[Annotated[int, Field(ge=500, le=599)]] = frozenset()
+    """How often it is sent again."""
+
+    statuses: frozenset[Annotated[int, Field(strict=True, ge=500, le=599)]] = frozenset()
+    """Answers after which it is sent again."""
 
 
 class Cors(_Part):
     """Which pages of other origins may use a route in browsers (Fetch standard, section 3.2)."""
 
     origins: Annotated[frozenset[Origin], Field(min_length=1)]
+    """As in https://app.example.com, or * for all."""
+
     headers: frozenset[HeaderName] = frozenset()
+    """Fields that they may send, besides Authorization and Content-Type."""
+
     expose: frozenset[HeaderName] = frozenset()
-    credentials: bool = False
+    """Fields of the answer that they may read, besides X-Request-ID."""
+
+    credentials: StrictBool = False
+    """Whether they may send cookies."""
+
     max_age: Annotated[int, Field(strict=True, ge=0, le=86_400)] = 600
+    """Seconds for which a browser remembers this."""
 
     @model_validator(mode="after")
     def _not_all_with_credentials(self) -> Self:
@@ -252,21 +301,55 @@ class Route(_Part):
     """Which requests go where, and who may send them."""
 
     name: Name
+    """What logs, metrics and errors call it."""
+
     match: Match
-    #: An upstream, or several with their shares of the requests.
-    upstream: Name | Annotated[dict[Name, Annotated[int, Field(strict=True, ge=1, le=1000)]], Field(min_length=2)]
-    access: Literal["public", "authenticated"] | Requirements
-    #: The path that the upstream gets, with the parameters of `match.path`.
+    """Which requests it is for."""
+
+    upstream: Annotated[
+        Annotated[Name, Tag("text")]
+        | Annotated[
+            dict[Name, Annotated[int, Field(strict=True, ge=1, le=1000)]],
+            Field(min_length=2, json_schema_extra=_NO_OTHERS),
+            Tag("other"),
+        ],
+        Discriminator(forms.kind),
+    ]
+    """An upstream, or several with their shares of the requests."""
+
+    access: Annotated[
+        Annotated[Literal["public", "authenticated"], Tag("text")] | Annotated[Requirements, Tag("other")],
+        Discriminator(forms.kind),
+    ]
+    """Who may use it: everybody, who has a good token, or whose token carries what is named here."""
+
     rewrite: Annotated[str, AfterValidator(lambda text: parse_template(text) and text)] | None = None
+    """The path that the upstream gets, with the parameters of match.path."""
+
     rate_limits: tuple[RateLimit, ...] = ()
+    """How many requests somebody may send."""
+
     retries: Retries | None = None
+    """When a request is sent again."""
+
     cors: Cors | None = None
-    #: Whether requests may become WebSockets.
-    websocket: bool = False
-    #: Seconds by which revocations may be out of date: `default` is the gateway's own, `none` any.
-    max_staleness: Annotated[float, Field(strict=True, ge=0.2, le=3600)] | Literal["default", "none"] = "default"
+    """Which pages of other origins may use it."""
+
+    websocket: StrictBool = False
+    """Whether requests may become WebSockets."""
+
+    max_staleness: Annotated[
+        Annotated[float, Field(strict=True, ge=0.2, le=3600), Tag("other")]
+        | Annotated[Literal["default", "none"], Tag("text")],
+        Discriminator(forms.kind),
+    ] = "default"
+    """Seconds by which revocations may be out of date: `default` is the gateway's own, `none` any."""
+
     limits: Limits = Limits()
+    """How large a request may be."""
+
     timeouts: Timeouts = Timeouts()
+    """Seconds to wait for the upstream."""
 
     @model_validator(mode="after")
     def _rewritten_of_what_is_there(self) -> Self:
@@ -332,43 +415,16 @@ class Route(_Part):
 class RoutesFile(_Part):
     """The whole file."""
 
-    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
+    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1, json_schema_extra=_NO_OTHERS)]
+    """The services behind the gateway, by names that routes use."""
+
     routes: tuple[Route, ...]
+    """What is let through; their order does not matter, and what no route names is a 404."""
 
-
-def load(
-    path: Path, environ: Mapping[str, str], check: Callable[[RoutesFile], None] = lambda _file: None
-) -> RoutesFile:
-    """Read and validate a routes file. Raises ConfigError with one line per mistake.
-
-    `check` looks at the whole of it, and may raise a Mistake.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigError(f"OSTIARY_GATEWAY_ROUTES: cannot read {path}: {reason}") from None
-    lines: dict[Location, int] = {}
-    try:
-        document = _with_lines(text, lines)
-        file = RoutesFile.model_validate(_expand(document, environ))
-        _check_references(file)
-        check(file)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: {error.problem}") from None
-    except ValidationError as error:
-        mistakes = [_message(path, lines, _location(item["loc"], lines), item["msg"]) for item in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(mistakes))) from None
-    except Mistake as error:
-        raise ConfigError(_message(path, lines, error.location, str(error))) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML that can be read: {type(error).__name__}") from None
-    return file
-
-
-#: All member names that a file can have.
-_NAMES = {name for part in _Part.__subclasses__() for name in part.model_fields}
+    @property
+    def unused_upstreams(self) -> list[str]:
+        """Those that no route leads to."""
+        return sorted(self.upstreams.keys() - {name for route in self.routes for name in route.upstreams})
 
 
 class Mistake(Exception):
@@ -380,34 +436,52 @@ class Mistake(Exception):
         self.location = location
 
 
-def _with_lines(text: str, lines: dict[Location, int]) -> object:
-    """Parse YAML, noting the line on which each value stands. Repeated members and aliases are errors."""
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
-        raise yaml.MarkedYAMLError(problem="aliases are not supported here")
-    loader = yaml.SafeLoader(text)
+def load(
+    path: Path,
+    environ: Mapping[str, str],
+    check: Callable[[RoutesFile], None] = lambda _file: None,
+    setting: str = SETTING,
+) -> RoutesFile:
+    """Read and validate a routes file, which `setting` names. Raises ConfigError with one line per mistake."""
+    return parse(path, read(path, setting), environ, check)
+
+
+def read(path: Path, setting: str = SETTING) -> bytes:
+    """Return what is in a routes file. Raises ConfigError."""
     try:
-        node = loader.get_single_node()
-        return None if node is None else _value(loader, node, (), lines)
-    finally:
-        loader.dispose()
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from None
 
 
-def _value(loader: yaml.SafeLoader, node: yaml.Node, location: Location, lines: dict[Location, int]) -> Any:
-    lines[location] = node.start_mark.line + 1
-    if node.tag not in _TAGS:
-        raise yaml.MarkedYAMLError(problem=f"a value of this kind ({node.tag})", problem_mark=node.start_mark)
-    if isinstance(node, yaml.MappingNode):
-        members: dict[str, object] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            if key in members:
-                raise yaml.MarkedYAMLError(problem=f"'{key}' stands here twice", problem_mark=key_node.start_mark)
-            members[key] = _value(loader, value_node, (*location, key), lines)
-            lines[*location, key] = key_node.start_mark.line + 1
-        return members
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(loader, item, (*location, index), lines) for index, item in enumerate(node.value)]
-    return loader.construct_object(node)
+def parse(
+    path: Path,
+    content: bytes,
+    environ: Mapping[str, str],
+    check: Callable[[RoutesFile], None] = lambda _file: None,
+) -> RoutesFile:
+    """Validate what is in a routes file. Raises ConfigError with one line per mistake.
+
+    `check` looks at the whole of it, and may raise a Mistake.
+    """
+    try:
+        document, lines = yaml_lines.read(content)
+    except BadYaml as error:
+        raise ConfigError(f"{path}:{error.line}: {_place(error.location)}: {error}") from None
+    try:
+        file = RoutesFile.model_validate(_expand(document, environ))
+        _check_references(file)
+        check(file)
+    except ValidationError as error:
+        mistakes = [_message(path, lines, _location(item["loc"], lines), forms.words(item)) for item in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(mistakes))) from None
+    except Mistake as error:
+        raise ConfigError(_message(path, lines, error.location, str(error))) from None
+    return file
+
+
+#: All member names that a file can have.
+_NAMES = {name for part in _Part.__subclasses__() for name in part.model_fields}
 
 
 def _expand(document: object, environ: Mapping[str, str]) -> object:
@@ -449,6 +523,8 @@ def _check_references(file: RoutesFile) -> None:
         if route.name in names:
             raise Mistake(("routes", index, "name"), f"there are two routes '{route.name}'")
         names.add(route.name)
+        if route.retries is not None and not route.match.methods & _IDEMPOTENT:
+            raise Mistake(("routes", index, "retries"), "none of the route's methods may be sent again")
         if route.match.path in OWN_PATHS:
             raise Mistake(("routes", index, "match", "path"), "the gateway answers this path itself")
         match = route.match
@@ -470,8 +546,9 @@ def _location(loc: tuple[int | str, ...], lines: Mapping[Location, int]) -> Loca
 
 
 def _message(path: Path, lines: Mapping[Location, int], location: Location, message: str) -> str:
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     line = lines.get(location) or lines.get(location[:-1]) or 1
-    if "instance of" in message:
-        message = "must be a mapping"
-    return f"{path}:{line}: {where or 'file'}: {message.removeprefix('Value error, ')}"
+    return f"{path}:{line}: {_place(location)}: {message}"
+
+
+def _place(location: Location) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".") or "file"

@@ -4,6 +4,8 @@ What a span says is what the access log says; attributes have the names of the s
 """
 
 import asyncio
+import threading
+from contextlib import suppress
 from importlib.metadata import version
 
 from opentelemetry.context import Context
@@ -16,8 +18,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from ostiary_gateway.http1 import Fields, Request
 
-#: Milliseconds for the last spans to get to the collector when the gateway ends.
-FLUSH_MS = 2000
+#: Seconds for the last spans to get to the collector when the gateway ends.
+FLUSH_SECONDS = 2.0
 
 _FIRST_SERVER_ERROR = 500
 
@@ -65,5 +67,16 @@ class Tracing:
         return Trace(self, request)
 
     async def close(self) -> None:
-        """Send what has not been sent, if that is possible."""
-        await asyncio.to_thread(self._provider.force_flush, FLUSH_MS)
+        """Send what has not been sent, if that is possible in time."""
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def flush() -> None:
+            self._provider.force_flush()
+            with suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(done.set)
+
+        # The exporter keeps to no time, and nobody waits for a thread of this kind when the process ends.
+        threading.Thread(target=flush, daemon=True).start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await done.wait()

@@ -1,0 +1,227 @@
+"""The command: what it prints, and how it ends. Serving is in tests/integration."""
+
+import json
+import re
+import socketserver
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from stage import short_directory
+
+from ostiary_gateway import cli
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@dataclass
+class Done:
+    """How a command has ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return what runs the command with these arguments."""
+
+    def run(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["ostiary-gateway", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output, errors = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, output, errors)
+
+    return run
+
+
+class TestCheck:
+    def test_the_example_in_the_readme_is_good(self, run: Run, tmp_path: Path) -> None:
+        (example,) = re.findall(r"^```yaml\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+        file = tmp_path / "example.yaml"
+        file.write_text(example)
+        assert run("check", file) == Done(0, f"{file}: 1 routes to 2 upstreams\n", "")
+
+    def test_an_upstream_that_no_route_uses_is_named(self, run: Run, tmp_path: Path) -> None:
+        file = tmp_path / "gateway.yaml"
+        file.write_text(
+            "upstreams: {up: {url: http://up}, spare: {url: http://spare}}\n"
+            "routes: [{name: r, match: {path: /r, methods: [GET]}, upstream: up, access: public}]\n"
+        )
+        done = run("check", file)
+        assert done.code == 0
+        assert f"{file}: upstreams.spare: no route uses it\n" in done.output
+
+    def test_mistakes_are_lines_and_nothing_else(self, run: Run, tmp_path: Path) -> None:
+        file = tmp_path / "gateway.yaml"
+        file.write_text("upstreams: {a: {url: 'http://a'}}\nroutes:\n  - {name: r, upstream: a}\n")
+        assert run("check", file) == Done(
+            2,
+            "",
+            f"ostiary-gateway: {file}:3: routes[0].match: Field required\n{file}:3: routes[0].access: Field required\n",
+        )
+
+    def test_a_file_that_is_not_there_is_the_arguments_fault(self, run: Run, tmp_path: Path) -> None:
+        file = tmp_path / "none.yaml"
+        assert run("check", file) == Done(
+            2, "", f"ostiary-gateway: FILE: cannot read {file}: No such file or directory\n"
+        )
+
+
+class TestExplain:
+    @pytest.fixture(autouse=True)
+    def settings(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        file = tmp_path / "gateway.yaml"
+        file.write_text(
+            "upstreams: {up: {url: http://up}}\n"
+            "routes:\n"
+            "  - {name: r, match: {path: /r, methods: [GET]}, upstream: up, access: public}\n"
+            "  - {name: s, match: {path: /s, methods: [GET]}, upstream: up, access: authenticated}\n"
+        )
+        monkeypatch.setenv("OSTIARY_GATEWAY_ROUTES", str(file))
+
+    def test_what_goes_on_ends_with_0_and_what_is_refused_with_1(self, run: Run) -> None:
+        done = run("explain", "GET", "/r")
+        assert (done.code, done.errors) == (0, "")
+        assert done.output.endswith("goes to     up (http://up) as /r\n")
+        done = run("explain", "GET", "/s", "--header", "X-Some: thing")
+        assert (done.code, done.errors) == (1, "")
+        assert "answer      401 missing_token: " in done.output
+
+    def test_trusted_proxies_are_those_of_the_setting(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        arguments = ["explain", "GET", "/r", "--client", "10.0.0.1", "--header", "X-Forwarded-For: 198.51.100.7"]
+        assert "from        10.0.0.1\n" in run(*arguments).output
+        monkeypatch.setenv("OSTIARY_GATEWAY_TRUSTED_PROXIES", "10.0.0.1")
+        assert "from        198.51.100.7\n" in run(*arguments).output
+
+    @pytest.mark.parametrize(
+        ("arguments", "fault"),
+        [
+            (["http://[::1/r"], "URL: "),
+            (["/r", "--header", "Origin"], "--header: must be a name, a colon and a value"),
+            (["/r", "--header", "Ori gin: x"], "--header: must be "),
+            (["/r", "--header", "Origin: x\r\nHost: y"], "--header: must be "),
+            (["/r", "--client", "localhost"], "--client: must be an IP address"),
+            (["/r", "--token-file", "/none"], "--token-file: cannot read /none: No such file or directory"),
+        ],
+    )
+    def test_a_mistake_in_the_arguments_is_one_line(self, run: Run, arguments: list[str], fault: str) -> None:
+        done = run("explain", "GET", *arguments)
+        assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
+        assert done.errors.startswith(f"ostiary-gateway: {fault}")
+
+    @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"\x00", b"two words", b"a\nb", b"Bearer abc"])
+    def test_a_file_without_a_token_is_one_line_that_does_not_show_it(
+        self, run: Run, tmp_path: Path, content: bytes
+    ) -> None:
+        file = tmp_path / "token"
+        file.write_bytes(content)
+        done = run("explain", "GET", "/r", "--token-file", file)
+        assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
+        assert done.errors.startswith("ostiary-gateway: --token-file: ")
+        assert str(file) in done.errors
+
+
+class Service:
+    """A service that says what it offers, on a socket."""
+
+    def __init__(self, path: Path) -> None:
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                service.asked.append(self.path)
+                self.send_response(service.status)
+                self.end_headers()
+                self.wfile.write(service.content)
+
+            def address_string(self) -> str:
+                return "a socket has none"
+
+            def log_message(self, *_arguments: object) -> None:
+                """Say nothing."""
+
+        self.status = 200
+        self.content = b"{}"
+        self.asked: list[str] = []
+        self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def offer(self, *scopes: str, path: str = "/orders") -> None:
+        """Describe one operation that asks for a token with these scopes."""
+        schemes = {"bearer": {"type": "http", "scheme": "bearer"}}
+        operation = {"security": [{"bearer": scopes}]}
+        described = {"paths": {path: {"get": operation}}, "components": {"securitySchemes": schemes}}
+        self.content = json.dumps(described).encode()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class TestPolicy:
+    @pytest.fixture
+    def service(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+        with short_directory() as directory:
+            file = directory / "gateway.yaml"
+            file.write_text(
+                f"upstreams: {{shop: {{url: 'unix:{directory}/shop'}}}}\n"
+                "routes:\n"
+                "  - name: orders\n"
+                "    match: {path: /orders, methods: [GET]}\n"
+                "    upstream: shop\n"
+                "    access: {scopes: [orders]}\n"
+            )
+            monkeypatch.setenv("OSTIARY_GATEWAY_ROUTES", str(file))
+            service = Service(directory / "shop")
+            yield service
+            service.close()
+
+    def test_agreement_ends_with_0(self, run: Run, service: Service) -> None:
+        service.offer("orders")
+        assert run("policy") == Done(0, "0 disagreements with shop\n", "")
+        assert service.asked == ["/openapi.json"]
+
+    def test_disagreement_ends_with_1(self, run: Run, service: Service) -> None:
+        service.offer("orders", "stock")
+        said = "GET /orders (orders): does not ask for stock, but the service does\n1 disagreements with shop\n"
+        assert run("policy") == Done(1, said, "")
+
+    def test_a_route_that_the_service_does_not_know_is_a_disagreement(self, run: Run, service: Service) -> None:
+        service.offer("orders", path="/others")
+        done = run("policy")
+        assert (done.code, done.errors) == (1, "")
+        assert "GET /orders (orders): the service does not describe it\n" in done.output
+
+    @pytest.mark.parametrize(
+        ("status", "content", "fault"),
+        [
+            (404, b"{}", "the answer is a 404"),
+            (200, b"<html>", "the answer is not JSON"),
+            (200, b"[" * 5000, "the answer is not JSON"),
+            (200, b"[]", "the answer is no OpenAPI document"),
+            (200, b'{"paths": {"/orders": {"get": {"parameters": null}}}}', "shop says of itself is not in the form"),
+            (200, b'{"paths": {"/orders": {"get": {"security": "foo"}}}}', "shop says of itself is not in the form"),
+        ],
+    )
+    def test_what_cannot_be_compared_is_one_line_and_ends_with_2(
+        self, run: Run, service: Service, status: int, content: bytes, fault: str
+    ) -> None:
+        service.status, service.content = status, content
+        done = run("policy")
+        assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
+        assert fault in done.errors
+
+    def test_an_address_that_no_upstream_has_ends_with_2(self, run: Run, service: Service) -> None:
+        assert run("policy", "--openapi", "http://elsewhere/openapi.json").code == 2
+        assert service.asked == []
