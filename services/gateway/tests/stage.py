@@ -20,6 +20,7 @@ from ostiary import Verifier
 from ostiary_gateway import routes_file
 from ostiary_gateway.app import Gateway
 from ostiary_gateway.config import GatewayConfig
+from ostiary_gateway.connection import ClientConnection
 from ostiary_gateway.routes_file import RoutesFile
 from ostiary_gateway.tracing import Tracing
 
@@ -429,7 +430,12 @@ class GatewayStage:
     @property
     def transports(self) -> list[asyncio.Transport]:
         """The gateway's sides of its clients' connections."""
-        return [each._transport for each in self.gateway._watchman.connections if each._transport is not None]
+        return [each._transport for each in self.connections if each._transport is not None]
+
+    @property
+    def connections(self) -> list[ClientConnection]:
+        """The gateway's connections with clients."""
+        return [each for each in self.gateway._watchman.connections if isinstance(each, ClientConnection)]
 
     def limit_connections(self, count: int) -> None:
         """Let there be so many connections to each address of an upstream."""

@@ -288,8 +288,8 @@ async def test_an_exchange_is_answered_once(stage: GatewayStage, upstream: Recor
         return exchanges[-1]
 
     line = await stage.connect()
-    await until(lambda: stage.gateway._watchman.connections)
-    for connection in stage.gateway._watchman.connections:
+    await until(lambda: stage.connections)
+    for connection in stage.connections:
         connection._exchange_of = noting
     upstream.answer = OK
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")

@@ -1,14 +1,21 @@
 """Whoever may not use a path of a service does not get there by another route: what the service gets is what counts."""
 
 from pathlib import Path
+from unicodedata import normalize
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stage import GatewayStage, RecordingUpstream
 
 from ostiary.testing import Issuer
-from ostiary_gateway import routes_file
+from ostiary_gateway import paths, routes_file
 from ostiary_gateway.guards import Guards
-from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.http1 import Fields
+from ostiary_gateway.proof import prove
+from ostiary_gateway.routes_file import Mistake, Route, RoutesFile
+from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
 
 ADMIN = "{roles: [admin]}"
 
@@ -88,6 +95,7 @@ ALL = line("all", 'path: "/{rest...}"')
             "/hh",
             "pub.example",
         ),
+        (text(line("admin", 'path: /h, headers: {X-A: "1"}', ADMIN), line("pub", "path: /h")), "/h", "gw"),
     ],
 )
 async def test_a_path_of_a_service_takes_the_access_of_its_own_route(
@@ -156,6 +164,97 @@ async def test_what_is_an_exception_to_another_rule_for_the_service_goes_by_itse
         line("health", "path: /health", more="upstream: up, rewrite: /admin/health"),
     )
     assert await statuses(issuer, upstream, routes, "/health") == FOR_ALL
+
+
+# The same as by looking at each route.
+
+_ACCESS: list[object] = ["public", "public", "authenticated", {"roles": ["admin"]}, {"roles": ["admin", "clerk"]}]
+_PLACES = [("/a/{x}", "/{x}"), ("/{r...}", None), ("/v/{r...}", "/{r...}"), ("/a/{r...}", None), ("/{x}/b", "/b/{x}")]
+_PATHS = [
+    *_PLACES,
+    ("/a/b", None),
+    ("/{x}/b", None),
+    ("/v/{r...}", "/a/{r...}"),
+    ("/c/{x}/{y}", "/a/{y}"),
+    ("/a", None),
+]
+
+
+@st.composite
+def files(draw: st.DrawFn) -> RoutesFile:
+    routes = []
+    for number in range(draw(st.integers(2, 6))):
+        path, rewrite = draw(st.sampled_from(_PATHS))
+        match = {
+            "path": path,
+            "methods": draw(st.sampled_from([["GET", "POST"], ["GET", "POST"], ["GET"], ["POST"]])),
+            "hosts": draw(st.sampled_from([[], [], ["h.test"], ["h.test", "i.test"], ["*.test"]])),
+            "headers": draw(st.sampled_from([{}, {}, {"X-V": "1"}])),
+        }
+        upstream = draw(st.sampled_from(["one", "one", "same", "two", "two"]))
+        access = draw(st.sampled_from(_ACCESS))
+        routes.append(
+            {"name": f"r{number}", "match": match, "upstream": upstream, "access": access, "rewrite": rewrite}
+        )
+    upstreams = {
+        "one": {"url": "http://one"},
+        "same": {"urls": ["http://one:80", "http://other"]},
+        "two": {"url": "http://two", "ignores_case": draw(st.sampled_from([True, True, False]))},
+    }
+    return RoutesFile.model_validate({"upstreams": upstreams, "routes": routes})
+
+
+def addresses(route: Route) -> set[str]:
+    return {"one": {"one"}, "same": {"one", "other"}, "two": {"two"}}[str(route.upstream)]
+
+
+def owners_by_looking_at_each(file: RoutesFile, route: Route, path: str, method: str) -> list[Route]:
+    """Return whose access a path of a service asks for, as the documentation says it."""
+    loose = normalize("NFKC", unquote(path))
+    if file.upstreams[str(route.upstream)].ignores_case:
+        loose = loose.lower()
+    segments = tuple(loose[1:].split("/"))
+    fitting = [each for each in file.routes if each.target.matches(segments) and addresses(each) & addresses(route)]
+    first = min((each.target.precedence for each in fitting), default=None)
+    return [each for each in fitting if each.target.precedence == first and method in each.match.methods]
+
+
+Asked = tuple[str, bytes, Fields, list[str]]
+
+_ASKED: st.SearchStrategy[Asked] = st.tuples(
+    st.sampled_from(["GET", "POST"]),
+    st.sampled_from([b"", b"h.test", b"i.test"]),
+    st.sampled_from([[], [(b"x-v", b"1")]]),
+    st.lists(st.sampled_from(["a", "b", "v", "A", "%EF%BD%81"]), min_size=1, max_size=3),
+)
+
+
+@given(files(), st.lists(_ASKED, min_size=30, max_size=30))
+@settings(deadline=None, max_examples=100)
+def test_no_request_needs_less_than_its_path_asks_for(file: RoutesFile, requests: list[Asked]) -> None:
+    table, guards, is_good = RouteTable(file.routes), Guards(file), is_proved(file)
+    for method, host, fields, words in requests:
+        path = "/" + "/".join(words)
+        try:
+            route = table.find(method, host, path.encode(), fields)
+        except (NoRoute, WrongMethod):
+            continue
+        if route.rewrite is not None:
+            path = paths.rewritten(tuple(words), route.match.path, route.rewrite).decode()
+        asked = [each for each in [route, *guards.owners(route, path.encode())] if method in each.match.methods]
+        for owner in owners_by_looking_at_each(file, route, path, method):
+            assert any(each.suffices_for(owner) for each in asked)
+        if is_good and route.is_public and path.islower() and "%" not in path:
+            # Where the file is proved, nobody is asked for more who writes plainly.
+            assert all(each.is_public for each in asked)
+
+
+def is_proved(file: RoutesFile) -> bool:
+    try:
+        prove(file)
+    except Mistake:
+        return False
+    return True
 
 
 # What it costs.

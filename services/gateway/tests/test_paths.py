@@ -24,6 +24,7 @@ from ostiary_gateway.paths import AmbiguousPath, PathTemplate, parse_template, s
         # A family and a Persian word, whose parts are joined and kept apart by characters that cannot be seen.
         (b"/%F0%9F%91%A9%E2%80%8D%F0%9F%91%A7", ("%F0%9F%91%A9%E2%80%8D%F0%9F%91%A7",)),
         (b"/%D9%85%DB%8C%E2%80%8C%D8%AE", ("%D9%85%DB%8C%E2%80%8C%D8%AE",)),
+        (b"/%E2%9D%A4%EF%B8%8F", ("%E2%9D%A4%EF%B8%8F",)),
         (b"/caf%C3%A9/cafe%CC%81", ("caf%C3%A9", "cafe%CC%81")),
     ],
 )
@@ -49,6 +50,7 @@ def test_a_canonical_path_is_cut_as_it_came(path: bytes, segments: tuple[str, ..
         *(b"/%20", b"/%E2%80%8B", b"/root%20%E2%80%8B", b"/root.%20"),
         # Dots and separators of other widths, or with something between them that cannot be seen.
         *(b"/b/%EF%BC%8E%EF%BC%8E/root", b"/b/%E2%80%A5/root", b"/b/.%E2%80%8B./root", b"/b/%E2%80%8B../root"),
+        *(b"/b/.%EF%B8%8F./root", b"/b/..%E3%85%A4/root", b"/b/%CD%8F../root"),
         *(b"/b/..%20./root", b"/b/.%C2%A0./root", b"/b/%EF%BB%BF../root", b"/b/%EF%B9%92%EF%B9%92/root"),
         *(b"/b%EF%BC%8Froot", b"/b%EF%BC%BCroot", b"/b%EF%B9%A8root", b"/b/..%EF%BC%8Froot", b"/b/%E2%84%80"),
         b"/" + b"a" * 5000,

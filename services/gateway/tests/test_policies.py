@@ -33,9 +33,10 @@ from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway import routes_file
 from ostiary_gateway.access_log import AccessLog, pseudonym
-from ostiary_gateway.connection import ClientConnection, Watchman
+from ostiary_gateway.connection import ClientConnection
 from ostiary_gateway.rate_limits import RateLimiter
 from ostiary_gateway.routes_file import RateLimit
+from ostiary_gateway.watchman import Watchman
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
@@ -366,10 +367,10 @@ def use_proxies(stage: GatewayStage, *networks: str) -> None:
 
 async def from_peer(stage: GatewayStage, peer: str, target: str, *lines: str) -> Answer:
     """Ask as if the connection came from an address."""
-    known = set(stage.gateway._watchman.connections)
+    known = set(stage.connections)
     line = await stage.connect()
-    await until(lambda: stage.gateway._watchman.connections - known)
-    (connection,) = stage.gateway._watchman.connections - known
+    await until(lambda: set(stage.connections) - known)
+    (connection,) = set(stage.connections) - known
     connection.peer = peer
     line.send("\r\n".join([f"GET {target} HTTP/1.1", "Host: gw", "Connection: close", *lines, "", ""]).encode())
     (answer,) = answers(await line.closed())

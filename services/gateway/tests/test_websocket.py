@@ -423,7 +423,7 @@ async def test_a_frame_that_does_not_end_does_not_keep_it_open(
 
 
 def connection_of(stage: GatewayStage) -> ClientConnection:
-    (connection,) = stage.gateway._watchman.connections
+    (connection,) = stage.connections
     return connection
 
 

@@ -18,13 +18,15 @@ from ostiary_chassis.workers import Worker, WorkerMetrics
 from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.api_docs import ApiDocument
 from ostiary_gateway.config import GatewayConfig
-from ostiary_gateway.connection import ClientConnection, OwnEndpoints, Watchman
+from ostiary_gateway.connection import ClientConnection
 from ostiary_gateway.exchange import Exchange
 from ostiary_gateway.gate import Arrival
+from ostiary_gateway.own_endpoints import OwnEndpoints
 from ostiary_gateway.policy import Policies, Policy
 from ostiary_gateway.routes_file import RoutesFile
 from ostiary_gateway.routes_source import RoutesSource
 from ostiary_gateway.upstream_metrics import UpstreamMetrics
+from ostiary_gateway.watchman import Watchman
 
 if TYPE_CHECKING:
     from ostiary_gateway.shared_limits import SharedLimits

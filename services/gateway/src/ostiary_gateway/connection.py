@@ -7,27 +7,22 @@ import socket
 import struct
 import termios
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from email.utils import formatdate
-from functools import partial
-from typing import Any
 
 import structlog
-from starlette.types import ASGIApp, Message
 
 from ostiary.errors import OstiaryError
 from ostiary.http import PROBLEM_JSON, Problem, problem_for
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
-from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway import http1, websocket
 from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.exchange import Exchange
-from ostiary_gateway.gate import Arrival, RequestIds
+from ostiary_gateway.gate import Arrival
 from ostiary_gateway.http1 import BadMessage, Fields, TooLarge, UnknownCoding, UnknownVersion
-from ostiary_gateway.outbox import Outbox, Sender
+from ostiary_gateway.outbox import Sender
+from ostiary_gateway.own_endpoints import OwnEndpoints
 from ostiary_gateway.policy import Policies, Policy
+from ostiary_gateway.watchman import Watchman
 
 _log = structlog.stdlib.get_logger("proxy")
 
@@ -50,14 +45,8 @@ KEEP_ALIVE_SECONDS = 75.0
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 
-#: Seconds for the gateway's own endpoints to answer.
-OWN_SECONDS = 30.0
-
 #: Requests that came together and are begun in one turn of the event loop; others have theirs in between.
 MAX_IN_A_TURN = 16
-
-#: Seconds between two looks at who is late.
-TICK_SECONDS = 0.1
 
 #: Bytes that wait to be written before the other side is not read any more; and of further requests that wait.
 HIGH_WATER = 256 * 1024
@@ -76,7 +65,6 @@ _UNKNOWN_CODING = Problem(501, "unknown_coding", "Send the body with a Content-L
 _TOO_MANY_CONNECTIONS = Problem(
     503, "too_many_connections", "This address has too many connections open; close some.", {"Retry-After": "1"}
 )
-_TOO_SLOW = Problem(503, "own_answer_timeout", "The gateway could not answer in time; try again.", {"Retry-After": "1"})
 _HEAD_TIMEOUT = Problem(408, "head_timeout", "The request did not arrive in time.")
 _BODY_TIMEOUT = Problem(408, "body_timeout", "The request body did not arrive in time.")
 
@@ -93,79 +81,6 @@ _NO_CONTENT = 204
 #: What is counted for a client that did not wait for its answer; nobody gets to see it.
 _CLIENT_LEFT = 499
 _CUT_OFF = 503
-
-
-class Watchman:
-    """Looks after all connections of a process: who is late, and whether there are new ones."""
-
-    def __init__(self, max_per_address: int, proxies: TrustedProxies) -> None:
-        """Look when `start` says so. An address has so many connections, if it is no trusted proxy's."""
-        self._max_per_address = max_per_address
-        self._proxies = proxies
-        self._addresses: Counter[str] = Counter()
-        self.connections: set[ClientConnection] = set()
-        #: Those that are not read, with which nobody would notice that they have left.
-        self.unread: set[ClientConnection] = set()
-        self.is_ending = False
-        self.outbox = Outbox()
-        self.date = b""
-        self.request_ids = RequestIds()
-        self._tasks: list[Callable[[float], None]] = []
-        self._timer: asyncio.TimerHandle | None = None
-
-    def arrives(self, connection: "ClientConnection") -> bool:
-        """Note a connection; return whether there may be one more of its address."""
-        self.connections.add(connection)
-        source = source_of(connection.peer)
-        self._addresses[source] += 1
-        return self._addresses[source] <= self._max_per_address or self._proxies.trusts(connection.peer)
-
-    def leaves(self, connection: "ClientConnection") -> None:
-        """Forget a connection."""
-        self.connections.discard(connection)
-        self.unread.discard(connection)
-        source = source_of(connection.peer)
-        self._addresses[source] -= 1
-        if not self._addresses[source]:
-            del self._addresses[source]
-
-    def each_tick(self, task: Callable[[float], None]) -> None:
-        """Have something done as often as connections are looked at."""
-        self._tasks.append(task)
-
-    def start(self) -> None:
-        """Look, and go on doing so."""
-        # First, so that nothing that goes wrong ends it.
-        self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self.start)
-        now = time.monotonic()
-        self.date = formatdate(usegmt=True).encode()
-        due: list[Callable[[], None]] = [each.on_deadline for each in self.connections if each.deadline <= now]
-        due += [each.look_whether_it_left for each in self.unread]
-        due += [partial(task, now) for task in self._tasks]
-        for each in due:
-            try:
-                each()
-            except Exception:  # noqa: BLE001 - the others are to be looked after all the same
-                _log.exception("unhandled error")
-
-    def cut_off(self) -> None:
-        """End all connections."""
-        for connection in tuple(self.connections):
-            connection.cut_off()
-
-    def stop(self) -> None:
-        """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class OwnEndpoints:
-    """The application that answers for the gateway itself, and what uvicorn keeps of it."""
-
-    app: ASGIApp
-    server_state: Any
-    app_state: dict[str, Any]
 
 
 class ClientConnection(Sender):
@@ -622,54 +537,19 @@ class ClientConnection(Sender):
     def _answer_here(self, arrival: Arrival) -> None:
         # It has a time of its own.
         self.deadline = _NEVER
-        task = self._answer = asyncio.create_task(self._run_app(arrival))
+        task = self._answer = asyncio.create_task(self._ask_own(arrival))
         self._own.server_state.tasks.add(task)
         task.add_done_callback(self._own.server_state.tasks.discard)
 
-    async def _run_app(self, arrival: Arrival) -> None:
-        """Let the application answer. Its answers are short, and it reads no bodies."""
-        request = arrival.request
-        status, fields, content = 500, list[tuple[bytes, bytes]](), b""
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def send(message: Message) -> None:
-            nonlocal status, fields, content
-            if message["type"] == "http.response.start":
-                status, fields = message["status"], list(message.get("headers", ()))
-            else:
-                # As a rule it is one piece, which need not be copied.
-                content = content + message["body"] if content else message.get("body", b"")
-
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": request.method,
-            "scheme": arrival.scheme.decode(),
-            "path": arrival.path.decode("ascii"),
-            "raw_path": arrival.path,
-            "query_string": arrival.target.partition(b"?")[2],
-            "root_path": "",
-            "headers": request.fields,
-            "client": (self.peer, 0),
-            "server": None,
-            "state": dict(self._own.app_state),
-        }
-        problem: Problem | None = None
+    async def _ask_own(self, arrival: Arrival) -> None:
         try:
-            async with asyncio.timeout(OWN_SECONDS):
-                await self._own.app(scope, receive, send)
-        except TimeoutError:
-            problem = _TOO_SLOW
-        except Exception:  # noqa: BLE001 - it has said so itself
-            problem = INTERNAL_ERROR
+            status, fields, content = await self._own.answer(arrival, self.peer)
+        except ProblemError as error:
+            self._answer = None
+            self.refuse(error.problem)
+            return
         self._answer = None
-        if problem is not None:
-            self.refuse(problem)
-        else:
-            self._respond(status, [field for field in fields if field[0] != b"content-length"], content)
+        self._respond(status, fields, content)
 
 
 def _problem_of(error: BadMessage) -> Problem:

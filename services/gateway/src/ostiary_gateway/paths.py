@@ -27,6 +27,9 @@ _FOREIGN = re.compile(r":|<.*>\Z|.*\*")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _REFUSED_ESCAPES = _UNRESERVED | frozenset(b"/\\%;?#") | frozenset(range(0x20)) | {0x7F}
 
+# What is not seen besides the characters of the category for that (Cf): fillers, and variants of the one before.
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+
 
 class AmbiguousPath(Exception):
     """A path that could be read in more than one way."""
@@ -144,4 +147,4 @@ def _is_ambiguous(segment: str) -> bool:
 
 def seen(text: str) -> str:
     """Return a text as who reads it loosely sees it: with plain characters alone, and all of them to be seen."""
-    return normalize("NFKC", "".join(letter for letter in text if category(letter) != "Cf"))
+    return normalize("NFKC", "".join(letter for letter in _UNSEEN.sub("", text) if category(letter) != "Cf"))
