@@ -39,6 +39,9 @@ BREAKER_REQUESTS = 20
 BREAKER_SHARE = 0.5
 BREAKER_OPEN_SECONDS = 2.0
 
+#: Seconds for a connection that shows that an upstream is back.
+LOOK_SECONDS = 1.0
+
 #: Requests that are sent once more: as a share of all, and how many at once.
 RETRY_SHARE = 0.2
 RETRIES_AT_ONCE = 10.0
@@ -59,6 +62,8 @@ class Breaker:
         self._opened_until = 0.0
         #: Whether it was open, and nothing has succeeded since.
         self._is_on_trial = False
+        #: Whether it opened because nobody could be connected to.
+        self._is_unreachable = False
 
     @property
     def is_open(self) -> bool:
@@ -92,8 +97,18 @@ class Breaker:
         if not is_clear and not (self._is_on_trial and client is None):
             return False
         self._opened_until, self._is_on_trial = now + BREAKER_OPEN_SECONDS, True
+        self._is_unreachable = client is None
         self._begin_window(self._opened_until)
         return True
+
+    @property
+    def waits_for_a_connection(self) -> bool:
+        """Whether it would close if somebody could be connected to."""
+        return self._is_unreachable and self.is_open
+
+    def connected(self) -> None:
+        """Close, as somebody can be connected to again."""
+        self._opened_until = 0.0
 
     def _begin_window(self, now: float) -> None:
         self._window_ends_at, self._requests, self._failures = now + BREAKER_WINDOW, 0, 0
@@ -183,6 +198,7 @@ class Upstream:
         self._breaker = Breaker()
         self._backends = [Backend(name, url, config.connections, tls, self._breaker) for url in config.addresses]
         self._retries = RETRIES_AT_ONCE
+        self._look: asyncio.Task[None] | None = None
         #: Seconds until an answer began, how often none came and why, and how many requests were sent once more.
         self.answers = Timings(REQUEST_BUCKETS)
         self.failures: Counter[Failure] = Counter()
@@ -228,16 +244,28 @@ class Upstream:
         """Do what is to be done now and then."""
         for backend in self._backends:
             backend.on_tick(now, self.config.health)
+        if self._breaker.waits_for_a_connection and (self._look is None or self._look.done()):
+            self._look = asyncio.create_task(self._look_whether_it_is_back())
 
     def retire(self) -> None:
         """Get no more requests; what is going on goes on."""
+        if self._look is not None:
+            self._look.cancel()
         for backend in self._backends:
             backend.retire()
 
     def close(self) -> None:
         """Close all connections."""
+        self.retire()
         for backend in self._backends:
             backend.close()
+
+    async def _look_whether_it_is_back(self) -> None:
+        """Try by ourselves: so nobody has to fail for that, and a service that was started again is asked at once."""
+        for backend in self._backends:
+            if await backend.pool.can_be_connected_to(LOOK_SECONDS):
+                self._breaker.connected()
+                return
 
     def _choose(self, after: Pool | None) -> Backend:
         """Return the less busy one of two that are left in: nearly as good as the least busy one, without a herd."""

@@ -114,8 +114,8 @@ class ClientConnection(Sender):
         #: Since when the body is read, and how much of it has come since.
         self._body_since, self._body_bytes = 0.0, 0
         self._lingers = False
-        #: Bytes that were not taken by the client when it was looked at last.
-        self._untaken = 0
+        #: Bytes that were not taken by the client when it was looked at last, and when that was.
+        self._untaken, self._untaken_since = 0, 0.0
         #: An answer of the gateway's own, how much of it was written, and whether the connection is kept after it.
         self._content, self._written, self._is_kept = b"", 0, False
         self._is_unread = False
@@ -176,7 +176,7 @@ class ClientConnection(Sender):
     def pause_writing(self) -> None:
         """Hold the response up."""
         self.is_writable = False
-        self._untaken = self._not_taken_yet()
+        self._look_what_is_untaken()
         self.expect(CLIENT_SECONDS)
         if self._exchange is not None:
             self._exchange.on_client_writable(False)
@@ -226,15 +226,15 @@ class ClientConnection(Sender):
         """Return whether a client that is behind comes along, and give it more time if it does."""
         if self.is_writable and not self._lingers:
             return False
-        untaken, self._untaken = self._untaken, self._not_taken_yet()
-        if not untaken or untaken - self._untaken < BODY_BYTES_PER_SECOND * CLIENT_SECONDS:
+        untaken, since = self._untaken, self._untaken_since
+        self._look_what_is_untaken()
+        if untaken - self._untaken < BODY_BYTES_PER_SECOND * (self._untaken_since - since):
             return False
-        if not self._untaken:
-            # All is taken: only now the client has its time to close.
-            self.expect(LINGER_SECONDS)
-        else:
-            self.expect(CLIENT_SECONDS)
+        self.expect(LINGER_SECONDS if self._lingers else CLIENT_SECONDS)
         return self.deadline > time.monotonic()
+
+    def _look_what_is_untaken(self) -> None:
+        self._untaken, self._untaken_since = self._not_taken_yet(), time.monotonic()
 
     def _not_taken_yet(self) -> int:
         """Return how many bytes the client has not taken, nor its system for it."""
@@ -487,8 +487,8 @@ class ClientConnection(Sender):
         self._lingers = True
         self._buffer, self._searched = b"", 0
         self.send_now()
-        self._untaken = self._not_taken_yet()
-        self.deadline = time.monotonic() + (CLIENT_SECONDS if self._untaken else LINGER_SECONDS)
+        self._look_what_is_untaken()
+        self.deadline = time.monotonic() + LINGER_SECONDS
         if transport.can_write_eof():
             transport.write_eof()
         self._read_again()

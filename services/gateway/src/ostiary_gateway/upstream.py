@@ -588,6 +588,15 @@ class Pool:
         self._attempts.discard(attempt)
         self._release(attempt)
 
+    async def can_be_connected_to(self, seconds: float) -> bool:
+        """Return whether a connection can be opened now."""
+        try:
+            transport, _ = await self._connected(asyncio.Protocol, seconds)
+        except (OSError, TimeoutError, UnicodeError):
+            return False
+        transport.abort()
+        return True
+
     async def get(self, path: str, seconds: float) -> tuple[int, bytes]:
         """Ask something of the gateway's own; return status and content. Raises OSError, BadMessage or ValueError."""
         reader = asyncio.StreamReader()
