@@ -30,6 +30,9 @@ routes:
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
+#: Seconds in which a connection is closed that is not used again: less than those in which an idle one is.
+AT_ONCE = IDLE_SECONDS / 2
+
 
 @pytest.fixture
 async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
@@ -236,7 +239,7 @@ async def test_a_connection_is_not_used_again_where_a_body_may_come_that_there_i
     upstream.answer = answer
     for count in (1, 2):
         assert (await stage.ask("/any/x", method=method)).is_complete
-        await until(lambda count=count: upstream.connections[count - 1].is_lost)  # type: ignore[misc]  # a default
+        await until(lambda count=count: upstream.connections[count - 1].is_lost, AT_ONCE)  # type: ignore[misc]  # a default
     assert len(upstream.connections) == 2
 
 
@@ -259,7 +262,7 @@ async def test_a_connection_is_not_used_again_after_a_body_that_means_nothing(
     upstream.answer = b"HTTP/1.1 204 No Content\r\n\r\n"
     body = b"body" if "Length" in framing else b"4\r\nbody\r\n0\r\n\r\n"
     assert (await stage.ask("/any/x", framing, method=method, body=body)).status == 204
-    await until(lambda: upstream.connections[0].is_lost)
+    await until(lambda: upstream.connections[0].is_lost, AT_ONCE)
     await idle(stage, 0)
 
 
@@ -284,7 +287,7 @@ async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_ag
     assert await settled(lambda: connection.unsent) > 0
     may_answer.set()
     await line.has(b"\r\n\r\nok")
-    await until(lambda: upstream.connections[0].is_lost)
+    await until(lambda: upstream.connections[0].is_lost, AT_ONCE)
     # For the client, all is well.
     upstream.answer = OK
     line.send(b"GET /any/y HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
