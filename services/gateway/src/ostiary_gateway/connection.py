@@ -197,8 +197,8 @@ class ClientConnection(Sender):
         #: Since when the body is read, and how much of it has come since.
         self._body_since, self._body_bytes = 0.0, 0
         self._lingers = False
-        #: Bytes that were not taken by the client when it was looked at last.
-        self._untaken = 0
+        #: Bytes that were not taken by the client when it was looked at last, and when many more must be at the end.
+        self._untaken, self._taken_by = 0, 0.0
         #: An answer of the gateway's own, how much of it was written, and whether the connection is kept after it.
         self._content, self._written, self._is_kept = b"", 0, False
         self._is_unread = False
@@ -310,15 +310,21 @@ class ClientConnection(Sender):
         """Return whether a client that is behind comes along, and give it more time if it does."""
         if self.is_writable and not self._lingers:
             return False
-        untaken, self._untaken = self._untaken, self._not_taken_yet()
-        if not untaken or untaken - self._untaken < BODY_BYTES_PER_SECOND * CLIENT_SECONDS:
-            return False
-        if not self._untaken:
+        left, now = self._not_taken_yet(), time.monotonic()
+        if self._lingers and left and now < self._taken_by:
+            # It has more time to take all, but not to close when it has.
+            self.expect(min(LINGER_SECONDS, self._taken_by - now))
+            return True
+        untaken, self._untaken = self._untaken, left
+        if self._lingers and untaken and not left:
             # All is taken: only now the client has its time to close.
             self.expect(LINGER_SECONDS)
+        elif not untaken or untaken - left < BODY_BYTES_PER_SECOND * CLIENT_SECONDS:
+            return False
         else:
-            self.expect(CLIENT_SECONDS)
-        return self.deadline > time.monotonic()
+            self._taken_by = now + CLIENT_SECONDS
+            self.expect(LINGER_SECONDS if self._lingers else CLIENT_SECONDS)
+        return self.deadline > now
 
     def _not_taken_yet(self) -> int:
         """Return how many bytes the client has not taken, nor its system for it."""
@@ -571,7 +577,8 @@ class ClientConnection(Sender):
         self._buffer, self._searched = b"", 0
         self.send_now()
         self._untaken = self._not_taken_yet()
-        self.deadline = time.monotonic() + (CLIENT_SECONDS if self._untaken else LINGER_SECONDS)
+        self._taken_by = time.monotonic() + CLIENT_SECONDS
+        self.expect(LINGER_SECONDS)
         if transport.can_write_eof():
             transport.write_eof()
         self._read_again()
