@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import Clock, GatewayStage, Log, Received, RecordingUpstream, answers, stopping_after, until
+from stage import Clock, GatewayStage, Log, Received, RecordingUpstream, answers, settled, stopping_after, until
 
 from ostiary.testing import Issuer
 from ostiary_gateway.connection import MAX_AHEAD_BYTES, MAX_IN_A_TURN
@@ -117,6 +117,7 @@ async def test_an_answer_in_tiny_chunks_waits_for_a_slow_reader(
     line.transport.pause_reading()
     line.send(GET + b"Connection: close\r\n\r\n")
     await until(lambda: not connection.is_writable)
+    assert await settled(lambda: connection.unsent) < 500_000
     line.transport.resume_reading()
     (answer,) = answers(await line.closed())
     assert (answer.body, answer.is_complete) == ((b"x" * 100 + b"y" * 4096) * 300, True)
@@ -162,6 +163,14 @@ async def test_a_client_that_has_asked_ahead_and_leaves_is_noticed(
     await until(lambda: upstream.connections[0].is_lost, 1)
     await until(lambda: not stage.transports)
     assert not stage.gateway._watchman.unread
+
+
+async def test_of_what_is_asked_ahead_little_is_kept(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+    upstream.answer = stopping_after()
+    line, connection = await stage.connected()
+    line.send(GET + b"\r\n" + b"x" * 20_000_000)
+    await until(lambda: len(connection._buffer) > MAX_AHEAD_BYTES)
+    assert await settled(lambda: len(connection._buffer)) < MAX_AHEAD_BYTES + 1_000_000
 
 
 async def test_what_was_asked_far_ahead_is_answered(stage: GatewayStage, upstream: RecordingUpstream) -> None:
