@@ -600,6 +600,8 @@ class ClientConnection(Sender):
         """Answer a request here, and go on. Without content, the response has none."""
         request = self._arrival.request if self._arrival is not None else None
         keeps_alive = request is not None and request.keeps_alive and (request.body is None or request.body.done)
+        if self._watchman.is_ending:
+            keeps_alive = False
         more = [(b"date", self._watchman.date)]
         if status != _NO_CONTENT:
             more.append((b"content-length", b"%d" % len(content)))
