@@ -4,7 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import Clock, GatewayStage, Held, Log, RecordingUpstream, answers, never, settled, stopping_after, until
+from stage import (
+    Clock,
+    GatewayStage,
+    Held,
+    Log,
+    Received,
+    RecordingUpstream,
+    answers,
+    never,
+    settled,
+    stopping_after,
+    until,
+)
 from starlette.types import Receive, Scope, Send
 
 from ostiary.testing import Issuer
@@ -171,6 +183,29 @@ async def test_all_answers_say_so_while_the_gateway_ends(stage: GatewayStage, up
         assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])
 
 
+async def test_also_the_gateways_own_answers_say_so(
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = use_app(stage, SlowApp(), monkeypatch)
+    may_break_off = asyncio.Event()
+
+    async def break_off(_: Received, writer: asyncio.StreamWriter) -> None:
+        await may_break_off.wait()
+        writer.close()
+
+    upstream.answer = break_off
+    own, failed = await stage.connect(), await stage.connect()
+    own.send(OWN)
+    failed.send(GET + b"\r\n")
+    await until(lambda: app.is_asked and upstream.requests)
+    stage.gateway.stop()
+    app.may_answer.set()
+    may_break_off.set()
+    for line, status in ((own, 200), (failed, 502)):
+        (answer,) = answers(await line.closed())
+        assert (answer.status, answer.values("connection")) == (status, ["close"])
+
+
 async def test_after_its_last_answer_a_connection_is_read_for_a_while(
     stage: GatewayStage, upstream: RecordingUpstream
 ) -> None:
@@ -267,22 +302,24 @@ async def test_what_is_no_request_is_logged_and_counted(
     assert entry["request_id"]
 
 
-async def test_connections_that_are_too_many_are_logged(
+async def test_connections_that_are_too_many_are_logged_and_counted(
     stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upstream.answer = OK
-    log = Log(stage)
     monkeypatch.setattr(stage.gateway._watchman, "_max_per_address", 2)
     first, _ = await stage.connect(), await stage.connect()
     await until(lambda: len(stage.gateway._watchman.connections) == 2)
-    third = await stage.connect()
-    (answer,) = answers(await third.closed())
+    one_too_many = await stage.connect()
+    (answer,) = answers(await one_too_many.closed())
     assert (answer.status, answer.code) == (503, "too_many_connections")
-    ((status, decision),) = [(each["status"], each["decision"]) for each in log.lines]
-    assert (status, decision) == (503, "too_many_connections")
+    log = Log(stage)
+    await (await stage.connect()).closed()
+    (entry,) = log.lines
+    assert (entry["status"], entry["decision"]) == (503, "too_many_connections")
     first.transport.close()
     await until(lambda: stage.gateway._watchman._addresses["unknown"] == 1)
-    assert (await stage.ask("/any/x")).status == 200
+    metrics = (await stage.ask("/metrics")).body.decode()
+    assert 'http_requests_total{method="other",route="unmatched",status="503"} 1.0' in metrics
 
 
 # Whoever looks after them.
