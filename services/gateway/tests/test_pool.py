@@ -3,13 +3,15 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stage import Clock, GatewayStage, Held, RecordingUpstream, answers, never, until
+from stage import Clock, GatewayStage, Held, RecordingUpstream, answers, never, stopping_after, until
 
 from ostiary.testing import Issuer
+from ostiary_chassis.proxies import TrustedProxies
 from ostiary_gateway.http1 import Fields, Response
 from ostiary_gateway.upstream import MAX_AGE_SECONDS, Failure, Pool, UpstreamConnection
 
@@ -22,6 +24,13 @@ upstreams:
 routes:
   - {name: again, match: {path: /again, methods: [GET]}, upstream: up, access: public,
      timeouts: {connect: 5}, retries: {attempts: 2}}
+"""
+
+SHARED = """\
+upstreams:
+  up: {url: "${UPSTREAM}", connections: 16}
+routes:
+  - {name: any, match: {path: "/any/{rest...}", methods: [GET]}, upstream: up, access: public}
 """
 
 
@@ -319,6 +328,22 @@ async def test_a_caller_with_half_of_the_connections_leaves_a_quarter_to_others(
     await until(lambda: more.connection)
     more.given.abort()
     await hall.empty()
+
+
+async def test_callers_behind_one_proxy_are_told_apart(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    async with GatewayStage.open(SHARED, upstream.url, issuer.verifier()) as stage:
+        stage.gateway.policies.current.gate._proxies = TrustedProxies([ip_network("10.0.0.0/8")])
+        (pool,) = stage.upstream().pools
+        upstream.answer = stopping_after()
+        for number in range(20):
+            line = await stage.connect("10.0.0.1")
+            line.send(b"GET /any/%d HTTP/1.1\r\nHost: gw\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n" % number)
+        await until(lambda: len(upstream.requests) == 12 and pool.waiting == 8)
+        upstream.answer = OK
+        for other in ("192.0.2.2", "192.0.2.3"):
+            answer = await stage.ask("/any/x", f"X-Forwarded-For: {other}", peer="10.0.0.1")
+            assert answer.status == 200
+        assert (len(upstream.requests), pool.waiting) == (14, 8)
 
 
 async def test_several_who_have_less_than_half_may_have_all(make: Make) -> None:

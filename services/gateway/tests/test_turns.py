@@ -175,9 +175,10 @@ async def test_of_what_is_asked_ahead_little_is_kept(stage: GatewayStage, upstre
 
 async def test_what_was_asked_far_ahead_is_answered(stage: GatewayStage, upstream: RecordingUpstream) -> None:
     upstream.answer = OK
-    count = 3 * MAX_AHEAD_BYTES // len(GET)
+    long = GET + b"X: " + b"x" * 1000 + b"\r\n"
+    count = 4 * MAX_AHEAD_BYTES // len(long)
     line = await stage.connect()
-    line.send((GET + b"\r\n") * count + GET + b"Connection: close\r\n\r\n")
+    line.send((long + b"\r\n") * count + long + b"Connection: close\r\n\r\n")
     given = answers(await line.closed(), *["GET"] * (count + 1))
     assert {(answer.status, answer.body) for answer in given} == {(200, b"ok")}
     assert not stage.gateway._watchman.unread

@@ -469,7 +469,7 @@ async def test_an_upstream_that_is_slow_to_listen_holds_the_client_up(
     upstream.answer = listen_late
     line = await opened(stage)
     line.transport.set_write_buffer_limits(0)
-    said = frame(b"x" * BIG, mask=b"abcd")
+    said = frame(b"x" * BIG)
     line.send(said)
     assert await settled(line.transport.get_write_buffer_size) > BIG - 5_000_000
     goes_on.set()
