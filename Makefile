@@ -16,7 +16,7 @@ COMPOSE := docker compose -f deploy/compose.yaml
 SECRETS := $(abspath $(or $(OSTIARY_SECRETS_DIR),deploy/secrets))
 FOUND_PYTHON = [ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and was not found; set PYTHON" >&2; exit 1; }
 
-.PHONY: help run demo test test-fast test-compiled check format bench up down lock clean
+.PHONY: help run demo test test-fast test-compiled fuzz check format bench up down lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ test-fast: .venv/installed ## Run the unit tests only
 
 test-compiled: build/compiled ## Run the unit tests of the gateway and the verifier against their compiled modules
 	PYTHONPATH=build/compiled $(BIN)/pytest -n auto services/gateway/tests libs/ostiary/tests
+
+fuzz: build/fuzz/installed ## Look for what the gateway's parser reads in two ways, for FUZZ_SECONDS (60)
+	PYTHONPATH=build/fuzz/packages:services/gateway/tests \
+		$(BIN)/python tests/fuzz/http1.py build/fuzz/corpus -max_total_time=$(or $(FUZZ_SECONDS),60)
 
 check: .venv/installed ## Lint, check types and imports
 	$(BIN)/ruff check $(SOURCES)
@@ -68,6 +72,7 @@ lock: .venv/installed ## Pin all dependencies again, with hashes
 	$(COMPILE) --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --python-version 3.11 --all-extras -c requirements/build.txt \
 		$(PARTS:=/pyproject.toml) requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) --python-version 3.11 -c requirements/dev.txt requirements/fuzz.in -o requirements/fuzz.txt
 	@for service in auth gateway profile; do \
 		$(COMPILE) --python-version 3.13 -c requirements/dev.txt \
 			services/$$service/pyproject.toml -o requirements/$$service.txt || exit 1; done
@@ -86,6 +91,12 @@ build/compiled: $(foreach part,$(COMPILED),$(wildcard $(part)/src/*/*.py) $(part
 		../../$(BIN)/uv pip install --quiet --python ../../$(BIN)/python --no-deps --no-build-isolation \
 		--target ../compiled $(addprefix ./,$(notdir $(COMPILED)))
 	@rm -rf build/sources
+
+# Beside the environment, which has what is tested and nothing else.
+build/fuzz/installed: requirements/fuzz.txt .venv/installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target build/fuzz/packages --only-binary :all: \
+		--require-hashes -r requirements/fuzz.txt
+	@touch $@
 
 .venv/installed: requirements/build.txt requirements/dev.txt $(PARTS:=/pyproject.toml)
 	@$(FOUND_PYTHON)

@@ -24,6 +24,9 @@ SERVICES = ("auth", "profile", "gateway")
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
+#: Seconds for a command of the engine: the first one builds the images.
+RUN_SECONDS = 600
+
 #: Ports below the range that the kernel gives to outgoing connections, so that none is taken away.
 PORTS = range(20000, 32000)
 
@@ -255,7 +258,7 @@ def engine_answers() -> bool:
 
 def _run(command: list[str], environ: Mapping[str, str], stdin: str = "") -> str:
     done = subprocess.run(  # noqa: S603 - our own command
-        command, env=environ, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False
+        command, env=environ, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=RUN_SECONDS
     )
     assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout

@@ -38,6 +38,11 @@ FLOODED = 10
 #: What the sockets on the way hold, at most, when nobody reads.
 BUFFERS = 64 * MIB
 
+#: An answer that is more than a small window takes, and one of which a part is missing.
+LARGE_BODY = b"x" * MIB
+LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (MIB, LARGE_BODY)
+BROKEN = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n"
+
 ROUTES = """\
 upstreams:
   up: {{url: "{url}"}}
@@ -333,6 +338,71 @@ class TestEnd:
             # Not `0\r\n\r\n`: that would say that it was all there. WebSockets are told.
             assert (read_all(talking), read_all(listening)) == (b"\x88\x0c\x03\xe9going away", b"")
             assert "Traceback" not in gateway.log
+            # What was cut off, and what ended as it does, is in the log.
+            assert re.search(r"route=/r/\S+ status=200 decision=cut_off ", gateway.log)
+            assert re.search(r"route=/socket status=101 decision=allowed ", gateway.log)
+
+    def test_the_last_answer_reaches_who_has_asked_further(self, upstream: RawUpstream, tmp_path: Path) -> None:
+        has_come, released = threading.Event(), threading.Event()
+
+        def answer_late(connection: socket.socket) -> None:
+            has_come.set()
+            released.wait(PATIENCE)
+            connection.sendall(LARGE)
+
+        upstream.answers["late"] = answer_late
+        with GatewayProcess(tmp_path, ROUTES.format(url=url_of(upstream))) as gateway, gateway.connect() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            connection.sendall(head("/r/late"))
+            assert has_come.wait(PATIENCE)
+            send_what_fits(connection, head("/r/good") * 20_000)
+            gateway.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: not gateway.listens(), "it takes no more connections", 5)
+            released.set()
+            assert body_of(read_to_the_end(connection)) == LARGE_BODY
+            assert gateway.process.wait(10) == 0
+
+
+def test_a_last_answer_reaches_who_has_asked_further(gateway: GatewayProcess, upstream: RawUpstream) -> None:
+    upstream.answer("large", LARGE)
+    with gateway.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        send_what_fits(connection, head("/r/large", fields=b"Connection: close\r\n") + head("/r/good") * 5000)
+        assert body_of(read_to_the_end(connection)) == LARGE_BODY
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_who_speaks_http_1_0_can_tell_a_part_from_all_of_it(
+    gateway: GatewayProcess, upstream: RawUpstream, ends: bool
+) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(BROKEN + (b"0\r\n\r\n" if ends else b""))
+        connection.close()
+
+    upstream.answers["part"] = answer
+    with gateway.connect() as connection:
+        connection.sendall(b"GET /r/part HTTP/1.0\r\nHost: gw\r\n\r\n")
+        if ends:
+            assert body_of(read_to_the_end(connection)) == b"part"
+        else:
+            with pytest.raises(ConnectionResetError):
+                read_to_the_end(connection)
+
+
+def send_what_fits(connection: socket.socket, data: bytes) -> None:
+    """Send what the other side takes of it, or the systems in between."""
+    connection.settimeout(0.5)
+    with suppress(TimeoutError):
+        connection.sendall(data)
+    connection.settimeout(PATIENCE)
+
+
+def read_to_the_end(connection: socket.socket) -> bytes:
+    """Return all that comes until the other side has closed as one does. Raises ConnectionResetError."""
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+    return received
 
 
 class TestTls:

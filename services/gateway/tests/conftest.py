@@ -1,15 +1,28 @@
+import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+import uvloop
 from stage import Clock, RecordingUpstream, short_directory
 
 from ostiary.testing import Issuer
 
 _one_tls_context = cache(ssl.create_default_context)
+
+#: What is also tested on the event loop that serves in production, where that is there; others are on asyncio's, whose
+#: time the tests can put forward.
+ON_BOTH_LOOPS = frozenset({"test_turns", "test_upstream", "test_websocket"})
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run what is asynchronous on one event loop, or on each of two."""
+    if item.path.stem in ON_BOTH_LOOPS:
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,6 +1,7 @@
 """A gateway between clients and an upstream, all in one process, on unix sockets that have no addresses."""
 
 import asyncio
+import io
 import json
 import ssl
 import tempfile
@@ -15,10 +16,15 @@ from typing import Self
 import h11
 import httpx
 import uvicorn.server
+from prometheus_client import CollectorRegistry
 
 from ostiary import Verifier
+from ostiary_chassis.logs import LogFormat
+from ostiary_chassis.metrics import RequestMetrics
 from ostiary_gateway import routes_file
+from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.app import Gateway
+from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.connection import ClientConnection
 from ostiary_gateway.routes_file import RoutesFile
@@ -343,8 +349,7 @@ class Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport  # type: ignore[assignment]  # of a stream; uvloop's is no asyncio.Transport
 
     def data_received(self, data: bytes) -> None:
         """Note bytes."""
@@ -443,11 +448,31 @@ class GatewayStage:
             for pool in upstream.pools:
                 pool._max_connections = count
 
-    async def connect(self) -> Line:
-        """Open a connection."""
+    def upstream(self, name: str = "up") -> Upstream:
+        """Return an upstream, as the gateway sees it."""
+        return self.gateway.policies.current.upstreams[name]
+
+    async def connect(self, peer: str | None = None) -> Line:
+        """Open a connection; as if it came from an address, if that matters."""
+        watchman = self.gateway._watchman
+        known = set(watchman.connections)
         _, line = await asyncio.get_running_loop().create_unix_connection(Line, str(self.path))
         self._lines.append(line)
+        if peer is not None:
+            await until(lambda: watchman.connections - known)
+            (connection,) = watchman.connections - known
+            watchman.leaves(connection)
+            connection.peer = peer
+            watchman.arrives(connection)
         return line
+
+    async def connected(self) -> tuple[Line, ClientConnection]:
+        """Open a connection; return both sides of it."""
+        known = set(self.connections)
+        line = await self.connect()
+        await until(lambda: set(self.connections) - known)
+        (connection,) = set(self.connections) - known
+        return line, connection
 
     async def raw(self, data: bytes) -> bytes:
         """Send bytes on a connection of their own; return all that comes until the gateway closes it."""
@@ -455,12 +480,36 @@ class GatewayStage:
         line.send(data)
         return await line.closed()
 
-    async def ask(self, target: str, *lines: str, method: str = "GET", body: bytes = b"") -> Answer:
+    async def ask(
+        self, target: str, *lines: str, method: str = "GET", body: bytes = b"", peer: str | None = None
+    ) -> Answer:
         """Send one request just as it is said here, on a connection of its own, and return the answer."""
         head = [f"{method} {target} HTTP/1.1", "Host: gw", "Connection: close", *lines, "", ""]
-        line = await self.connect()
+        line = await self.connect(peer)
         line.send("\r\n".join(head).encode("latin-1") + body)
         return answers(await line.closed(), method)[0]
+
+
+class Log:
+    """The access log of connections that come from now on."""
+
+    def __init__(self, stage: GatewayStage, kind: LogFormat = "json") -> None:
+        """Have it written here."""
+        self.stream = io.StringIO()
+        self._log = AccessLog(RequestMetrics(CollectorRegistry()), kind, stream=self.stream)
+        stage.gateway._access_log = self._log
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        self._log.flush()
+        return self.stream.getvalue()
+
+    @property
+    def lines(self) -> list[dict[str, object]]:
+        """What each line says."""
+        assert self.text.endswith("\n") or not self.text
+        return [json.loads(line) for line in self.text.splitlines()]
 
 
 @cache

@@ -1,6 +1,7 @@
 """Both sides hold each other up, leave, and answer early."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,7 +22,7 @@ from stage import (
 )
 
 from ostiary.testing import Issuer
-from ostiary_gateway.connection import CLIENT_SECONDS
+from ostiary_gateway.connection import CLIENT_SECONDS, ClientConnection
 from ostiary_gateway.exchange import Exchange
 from ostiary_gateway.upstream import Failure
 
@@ -121,6 +122,80 @@ async def test_a_client_that_does_not_take_its_answer_is_left(
     await until(lambda: upstream.connections[0].is_lost)
     assert flood.written < BIG
     assert stage.transports == []
+
+
+async def test_a_client_that_takes_its_answer_slowly_is_not_left(
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+) -> None:
+    upstream.answer = Flood(1_000_000)
+    line = await asking(stage)
+    await until(lambda: upstream.requests)
+    (connection,) = stage.connections
+    await until(lambda: not connection.is_writable)
+    taken = 0
+    # What is taken meanwhile are no more than drops of what there is room for.
+    for _ in range(12):
+        taken += len(taken_by_hand(line, 40_000))
+        clock.skip(CLIENT_SECONDS / 3)
+        await ticked(connection)
+        assert not line.is_closed
+    assert stage.transports
+    line.transport.resume_reading()
+    await line.closed()
+    assert taken + len(line.received) > 1_000_000
+
+
+def taken_by_hand(line: Line, size: int) -> bytes:
+    """Read so many bytes from a connection on which nothing is read by itself."""
+    number, data = line.transport.get_extra_info("socket").fileno(), b""
+    while len(data) < size:
+        data += os.read(number, size - len(data))
+    return data
+
+
+async def ticked(connection: ClientConnection) -> None:
+    """Return when all has been done that was due."""
+    watchman = connection._watchman
+    ticks: list[float] = []
+    watchman.each_tick(ticks.append)
+    await until(lambda: ticks)
+    watchman._tasks.remove(ticks.append)
+
+
+async def test_an_early_answer_reaches_a_slow_reader_although_the_body_never_ends(
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+) -> None:
+    size = 1_000_000
+    upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    upstream.is_early = True
+    line, connection = await stage.connected()
+    line.transport.pause_reading()
+    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\nhalf")
+    await until(lambda: not connection.is_writable)
+    data = b""
+    for _ in range(6):
+        # All in all it takes longer than a client has that takes nothing, and longer than one has to close.
+        clock.skip(CLIENT_SECONDS / 3)
+        await ticked(connection)
+        data += taken_by_hand(line, 40_000)
+    line.transport.resume_reading()
+    (answer,) = answers(data + await line.closed(), "POST")
+    assert (len(answer.body), answer.is_complete, answer.values("connection")) == (size, True, ["close"])
+
+
+async def test_a_client_that_takes_nothing_of_its_last_answer_is_left(
+    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+) -> None:
+    size = 400_000
+    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
+    await asking(stage)
+    await until(lambda: upstream.requests)
+    (connection,) = stage.connections
+    await until(lambda: connection._lingers)
+    clock.skip(CLIENT_SECONDS - 1)
+    await never(lambda: not stage.transports)
+    clock.skip(1)
+    await until(lambda: not stage.transports)
 
 
 async def test_a_client_has_its_own_time_to_take_its_answer(
@@ -324,4 +399,4 @@ async def test_a_gateway_that_stops_answers_what_has_come(stage: GatewayStage, u
     stage.gateway.stop()
     held.may_go_on.set()
     (answer,) = answers(await line.closed())
-    assert (answer.body, answer.is_complete) == (b"ok", True)
+    assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])

@@ -1,8 +1,6 @@
 """What a route does besides passing requests on: claims, paths, limits, browsers, retries, shares, time."""
 
 import asyncio
-import io
-import json
 import random
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -12,11 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 from stage import (
     Answer,
     Clock,
     GatewayStage,
+    Log,
     Received,
     RecordingUpstream,
     answers,
@@ -28,11 +26,10 @@ from stage import (
 
 from ostiary.testing import Issuer
 from ostiary_chassis.logs import LogFormat
-from ostiary_chassis.metrics import RequestMetrics
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway import routes_file
-from ostiary_gateway.access_log import AccessLog, pseudonym
+from ostiary_gateway.access_log import pseudonym
 from ostiary_gateway.connection import ClientConnection
 from ostiary_gateway.rate_limits import RateLimiter
 from ostiary_gateway.routes_file import RateLimit
@@ -365,27 +362,15 @@ def use_proxies(stage: GatewayStage, *networks: str) -> None:
     stage.gateway.policies.current.gate._proxies = TrustedProxies([ip_network(each) for each in networks])
 
 
-async def from_peer(stage: GatewayStage, peer: str, target: str, *lines: str) -> Answer:
-    """Ask as if the connection came from an address."""
-    known = set(stage.connections)
-    line = await stage.connect()
-    await until(lambda: set(stage.connections) - known)
-    (connection,) = set(stage.connections) - known
-    connection.peer = peer
-    line.send("\r\n".join([f"GET {target} HTTP/1.1", "Host: gw", "Connection: close", *lines, "", ""]).encode())
-    (answer,) = answers(await line.closed())
-    return answer
-
-
 async def test_an_address_has_a_limit_of_its_own(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *LIMITED) as it:
-        assert [(await from_peer(it, "192.0.2.1", "/address")).status for _ in range(3)] == [200, 200, 429]
-        assert (await from_peer(it, "192.0.2.2", "/address")).status == 200
-        refused = await from_peer(it, "192.0.2.1", "/address")
+        assert [(await it.ask("/address", peer="192.0.2.1")).status for _ in range(3)] == [200, 200, 429]
+        assert (await it.ask("/address", peer="192.0.2.2")).status == 200
+        refused = await it.ask("/address", peer="192.0.2.1")
         assert (refused.status, refused.code) == (429, "too_many_requests")
         assert 400 < int(refused.values("retry-after")[0]) <= 500
         # Somebody untrusted may say what he likes.
-        assert (await from_peer(it, "192.0.2.1", "/address", "X-Forwarded-For: 192.0.2.77")).status == 429
+        assert (await it.ask("/address", "X-Forwarded-For: 192.0.2.77", peer="192.0.2.1")).status == 429
         assert len(upstream.requests) == 3
 
 
@@ -394,13 +379,13 @@ async def test_behind_a_trusted_proxy_its_clients_have_the_limit(issuer: Issuer,
         use_proxies(it, "10.0.0.0/8")
         for client in ("192.0.2.1", "192.0.2.2:4711", "2001:db8::1", "[2001:db8:1::1]:443"):
             said = f"X-Forwarded-For: 198.51.100.9, {client}"
-            assert [(await from_peer(it, "10.1.1.1", "/address", said)).status for _ in range(3)] == [200, 200, 429]
+            assert [(await it.ask("/address", said, peer="10.1.1.1")).status for _ in range(3)] == [200, 200, 429]
 
 
 async def test_one_network_of_ipv6_has_one_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *LIMITED) as it:
         peers = ["2001:db8::1", "2001:db8::2:3:4:5", "2001:db8::ffff", "2001:db8:0:1::1"]
-        assert [(await from_peer(it, peer, "/address")).status for peer in peers] == [200, 200, 429, 200]
+        assert [(await it.ask("/address", peer=peer)).status for peer in peers] == [200, 200, 429, 200]
 
 
 async def test_one_network_of_ipv6_has_the_connections_of_one_address(
@@ -925,7 +910,7 @@ async def test_only_trusted_proxies_say_who_asks(
     ) as it:
         use_proxies(it, "10.0.0.0/8")
         forged = ["X-Real-IP: 1.2.3.4", "Forwarded: for=1.2.3.4", "X-Forwarded-Host: evil.example"]
-        assert (await from_peer(it, peer, "/a", *lines, *forged)).status == 200
+        assert (await it.ask("/a", *lines, *forged, peer=peer)).status == 200
         last = upstream.last
         assert (last.values("x-forwarded-for"), last.values("x-forwarded-proto")) == ([client], [scheme])
         assert (last.values("x-real-ip"), last.values("forwarded")) == ([], [])
@@ -933,19 +918,6 @@ async def test_only_trusted_proxies_say_who_asks(
 
 
 # The log.
-
-
-def log_of(stage: GatewayStage, kind: LogFormat = "json") -> io.StringIO:
-    stream = io.StringIO()
-    stage.gateway._access_log = AccessLog(RequestMetrics(CollectorRegistry()), kind, stream=stream)
-    return stream
-
-
-def lines_of(stage: GatewayStage, stream: io.StringIO) -> list[dict[str, object]]:
-    stage.gateway._access_log.flush()
-    text = stream.getvalue()
-    assert text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 LOGGED = (
@@ -956,11 +928,11 @@ LOGGED = (
 
 async def test_a_line_says_what_was_decided_and_not_who_it_was(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *LOGGED) as it:
-        stream, token = log_of(it), issuer.token(subject="ada@example.org")
+        log, token = Log(it), issuer.token(subject="ada@example.org")
         await it.ask(f"/a/secret-id?access_token={token}", bearer(token), "X-Request-ID: id-1", f"Cookie: s={token}")
         await it.ask("/a/7", bearer(token[:-4] + "AAAA"))
         await it.ask("/nothing/" + token.replace(".", "-"))
-        (line, refused, lost) = lines_of(it, stream)
+        (line, refused, lost) = log.lines
         timed = {"ms", "upstream_ms", "timestamp"}
         assert {name: value for name, value in line.items() if name not in timed} == {
             "method": "GET",
@@ -979,7 +951,7 @@ async def test_a_line_says_what_was_decided_and_not_who_it_was(issuer: Issuer, u
         assert (refused["status"], refused["subject"], refused["route"]) == (401, "", "/a/{id}")
         assert refused["decision"] not in {"allowed", ""}
         assert (lost["status"], lost["decision"], lost["route"]) == (404, "not_found", "unmatched")
-        text = stream.getvalue()
+        text = log.text
         for part in (token, token.replace(".", "-"), token.split(".")[2][:20], "ada@", "secret-id", "Bearer"):
             assert part not in text
 
@@ -987,10 +959,10 @@ async def test_a_line_says_what_was_decided_and_not_who_it_was(issuer: Issuer, u
 async def test_a_line_says_who_was_refused(issuer: Issuer, upstream: RecordingUpstream) -> None:
     route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: {roles: [admin]}"
     async with opened(issuer, upstream, route) as it:
-        stream = log_of(it)
+        log = Log(it)
         assert (await it.ask("/a", bearer(issuer.token(subject="eve")))).status == 403
         assert upstream.requests == []
-        (line,) = lines_of(it, stream)
+        (line,) = log.lines
         assert (line["status"], line["subject"]) == (403, pseudonym("eve"))
 
 
@@ -998,7 +970,7 @@ async def test_a_line_says_who_was_refused(issuer: Issuer, upstream: RecordingUp
 async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: RecordingUpstream, kind: LogFormat) -> None:
     async with opened(issuer, upstream, *LOGGED) as it:
         use_proxies(it, "10.0.0.0/8")
-        stream = log_of(it, kind)
+        log = Log(it, kind)
         hostile = [
             '/"',
             "/%22,%22status%22:1",
@@ -1016,14 +988,13 @@ async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: Reco
         for name in ('"', 'x","status":1,"y":"', "a b", "%s", "\xe4", "a" * 65, "", "{}"):
             await it.ask("/p", f"X-Request-ID: {name}")
         for said in ('"', "1.1.1.1%s", 'fe80::1%","x":"', "a, b"):
-            await from_peer(it, "10.0.0.1", "/p", f"X-Forwarded-For: {said}")
+            await it.ask("/p", f"X-Forwarded-For: {said}", peer="10.0.0.1")
         expected = len(hostile) + 4 + 8 + 4
         if kind == "text":
-            it.gateway._access_log.flush()
-            assert len(stream.getvalue().splitlines()) == expected
-            assert all(" request_id=" in each and "[access]" in each for each in stream.getvalue().splitlines())
+            assert len(log.text.splitlines()) == expected
+            assert all(" request_id=" in each and "[access]" in each for each in log.text.splitlines())
             return
-        lines = lines_of(it, stream)
+        lines = log.lines
         assert len(lines) == expected
         assert {line["method"] for line in lines} == {"GET", "other"}
         assert {line["route"] for line in lines} <= {"/p", "unmatched"}
@@ -1034,16 +1005,15 @@ async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: Reco
 async def test_an_answer_that_was_broken_off_is_logged_as_that(issuer: Issuer, upstream: RecordingUpstream) -> None:
     upstream.answer = leaving_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
     async with opened(issuer, upstream, *LOGGED) as it:
-        stream = log_of(it)
+        log = Log(it)
         assert not (await it.ask("/p")).is_complete
-        (line,) = lines_of(it, stream)
+        (line,) = log.lines
         assert (line["status"], line["decision"]) == (200, "broken_off")
 
 
 async def test_a_log_that_cannot_be_written_stops_nobody(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *LOGGED) as it:
-        stream = log_of(it)
-        stream.close()
+        Log(it).stream.close()
         assert (await it.ask("/p")).status == 200
         it.gateway._access_log.flush()
         assert (await it.ask("/p")).status == 200

@@ -1,6 +1,7 @@
 """The routes file changes while the gateway runs: as a whole, between two requests, or not at all."""
 
 import asyncio
+import gc
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
-from stage import PATIENCE, GatewayStage, Held, RecordingUpstream, answers, short_directory, until
+from stage import PATIENCE, GatewayStage, Held, Received, RecordingUpstream, answers, short_directory, until
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
+from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.policy import Policies
 from ostiary_gateway.routes_file import RoutesFile
 from ostiary_gateway.routes_source import RoutesSource
@@ -210,6 +212,35 @@ async def test_idle_connections_of_a_removed_upstream_are_closed(changing: Chang
     await changing.write(NEW, up="unix:/nowhere")
     await until(lambda: changing.upstream.connections[0].is_lost)
     assert await changing.status("/new") == 503
+
+
+async def test_removed_upstreams_are_gone_when_their_requests_are_answered(changing: Changing) -> None:
+    async def answer_late(request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.target != "/health":
+            await may_answer.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    changing.upstream.answer = answer_late
+    for number in range(6):
+        may_answer = asyncio.Event()
+        before = len(changing.upstream.requests)
+        asked = [asyncio.create_task(changing.status("/old")) for _ in range(10)]
+        await until(lambda before=before: len(changing.upstream.requests) > before)  # type: ignore[misc]  # a default
+        # Each time it is another one: of so many connections, for which some have to wait.
+        of_it = f"connections: {number + 3}, health: {{path: /health, seconds: 0.1}}"
+        changing.path.write_text(text(OLD, up=changing.upstream.url).replace('"}', f'", {of_it}}}', 1))
+        await changing.read()
+        may_answer.set()
+        assert set(await asyncio.gather(*asked)) == {200}
+    (pool,) = changing.stage.upstream().pools
+    await until(lambda: sizes_of_upstreams() & set(range(3, 9)) == {8})
+    await until(lambda: sum(not each.is_lost for each in changing.upstream.connections) == pool.idle)
+
+
+def sizes_of_upstreams() -> set[int]:
+    """Return how many connections those upstreams may have that are kept by anybody."""
+    gc.collect()
+    return {each.config.connections for each in gc.get_objects() if type(each) is Upstream}
 
 
 async def test_what_was_counted_counts_on_with_the_same_limit(changing: Changing) -> None:

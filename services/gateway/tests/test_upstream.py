@@ -5,7 +5,17 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import Clock, GatewayStage, Received, RecordingUpstream, answers, leaving_after, stopping_after, until
+from stage import (
+    Clock,
+    GatewayStage,
+    Received,
+    RecordingUpstream,
+    answers,
+    leaving_after,
+    settled,
+    stopping_after,
+    until,
+)
 
 from ostiary.testing import Issuer
 from ostiary_gateway.upstream import IDLE_SECONDS
@@ -15,10 +25,13 @@ upstreams:
   up: {url: "${UPSTREAM}"}
 routes:
   - {name: any, match: {path: "/any/{rest...}", methods: [GET, HEAD, POST, PUT, DELETE, OPTIONS]}, upstream: up,
-     access: public, timeouts: {connect: 0.3, first_byte: 2.0}}
+     access: public, timeouts: {connect: 0.3, first_byte: 2.0}, limits: {body_bytes: 100000000}}
 """
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+#: Seconds in which a connection is closed that is not used again: less than those in which an idle one is.
+AT_ONCE = IDLE_SECONDS / 2
 
 
 @pytest.fixture
@@ -208,6 +221,78 @@ async def test_an_answer_before_the_request_was_sent_ends_the_connection(
     (answer,) = answers(await line.closed(), "POST")
     assert (answer.body, answer.values("connection")) == (b"ok", ["close"])
     await until(lambda: upstream.connections[0].is_lost)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n"),
+    ],
+)
+async def test_a_connection_is_not_used_again_where_a_body_may_come_that_there_is_not(
+    stage: GatewayStage, upstream: RecordingUpstream, method: str, answer: bytes
+) -> None:
+    upstream.answer = answer
+    for count in (1, 2):
+        assert (await stage.ask("/any/x", method=method)).is_complete
+        await until(lambda count=count: upstream.connections[count - 1].is_lost, AT_ONCE)  # type: ignore[misc]  # a default
+    assert len(upstream.connections) == 2
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+async def test_a_connection_is_used_again_where_there_is_plainly_no_body(
+    stage: GatewayStage, upstream: RecordingUpstream, method: str
+) -> None:
+    upstream.answer = b"HTTP/1.1 304 Not Modified\r\n\r\n"
+    for _ in range(2):
+        assert (await stage.ask("/any/x", method=method)).is_complete
+        await idle(stage)
+    assert len(upstream.connections) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
+@pytest.mark.parametrize("framing", ["Content-Length: 4", "Transfer-Encoding: chunked"])
+async def test_a_connection_is_not_used_again_after_a_body_that_means_nothing(
+    stage: GatewayStage, upstream: RecordingUpstream, method: str, framing: str
+) -> None:
+    upstream.answer = b"HTTP/1.1 204 No Content\r\n\r\n"
+    body = b"body" if "Length" in framing else b"4\r\nbody\r\n0\r\n\r\n"
+    assert (await stage.ask("/any/x", framing, method=method, body=body)).status == 204
+    await until(lambda: upstream.connections[0].is_lost, AT_ONCE)
+    await idle(stage, 0)
+
+
+async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_again(
+    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 5_000_000
+    monkeypatch.setattr("ostiary_gateway.upstream.HIGH_WATER", size)
+    may_answer = asyncio.Event()
+
+    async def answer_early(request: Received, writer: asyncio.StreamWriter) -> None:
+        await may_answer.wait()
+        writer.write(OK)
+        await request.connection.wait_lost()
+
+    upstream.answer, upstream.is_early = answer_early, True
+    line = await stage.connect()
+    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    (pool,) = stage.upstream().pools
+    await until(lambda: any(each.is_request_sent for each in pool._open))
+    (connection,) = pool._open
+    assert await settled(lambda: connection.unsent) > 0
+    may_answer.set()
+    await line.has(b"\r\n\r\nok")
+    await until(lambda: upstream.connections[0].is_lost, AT_ONCE)
+    # For the client, all is well.
+    upstream.answer = OK
+    line.send(b"GET /any/y HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+    assert [each.body for each in answers(await line.closed(), "POST", "GET")] == [b"ok", b"ok"]
+    assert len(upstream.connections) == 2
 
 
 async def test_more_requests_than_connections_wait_for_one(stage: GatewayStage, upstream: RecordingUpstream) -> None:

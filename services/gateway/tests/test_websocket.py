@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import Clock, GatewayStage, Line, Received, RecordingUpstream, never, until
+from stage import Clock, GatewayStage, Line, Received, RecordingUpstream, never, settled, until
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
 from ostiary_gateway.connection import ClientConnection
-from ostiary_gateway.exchange import TALK_SECONDS
+from ostiary_gateway.exchange import FRAME_SECONDS, TALK_SECONDS
 from ostiary_gateway.websocket import Frames, close_frame
 
 ROUTES = """\
@@ -417,6 +417,140 @@ async def test_a_frame_that_does_not_end_does_not_keep_it_open(
     clock.skip(1.1)
     await until(lambda: line.is_closed and talk.is_over)
     assert talk.received == b""
+
+
+class Flooding:
+    """Opens a WebSocket and says as much as it can get rid of, in frames of 50 000 bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.sent = 0
+
+    async def __call__(self, request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(0)
+        writer.write(OPENED)
+        while self.sent < self.size:
+            piece = frame(b"x" * 50_000)
+            writer.write(piece)
+            await writer.drain()
+            self.sent += len(piece)
+        await request.connection.wait_lost()
+
+
+#: More than all buffers on the way hold.
+BIG = 20_000_000
+
+
+async def test_a_client_that_is_slow_to_listen_holds_the_upstream_up(
+    stage: GatewayStage, upstream: RecordingUpstream
+) -> None:
+    upstream.answer = flood = Flooding(BIG)
+    line = await opened(stage)
+    line.transport.pause_reading()
+    assert await settled(lambda: flood.sent) < 5_000_000
+    (transport,) = stage.transports
+    assert transport.get_write_buffer_size() < 1_000_000
+    line.transport.resume_reading()
+    await until(lambda: len(line.received) >= BIG)
+    assert line.received == frame(b"x" * 50_000) * (flood.sent // len(frame(b"x" * 50_000)))
+
+
+async def test_an_upstream_that_is_slow_to_listen_holds_the_client_up(
+    stage: GatewayStage, upstream: RecordingUpstream
+) -> None:
+    goes_on = asyncio.Event()
+    heard = bytearray()
+
+    async def listen_late(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(OPENED)
+        await goes_on.wait()
+        while data := await request.connection.reader.read(65536):
+            heard.extend(data)
+
+    upstream.answer = listen_late
+    line = await opened(stage)
+    line.transport.set_write_buffer_limits(0)
+    said = frame(b"x" * BIG)
+    line.send(said)
+    assert await settled(line.transport.get_write_buffer_size) > BIG - 5_000_000
+    goes_on.set()
+    await until(lambda: len(heard) == len(said))
+    assert bytes(heard) == said
+
+
+async def test_a_token_that_ends_within_a_frame_is_over_in_a_second_whoever_is_slow(
+    stage: GatewayStage, upstream: RecordingUpstream, own_issuer: Issuer, clock: Clock
+) -> None:
+    async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(OPENED + frame(b"x" * BIG)[: BIG // 2])
+        await request.connection.wait_lost()
+
+    upstream.answer = begin
+    line = await live(stage, own_issuer)
+    line.transport.pause_reading()
+    connection = connection_of(stage)
+    await until(lambda: not connection.is_writable)
+    own_issuer.revoke(Kind.SUBJECT, "ada")
+    # It is held up and goes on again, again and again; that is no reason to have more time.
+    exchange = connection._exchange
+    assert exchange is not None
+    await until(lambda: exchange.ends_at - time.monotonic() <= FRAME_SECONDS)
+    for _ in range(3):
+        line.transport.resume_reading()
+        await until(lambda: connection.is_writable)
+        line.transport.pause_reading()
+        await until(lambda: not connection.is_writable)
+    assert connection.deadline - time.monotonic() <= FRAME_SECONDS
+    clock.skip(FRAME_SECONDS)
+    await until(lambda: not stage.transports, 1)
+    await until(lambda: upstream.connections[0].is_lost)
+
+
+# The end of the gateway.
+
+
+def end(stage: GatewayStage) -> None:
+    """End the gateway, as uvicorn does."""
+    stage.gateway.stop()
+    for connection in tuple(stage.connections):
+        connection.shutdown()
+
+
+async def test_who_talks_hears_that_the_gateway_ends(stage: GatewayStage, talk: Talk) -> None:
+    silent, talking = await opened(stage), await opened(stage)
+    talk.send(frame(b"one"))
+    await until(lambda: silent.received or talking.received)
+    end(stage)
+    await silent.closed()
+    await talking.closed()
+    goodbye = close_frame(1001, "going away")
+    assert sorted([silent.received, talking.received]) == sorted([goodbye, frame(b"one") + goodbye])
+    await until(lambda: talk.is_over)
+
+
+async def test_a_gateway_that_ends_lets_a_frame_come_to_its_end(stage: GatewayStage, talk: Talk) -> None:
+    line = await opened(stage)
+    talk.send(LONG[:400])
+    await until(lambda: len(line.received) == 400)
+    end(stage)
+    await never(lambda: line.is_closed or len(line.received) > 400)
+    talk.send(LONG[400:] + frame(b"not any more"))
+    await line.closed()
+    assert line.received == LONG + close_frame(1001, "going away")
+
+
+async def test_a_gateway_that_ends_does_not_wait_for_a_frame_for_long(
+    stage: GatewayStage, talk: Talk, clock: Clock
+) -> None:
+    line = await opened(stage)
+    talk.send(LONG[:400])
+    await until(lambda: len(line.received) == 400)
+    end(stage)
+    talk.send(LONG[400:700])
+    await until(lambda: len(line.received) == 700)
+    clock.skip(FRAME_SECONDS)
+    await until(lambda: line.is_closed and talk.is_over, 1)
+    assert line.received == LONG[:700]
 
 
 # Time.

@@ -114,8 +114,8 @@ class ClientConnection(Sender):
         #: Since when the body is read, and how much of it has come since.
         self._body_since, self._body_bytes = 0.0, 0
         self._lingers = False
-        #: Bytes that were not taken by the client when it was looked at last, and when that was.
-        self._untaken, self._untaken_since = 0, 0.0
+        #: Bytes that were not taken by the client when it was looked at last, and when many more must be at the end.
+        self._untaken, self._taken_by = 0, 0.0
         #: An answer of the gateway's own, how much of it was written, and whether the connection is kept after it.
         self._content, self._written, self._is_kept = b"", 0, False
         self._is_unread = False
@@ -176,7 +176,7 @@ class ClientConnection(Sender):
     def pause_writing(self) -> None:
         """Hold the response up."""
         self.is_writable = False
-        self._look_what_is_untaken()
+        self._untaken = self._not_taken_yet()
         self.expect(CLIENT_SECONDS)
         if self._exchange is not None:
             self._exchange.on_client_writable(False)
@@ -226,15 +226,21 @@ class ClientConnection(Sender):
         """Return whether a client that is behind comes along, and give it more time if it does."""
         if self.is_writable and not self._lingers:
             return False
-        untaken, since = self._untaken, self._untaken_since
-        self._look_what_is_untaken()
-        if untaken - self._untaken < BODY_BYTES_PER_SECOND * (self._untaken_since - since):
+        left, now = self._not_taken_yet(), time.monotonic()
+        if self._lingers and left and now < self._taken_by:
+            # It has more time to take all, but not to close when it has.
+            self.expect(min(LINGER_SECONDS, self._taken_by - now))
+            return True
+        untaken, self._untaken = self._untaken, left
+        if self._lingers and untaken and not left:
+            # All is taken: only now the client has its time to close.
+            self.expect(LINGER_SECONDS)
+        elif not untaken or untaken - left < BODY_BYTES_PER_SECOND * CLIENT_SECONDS:
             return False
-        self.expect(LINGER_SECONDS if self._lingers else CLIENT_SECONDS)
-        return self.deadline > time.monotonic()
-
-    def _look_what_is_untaken(self) -> None:
-        self._untaken, self._untaken_since = self._not_taken_yet(), time.monotonic()
+        else:
+            self._taken_by = now + CLIENT_SECONDS
+            self.expect(LINGER_SECONDS if self._lingers else CLIENT_SECONDS)
+        return self.deadline > now
 
     def _not_taken_yet(self) -> int:
         """Return how many bytes the client has not taken, nor its system for it."""
@@ -487,8 +493,9 @@ class ClientConnection(Sender):
         self._lingers = True
         self._buffer, self._searched = b"", 0
         self.send_now()
-        self._look_what_is_untaken()
-        self.deadline = time.monotonic() + LINGER_SECONDS
+        self._untaken = self._not_taken_yet()
+        self._taken_by = time.monotonic() + CLIENT_SECONDS
+        self.expect(LINGER_SECONDS)
         if transport.can_write_eof():
             transport.write_eof()
         self._read_again()
@@ -510,6 +517,8 @@ class ClientConnection(Sender):
         """Answer a request here, and go on. Without content, the response has none."""
         request = self._arrival.request if self._arrival is not None else None
         keeps_alive = request is not None and request.keeps_alive and (request.body is None or request.body.done)
+        if self._watchman.is_ending:
+            keeps_alive = False
         more = [(b"date", self._watchman.date)]
         if status != _NO_CONTENT:
             more.append((b"content-length", b"%d" % len(content)))
