@@ -84,7 +84,7 @@ clean: ## Remove what was installed and built, not the data
 COMPILED := libs/ostiary services/gateway
 build/compiled: $(foreach part,$(COMPILED),$(wildcard $(part)/src/*/*.py) $(part)/pyproject.toml) .venv/installed
 	@echo "Compiling the gateway (a C compiler and Python's headers are needed) ..."
-	@rm -rf build && mkdir -p build/sources
+	@rm -rf build/compiled build/sources && mkdir -p build/sources
 	@cp -r $(COMPILED) build/sources
 	@cd build/sources && HATCH_BUILD_HOOKS_ENABLE=1 \
 		MYPYPATH=$(CURDIR)/build/sources/gateway/src:$(CURDIR)/build/sources/ostiary/src:$(CURDIR)/libs/chassis/src \

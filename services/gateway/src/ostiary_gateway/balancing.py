@@ -118,7 +118,7 @@ class Breaker:
 class Backend:
     """One address of a service, and how it has been doing."""
 
-    def __init__(self, name: str, url: str, connections: int, tls: ssl.SSLContext, breaker: Breaker) -> None:
+    def __init__(self, name: str, url: str, connections: int, tls: ssl.SSLContext | None, breaker: Breaker) -> None:
         """Make it, as good as any."""
         self.url = url
         self.pool = Pool(name, url, connections, tls, self)
@@ -191,7 +191,7 @@ class Backend:
 class Upstream:
     """A service: its addresses, and what it can be asked now."""
 
-    def __init__(self, name: str, config: UpstreamOfFile, tls: ssl.SSLContext) -> None:
+    def __init__(self, name: str, config: UpstreamOfFile, tls: ssl.SSLContext | None) -> None:
         """Make an upstream that has no connections yet."""
         self.name = name
         self.config = config

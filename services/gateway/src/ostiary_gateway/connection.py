@@ -52,6 +52,9 @@ MAX_IN_A_TURN = 16
 HIGH_WATER = 256 * 1024
 MAX_AHEAD_BYTES = 64 * 1024
 
+#: Bytes that the system keeps for a client beyond those that are on their way; it would keep four times as many.
+MAX_NOT_SENT = 1024 * 1024
+
 #: Bytes of an answer of the gateway's own that are written at once.
 PIECE_BYTES = 64 * 1024
 
@@ -136,7 +139,7 @@ class ClientConnection(Sender):
         # What nobody takes is not to fill the system's buffers either.
         connected = transport.get_extra_info("socket")
         if connected is not None and hasattr(socket, "TCP_NOTSENT_LOWAT") and connected.family != socket.AF_UNIX:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, HIGH_WATER)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOT_SENT)
         self._own.server_state.connections.add(self)
         self.deadline = time.monotonic() + (ENDING_SECONDS if self._watchman.is_ending else HEAD_SECONDS)
         if not self._watchman.arrives(self):

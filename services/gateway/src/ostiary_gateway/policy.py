@@ -39,7 +39,7 @@ class Policy:
         self.table = RouteTable(routes.routes)
         self.gate: Gate = Gate(self.table, Guards(routes), verifier, proxies, before.gate if before else None)
         known = before.upstreams if before is not None else {}
-        tls = ssl.create_default_context()
+        tls = _tls_for(routes)
         self.upstreams: dict[str, Upstream] = {
             name: known[name] if name in known and known[name].config == config else Upstream(name, config, tls)
             for name, config in routes.upstreams.items()
@@ -56,6 +56,12 @@ class Policy:
         if len(upstreams) == 1:
             return upstreams[0]
         return random.choices(upstreams, shares)[0]  # noqa: S311 - a share of the load
+
+
+def _tls_for(routes: RoutesFile) -> ssl.SSLContext | None:
+    """Return how certificates are verified, if there are any: to hold all authorities takes megabytes."""
+    addresses = [address for upstream in routes.upstreams.values() for address in upstream.addresses]
+    return ssl.create_default_context() if any(each.startswith("https://") for each in addresses) else None
 
 
 class Policies:

@@ -371,7 +371,7 @@ class _Attempt:
 class Pool:
     """Connections to one address of an upstream."""
 
-    def __init__(self, name: str, url: str, connections: int, tls: ssl.SSLContext, outcomes: Outcomes) -> None:
+    def __init__(self, name: str, url: str, connections: int, tls: ssl.SSLContext | None, outcomes: Outcomes) -> None:
         """Make an empty pool for the address in `url`, of so many connections at most."""
         self._outcomes = outcomes
         self._max_connections = connections
