@@ -23,7 +23,7 @@ import httpx
 from ostiary import _json, feed
 from ostiary._addresses import check_address
 from ostiary._clock import suspend_aware_clock
-from ostiary._remote import tls_context
+from ostiary._remote import transport_to
 from ostiary._revocations import Revocations
 from ostiary._source import KeySource
 from ostiary.errors import KeysUnavailable, UnknownKey
@@ -205,7 +205,7 @@ class Follower:
     def _client(self) -> httpx.AsyncClient:
         # No proxies or credentials out of the environment: revocations come straight from the issuer.
         return httpx.AsyncClient(
-            transport=self._transport or httpx.AsyncHTTPTransport(verify=tls_context()),
+            transport=self._transport or transport_to(self._config.url, self._config.token_endpoint),
             follow_redirects=False,
             trust_env=False,
         )

@@ -102,6 +102,14 @@ def tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+def transport_to(*urls: str | None) -> httpx.AsyncHTTPTransport:
+    """Return what talks to these addresses, and to no others; None is for one that is not known yet."""
+    if all(url is not None and url.startswith("http://") for url in urls):
+        # To know the system's authorities takes megabytes. One that knows none trusts nobody.
+        return httpx.AsyncHTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    return httpx.AsyncHTTPTransport(verify=tls_context())
+
+
 class RemoteKeys:
     """The keys that an issuer publishes. A KeySource."""
 
@@ -217,7 +225,7 @@ class RemoteKeys:
     def _client(self) -> httpx.AsyncClient:
         # No proxies or credentials out of the environment: keys come straight from the issuer.
         return httpx.AsyncClient(
-            transport=self._transport or httpx.AsyncHTTPTransport(verify=tls_context()),
+            transport=self._transport or transport_to(self._url),
             timeout=FETCH_TIMEOUT,
             follow_redirects=False,
             trust_env=False,
