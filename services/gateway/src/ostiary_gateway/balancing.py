@@ -148,11 +148,6 @@ class Backend:
         if self._check is not None:
             self._check.cancel()
 
-    def close(self) -> None:
-        """Close all connections."""
-        self.retire()
-        self.pool.close()
-
     def succeeded(self) -> None:
         """Note an answer. One of the Outcomes."""
         if self._failures or self._times_left_out:
@@ -258,7 +253,7 @@ class Upstream:
         """Close all connections."""
         self.retire()
         for backend in self._backends:
-            backend.close()
+            backend.pool.close()
 
     async def _look_whether_it_is_back(self) -> None:
         """Try by ourselves: so nobody has to fail for that, and a service that was started again is asked at once."""

@@ -8,6 +8,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -137,7 +138,7 @@ class ClientConnection(Sender):
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "unknown"
         # What nobody takes is not to fill the system's buffers either.
-        connected = transport.get_extra_info("socket")
+        connected = self._socket()
         if connected is not None and hasattr(socket, "TCP_NOTSENT_LOWAT") and connected.family != socket.AF_UNIX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOT_SENT)
         self._own.server_state.connections.add(self)
@@ -247,16 +248,21 @@ class ClientConnection(Sender):
 
     def _not_taken_yet(self) -> int:
         """Return how many bytes the client has not taken, nor its system for it."""
-        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
-        if connected is None or connected.fileno() < 0:
+        connected = self._socket()
+        if connected is None:
             return 0
         (in_the_system,) = struct.unpack("i", fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4)))
         return self.unsent + int(in_the_system)
 
+    def _socket(self) -> Any:
+        """Return the connection's socket, as far as event loops show it; None if it is closed."""
+        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return connected if connected is not None and connected.fileno() >= 0 else None
+
     def look_whether_it_left(self) -> None:
         """Give up if the client has left. What is not read is not told."""
-        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
-        if connected is None or connected.fileno() < 0:
+        connected = self._socket()
+        if connected is None:
             return
         poll = select.poll()
         poll.register(connected.fileno(), select.POLLRDHUP)
@@ -325,7 +331,7 @@ class ClientConnection(Sender):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self._note(exchange.status, "broken_off", exchange.upstream_seconds)
-        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
+        connected = self._socket()
         if connected is not None and not self.is_current:
             # To HTTP/1.0 the end of the connection is the end of the answer, but for a reset.
             self.send_now()

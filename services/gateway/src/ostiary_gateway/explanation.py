@@ -175,9 +175,8 @@ def _asked_too(guards: Guards, arrival: Arrival) -> list[Route]:
     route = arrival.route
     if route is None or (route.rewrite is not None and not arrival.rewritten):
         return []
-    owners = guards.owners(route, (arrival.rewritten or arrival.target).partition(b"?")[0])
-    fitting = [each for each in owners if arrival.request.method in each.match.methods]
-    return [each for each in fitting or owners if each is not route]
+    path = (arrival.rewritten or arrival.target).partition(b"?")[0]
+    return [each for each in guards.asked(route, arrival.request.method, path) if each is not route]
 
 
 def _fault_of_preflight(route: Route, request: Request, answer: Fields) -> str:

@@ -243,15 +243,14 @@ class Gate:
 
         Raises ProblemError or OstiaryError.
         """
-        owners = self._guards.owners(route, path)
-        if not owners:
+        method = arrival.request.method
+        asked = self._guards.asked(route, method, path)
+        if not asked:
             return
-        fitting = [each for each in owners if arrival.request.method in each.match.methods]
-        if not fitting and route.rewrite is not None:
-            raise ProblemError(
-                method_not_allowed(", ".join(sorted({m for each in owners for m in each.match.methods})))
-            )
-        for each in fitting or owners:
+        methods = {each for owner in asked for each in owner.match.methods}
+        if method not in methods and route.rewrite is not None:
+            raise ProblemError(method_not_allowed(", ".join(sorted(methods))))
+        for each in asked:
             if each is not route:
                 self._authorise(each, arrival)
 

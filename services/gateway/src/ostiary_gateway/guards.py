@@ -113,6 +113,11 @@ class Guards:
             return ()
         return watched[0].owners(path)
 
+    def asked(self, route: Route, method: str, path: bytes) -> Sequence[Route]:
+        """Return those of the owners that have a say about a method; all, if none of them has it."""
+        owners = self.owners(route, path)
+        return [each for each in owners if method in each.match.methods] or owners
+
     def _addresses_of(self, route: Route) -> frozenset[str]:
         return frozenset().union(*(self._addresses[name] for name in route.upstreams))
 
