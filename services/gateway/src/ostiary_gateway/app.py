@@ -15,36 +15,36 @@ from ostiary_chassis.app import new_app
 from ostiary_chassis.metrics import Metrics
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.workers import Worker, WorkerMetrics
-from ostiary_gateway.access_log import AccessLog
-from ostiary_gateway.api_docs import ApiDocument
+from ostiary_gateway.access.request import Arrival
 from ostiary_gateway.config import GatewayConfig
-from ostiary_gateway.connection import ClientConnection
-from ostiary_gateway.exchange import Exchange
-from ostiary_gateway.gate import Arrival
-from ostiary_gateway.own_endpoints import OwnEndpoints
-from ostiary_gateway.policy import Policies, Policy
-from ostiary_gateway.routes_file import RoutesFile
-from ostiary_gateway.routes_source import RoutesSource
-from ostiary_gateway.upstream_metrics import UpstreamMetrics
-from ostiary_gateway.watchman import Watchman
+from ostiary_gateway.observability.access_log import AccessLog
+from ostiary_gateway.observability.metrics import UpstreamMetrics
+from ostiary_gateway.openapi.endpoint import ApiDocument
+from ostiary_gateway.proxy.asgi_bridge import OwnEndpoints
+from ostiary_gateway.proxy.connection_manager import Watchman
+from ostiary_gateway.proxy.downstream import ClientConnection
+from ostiary_gateway.proxy.exchange import Exchange
+from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.source import RoutesSource
+from ostiary_gateway.runtime import Policies, Policy
 
 if TYPE_CHECKING:
-    from ostiary_gateway.shared_limits import SharedLimits
-    from ostiary_gateway.tracing import Tracing
+    from ostiary_gateway.observability.tracing import Tracing
+    from ostiary_gateway.ratelimit.redis import SharedLimits
 
 #: Seconds that a worker waits for keys and revocations before it takes connections without.
 READY_SECONDS = 5.0
 
 
 def _shared_limits(config: GatewayConfig, policies: Policies) -> "SharedLimits":
-    from ostiary_gateway.shared_limits import SharedLimits  # noqa: PLC0415 - as below
+    from ostiary_gateway.ratelimit.redis import SharedLimits  # noqa: PLC0415 - as below
 
     url, password = config.rate_limit_store, config.rate_limit_store_password()
     return SharedLimits(url, password, lambda: policies.current.gate.limiters)
 
 
 def _otlp_tracing() -> "Tracing":
-    from ostiary_gateway.tracing import Tracing  # noqa: PLC0415 - a large import, for those who want it
+    from ostiary_gateway.observability.tracing import Tracing  # noqa: PLC0415 - a large import, for those who want it
 
     return Tracing()
 

@@ -1,0 +1,66 @@
+"""What the gateway answers itself: an application like any other, for requests that have been read already."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Message
+
+from ostiary.http import Problem
+from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
+from ostiary_gateway.access.request import Arrival
+from ostiary_gateway.http1.fields import Fields
+
+#: Seconds to answer.
+OWN_SECONDS = 30.0
+
+_TOO_SLOW = Problem(503, "own_answer_timeout", "The gateway could not answer in time; try again.", {"Retry-After": "1"})
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEndpoints:
+    """The application, and what uvicorn keeps of it."""
+
+    app: ASGIApp
+    server_state: Any
+    app_state: dict[str, Any]
+
+    async def answer(self, arrival: Arrival, peer: str) -> tuple[int, Fields, bytes]:
+        """Return status, fields and content of the answer. It reads no bodies. Raises ProblemError."""
+        request = arrival.request
+        status, fields, content = 500, list[tuple[bytes, bytes]](), b""
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            nonlocal status, fields, content
+            if message["type"] == "http.response.start":
+                status, fields = message["status"], list(message.get("headers", ()))
+            else:
+                # As a rule it is one piece, which need not be copied.
+                content = content + message["body"] if content else message.get("body", b"")
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": arrival.scheme.decode(),
+            "path": arrival.path.decode("ascii"),
+            "raw_path": arrival.path,
+            "query_string": arrival.target.partition(b"?")[2],
+            "root_path": "",
+            "headers": request.fields,
+            "client": (peer, 0),
+            "server": None,
+            "state": dict(self.app_state),
+        }
+        try:
+            async with asyncio.timeout(OWN_SECONDS):
+                await self.app(scope, receive, send)
+        except TimeoutError:
+            raise ProblemError(_TOO_SLOW) from None
+        except Exception:  # noqa: BLE001 - it has said so itself
+            raise ProblemError(INTERNAL_ERROR) from None
+        return status, [field for field in fields if field[0] != b"content-length"], content
