@@ -15,21 +15,11 @@ import h11
 from corpus import CORPUS
 
 with atheris.instrument_imports(include=["ostiary_gateway.http1"]):
-    from ostiary_gateway.http1 import (
-        BadMessage,
-        Body,
-        Chunked,
-        Fields,
-        Request,
-        Response,
-        chunk,
-        head,
-        head_end,
-        last_chunk,
-        lines,
-        parse_request,
-        parse_response,
-    )
+    from ostiary_gateway.http1.errors import BadMessage
+from ostiary_gateway.http1.body import Body, Chunked
+from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.parser import Request, Response, head_end, parse_request, parse_response
+from ostiary_gateway.http1.serializer import chunk, head, last_chunk, lines
 
 #: Bytes of a head that h11 reads: more than we do.
 _H11_BYTES = 256 * 1024

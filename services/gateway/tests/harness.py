@@ -21,14 +21,14 @@ from prometheus_client import CollectorRegistry
 from ostiary import Verifier
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.metrics import RequestMetrics
-from ostiary_gateway import routes_file
-from ostiary_gateway.access_log import AccessLog
 from ostiary_gateway.app import Gateway
-from ostiary_gateway.balancing import Upstream
 from ostiary_gateway.config import GatewayConfig
-from ostiary_gateway.connection import ClientConnection
-from ostiary_gateway.routes_file import RoutesFile
-from ostiary_gateway.tracing import Tracing
+from ostiary_gateway.observability.access_log import AccessLog
+from ostiary_gateway.observability.tracing import Tracing
+from ostiary_gateway.proxy.downstream import ClientConnection
+from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.loader import load_file
+from ostiary_gateway.upstream.cluster import Upstream
 
 #: Seconds after which what has not happened will not.
 PATIENCE = 10.0
@@ -373,7 +373,7 @@ class Line(asyncio.Protocol):
         return self.received
 
 
-class GatewayStage:
+class GatewayHarness:
     """A gateway and its clients."""
 
     def __init__(self, gateway: Gateway, path: Path, client: httpx.AsyncClient) -> None:
@@ -392,31 +392,31 @@ class GatewayStage:
         verifier: Verifier | None,
         tracing: Tracing | None = None,
         config: GatewayConfig | None = None,
-    ) -> AsyncIterator["GatewayStage"]:
+    ) -> AsyncIterator["GatewayHarness"]:
         """Run a gateway with these routes, in which `${UPSTREAM}` is the upstream's URL."""
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(short_directory())
             loaded = _loaded(routes, upstream_url)
             gateway = Gateway(config or GatewayConfig(), loaded, verifier=verifier, tracing=tracing)
-            stage = await stack.enter_async_context(cls._serving(gateway, directory / "gw"))
+            harness = await stack.enter_async_context(cls._serving(gateway, directory / "gw"))
             if verifier is not None:
                 await stack.enter_async_context(gateway.app.router.lifespan_context(gateway.app))
-            yield stage
+            yield harness
 
     @classmethod
     @asynccontextmanager
-    async def _serving(cls, gateway: Gateway, path: Path) -> AsyncIterator["GatewayStage"]:
+    async def _serving(cls, gateway: Gateway, path: Path) -> AsyncIterator["GatewayHarness"]:
         loop = asyncio.get_running_loop()
         state = uvicorn.server.ServerState()
         server = await loop.create_unix_server(lambda: gateway.protocol(server_state=state, app_state={}), path)
         async with httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(verify=_NO_TLS, uds=str(path)), base_url="http://gw", timeout=PATIENCE
         ) as client:
-            stage = cls(gateway, path, client)
+            harness = cls(gateway, path, client)
             try:
-                yield stage
+                yield harness
             finally:
-                stage._hang_up()
+                harness._hang_up()
                 server.close()
         await until(lambda: not state.connections)
         for pool in [pool for upstream in gateway.policies.current.upstreams.values() for pool in upstream.pools]:
@@ -493,11 +493,11 @@ class GatewayStage:
 class Log:
     """The access log of connections that come from now on."""
 
-    def __init__(self, stage: GatewayStage, kind: LogFormat = "json") -> None:
+    def __init__(self, harness: GatewayHarness, kind: LogFormat = "json") -> None:
         """Have it written here."""
         self.stream = io.StringIO()
         self._log = AccessLog(RequestMetrics(CollectorRegistry()), kind, stream=self.stream)
-        stage.gateway._access_log = self._log
+        harness.gateway._access_log = self._log
 
     @property
     def text(self) -> str:
@@ -518,7 +518,7 @@ def _loaded(routes: str, upstream_url: str) -> RoutesFile:
     with short_directory() as directory:
         file = directory / "gateway.yaml"
         file.write_text(routes)
-        return routes_file.load(file, {"UPSTREAM": upstream_url})
+        return load_file(file, {"UPSTREAM": upstream_url})
 
 
 def _fields(lines: list[str]) -> Fields:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
-from stage import PATIENCE, GatewayStage, Held, Received, RecordingUpstream, answers, short_directory, until
+from harness import PATIENCE, GatewayHarness, Held, Received, RecordingUpstream, answers, short_directory, until
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
-from ostiary_gateway.balancing import Upstream
-from ostiary_gateway.policy import Policies
-from ostiary_gateway.routes_file import RoutesFile
-from ostiary_gateway.routes_source import RoutesSource
+from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.source import RoutesSource
+from ostiary_gateway.runtime import Policies
+from ostiary_gateway.upstream.cluster import Upstream
 
 OLD = "  - {name: old, match: {path: /old, methods: [GET]}, upstream: up, access: public}\n"
 NEW = "  - {name: new, match: {path: /new, methods: [GET]}, upstream: up, access: public}\n"
@@ -32,13 +32,13 @@ def text(routes: str, **upstreams: str) -> str:
 class Changing:
     """A gateway whose routes file changes."""
 
-    stage: GatewayStage
+    harness: GatewayHarness
     upstream: RecordingUpstream
     path: Path
 
     @property
     def policies(self) -> Policies:
-        return self.stage.gateway.policies
+        return self.harness.gateway.policies
 
     async def write(self, routes: str, **upstreams: str) -> list[dict[str, object]]:
         """Change the file, have it read, and return what was logged."""
@@ -53,13 +53,13 @@ class Changing:
         return [dict(entry) for entry in logged]
 
     async def status(self, target: str, *lines: str) -> int:
-        return (await self.stage.ask(target, *lines)).status
+        return (await self.harness.ask(target, *lines)).status
 
 
 @pytest.fixture
 async def changing(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) -> AsyncIterator[Changing]:
-    async with GatewayStage.open(text(OLD, up="${UPSTREAM}"), upstream.url, issuer.verifier()) as stage:
-        it = Changing(stage, upstream, tmp_path / "gateway.yaml")
+    async with GatewayHarness.open(text(OLD, up="${UPSTREAM}"), upstream.url, issuer.verifier()) as harness:
+        it = Changing(harness, upstream, tmp_path / "gateway.yaml")
         it.path.write_text(text(OLD, up=upstream.url))
         it.policies._source = RoutesSource(it.path)
         it.policies._source.load()
@@ -67,7 +67,7 @@ async def changing(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) 
 
 
 async def test_the_same_request_is_decided_anew_by_a_changed_file(changing: Changing, issuer: Issuer) -> None:
-    line = await changing.stage.connect()
+    line = await changing.harness.connect()
     same = f"GET /old HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {issuer.token()}\r\n\r\n".encode()
     for number, access in enumerate(["public", "authenticated", "{roles: [admin]}", "public"], 1):
         await changing.write(OLD.replace("public", access))
@@ -78,7 +78,7 @@ async def test_the_same_request_is_decided_anew_by_a_changed_file(changing: Chan
 
 
 async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection(changing: Changing) -> None:
-    line = await changing.stage.connect()
+    line = await changing.harness.connect()
     for target in (b"/old", b"/new"):
         line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target)
     await line.has(b"not_found")
@@ -168,7 +168,7 @@ async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
 async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_end(changing: Changing) -> None:
     held = Held(first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last")
     changing.upstream.answer = held
-    line = await changing.stage.connect()
+    line = await changing.harness.connect()
     line.send(b"GET /old HTTP/1.1\r\nHost: gw\r\n\r\n")
     await line.has(b"first")
     with short_directory() as directory:
@@ -190,7 +190,7 @@ async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_e
 async def test_what_is_being_decided_goes_by_one_file(changing: Changing) -> None:
     """A body that is still coming belongs to a request that was admitted before."""
     await changing.write(OLD.replace("[GET]", "[POST]"))
-    line = await changing.stage.connect()
+    line = await changing.harness.connect()
     line.send(b"POST /old HTTP/1.1\r\nHost: gw\r\nContent-Length: 6\r\n\r\nhal")
     await until(lambda: changing.upstream.requests)
     await changing.write(NEW)
@@ -232,7 +232,7 @@ async def test_removed_upstreams_are_gone_when_their_requests_are_answered(chang
         await changing.read()
         may_answer.set()
         assert set(await asyncio.gather(*asked)) == {200}
-    (pool,) = changing.stage.upstream().pools
+    (pool,) = changing.harness.upstream().pools
     await until(lambda: sizes_of_upstreams() & set(range(3, 9)) == {8})
     await until(lambda: sum(not each.is_lost for each in changing.upstream.connections) == pool.idle)
 
@@ -265,8 +265,8 @@ async def test_a_file_does_not_bring_a_revoked_token_back(
 ) -> None:
     own = Issuer(issuer.issuer, private_key=issuer.private_key)
     routes = OLD.replace("access: public", "access: authenticated")
-    async with GatewayStage.open(text(routes, up="${UPSTREAM}"), upstream.url, own.verifier()) as stage:
-        it = Changing(stage, upstream, tmp_path / "gateway.yaml")
+    async with GatewayHarness.open(text(routes, up="${UPSTREAM}"), upstream.url, own.verifier()) as harness:
+        it = Changing(harness, upstream, tmp_path / "gateway.yaml")
         it.policies._source = RoutesSource(it.path)
         token = f"Authorization: Bearer {own.token(subject='ada')}"
         assert await it.status("/old", token) == 200

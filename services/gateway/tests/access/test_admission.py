@@ -8,12 +8,10 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from stage import (
+from harness import (
     Answer,
     Clock,
-    GatewayStage,
+    GatewayHarness,
     Log,
     Received,
     RecordingUpstream,
@@ -23,17 +21,19 @@ from stage import (
     stopping_after,
     until,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ostiary.testing import Issuer
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway import routes_file
-from ostiary_gateway.access_log import pseudonym
-from ostiary_gateway.connection import ClientConnection
-from ostiary_gateway.rate_limits import RateLimiter
-from ostiary_gateway.routes_file import RateLimit
-from ostiary_gateway.watchman import Watchman
+from ostiary_gateway.observability.access_log import pseudonym
+from ostiary_gateway.proxy.connection_manager import Watchman
+from ostiary_gateway.proxy.downstream import ClientConnection
+from ostiary_gateway.ratelimit.token_bucket import RateLimiter
+from ostiary_gateway.routing.config import RateLimit
+from ostiary_gateway.routing.loader import load_file
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
@@ -46,8 +46,8 @@ def file(*routes: str, upstreams: str = "") -> str:
 
 def opened(
     issuer: Issuer, upstream: RecordingUpstream, *routes: str, upstreams: str = ""
-) -> AbstractAsyncContextManager[GatewayStage]:
-    return GatewayStage.open(file(*routes, upstreams=upstreams), upstream.url, issuer.verifier())
+) -> AbstractAsyncContextManager[GatewayHarness]:
+    return GatewayHarness.open(file(*routes, upstreams=upstreams), upstream.url, issuer.verifier())
 
 
 def bearer(token: str) -> str:
@@ -59,7 +59,7 @@ def mistakes(tmp_path: Path, *routes: str) -> str:
     path = tmp_path / "gateway.yaml"
     path.write_text(file(*routes))
     with pytest.raises(ConfigError) as caught:
-        routes_file.load(path, {"UPSTREAM": "http://up:9000"})
+        load_file(path, {"UPSTREAM": "http://up:9000"})
     return str(caught.value)
 
 
@@ -326,7 +326,7 @@ def test_two_that_settle_let_through_no_more_than_one_but_for_what_they_have_not
 
 
 def test_the_buckets_of_the_long_gone_are_given_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ostiary_gateway.rate_limits.MAX_BUCKETS", 3)
+    monkeypatch.setattr("ostiary_gateway.ratelimit.token_bucket.MAX_BUCKETS", 3)
     it, _ = limiter(1, 100)
     assert [it.take(key) for key in "abc"] == [0, 0, 0]
     assert it.take("a") > 0
@@ -357,9 +357,9 @@ LIMITED = (
 )
 
 
-def use_proxies(stage: GatewayStage, *networks: str) -> None:
+def use_proxies(harness: GatewayHarness, *networks: str) -> None:
     """Trust proxies, from the next request on."""
-    stage.gateway.policies.current.gate._proxies = TrustedProxies([ip_network(each) for each in networks])
+    harness.gateway.policies.current.gate._proxies = TrustedProxies([ip_network(each) for each in networks])
 
 
 async def test_an_address_has_a_limit_of_its_own(issuer: Issuer, upstream: RecordingUpstream) -> None:
@@ -714,7 +714,7 @@ async def test_a_route_that_says_nothing_sends_once(issuer: Issuer, upstream: Re
 async def test_an_upstream_that_is_down_gets_few_requests_again(
     issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.balancing.RETRIES_AT_ONCE", 3.0)
+    monkeypatch.setattr("ostiary_gateway.upstream.cluster.RETRIES_AT_ONCE", 3.0)
     upstream.answer = BUSY
     async with opened(issuer, upstream, *RETRYING) as it:
         for _ in range(50):
@@ -785,7 +785,7 @@ async def test_who_waits_too_long_for_a_connection_does_not_get_two(
 async def test_several_upstreams_get_their_shares(
     issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.policy.random", random.Random(11))  # noqa: S311 - the same each time
+    monkeypatch.setattr("ostiary_gateway.runtime.random", random.Random(11))  # noqa: S311 - the same each time
     with short_directory() as directory:
         async with RecordingUpstream(directory / "canary") as canary:
             route = "name: a, match: {path: /a, methods: [GET]}, upstream: {up: 9, canary: 3}, access: public"
@@ -824,10 +824,10 @@ def timed(timeouts: str) -> str:
     return f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, timeouts: {timeouts}"
 
 
-async def ask_briefly(stage: GatewayStage) -> Answer:
+async def ask_briefly(harness: GatewayHarness) -> Answer:
     """Ask, and see that it does not take three seconds."""
     async with asyncio.timeout(3):
-        return await stage.ask("/a")
+        return await harness.ask("/a")
 
 
 @pytest.mark.parametrize("timeouts", ["{total: 0.3}", "{total: 0.3, first_byte: 5, idle: 5}"])

@@ -4,10 +4,10 @@ import pytest
 
 from ostiary.testing import Issuer
 from ostiary_chassis.proxies import TrustedProxies
+from ostiary_gateway.access.explain import Question, explain
 from ostiary_gateway.config import GatewayConfig
-from ostiary_gateway.explanation import Question, explain
-from ostiary_gateway.policy import load_routes
-from ostiary_gateway.routes_file import RoutesFile
+from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.runtime import load_routes
 
 ROUTES = """\
 upstreams:

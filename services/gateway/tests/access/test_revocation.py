@@ -6,13 +6,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from stage import Answer, Clock, GatewayStage, Line, Received, RecordingUpstream, answers, never, until
+from harness import Answer, Clock, GatewayHarness, Line, Received, RecordingUpstream, answers, never, until
 
 from ostiary.errors import Revoked
 from ostiary.feed import Kind, Position
 from ostiary.testing import Issuer
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway import routes_file
+from ostiary_gateway.routing.loader import load_file
 
 ROUTES = """\
 upstreams:
@@ -28,16 +28,16 @@ routes:
 class Revoking:
     """A gateway in front of an upstream, with an issuer of its own, and a client."""
 
-    def __init__(self, issuer: Issuer, stage: GatewayStage, upstream: RecordingUpstream) -> None:
+    def __init__(self, issuer: Issuer, harness: GatewayHarness, upstream: RecordingUpstream) -> None:
         self.issuer = issuer
-        self.stage = stage
+        self.harness = harness
         self.upstream = upstream
         self.headers = {"Authorization": f"Bearer {issuer.token(subject='ada')}"}
         #: Lets the upstream's answer end.
         self.goes_on = asyncio.Event()
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
-        return await self.stage.client.get(path, headers={**self.headers, **headers})
+        return await self.harness.client.get(path, headers={**self.headers, **headers})
 
     def knows_nothing_for(self, seconds: float) -> None:
         source = self.issuer.config().revocation_source
@@ -62,7 +62,7 @@ class Revoking:
             await asyncio.gather(lost, goes_on, return_exceptions=True)
 
         self.upstream.answer = begin
-        line = await self.stage.connect()
+        line = await self.harness.connect()
         authorization = self.headers["Authorization"].encode()
         line.send(b"GET /normal HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nAuthorization: %b\r\n\r\n" % authorization)
         await line.has(b"first")
@@ -72,8 +72,8 @@ class Revoking:
 @pytest.fixture
 async def gateway(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[Revoking]:
     own = Issuer(private_key=issuer.private_key)
-    async with GatewayStage.open(ROUTES, upstream.url, own.verifier()) as stage:
-        yield Revoking(own, stage, upstream)
+    async with GatewayHarness.open(ROUTES, upstream.url, own.verifier()) as harness:
+        yield Revoking(own, harness, upstream)
 
 
 async def ending(line: Line, seconds: float) -> Answer:
@@ -122,7 +122,7 @@ async def test_nobody_outside_says_what_the_gateway_considered(gateway: Revoking
     forged = {"Ostiary-Position": "test:999"}
     await gateway.get("/normal", **forged)
     assert gateway.upstream.last.values("ostiary-position") == ["test:1"]
-    await gateway.stage.client.get("/ping", headers=forged)
+    await gateway.harness.client.get("/ping", headers=forged)
     assert gateway.upstream.last.values("ostiary-position") == []
 
 
@@ -177,11 +177,11 @@ def test_a_staleness_that_cannot_be_kept_is_an_error_on_its_line(tmp_path: Path,
     path = tmp_path / "gateway.yaml"
     path.write_text(ROUTES.replace("max_staleness: 1.0", f"max_staleness: {value}"))
     with pytest.raises(ConfigError, match=r"gateway.yaml:6: "):
-        routes_file.load(path, {"UPSTREAM": "http://up:9000"})
+        load_file(path, {"UPSTREAM": "http://up:9000"})
 
 
 def test_a_public_route_has_no_staleness(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(ROUTES.replace("access: public", "access: public, max_staleness: 1.0"))
     with pytest.raises(ConfigError, match=r"gateway.yaml:4: .*a public route takes none"):
-        routes_file.load(path, {"UPSTREAM": "http://up:9000"})
+        load_file(path, {"UPSTREAM": "http://up:9000"})

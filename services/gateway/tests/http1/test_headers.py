@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import GatewayStage, RecordingUpstream
+from harness import GatewayHarness, RecordingUpstream
 
 from ostiary.testing import Issuer
-from ostiary_gateway.fields import is_host, to_client, to_upstream, trailers_to_client, trailers_to_upstream
+from ostiary_gateway.http1.headers import is_host, to_client, to_upstream, trailers_to_client, trailers_to_upstream
 
 ROUTES = """\
 upstreams:
@@ -19,9 +19,9 @@ GATEWAYS_OWN = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-r
 
 
 @pytest.fixture
-async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
-        yield stage
+async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        yield harness
 
 
 def forwarded(*fields: tuple[bytes, bytes], options: frozenset[bytes] = frozenset()) -> bytes:
@@ -173,8 +173,8 @@ def test_trailers_of_a_response_pass_without_what_is_the_gateways_own() -> None:
     assert trailers_to_client(trailers) == lines((b"x-checksum", b"1"))
 
 
-async def test_an_upstream_is_told_who_asked_and_how(stage: GatewayStage, upstream: RecordingUpstream) -> None:
-    answer = await stage.ask("/any", "X-Request-ID: r1", "Accept: */*")
+async def test_an_upstream_is_told_who_asked_and_how(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    answer = await harness.ask("/any", "X-Request-ID: r1", "Accept: */*")
     assert answer.status == 200
     assert sorted(upstream.last.fields) == [
         ("accept", "*/*"),
@@ -186,39 +186,43 @@ async def test_an_upstream_is_told_who_asked_and_how(stage: GatewayStage, upstre
     ]
 
 
-async def test_nobody_outside_says_who_asked_and_how(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_nobody_outside_says_who_asked_and_how(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     forged = [f"{name.decode()}: admin" for name in BELIEVED if name != b"x-request-id"]
-    assert (await stage.ask("/any", *forged)).status == 200
+    assert (await harness.ask("/any", *forged)).status == 200
     names = [name for name, _ in upstream.last.fields]
     assert sorted(names) == sorted({"host", *GATEWAYS_OWN})
     assert "admin" not in [value for _, value in upstream.last.fields]
 
 
-async def test_connection_cannot_drop_what_the_gateway_says(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_connection_cannot_drop_what_the_gateway_says(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
     for options in ("x-forwarded-for, x-request-id", "host", "X-Forwarded-Host,x-forwarded-proto"):
-        assert (await stage.ask("/any", f"Connection: {options}")).status == 200
+        assert (await harness.ask("/any", f"Connection: {options}")).status == 200
         assert sorted(name for name, _ in upstream.last.fields) == sorted({"host", *GATEWAYS_OWN})
 
 
 async def test_what_a_request_says_of_its_own_connection_is_dropped(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    await stage.ask("/any", "Connection: X-Custom", "Connection: te, authorization", "X-Custom: v", "Authorization: a")
+    await harness.ask(
+        "/any", "Connection: X-Custom", "Connection: te, authorization", "X-Custom: v", "Authorization: a"
+    )
     assert upstream.last.values("x-custom") == []
     assert upstream.last.values("connection") == []
     assert upstream.last.values("authorization") == ["a"]
 
 
-async def test_white_space_around_a_value_is_none_of_it(stage: GatewayStage, upstream: RecordingUpstream) -> None:
-    await stage.ask("/any", "Accept: \t */* \t")
+async def test_white_space_around_a_value_is_none_of_it(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    await harness.ask("/any", "Accept: \t */* \t")
     assert b"\r\naccept: */*\r\n" in upstream.last.head
 
 
 @pytest.mark.parametrize("value", ["a b", "x" * 65, "\xe9", "", "a;b", "${x}"])
 async def test_a_request_id_that_could_be_something_else_is_replaced(
-    stage: GatewayStage, upstream: RecordingUpstream, value: str
+    harness: GatewayHarness, upstream: RecordingUpstream, value: str
 ) -> None:
-    answer = await stage.ask("/any", f"X-Request-ID: {value}")
+    answer = await harness.ask("/any", f"X-Request-ID: {value}")
     (given,) = upstream.last.values("x-request-id")
     assert answer.values("x-request-id") == [given]
     assert given != value
@@ -229,19 +233,19 @@ async def test_a_request_id_that_could_be_something_else_is_replaced(
     "hosts", [[], ["Host: a", "Host: b"], ["Host:"], ["Host: a b"], ["Host: a/b"], ["Host: u@a"], ["Host: a,b"]]
 )
 async def test_a_request_without_one_host_goes_nowhere(
-    stage: GatewayStage, upstream: RecordingUpstream, hosts: list[str]
+    harness: GatewayHarness, upstream: RecordingUpstream, hosts: list[str]
 ) -> None:
-    data = await stage.raw("\r\n".join(["GET /any HTTP/1.1", "Connection: close", *hosts, "", ""]).encode())
+    data = await harness.raw("\r\n".join(["GET /any HTTP/1.1", "Connection: close", *hosts, "", ""]).encode())
     assert data.startswith(b"HTTP/1.1 400 ")
     assert upstream.requests == []
 
 
 @pytest.mark.parametrize("value", [b"a\x00", b"a\rb", b"a\nset-cookie: evil=1", b"\x1b[31m", b"\x7f"])
 async def test_a_control_character_is_not_passed_on(
-    stage: GatewayStage, upstream: RecordingUpstream, value: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, value: bytes
 ) -> None:
     upstream.answer = b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 0\r\n\r\n" % value
-    answer = await stage.ask("/any")
+    answer = await harness.ask("/any")
     if b"\nset-cookie" in value:
         # To see it as a line's end would be lenient.
         assert answer.values("set-cookie") == []
@@ -250,17 +254,17 @@ async def test_a_control_character_is_not_passed_on(
 
 @pytest.mark.parametrize("status", [b"099", b"600", b"999", b"20", b"2000", b"abc"])
 async def test_a_status_that_is_none_is_not_passed_on(
-    stage: GatewayStage, upstream: RecordingUpstream, status: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, status: bytes
 ) -> None:
     upstream.answer = b"HTTP/1.1 %b What\r\nContent-Length: 0\r\n\r\n" % status
-    answer = await stage.ask("/any")
+    answer = await harness.ask("/any")
     assert (answer.status, answer.code) == (502, "upstream_failed")
 
 
-async def test_chunks_say_the_length_if_there_are_both(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_chunks_say_the_length_if_there_are_both(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
     for _ in range(2):
-        answer = await stage.ask("/any")
+        answer = await harness.ask("/any")
         assert (answer.body, answer.is_complete) == (b"a", True)
         assert answer.values("content-length") == []
     assert len(upstream.connections) == 2, "such an upstream's connection is not used again"

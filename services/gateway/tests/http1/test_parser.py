@@ -11,32 +11,12 @@ from corpus import CORPUS, SMUGGLED, Decider, Entry, Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ostiary_gateway.http1 import (
-    CONTINUE,
-    MAX_CHUNK_LINE_BYTES,
-    MAX_FIELDS,
-    MAX_HEAD_BYTES,
-    MAX_MEMO,
-    MAX_TRAILER_BYTES,
-    BadMessage,
-    Body,
-    Chunked,
-    Fields,
-    Memo,
-    Request,
-    Response,
-    Sized,
-    TooLarge,
-    UnknownCoding,
-    UnknownVersion,
-    UntilClose,
-    chunk,
-    head_end,
-    last_chunk,
-    parse_request,
-    parse_response,
-    status_line,
-)
+from ostiary_gateway.http1.body import MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES, Body, Chunked, Sized, UntilClose
+from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownCoding, UnknownVersion
+from ostiary_gateway.http1.fields import MAX_FIELDS, Fields
+from ostiary_gateway.http1.memo import MAX_ENTRIES, Memo
+from ostiary_gateway.http1.parser import MAX_HEAD_BYTES, Request, Response, head_end, parse_request, parse_response
+from ostiary_gateway.http1.serializer import CONTINUE, chunk, last_chunk, status_line
 
 
 def request(*lines: bytes, first: bytes = b"POST / HTTP/1.1") -> Request:
@@ -898,9 +878,9 @@ class TestMemo:
 
     def test_it_does_not_grow_without_end(self) -> None:
         memo: Memo[int, int] = Memo(lambda number: number + 1, lambda number, _: number % 2 == 0)
-        for number in range(4 * MAX_MEMO):
+        for number in range(4 * MAX_ENTRIES):
             assert memo[number] == number + 1
-            assert len(memo) <= MAX_MEMO
+            assert len(memo) <= MAX_ENTRIES
         assert not any(number % 2 for number in memo)
 
 

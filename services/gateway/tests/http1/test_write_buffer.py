@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from stage import GatewayStage, RecordingUpstream, answers, until
+from harness import GatewayHarness, RecordingUpstream, answers, until
 
 from ostiary.testing import Issuer
-from ostiary_gateway.outbox import MAX_WAITING_BYTES, Outbox, Sender
+from ostiary_gateway.http1.write_buffer import MAX_WAITING_BYTES, Outbox, Sender
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -109,9 +109,9 @@ async def test_who_is_not_connected_any_more_sends_nothing(happened: list[object
 
 
 async def test_an_answer_is_sent_before_a_gateway_that_ends_closes(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
         upstream.answer = OK
-        line, connection = await stage.connected()
+        line, connection = await harness.connected()
         line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
         await until(lambda: connection._unsent)
         connection.shutdown()

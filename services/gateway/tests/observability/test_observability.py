@@ -3,15 +3,15 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from harness import GatewayHarness, RecordingUpstream
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client.parser import text_string_to_metric_families
-from stage import GatewayStage, RecordingUpstream
 
 from ostiary.testing import Issuer
-from ostiary_gateway.tracing import Tracing
+from ostiary_gateway.observability.tracing import Tracing
 
 ROUTES = """\
 upstreams:
@@ -33,25 +33,25 @@ def spans() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-async def stage(
+async def harness(
     issuer: Issuer, upstream: RecordingUpstream, spans: InMemorySpanExporter
-) -> AsyncIterator[GatewayStage]:
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier(), Tracing(spans)) as stage:
-        yield stage
+) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier(), Tracing(spans)) as harness:
+        yield harness
 
 
-async def finished(stage: GatewayStage, spans: InMemorySpanExporter) -> list[ReadableSpan]:
-    assert stage.gateway._tracing is not None
-    await stage.gateway._tracing.close()
+async def finished(harness: GatewayHarness, spans: InMemorySpanExporter) -> list[ReadableSpan]:
+    assert harness.gateway._tracing is not None
+    await harness.gateway._tracing.close()
     return list(spans.get_finished_spans())
 
 
 async def test_a_request_is_a_span_that_says_what_the_access_log_says(
-    stage: GatewayStage, spans: InMemorySpanExporter, issuer: Issuer
+    harness: GatewayHarness, spans: InMemorySpanExporter, issuer: Issuer
 ) -> None:
     token = issuer.token(subject="alice@example.com")
-    answer = await stage.ask("/mine?secret=1", f"Authorization: Bearer {token}")
-    (span,) = await finished(stage, spans)
+    answer = await harness.ask("/mine?secret=1", f"Authorization: Bearer {token}")
+    (span,) = await finished(harness, spans)
     assert span.attributes is not None
     assert (span.name, span.kind, span.parent) == ("GET /mine", SpanKind.SERVER, None)
     assert span.attributes["http.route"] == "/mine"
@@ -63,10 +63,10 @@ async def test_a_request_is_a_span_that_says_what_the_access_log_says(
 
 
 async def test_the_service_goes_on_from_the_gateways_span(
-    stage: GatewayStage, spans: InMemorySpanExporter, upstream: RecordingUpstream
+    harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
-    await stage.ask("/items/1", CALLER, "Tracestate: a=b")
-    (span,) = await finished(stage, spans)
+    await harness.ask("/items/1", CALLER, "Tracestate: a=b")
+    (span,) = await finished(harness, spans)
     assert span.parent is not None
     assert span.context is not None
     assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, SPAN)
@@ -75,10 +75,10 @@ async def test_the_service_goes_on_from_the_gateways_span(
 
 
 async def test_connection_does_not_take_away_the_gateways_own_trace_context(
-    stage: GatewayStage, spans: InMemorySpanExporter, upstream: RecordingUpstream
+    harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
-    await stage.ask("/items/1", CALLER, "Tracestate: a=b", "Connection: traceparent, tracestate")
-    (span,) = await finished(stage, spans)
+    await harness.ask("/items/1", CALLER, "Tracestate: a=b", "Connection: traceparent, tracestate")
+    (span,) = await finished(harness, spans)
     assert span.context is not None
     assert upstream.last.values("traceparent") == [f"00-{TRACE}-{span.context.span_id:016x}-01"]
     assert upstream.last.values("tracestate") == ["a=b"]
@@ -95,10 +95,10 @@ async def test_connection_does_not_take_away_the_gateways_own_trace_context(
     ],
 )
 async def test_what_is_no_trace_context_begins_a_new_trace(
-    stage: GatewayStage, spans: InMemorySpanExporter, upstream: RecordingUpstream, field: str
+    harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream, field: str
 ) -> None:
-    answer = await stage.ask("/items/1", field, "Tracestate: a=b")
-    (span,) = await finished(stage, spans)
+    answer = await harness.ask("/items/1", field, "Tracestate: a=b")
+    (span,) = await finished(harness, spans)
     assert (answer.status, span.parent) == (200, None)
     assert span.context is not None
     (passed,) = upstream.last.values("traceparent")
@@ -107,10 +107,10 @@ async def test_what_is_no_trace_context_begins_a_new_trace(
 
 
 async def test_what_is_not_sampled_goes_on_unsampled(
-    stage: GatewayStage, spans: InMemorySpanExporter, upstream: RecordingUpstream
+    harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
-    await stage.ask("/items/1", f"Traceparent: 00-{TRACE}-{SPAN}-00")
-    assert await finished(stage, spans) == []
+    await harness.ask("/items/1", f"Traceparent: 00-{TRACE}-{SPAN}-00")
+    assert await finished(harness, spans) == []
     (passed,) = upstream.last.values("traceparent")
     assert passed.startswith(f"00-{TRACE}-")
     assert passed.endswith("-00")
@@ -125,7 +125,7 @@ async def test_what_is_not_sampled_goes_on_unsampled(
     ],
 )
 async def test_refused_and_failed_requests_are_spans_too(
-    stage: GatewayStage,
+    harness: GatewayHarness,
     spans: InMemorySpanExporter,
     target: str,
     name: str,
@@ -133,8 +133,8 @@ async def test_refused_and_failed_requests_are_spans_too(
     decision: str,
     code: StatusCode,
 ) -> None:
-    assert (await stage.ask(target)).status == status
-    (span,) = await finished(stage, spans)
+    assert (await harness.ask(target)).status == status
+    (span,) = await finished(harness, spans)
     assert span.attributes is not None
     assert (span.name, span.status.status_code) == (name, code)
     assert span.attributes["ostiary.decision"] == decision
@@ -142,8 +142,8 @@ async def test_refused_and_failed_requests_are_spans_too(
 
 
 async def test_without_tracing_the_callers_trace_context_passes(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
-        await stage.ask("/items/1", CALLER, "Tracestate: a=b")
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        await harness.ask("/items/1", CALLER, "Tracestate: a=b")
     assert upstream.last.values("traceparent") == [CALLER.partition(": ")[2]]
     assert upstream.last.values("tracestate") == ["a=b"]
 
@@ -153,8 +153,8 @@ async def test_an_exporter_that_fails_disturbs_no_request(issuer: Issuer, upstre
         def export(self, spans: object) -> SpanExportResult:  # noqa: ARG002 - they are lost
             raise OSError("the collector is gone")
 
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier(), Tracing(Failing())) as stage:
-        assert (await stage.ask("/items/1")).status == 200
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier(), Tracing(Failing())) as harness:
+        assert (await harness.ask("/items/1")).status == 200
 
 
 def upstream_metrics(text: str) -> dict[tuple[str, str, str], float]:
@@ -167,11 +167,11 @@ def upstream_metrics(text: str) -> dict[tuple[str, str, str], float]:
     }
 
 
-async def test_metrics_say_how_each_upstream_is_doing(stage: GatewayStage) -> None:
+async def test_metrics_say_how_each_upstream_is_doing(harness: GatewayHarness) -> None:
     for _ in range(2):
-        await stage.client.get("/items/1")
-    await stage.client.get("/nobody")
-    found = upstream_metrics((await stage.client.get("/metrics")).text)
+        await harness.client.get("/items/1")
+    await harness.client.get("/nobody")
+    found = upstream_metrics((await harness.client.get("/metrics")).text)
     assert found["gateway_upstream_seconds_count", "up", ""] == 2
     assert found["gateway_upstream_connections", "up", "idle"] == 1
     assert found["gateway_upstream_connections", "up", "busy"] == 0
@@ -180,10 +180,10 @@ async def test_metrics_say_how_each_upstream_is_doing(stage: GatewayStage) -> No
     assert found["gateway_upstream_is_asked", "nobody", ""] == 1
 
 
-async def test_metrics_say_when_an_upstream_is_asked_no_more(stage: GatewayStage) -> None:
+async def test_metrics_say_when_an_upstream_is_asked_no_more(harness: GatewayHarness) -> None:
     for _ in range(20):
-        await stage.client.get("/nobody")
-    found = upstream_metrics((await stage.client.get("/metrics")).text)
+        await harness.client.get("/nobody")
+    found = upstream_metrics((await harness.client.get("/metrics")).text)
     assert found["gateway_upstream_is_asked", "nobody", ""] == 0
     assert found["gateway_upstream_addresses_left_out", "nobody", ""] == 1
     assert found["gateway_upstream_is_asked", "up", ""] == 1

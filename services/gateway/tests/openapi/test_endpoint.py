@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import structlog.testing
-from stage import GatewayStage, RecordingUpstream
+from harness import GatewayHarness, RecordingUpstream
 
 from ostiary.testing import Issuer
-from ostiary_gateway import routes_file
-from ostiary_gateway.agreement import disagreements
 from ostiary_gateway.config import GatewayConfig
-from ostiary_gateway.openapi import BadDocument, merge
-from ostiary_gateway.routing import RouteTable
+from ostiary_gateway.openapi.diff import disagreements
+from ostiary_gateway.openapi.merge import BadDocument, merge
+from ostiary_gateway.routing.loader import load_file
+from ostiary_gateway.routing.table import RouteTable
 
 ROUTES = """\
 upstreams:
@@ -69,7 +69,7 @@ STOCK = document(
 @pytest.fixture
 def table(tmp_path: Path) -> RouteTable:
     (tmp_path / "gateway.yaml").write_text(ROUTES)
-    return RouteTable(routes_file.load(tmp_path / "gateway.yaml", {}).routes)
+    return RouteTable(load_file(tmp_path / "gateway.yaml", {}).routes)
 
 
 def test_what_is_exposed_is_in_the_document_by_its_public_path_and_nothing_else(table: RouteTable) -> None:
@@ -206,7 +206,7 @@ routes:
 
 def test_routes_by_host_and_header_are_there_too(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(HOSTED)
-    table = RouteTable(routes_file.load(tmp_path / "gateway.yaml", {}).routes)
+    table = RouteTable(load_file(tmp_path / "gateway.yaml", {}).routes)
     paths = {"/orders/{id}": operation(["one"]), "/wide": operation(["three"]), "/both": operation()}
     shop = document({path: {"get": each} for path, each in paths.items()}, "string")
     merged = merge(table, {"shop": shop}, "1")
@@ -256,12 +256,12 @@ async def test_the_gateway_asks_its_services_and_leaves_out_who_does_not_answer(
 ) -> None:
     offered = json.dumps(document({"/home": {"get": operation()}, "/secret": {"get": operation()}}, "string")).encode()
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(offered), offered)
-    async with GatewayStage.open(STAGE, upstream.url, issuer.verifier()) as stage:
-        merged = (await stage.client.get("/openapi.json")).json()
+    async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
+        merged = (await harness.client.get("/openapi.json")).json()
         assert list(merged["paths"]) == ["/home"]
         assert merged["info"]["description"].endswith(": away.")
         # Asked once, and believed for a while.
-        await stage.client.get("/openapi.json")
+        await harness.client.get("/openapi.json")
         assert [request.target for request in upstream.requests] == ["/openapi.json"]
 
 
@@ -273,15 +273,15 @@ async def test_an_odd_document_of_a_service_is_no_failure_of_the_gateway(
     issuer: Issuer, upstream: RecordingUpstream, content: bytes
 ) -> None:
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)
-    async with GatewayStage.open(STAGE, upstream.url, issuer.verifier()) as stage:
-        answer = await stage.client.get("/openapi.json")
+    async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
+        answer = await harness.client.get("/openapi.json")
         assert (answer.status_code, answer.json()["paths"]) == (200, {})
         assert answer.json()["info"]["description"].endswith(": away, shop.")
 
 
 async def test_the_page_needs_nothing_from_elsewhere(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    async with GatewayStage.open(STAGE, upstream.url, issuer.verifier()) as stage:
-        page = await stage.client.get("/docs")
+    async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
+        page = await harness.client.get("/docs")
         assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
         icon, *links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
         # Without one, browsers ask for /favicon.ico.
@@ -289,7 +289,7 @@ async def test_the_page_needs_nothing_from_elsewhere(issuer: Issuer, upstream: R
         assert len(links) == 3
         for link in links:
             assert link.startswith("/docs/")
-            assert (await stage.client.get(link)).status_code == 200
+            assert (await harness.client.get(link)).status_code == 200
 
 
 FILES = ["/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"]
@@ -297,14 +297,14 @@ FILES = ["/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger
 
 @pytest.mark.parametrize("path", FILES)
 async def test_what_somebody_has_is_not_sent_again(issuer: Issuer, upstream: RecordingUpstream, path: str) -> None:
-    async with GatewayStage.open(STAGE, upstream.url, issuer.verifier()) as stage:
-        first = await stage.client.get(path)
+    async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
+        first = await harness.client.get(path)
         assert first.headers["Cache-Control"] in {"no-cache", "public, max-age=86400"}
         tag = first.headers["ETag"]
         for known in (tag, f'"other", {tag}'):
-            again = await stage.client.get(path, headers={"If-None-Match": known})
+            again = await harness.client.get(path, headers={"If-None-Match": known})
             assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
-        assert (await stage.client.get(path, headers={"If-None-Match": '"other"'})).status_code == 200
+        assert (await harness.client.get(path, headers={"If-None-Match": '"other"'})).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -315,16 +315,16 @@ async def test_what_somebody_has_is_not_sent_again(issuer: Issuer, upstream: Rec
 async def test_it_is_packed_for_those_who_take_it_so(
     issuer: Issuer, upstream: RecordingUpstream, path: str, accepted: str, *, is_packed: bool
 ) -> None:
-    async with GatewayStage.open(STAGE, upstream.url, issuer.verifier()) as stage:
-        answer = await stage.ask(path, f"Accept-Encoding: {accepted}")
+    async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
+        answer = await harness.ask(path, f"Accept-Encoding: {accepted}")
         assert answer.values("content-encoding") == (["gzip"] if is_packed else [])
         assert answer.values("vary") == ["Accept-Encoding"]
         content = gzip.decompress(answer.body) if is_packed else answer.body
-        assert content == (await stage.client.get(path)).content
+        assert content == (await harness.client.get(path)).content
 
 
 async def test_the_pages_can_be_turned_off(issuer: Issuer, upstream: RecordingUpstream) -> None:
     config = GatewayConfig.load({"OSTIARY_GATEWAY_DOCS": "off"})
-    async with GatewayStage.open(STAGE, upstream.url, issuer.verifier(), config=config) as stage:
-        assert [(await stage.client.get(path)).status_code for path in FILES] == [404] * len(FILES)
+    async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier(), config=config) as harness:
+        assert [(await harness.client.get(path)).status_code for path in FILES] == [404] * len(FILES)
     assert upstream.requests == []

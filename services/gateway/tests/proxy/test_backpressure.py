@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from stage import (
+from harness import (
     Clock,
-    GatewayStage,
+    GatewayHarness,
     Held,
     Line,
     Received,
@@ -22,9 +22,9 @@ from stage import (
 )
 
 from ostiary.testing import Issuer
-from ostiary_gateway.connection import CLIENT_SECONDS, ClientConnection
-from ostiary_gateway.exchange import Exchange
-from ostiary_gateway.upstream import Failure
+from ostiary_gateway.proxy.downstream import CLIENT_SECONDS, ClientConnection
+from ostiary_gateway.proxy.exchange import Exchange
+from ostiary_gateway.upstream.pool import Failure
 
 ROUTES = """\
 upstreams:
@@ -44,9 +44,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.fixture
-async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
-        yield stage
+async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        yield harness
 
 
 class Flood:
@@ -69,9 +69,9 @@ class Flood:
         writer.write(b"0\r\n\r\n" if self._in_chunks else b"")
 
 
-async def asking(stage: GatewayStage, *, target: bytes = b"/any/x") -> Line:
+async def asking(harness: GatewayHarness, *, target: bytes = b"/any/x") -> Line:
     """Ask, and read nothing of the answer."""
-    line = await stage.connect()
+    line = await harness.connect()
     line.transport.pause_reading()
     line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n" % target)
     return line
@@ -79,20 +79,20 @@ async def asking(stage: GatewayStage, *, target: bytes = b"/any/x") -> Line:
 
 @pytest.mark.parametrize("in_chunks", [False, True])
 async def test_a_slow_reader_holds_the_upstream_up(
-    stage: GatewayStage, upstream: RecordingUpstream, in_chunks: bool
+    harness: GatewayHarness, upstream: RecordingUpstream, in_chunks: bool
 ) -> None:
     upstream.answer = flood = Flood(in_chunks=in_chunks)
-    line = await asking(stage)
+    line = await asking(harness)
     await until(lambda: flood.written)
     assert await settled(lambda: flood.written) < 3_000_000
-    (transport,) = stage.transports
+    (transport,) = harness.transports
     assert transport.get_write_buffer_size() < 1_000_000
     line.transport.resume_reading()
     (answer,) = answers(await line.closed())
     assert (len(answer.body), answer.is_complete) == (BIG, True)
 
 
-async def test_a_slow_upstream_holds_the_client_up(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_a_slow_upstream_holds_the_client_up(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     goes_on = asyncio.Event()
 
     async def take(request: Received, writer: asyncio.StreamWriter) -> None:
@@ -100,7 +100,7 @@ async def test_a_slow_upstream_holds_the_client_up(stage: GatewayStage, upstream
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%08d" % len(await request.read_body()))
 
     upstream.answer, upstream.is_early = take, True
-    line = await stage.connect()
+    line = await harness.connect()
     line.transport.set_write_buffer_limits(0)
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BIG + b"x" * BIG)
     await until(lambda: upstream.requests)
@@ -111,26 +111,26 @@ async def test_a_slow_upstream_holds_the_client_up(stage: GatewayStage, upstream
 
 
 async def test_a_client_that_does_not_take_its_answer_is_left(
-    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.answer = flood = Flood()
-    await asking(stage)
+    await asking(harness)
     await until(lambda: flood.written)
     await settled(lambda: flood.written)
     assert not upstream.connections[0].is_lost
     clock.skip(CLIENT_SECONDS)
     await until(lambda: upstream.connections[0].is_lost)
     assert flood.written < BIG
-    assert stage.transports == []
+    assert harness.transports == []
 
 
 async def test_a_client_that_takes_its_answer_slowly_is_not_left(
-    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.answer = Flood(1_000_000)
-    line = await asking(stage)
+    line = await asking(harness)
     await until(lambda: upstream.requests)
-    (connection,) = stage.connections
+    (connection,) = harness.connections
     await until(lambda: not connection.is_writable)
     taken = 0
     # What is taken meanwhile are no more than drops of what there is room for.
@@ -139,7 +139,7 @@ async def test_a_client_that_takes_its_answer_slowly_is_not_left(
         clock.skip(CLIENT_SECONDS / 3)
         await ticked(connection)
         assert not line.is_closed
-    assert stage.transports
+    assert harness.transports
     line.transport.resume_reading()
     await line.closed()
     assert taken + len(line.received) > 1_000_000
@@ -163,12 +163,12 @@ async def ticked(connection: ClientConnection) -> None:
 
 
 async def test_an_early_answer_reaches_a_slow_reader_although_the_body_never_ends(
-    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     size = 1_000_000
     upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
     upstream.is_early = True
-    line, connection = await stage.connected()
+    line, connection = await harness.connected()
     line.transport.pause_reading()
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\nhalf")
     await until(lambda: not connection.is_writable)
@@ -184,25 +184,25 @@ async def test_an_early_answer_reaches_a_slow_reader_although_the_body_never_end
 
 
 async def test_a_client_that_takes_nothing_of_its_last_answer_is_left(
-    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     size = 400_000
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
-    await asking(stage)
+    await asking(harness)
     await until(lambda: upstream.requests)
-    (connection,) = stage.connections
+    (connection,) = harness.connections
     await until(lambda: connection._lingers)
     clock.skip(CLIENT_SECONDS - 1)
-    await never(lambda: not stage.transports)
+    await never(lambda: not harness.transports)
     clock.skip(1)
-    await until(lambda: not stage.transports)
+    await until(lambda: not harness.transports)
 
 
 async def test_a_client_has_its_own_time_to_take_its_answer(
-    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.answer = flood = Flood()
-    line = await asking(stage, target=b"/quick")
+    line = await asking(harness, target=b"/quick")
     await until(lambda: flood.written)
     await settled(lambda: flood.written)
     # Thrice the time that the route gives its upstream.
@@ -214,18 +214,18 @@ async def test_a_client_has_its_own_time_to_take_its_answer(
 
 
 async def test_a_client_that_asks_and_does_not_read_gets_no_more_than_fits(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.connection.HIGH_WATER", 64 * 1024)
+    monkeypatch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", 64 * 1024)
     count, size = 200, 50_000
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
     upstream.answer = head + b"x" * size
-    line = await stage.connect()
+    line = await harness.connect()
     line.transport.pause_reading()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n" * count)
     await until(lambda: upstream.requests)
     assert await settled(lambda: len(upstream.requests)) <= 50
-    (transport,) = stage.transports
+    (transport,) = harness.transports
     assert transport.get_write_buffer_size() < 1_000_000
     line.transport.resume_reading()
     await line.has(b"HTTP/1.1 200", count)
@@ -233,38 +233,38 @@ async def test_a_client_that_asks_and_does_not_read_gets_no_more_than_fits(
 
 @pytest.mark.parametrize("target", [b"/nothing", b"/livez"])
 async def test_a_client_that_does_not_read_the_gateways_own_answers_gets_no_more_than_fits(
-    stage: GatewayStage, monkeypatch: pytest.MonkeyPatch, target: bytes
+    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch, target: bytes
 ) -> None:
     high_water, count = 10_000, 10_000
-    monkeypatch.setattr("ostiary_gateway.connection.HIGH_WATER", high_water)
-    line = await stage.connect()
+    monkeypatch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", high_water)
+    line = await harness.connect()
     line.transport.pause_reading()
     line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target * count)
-    await until(lambda: stage.transports)
-    (transport,) = stage.transports
+    await until(lambda: harness.transports)
+    (transport,) = harness.transports
     await until(lambda: transport.get_write_buffer_size() > high_water)
     assert await settled(transport.get_write_buffer_size) <= 200_000
 
 
 @pytest.mark.parametrize("after", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"])
 async def test_a_client_that_leaves_ends_the_upstreams_work(
-    stage: GatewayStage, upstream: RecordingUpstream, after: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, after: bytes
 ) -> None:
     upstream.answer = stopping_after(after)
-    line = await stage.connect()
+    line = await harness.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
     if after:
         await line.has(b"part")
     line.transport.close()
     await until(lambda: upstream.connections[0].is_lost)
-    assert 'route="/any/{rest...}",status="499"' in (await stage.client.get("/metrics")).text
+    assert 'route="/any/{rest...}",status="499"' in (await harness.client.get("/metrics")).text
 
 
 async def test_a_client_that_leaves_within_its_body_ends_the_upstreams_work(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    line = await stage.connect()
+    line = await harness.connect()
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 10\r\n\r\nhalf")
     await until(lambda: upstream.requests)
     line.transport.close()
@@ -274,11 +274,11 @@ async def test_a_client_that_leaves_within_its_body_ends_the_upstreams_work(
 
 @pytest.mark.parametrize("framing", [b"Content-Length: %d" % BIG, b"Transfer-Encoding: chunked"])
 async def test_an_answer_before_the_bodys_end_reaches_the_client(
-    stage: GatewayStage, upstream: RecordingUpstream, framing: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, framing: bytes
 ) -> None:
     upstream.answer = stopping_after(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
     upstream.is_early = True
-    line = await stage.connect()
+    line = await harness.connect()
     size = 5_000_000
     body = b"%x\r\n" % BIG + b"x" * size if b"chunked" in framing else b"x" * size
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % framing + body)
@@ -288,7 +288,7 @@ async def test_an_answer_before_the_bodys_end_reaches_the_client(
     await until(lambda: upstream.connections[0].is_lost)
 
 
-async def test_an_answer_may_come_while_the_body_does(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_an_answer_may_come_while_the_body_does(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     async def echo(request: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
         for _ in range(6):
@@ -296,7 +296,7 @@ async def test_an_answer_may_come_while_the_body_does(stage: GatewayStage, upstr
         request.is_complete = True
 
     upstream.answer, upstream.is_early = echo, True
-    line = await stage.connect()
+    line = await harness.connect()
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 6\r\n\r\n")
     for part in (b"on", b"ce", b"x!"):
         line.send(part)
@@ -306,11 +306,11 @@ async def test_an_answer_may_come_while_the_body_does(stage: GatewayStage, upstr
 
 @pytest.mark.parametrize("more", [b"bad chunk\r\n", b""])
 async def test_a_body_that_turns_bad_within_its_answer_breaks_the_answer_off(
-    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock, more: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, more: bytes
 ) -> None:
     upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
     upstream.is_early = True
-    line = await stage.connect()
+    line = await harness.connect()
     line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n")
     await line.has(b"part")
     line.send(more)
@@ -322,9 +322,9 @@ async def test_a_body_that_turns_bad_within_its_answer_breaks_the_answer_off(
 
 
 async def test_an_upstream_that_has_taken_a_big_body_is_still_to_answer_in_time(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.HIGH_WATER", 0)
+    monkeypatch.setattr("ostiary_gateway.upstream.pool.HIGH_WATER", 0)
 
     async def take(request: Received, _: asyncio.StreamWriter) -> None:
         await request.read_body()
@@ -332,7 +332,7 @@ async def test_an_upstream_that_has_taken_a_big_body_is_still_to_answer_in_time(
         await request.connection.wait_lost()
 
     upstream.answer, upstream.is_early = take, True
-    line = await stage.connect()
+    line = await harness.connect()
     line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
     await until(lambda: line.received, 3)
     assert line.received.startswith(b"HTTP/1.1 504 ")
@@ -354,23 +354,23 @@ class _Client:
         return lambda *_, **__: None
 
 
-async def test_an_exchange_is_answered_once(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_an_exchange_is_answered_once(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     exchanges: list[Exchange] = []
-    make = stage.gateway._exchange
+    make = harness.gateway._exchange
 
     def noting(*arguments: Any) -> Exchange:
         exchanges.append(make(*arguments))
         return exchanges[-1]
 
-    line = await stage.connect()
-    await until(lambda: stage.connections)
-    for connection in stage.connections:
+    line = await harness.connect()
+    await until(lambda: harness.connections)
+    for connection in harness.connections:
         connection._exchange_of = noting
     upstream.answer = OK
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await line.has(b"ok")
     client = _Client()
-    arrival, policy = exchanges[0]._arrival, stage.gateway.policies.current
+    arrival, policy = exchanges[0]._arrival, harness.gateway.policies.current
     again = make(client, arrival, policy)  # type: ignore[arg-type]  # a part of one
     # Its client has been told that it takes too long; then the attempt to connect ends as well.
     again.on_timeout()
@@ -379,24 +379,24 @@ async def test_an_exchange_is_answered_once(stage: GatewayStage, upstream: Recor
 
 
 async def test_the_gateways_side_of_a_connection_is_closed_after_the_clients(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     upstream.answer = OK
-    line = await stage.connect()
+    line = await harness.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await line.has(b"ok")
     sock: socket.socket = line.transport.get_extra_info("socket")
     assert sock.fileno() > 0
     line.transport.close()
-    await until(lambda: not stage.transports)
+    await until(lambda: not harness.transports)
 
 
-async def test_a_gateway_that_stops_answers_what_has_come(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_a_gateway_that_stops_answers_what_has_come(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.answer = held = Held(then=OK)
-    line = await stage.connect()
+    line = await harness.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
-    stage.gateway.stop()
+    harness.gateway.stop()
     held.may_go_on.set()
     (answer,) = answers(await line.closed())
     assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from stage import GatewayStage, Line, Received, RecordingUpstream, until
+from harness import GatewayHarness, Line, Received, RecordingUpstream, until
 
 from ostiary.testing import Issuer
 
@@ -121,9 +121,9 @@ class Chance:
         if closes or not request.is_complete:
             writer.close()
 
-    async def client(self, stage: GatewayStage) -> None:
+    async def client(self, harness: GatewayHarness) -> None:
         """Send something, read some of what comes, and leave in some way."""
-        line = await stage.connect()
+        line = await harness.connect()
         if self.takes(0.2):
             line.transport.pause_reading()
         data = self.request()
@@ -148,27 +148,27 @@ async def play(issuer: Issuer, directory: Path, seed: int, patch: pytest.MonkeyP
     uncaught: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: uncaught.append(context))
     chance = Chance(random.Random(seed))  # noqa: S311 - no secret
-    patch.setattr("ostiary_gateway.connection.HIGH_WATER", chance.random.choice([1000, 256 * 1024]))
-    patch.setattr("ostiary_gateway.upstream.HIGH_WATER", chance.random.choice([0, 256 * 1024]))
+    patch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", chance.random.choice([1000, 256 * 1024]))
+    patch.setattr("ostiary_gateway.upstream.pool.HIGH_WATER", chance.random.choice([0, 256 * 1024]))
     # It would be open most of the time.
-    patch.setattr("ostiary_gateway.balancing.BREAKER_REQUESTS", 1_000_000)
+    patch.setattr("ostiary_gateway.upstream.circuit_breaker.BREAKER_REQUESTS", 1_000_000)
     async with RecordingUpstream(directory / "one") as one, RecordingUpstream(directory / "two") as two:
         one.answer = two.answer = chance.answer
         one.is_early = bool(seed % 2)
         routes = ROUTES % (one.url, two.url, chance.random.choice([2, 16, 50]))
-        async with GatewayStage.open(routes, "", issuer.verifier()) as stage:
+        async with GatewayHarness.open(routes, "", issuer.verifier()) as harness:
             for _ in range(ROUNDS):
-                await asyncio.gather(*(chance.client(stage) for _ in range(CLIENTS)))
-            await nothing_left(stage)
+                await asyncio.gather(*(chance.client(harness) for _ in range(CLIENTS)))
+            await nothing_left(harness)
         # They are talked to in ways in which they expect nothing.
         one.faults.clear()
         two.faults.clear()
     return uncaught
 
 
-async def nothing_left(stage: GatewayStage) -> None:
+async def nothing_left(harness: GatewayHarness) -> None:
     """Return when nobody is there any more, and see that nothing is kept of those who were."""
-    watchman, pools = stage.gateway._watchman, stage.upstream().pools
+    watchman, pools = harness.gateway._watchman, harness.upstream().pools
     await until(lambda: not watchman.connections)
     assert (dict(watchman._addresses), watchman.unread) == ({}, set())
     await until(lambda: not any(pool.busy or pool.waiting for pool in pools))
@@ -176,7 +176,7 @@ async def nothing_left(stage: GatewayStage) -> None:
     for pool in pools:
         assert (dict(pool._held), pool._attempts) == ({}, set())
         assert set(pool._idle) == pool._open
-    assert (await stage.ask("/nothing")).status == 404
+    assert (await harness.ask("/nothing")).status == 404
 
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 from corpus import CORPUS, Decider, Entry, Outcome
-from stage import Answer, Connection, GatewayStage, Received, RecordingUpstream, answers, short_directory, until
+from harness import Answer, Connection, GatewayHarness, Received, RecordingUpstream, answers, short_directory, until
 
 from ostiary.testing import Issuer
 
@@ -32,27 +32,27 @@ _numbers = itertools.count(1)
 class Street:
     """A gateway, what is behind it, and a neighbour who uses it too."""
 
-    stage: GatewayStage
+    harness: GatewayHarness
     upstream: RecordingUpstream
 
     async def neighbour_asks(self) -> Connection:
         """See that somebody else's request gets its own answer; return the upstream's connection that it took."""
         target = f"/pub/neighbour-{next(_numbers)}"
         before = len(self.upstream.requests)
-        line = await self.stage.connect()
+        line = await self.harness.connect()
         line.send(f"GET {target} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n".encode())
         (answer,) = answers(await line.closed())
         assert (answer.status, answer.is_complete) == (200, True)
         assert json.loads(answer.body) == {"target": target, "body": ""}
         assert [each.target for each in self.upstream.requests[before:]] == [target]
         # It is at hand for whoever comes next.
-        (pool,) = self.stage.gateway.policies.current.upstreams["up"].pools
+        (pool,) = self.harness.gateway.policies.current.upstreams["up"].pools
         await until(lambda: pool._idle)
         return self.upstream.last.connection
 
     async def send(self, data: bytes) -> tuple[Answer, bytes]:
         """Send bytes; return the answer, and what came until it was all there."""
-        line = await self.stage.connect()
+        line = await self.harness.connect()
         line.send(data)
         await until(lambda: line.is_closed or _is_whole(line.received))
         answer = _first(line.received)
@@ -82,9 +82,9 @@ async def street(issuer: Issuer) -> AsyncIterator[Street]:
     with short_directory() as directory:
         async with (
             RecordingUpstream(directory / "up") as upstream,
-            GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage,
+            GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness,
         ):
-            yield Street(stage, upstream)
+            yield Street(harness, upstream)
 
 
 def entries(outcome: Outcome, *deciders: Decider) -> pytest.MarkDecorator:
@@ -154,7 +154,7 @@ async def test_a_smuggled_request_is_a_request_like_any_other(street: Street) ->
     # What comes after a request is the next one, with a gate of its own.
     await street.neighbour_asks()
     before = len(street.upstream.requests)
-    line = await street.stage.connect()
+    line = await street.harness.connect()
     for target in (b"/pub", b"/admin", b"/admin/x", b"/pub/last"):
         line.send(b"GET %b HTTP/1.1\r\nHost: gateway\r\n\r\n" % target)
     await line.has(b"/pub/last")

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import (
+from harness import (
     Clock,
-    GatewayStage,
+    GatewayHarness,
     Held,
     Log,
     Received,
@@ -20,14 +20,14 @@ from stage import (
 from starlette.types import Receive, Scope, Send
 
 from ostiary.testing import Issuer
-from ostiary_gateway.connection import (
+from ostiary_gateway.proxy.asgi_bridge import OWN_SECONDS
+from ostiary_gateway.proxy.downstream import (
     HEAD_SECONDS,
     HIGH_WATER,
     LINGER_BYTES,
     LINGER_SECONDS,
     PIECE_BYTES,
 )
-from ostiary_gateway.own_endpoints import OWN_SECONDS
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
@@ -44,9 +44,9 @@ routes:
 
 
 @pytest.fixture
-async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
-        yield stage
+async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        yield harness
 
 
 # The gateway's own endpoints.
@@ -72,18 +72,18 @@ class SlowApp:
         await send({"type": "http.response.body", "body": self._content})
 
 
-def use_app(stage: GatewayStage, app: SlowApp, patch: pytest.MonkeyPatch) -> SlowApp:
+def use_app(harness: GatewayHarness, app: SlowApp, patch: pytest.MonkeyPatch) -> SlowApp:
     """Let connections that come from now on be answered by an application."""
-    patch.setattr(stage.gateway, "app", app)
+    patch.setattr(harness.gateway, "app", app)
     return app
 
 
 async def test_an_own_answer_has_its_own_time(
-    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = use_app(stage, SlowApp(), monkeypatch)
+    app = use_app(harness, SlowApp(), monkeypatch)
     upstream.answer = OK
-    line = await stage.connect()
+    line = await harness.connect()
     # The head's time is nearly over when it is complete, and there is more behind it.
     line.send(OWN[:10])
     await never(lambda: line.received)
@@ -99,11 +99,11 @@ async def test_an_own_answer_has_its_own_time(
 
 
 async def test_an_own_answer_that_does_not_come_is_not_waited_for(
-    stage: GatewayStage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Log(stage)
-    app = use_app(stage, SlowApp(), monkeypatch)
-    line = await stage.connect()
+    log = Log(harness)
+    app = use_app(harness, SlowApp(), monkeypatch)
+    line = await harness.connect()
     line.send(OWN + GET + END)
     await until(lambda: app.is_asked)
     clock.skip(OWN_SECONDS)
@@ -114,10 +114,10 @@ async def test_an_own_answer_that_does_not_come_is_not_waited_for(
 
 
 async def test_who_leaves_is_not_answered_by_the_gateway_either(
-    stage: GatewayStage, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = use_app(stage, SlowApp(), monkeypatch)
-    line = await stage.connect()
+    app = use_app(harness, SlowApp(), monkeypatch)
+    line = await harness.connect()
     line.send(OWN)
     await until(lambda: app.is_asked)
     line.transport.close()
@@ -125,11 +125,11 @@ async def test_who_leaves_is_not_answered_by_the_gateway_either(
 
 
 async def test_of_a_large_own_answer_little_is_kept_that_nobody_reads(
-    stage: GatewayStage, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 5_000_000
-    use_app(stage, SlowApp(b"x" * size), monkeypatch).may_answer.set()
-    line, connection = await stage.connected()
+    use_app(harness, SlowApp(b"x" * size), monkeypatch).may_answer.set()
+    line, connection = await harness.connected()
     line.transport.pause_reading()
     line.send(OWN + OWN.replace(b"\r\n\r\n", b"\r\n" + END))
     await until(lambda: not connection.is_writable)
@@ -144,10 +144,10 @@ async def test_of_a_large_own_answer_little_is_kept_that_nobody_reads(
 
 @pytest.mark.parametrize("target", [b"/nothing", b"/livez", b"/any/x"])
 async def test_who_speaks_http_1_0_hears_that_the_connection_is_kept(
-    stage: GatewayStage, upstream: RecordingUpstream, target: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, target: bytes
 ) -> None:
     upstream.answer = OK
-    line = await stage.connect()
+    line = await harness.connect()
     for number in (1, 2):
         line.send(b"GET %b HTTP/1.0\r\nHost: gw\r\nConnection: keep-alive\r\n\r\n" % target)
         await line.has(b"connection: keep-alive\r\n", number)
@@ -156,26 +156,26 @@ async def test_who_speaks_http_1_0_hears_that_the_connection_is_kept(
     assert b"connection: close\r\n" in await line.closed()
 
 
-async def test_an_answer_without_a_date_gets_one(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_an_answer_without_a_date_gets_one(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.answer = OK
-    (date,) = (await stage.ask("/any/x")).values("date")
+    (date,) = (await harness.ask("/any/x")).values("date")
     assert date.endswith(" GMT")
     upstream.answer = OK.replace(b"\r\n\r\n", b"\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n")
-    assert (await stage.ask("/any/x")).values("date") == ["Thu, 01 Jan 1970 00:00:00 GMT"]
+    assert (await harness.ask("/any/x")).values("date") == ["Thu, 01 Jan 1970 00:00:00 GMT"]
     for target in ("/nothing", "/livez"):
-        assert len((await stage.ask(target)).values("date")) == 1
+        assert len((await harness.ask(target)).values("date")) == 1
 
 
 # The end.
 
 
-async def test_all_answers_say_so_while_the_gateway_ends(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_all_answers_say_so_while_the_gateway_ends(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.answer = held = Held(then=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
-    asked = [await stage.connect() for _ in range(2)]
+    asked = [await harness.connect() for _ in range(2)]
     for line in asked:
         line.send(GET + b"\r\n" + GET + b"\r\n")
     await until(lambda: len(upstream.requests) == 2)
-    stage.gateway.stop()
+    harness.gateway.stop()
     held.may_go_on.set()
     for line in asked:
         # There is one: what was asked beyond it is another connection's matter.
@@ -184,9 +184,9 @@ async def test_all_answers_say_so_while_the_gateway_ends(stage: GatewayStage, up
 
 
 async def test_also_the_gateways_own_answers_say_so(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = use_app(stage, SlowApp(), monkeypatch)
+    app = use_app(harness, SlowApp(), monkeypatch)
     may_break_off = asyncio.Event()
 
     async def break_off(_: Received, writer: asyncio.StreamWriter) -> None:
@@ -194,11 +194,11 @@ async def test_also_the_gateways_own_answers_say_so(
         writer.close()
 
     upstream.answer = break_off
-    own, failed = await stage.connect(), await stage.connect()
+    own, failed = await harness.connect(), await harness.connect()
     own.send(OWN)
     failed.send(GET + b"\r\n")
     await until(lambda: app.is_asked and upstream.requests)
-    stage.gateway.stop()
+    harness.gateway.stop()
     app.may_answer.set()
     may_break_off.set()
     for line, status in ((own, 200), (failed, 502)):
@@ -207,10 +207,10 @@ async def test_also_the_gateways_own_answers_say_so(
 
 
 async def test_after_its_last_answer_a_connection_is_read_for_a_while(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     upstream.answer = OK
-    line, connection = await stage.connected()
+    line, connection = await harness.connected()
     line.send(GET + END)
     await line.has(b"\r\n\r\nok")
     await until(lambda: connection._lingers)
@@ -221,46 +221,46 @@ async def test_after_its_last_answer_a_connection_is_read_for_a_while(
 
 
 async def test_who_does_not_close_is_closed_after_its_last_answer(
-    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stage.Line.eof_received", lambda _: True, raising=False)
+    monkeypatch.setattr("harness.Line.eof_received", lambda _: True, raising=False)
     upstream.answer = OK
-    line, connection = await stage.connected()
+    line, connection = await harness.connected()
     line.send(GET + END)
     await until(lambda: connection._lingers)
     await never(lambda: line.is_closed)
     # It has been seen within that time that all was taken; from then on it has as much to close.
     for _ in range(2):
         clock.skip(LINGER_SECONDS)
-        await settled(lambda: len(stage.transports))
-    await until(lambda: not stage.transports, LINGER_SECONDS / 2)
+        await settled(lambda: len(harness.transports))
+    await until(lambda: not harness.transports, LINGER_SECONDS / 2)
 
 
 async def test_who_goes_on_sending_after_its_last_answer_is_closed(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stage.Line.eof_received", lambda _: True, raising=False)
+    monkeypatch.setattr("harness.Line.eof_received", lambda _: True, raising=False)
     upstream.answer = OK
-    line, connection = await stage.connected()
+    line, connection = await harness.connected()
     line.send(GET + END)
     await until(lambda: connection._lingers)
     line.send(b"x" * (LINGER_BYTES + 1))
-    await until(lambda: not stage.transports, LINGER_SECONDS)
+    await until(lambda: not harness.transports, LINGER_SECONDS)
 
 
 # What is written down.
 
 
-async def test_what_is_cut_off_is_logged(stage: GatewayStage, upstream: RecordingUpstream) -> None:
-    log = Log(stage)
+async def test_what_is_cut_off_is_logged(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    log = Log(harness)
     upstream.answer = stopping_after()
-    waiting, answered, idle = [await stage.connect() for _ in range(3)]
+    waiting, answered, idle = [await harness.connect() for _ in range(3)]
     waiting.send(GET + b"\r\n")
     await until(lambda: upstream.requests)
     upstream.answer = stopping_after(b"HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\npart")
     answered.send(GET + b"\r\n")
     await answered.has(b"part")
-    stage.gateway._watchman.cut_off()
+    harness.gateway._watchman.cut_off()
     for line in (waiting, answered, idle):
         await line.closed()
     assert sorted((each["status"], each["decision"]) for each in log.lines) == [(201, "cut_off"), (503, "cut_off")]
@@ -280,13 +280,13 @@ async def test_what_is_cut_off_is_logged(stage: GatewayStage, upstream: Recordin
     ],
 )
 async def test_what_is_no_request_is_logged_and_counted(
-    stage: GatewayStage, clock: Clock, data: bytes, status: int, decision: str
+    harness: GatewayHarness, clock: Clock, data: bytes, status: int, decision: str
 ) -> None:
     counted = f'http_requests_total{{method="other",route="unmatched",status="{status}"}} '
-    assert counted not in (await stage.client.get("/metrics")).text
-    line, _ = await stage.connected()
-    log = Log(stage)
-    logged = await stage.connect("192.0.2.9")
+    assert counted not in (await harness.client.get("/metrics")).text
+    line, _ = await harness.connected()
+    log = Log(harness)
+    logged = await harness.connect("192.0.2.9")
     for each in (line, logged):
         each.send(data)
     if status == 408:
@@ -295,7 +295,7 @@ async def test_what_is_no_request_is_logged_and_counted(
     (answer,) = answers(await line.closed())
     await logged.closed()
     assert (answer.status, answer.code) == (status, decision)
-    assert counted in (await stage.client.get("/metrics")).text
+    assert counted in (await harness.client.get("/metrics")).text
     (entry,) = log.lines
     assert (entry["status"], entry["decision"], entry["client"]) == (status, decision, "192.0.2.9")
     assert (entry["method"], entry["route"]) == ("other", "unmatched")
@@ -303,22 +303,22 @@ async def test_what_is_no_request_is_logged_and_counted(
 
 
 async def test_connections_that_are_too_many_are_logged_and_counted(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upstream.answer = OK
-    monkeypatch.setattr(stage.gateway._watchman, "_max_per_address", 2)
-    first, _ = await stage.connect(), await stage.connect()
-    await until(lambda: len(stage.connections) == 2)
-    one_too_many = await stage.connect()
+    monkeypatch.setattr(harness.gateway._watchman, "_max_per_address", 2)
+    first, _ = await harness.connect(), await harness.connect()
+    await until(lambda: len(harness.connections) == 2)
+    one_too_many = await harness.connect()
     (answer,) = answers(await one_too_many.closed())
     assert (answer.status, answer.code) == (503, "too_many_connections")
-    log = Log(stage)
-    await (await stage.connect()).closed()
+    log = Log(harness)
+    await (await harness.connect()).closed()
     (entry,) = log.lines
     assert (entry["status"], entry["decision"]) == (503, "too_many_connections")
     first.transport.close()
-    await until(lambda: stage.gateway._watchman._addresses["unknown"] == 1)
-    metrics = (await stage.ask("/metrics")).body.decode()
+    await until(lambda: harness.gateway._watchman._addresses["unknown"] == 1)
+    metrics = (await harness.ask("/metrics")).body.decode()
     assert 'http_requests_total{method="other",route="unmatched",status="503"} 1.0' in metrics
 
 
@@ -326,20 +326,20 @@ async def test_connections_that_are_too_many_are_logged_and_counted(
 
 
 async def test_a_mistake_about_one_connection_is_not_the_others(
-    stage: GatewayStage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_now: float) -> None:
         raise RuntimeError("a mistake")
 
-    watchman = stage.gateway._watchman
+    watchman = harness.gateway._watchman
     # Each line of the log is written at once, and this one cannot be.
-    monkeypatch.setattr("ostiary_gateway.access_log.MAX_LINES", 1)
-    broken = Log(stage)
+    monkeypatch.setattr("ostiary_gateway.observability.access_log.MAX_LINES", 1)
+    broken = Log(harness)
     monkeypatch.setattr(broken.stream, "write", lambda _: fail(0.0))
-    late = await stage.connect()
+    late = await harness.connect()
     await until(lambda: len(watchman.connections) == 1)
-    good = Log(stage)
-    others = [await stage.connect() for _ in range(5)]
+    good = Log(harness)
+    others = [await harness.connect() for _ in range(5)]
     for line in (late, *others):
         line.send(GET)
     await settled(lambda: sum(connection.deadline < float("inf") for connection in watchman.connections))
@@ -352,7 +352,7 @@ async def test_a_mistake_about_one_connection_is_not_the_others(
     assert len(good.lines) == 5
     await until(lambda: ticks)
     # Nor is it the next time's.
-    last = await stage.connect()
+    last = await harness.connect()
     last.send(GET)
     await settled(lambda: len(watchman.connections))
     clock.skip(HEAD_SECONDS)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from stage import Clock, GatewayStage, Received, RecordingUpstream, answers, leaving_after
+from harness import Clock, GatewayHarness, Received, RecordingUpstream, answers, leaving_after
 
 from ostiary.testing import Issuer
 
@@ -26,14 +26,14 @@ routes:
 
 
 @pytest.fixture
-async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
-        yield stage
+async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        yield harness
 
 
 @pytest.fixture
-def client(stage: GatewayStage) -> httpx.AsyncClient:
-    return stage.client
+def client(harness: GatewayHarness) -> httpx.AsyncClient:
+    return harness.client
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -56,11 +56,11 @@ async def test_the_token_goes_on_to_the_service(
 
 
 async def test_what_was_decided_for_one_route_is_not_for_another(
-    stage: GatewayStage, upstream: RecordingUpstream, issuer: Issuer
+    harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer
 ) -> None:
     token = issuer.token(scopes=["orders:read"]).encode()
     asked = [(b"GET /orders/7", 200), (b"PUT /orders/7", 403), (b"GET /admin/a", 403), (b"GET /wide/admin", 403)]
-    line = await stage.connect()
+    line = await harness.connect()
     for _ in range(3):
         for start, _ in asked:
             line.send(b"%b HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n\r\n" % (start, token))
@@ -120,10 +120,10 @@ async def test_nobody_gets_in_without_a_good_token(
     assert upstream.connections == []
 
 
-async def test_two_tokens_are_none(stage: GatewayStage, upstream: RecordingUpstream, issuer: Issuer) -> None:
+async def test_two_tokens_are_none(harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer) -> None:
     line = f"Authorization: Bearer {issuer.token()}"
-    assert (await stage.ask("/orders/mine", line)).status == 200
-    assert (await stage.ask("/orders/mine", line, line)).status in {400, 401}
+    assert (await harness.ask("/orders/mine", line)).status == 200
+    assert (await harness.ask("/orders/mine", line, line)).status in {400, 401}
     assert len(upstream.requests) == 1
 
 
@@ -132,9 +132,9 @@ async def test_two_tokens_are_none(stage: GatewayStage, upstream: RecordingUpstr
     ["/ping/../orders/mine", "/ping/%2e%2e/orders/mine", "/ping%2f..%2forders", "//ping", "/ping;x", "/%70ing"],
 )
 async def test_a_path_that_could_mean_two_things_goes_nowhere(
-    stage: GatewayStage, upstream: RecordingUpstream, target: str
+    harness: GatewayHarness, upstream: RecordingUpstream, target: str
 ) -> None:
-    answer = await stage.ask(target)
+    answer = await harness.ask(target)
     assert (answer.status, answer.code) == (400, "ambiguous_path")
     assert upstream.connections == []
 
@@ -156,15 +156,15 @@ async def test_a_method_does_not_fall_through_to_a_wider_route(
 
 
 @pytest.mark.parametrize("target", ["/%6Detrics", "/livez%0A", "/%6civez", "//metrics"])
-async def test_the_gateways_own_paths_have_one_form_too(stage: GatewayStage, target: str) -> None:
-    assert (await stage.ask(target)).code == "ambiguous_path"
+async def test_the_gateways_own_paths_have_one_form_too(harness: GatewayHarness, target: str) -> None:
+    assert (await harness.ask(target)).code == "ambiguous_path"
 
 
 @pytest.mark.parametrize("target", ["http://gw/ping?a", "HTTP://GW/ping?a"])
 async def test_a_target_may_be_a_url_with_the_same_host(
-    stage: GatewayStage, upstream: RecordingUpstream, target: str
+    harness: GatewayHarness, upstream: RecordingUpstream, target: str
 ) -> None:
-    assert (await stage.ask(target)).status == 200
+    assert (await harness.ask(target)).status == 200
     assert (upstream.last.target, upstream.last.values("x-forwarded-host")) == ("/ping?a", ["gw"])
 
 
@@ -172,15 +172,15 @@ async def test_a_target_may_be_a_url_with_the_same_host(
     "target", ["http://other/ping", "http://u@gw/ping", "ftp://gw/ping", "gw:80", "*", "http://gw", "/ping#x", "ping"]
 )
 async def test_a_target_that_names_another_place_goes_nowhere(
-    stage: GatewayStage, upstream: RecordingUpstream, target: str
+    harness: GatewayHarness, upstream: RecordingUpstream, target: str
 ) -> None:
-    assert (await stage.ask(target)).status == 400
+    assert (await harness.ask(target)).status == 400
     assert upstream.connections == []
 
 
-async def test_an_offer_to_upgrade_does_not_hide_a_body(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_an_offer_to_upgrade_does_not_hide_a_body(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     offer = ("Connection: Upgrade", "Upgrade: h2c", "Content-Length: 2")
-    answer = await stage.ask("/wide/x", *offer, method="POST", body=b"hi")
+    answer = await harness.ask("/wide/x", *offer, method="POST", body=b"hi")
     if answer.status == 400:
         assert answer.code == "upgrade_with_body"
         assert upstream.connections == []
@@ -214,9 +214,9 @@ def check_failure(response: httpx.Response, status: int, code: str) -> None:
 
 
 async def test_an_upstream_that_is_not_there_is_unavailable(issuer: Issuer) -> None:
-    async with GatewayStage.open(ROUTES, "unix:/tmp/gw-there-is-nobody", issuer.verifier()) as stage:
-        check_failure(await stage.client.get("/ping"), 503, "upstream_unavailable")
-        check_failure(await stage.client.post("/wide/x", content=b"hi"), 503, "upstream_unavailable")
+    async with GatewayHarness.open(ROUTES, "unix:/tmp/gw-there-is-nobody", issuer.verifier()) as harness:
+        check_failure(await harness.client.get("/ping"), 503, "upstream_unavailable")
+        check_failure(await harness.client.post("/wide/x", content=b"hi"), 503, "upstream_unavailable")
 
 
 async def test_an_upstream_that_never_answers_is_too_late(
@@ -275,18 +275,18 @@ async def test_an_upstream_that_closes_instead_of_answering_has_failed(
     ],
 )
 async def test_an_upstream_that_closes_within_its_answer_leaves_a_broken_one(
-    stage: GatewayStage, upstream: RecordingUpstream, data: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, data: bytes
 ) -> None:
     upstream.answer = leaving_after(data)
-    (answer,) = answers(await stage.raw(b"GET /wide/x HTTP/1.1\r\nHost: gw\r\n\r\n"))
+    (answer,) = answers(await harness.raw(b"GET /wide/x HTTP/1.1\r\nHost: gw\r\n\r\n"))
     assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
 
 
 async def test_an_upstream_that_stops_within_its_answer_leaves_a_broken_one(
-    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
-    line = await stage.connect()
+    line = await harness.connect()
     line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\n\r\n")
     await line.has(b"half")
     clock.skip(0.3)
@@ -295,10 +295,10 @@ async def test_an_upstream_that_stops_within_its_answer_leaves_a_broken_one(
 
 
 async def test_an_answer_that_ends_with_its_connection_gets_an_end_of_its_own(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     upstream.answer = leaving_after(b"HTTP/1.0 200 OK\r\n\r\nall")
-    answer = await stage.ask("/ping")
+    answer = await harness.ask("/ping")
     assert (answer.values("transfer-encoding"), answer.body, answer.is_complete) == (["chunked"], b"all", True)
 
 
@@ -342,8 +342,8 @@ async def test_the_gateway_answers_for_itself(client: httpx.AsyncClient, upstrea
 
 
 async def test_without_keys_it_is_not_the_tokens_fault(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    async with GatewayStage.open(ROUTES, upstream.url, None) as stage:
-        response = await stage.client.get("/orders/mine", headers=bearer(issuer.token()))
+    async with GatewayHarness.open(ROUTES, upstream.url, None) as harness:
+        response = await harness.client.get("/orders/mine", headers=bearer(issuer.token()))
         assert (response.status_code, response.json()["code"]) == (503, "keys_unavailable")
-        assert (await stage.client.get("/readyz")).status_code == 503
-        assert (await stage.client.get("/wide/x")).status_code == 200
+        assert (await harness.client.get("/readyz")).status_code == 503
+        assert (await harness.client.get("/wide/x")).status_code == 200

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
+from harness import Clock, GatewayHarness, Line, Received, RecordingUpstream, never, settled, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import Clock, GatewayStage, Line, Received, RecordingUpstream, never, settled, until
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
-from ostiary_gateway.connection import ClientConnection
-from ostiary_gateway.exchange import FRAME_SECONDS, TALK_SECONDS
-from ostiary_gateway.websocket import Frames, close_frame
+from ostiary_gateway.http1.websocket import Frames, close_frame
+from ostiary_gateway.proxy.downstream import ClientConnection
+from ostiary_gateway.proxy.exchange import FRAME_SECONDS, TALK_SECONDS
 
 ROUTES = """\
 upstreams:
@@ -101,20 +101,20 @@ def own_issuer(issuer: Issuer) -> Issuer:
 
 
 @pytest.fixture
-async def stage(own_issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
-    async with GatewayStage.open(ROUTES, upstream.url, own_issuer.verifier()) as stage:
-        yield stage
+async def harness(own_issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, own_issuer.verifier()) as harness:
+        yield harness
 
 
-async def ask(stage: GatewayStage, target: str, *lines: str, method: str = "GET") -> Line:
-    line = await stage.connect()
+async def ask(harness: GatewayHarness, target: str, *lines: str, method: str = "GET") -> Line:
+    line = await harness.connect()
     line.send("\r\n".join([f"{method} {target} HTTP/1.1", "Host: gw", *lines, "", ""]).encode())
     return line
 
 
-async def opened(stage: GatewayStage, *lines: str, target: str = "/open") -> Line:
+async def opened(harness: GatewayHarness, *lines: str, target: str = "/open") -> Line:
     """Open a WebSocket; from then on, what has been received is what comes after the handshake."""
-    line = await ask(stage, target, *OFFER, *lines)
+    line = await ask(harness, target, *OFFER, *lines)
     await line.has(b"\r\n\r\n")
     head, _, line.received = line.received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 "), head
@@ -129,9 +129,9 @@ def bearer(token: str) -> str:
 
 
 async def test_a_handshake_passes_in_both_directions(
-    stage: GatewayStage, upstream: RecordingUpstream, talk: Talk
+    harness: GatewayHarness, upstream: RecordingUpstream, talk: Talk
 ) -> None:
-    line = await ask(stage, "/open?room=1", *OFFER, "Origin: https://shop.example")
+    line = await ask(harness, "/open?room=1", *OFFER, "Origin: https://shop.example")
     await line.has(b"\r\n\r\n")
     status, *rest = line.received.decode().removesuffix("\r\n\r\n").split("\r\n")
     fields = dict(each.lower().split(": ", 1) for each in rest)
@@ -154,9 +154,11 @@ async def test_a_handshake_passes_in_both_directions(
 
 
 @pytest.mark.parametrize("status", ["403 Forbidden", "426 Upgrade Required", "200 OK"])
-async def test_a_refusal_is_an_ordinary_answer(stage: GatewayStage, upstream: RecordingUpstream, status: str) -> None:
+async def test_a_refusal_is_an_ordinary_answer(
+    harness: GatewayHarness, upstream: RecordingUpstream, status: str
+) -> None:
     upstream.answer = f"HTTP/1.1 {status}\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nno".encode()
-    line = await ask(stage, "/open", *OFFER)
+    line = await ask(harness, "/open", *OFFER)
     await line.has(b"\r\n\r\nno")
     assert line.received.startswith(f"HTTP/1.1 {status[:3]} ".encode())
     assert b"upgrade:" not in line.received.lower()
@@ -179,9 +181,9 @@ async def test_a_refusal_is_an_ordinary_answer(stage: GatewayStage, upstream: Re
     ],
 )
 async def test_an_upstream_cannot_change_the_protocol_unasked(
-    stage: GatewayStage, upstream: RecordingUpstream, talk: Talk, target: str, lines: tuple[str, ...]
+    harness: GatewayHarness, upstream: RecordingUpstream, talk: Talk, target: str, lines: tuple[str, ...]
 ) -> None:
-    line = await ask(stage, target, *lines, "X-Last: 1")
+    line = await ask(harness, target, *lines, "X-Last: 1")
     await line.has(b"HTTP/1.1 ")
     assert line.received.startswith(b"HTTP/1.1 502 ")
     assert (upstream.last.values("upgrade"), upstream.last.values("connection")) == ([], [])
@@ -197,23 +199,25 @@ async def test_an_upstream_cannot_change_the_protocol_unasked(
         OPENED.replace(b"Connection: Upgrade", b"Connection: close"),
     ],
 )
-async def test_another_protocol_than_was_asked_for_is_none(stage: GatewayStage, talk: Talk, opening: bytes) -> None:
+async def test_another_protocol_than_was_asked_for_is_none(harness: GatewayHarness, talk: Talk, opening: bytes) -> None:
     talk.opening = opening
-    line = await ask(stage, "/open", *OFFER)
+    line = await ask(harness, "/open", *OFFER)
     await line.has(b"HTTP/1.1 ")
     assert line.received.startswith(b"HTTP/1.1 502 ")
 
 
-async def test_a_route_that_does_not_say_so_has_no_websockets(stage: GatewayStage, upstream: RecordingUpstream) -> None:
-    line = await ask(stage, "/plain", *OFFER)
+async def test_a_route_that_does_not_say_so_has_no_websockets(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    line = await ask(harness, "/plain", *OFFER)
     await line.has(b'"target"')
     assert line.received.startswith(b"HTTP/1.1 200 ")
     assert (upstream.last.values("upgrade"), upstream.last.values("connection")) == ([], [])
 
 
 @pytest.mark.parametrize("method", ["POST", "get", "HEAD"])
-async def test_only_get_opens_one(stage: GatewayStage, upstream: RecordingUpstream, method: str) -> None:
-    line = await ask(stage, "/open", *OFFER, method=method)
+async def test_only_get_opens_one(harness: GatewayHarness, upstream: RecordingUpstream, method: str) -> None:
+    line = await ask(harness, "/open", *OFFER, method=method)
     await line.has(b"\r\n\r\n")
     assert not line.received.startswith(b"HTTP/1.1 101 ")
     assert all(each.values("upgrade") == [] for each in upstream.requests)
@@ -224,9 +228,9 @@ async def test_only_get_opens_one(stage: GatewayStage, upstream: RecordingUpstre
 
 @pytest.mark.parametrize("lines", [(), ("Authorization: Bearer x.y.z",), ("Cookie: token=x",)])
 async def test_nobody_opens_one_without_a_good_token(
-    stage: GatewayStage, upstream: RecordingUpstream, lines: tuple[str, ...]
+    harness: GatewayHarness, upstream: RecordingUpstream, lines: tuple[str, ...]
 ) -> None:
-    line = await ask(stage, "/live", *OFFER, *lines)
+    line = await ask(harness, "/live", *OFFER, *lines)
     await line.has(b"HTTP/1.1 401 ")
     assert upstream.requests == []
 
@@ -249,14 +253,14 @@ async def test_nobody_opens_one_without_a_good_token(
     ],
 )
 async def test_cookies_are_not_for_pages_of_other_origins(
-    stage: GatewayStage,
+    harness: GatewayHarness,
     upstream: RecordingUpstream,
     own_issuer: Issuer,
     talk: Talk,
     lines: tuple[str, ...],
     status: int,
 ) -> None:
-    line = await ask(stage, "/live", *OFFER, bearer(own_issuer.token()), *lines)
+    line = await ask(harness, "/live", *OFFER, bearer(own_issuer.token()), *lines)
     await line.has(b"HTTP/1.1 %d " % status)
     assert len(upstream.requests) == (status == 101)
     assert not talk.is_over
@@ -265,8 +269,8 @@ async def test_cookies_are_not_for_pages_of_other_origins(
 # Frames.
 
 
-async def test_frames_pass_unchanged_in_both_directions(stage: GatewayStage, talk: Talk) -> None:
-    line = await opened(stage)
+async def test_frames_pass_unchanged_in_both_directions(harness: GatewayHarness, talk: Talk) -> None:
+    line = await opened(harness)
     sizes = (0, 1, 125, 126, 300, 65535, 65536, 200_000)
     sent, answered = b"", b""
     for number, size in enumerate(sizes):
@@ -278,17 +282,17 @@ async def test_frames_pass_unchanged_in_both_directions(stage: GatewayStage, tal
     assert (talk.received, line.received) == (sent, answered)
 
 
-async def test_what_follows_the_opening_at_once_is_not_lost(stage: GatewayStage, talk: Talk) -> None:
+async def test_what_follows_the_opening_at_once_is_not_lost(harness: GatewayHarness, talk: Talk) -> None:
     talk.opening = OPENED + frame(b"first")
-    line = await ask(stage, "/open", *OFFER)
+    line = await ask(harness, "/open", *OFFER)
     await line.has(frame(b"first"))
     assert line.received.endswith(b"\r\n\r\n" + frame(b"first"))
 
 
-async def test_what_a_client_says_too_early_waits_for_the_opening(stage: GatewayStage, talk: Talk) -> None:
+async def test_what_a_client_says_too_early_waits_for_the_opening(harness: GatewayHarness, talk: Talk) -> None:
     talk.may_open.clear()
     early = frame(b"early", mask=b"abcd")
-    line = await ask(stage, "/open", *OFFER)
+    line = await ask(harness, "/open", *OFFER)
     await until(lambda: talk.writer)
     line.send(early)
     await never(lambda: talk.received)
@@ -301,11 +305,11 @@ async def test_what_a_client_says_too_early_waits_for_the_opening(stage: Gateway
 
 
 async def test_what_a_client_says_too_early_never_reaches_who_refuses(
-    stage: GatewayStage, upstream: RecordingUpstream, talk: Talk
+    harness: GatewayHarness, upstream: RecordingUpstream, talk: Talk
 ) -> None:
     talk.may_open.clear()
     talk.opening = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
-    line = await ask(stage, "/open", *OFFER)
+    line = await ask(harness, "/open", *OFFER)
     await until(lambda: talk.writer)
     line.send(b"GET /live HTTP/1.1\r\nHost: gw\r\n\r\n")
     talk.may_open.set()
@@ -313,36 +317,38 @@ async def test_what_a_client_says_too_early_never_reaches_who_refuses(
     assert (talk.received, len(upstream.requests)) == (b"", 1)
 
 
-async def test_when_the_client_leaves_the_upstream_hears_so(stage: GatewayStage, talk: Talk) -> None:
-    line = await opened(stage)
+async def test_when_the_client_leaves_the_upstream_hears_so(harness: GatewayHarness, talk: Talk) -> None:
+    line = await opened(harness)
     line.transport.close()
     await until(lambda: talk.is_over)
-    await until(lambda: not stage.transports)
+    await until(lambda: not harness.transports)
 
 
-async def test_when_the_upstream_leaves_the_client_hears_so(stage: GatewayStage, talk: Talk) -> None:
-    line = await opened(stage)
+async def test_when_the_upstream_leaves_the_client_hears_so(harness: GatewayHarness, talk: Talk) -> None:
+    line = await opened(harness)
     assert talk.writer is not None
     talk.send(close_frame(1001, "bye"))
     talk.writer.close()
     await line.closed()
     assert line.received == close_frame(1001, "bye")
-    await until(lambda: not stage.transports)
+    await until(lambda: not harness.transports)
 
 
 # The token.
 
 
-async def live(stage: GatewayStage, issuer: Issuer) -> Line:
-    return await opened(stage, bearer(issuer.token(subject="ada")), target="/live")
+async def live(harness: GatewayHarness, issuer: Issuer) -> Line:
+    return await opened(harness, bearer(issuer.token(subject="ada")), target="/live")
 
 
 def is_ended(code: str = "revoked") -> bytes:
     return close_frame(4401, code)
 
 
-async def test_a_revoked_token_ends_it_between_two_frames(stage: GatewayStage, own_issuer: Issuer, talk: Talk) -> None:
-    line = await live(stage, own_issuer)
+async def test_a_revoked_token_ends_it_between_two_frames(
+    harness: GatewayHarness, own_issuer: Issuer, talk: Talk
+) -> None:
+    line = await live(harness, own_issuer)
     talk.send(frame(b"one") + frame(b"two"))
     await line.has(frame(b"two"))
     own_issuer.revoke(Kind.SUBJECT, "ada")
@@ -354,9 +360,9 @@ async def test_a_revoked_token_ends_it_between_two_frames(stage: GatewayStage, o
 
 
 async def test_a_revoked_token_ends_it_where_nothing_was_said(
-    stage: GatewayStage, own_issuer: Issuer, talk: Talk
+    harness: GatewayHarness, own_issuer: Issuer, talk: Talk
 ) -> None:
-    line = await live(stage, own_issuer)
+    line = await live(harness, own_issuer)
     own_issuer.revoke(Kind.SUBJECT, "bob")
     await never(lambda: line.received or line.is_closed)
     own_issuer.revoke(Kind.SUBJECT, "ada")
@@ -370,9 +376,9 @@ async def test_a_revoked_token_ends_it_where_nothing_was_said(
 LONG = frame(b"x" * 1000)
 
 
-async def revoked_within_a_frame(stage: GatewayStage, issuer: Issuer, talk: Talk) -> Line:
+async def revoked_within_a_frame(harness: GatewayHarness, issuer: Issuer, talk: Talk) -> Line:
     """Open a WebSocket whose token is revoked when 400 bytes of a long frame have come."""
-    line = await live(stage, issuer)
+    line = await live(harness, issuer)
     talk.send(LONG[:400])
     await until(lambda: len(line.received) == 400)
     issuer.revoke(Kind.SUBJECT, "ada")
@@ -380,26 +386,28 @@ async def revoked_within_a_frame(stage: GatewayStage, issuer: Issuer, talk: Talk
 
 
 async def test_a_revoked_token_lets_a_frame_come_to_its_end(
-    stage: GatewayStage, own_issuer: Issuer, talk: Talk
+    harness: GatewayHarness, own_issuer: Issuer, talk: Talk
 ) -> None:
-    line = await revoked_within_a_frame(stage, own_issuer, talk)
+    line = await revoked_within_a_frame(harness, own_issuer, talk)
     talk.send(LONG[400:] + frame(b"begun")[:3])
     await line.closed()
     assert line.received[: len(LONG)] == LONG
     assert line.received[len(LONG) :].startswith(b"\x88")
 
 
-async def test_a_revoked_token_lets_no_other_frame_pass(stage: GatewayStage, own_issuer: Issuer, talk: Talk) -> None:
-    line = await revoked_within_a_frame(stage, own_issuer, talk)
+async def test_a_revoked_token_lets_no_other_frame_pass(
+    harness: GatewayHarness, own_issuer: Issuer, talk: Talk
+) -> None:
+    line = await revoked_within_a_frame(harness, own_issuer, talk)
     talk.send(LONG[400:] + frame(b"not any more"))
     await line.closed()
     assert b"not any more" not in line.received
 
 
 async def test_a_long_frame_comes_to_its_end_piece_by_piece(
-    stage: GatewayStage, own_issuer: Issuer, talk: Talk
+    harness: GatewayHarness, own_issuer: Issuer, talk: Talk
 ) -> None:
-    line = await revoked_within_a_frame(stage, own_issuer, talk)
+    line = await revoked_within_a_frame(harness, own_issuer, talk)
     talk.send(LONG[400:700])
     await until(lambda: len(line.received) == 700, 0.5)
     talk.send(LONG[700:] + frame(b"not any more"))
@@ -409,9 +417,9 @@ async def test_a_long_frame_comes_to_its_end_piece_by_piece(
 
 
 async def test_a_frame_that_does_not_end_does_not_keep_it_open(
-    stage: GatewayStage, own_issuer: Issuer, talk: Talk, clock: Clock
+    harness: GatewayHarness, own_issuer: Issuer, talk: Talk, clock: Clock
 ) -> None:
-    line = await revoked_within_a_frame(stage, own_issuer, talk)
+    line = await revoked_within_a_frame(harness, own_issuer, talk)
     line.send(frame(b"unheard", mask=b"abcd"))
     await never(lambda: line.is_closed)
     clock.skip(1.1)
@@ -442,13 +450,13 @@ BIG = 20_000_000
 
 
 async def test_a_client_that_is_slow_to_listen_holds_the_upstream_up(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     upstream.answer = flood = Flooding(BIG)
-    line = await opened(stage)
+    line = await opened(harness)
     line.transport.pause_reading()
     assert await settled(lambda: flood.sent) < 5_000_000
-    (transport,) = stage.transports
+    (transport,) = harness.transports
     assert transport.get_write_buffer_size() < 1_000_000
     line.transport.resume_reading()
     await until(lambda: len(line.received) >= BIG)
@@ -456,7 +464,7 @@ async def test_a_client_that_is_slow_to_listen_holds_the_upstream_up(
 
 
 async def test_an_upstream_that_is_slow_to_listen_holds_the_client_up(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     goes_on = asyncio.Event()
     heard = bytearray()
@@ -468,7 +476,7 @@ async def test_an_upstream_that_is_slow_to_listen_holds_the_client_up(
             heard.extend(data)
 
     upstream.answer = listen_late
-    line = await opened(stage)
+    line = await opened(harness)
     line.transport.set_write_buffer_limits(0)
     said = frame(b"x" * BIG)
     line.send(said)
@@ -479,16 +487,16 @@ async def test_an_upstream_that_is_slow_to_listen_holds_the_client_up(
 
 
 async def test_a_token_that_ends_within_a_frame_is_over_in_a_second_whoever_is_slow(
-    stage: GatewayStage, upstream: RecordingUpstream, own_issuer: Issuer, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, own_issuer: Issuer, clock: Clock
 ) -> None:
     async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(OPENED + frame(b"x" * BIG)[: BIG // 2])
         await request.connection.wait_lost()
 
     upstream.answer = begin
-    line = await live(stage, own_issuer)
+    line = await live(harness, own_issuer)
     line.transport.pause_reading()
-    connection = connection_of(stage)
+    connection = connection_of(harness)
     await until(lambda: not connection.is_writable)
     own_issuer.revoke(Kind.SUBJECT, "ada")
     # It is held up and goes on again, again and again; that is no reason to have more time.
@@ -502,25 +510,25 @@ async def test_a_token_that_ends_within_a_frame_is_over_in_a_second_whoever_is_s
         await until(lambda: not connection.is_writable)
     assert connection.deadline - time.monotonic() <= FRAME_SECONDS
     clock.skip(FRAME_SECONDS)
-    await until(lambda: not stage.transports, 1)
+    await until(lambda: not harness.transports, 1)
     await until(lambda: upstream.connections[0].is_lost)
 
 
 # The end of the gateway.
 
 
-def end(stage: GatewayStage) -> None:
+def end(harness: GatewayHarness) -> None:
     """End the gateway, as uvicorn does."""
-    stage.gateway.stop()
-    for connection in tuple(stage.connections):
+    harness.gateway.stop()
+    for connection in tuple(harness.connections):
         connection.shutdown()
 
 
-async def test_who_talks_hears_that_the_gateway_ends(stage: GatewayStage, talk: Talk) -> None:
-    silent, talking = await opened(stage), await opened(stage)
+async def test_who_talks_hears_that_the_gateway_ends(harness: GatewayHarness, talk: Talk) -> None:
+    silent, talking = await opened(harness), await opened(harness)
     talk.send(frame(b"one"))
     await until(lambda: silent.received or talking.received)
-    end(stage)
+    end(harness)
     await silent.closed()
     await talking.closed()
     goodbye = close_frame(1001, "going away")
@@ -528,11 +536,11 @@ async def test_who_talks_hears_that_the_gateway_ends(stage: GatewayStage, talk: 
     await until(lambda: talk.is_over)
 
 
-async def test_a_gateway_that_ends_lets_a_frame_come_to_its_end(stage: GatewayStage, talk: Talk) -> None:
-    line = await opened(stage)
+async def test_a_gateway_that_ends_lets_a_frame_come_to_its_end(harness: GatewayHarness, talk: Talk) -> None:
+    line = await opened(harness)
     talk.send(LONG[:400])
     await until(lambda: len(line.received) == 400)
-    end(stage)
+    end(harness)
     await never(lambda: line.is_closed or len(line.received) > 400)
     talk.send(LONG[400:] + frame(b"not any more"))
     await line.closed()
@@ -540,12 +548,12 @@ async def test_a_gateway_that_ends_lets_a_frame_come_to_its_end(stage: GatewaySt
 
 
 async def test_a_gateway_that_ends_does_not_wait_for_a_frame_for_long(
-    stage: GatewayStage, talk: Talk, clock: Clock
+    harness: GatewayHarness, talk: Talk, clock: Clock
 ) -> None:
-    line = await opened(stage)
+    line = await opened(harness)
     talk.send(LONG[:400])
     await until(lambda: len(line.received) == 400)
-    end(stage)
+    end(harness)
     talk.send(LONG[400:700])
     await until(lambda: len(line.received) == 700)
     clock.skip(FRAME_SECONDS)
@@ -556,36 +564,38 @@ async def test_a_gateway_that_ends_does_not_wait_for_a_frame_for_long(
 # Time.
 
 
-def connection_of(stage: GatewayStage) -> ClientConnection:
-    (connection,) = stage.connections
+def connection_of(harness: GatewayHarness) -> ClientConnection:
+    (connection,) = harness.connections
     return connection
 
 
-async def test_who_talks_has_an_hour_to_say_more(stage: GatewayStage, talk: Talk) -> None:
-    line = await opened(stage)
+async def test_who_talks_has_an_hour_to_say_more(harness: GatewayHarness, talk: Talk) -> None:
+    line = await opened(harness)
     talk.send(frame(b"hello"))
     await line.has(frame(b"hello"))
-    assert connection_of(stage).deadline - time.monotonic() > TALK_SECONDS - 10
+    assert connection_of(harness).deadline - time.monotonic() > TALK_SECONDS - 10
 
 
-async def test_who_has_just_come_has_an_hour_too(stage: GatewayStage, talk: Talk) -> None:
-    await opened(stage)
+async def test_who_has_just_come_has_an_hour_too(harness: GatewayHarness, talk: Talk) -> None:
+    await opened(harness)
     assert not talk.is_over
-    assert connection_of(stage).deadline - time.monotonic() > TALK_SECONDS - 10
+    assert connection_of(harness).deadline - time.monotonic() > TALK_SECONDS - 10
 
 
-async def test_a_route_says_how_long_nobody_need_say_anything(stage: GatewayStage, talk: Talk, clock: Clock) -> None:
-    line = await opened(stage, target="/brief")
+async def test_a_route_says_how_long_nobody_need_say_anything(
+    harness: GatewayHarness, talk: Talk, clock: Clock
+) -> None:
+    line = await opened(harness, target="/brief")
     assert not talk.is_over
     clock.skip(0.5)
     await until(lambda: line.is_closed)
 
 
-async def test_who_was_waited_for_has_an_hour_too(stage: GatewayStage, talk: Talk) -> None:
-    line = await opened(stage)
+async def test_who_was_waited_for_has_an_hour_too(harness: GatewayHarness, talk: Talk) -> None:
+    line = await opened(harness)
     talk.send(frame(b"hello"))
     await line.has(frame(b"hello"))
-    connection = connection_of(stage)
+    connection = connection_of(harness)
     connection.pause_writing()
     connection.resume_writing()
     assert connection.deadline - time.monotonic() > TALK_SECONDS - 10

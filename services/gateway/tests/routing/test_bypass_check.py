@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway import routes_file
-from ostiary_gateway.paths import parse_template
-from ostiary_gateway.policy import load_routes
-from ostiary_gateway.proof import Tricks, common_path, example, prove, readings, that_may_meet
-from ostiary_gateway.routes_file import Route, RoutesFile
+from ostiary_gateway.routing.bypass_check import common_path, example, prove, that_may_meet
+from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.loader import load_file
+from ostiary_gateway.routing.path_tricks import Tricks, readings
+from ostiary_gateway.routing.paths import parse_template
+from ostiary_gateway.runtime import load_routes
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 FILE = """\
 upstreams:
@@ -70,13 +71,13 @@ def lax(raw_path: bytes) -> tuple[str, ...]:
 def test_a_public_rule_that_some_services_read_as_a_protected_path_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.paths.split", lax)
+    monkeypatch.setattr("ostiary_gateway.routing.paths.split", lax)
     with pytest.raises(ConfigError, match=r"gateway.yaml:5: routes\[0\]: lets /pub/x/\.\./\.\./admin through"):
         load(tmp_path, "/pub/{rest...}", "/admin")
 
 
 def test_a_path_of_another_service_is_no_way_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ostiary_gateway.paths.split", lax)
+    monkeypatch.setattr("ostiary_gateway.routing.paths.split", lax)
     assert len(load(tmp_path, "/pub/{rest...}", "/admin", "two").routes) == 2
 
 
@@ -204,7 +205,7 @@ def test_a_thousand_routes_are_looked_at_in_no_time(tmp_path: Path) -> None:
     routes = [of(f'path: "/api/v1/{number}/{{id}}/sub/{{rest...}}"', ADMIN) for number in range(1000)]
     path = tmp_path / "gateway.yaml"
     path.write_text(ROUTES + "".join(f"  - {{name: r{number}, {each}}}\n" for number, each in enumerate(routes)))
-    file = routes_file.load(path, {})
+    file = load_file(path, {})
     before = time.process_time()
     prove(file)
     assert time.process_time() - before < 2
@@ -266,7 +267,7 @@ def test_an_example_fits_its_template(text: str) -> None:
 
 
 def test_most_tricks_are_read_as_the_protected_path_by_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ostiary_gateway.paths.split", lax)
+    monkeypatch.setattr("ostiary_gateway.routing.paths.split", lax)
     tricks = Tricks()
     together = [trick("/pub/x", "/admin/keys") for trick in tricks.together(2, 2)]
     made = [*tricks.alone("/admin/keys"), *together]

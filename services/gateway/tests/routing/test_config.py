@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway.routes_file import Cors, Limits, Requirements, Route, RoutesFile, Timeouts, load
+from ostiary_gateway.routing.config import Cors, Limits, Requirements, Route, RoutesFile, Timeouts
+from ostiary_gateway.routing.loader import load_file
 
 GOOD = """\
 upstreams:
@@ -28,7 +29,7 @@ routes:
 def read(tmp_path: Path, text: str, **environ: str) -> RoutesFile:
     path = tmp_path / "gateway.yaml"
     path.write_text(text)
-    return load(path, environ)
+    return load_file(path, environ)
 
 
 def test_a_good_file_is_read(tmp_path: Path) -> None:
@@ -43,7 +44,7 @@ def test_an_address_may_come_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_the_file_that_is_shipped_is_good() -> None:
-    file = load(Path(__file__).parents[3] / "deploy" / "gateway.yaml", {})
+    file = load_file(Path(__file__).parents[4] / "deploy" / "gateway.yaml", {})
     public = {route.match.path for route in file.routes if route.access == "public"}
     assert public == {
         "/auth/register",
@@ -207,7 +208,7 @@ def test_what_is_not_utf_8_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_bytes(GOOD.encode().replace(b"name: ping", b"name: p\xffng"))
     with pytest.raises(ConfigError, match=r"gateway\.yaml:9: file: not UTF-8"):
-        load(path, {})
+        load_file(path, {})
 
 
 def test_upstreams_that_no_route_uses_are_known(tmp_path: Path) -> None:
@@ -225,4 +226,4 @@ def test_what_is_no_routes_file_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_file_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="OSTIARY_GATEWAY_ROUTES: cannot read"):
-        load(tmp_path / "none.yaml", {})
+        load_file(tmp_path / "none.yaml", {})

@@ -5,17 +5,18 @@ from unicodedata import normalize
 from urllib.parse import unquote
 
 import pytest
+from harness import GatewayHarness, RecordingUpstream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import GatewayStage, RecordingUpstream
 
 from ostiary.testing import Issuer
-from ostiary_gateway import paths, routes_file
-from ostiary_gateway.guards import Guards
-from ostiary_gateway.http1 import Fields
-from ostiary_gateway.proof import prove
-from ostiary_gateway.routes_file import Mistake, Route, RoutesFile
-from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
+from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.routing import paths
+from ostiary_gateway.routing.bypass_check import prove
+from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.loader import Mistake, load_file
+from ostiary_gateway.routing.overlap import Guards
+from ostiary_gateway.routing.table import NoRoute, RouteTable, WrongMethod
 
 ADMIN = "{roles: [admin]}"
 
@@ -32,11 +33,11 @@ async def statuses(
     issuer: Issuer, upstream: RecordingUpstream, routes: str, target: str, host: str = "gw", method: str = "GET"
 ) -> tuple[int, int, int]:
     """Return what a stranger, a user and an administrator get."""
-    async with GatewayStage.open(routes, upstream.url, issuer.verifier()) as stage:
+    async with GatewayHarness.open(routes, upstream.url, issuer.verifier()) as harness:
         found = []
         for roles in (None, ["user"], ["admin"]):
             fields = {} if roles is None else {"Authorization": f"Bearer {issuer.token(roles=roles)}"}
-            answer = await stage.client.request(method, target, headers={"Host": host, **fields})
+            answer = await harness.client.request(method, target, headers={"Host": host, **fields})
             found.append(answer.status_code)
         assert len(upstream.requests) == found.count(200)
         return found[0], found[1], found[2]
@@ -263,7 +264,7 @@ def is_proved(file: RoutesFile) -> bool:
 def load(tmp_path: Path, routes: str) -> RoutesFile:
     path = tmp_path / "gateway.yaml"
     path.write_text(routes)
-    return routes_file.load(path, {"UPSTREAM": "http://up:9000"})
+    return load_file(path, {"UPSTREAM": "http://up:9000"})
 
 
 def looked_up(file: RoutesFile, path: bytes) -> set[str]:
@@ -288,7 +289,7 @@ def test_only_routes_that_can_get_in_anothers_way_are_looked_at_again(tmp_path: 
 
 
 def test_the_shipped_routes_are_looked_up_once() -> None:
-    shipped = routes_file.load(Path(__file__).parents[3] / "deploy" / "gateway.yaml", {})
+    shipped = load_file(Path(__file__).parents[4] / "deploy" / "gateway.yaml", {})
     assert looked_up(shipped, b"/plain") == set()
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostiary_gateway.paths import AmbiguousPath, PathTemplate, parse_template, split
+from ostiary_gateway.routing.paths import AmbiguousPath, PathTemplate, parse_template, split
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import pytest
 import structlog.testing
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway import routes_file
-from ostiary_gateway.routes_file import RoutesFile
-from ostiary_gateway.routes_source import MAX_READINGS, RoutesSource
+from ostiary_gateway.routing import loader
+from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.loader import read_file
+from ostiary_gateway.routing.source import MAX_READINGS, RoutesSource
 
 TEXT = """\
 upstreams:
@@ -42,7 +43,7 @@ class Meddler:
         self.readings = 0
         self._path = path
         self._times = times
-        self._read = routes_file.read
+        self._read = read_file
 
     def __call__(self, path: Path, setting: str) -> bytes:
         content = self._read(path, setting)
@@ -53,7 +54,7 @@ class Meddler:
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes_file, "read", Meddler(path, 1))
+    monkeypatch.setattr(loader, "read_file", Meddler(path, 1))
     source = RoutesSource(path)
     assert name(source.load()) == "changed-001"
     assert not source.has_changed()
@@ -61,7 +62,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(path: Path, monkeypa
 
 def test_a_file_that_never_stops_changing_is_one_that_has_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meddler = Meddler(path, 1000)
-    monkeypatch.setattr(routes_file, "read", meddler)
+    monkeypatch.setattr(loader, "read_file", meddler)
     source = RoutesSource(path)
     source.load()
     assert meddler.readings == MAX_READINGS

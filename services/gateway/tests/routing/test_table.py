@@ -6,16 +6,17 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from harness import GatewayHarness, RecordingUpstream, answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import GatewayStage, RecordingUpstream, answers
 
 from ostiary.testing import Issuer
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway import paths, routes_file
-from ostiary_gateway.paths import AmbiguousPath
-from ostiary_gateway.routes_file import Route
-from ostiary_gateway.routing import NoRoute, RouteTable, WrongMethod
+from ostiary_gateway.routing import paths
+from ostiary_gateway.routing.config import Route
+from ostiary_gateway.routing.loader import load_file
+from ostiary_gateway.routing.paths import AmbiguousPath
+from ostiary_gateway.routing.table import NoRoute, RouteTable, WrongMethod
 
 
 def route(path: str, name: str = "r", **match: object) -> Route:
@@ -339,7 +340,7 @@ routes:
 def load(tmp_path: Path, one: str, two: str) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(FILE.format(one=one, two=two))
-    routes_file.load(path, {})
+    load_file(path, {})
 
 
 @pytest.mark.parametrize(
@@ -412,62 +413,64 @@ routes:
 
 
 @pytest.fixture
-async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
-        yield stage
+async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        yield harness
 
 
-async def status_of(stage: GatewayStage, target: str, host: str, *lines: str) -> int:
+async def status_of(harness: GatewayHarness, target: str, host: str, *lines: str) -> int:
     head = [f"GET {target} HTTP/1.1", f"Host: {host}", "Connection: close", *lines, "", ""]
-    line = await stage.connect()
+    line = await harness.connect()
     line.send("\r\n".join(head).encode())
     return answers(await line.closed())[0].status
 
 
 @pytest.mark.parametrize("host", ["admin.test", "ADMIN.TEST", "admin.test:8443", "admin.test.", "Admin.Test.:1"])
 async def test_a_host_in_another_spelling_is_no_way_around_its_route(
-    stage: GatewayStage, upstream: RecordingUpstream, host: str
+    harness: GatewayHarness, upstream: RecordingUpstream, host: str
 ) -> None:
-    assert await status_of(stage, "/admin", host) == 401
-    assert await status_of(stage, f"http://{host}/admin", host) == 401
+    assert await status_of(harness, "/admin", host) == 401
+    assert await status_of(harness, f"http://{host}/admin", host) == 401
     assert upstream.requests == []
 
 
 async def test_what_other_proxies_say_of_the_host_decides_nothing(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     forged = ["X-Forwarded-Host: other.test", "X-Host: other.test", "Forwarded: host=other.test"]
-    assert await status_of(stage, "/admin", "admin.test", *forged) == 401
+    assert await status_of(harness, "/admin", "admin.test", *forged) == 401
     assert upstream.requests == []
 
 
-async def test_a_header_condition_picks_the_access_too(stage: GatewayStage, upstream: RecordingUpstream) -> None:
-    assert await status_of(stage, "/versioned", "gw") == 503
-    assert await status_of(stage, "/versioned", "gw", "x-VERSION:   2  ") == 401
+async def test_a_header_condition_picks_the_access_too(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    assert await status_of(harness, "/versioned", "gw") == 503
+    assert await status_of(harness, "/versioned", "gw", "x-VERSION:   2  ") == 401
     assert upstream.requests == []
 
 
 @pytest.mark.parametrize("values", [("1", "2"), ("2", "1"), ("2", "2"), ("1", "1")])
 async def test_a_field_that_picks_the_route_stands_once(
-    stage: GatewayStage, upstream: RecordingUpstream, values: tuple[str, ...]
+    harness: GatewayHarness, upstream: RecordingUpstream, values: tuple[str, ...]
 ) -> None:
     lines = [f"X-Version: {value}" for value in values]
-    assert await status_of(stage, "/versioned", "gw", *lines) == 400
+    assert await status_of(harness, "/versioned", "gw", *lines) == 400
     assert upstream.requests == []
     # Where it picks nothing, it is like any other.
-    assert await status_of(stage, "/elsewhere", "gw", *lines) == 200
+    assert await status_of(harness, "/elsewhere", "gw", *lines) == 200
     assert upstream.last.values("x-version") == list(values)
 
 
 @pytest.mark.parametrize("option", ["X-Version", "close, x-version", "x-beta"])
 async def test_connection_does_not_take_away_what_picked_the_route(
-    stage: GatewayStage, upstream: RecordingUpstream, option: str
+    harness: GatewayHarness, upstream: RecordingUpstream, option: str
 ) -> None:
-    assert await status_of(stage, "/either", "gw", "X-Beta: 1", f"Connection: {option}") == 400
+    assert await status_of(harness, "/either", "gw", "X-Beta: 1", f"Connection: {option}") == 400
     assert upstream.requests == []
 
 
-async def test_what_picks_routes_is_not_said_after_the_body(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def test_what_picks_routes_is_not_said_after_the_body(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
     body = b"0\r\nX-Version: 2\r\nx-beta: 1\r\nX-Checksum: 7\r\n\r\n"
-    answer = await stage.ask("/either", "X-Beta: 1", "Transfer-Encoding: chunked", body=body)
+    answer = await harness.ask("/either", "X-Beta: 1", "Transfer-Encoding: chunked", body=body)
     assert (answer.status, upstream.last.trailers) == (200, [("x-checksum", "7")])

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from stage import (
+from harness import (
     Answering,
     Clock,
-    GatewayStage,
+    GatewayHarness,
     Received,
     RecordingUpstream,
     leaving_after,
@@ -20,17 +20,10 @@ from stage import (
 )
 
 from ostiary.testing import Issuer
-from ostiary_gateway.balancing import (
-    BREAKER_OPEN_SECONDS,
-    BREAKER_REQUESTS,
-    BREAKER_WINDOW,
-    FAILURES_IN_A_ROW,
-    LEFT_OUT_SECONDS,
-    Backend,
-    Breaker,
-    Upstream,
-)
-from ostiary_gateway.routes_file import Upstream as UpstreamOfFile
+from ostiary_gateway.routing.config import Upstream as UpstreamOfFile
+from ostiary_gateway.upstream.circuit_breaker import BREAKER_OPEN_SECONDS, BREAKER_REQUESTS, BREAKER_WINDOW, Breaker
+from ostiary_gateway.upstream.cluster import Upstream
+from ostiary_gateway.upstream.endpoint import FAILURES_IN_A_ROW, LEFT_OUT_SECONDS, Backend
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
@@ -131,15 +124,15 @@ def test_afterwards_an_answer_closes_it(clock: Clock) -> None:
 
 
 @pytest.fixture
-async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
-        yield stage
+async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        yield harness
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> int:
     """Have few requests be enough for a breaker to open."""
-    monkeypatch.setattr("ostiary_gateway.balancing.BREAKER_REQUESTS", 4)
+    monkeypatch.setattr("ostiary_gateway.upstream.circuit_breaker.BREAKER_REQUESTS", 4)
     return 4
 
 
@@ -147,101 +140,103 @@ def peer(number: int) -> str:
     return f"192.0.2.{number}"
 
 
-async def test_answers_that_do_not_come_open_it(stage: GatewayStage, upstream: RecordingUpstream, few: int) -> None:
+async def test_answers_that_do_not_come_open_it(harness: GatewayHarness, upstream: RecordingUpstream, few: int) -> None:
     upstream.answer = leaving_after()
     for number in range(few):
-        assert stage.upstream().is_asked
-        assert (await stage.ask("/any/x", peer=peer(number))).status == 502
-    assert not stage.upstream().is_asked
-    refused = await stage.ask("/any/x")
+        assert harness.upstream().is_asked
+        assert (await harness.ask("/any/x", peer=peer(number))).status == 502
+    assert not harness.upstream().is_asked
+    refused = await harness.ask("/any/x")
     assert (refused.status, refused.code, refused.values("retry-after")) == (503, "upstream_unavailable", ["1"])
     assert len(upstream.requests) == few
 
 
-async def test_slow_answers_open_it(stage: GatewayStage, upstream: RecordingUpstream, few: int, clock: Clock) -> None:
+async def test_slow_answers_open_it(
+    harness: GatewayHarness, upstream: RecordingUpstream, few: int, clock: Clock
+) -> None:
     upstream.answer = stopping_after()
     for number in range(few):
-        assert stage.upstream().is_asked
-        asked = asyncio.create_task(stage.ask("/any/x", peer=peer(number)))
+        assert harness.upstream().is_asked
+        asked = asyncio.create_task(harness.ask("/any/x", peer=peer(number)))
         await until(lambda number=number: len(upstream.requests) > number)  # type: ignore[misc]  # a default
         clock.skip(1)
         assert (await asked).status == 504
-    assert not stage.upstream().is_asked
+    assert not harness.upstream().is_asked
 
 
-async def test_who_cannot_be_connected_to_opens_it_whoever_asks(stage: GatewayStage, few: int) -> None:
+async def test_who_cannot_be_connected_to_opens_it_whoever_asks(harness: GatewayHarness, few: int) -> None:
     for _ in range(few):
-        assert stage.upstream("nobody").is_asked
-        assert (await stage.ask("/nobody")).status == 503
-    assert not stage.upstream("nobody").is_asked
+        assert harness.upstream("nobody").is_asked
+        assert (await harness.ask("/nobody")).status == 503
+    assert not harness.upstream("nobody").is_asked
 
 
 @pytest.mark.parametrize("answer", [leaving_after(), leaving_after(b"HTTP/1.1 2")])
 async def test_one_caller_opens_it_for_nobody_with_answers_that_break_off(
-    stage: GatewayStage, upstream: RecordingUpstream, few: int, answer: Answering
+    harness: GatewayHarness, upstream: RecordingUpstream, few: int, answer: Answering
 ) -> None:
     upstream.answer = answer
     for _ in range(5 * few):
-        assert (await stage.ask("/any/x", peer=peer(1))).status == 502
-    assert stage.upstream().is_asked
+        assert (await harness.ask("/any/x", peer=peer(1))).status == 502
+    assert harness.upstream().is_asked
 
 
 async def test_one_caller_opens_it_for_nobody_with_slow_answers(
-    stage: GatewayStage, upstream: RecordingUpstream, few: int, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, few: int, clock: Clock
 ) -> None:
     upstream.answer = stopping_after()
-    asked = [asyncio.create_task(stage.ask("/any/x")) for _ in range(5 * few)]
+    asked = [asyncio.create_task(harness.ask("/any/x")) for _ in range(5 * few)]
     await until(lambda: len(upstream.requests) == 5 * few)
     clock.skip(1)
     assert {answer.status for answer in await asyncio.gather(*asked)} == {504}
-    assert stage.upstream().is_asked
+    assert harness.upstream().is_asked
 
 
 @pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: \x7f\r\n\r\n"])
 async def test_answers_that_are_not_valid_do_not_count(
-    stage: GatewayStage, upstream: RecordingUpstream, few: int, answer: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, few: int, answer: bytes
 ) -> None:
     # A request may have put into it what makes it so.
     upstream.answer = answer
     for number in range(5 * few):
-        assert (await stage.ask("/any/x", peer=peer(number))).status == 502
-    assert stage.upstream().is_asked
+        assert (await harness.ask("/any/x", peer=peer(number))).status == 502
+    assert harness.upstream().is_asked
 
 
 async def test_who_does_not_send_all_of_a_request_makes_nothing_count(
-    stage: GatewayStage, upstream: RecordingUpstream, few: int
+    harness: GatewayHarness, upstream: RecordingUpstream, few: int
 ) -> None:
     upstream.answer, upstream.is_early = leaving_after(), True
     for number in range(5 * few):
-        line = await stage.connect(peer(number))
+        line = await harness.connect(peer(number))
         line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 4\r\n\r\nha")
         assert (await line.closed()).startswith(b"HTTP/1.1 502 ")
-    assert stage.upstream().is_asked
+    assert harness.upstream().is_asked
 
 
 async def test_a_websocket_that_opens_is_an_answer(
-    stage: GatewayStage, upstream: RecordingUpstream, few: int, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, few: int, clock: Clock
 ) -> None:
     async def open_socket() -> None:
-        line = await stage.connect()
+        line = await harness.connect()
         line.send(b"GET /live HTTP/1.1\r\nHost: gw\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
         await line.has(b"HTTP/1.1 101 ")
 
     upstream.answer = leaving_after()
     for number in range(few):
-        await stage.ask("/any/x", peer=peer(number))
-    assert not stage.upstream().is_asked
+        await harness.ask("/any/x", peer=peer(number))
+    assert not harness.upstream().is_asked
     clock.skip(BREAKER_OPEN_SECONDS)
     upstream.answer = stopping_after(OPENED)
     await open_socket()
-    assert not stage.upstream()._breaker.failed(None)
+    assert not harness.upstream()._breaker.failed(None)
     # Neither do few failures among many that open.
     for _ in range(2 * few):
         await open_socket()
     upstream.answer = leaving_after()
     for number in range(few - 1):
-        await stage.ask("/any/x", peer=peer(number))
-    assert stage.upstream().is_asked
+        await harness.ask("/any/x", peer=peer(number))
+    assert harness.upstream().is_asked
 
 
 # Addresses that fail.
@@ -303,7 +298,7 @@ def test_a_request_that_is_sent_again_goes_to_another_address() -> None:
 @asynccontextmanager
 async def two(
     issuer: Issuer, upstream: RecordingUpstream, more: str = "", route: str = ""
-) -> AsyncIterator[tuple[GatewayStage, RecordingUpstream]]:
+) -> AsyncIterator[tuple[GatewayHarness, RecordingUpstream]]:
     """Run a gateway before two addresses."""
     with short_directory() as directory:
         async with RecordingUpstream(directory / "up") as other:
@@ -313,20 +308,20 @@ upstreams:
 routes:
   - {{name: any, match: {{path: "/any/{{rest...}}", methods: [GET]}}, upstream: up, access: public{route}}}
 """
-            async with GatewayStage.open(routes, "", issuer.verifier()) as stage:
-                yield stage, other
+            async with GatewayHarness.open(routes, "", issuer.verifier()) as harness:
+                yield harness, other
 
 
 async def test_while_one_of_two_addresses_fails_each_request_is_answered_by_the_other(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
-    async with two(issuer, upstream, route=", retries: {attempts: 1}") as (stage, other):
+    async with two(issuer, upstream, route=", retries: {attempts: 1}") as (harness, other):
         upstream.answer, other.answer = leaving_after(), OK
         for number in range(30):
-            assert (await stage.ask("/any/x", peer=peer(number))).status == 200
+            assert (await harness.ask("/any/x", peer=peer(number))).status == 200
         # After that it was left out.
         assert len(upstream.requests) == FAILURES_IN_A_ROW
-        assert stage.upstream().left_out == 1
+        assert harness.upstream().left_out == 1
         assert len(other.requests) == 30
 
 
@@ -352,22 +347,22 @@ async def checked(clock: Clock, *upstreams: RecordingUpstream, times: int = 1) -
 async def test_an_address_that_is_not_well_is_left_out_until_it_is(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    async with two(issuer, upstream, HEALTH) as (stage, other):
+    async with two(issuer, upstream, HEALTH) as (harness, other):
         upstream.answer, other.answer = OK, BUSY
         await until(lambda: upstream.requests and other.requests)
         assert other.last.values("host") == ["localhost"]
         # Once may be an accident.
-        await never(lambda: stage.upstream().left_out)
+        await never(lambda: harness.upstream().left_out)
         await checked(clock, other)
-        await until(lambda: stage.upstream().left_out == 1)
+        await until(lambda: harness.upstream().left_out == 1)
         for _ in range(20):
-            assert (await stage.ask("/any/x")).status == 200
+            assert (await harness.ask("/any/x")).status == 200
         assert asked(other) == 0
         other.answer = OK
         await checked(clock, other)
-        await until(lambda: stage.upstream().left_out == 0)
+        await until(lambda: harness.upstream().left_out == 0)
         while not asked(other):
-            assert (await stage.ask("/any/x")).status == 200
+            assert (await harness.ask("/any/x")).status == 200
 
 
 @pytest.mark.parametrize(
@@ -376,24 +371,24 @@ async def test_an_address_that_is_not_well_is_left_out_until_it_is(
 async def test_only_a_whole_and_good_answer_is_a_sign_of_health(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock, answer: bytes
 ) -> None:
-    async with two(issuer, upstream, HEALTH) as (stage, other):
+    async with two(issuer, upstream, HEALTH) as (harness, other):
         upstream.answer, other.answer = OK, leaving_after(answer)
         await until(lambda: other.requests)
         await checked(clock, other)
-        await until(lambda: stage.upstream().left_out == 1)
+        await until(lambda: harness.upstream().left_out == 1)
 
 
 async def test_who_does_not_answer_in_time_is_not_well(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    async with two(issuer, upstream, HEALTH) as (stage, other):
+    async with two(issuer, upstream, HEALTH) as (harness, other):
         upstream.answer, other.answer = OK, stopping_after()
         for count in (1, 2):
             await until(lambda count=count: len(other.requests) == count)  # type: ignore[misc]  # a default
             clock.skip(0.5)
             await until(lambda: other.connections[-1].is_lost)
             clock.skip(0.5)
-        await until(lambda: stage.upstream().left_out == 1)
+        await until(lambda: harness.upstream().left_out == 1)
 
 
 async def test_when_more_than_half_are_not_well_all_are_asked(
@@ -402,10 +397,10 @@ async def test_when_more_than_half_are_not_well_all_are_asked(
     async def sick(request: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(BUSY if request.target == "/health" else OK)
 
-    async with two(issuer, upstream, HEALTH) as (stage, other):
+    async with two(issuer, upstream, HEALTH) as (harness, other):
         upstream.answer = other.answer = sick
         await until(lambda: upstream.requests and other.requests)
         await checked(clock, upstream, other)
-        await until(lambda: stage.upstream().left_out == 2)
+        await until(lambda: harness.upstream().left_out == 2)
         while not (asked(upstream) and asked(other)):
-            assert (await stage.ask("/any/x")).status == 200
+            assert (await harness.ask("/any/x")).status == 200

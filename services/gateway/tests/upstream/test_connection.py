@@ -5,9 +5,9 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from stage import (
+from harness import (
     Clock,
-    GatewayStage,
+    GatewayHarness,
     Received,
     RecordingUpstream,
     answers,
@@ -18,7 +18,7 @@ from stage import (
 )
 
 from ostiary.testing import Issuer
-from ostiary_gateway.upstream import IDLE_SECONDS
+from ostiary_gateway.upstream.pool import IDLE_SECONDS
 
 ROUTES = """\
 upstreams:
@@ -35,44 +35,44 @@ AT_ONCE = IDLE_SECONDS / 2
 
 
 @pytest.fixture
-async def stage(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayStage]:
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
-        yield stage
+async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        yield harness
 
 
-async def idle(stage: GatewayStage, count: int = 1) -> None:
+async def idle(harness: GatewayHarness, count: int = 1) -> None:
     """Return when the gateway has so many connections at hand."""
-    (upstream,) = stage.gateway.policies.current.upstreams.values()
+    (upstream,) = harness.gateway.policies.current.upstreams.values()
     (pool,) = upstream.pools
     await until(lambda: len(pool._idle) == count)
 
 
-async def use(stage: GatewayStage, upstream: RecordingUpstream) -> None:
+async def use(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     """Have a request answered, so that a connection that was used before is at hand."""
     upstream.answer = OK
-    await stage.ask("/any/x")
-    await idle(stage)
+    await harness.ask("/any/x")
+    await idle(harness)
 
 
 async def test_one_connection_serves_several_requests_of_several_clients(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     for method, body in [("GET", b""), ("POST", b"body"), ("OPTIONS", b""), ("DELETE", b""), ("PUT", b"")]:
         length = f"Content-Length: {len(body)}"
-        answer = await stage.ask("/any/x", length, method=method, body=body)
+        answer = await harness.ask("/any/x", length, method=method, body=body)
         assert (answer.status, upstream.last.body) == (200, body)
     assert (len(upstream.connections), len(upstream.requests)) == (1, 5)
 
 
 async def test_requests_at_the_same_time_have_connections_of_their_own(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     async def wait(_: Received, writer: asyncio.StreamWriter) -> None:
         await until(lambda: len(upstream.requests) == 3)
         writer.write(OK)
 
     upstream.answer = wait
-    given = await asyncio.gather(*(stage.ask(f"/any/{number}") for number in range(3)))
+    given = await asyncio.gather(*(harness.ask(f"/any/{number}") for number in range(3)))
     assert [answer.body for answer in given] == [b"ok"] * 3
     assert len(upstream.connections) == 3
 
@@ -86,23 +86,23 @@ async def test_requests_at_the_same_time_have_connections_of_their_own(
     ],
 )
 async def test_a_connection_that_the_upstream_ends_is_not_used_again(
-    stage: GatewayStage, upstream: RecordingUpstream, head: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, head: bytes
 ) -> None:
     upstream.answer = head + b"Content-Length: 2\r\n\r\nok"
     for _ in range(2):
-        answer = await stage.ask("/any/x")
+        answer = await harness.ask("/any/x")
         assert (answer.body, answer.values("connection")) == (b"ok", ["close"])
     assert len(upstream.connections) == 2
 
 
 async def test_a_connection_that_is_idle_for_long_is_closed(
-    stage: GatewayStage, upstream: RecordingUpstream, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    await stage.ask("/any/x")
-    await idle(stage)
+    await harness.ask("/any/x")
+    await idle(harness)
     clock.skip(IDLE_SECONDS + 0.1)
     await until(lambda: upstream.connections[0].is_lost)
-    await stage.ask("/any/x")
+    await harness.ask("/any/x")
     assert len(upstream.connections) == 2
 
 
@@ -124,11 +124,11 @@ class Stale:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 async def test_a_safe_request_is_sent_again_if_a_used_connection_was_closed(
-    stage: GatewayStage, upstream: RecordingUpstream, method: str
+    harness: GatewayHarness, upstream: RecordingUpstream, method: str
 ) -> None:
-    await use(stage, upstream)
+    await use(harness, upstream)
     upstream.answer = Stale(upstream, at_once=False)
-    answer = await stage.ask("/any/y", method=method)
+    answer = await harness.ask("/any/y", method=method)
     assert (answer.status, len(upstream.requests), len(upstream.connections)) == (200, 3, 2)
 
 
@@ -136,39 +136,39 @@ async def test_a_safe_request_is_sent_again_if_a_used_connection_was_closed(
     ("method", "body"), [("POST", b""), ("POST", b"x"), ("PUT", b"x"), ("DELETE", b""), ("GET", b"x")]
 )
 async def test_another_request_is_sent_once(
-    stage: GatewayStage, upstream: RecordingUpstream, method: str, body: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, method: str, body: bytes
 ) -> None:
-    await use(stage, upstream)
+    await use(harness, upstream)
     upstream.answer = Stale(upstream, at_once=False)
-    answer = await stage.ask("/any/y", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body)
+    answer = await harness.ask("/any/y", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body)
     assert (answer.status, answer.code) == (502, "upstream_failed")
     assert (len(upstream.requests), len(upstream.connections)) == (2, 1)
 
 
-async def test_a_request_is_sent_again_once_only(stage: GatewayStage, upstream: RecordingUpstream) -> None:
-    await use(stage, upstream)
+async def test_a_request_is_sent_again_once_only(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    await use(harness, upstream)
     upstream.answer = leaving_after()
-    assert (await stage.ask("/any/y")).status == 502
+    assert (await harness.ask("/any/y")).status == 502
     assert (len(upstream.requests), len(upstream.connections)) == (3, 2)
 
 
 async def test_a_request_that_has_an_answer_in_part_is_not_sent_again(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    await use(stage, upstream)
+    await use(harness, upstream)
     upstream.answer = leaving_after(b"HTTP/1.1 2")
-    assert (await stage.ask("/any/y")).status == 502
+    assert (await harness.ask("/any/y")).status == 502
     assert len(upstream.requests) == 2
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_connection_that_was_closed_meanwhile_is_nobodys_problem(
-    stage: GatewayStage, upstream: RecordingUpstream, method: str
+    harness: GatewayHarness, upstream: RecordingUpstream, method: str
 ) -> None:
     upstream.answer = Stale(upstream, at_once=True)
     for _ in range(3):
-        assert (await stage.ask("/any/x", method=method)).body == b"ok"
-        await idle(stage, 0)
+        assert (await harness.ask("/any/x", method=method)).body == b"ok"
+        await idle(harness, 0)
     assert len(upstream.requests) == 3
 
 
@@ -181,11 +181,11 @@ async def test_a_connection_that_was_closed_meanwhile_is_nobodys_problem(
     ],
 )
 async def test_what_comes_after_an_answer_is_not_the_next_one(
-    stage: GatewayStage, upstream: RecordingUpstream, answer: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, answer: bytes
 ) -> None:
     upstream.answer = answer
     for _ in range(2):
-        assert (await stage.ask("/any/x")).body == b"ok"
+        assert (await harness.ask("/any/x")).body == b"ok"
     assert len(upstream.connections) == 2
 
 
@@ -193,30 +193,30 @@ async def test_what_comes_after_an_answer_is_not_the_next_one(
     "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 45", b"HTTP/1.1 304 Not Modified", b"HTTP/1.1 204 No Content"]
 )
 async def test_a_body_where_there_can_be_none_is_not_the_next_answer(
-    stage: GatewayStage, upstream: RecordingUpstream, head: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, head: bytes
 ) -> None:
     upstream.answer = head + b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
     for _ in range(2):
-        answer = await stage.ask("/any/x", method="HEAD")
+        answer = await harness.ask("/any/x", method="HEAD")
         assert (answer.body, answer.is_complete) == (b"", True)
     assert len(upstream.connections) == 2
 
 
 async def test_what_comes_when_nobody_has_asked_closes_the_connection(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    await use(stage, upstream)
+    await use(harness, upstream)
     upstream.connections[0].writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
     await until(lambda: upstream.connections[0].is_lost)
-    assert (await stage.ask("/any/x")).body == b"ok"
+    assert (await harness.ask("/any/x")).body == b"ok"
     assert len(upstream.connections) == 2
 
 
 async def test_an_answer_before_the_request_was_sent_ends_the_connection(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     upstream.answer, upstream.is_early = OK, True
-    line = await stage.connect()
+    line = await harness.connect()
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\n")
     (answer,) = answers(await line.closed(), "POST")
     assert (answer.body, answer.values("connection")) == (b"ok", ["close"])
@@ -234,43 +234,43 @@ async def test_an_answer_before_the_request_was_sent_ends_the_connection(
     ],
 )
 async def test_a_connection_is_not_used_again_where_a_body_may_come_that_there_is_not(
-    stage: GatewayStage, upstream: RecordingUpstream, method: str, answer: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, method: str, answer: bytes
 ) -> None:
     upstream.answer = answer
     for count in (1, 2):
-        assert (await stage.ask("/any/x", method=method)).is_complete
+        assert (await harness.ask("/any/x", method=method)).is_complete
         await until(lambda count=count: upstream.connections[count - 1].is_lost, AT_ONCE)  # type: ignore[misc]  # a default
     assert len(upstream.connections) == 2
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 async def test_a_connection_is_used_again_where_there_is_plainly_no_body(
-    stage: GatewayStage, upstream: RecordingUpstream, method: str
+    harness: GatewayHarness, upstream: RecordingUpstream, method: str
 ) -> None:
     upstream.answer = b"HTTP/1.1 304 Not Modified\r\n\r\n"
     for _ in range(2):
-        assert (await stage.ask("/any/x", method=method)).is_complete
-        await idle(stage)
+        assert (await harness.ask("/any/x", method=method)).is_complete
+        await idle(harness)
     assert len(upstream.connections) == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
 @pytest.mark.parametrize("framing", ["Content-Length: 4", "Transfer-Encoding: chunked"])
 async def test_a_connection_is_not_used_again_after_a_body_that_means_nothing(
-    stage: GatewayStage, upstream: RecordingUpstream, method: str, framing: str
+    harness: GatewayHarness, upstream: RecordingUpstream, method: str, framing: str
 ) -> None:
     upstream.answer = b"HTTP/1.1 204 No Content\r\n\r\n"
     body = b"body" if "Length" in framing else b"4\r\nbody\r\n0\r\n\r\n"
-    assert (await stage.ask("/any/x", framing, method=method, body=body)).status == 204
+    assert (await harness.ask("/any/x", framing, method=method, body=body)).status == 204
     await until(lambda: upstream.connections[0].is_lost, AT_ONCE)
-    await idle(stage, 0)
+    await idle(harness, 0)
 
 
 async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_again(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 5_000_000
-    monkeypatch.setattr("ostiary_gateway.upstream.HIGH_WATER", size)
+    monkeypatch.setattr("ostiary_gateway.upstream.pool.HIGH_WATER", size)
     may_answer = asyncio.Event()
 
     async def answer_early(request: Received, writer: asyncio.StreamWriter) -> None:
@@ -279,9 +279,9 @@ async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_ag
         await request.connection.wait_lost()
 
     upstream.answer, upstream.is_early = answer_early, True
-    line = await stage.connect()
+    line = await harness.connect()
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
-    (pool,) = stage.upstream().pools
+    (pool,) = harness.upstream().pools
     await until(lambda: any(each.is_request_sent for each in pool._open))
     (connection,) = pool._open
     assert await settled(lambda: connection.unsent) > 0
@@ -295,9 +295,11 @@ async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_ag
     assert len(upstream.connections) == 2
 
 
-async def test_more_requests_than_connections_wait_for_one(stage: GatewayStage, upstream: RecordingUpstream) -> None:
-    stage.limit_connections(2)
-    given = await asyncio.gather(*(stage.ask(f"/any/{number}") for number in range(10)))
+async def test_more_requests_than_connections_wait_for_one(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    harness.limit_connections(2)
+    given = await asyncio.gather(*(harness.ask(f"/any/{number}") for number in range(10)))
     assert [answer.status for answer in given] == [200] * 10
     assert sorted(answer.body for answer in given) == sorted(
         b'{"target": "/any/%d", "body": ""}' % number for number in range(10)
@@ -306,25 +308,25 @@ async def test_more_requests_than_connections_wait_for_one(stage: GatewayStage, 
 
 
 async def test_who_waits_for_a_connection_gets_a_new_one_if_the_last_one_ended(
-    stage: GatewayStage, upstream: RecordingUpstream
+    harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    stage.limit_connections(1)
+    harness.limit_connections(1)
     upstream.answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
-    given = await asyncio.gather(*(stage.ask(f"/any/{number}") for number in range(5)))
+    given = await asyncio.gather(*(harness.ask(f"/any/{number}") for number in range(5)))
     assert [answer.status for answer in given] == [200] * 5
     assert len(upstream.connections) == 5
 
 
 async def test_who_waits_too_long_or_is_one_too_many_hears_so(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    stage.limit_connections(1)
-    monkeypatch.setattr("ostiary_gateway.upstream.MAX_WAITING", 1)
+    harness.limit_connections(1)
+    monkeypatch.setattr("ostiary_gateway.upstream.pool.MAX_WAITING", 1)
     upstream.answer = stopping_after()
-    first = await stage.connect()
+    first = await harness.connect()
     first.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
-    asked = [asyncio.create_task(stage.ask(target)) for target in ("/any/y", "/any/z")]
+    asked = [asyncio.create_task(harness.ask(target)) for target in ("/any/y", "/any/z")]
     await until(lambda: asked[0].done() or asked[1].done())
     clock.skip(0.4)
     given = await asyncio.gather(*asked)
@@ -334,21 +336,21 @@ async def test_who_waits_too_long_or_is_one_too_many_hears_so(
 
 
 async def test_a_connection_that_was_held_up_is_good_for_the_next_request(
-    stage: GatewayStage, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.connection.HIGH_WATER", 1024)
+    monkeypatch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", 1024)
     big = b"HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n" + b"x" * 150_000
-    slow = await stage.connect()
+    slow = await harness.connect()
     slow.transport.pause_reading()
-    await until(lambda: stage.transports)
-    (transport,) = stage.transports
+    await until(lambda: harness.transports)
+    (transport,) = harness.transports
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     # The whole answer comes in one piece, more than the client's side takes.
     upstream.answer = big
     slow.send(b"GET /any/big HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
     await until(transport.get_write_buffer_size)
     upstream.answer = OK
-    assert (await stage.ask("/any/small")).body == b"ok"
+    assert (await harness.ask("/any/small")).body == b"ok"
     slow.transport.resume_reading()
     assert answers(await slow.closed())[0].body == b"x" * 150_000
 

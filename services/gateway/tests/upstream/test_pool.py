@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage import Clock, GatewayStage, Held, RecordingUpstream, answers, never, stopping_after, until
+from harness import Clock, GatewayHarness, Held, RecordingUpstream, answers, never, stopping_after, until
 
 from ostiary.testing import Issuer
 from ostiary_chassis.proxies import TrustedProxies
-from ostiary_gateway.http1 import Fields, Response
-from ostiary_gateway.upstream import MAX_AGE_SECONDS, Failure, Pool, UpstreamConnection
+from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.parser import Response
+from ostiary_gateway.upstream.pool import MAX_AGE_SECONDS, Failure, Pool, UpstreamConnection
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n"
@@ -278,22 +279,22 @@ async def test_a_late_failure_to_connect_harms_no_request(
     issuer: Issuer, upstream: RecordingUpstream, doors: Doors, clock: Clock, when: str
 ) -> None:
     upstream.answer = before = Held(then=OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-    async with GatewayStage.open(ROUTES, upstream.url, issuer.verifier()) as stage:
-        stage.limit_connections(1)
-        first, line = await stage.connect(), await stage.connect()
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        harness.limit_connections(1)
+        first, line = await harness.connect(), await harness.connect()
         first.send(GET)
         await doors.knocked(1)
         doors.closed[0].set_result(True)
         await until(lambda: upstream.requests)
         line.send(GET)
-        (pool,) = stage.upstream().pools
+        (pool,) = harness.upstream().pools
         await until(lambda: pool.waiting)
         # It has waited for some of its time when it gets to try.
         clock.skip(3)
         upstream.answer = held = Held(first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last")
         before.may_go_on.set()
         await doors.knocked(2)
-        stage.limit_connections(2)
+        harness.limit_connections(2)
         clock.skip(2.5)
         await doors.knocked(3)
         if when == "while the answer comes":
@@ -331,17 +332,17 @@ async def test_a_caller_with_half_of_the_connections_leaves_a_quarter_to_others(
 
 
 async def test_callers_behind_one_proxy_are_told_apart(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    async with GatewayStage.open(SHARED, upstream.url, issuer.verifier()) as stage:
-        stage.gateway.policies.current.gate._proxies = TrustedProxies([ip_network("10.0.0.0/8")])
-        (pool,) = stage.upstream().pools
+    async with GatewayHarness.open(SHARED, upstream.url, issuer.verifier()) as harness:
+        harness.gateway.policies.current.gate._proxies = TrustedProxies([ip_network("10.0.0.0/8")])
+        (pool,) = harness.upstream().pools
         upstream.answer = stopping_after()
         for number in range(20):
-            line = await stage.connect("10.0.0.1")
+            line = await harness.connect("10.0.0.1")
             line.send(b"GET /any/%d HTTP/1.1\r\nHost: gw\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n" % number)
         await until(lambda: len(upstream.requests) == 12 and pool.waiting == 8)
         upstream.answer = OK
         for other in ("192.0.2.2", "192.0.2.3"):
-            answer = await stage.ask("/any/x", f"X-Forwarded-For: {other}", peer="10.0.0.1")
+            answer = await harness.ask("/any/x", f"X-Forwarded-For: {other}", peer="10.0.0.1")
             assert answer.status == 200
         assert (len(upstream.requests), pool.waiting) == (14, 8)
 
@@ -405,7 +406,7 @@ async def test_of_few_connections_one_caller_may_have_all(make: Make) -> None:
 
 
 async def test_who_has_much_may_wait_half_as_often(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.MAX_WAITING", 4)
+    monkeypatch.setattr("ostiary_gateway.upstream.pool.MAX_WAITING", 4)
     hall = make(16)
     served = await hall.served(12)
     mine = [hall.ask() for _ in range(3)]
