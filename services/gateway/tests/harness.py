@@ -419,7 +419,7 @@ class GatewayHarness:
                 harness._hang_up()
                 server.close()
         await until(lambda: not state.connections)
-        for pool in [pool for upstream in gateway.policies.current.upstreams.values() for pool in upstream.pools]:
+        for pool in [pool for upstream in gateway.runtime.current.upstreams.values() for pool in upstream.pools]:
             pool.close()
             await until(lambda pool=pool: not pool._open and not pool._attempts)  # type: ignore[misc]  # a default
 
@@ -440,30 +440,30 @@ class GatewayHarness:
     @property
     def connections(self) -> list[ClientConnection]:
         """The gateway's connections with clients."""
-        return [each for each in self.gateway._watchman.connections if isinstance(each, ClientConnection)]
+        return [each for each in self.gateway._manager.connections if isinstance(each, ClientConnection)]
 
     def limit_connections(self, count: int) -> None:
         """Let there be so many connections to each address of an upstream."""
-        for upstream in self.gateway.policies.current.upstreams.values():
+        for upstream in self.gateway.runtime.current.upstreams.values():
             for pool in upstream.pools:
                 pool._max_connections = count
 
     def upstream(self, name: str = "up") -> Upstream:
         """Return an upstream, as the gateway sees it."""
-        return self.gateway.policies.current.upstreams[name]
+        return self.gateway.runtime.current.upstreams[name]
 
     async def connect(self, peer: str | None = None) -> Line:
         """Open a connection; as if it came from an address, if that matters."""
-        watchman = self.gateway._watchman
-        known = set(watchman.connections)
+        manager = self.gateway._manager
+        known = set(manager.connections)
         _, line = await asyncio.get_running_loop().create_unix_connection(Line, str(self.path))
         self._lines.append(line)
         if peer is not None:
-            await until(lambda: watchman.connections - known)
-            (connection,) = watchman.connections - known
-            watchman.leaves(connection)
+            await until(lambda: manager.connections - known)
+            (connection,) = manager.connections - known
+            manager.remove(connection)
             connection.peer = peer
-            watchman.arrives(connection)
+            manager.add(connection)
         return line
 
     async def connected(self) -> tuple[Line, ClientConnection]:

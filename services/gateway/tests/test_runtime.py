@@ -16,7 +16,7 @@ from ostiary.feed import Kind
 from ostiary.testing import Issuer
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.source import RoutesSource
-from ostiary_gateway.runtime import Policies
+from ostiary_gateway.runtime import Runtime
 from ostiary_gateway.upstream.cluster import Upstream
 
 OLD = "  - {name: old, match: {path: /old, methods: [GET]}, upstream: up, access: public}\n"
@@ -37,8 +37,8 @@ class Changing:
     path: Path
 
     @property
-    def policies(self) -> Policies:
-        return self.harness.gateway.policies
+    def runtime(self) -> Runtime:
+        return self.harness.gateway.runtime
 
     async def write(self, routes: str, **upstreams: str) -> list[dict[str, object]]:
         """Change the file, have it read, and return what was logged."""
@@ -47,9 +47,9 @@ class Changing:
 
     async def read(self) -> list[dict[str, object]]:
         with structlog.testing.capture_logs() as logged:
-            self.policies.reload()
-            assert self.policies._reading is not None
-            await self.policies._reading
+            self.runtime.reload()
+            assert self.runtime._reading is not None
+            await self.runtime._reading
         return [dict(entry) for entry in logged]
 
     async def status(self, target: str, *lines: str) -> int:
@@ -61,8 +61,8 @@ async def changing(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) 
     async with GatewayHarness.open(text(OLD, up="${UPSTREAM}"), upstream.url, issuer.verifier()) as harness:
         it = Changing(harness, upstream, tmp_path / "gateway.yaml")
         it.path.write_text(text(OLD, up=upstream.url))
-        it.policies._source = RoutesSource(it.path)
-        it.policies._source.load()
+        it.runtime._source = RoutesSource(it.path)
+        it.runtime._source.load()
         yield it
 
 
@@ -96,15 +96,15 @@ async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection
 
 async def test_a_change_is_seen_without_being_told(changing: Changing) -> None:
     changing.path.write_text(text(OLD + NEW, up=changing.upstream.url))
-    now = changing.policies._next_look
-    changing.policies.on_tick(now + 1)
-    assert changing.policies._reading is not None
-    await changing.policies._reading
+    now = changing.runtime._next_look
+    changing.runtime.on_tick(now + 1)
+    assert changing.runtime._reading is not None
+    await changing.runtime._reading
     assert await changing.status("/new") == 200
-    before = changing.policies.current
-    changing.policies.on_tick(changing.policies._next_look + 1)
-    assert changing.policies._reading.done()
-    assert changing.policies.current is before
+    before = changing.runtime.current
+    changing.runtime.on_tick(changing.runtime._next_look + 1)
+    assert changing.runtime._reading.done()
+    assert changing.runtime.current is before
 
 
 async def test_access_may_change_too(changing: Changing, issuer: Issuer) -> None:
@@ -130,14 +130,14 @@ async def test_access_may_change_too(changing: Changing, issuer: Issuer) -> None
     ],
 )
 async def test_a_file_that_cannot_be_used_changes_nothing(changing: Changing, content: bytes) -> None:
-    before = changing.policies.current
+    before = changing.runtime.current
     changing.path.write_bytes(content)
     logged = await changing.read()
     assert [(entry["event"], entry["log_level"]) for entry in logged] == [
         ("routes not changed: the file cannot be used", "error")
     ]
     assert "gateway.yaml" in str(logged[0]["error"])
-    assert changing.policies.current is before
+    assert changing.runtime.current is before
     assert [await changing.status("/old"), await changing.status("/new")] == [200, 404]
     # The next one that is good counts.
     await changing.write(NEW)
@@ -157,12 +157,12 @@ async def test_a_file_that_cannot_be_read_changes_nothing(changing: Changing) ->
 
 async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
     changing.path.write_text("")
-    changing.policies.on_tick(changing.policies._next_look + 1)
-    reading = changing.policies._reading
+    changing.runtime.on_tick(changing.runtime._next_look + 1)
+    reading = changing.runtime._reading
     assert reading is not None
     await reading
-    changing.policies.on_tick(changing.policies._next_look + 1)
-    assert changing.policies._reading is reading
+    changing.runtime.on_tick(changing.runtime._next_look + 1)
+    assert changing.runtime._reading is reading
 
 
 async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_end(changing: Changing) -> None:
@@ -267,7 +267,7 @@ async def test_a_file_does_not_bring_a_revoked_token_back(
     routes = OLD.replace("access: public", "access: authenticated")
     async with GatewayHarness.open(text(routes, up="${UPSTREAM}"), upstream.url, own.verifier()) as harness:
         it = Changing(harness, upstream, tmp_path / "gateway.yaml")
-        it.policies._source = RoutesSource(it.path)
+        it.runtime._source = RoutesSource(it.path)
         token = f"Authorization: Bearer {own.token(subject='ada')}"
         assert await it.status("/old", token) == 200
         own.revoke(Kind.SUBJECT, "ada")
@@ -289,12 +289,12 @@ async def test_who_asks_while_the_file_is_read_has_it_read_once_more(
         return routes
 
     monkeypatch.setattr(RoutesSource, "load", slow)
-    changing.policies.reload()
-    reading = changing.policies._reading
+    changing.runtime.reload()
+    reading = changing.runtime._reading
     assert reading is not None
     await asyncio.to_thread(read.wait, PATIENCE)
     changing.path.write_text(text(NEW, up=changing.upstream.url))
-    changing.policies.reload()
+    changing.runtime.reload()
     may_go_on.set()
     await reading
     assert [await changing.status("/old"), await changing.status("/new")] == [404, 200]

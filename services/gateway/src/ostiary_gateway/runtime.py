@@ -11,8 +11,8 @@ import structlog
 from ostiary import Verifier
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway.access.admission import Gate
-from ostiary_gateway.access.request import Arrival
+from ostiary_gateway.access.admission import Admission
+from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.loader import SETTING
 from ostiary_gateway.routing.overlap import Guards
@@ -31,7 +31,7 @@ def load_routes(path: Path, setting: str = SETTING) -> RoutesFile:
     return RoutesSource(path, setting).load()
 
 
-class Policy:
+class Snapshot:
     """A routes file at work."""
 
     def __init__(
@@ -39,7 +39,9 @@ class Policy:
     ) -> None:
         """Put a file to work; what has not changed is taken over from the policy `before`."""
         self.table = RouteTable(routes.routes)
-        self.gate: Gate = Gate(self.table, Guards(routes), verifier, proxies, before.gate if before else None)
+        self.admission: Admission = Admission(
+            self.table, Guards(routes), verifier, proxies, before.admission if before else None
+        )
         known = before.upstreams if before is not None else {}
         tls = _tls_for(routes)
         self.upstreams: dict[str, Upstream] = {
@@ -51,10 +53,10 @@ class Policy:
             for route in routes.routes
         }
 
-    def upstream_for(self, arrival: Arrival) -> Upstream:
+    def upstream_for(self, context: RequestContext) -> Upstream:
         """Return where an admitted request goes."""
-        assert arrival.route is not None  # noqa: S101 - admitted
-        upstreams, shares = self._choices[arrival.route.name]
+        assert context.route is not None  # noqa: S101 - admitted
+        upstreams, shares = self._choices[context.route.name]
         if len(upstreams) == 1:
             return upstreams[0]
         return random.choices(upstreams, shares)[0]  # noqa: S311 - a share of the load
@@ -66,14 +68,14 @@ def _tls_for(routes: RoutesFile) -> ssl.SSLContext | None:
     return ssl.create_default_context() if any(each.startswith("https://") for each in addresses) else None
 
 
-class Policies:
+class Runtime:
     """The policy that counts now, and where it comes from."""
 
     def __init__(
         self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, source: RoutesSource | None = None
     ) -> None:
         """Begin with `routes`, loaded from `source`; without one, they do not change."""
-        self.current = Policy(routes, verifier, proxies)
+        self.current = Snapshot(routes, verifier, proxies)
         self._verifier = verifier
         self._proxies = proxies
         self._source = source
@@ -120,12 +122,12 @@ class Policies:
         try:
             # A long file takes a while, and requests go on.
             routes = await asyncio.to_thread(source.load)
-            policy = Policy(routes, self._verifier, self._proxies, before)
+            snapshot = Snapshot(routes, self._verifier, self._proxies, before)
         except (ConfigError, ValueError) as error:
             _log.error("routes not changed: the file cannot be used", error=str(error))
             return
-        self.current = policy
+        self.current = snapshot
         for name, upstream in before.upstreams.items():
-            if policy.upstreams.get(name) is not upstream:
+            if snapshot.upstreams.get(name) is not upstream:
                 upstream.retire()
         _log.info("routes changed", routes=len(routes.routes), upstreams=len(routes.upstreams))

@@ -29,7 +29,7 @@ from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.observability.access_log import pseudonym
-from ostiary_gateway.proxy.connection_manager import Watchman
+from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
 from ostiary_gateway.routing.config import RateLimit
@@ -359,7 +359,7 @@ LIMITED = (
 
 def use_proxies(harness: GatewayHarness, *networks: str) -> None:
     """Trust proxies, from the next request on."""
-    harness.gateway.policies.current.gate._proxies = TrustedProxies([ip_network(each) for each in networks])
+    harness.gateway.runtime.current.admission._proxies = TrustedProxies([ip_network(each) for each in networks])
 
 
 async def test_an_address_has_a_limit_of_its_own(issuer: Issuer, upstream: RecordingUpstream) -> None:
@@ -392,28 +392,28 @@ async def test_one_network_of_ipv6_has_the_connections_of_one_address(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with opened(issuer, upstream, *LIMITED) as it:
-        watchman = it.gateway._watchman = Watchman(2, TrustedProxies([ip_network("2001:db8:0:9::/64")]))
+        manager = it.gateway._manager = ConnectionManager(2, TrustedProxies([ip_network("2001:db8:0:9::/64")]))
 
-        def arrives(peer: str) -> ClientConnection:
+        def add(peer: str) -> ClientConnection:
             connection = it.gateway.protocol(server_state=None, app_state={})
             assert isinstance(connection, ClientConnection)
             connection.peer = peer
-            told.append(watchman.arrives(connection))
+            told.append(manager.add(connection))
             return connection
 
         told: list[bool] = []
-        first, *_ = [arrives(f"2001:db8::{number}") for number in (1, 2, 3)]
-        arrives("2001:db8:0:1::1")
+        first, *_ = [add(f"2001:db8::{number}") for number in (1, 2, 3)]
+        add("2001:db8:0:1::1")
         assert told == [True, True, False, True]
         for number in (1, 2, 3):
-            arrives(f"2001:db8:0:9::{number}")
+            add(f"2001:db8:0:9::{number}")
         assert told[4:] == [True, True, True]
-        watchman.leaves(first)
-        arrives("2001:db8::4")
+        manager.remove(first)
+        add("2001:db8::4")
         assert told[-1] is False
-        for connection in list(watchman.connections):
-            watchman.leaves(connection)
-        arrives("2001:db8::4")
+        for connection in list(manager.connections):
+            manager.remove(connection)
+        add("2001:db8::4")
         assert told[-1] is True
 
 
@@ -767,7 +767,7 @@ async def test_who_waits_too_long_for_a_connection_does_not_get_two(
         await until(lambda: len(upstream.requests) == 2)
         line = await it.connect()
         line.send(b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
-        (pool,) = it.gateway.policies.current.upstreams["up"].pools
+        (pool,) = it.gateway.runtime.current.upstreams["up"].pools
         await until(lambda: pool._waiting)
         clock.skip(0.3)
         with suppress(TimeoutError):

@@ -11,10 +11,17 @@ from corpus import CORPUS, SMUGGLED, Decider, Entry, Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ostiary_gateway.http1.body import MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES, Body, Chunked, Sized, UntilClose
+from ostiary_gateway.http1.body import (
+    MAX_CHUNK_LINE_BYTES,
+    MAX_TRAILER_BYTES,
+    Body,
+    ChunkedBody,
+    CloseDelimitedBody,
+    ContentLengthBody,
+)
 from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownCoding, UnknownVersion
 from ostiary_gateway.http1.fields import MAX_FIELDS, Fields
-from ostiary_gateway.http1.memo import MAX_ENTRIES, Memo
+from ostiary_gateway.http1.memo import MAX_ENTRIES, BoundedCache
 from ostiary_gateway.http1.parser import MAX_HEAD_BYTES, Request, Response, head_end, parse_request, parse_response
 from ostiary_gateway.http1.serializer import CONTINUE, chunk, last_chunk, status_line
 
@@ -81,7 +88,7 @@ class TestRequestLine:
         read_request = request(b"Host: a", first=b"GET /a/b?c=d HTTP/1.1")
         assert read_request.method == "GET"
         assert read_request.target == b"/a/b?c=d"
-        assert read_request.is_current
+        assert read_request.is_http11
         assert read_request.fields == [(b"host", b"a")]
         assert read_request.body is None
 
@@ -124,10 +131,10 @@ class TestRequestLine:
             request(first=b"GET /a%cb HTTP/1.1" % byte)
 
     @pytest.mark.parametrize(
-        ("version", "is_current"), [(b"1.0", False), (b"1.1", True), (b"1.2", True), (b"1.9", True)]
+        ("version", "is_http11"), [(b"1.0", False), (b"1.1", True), (b"1.2", True), (b"1.9", True)]
     )
-    def test_any_minor_version_is_the_highest_that_is_known(self, version: bytes, is_current: bool) -> None:
-        assert request(first=b"GET / HTTP/" + version).is_current is is_current
+    def test_any_minor_version_is_the_highest_that_is_known(self, version: bytes, is_http11: bool) -> None:
+        assert request(first=b"GET / HTTP/" + version).is_http11 is is_http11
 
     @pytest.mark.parametrize("version", [b"0.9", b"0.0", b"2.0", b"3.0", b"9.9", b"0.1"])
     def test_another_major_version_is_said_to_be_unknown(self, version: bytes) -> None:
@@ -158,7 +165,7 @@ class TestFieldLines:
     def test_names_are_in_lower_case_and_in_their_order(self) -> None:
         head = request(b"Host: a", b"X-B: 1", b"x-a: 2", b"X-b: 3")
         assert head.fields == [(b"host", b"a"), (b"x-b", b"1"), (b"x-a", b"2"), (b"x-b", b"3")]
-        assert head.names == {b"host": b"a", b"x-b": b"3", b"x-a": b"2"}
+        assert head.by_name == {b"host": b"a", b"x-b": b"3", b"x-a": b"2"}
 
     @pytest.mark.parametrize(
         ("line", "value"),
@@ -342,7 +349,7 @@ class TestContentLength:
     )
     def test_it_is_digits(self, value: bytes, length: int) -> None:
         for body in (request(b"Content-Length:" + value).body, response(b"Content-Length:" + value).body):
-            assert isinstance(body, Sized)
+            assert isinstance(body, ContentLengthBody)
             assert body.left == length
             assert not body.done
 
@@ -366,7 +373,7 @@ class TestContentLength:
         assert request(first=b"POST / HTTP/1.0").body is None
 
     def test_a_body_is_so_long_and_no_longer(self) -> None:
-        body = Sized(5)
+        body = ContentLengthBody(5)
         assert body.take(b"") == (b"", b"")
         assert body.take(b"hel") == (b"hel", b"")
         assert (body.done, body.end()) == (False, False)
@@ -375,7 +382,7 @@ class TestContentLength:
         assert body.trailers == []
 
     def test_a_body_that_comes_whole_leaves_nothing(self) -> None:
-        body = Sized(5)
+        body = ContentLengthBody(5)
         assert body.take(b"hello") == (b"hello", b"")
         assert body.done
 
@@ -401,8 +408,8 @@ class TestTransferEncoding:
 
     @pytest.mark.parametrize("value", [b"chunked", b"Chunked", b"CHUNKED", b"\tchunked \t"])
     def test_chunked_is_known_in_any_case(self, value: bytes) -> None:
-        assert isinstance(request(b"Transfer-Encoding:" + value).body, Chunked)
-        assert isinstance(response(b"Transfer-Encoding:" + value).body, Chunked)
+        assert isinstance(request(b"Transfer-Encoding:" + value).body, ChunkedBody)
+        assert isinstance(response(b"Transfer-Encoding:" + value).body, ChunkedBody)
 
     @pytest.mark.parametrize("value", CODINGS)
     def test_nothing_else_is(self, value: bytes) -> None:
@@ -434,7 +441,7 @@ class TestConnection:
     """RFC 9112 section 9.3, RFC 9110 section 7.6.1."""
 
     @pytest.mark.parametrize(
-        ("version", "lines", "keeps_alive"),
+        ("version", "lines", "keep_alive"),
         [
             (b"1.1", (), True),
             (b"1.1", (b"Connection: close",), False),
@@ -456,19 +463,19 @@ class TestConnection:
         self,
         version: bytes,
         lines: tuple[bytes, ...],
-        keeps_alive: bool,
+        keep_alive: bool,
     ) -> None:
-        assert request(*lines, first=b"GET / HTTP/" + version).keeps_alive is keeps_alive
+        assert request(*lines, first=b"GET / HTTP/" + version).keep_alive is keep_alive
         if version != b"1.2":
             head = response(b"Content-Length: 0", *lines, first=b"HTTP/" + version + b" 200 OK")
-            assert head.keeps_alive is keeps_alive
+            assert head.keep_alive is keep_alive
 
     def test_options_of_several_fields_are_one_list(self) -> None:
         lines = (b"Connection: Keep-Alive,X-A", b"Via: b", b"Connection: \t x-b ,, X-C")
         expected = {b"keep-alive", b"x-a", b"x-b", b"x-c"}
-        assert request(*lines).options - {b""} == expected
-        assert response(*lines).options - {b""} == expected
-        assert request().options == frozenset()
+        assert request(*lines).connection_options - {b""} == expected
+        assert response(*lines).connection_options - {b""} == expected
+        assert request().connection_options == frozenset()
 
 
 class TestExpect:
@@ -580,32 +587,32 @@ class TestResponseBody:
     def test_some_have_none_whatever_they_say(self, lines: tuple[bytes, ...]) -> None:
         heads = [response(*lines, first=b"HTTP/1.1 %d X" % status) for status in (100, 101, 103, 199, 204, 304)]
         for head in [*heads, response(*lines, method="HEAD")]:
-            assert isinstance(head.body, Sized)
+            assert isinstance(head.body, ContentLengthBody)
             assert head.body.done
             assert head.body.take(b"rest") == (b"", b"rest")
 
     def test_the_method_is_head_in_these_letters_only(self) -> None:
-        assert isinstance(response(method="head").body, UntilClose)
+        assert isinstance(response(method="head").body, CloseDelimitedBody)
 
     def test_one_of_a_length_is_of_that_length(self) -> None:
         head = response(b"Content-Length: 5")
         assert head.body.take(b"hello!") == (b"hello", b"!")
-        assert head.keeps_alive
+        assert head.keep_alive
         assert head.may_have_length
 
     def test_one_in_chunks_has_no_length(self) -> None:
         head = response(b"Transfer-Encoding: chunked")
-        assert isinstance(head.body, Chunked)
-        assert head.keeps_alive
+        assert isinstance(head.body, ChunkedBody)
+        assert head.keep_alive
         assert not head.may_have_length
 
     def test_chunks_go_before_a_length_and_the_connection_is_not_used_again(self) -> None:
         for method in ("GET", "HEAD"):
             lines = [b"Transfer-Encoding: chunked", b"Content-Length: 5"]
             head, other = response(*lines, method=method), response(*lines[::-1], method=method)
-            assert isinstance(head.body, Chunked if method == "GET" else Sized)
-            assert not head.keeps_alive
-            assert not other.keeps_alive
+            assert isinstance(head.body, ChunkedBody if method == "GET" else ContentLengthBody)
+            assert not head.keep_alive
+            assert not other.keep_alive
             assert not head.may_have_length
 
     def test_a_bad_length_beside_chunks_is_refused(self) -> None:
@@ -614,8 +621,8 @@ class TestResponseBody:
 
     def test_one_of_unknown_length_goes_on_until_the_connection_ends(self) -> None:
         head = response(b"Connection: keep-alive")
-        assert isinstance(head.body, UntilClose)
-        assert not head.keeps_alive
+        assert isinstance(head.body, CloseDelimitedBody)
+        assert not head.keep_alive
         assert head.body.take(b"0\r\n\r\n") == (b"0\r\n\r\n", b"")
         assert (head.body.done, head.body.end(), head.body.done) == (False, True, True)
         assert head.body.trailers == []
@@ -639,7 +646,7 @@ def take(body: Body, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
 
 def dechunk(*pieces: bytes) -> tuple[bytes, Fields, bytes]:
     """Return content, trailers and surplus of a body in chunks that comes in these pieces."""
-    body = Chunked()
+    body = ChunkedBody()
     content, surplus = take(body, pieces)
     assert body.done
     assert body.end()
@@ -700,10 +707,10 @@ class TestChunks:
     def test_a_size_is_a_hexadecimal_number_that_is_not_huge(self, size: bytes) -> None:
         for end in (b"\r\nhello\r\n0\r\n\r\n", b"\r\n\r\n"):
             with pytest.raises(BadMessage, match="chunk line"):
-                Chunked().take(size + end)
+                ChunkedBody().take(size + end)
 
     def test_a_large_size_is_waited_for(self) -> None:
-        body = Chunked()
+        body = ChunkedBody()
         assert body.take(b"f" * 15 + b"\r\nhello") == (b"hello", b"")
         assert not body.end()
 
@@ -719,13 +726,13 @@ class TestChunks:
         for extension in (b";a%cb", b';a="%c"', b";a%c", b";%c", b"%c"):
             for size in (b"5", b"0"):
                 with pytest.raises(BadMessage, match="chunk line"):
-                    Chunked().take(size + extension % byte + b"\r\nhello\r\n0\r\n\r\n")
+                    ChunkedBody().take(size + extension % byte + b"\r\nhello\r\n0\r\n\r\n")
 
     @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\r\n", b"\n\r\n", b" \r\n", b"\n\n", b"\r\n\n"])
     def test_a_line_of_a_size_ends_in_one_way(self, end: bytes) -> None:
         data = b"5%bhello\r\n0\r\n\r\n" % end
         with pytest.raises(BadMessage):
-            Chunked().take(data)
+            ChunkedBody().take(data)
 
     @pytest.mark.parametrize(
         "end", [b"", b"\n", b"\r", b"x", b"\n\r", b"\rx", b"xx", b"\r\r\n", b" \r\n", b"\r\n\r\n", b"!\r\n"]
@@ -743,12 +750,12 @@ class TestChunks:
         assert dechunk(line + rest)[0] == dechunk(line[:-1], line[-1:] + rest)[0] == b"hello"
         for data in (b"5;a" + line[2:] + rest, b"5;a" + line[2:-1], b"0" * MAX_CHUNK_LINE_BYTES):
             with pytest.raises(TooLarge):
-                Chunked().take(data)
+                ChunkedBody().take(data)
 
     def test_a_body_without_its_last_chunk_is_not_whole(self) -> None:
         whole = b"5;a\r\nhello\r\n0\r\nX-A: b\r\n\r\n"
         for cut in range(len(whole)):
-            body = Chunked()
+            body = ChunkedBody()
             content, surplus = body.take(whole[:cut])
             assert b"hello".startswith(content)
             assert surplus == b""
@@ -809,7 +816,7 @@ class TestTrailers:
         assert head.body is not None
         assert head.body.trailers == [(name.lower(), value)] * 2
         assert head.fields == [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
-        assert head.names[b"host"] == b"a"
+        assert head.by_name[b"host"] == b"a"
         assert (content, surplus) == (b"", SMUGGLED)
 
     def test_there_are_so_many_and_no_more(self) -> None:
@@ -822,7 +829,7 @@ class TestTrailers:
         assert dechunk(b"0\r\n" + lines + b"\r\n\r\nrest")[2] == b"rest"
         for end in (b"bbbb", b"b\r\n\r\n", b"b" * 100_000, b"\r\n" + lines + b"\r\n\r\n"):
             with pytest.raises(TooLarge):
-                Chunked().take(b"0\r\n" + lines + end)
+                ChunkedBody().take(b"0\r\n" + lines + end)
 
     def test_at_their_limit_they_may_come_in_pieces(self) -> None:
         data = b"0\r\nA: " + b"b" * (MAX_TRAILER_BYTES - 3) + b"\r\n\r\n"
@@ -874,10 +881,10 @@ class TestMemo:
         first, second = request(*lines), request(*lines)
         assert first.body is not second.body
         assert first.fields is not second.fields
-        assert first.names is not second.names
+        assert first.by_name is not second.by_name
 
     def test_it_does_not_grow_without_end(self) -> None:
-        memo: Memo[int, int] = Memo(lambda number: number + 1, lambda number, _: number % 2 == 0)
+        memo: BoundedCache[int, int] = BoundedCache(lambda number: number + 1, lambda number, _: number % 2 == 0)
         for number in range(4 * MAX_ENTRIES):
             assert memo[number] == number + 1
             assert len(memo) <= MAX_ENTRIES
@@ -988,7 +995,7 @@ whole_requests = mutated(st.builds(lambda head, tail: head + tail, heads(), tail
 
 def take_all(pieces: list[bytes]) -> Outcomes:
     """Return what becomes of a body in chunks that comes in these pieces."""
-    body = Chunked()
+    body = ChunkedBody()
     try:
         content, surplus = take(body, pieces)
     except BadMessage:
@@ -1016,10 +1023,10 @@ def seen(outcome: tuple[Request, bytes] | str) -> object:
     if isinstance(outcome, str):
         return outcome
     head, rest = outcome
-    length = head.body.left if isinstance(head.body, Sized) else None
+    length = head.body.left if isinstance(head.body, ContentLengthBody) else None
     return (
-        *(head.method, head.target, head.is_current, head.fields, head.names, type(head.body), length),
-        *(head.keeps_alive, head.options, head.expects_continue, rest),
+        *(head.method, head.target, head.is_http11, head.fields, head.by_name, type(head.body), length),
+        *(head.keep_alive, head.connection_options, head.expects_continue, rest),
     )
 
 
@@ -1056,7 +1063,7 @@ def test_what_is_written_in_chunks_is_read_again(pieces: list[bytes], trailers: 
 
 @given(length=st.integers(0, 40), data=st.binary(max_size=60), cuts=CUTS)
 def test_a_body_of_a_length_says_the_same_however_it_is_cut(length: int, data: bytes, cuts: list[int]) -> None:
-    body: Body = Sized(length)
+    body: Body = ContentLengthBody(length)
     assert take(body, cut_up(data, cuts)) == (data[:length], data[length:])
     assert body.done is body.end() is (len(data) >= length)
 
@@ -1137,7 +1144,7 @@ def assert_h11_agrees(data: bytes) -> str:
         return "refused"
     ours, content, trailers, surplus = outcome
     version = data.partition(b"\r\n")[0][-3:]
-    if version == b"1.1" and b"host" not in ours.names:
+    if version == b"1.1" and b"host" not in ours.by_name:
         with pytest.raises(h11.RemoteProtocolError, match="Host"):
             by_h11(data)
         return "Host"
@@ -1145,7 +1152,7 @@ def assert_h11_agrees(data: bytes) -> str:
     assert theirs.method.decode() == ours.method
     assert theirs.target == ours.target
     assert theirs.http_version == version
-    assert ours.is_current is (version != b"1.0")
+    assert ours.is_http11 is (version != b"1.0")
     # h11 lower-cases the name of a coding.
     fields = [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in ours.fields]
     assert list(theirs.headers) == fields

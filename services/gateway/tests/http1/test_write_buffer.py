@@ -6,7 +6,7 @@ import pytest
 from harness import GatewayHarness, RecordingUpstream, answers, until
 
 from ostiary.testing import Issuer
-from ostiary_gateway.http1.write_buffer import MAX_WAITING_BYTES, Outbox, Sender
+from ostiary_gateway.http1.write_buffer import MAX_WAITING_BYTES, FlushQueue, WriteBufferedProtocol
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -40,8 +40,8 @@ def happened() -> list[object]:
     return []
 
 
-def sender(outbox: Outbox, happened: list[object]) -> Sender:
-    it = Sender(outbox)
+def sender(flush_queue: FlushQueue, happened: list[object]) -> WriteBufferedProtocol:
+    it = WriteBufferedProtocol(flush_queue)
     it._transport = Wire(happened)
     return it
 
@@ -53,21 +53,21 @@ async def turn() -> None:
 
 
 async def test_what_several_have_to_say_is_sent_after_all_that_came_was_looked_at(happened: list[object]) -> None:
-    outbox = Outbox()
+    flush_queue = FlushQueue()
     loop = asyncio.get_running_loop()
 
-    def look(name: str, it: Sender) -> None:
+    def look(name: str, it: WriteBufferedProtocol) -> None:
         happened.append(name)
         it.write(name.encode())
 
     for name in ("one", "two", "three"):
-        loop.call_soon(look, name, sender(outbox, happened))
+        loop.call_soon(look, name, sender(flush_queue, happened))
     await turn()
     assert happened == ["one", "two", "three", b"one", b"two", b"three"]
 
 
 async def test_what_one_has_to_say_in_a_turn_is_sent_at_once(happened: list[object]) -> None:
-    it = sender(Outbox(), happened)
+    it = sender(FlushQueue(), happened)
     for part in (b"a", b"", b"b", b"c"):
         it.write(part)
     assert (happened, it.unsent) == ([], 3)
@@ -79,7 +79,7 @@ async def test_what_one_has_to_say_in_a_turn_is_sent_at_once(happened: list[obje
 
 
 async def test_much_is_sent_without_waiting_and_in_its_order(happened: list[object]) -> None:
-    it, much = sender(Outbox(), happened), b"x" * (MAX_WAITING_BYTES + 1)
+    it, much = sender(FlushQueue(), happened), b"x" * (MAX_WAITING_BYTES + 1)
     it.write(much)
     assert happened == [much]
     it.write(b"before")
@@ -91,7 +91,7 @@ async def test_much_is_sent_without_waiting_and_in_its_order(happened: list[obje
 
 
 async def test_what_was_written_before_the_end_is_sent(happened: list[object]) -> None:
-    it = sender(Outbox(), happened)
+    it = sender(FlushQueue(), happened)
     it.write(b"last")
     it._abort()
     await turn()
@@ -99,7 +99,7 @@ async def test_what_was_written_before_the_end_is_sent(happened: list[object]) -
 
 
 async def test_who_is_not_connected_any_more_sends_nothing(happened: list[object]) -> None:
-    it = sender(Outbox(), happened)
+    it = sender(FlushQueue(), happened)
     it.write(b"late")
     it._transport = None
     it.write(b"later")

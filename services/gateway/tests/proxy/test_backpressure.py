@@ -155,11 +155,11 @@ def taken_by_hand(line: Line, size: int) -> bytes:
 
 async def ticked(connection: ClientConnection) -> None:
     """Return when all has been done that was due."""
-    watchman = connection._watchman
+    manager = connection._manager
     ticks: list[float] = []
-    watchman.each_tick(ticks.append)
+    manager.add_tick_handler(ticks.append)
     await until(lambda: ticks)
-    watchman._tasks.remove(ticks.append)
+    manager._tasks.remove(ticks.append)
 
 
 async def test_an_early_answer_reaches_a_slow_reader_although_the_body_never_ends(
@@ -341,7 +341,7 @@ async def test_an_upstream_that_has_taken_a_big_body_is_still_to_answer_in_time(
 class _Client:
     """The client's side of an exchange, which notes its answers."""
 
-    is_current = True
+    is_http11 = True
     is_writable = True
 
     def __init__(self) -> None:
@@ -370,8 +370,8 @@ async def test_an_exchange_is_answered_once(harness: GatewayHarness, upstream: R
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await line.has(b"ok")
     client = _Client()
-    arrival, policy = exchanges[0]._arrival, harness.gateway.policies.current
-    again = make(client, arrival, policy)  # type: ignore[arg-type]  # a part of one
+    context, snapshot = exchanges[0]._arrival, harness.gateway.runtime.current
+    again = make(client, context, snapshot)  # type: ignore[arg-type]  # a part of one
     # Its client has been told that it takes too long; then the attempt to connect ends as well.
     again.on_timeout()
     again.on_failure(Failure.UNREACHABLE)

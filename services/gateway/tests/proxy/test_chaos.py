@@ -168,11 +168,17 @@ async def play(issuer: Issuer, directory: Path, seed: int, patch: pytest.MonkeyP
 
 async def nothing_left(harness: GatewayHarness) -> None:
     """Return when nobody is there any more, and see that nothing is kept of those who were."""
-    watchman, pools = harness.gateway._watchman, harness.upstream().pools
-    await until(lambda: not watchman.connections)
-    assert (dict(watchman._addresses), watchman.unread) == ({}, set())
+    manager, pools = harness.gateway._manager, harness.upstream().pools
+    await until(lambda: not manager.connections)
+    assert (dict(manager._addresses), manager.unread) == ({}, set())
     await until(lambda: not any(pool.busy or pool.waiting for pool in pools))
-    await until(lambda: not any(outbox._waiting for outbox in (watchman.outbox, *(pool.outbox for pool in pools))))
+    await until(
+        lambda: (
+            not any(
+                flush_queue._waiting for flush_queue in (manager.flush_queue, *(pool.flush_queue for pool in pools))
+            )
+        )
+    )
     for pool in pools:
         assert (dict(pool._held), pool._attempts) == ({}, set())
         assert set(pool._idle) == pool._open

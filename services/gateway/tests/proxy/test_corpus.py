@@ -46,7 +46,7 @@ class Street:
         assert json.loads(answer.body) == {"target": target, "body": ""}
         assert [each.target for each in self.upstream.requests[before:]] == [target]
         # It is at hand for whoever comes next.
-        (pool,) = self.harness.gateway.policies.current.upstreams["up"].pools
+        (pool,) = self.harness.gateway.runtime.current.upstreams["up"].pools
         await until(lambda: pool._idle)
         return self.upstream.last.connection
 

@@ -260,7 +260,7 @@ async def test_what_is_cut_off_is_logged(harness: GatewayHarness, upstream: Reco
     upstream.answer = stopping_after(b"HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\npart")
     answered.send(GET + b"\r\n")
     await answered.has(b"part")
-    harness.gateway._watchman.cut_off()
+    harness.gateway._manager.cut_off()
     for line in (waiting, answered, idle):
         await line.closed()
     assert sorted((each["status"], each["decision"]) for each in log.lines) == [(201, "cut_off"), (503, "cut_off")]
@@ -306,7 +306,7 @@ async def test_connections_that_are_too_many_are_logged_and_counted(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upstream.answer = OK
-    monkeypatch.setattr(harness.gateway._watchman, "_max_per_address", 2)
+    monkeypatch.setattr(harness.gateway._manager, "_max_per_address", 2)
     first, _ = await harness.connect(), await harness.connect()
     await until(lambda: len(harness.connections) == 2)
     one_too_many = await harness.connect()
@@ -317,7 +317,7 @@ async def test_connections_that_are_too_many_are_logged_and_counted(
     (entry,) = log.lines
     assert (entry["status"], entry["decision"]) == (503, "too_many_connections")
     first.transport.close()
-    await until(lambda: harness.gateway._watchman._addresses["unknown"] == 1)
+    await until(lambda: harness.gateway._manager._addresses["unknown"] == 1)
     metrics = (await harness.ask("/metrics")).body.decode()
     assert 'http_requests_total{method="other",route="unmatched",status="503"} 1.0' in metrics
 
@@ -331,21 +331,21 @@ async def test_a_mistake_about_one_connection_is_not_the_others(
     def fail(_now: float) -> None:
         raise RuntimeError("a mistake")
 
-    watchman = harness.gateway._watchman
+    manager = harness.gateway._manager
     # Each line of the log is written at once, and this one cannot be.
     monkeypatch.setattr("ostiary_gateway.observability.access_log.MAX_LINES", 1)
     broken = Log(harness)
     monkeypatch.setattr(broken.stream, "write", lambda _: fail(0.0))
     late = await harness.connect()
-    await until(lambda: len(watchman.connections) == 1)
+    await until(lambda: len(manager.connections) == 1)
     good = Log(harness)
     others = [await harness.connect() for _ in range(5)]
     for line in (late, *others):
         line.send(GET)
-    await settled(lambda: sum(connection.deadline < float("inf") for connection in watchman.connections))
+    await settled(lambda: sum(connection.deadline < float("inf") for connection in manager.connections))
     ticks: list[float] = []
-    watchman._tasks[:0] = [fail]
-    watchman.each_tick(ticks.append)
+    manager._tasks[:0] = [fail]
+    manager.add_tick_handler(ticks.append)
     clock.skip(HEAD_SECONDS)
     for line in others:
         assert answers(await line.closed())[0].status == 408
@@ -354,7 +354,7 @@ async def test_a_mistake_about_one_connection_is_not_the_others(
     # Nor is it the next time's.
     last = await harness.connect()
     last.send(GET)
-    await settled(lambda: len(watchman.connections))
+    await settled(lambda: len(manager.connections))
     clock.skip(HEAD_SECONDS)
     assert answers(await last.closed())[0].status == 408
-    watchman._tasks.remove(fail)
+    manager._tasks.remove(fail)

@@ -164,7 +164,7 @@ async def test_a_client_that_has_asked_ahead_and_leaves_is_noticed(
     clock.skip(1)
     await until(lambda: upstream.connections[0].is_lost, 1)
     await until(lambda: not harness.transports)
-    assert not harness.gateway._watchman.unread
+    assert not harness.gateway._manager.unread
 
 
 async def test_of_what_is_asked_ahead_little_is_kept(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
@@ -183,4 +183,4 @@ async def test_what_was_asked_far_ahead_is_answered(harness: GatewayHarness, ups
     line.send((long + b"\r\n") * count + long + b"Connection: close\r\n\r\n")
     given = answers(await line.closed(), *["GET"] * (count + 1))
     assert {(answer.status, answer.body) for answer in given} == {(200, b"ok")}
-    assert not harness.gateway._watchman.unread
+    assert not harness.gateway._manager.unread

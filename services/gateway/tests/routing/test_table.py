@@ -315,7 +315,7 @@ def test_a_thousand_other_routes_change_nothing(
     order = [True] * len(routes) + [False] * len(_others())
     random.Random(seed).shuffle(order)  # noqa: S311 - an order
     own, others = iter(routes), iter(_others())
-    many = RouteTable([next(own if is_own else others) for is_own in order])
+    many = RouteTable([next(own if is_local else others) for is_local in order])
     for each in asked:
         assert decide(few, *each) == decide(many, *each)
 

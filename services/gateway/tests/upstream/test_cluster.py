@@ -20,10 +20,15 @@ from harness import (
 )
 
 from ostiary.testing import Issuer
-from ostiary_gateway.routing.config import Upstream as UpstreamOfFile
-from ostiary_gateway.upstream.circuit_breaker import BREAKER_OPEN_SECONDS, BREAKER_REQUESTS, BREAKER_WINDOW, Breaker
+from ostiary_gateway.routing.config import Upstream as UpstreamConfig
+from ostiary_gateway.upstream.circuit_breaker import (
+    BREAKER_OPEN_SECONDS,
+    BREAKER_REQUESTS,
+    BREAKER_WINDOW,
+    CircuitBreaker,
+)
 from ostiary_gateway.upstream.cluster import Upstream
-from ostiary_gateway.upstream.endpoint import FAILURES_IN_A_ROW, LEFT_OUT_SECONDS, Backend
+from ostiary_gateway.upstream.endpoint import FAILURES_IN_A_ROW, LEFT_OUT_SECONDS, Endpoint
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
@@ -46,9 +51,9 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 # The breaker.
 
 
-def opened() -> Breaker:
+def opened() -> CircuitBreaker:
     """Return a breaker that has just opened."""
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     said = [breaker.failed(f"caller {number}") for number in range(BREAKER_REQUESTS)]
     assert said == [False] * (BREAKER_REQUESTS - 1) + [True]
     return breaker
@@ -62,13 +67,13 @@ def test_it_opens_when_the_requests_of_several_callers_fail(clock: Clock) -> Non
 
 
 def test_it_opens_when_nobody_can_be_connected_to_whoever_asks() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     assert [breaker.failed(None) for _ in range(BREAKER_REQUESTS)][-2:] == [False, True]
     assert breaker.is_open
 
 
 def test_one_callers_failures_count_once() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for number in range(BREAKER_REQUESTS - 1):
         for _ in range(50):
             assert not breaker.failed(f"caller {number}")
@@ -77,7 +82,7 @@ def test_one_callers_failures_count_once() -> None:
 
 
 def test_it_stays_closed_while_more_than_half_of_the_requests_are_answered(clock: Clock) -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for number in range(10 * BREAKER_REQUESTS):
         assert not breaker.failed(f"caller {number}")
         for _ in range(3 if number == 0 else 1):
@@ -229,7 +234,7 @@ async def test_a_websocket_that_opens_is_an_answer(
     clock.skip(BREAKER_OPEN_SECONDS)
     upstream.answer = stopping_after(OPENED)
     await open_socket()
-    assert not harness.upstream()._breaker.failed(None)
+    assert not harness.upstream()._circuit_breaker.failed(None)
     # Neither do few failures among many that open.
     for _ in range(2 * few):
         await open_socket()
@@ -242,12 +247,12 @@ async def test_a_websocket_that_opens_is_an_answer(
 # Addresses that fail.
 
 
-def backend() -> Backend:
-    return Backend("up", "unix:/nowhere", 256, _NO_TLS, Breaker())
+def endpoint() -> Endpoint:
+    return Endpoint("up", "unix:/nowhere", 256, _NO_TLS, CircuitBreaker())
 
 
 def test_an_address_that_fails_several_times_in_a_row_is_left_out(clock: Clock) -> None:
-    it = backend()
+    it = endpoint()
     for _ in range(3):
         for _ in range(FAILURES_IN_A_ROW - 1):
             it.failed("ada")
@@ -262,7 +267,7 @@ def test_an_address_that_fails_several_times_in_a_row_is_left_out(clock: Clock) 
 
 
 def test_it_is_left_out_for_longer_each_time_until_it_answers(clock: Clock) -> None:
-    it = backend()
+    it = endpoint()
 
     def seconds() -> float:
         for _ in range(FAILURES_IN_A_ROW):
@@ -278,7 +283,7 @@ def test_it_is_left_out_for_longer_each_time_until_it_answers(clock: Clock) -> N
 
 
 def test_one_crash_with_many_requests_under_way_is_one_reason_to_leave_it_out(clock: Clock) -> None:
-    it = backend()
+    it = endpoint()
     for _ in range(40):
         it.failed("ada")
     assert not it.is_left_in(clock())
@@ -288,10 +293,10 @@ def test_one_crash_with_many_requests_under_way_is_one_reason_to_leave_it_out(cl
 
 
 def test_a_request_that_is_sent_again_goes_to_another_address() -> None:
-    it = Upstream("up", UpstreamOfFile(urls=["unix:/a", "unix:/b", "unix:/c"]), _NO_TLS)
+    it = Upstream("up", UpstreamConfig(urls=["unix:/a", "unix:/b", "unix:/c"]), _NO_TLS)
     for pool in it.pools:
         assert pool not in {it.choose(pool) for _ in range(50)}
-    alone = Upstream("up", UpstreamOfFile(url="unix:/a"), _NO_TLS)
+    alone = Upstream("up", UpstreamConfig(url="unix:/a"), _NO_TLS)
     assert alone.choose(alone.pools[0]) is alone.pools[0]
 
 

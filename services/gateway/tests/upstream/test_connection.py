@@ -42,7 +42,7 @@ async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[
 
 async def idle(harness: GatewayHarness, count: int = 1) -> None:
     """Return when the gateway has so many connections at hand."""
-    (upstream,) = harness.gateway.policies.current.upstreams.values()
+    (upstream,) = harness.gateway.runtime.current.upstreams.values()
     (pool,) = upstream.pools
     await until(lambda: len(pool._idle) == count)
 

@@ -333,7 +333,7 @@ async def test_a_caller_with_half_of_the_connections_leaves_a_quarter_to_others(
 
 async def test_callers_behind_one_proxy_are_told_apart(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with GatewayHarness.open(SHARED, upstream.url, issuer.verifier()) as harness:
-        harness.gateway.policies.current.gate._proxies = TrustedProxies([ip_network("10.0.0.0/8")])
+        harness.gateway.runtime.current.admission._proxies = TrustedProxies([ip_network("10.0.0.0/8")])
         (pool,) = harness.upstream().pools
         upstream.answer = stopping_after()
         for number in range(20):

@@ -14,9 +14,9 @@ from ostiary.http import Problem, bearer_token
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
-from ostiary_gateway.access.request import Arrival, read_target
+from ostiary_gateway.access.request import RequestContext, read_target
 from ostiary_gateway.http1 import headers, websocket
-from ostiary_gateway.http1.body import Sized
+from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.serializer import lines
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
@@ -50,7 +50,7 @@ class InsufficientClaims(AccessError):
     detail = "The access token's claims do not allow this."
 
 
-class Gate:
+class Admission:
     """Decides about requests."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Gate:
         self._table = table
         self._guards = guards
         #: The names of fields by which routes are chosen, in lower case.
-        self.decisive = table.decisive
+        self.routing_headers = table.routing_headers
         self._verifier = verifier
         known = before.limiters if before is not None else {}
         self.limiters: dict[tuple[str, RateLimit], RateLimiter] = {
@@ -81,57 +81,57 @@ class Gate:
             # Said now, it is kept to from the first request on.
             verifier.require_staleness(route.bound)
 
-    def locate(self, arrival: Arrival) -> None:
+    def locate(self, context: RequestContext) -> None:
         """Note where a request comes from and goes to: by its head alone. Raises ProblemError."""
-        if self._proxies.trusts(arrival.client):
-            self._believe_proxies(arrival)
-        read_target(arrival)
+        if self._proxies.trusts(context.client):
+            self._believe_proxies(context)
+        read_target(context)
 
-    def admit(self, arrival: Arrival) -> Route:
+    def admit(self, context: RequestContext) -> Route:
         """Return the route that a request takes. Raises ProblemError or OstiaryError for what is refused."""
-        request = arrival.request
-        if not self.decisive.isdisjoint(request.options):
+        request = context.request
+        if not self.routing_headers.isdisjoint(request.connection_options):
             raise ProblemError(_NOMINATED_FIELD)
-        route = arrival.route = self._find(arrival, request.method)
+        route = context.route = self._find(context, request.method)
         if route.cors is not None:
-            arrival.cors = cors.answer(route, request)
+            context.cors = cors.answer(route, request)
         if request.size > route.limits.header_bytes:
             raise ProblemError(_head_too_large(route.limits.header_bytes))
         if route.rate_limits:
-            self._limit(route, "address", source_of(arrival.client))
-        self._authorise(route, arrival)
-        if route.rate_limits and arrival.token is not None:
-            self._limit(route, "subject", arrival.token.subject)
-            self._limit(route, "client", arrival.token.client_id)
-        if b"upgrade" in request.names:
-            self._check_upgrade(route, arrival)
-        if isinstance(request.body, Sized) and request.body.left > route.limits.body_bytes:
+            self._limit(route, "address", source_of(context.client))
+        self._authorise(route, context)
+        if route.rate_limits and context.token is not None:
+            self._limit(route, "subject", context.token.subject)
+            self._limit(route, "client", context.token.client_id)
+        if b"upgrade" in request.by_name:
+            self._check_upgrade(route, context)
+        if isinstance(request.body, ContentLengthBody) and request.body.left > route.limits.body_bytes:
             raise ProblemError(body_too_large(route.limits.body_bytes))
-        self._ask_owners(route, arrival, _path_for_upstream(route, arrival))
+        self._ask_owners(route, context, _path_for_upstream(route, context))
         return route
 
-    def preflight(self, arrival: Arrival) -> Fields | None:
+    def preflight(self, context: RequestContext) -> Fields | None:
         """Return the fields that answer a browser's preflight; None if a request is none. Raises ProblemError."""
-        request = arrival.request
+        request = context.request
         if not cors.is_preflight(request):
             return None
         method, announced = cors.announced(request)
-        route = arrival.route = self._find(arrival, method, announced)
-        self._limit(route, "address", source_of(arrival.client))
+        route = context.route = self._find(context, method, announced)
+        self._limit(route, "address", source_of(context.client))
         return cors.preflight(route, request)
 
-    def _believe_proxies(self, arrival: Arrival) -> None:
-        fields_of_request, names = arrival.request.fields, arrival.request.names
+    def _believe_proxies(self, context: RequestContext) -> None:
+        fields_of_request, names = context.request.fields, context.request.by_name
         said = [value.decode("latin-1") for name, value in fields_of_request if name == b"x-forwarded-for"]
-        arrival.client = self._proxies.source(arrival.client, said) or arrival.client
+        context.client = self._proxies.source(context.client, said) or context.client
         # Each proxy adds what it has seen at the end, if it does not replace what was there: so the last one's counts.
         if names.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower() == b"https":
-            arrival.scheme = b"https"
+            context.scheme = b"https"
 
-    def _find(self, arrival: Arrival, method: str, announced: Collection[str] | None = None) -> Route:
+    def _find(self, context: RequestContext, method: str, announced: Collection[str] | None = None) -> Route:
         """Return the route of a request, or of one that is announced. Raises ProblemError."""
         try:
-            return self._table.find(method, arrival.host, arrival.path, arrival.request.fields, announced)
+            return self._table.find(method, context.host, context.path, context.request.fields, announced)
         except AmbiguousPath:
             raise ProblemError(_AMBIGUOUS_PATH) from None
         except NoRoute:
@@ -141,27 +141,27 @@ class Gate:
         except WrongMethod as error:
             raise ProblemError(method_not_allowed(", ".join(sorted(error.allowed)))) from None
 
-    def _authorise(self, route: Route, arrival: Arrival) -> None:
+    def _authorise(self, route: Route, context: RequestContext) -> None:
         """Note the caller's token, where one is needed, and see that it suffices. Raises OstiaryError."""
         if route.is_public:
             return
-        presented = arrival.presented
+        presented = context.presented
         if presented is None:
-            values = [value.decode("latin-1") for name, value in arrival.request.fields if name == b"authorization"]
-            presented = arrival.presented = self._verifier.present(bearer_token(values))
+            values = [value.decode("latin-1") for name, value in context.request.fields if name == b"authorization"]
+            presented = context.presented = self._verifier.present(bearer_token(values))
         # Noted before it is looked at more closely: the log says who was refused.
-        token = arrival.token = self._verifier.verify(presented, max_staleness=route.bound)
+        token = context.token = self._verifier.verify(presented, max_staleness=route.bound)
         wanted = route.requirements
         if wanted is not None:
             token.require(scopes=wanted.scopes, roles=wanted.roles)
             if wanted.claims and not wanted.allows(token):
                 raise InsufficientClaims
 
-    def _check_upgrade(self, route: Route, arrival: Arrival) -> None:
+    def _check_upgrade(self, route: Route, context: RequestContext) -> None:
         """Note an offer to become a WebSocket. Others are ignored (RFC 9110 section 7.8). Raises ProblemError."""
-        request = arrival.request
-        arrival.is_websocket = route.websocket and websocket.is_wanted(request)
-        if arrival.is_websocket and b"cookie" in request.names and not _is_of_origin(route, arrival):
+        request = context.request
+        context.is_websocket = route.websocket and websocket.is_wanted(request)
+        if context.is_websocket and b"cookie" in request.by_name and not _is_of_origin(route, context):
             # Browsers send cookies along with the handshakes of any page (RFC 6455 section 10.2).
             raise ProblemError(_FOREIGN_ORIGIN)
 
@@ -171,12 +171,12 @@ class Gate:
             if limit.by == by and (seconds := self.limiters[route.name, limit].take(key)):
                 raise ProblemError(replace(_TOO_MANY, headers={"Retry-After": str(seconds)}))
 
-    def _ask_owners(self, route: Route, arrival: Arrival, path: bytes) -> None:
+    def _ask_owners(self, route: Route, context: RequestContext, path: bytes) -> None:
         """See that who may not use a path of the upstream by its own routes does not reach it by another one.
 
         Raises ProblemError or OstiaryError.
         """
-        method = arrival.request.method
+        method = context.request.method
         asked = self._guards.asked(route, method, path)
         if not asked:
             return
@@ -185,60 +185,60 @@ class Gate:
             raise ProblemError(method_not_allowed(", ".join(sorted(methods))))
         for each in asked:
             if each is not route:
-                self._authorise(each, arrival)
+                self._authorise(each, context)
 
-    def head_for_upstream(self, arrival: Arrival, upstream_host: bytes) -> bytes:
+    def head_for_upstream(self, context: RequestContext, upstream_host: bytes) -> bytes:
         """Return the head of the request to the upstream. Nothing may come between it and the decision."""
-        request, token = arrival.request, arrival.token
+        request, token = context.request, context.token
         position = self._verifier.position(token) if token is not None else None
         body = request.body
         if body is None:
             length = b""
-        elif isinstance(body, Sized):
+        elif isinstance(body, ContentLengthBody):
             length = b"content-length: %d\r\n" % body.left
         else:
             length = b"transfer-encoding: chunked\r\n"
-        if arrival.trace is None:
+        if context.trace is None:
             passed = headers.lines_of_request(request)
         else:
             others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
-            passed = headers.to_upstream(others, request.options) + lines(arrival.trace.fields)
+            passed = headers.to_upstream(others, request.connection_options) + lines(context.trace.fields)
         return (
             b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
             b"x-request-id: %b\r\n%b%b%b\r\n"
         ) % (
             request.method.encode(),
-            arrival.rewritten or arrival.target,
+            context.rewritten or context.target,
             upstream_host,
             passed,
-            arrival.client.encode(),
-            arrival.scheme,
-            arrival.host,
-            arrival.request_id,
-            b"connection: upgrade\r\nupgrade: websocket\r\n" if arrival.is_websocket else b"",
+            context.client.encode(),
+            context.scheme,
+            context.host,
+            context.request_id,
+            b"connection: upgrade\r\nupgrade: websocket\r\n" if context.is_websocket else b"",
             b"%b: %b\r\n" % (_POSITION, position.encode()) if position is not None else b"",
             length,
         )
 
 
-def _path_for_upstream(route: Route, arrival: Arrival) -> bytes:
+def _path_for_upstream(route: Route, context: RequestContext) -> bytes:
     """Give the request the path that its upstream gets, and return that. Raises ProblemError."""
     if route.rewrite is None:
-        return arrival.path
+        return context.path
     try:
-        path = paths.rewritten(paths.split(arrival.path), route.match.path, route.rewrite)
+        path = paths.rewritten(paths.split(context.path), route.match.path, route.rewrite)
     except AmbiguousPath:
         raise ProblemError(_AMBIGUOUS_PATH) from None
-    query = arrival.target.partition(b"?")
-    arrival.rewritten = path + query[1] + query[2]
+    query = context.target.partition(b"?")
+    context.rewritten = path + query[1] + query[2]
     return path
 
 
-def _is_of_origin(route: Route, arrival: Arrival) -> bool:
+def _is_of_origin(route: Route, context: RequestContext) -> bool:
     """Return whether a request comes from a page of its own origin, or of one that the route names."""
-    origin = arrival.request.names.get(b"origin", b"").lower()
+    origin = context.request.by_name.get(b"origin", b"").lower()
     allowed = route.cors.origins if route.cors is not None else frozenset()
-    return origin.partition(b"://")[2] == arrival.host.lower() or origin.decode("latin-1") in allowed
+    return origin.partition(b"://")[2] == context.host.lower() or origin.decode("latin-1") in allowed
 
 
 def _head_too_large(limit: int) -> Problem:

@@ -18,13 +18,13 @@ _VARY = (b"vary", b"origin")
 
 def is_preflight(request: Request) -> bool:
     """Return whether a browser asks what it may send; without a method, it is an OPTIONS like any other."""
-    names = request.names
+    names = request.by_name
     return request.method == "OPTIONS" and b"origin" in names and b"access-control-request-method" in names
 
 
 def announced(request: Request) -> tuple[str, frozenset[str]]:
     """Return the method, and the names of fields in lower case, of the request that a preflight is about."""
-    method, names = request.names[b"access-control-request-method"], request.names.get(_REQUEST_HEADERS, b"")
+    method, names = request.by_name[b"access-control-request-method"], request.by_name.get(_REQUEST_HEADERS, b"")
     return method.decode("latin-1"), frozenset(name.strip() for name in names.decode("latin-1").lower().split(","))
 
 
@@ -50,7 +50,7 @@ def preflight(route: Route, request: Request) -> Fields:
 
 def _allowing(cors: Cors | None, request: Request) -> Fields:
     """Return what lets the request's origin in; nothing if it may not."""
-    origin = request.names.get(b"origin", b"")
+    origin = request.by_name.get(b"origin", b"")
     if cors is None or not origin:
         return []
     if _ANY in cors.origins:

@@ -12,8 +12,8 @@ from ostiary.http import Problem, problem_for
 from ostiary_chassis.problems import ProblemError
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_gateway.access import cors
-from ostiary_gateway.access.admission import Gate
-from ostiary_gateway.access.request import Arrival
+from ostiary_gateway.access.admission import Admission
+from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import parser
 from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import Fields
@@ -65,15 +65,15 @@ def explain(
     except BadMessage as error:
         return [*lines, f"answer      400: not valid HTTP/1.1 ({error})"], False
     guards = Guards(routes)
-    arrival = Arrival(request, question.client, b"http", b"explained")
-    problem, preflight = _decide(Gate(RouteTable(routes.routes), guards, verifier, proxies), arrival)
-    lines.append(f"from        {arrival.client}")
-    if arrival.is_own:
+    context = RequestContext(request, question.client, b"http", b"explained")
+    problem, preflight = _decide(Admission(RouteTable(routes.routes), guards, verifier, proxies), context)
+    lines.append(f"from        {context.client}")
+    if context.is_local:
         return [*lines, "answer      by the gateway itself"], True
-    asked = [each for each in (arrival.route, *_asked_too(guards, arrival)) if each is not None]
+    asked = [each for each in (context.route, *_asked_too(guards, context)) if each is not None]
     lines += _about(asked)
-    if arrival.token is not None:
-        lines += [_holder(arrival.token), *_missing(asked, arrival.token)]
+    if context.token is not None:
+        lines += [_holder(context.token), *_missing(asked, context.token)]
     if problem is not None:
         return [*lines, f"answer      {problem.status} {problem.code}: {problem.detail}"], False
     route = asked[0]
@@ -82,20 +82,20 @@ def explain(
         return [*lines, f"answer      204, and {fault or 'a browser sends the request'}"], not fault
     for name in route.upstreams:
         addresses = ", ".join(routes.upstreams[name].addresses)
-        target = _shown((arrival.rewritten or arrival.target).decode())
+        target = _shown((context.rewritten or context.target).decode())
         lines.append(f"goes to     {name} ({addresses}) as {target}")
     return lines, True
 
 
-def _decide(gate: Gate, arrival: Arrival) -> tuple[Problem | None, Fields | None]:
+def _decide(admission: Admission, context: RequestContext) -> tuple[Problem | None, Fields | None]:
     """Return why a request is refused, or what answers a preflight."""
     try:
-        gate.locate(arrival)
-        if arrival.is_own:
+        admission.locate(context)
+        if context.is_local:
             return None, None
-        preflight = gate.preflight(arrival)
+        preflight = admission.preflight(context)
         if preflight is None:
-            gate.admit(arrival)
+            admission.admit(context)
     except ProblemError as error:
         return error.problem, None
     except OstiaryError as error:
@@ -174,13 +174,13 @@ def _missing(routes: Iterable[Route], token: VerifiedToken) -> list[str]:
     return [f"missing     {each}" for each in found]
 
 
-def _asked_too(guards: Guards, arrival: Arrival) -> list[Route]:
+def _asked_too(guards: Guards, context: RequestContext) -> list[Route]:
     """Return the other routes that the path belongs to which the upstream gets: they have a say, too."""
-    route = arrival.route
-    if route is None or (route.rewrite is not None and not arrival.rewritten):
+    route = context.route
+    if route is None or (route.rewrite is not None and not context.rewritten):
         return []
-    path = (arrival.rewritten or arrival.target).partition(b"?")[0]
-    return [each for each in guards.asked(route, arrival.request.method, path) if each is not route]
+    path = (context.rewritten or context.target).partition(b"?")[0]
+    return [each for each in guards.asked(route, context.request.method, path) if each is not route]
 
 
 def _fault_of_preflight(route: Route, request: Request, answer: Fields) -> str:

@@ -33,7 +33,7 @@ class Trace(Protocol):
         """Note what has come of the request."""
 
 
-class Arrival:
+class RequestContext:
     """A request as it came in: its head, who sent it, and what is known of it while it is looked at."""
 
     # No dataclass: there is one for each request, and what a dataclass makes is not compiled.
@@ -49,7 +49,7 @@ class Arrival:
         self.rewritten = b""
         self.host = b""
         #: Whether the gateway answers it itself.
-        self.is_own = False
+        self.is_local = False
         self.presented: Presented | None = None
         self.route: Route | None = None
         self.token: VerifiedToken | None = None
@@ -59,12 +59,12 @@ class Arrival:
         #: None without a tracing system.
         self.trace: Trace | None = None
 
-    def again(self, request_id: bytes) -> "Arrival":
-        """Return the arrival of the same head once more: with what it says by itself, and nothing that was decided."""
-        arrival = Arrival(self.request, self.client, self.scheme, request_id)
-        arrival.path, arrival.target, arrival.host = self.path, self.target, self.host
-        arrival.is_own, arrival.presented = self.is_own, self.presented
-        return arrival
+    def again(self, request_id: bytes) -> "RequestContext":
+        """Return the context of the same head once more: with what it says by itself, and nothing that was decided."""
+        context = RequestContext(self.request, self.client, self.scheme, request_id)
+        context.path, context.target, context.host = self.path, self.target, self.host
+        context.is_local, context.presented = self.is_local, self.presented
+        return context
 
 
 class RequestIds:
@@ -77,17 +77,17 @@ class RequestIds:
 
     def of(self, request: Request) -> bytes:
         """Return the request's own id if it has one that can be used, or a new one."""
-        given = request.names.get(b"x-request-id")
+        given = request.by_name.get(b"x-request-id")
         if given is not None and is_request_id(given):
             return given
         self._number += 1
         return (self._process + self._number.to_bytes(8, "big")).hex().encode()
 
 
-def read_target(arrival: Arrival) -> None:
+def read_target(context: RequestContext) -> None:
     """Note host and path. Raises ProblemError."""
-    request = arrival.request
-    target, host = request.target, request.names.get(b"host")
+    request = context.request
+    target, host = request.target, request.by_name.get(b"host")
     if host is None or not headers.is_host(host):
         raise ProblemError(_INVALID_HOST)
     if b"#" in target:
@@ -98,6 +98,6 @@ def read_target(arrival: Arrival) -> None:
         if absolute is None or absolute[1].lower() != host.lower():
             raise ProblemError(_INVALID_TARGET)
         target = absolute[2]
-    arrival.host, arrival.target = host, target
-    arrival.path = target.partition(b"?")[0]
-    arrival.is_own = arrival.path in _OWN_PATHS
+    context.host, context.target = host, target
+    context.path = target.partition(b"?")[0]
+    context.is_local = context.path in _OWN_PATHS

@@ -36,7 +36,7 @@ class Body(Protocol):
         """Return whether the body is complete if nothing more comes."""
 
 
-class Sized:
+class ContentLengthBody:
     """A body of a known length."""
 
     __slots__ = ("done", "left")
@@ -67,7 +67,7 @@ class Sized:
         return self.done
 
 
-class UntilClose:
+class CloseDelimitedBody:
     """A body that ends with its connection: of a response, and never a good way to end (RFC 9112 section 6.3)."""
 
     __slots__ = ("done",)
@@ -91,7 +91,7 @@ class UntilClose:
         return True
 
 
-class Chunked:
+class ChunkedBody:
     """A body in chunks (RFC 9112 section 7.1). Extensions are dropped."""
 
     __slots__ = ("_buffer", "_left", "_trailing", "done", "trailers")
@@ -175,29 +175,29 @@ class Chunked:
         return self.done
 
 
-def request_body(names: dict[bytes, bytes], *, is_current: bool) -> Sized | Chunked | None:
+def request_body(by_name: dict[bytes, bytes], *, is_http11: bool) -> ContentLengthBody | ChunkedBody | None:
     """Return the body that a request has (RFC 9112 section 6.3). Raises BadMessage."""
-    coding, length = names.get(b"transfer-encoding"), names.get(b"content-length")
+    coding, length = by_name.get(b"transfer-encoding"), by_name.get(b"content-length")
     if coding is not None:
-        if length is not None or not is_current:
+        if length is not None or not is_http11:
             raise BadMessage("two ways to end a body")
         if coding.lower() != b"chunked":
             raise UnknownCoding
-        return Chunked()
-    return None if length is None else Sized(_length(length))
+        return ChunkedBody()
+    return None if length is None else ContentLengthBody(_length(length))
 
 
-def response_body(names: dict[bytes, bytes], status: int, method: str, *, is_current: bool) -> Body:
+def response_body(by_name: dict[bytes, bytes], status: int, method: str, *, is_http11: bool) -> Body:
     """Return the body that a response has (RFC 9112 section 6.3). Raises BadMessage."""
-    coding, length = names.get(b"transfer-encoding"), names.get(b"content-length")
-    if coding is not None and (coding.lower() != b"chunked" or not is_current):
+    coding, length = by_name.get(b"transfer-encoding"), by_name.get(b"content-length")
+    if coding is not None and (coding.lower() != b"chunked" or not is_http11):
         raise BadMessage("transfer coding")
     size = None if length is None else _length(length)
     if method == "HEAD" or status in {NO_CONTENT, NOT_MODIFIED} or status < FIRST_FINAL:
-        return Sized(0)
+        return ContentLengthBody(0)
     if coding is not None:
-        return Chunked()
-    return UntilClose() if size is None else Sized(size)
+        return ChunkedBody()
+    return CloseDelimitedBody() if size is None else ContentLengthBody(size)
 
 
 def _length(value: bytes) -> int:

@@ -3,7 +3,7 @@
 import re
 
 from ostiary_gateway.http1.errors import BadMessage, TooLarge
-from ostiary_gateway.http1.memo import MAX_CACHED_BYTES, Memo
+from ostiary_gateway.http1.memo import MAX_CACHED_BYTES, BoundedCache
 
 MAX_FIELDS = 128
 
@@ -35,8 +35,10 @@ def parse_field(line: bytes) -> tuple[bytes, bytes]:
 
 # No secrets are kept: they stand in queries and in these.
 _SECRET = re.compile(rb"auth|cookie|key|token|secret|session|password|signature|assertion|jwt")
-_FIELD_NAMES = Memo(parse_name, lambda name, _: len(name) <= MAX_CACHED_BYTES)
-_FIELDS = Memo(parse_field, lambda line, field: len(line) <= MAX_CACHED_BYTES and _SECRET.search(field[0]) is None)
+_FIELD_NAMES = BoundedCache(parse_name, lambda name, _: len(name) <= MAX_CACHED_BYTES)
+_FIELDS = BoundedCache(
+    parse_field, lambda line, field: len(line) <= MAX_CACHED_BYTES and _SECRET.search(field[0]) is None
+)
 
 
 def is_cacheable(field: tuple[bytes, bytes], _: object) -> bool:
@@ -73,4 +75,4 @@ def parse_options(value: bytes) -> frozenset[bytes]:
     return frozenset(option.strip(b"\t ") for option in value.lower().split(b","))
 
 
-_OPTIONS = Memo(parse_options, lambda value, _: len(value) <= MAX_CACHED_BYTES)
+_OPTIONS = BoundedCache(parse_options, lambda value, _: len(value) <= MAX_CACHED_BYTES)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 
 from ostiary_gateway.http1.fields import Fields, is_cacheable
-from ostiary_gateway.http1.memo import MAX_CACHED_BYTES, Memo
+from ostiary_gateway.http1.memo import MAX_CACHED_BYTES, BoundedCache
 from ostiary_gateway.http1.parser import Request, Response
 
 # RFC 9110 section 7.6.1: these are between two neighbours.
@@ -87,12 +87,19 @@ def _passes_to_client(name: bytes) -> bool:
     return name not in _HOP_BY_HOP and name not in _RESPONSE_ONLY
 
 
-_PASSING_TO_UPSTREAM, _PASSING_TO_CLIENT = Memo(passes_to_upstream, _is_kept), Memo(_passes_to_client, _is_kept)
-_HOSTS = Memo(lambda value: _HOST.match(value) is not None, _is_kept)
+_PASSING_TO_UPSTREAM, _PASSING_TO_CLIENT = (
+    BoundedCache(passes_to_upstream, _is_kept),
+    BoundedCache(_passes_to_client, _is_kept),
+)
+_HOSTS = BoundedCache(lambda value: _HOST.match(value) is not None, _is_kept)
 
 #: Fields as they are written; nothing for those that do not pass.
-_LINES_TO_UPSTREAM = Memo(lambda field: b"%b: %b\r\n" % field if _PASSING_TO_UPSTREAM[field[0]] else b"", is_cacheable)
-_LINES_TO_CLIENT = Memo(lambda field: b"%b: %b\r\n" % field if _PASSING_TO_CLIENT[field[0]] else b"", is_cacheable)
+_LINES_TO_UPSTREAM = BoundedCache(
+    lambda field: b"%b: %b\r\n" % field if _PASSING_TO_UPSTREAM[field[0]] else b"", is_cacheable
+)
+_LINES_TO_CLIENT = BoundedCache(
+    lambda field: b"%b: %b\r\n" % field if _PASSING_TO_CLIENT[field[0]] else b"", is_cacheable
+)
 
 
 def is_host(value: bytes) -> bool:
@@ -115,27 +122,29 @@ def to_client(fields: Fields, options: Collection[bytes]) -> bytes:
 
 def lines_of_request(request: Request) -> bytes:
     """Return what `to_upstream` does for a request, worked out once."""
-    lines = request.passing
+    lines = request.forwarded_lines
     if lines is None:
-        lines = request.passing = to_upstream(request.fields, request.options)
+        lines = request.forwarded_lines = to_upstream(request.fields, request.connection_options)
     return lines
 
 
 def lines_of_response(response: Response) -> bytes:
     """Return what `to_client` does for a response, worked out once."""
-    lines = response.passing
+    lines = response.forwarded_lines
     if lines is None:
-        lines = response.passing = to_client(response.fields, response.options)
+        lines = response.forwarded_lines = to_client(response.fields, response.connection_options)
     return lines
 
 
-def trailers_to_upstream(trailers: Fields, decisive: Collection[bytes] = ()) -> bytes:
+def trailers_to_upstream(trailers: Fields, routing_headers: Collection[bytes] = ()) -> bytes:
     """Return the fields after a request's body that go on.
 
-    `decisive` are those by which routes are chosen.
+    `routing_headers` are those by which routes are chosen.
     """
     passing = [
-        field for field in trailers if _NO_TRAILERS_OF_REQUESTS.match(field[0]) is None and field[0] not in decisive
+        field
+        for field in trailers
+        if _NO_TRAILERS_OF_REQUESTS.match(field[0]) is None and field[0] not in routing_headers
     ]
     return to_upstream(passing, ())
 

@@ -11,7 +11,7 @@ MAX_ENTRIES = 4096
 MAX_CACHED_BYTES = 256
 
 
-class Memo(dict[K, V]):
+class BoundedCache(dict[K, V]):
     """What was worked out about keys that come again and again. What a key means depends on nothing else."""
 
     def __init__(self, work_out: Callable[[K], V], is_kept: Callable[[K, V], bool] = lambda _key, _value: True) -> None:

@@ -8,10 +8,17 @@ no byte of a message's framing passes through.
 import re
 from dataclasses import dataclass
 
-from ostiary_gateway.http1.body import Body, Chunked, Sized, UntilClose, request_body, response_body
+from ostiary_gateway.http1.body import (
+    Body,
+    ChunkedBody,
+    CloseDelimitedBody,
+    ContentLengthBody,
+    request_body,
+    response_body,
+)
 from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownVersion
 from ostiary_gateway.http1.fields import TOKEN, VALUE, Fields, check_single, connection_options, parse_fields
-from ostiary_gateway.http1.memo import MAX_CACHED_BYTES, Memo
+from ostiary_gateway.http1.memo import MAX_CACHED_BYTES, BoundedCache
 from ostiary_gateway.http1.status import FIRST_FINAL, NO_CONTENT, NOT_MODIFIED, WITHOUT_BODY
 
 #: Bytes of a head, and how many fields it has at most.
@@ -29,23 +36,23 @@ class Request:
     method: str
     target: bytes
     #: Whether it is HTTP/1.1, and not 1.0.
-    is_current: bool
+    is_http11: bool
     fields: Fields
-    names: dict[bytes, bytes]
+    by_name: dict[bytes, bytes]
     #: None without a body.
-    body: Sized | Chunked | None
-    keeps_alive: bool
+    body: ContentLengthBody | ChunkedBody | None
+    keep_alive: bool
     #: What `Connection` lists, in lower case (RFC 9110 section 7.6.1).
-    options: frozenset[bytes]
+    connection_options: frozenset[bytes]
     #: Bytes of the head.
     size: int
     #: The lines of it that go on, when they have been worked out: a head that comes again has the same.
-    passing: bytes | None = None
+    forwarded_lines: bytes | None = None
 
     @property
     def expects_continue(self) -> bool:
         """Whether the client waits to be asked for the body (RFC 9110 section 10.1.1)."""
-        return self.is_current and self.names.get(b"expect", b"").lower() == b"100-continue"
+        return self.is_http11 and self.by_name.get(b"expect", b"").lower() == b"100-continue"
 
 
 @dataclass(slots=True)
@@ -54,12 +61,12 @@ class Response:
 
     status: int
     fields: Fields
-    names: dict[bytes, bytes]
+    by_name: dict[bytes, bytes]
     body: Body
-    keeps_alive: bool
-    options: frozenset[bytes]
+    keep_alive: bool
+    connection_options: frozenset[bytes]
     #: As in a request.
-    passing: bytes | None = None
+    forwarded_lines: bytes | None = None
 
     @property
     def is_final(self) -> bool:
@@ -69,7 +76,7 @@ class Response:
     @property
     def may_have_length(self) -> bool:
         """Whether `Content-Length` has a meaning (RFC 9110 section 8.6); of 304, it is of the body there would be."""
-        return self.status != NO_CONTENT and b"transfer-encoding" not in self.names
+        return self.status != NO_CONTENT and b"transfer-encoding" not in self.by_name
 
 
 _NO_OPTIONS: frozenset[bytes] = frozenset()
@@ -92,7 +99,7 @@ def head_end(data: bytes | bytearray, searched: int = 0) -> int:
 def parse_request(head: bytes) -> Request:
     """Read the head of a request, with the empty line that ends it. Raises BadMessage."""
     lines = head.split(b"\r\n")
-    method, target, is_current = _REQUEST_LINES[lines[0]]
+    method, target, is_http11 = _REQUEST_LINES[lines[0]]
     fields = parse_fields(lines[1:-2])
     names = dict(fields)
     if len(names) != len(fields):
@@ -101,11 +108,11 @@ def parse_request(head: bytes) -> Request:
     return Request(
         method,
         target,
-        is_current,
+        is_http11,
         fields,
         names,
-        request_body(names, is_current=is_current),
-        b"close" not in options and (is_current or b"keep-alive" in options),
+        request_body(names, is_http11=is_http11),
+        b"close" not in options and (is_http11 or b"keep-alive" in options),
         options,
         len(head),
     )
@@ -114,20 +121,20 @@ def parse_request(head: bytes) -> Request:
 def parse_response(head: bytes, method: str) -> Response:
     """Read the head of a response to a request with this method. Raises BadMessage."""
     lines = head.split(b"\r\n")
-    status, is_current = _STATUS_LINES[lines[0]]
+    status, is_http11 = _STATUS_LINES[lines[0]]
     fields = parse_fields(lines[1:-2])
     names = dict(fields)
     if len(names) != len(fields):
         check_single(fields)
     options = connection_options(fields) if b"connection" in names else _NO_OPTIONS
-    keeps_alive = b"close" not in options and (is_current or b"keep-alive" in options)
-    body = response_body(names, status, method, is_current=is_current)
+    keep_alive = b"close" not in options and (is_http11 or b"keep-alive" in options)
+    body = response_body(names, status, method, is_http11=is_http11)
     has_coding, length = b"transfer-encoding" in names, names.get(b"content-length", b"0")
     has_none = status in WITHOUT_BODY or status == NOT_MODIFIED or method == "HEAD"
     if (has_coding and length != b"0") or (has_none and (has_coding or length != b"0")):
         # Two lengths, or one of what there is not (RFC 9112 section 6.3): whether it comes all the same, nobody knows.
-        keeps_alive = False
-    return Response(status, fields, names, body, keeps_alive and not isinstance(body, UntilClose), options)
+        keep_alive = False
+    return Response(status, fields, names, body, keep_alive and not isinstance(body, CloseDelimitedBody), options)
 
 
 def parse_request_line(line: bytes) -> tuple[str, bytes, bool]:
@@ -149,5 +156,5 @@ def parse_status_line(line: bytes) -> tuple[int, bool]:
     return int(match[2]), match[1] != b"0"
 
 
-_REQUEST_LINES = Memo(parse_request_line, lambda line, _: len(line) <= MAX_CACHED_BYTES and b"?" not in line)
-_STATUS_LINES = Memo(parse_status_line, lambda line, _: len(line) <= MAX_CACHED_BYTES)
+_REQUEST_LINES = BoundedCache(parse_request_line, lambda line, _: len(line) <= MAX_CACHED_BYTES and b"?" not in line)
+_STATUS_LINES = BoundedCache(parse_status_line, lambda line, _: len(line) <= MAX_CACHED_BYTES)

@@ -15,17 +15,17 @@ _SHORT, _MEDIUM, _LONG = 125, 126, 127
 def is_wanted(request: Request) -> bool:
     """Return whether a request offers to become a WebSocket (section 4.1)."""
     return (
-        request.names.get(b"upgrade", b"").lower() == b"websocket"
-        and b"upgrade" in request.options
+        request.by_name.get(b"upgrade", b"").lower() == b"websocket"
+        and b"upgrade" in request.connection_options
         and request.method == "GET"
-        and request.is_current
+        and request.is_http11
         and request.body is None
     )
 
 
 def is_opened(response: Response) -> bool:
     """Return whether a response to that accepts it (section 4.2.2)."""
-    return response.names.get(b"upgrade", b"").lower() == b"websocket" and b"upgrade" in response.options
+    return response.by_name.get(b"upgrade", b"").lower() == b"websocket" and b"upgrade" in response.connection_options
 
 
 def close_frame(code: int, reason: str) -> bytes:

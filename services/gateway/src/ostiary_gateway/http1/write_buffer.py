@@ -11,14 +11,14 @@ import asyncio
 MAX_WAITING_BYTES = 16 * 1024
 
 
-class Outbox:
+class FlushQueue:
     """The connections that have something to send."""
 
     def __init__(self) -> None:
         """Make one; it is empty."""
-        self._waiting: list[Sender] = []
+        self._waiting: list[WriteBufferedProtocol] = []
 
-    def put(self, sender: "Sender") -> None:
+    def put(self, sender: "WriteBufferedProtocol") -> None:
         """Have `sender` send what it has when all that has arrived by now has been looked at."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._send)
@@ -30,12 +30,12 @@ class Outbox:
             sender.send_now()
 
 
-class Sender(asyncio.Protocol):
-    """A connection that sends by way of an outbox."""
+class WriteBufferedProtocol(asyncio.Protocol):
+    """A connection that sends by way of an flush_queue."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, flush_queue: FlushQueue) -> None:
         """Make one that is not connected yet."""
-        self._outbox = outbox
+        self._flush_queue = flush_queue
         self._transport: asyncio.Transport | None = None
         self._unsent = b""
 
@@ -56,7 +56,7 @@ class Sender(asyncio.Protocol):
                 self._transport.write(data)
         elif data and self._transport is not None:
             self._unsent = data
-            self._outbox.put(self)
+            self._flush_queue.put(self)
 
     def send_now(self) -> None:
         """Send what waits; before anything else is done with the transport."""

@@ -13,8 +13,8 @@ from typing import TextIO
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.metrics import RequestMetrics
 from ostiary_chassis.problems import METHODS
-from ostiary_gateway.access.request import Arrival, Trace
-from ostiary_gateway.http1.memo import Memo
+from ostiary_gateway.access.request import RequestContext, Trace
+from ostiary_gateway.http1.memo import BoundedCache
 from ostiary_gateway.http1.parser import Request
 
 #: Lines that are written together at most; they are written at each tick in any case.
@@ -45,27 +45,27 @@ class AccessLog:
         self._lines: list[str] = []
         self._pseudonym = lru_cache(_SUBJECTS)(pseudonym)
         #: What lines about requests of one kind have in common.
-        self._common: Memo[Kind, str] = Memo(_as_json if self._is_json else _as_text)
+        self._common: BoundedCache[Kind, str] = BoundedCache(_as_json if self._is_json else _as_text)
         self._second, self._time = 0, ""
 
-    def begin(self, arrival: Arrival) -> None:
+    def begin(self, context: RequestContext) -> None:
         """Begin to follow a request."""
         if self._begin_trace is not None:
-            arrival.trace = self._begin_trace(arrival.request)
+            context.trace = self._begin_trace(context.request)
 
     def add(
         self,
-        arrival: Arrival,
+        context: RequestContext,
         status: int,
         decision: str,
         seconds: float,
         upstream_seconds: float,
     ) -> None:
         """Count and log a request. `decision` is `allowed`, or the code of the problem that it was answered with."""
-        method, token = arrival.request.method, arrival.token
+        method, token = context.request.method, context.token
         if method not in METHODS:
             method = "other"
-        route = arrival.route.match.path if arrival.route is not None else "unmatched"
+        route = context.route.match.path if context.route is not None else "unmatched"
         self._requests.record(method, route, status, seconds)
         subject = self._pseudonym(token.subject) if token is not None else ""
         common = self._common[method, route, status, decision]
@@ -74,25 +74,25 @@ class AccessLog:
         if self._is_json:
             line = (
                 f'{{"timestamp":"{self._now()}",{common},"ms":{ms},"upstream_ms":{upstream_ms},'
-                f'"client":"{arrival.client}","subject":"{subject}","request_id":"{arrival.request_id.decode()}"}}\n'
+                f'"client":"{context.client}","subject":"{subject}","request_id":"{context.request_id.decode()}"}}\n'
             )
         else:
             line = (
                 f"{time.strftime('%H:%M:%S')} [info     ] request [access] {common} ms={ms} upstream_ms={upstream_ms}"
-                f" client={arrival.client} subject={subject} request_id={arrival.request_id.decode()}\n"
+                f" client={context.client} subject={subject} request_id={context.request_id.decode()}\n"
             )
         self._lines.append(line)
         if len(self._lines) >= MAX_LINES:
             self.flush()
-        if arrival.trace is not None:
-            arrival.trace.end(
+        if context.trace is not None:
+            context.trace.end(
                 {
                     "http.request.method": method,
                     "http.route": route,
                     "http.response.status_code": status,
-                    "client.address": arrival.client,
+                    "client.address": context.client,
                     "ostiary.decision": decision,
-                    "ostiary.request_id": arrival.request_id.decode(),
+                    "ostiary.request_id": context.request_id.decode(),
                     "ostiary.subject": subject,
                     "ostiary.upstream_ms": upstream_seconds * 1000,
                 }

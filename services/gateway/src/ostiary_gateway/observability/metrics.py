@@ -6,15 +6,15 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from ostiary_gateway.runtime import Policies
+from ostiary_gateway.runtime import Runtime
 
 
 class UpstreamMetrics(Collector):
     """Reads what the upstreams of the policy that counts have noted. A changed upstream starts at zero."""
 
-    def __init__(self, policies: Policies) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         """Nothing is read yet."""
-        self._policies = policies
+        self._runtime = runtime
 
     def collect(self) -> Iterator[Metric]:
         """Return it. A Collector."""
@@ -34,7 +34,7 @@ class UpstreamMetrics(Collector):
         asked = GaugeMetricFamily(
             "gateway_upstream_is_asked", "0 while most requests fail and none is sent.", labels=names
         )
-        for name, upstream in self._policies.current.upstreams.items():
+        for name, upstream in self._runtime.current.upstreams.items():
             upstream.answers.add_to(seconds, [name])
             for failure, count in upstream.failures.items():
                 failures.add_metric([name, failure.name.lower()], count)

@@ -33,9 +33,9 @@ class Trace:
     def __init__(self, tracing: "Tracing", request: Request) -> None:
         """Begin a span, below that of the caller if it names one."""
         given = {
-            name: request.names[name.encode()].decode("latin-1")
+            name: request.by_name[name.encode()].decode("latin-1")
             for name in _PROPAGATOR.fields
-            if name.encode() in request.names
+            if name.encode() in request.by_name
         }
         parent = _PROPAGATOR.extract(given, Context())
         self._span = tracing.tracer.start_span(request.method, parent, SpanKind.SERVER)

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.openapi.merge import merge
 from ostiary_gateway.routing.config import DOCS, DOCUMENT
-from ostiary_gateway.runtime import Policies, Policy
+from ostiary_gateway.runtime import Runtime, Snapshot
 from ostiary_gateway.upstream.cluster import Upstream
 
 _log = structlog.stdlib.get_logger("docs")
@@ -85,11 +85,11 @@ def _takes_gzip(accepted: str) -> bool:
 class ApiDocument:
     """The merged document, made anew when it is asked for and no longer fresh."""
 
-    def __init__(self, policies: Policies, version: str) -> None:
+    def __init__(self, runtime: Runtime, version: str) -> None:
         """Make it of the policy that counts."""
-        self._policies = policies
+        self._runtime = runtime
         self._version = version
-        self._made: tuple[Policy, float, _File] | None = None
+        self._made: tuple[Snapshot, float, _File] | None = None
         self._making = asyncio.Lock()
 
     def routes(self) -> APIRouter:
@@ -111,17 +111,17 @@ class ApiDocument:
     async def _get(self) -> _File:
         """Return the document. What a service does not say, or says in a way of its own, is left out."""
         async with self._making:
-            policy = self._policies.current
-            if self._made is not None and self._made[0] is policy and time.monotonic() < self._made[1]:
+            snapshot = self._runtime.current
+            if self._made is not None and self._made[0] is snapshot and time.monotonic() < self._made[1]:
                 return self._made[2]
-            names = list(policy.upstreams)
-            documents = await asyncio.gather(*(_fetch(policy.upstreams[name]) for name in names))
+            names = list(snapshot.upstreams)
+            documents = await asyncio.gather(*(_fetch(snapshot.upstreams[name]) for name in names))
             found = {name: each for name, each in zip(names, documents, strict=True) if each is not None}
-            missing = policy.upstreams.keys() - found.keys()
+            missing = snapshot.upstreams.keys() - found.keys()
             # For many routes it takes a while, and requests go on.
-            merged = await asyncio.to_thread(merge, policy.table, found, self._version, missing)
+            merged = await asyncio.to_thread(merge, snapshot.table, found, self._version, missing)
             file = _File(json.dumps(merged).encode(), "application/json")
-            self._made = policy, time.monotonic() + FRESH_SECONDS, file
+            self._made = snapshot, time.monotonic() + FRESH_SECONDS, file
             return file
 
 

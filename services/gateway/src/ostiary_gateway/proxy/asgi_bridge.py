@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message
 
 from ostiary.http import Problem
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
-from ostiary_gateway.access.request import Arrival
+from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.fields import Fields
 
 #: Seconds to answer.
@@ -18,16 +18,16 @@ _TOO_SLOW = Problem(503, "own_answer_timeout", "The gateway could not answer in 
 
 
 @dataclass(frozen=True, slots=True)
-class OwnEndpoints:
+class AsgiBridge:
     """The application, and what uvicorn keeps of it."""
 
     app: ASGIApp
     server_state: Any
     app_state: dict[str, Any]
 
-    async def answer(self, arrival: Arrival, peer: str) -> tuple[int, Fields, bytes]:
+    async def answer(self, context: RequestContext, peer: str) -> tuple[int, Fields, bytes]:
         """Return status, fields and content of the answer. It reads no bodies. Raises ProblemError."""
-        request = arrival.request
+        request = context.request
         status, fields, content = 500, list[tuple[bytes, bytes]](), b""
 
         async def receive() -> Message:
@@ -46,10 +46,10 @@ class OwnEndpoints:
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
             "method": request.method,
-            "scheme": arrival.scheme.decode(),
-            "path": arrival.path.decode("ascii"),
-            "raw_path": arrival.path,
-            "query_string": arrival.target.partition(b"?")[2],
+            "scheme": context.scheme.decode(),
+            "path": context.path.decode("ascii"),
+            "raw_path": context.path,
+            "query_string": context.target.partition(b"?")[2],
             "root_path": "",
             "headers": request.fields,
             "client": (peer, 0),

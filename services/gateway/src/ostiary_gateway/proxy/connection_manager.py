@@ -12,7 +12,7 @@ import structlog
 
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access.request import RequestIds
-from ostiary_gateway.http1.write_buffer import Outbox
+from ostiary_gateway.http1.write_buffer import FlushQueue
 
 _log = structlog.stdlib.get_logger("proxy")
 
@@ -30,14 +30,14 @@ class Watched(Protocol):
     def on_deadline(self) -> None:
         """Do something about what did not happen."""
 
-    def look_whether_it_left(self) -> None:
+    def check_peer_closed(self) -> None:
         """Give up if the client has left."""
 
     def cut_off(self) -> None:
         """End, whatever is going on."""
 
 
-class Watchman:
+class ConnectionManager:
     """Looks after all connections of a process: who is late, and whether there are new ones."""
 
     def __init__(self, max_per_address: int, proxies: TrustedProxies) -> None:
@@ -49,20 +49,20 @@ class Watchman:
         #: Those that are not read, with which nobody would notice that they have left.
         self.unread: set[Watched] = set()
         self.is_ending = False
-        self.outbox = Outbox()
+        self.flush_queue = FlushQueue()
         self.date = b""
         self.request_ids = RequestIds()
         self._tasks: list[Callable[[float], None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def arrives(self, connection: Watched) -> bool:
+    def add(self, connection: Watched) -> bool:
         """Note a connection; return whether there may be one more of its address."""
         self.connections.add(connection)
         source = source_of(connection.peer)
         self._addresses[source] += 1
         return self._addresses[source] <= self._max_per_address or self._proxies.trusts(connection.peer)
 
-    def leaves(self, connection: Watched) -> None:
+    def remove(self, connection: Watched) -> None:
         """Forget a connection."""
         self.connections.discard(connection)
         self.unread.discard(connection)
@@ -71,7 +71,7 @@ class Watchman:
         if not self._addresses[source]:
             del self._addresses[source]
 
-    def each_tick(self, task: Callable[[float], None]) -> None:
+    def add_tick_handler(self, task: Callable[[float], None]) -> None:
         """Have something done as often as connections are looked at."""
         self._tasks.append(task)
 
@@ -82,7 +82,7 @@ class Watchman:
         now = time.monotonic()
         self.date = formatdate(usegmt=True).encode()
         due: list[Callable[[], None]] = [each.on_deadline for each in self.connections if each.deadline <= now]
-        due += [each.look_whether_it_left for each in self.unread]
+        due += [each.check_peer_closed for each in self.unread]
         due += [partial(task, now) for task in self._tasks]
         for each in due:
             try:

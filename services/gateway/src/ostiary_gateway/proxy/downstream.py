@@ -15,17 +15,17 @@ import structlog
 from ostiary.errors import OstiaryError
 from ostiary.http import PROBLEM_JSON, Problem, problem_for
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
-from ostiary_gateway.access.request import Arrival
+from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import parser, websocket
 from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownCoding, UnknownVersion
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.serializer import head
-from ostiary_gateway.http1.write_buffer import Sender
+from ostiary_gateway.http1.write_buffer import WriteBufferedProtocol
 from ostiary_gateway.observability.access_log import AccessLog
-from ostiary_gateway.proxy.asgi_bridge import OwnEndpoints
-from ostiary_gateway.proxy.connection_manager import Watchman
+from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
+from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.exchange import Exchange
-from ostiary_gateway.runtime import Policies, Policy
+from ostiary_gateway.runtime import Runtime, Snapshot
 
 _log = structlog.stdlib.get_logger("proxy")
 
@@ -75,7 +75,7 @@ _HEAD_TIMEOUT = Problem(408, "head_timeout", "The request did not arrive in time
 _BODY_TIMEOUT = Problem(408, "body_timeout", "The request body did not arrive in time.")
 
 _NO_HEAD = b"GET / HTTP/1.1\r\n\r\n"
-_NO_ARRIVAL = Arrival(parser.parse_request(_NO_HEAD), "", b"", b"")
+_NO_CONTEXT = RequestContext(parser.parse_request(_NO_HEAD), "", b"", b"")
 
 _NEVER = float("inf")
 
@@ -89,30 +89,30 @@ _CLIENT_LEFT = 499
 _CUT_OFF = 503
 
 
-class ClientConnection(Sender):
+class ClientConnection(WriteBufferedProtocol):
     """A connection with a client."""
 
     def __init__(
         self,
-        watchman: Watchman,
-        policies: Policies,
-        exchange_of: Callable[["ClientConnection", Arrival, Policy], Exchange],
-        own: OwnEndpoints,
+        manager: ConnectionManager,
+        runtime: Runtime,
+        exchange_of: Callable[["ClientConnection", RequestContext, Snapshot], Exchange],
+        own: AsgiBridge,
         log: AccessLog,
     ) -> None:
         """Make a connection."""
-        super().__init__(watchman.outbox)
-        self._watchman = watchman
-        self._policies = policies
+        super().__init__(manager.flush_queue)
+        self._manager = manager
+        self._runtime = runtime
         self._exchange_of = exchange_of
         self._own = own
         self._log = log
         self.peer = "unknown"
         self._buffer = b""
         self._searched = 0
-        #: The last head without a body, and its arrival.
-        self._last_head, self._last = _NO_HEAD, _NO_ARRIVAL
-        self._arrival: Arrival | None = None
+        #: The last head without a body, and its context.
+        self._last_head, self._last = _NO_HEAD, _NO_CONTEXT
+        self._arrival: RequestContext | None = None
         self._exchange: Exchange | None = None
         self._started_at = 0.0
         #: Whether the request's body, or what is beyond it, has to wait.
@@ -128,7 +128,7 @@ class ClientConnection(Sender):
         self._answer: asyncio.Task[None] | None = None
         #: Seconds on the monotonic clock.
         self.deadline = _NEVER
-        self.is_current = True
+        self.is_http11 = True
         self.is_writable = True
 
     # From the transport.
@@ -144,14 +144,14 @@ class ClientConnection(Sender):
         if connected is not None and hasattr(socket, "TCP_NOTSENT_LOWAT") and connected.family != socket.AF_UNIX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOT_SENT)
         self._own.server_state.connections.add(self)
-        self.deadline = time.monotonic() + (ENDING_SECONDS if self._watchman.is_ending else HEAD_SECONDS)
-        if not self._watchman.arrives(self):
+        self.deadline = time.monotonic() + (ENDING_SECONDS if self._manager.is_ending else HEAD_SECONDS)
+        if not self._manager.add(self):
             self.refuse(_TOO_MANY_CONNECTIONS)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Give up what is going on."""
         self._transport = None
-        self._watchman.leaves(self)
+        self._manager.remove(self)
         self._own.server_state.connections.discard(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -206,7 +206,7 @@ class ClientConnection(Sender):
         elif self._exchange is not None and self._exchange.is_tunnel:
             self._exchange.end_tunnel(websocket.GOING_AWAY, "going away")
 
-    # From the watchman.
+    # From the manager.
 
     def on_deadline(self) -> None:
         """Do something about what did not happen."""
@@ -261,7 +261,7 @@ class ClientConnection(Sender):
         connected = self._transport.get_extra_info("socket") if self._transport is not None else None
         return connected if connected is not None and connected.fileno() >= 0 else None
 
-    def look_whether_it_left(self) -> None:
+    def check_peer_closed(self) -> None:
         """Give up if the client has left. What is not read is not told."""
         connected = self._socket()
         if connected is None:
@@ -285,12 +285,12 @@ class ClientConnection(Sender):
     @property
     def is_ending(self) -> bool:
         """Whether no more requests are taken."""
-        return self._watchman.is_ending
+        return self._manager.is_ending
 
     @property
     def date(self) -> bytes:
         """The present, as fields have it."""
-        return self._watchman.date
+        return self._manager.date
 
     def expect(self, seconds: float) -> None:
         """Wait for what comes next so long, and no longer than the exchange may take."""
@@ -315,16 +315,16 @@ class ClientConnection(Sender):
     def refuse(self, problem: Problem) -> None:
         """Answer with a problem."""
         exchange, self._exchange = self._exchange, None
-        arrival = self._arrival
-        if arrival is None:
-            request_id = self._watchman.request_ids.of(_UNREADABLE)
-            arrival = self._arrival = Arrival(_UNREADABLE, self.peer, b"http", request_id)
+        context = self._arrival
+        if context is None:
+            request_id = self._manager.request_ids.of(_UNREADABLE)
+            context = self._arrival = RequestContext(_UNREADABLE, self.peer, b"http", request_id)
             self._started_at = time.monotonic()
         fields = [(b"content-type", PROBLEM_JSON.encode())]
         fields += [
             (name.lower().encode(), value.encode("latin-1", "replace")) for name, value in problem.headers.items()
         ]
-        fields += [*arrival.cors, (b"x-request-id", arrival.request_id)]
+        fields += [*context.cors, (b"x-request-id", context.request_id)]
         self._note(problem.status, problem.code, exchange.upstream_seconds if exchange is not None else 0.0)
         self._respond(problem.status, fields, problem.to_json())
 
@@ -334,7 +334,7 @@ class ClientConnection(Sender):
         if exchange is not None:
             self._note(exchange.status, "broken_off", exchange.upstream_seconds)
         connected = self._socket()
-        if connected is not None and not self.is_current:
+        if connected is not None and not self.is_http11:
             # To HTTP/1.0 the end of the connection is the end of the answer, but for a reset.
             self.send_now()
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -346,7 +346,7 @@ class ClientConnection(Sender):
         if exchange is None:
             return
         self._note(exchange.status, "allowed", exchange.upstream_seconds)
-        self._next(keeps_alive=exchange.keeps_alive)
+        self._next(keep_alive=exchange.keep_alive)
 
     # Requests, one after the other.
 
@@ -379,7 +379,7 @@ class ClientConnection(Sender):
         self._buffer = data
         if len(data) > MAX_AHEAD_BYTES:
             self._stop_reading()
-            self._watchman.unread.add(self)
+            self._manager.unread.add(self)
 
     def _stop_reading(self) -> None:
         if self._transport is not None and not self._is_unread and not self._transport.is_closing():
@@ -389,7 +389,7 @@ class ClientConnection(Sender):
     def _read_again(self) -> None:
         if self._transport is not None and self._is_unread:
             self._is_unread = False
-            self._watchman.unread.discard(self)
+            self._manager.unread.discard(self)
             self._transport.resume_reading()
 
     def _take_head(self, data: bytes) -> bytes:
@@ -399,7 +399,7 @@ class ClientConnection(Sender):
         if data.startswith(self._last_head, start):
             # A client that asks the same again means the same.
             self._searched = 0
-            self._begin(self._last.again(self._watchman.request_ids.of(self._last.request)))
+            self._begin(self._last.again(self._manager.request_ids.of(self._last.request)))
             return data[start + len(self._last_head) :]
         try:
             end = parser.head_end(data, self._searched)
@@ -414,10 +414,10 @@ class ClientConnection(Sender):
         except BadMessage as error:
             self.refuse(_problem_of(error))
             return b""
-        arrival = Arrival(request, self.peer, b"http", self._watchman.request_ids.of(request))
+        context = RequestContext(request, self.peer, b"http", self._manager.request_ids.of(request))
         if request.body is None and len(head) <= MAX_KEPT_HEAD:
-            self._last_head, self._last = head, arrival
-        self._begin(arrival)
+            self._last_head, self._last = head, context
+        self._begin(context)
         return data[end:]
 
     def _take_body(self, exchange: Exchange, data: bytes) -> bytes:
@@ -437,24 +437,24 @@ class ClientConnection(Sender):
             exchange.on_body_end(body.trailers)
         return surplus
 
-    def _begin(self, arrival: Arrival) -> None:
+    def _begin(self, context: RequestContext) -> None:
         self._started_at = time.monotonic()
-        self.is_current = arrival.request.is_current
-        self._arrival = arrival
-        policy = self._policies.current
+        self.is_http11 = context.request.is_http11
+        self._arrival = context
+        snapshot = self._runtime.current
         try:
-            if not arrival.host:
-                policy.gate.locate(arrival)
-            if arrival.is_own:
-                self._answer_here(arrival)
+            if not context.host:
+                snapshot.admission.locate(context)
+            if context.is_local:
+                self._answer_here(context)
                 return
-            self._log.begin(arrival)
-            preflight = policy.gate.preflight(arrival)
+            self._log.begin(context)
+            preflight = snapshot.admission.preflight(context)
             if preflight is not None:
                 self._note(_NO_CONTENT, "preflight", 0.0)
-                self._respond(_NO_CONTENT, [*preflight, (b"x-request-id", arrival.request_id)], b"")
+                self._respond(_NO_CONTENT, [*preflight, (b"x-request-id", context.request_id)], b"")
                 return
-            policy.gate.admit(arrival)
+            snapshot.admission.admit(context)
         except ProblemError as error:
             self.refuse(error.problem)
         except OstiaryError as error:
@@ -463,15 +463,15 @@ class ClientConnection(Sender):
             _log.exception("unhandled error")
             self.refuse(INTERNAL_ERROR)
         else:
-            exchange = self._exchange = self._exchange_of(self, arrival, policy)
+            exchange = self._exchange = self._exchange_of(self, context, snapshot)
             exchange.start()
 
-    def _next(self, *, keeps_alive: bool) -> None:
+    def _next(self, *, keep_alive: bool) -> None:
         """Go on with what has come meanwhile, or end."""
         self._arrival = None
         if self._transport is None:
             return
-        if not keeps_alive or self._watchman.is_ending:
+        if not keep_alive or self._manager.is_ending:
             self._linger()
             return
         self._is_held = False
@@ -519,26 +519,26 @@ class ClientConnection(Sender):
             self._transport.close()
 
     def _note(self, status: int, decision: str, upstream_seconds: float) -> None:
-        arrival = self._arrival
-        if arrival is None:
+        context = self._arrival
+        if context is None:
             return
-        self._log.add(arrival, status, decision, time.monotonic() - self._started_at, upstream_seconds)
+        self._log.add(context, status, decision, time.monotonic() - self._started_at, upstream_seconds)
 
     def _respond(self, status: int, fields: Fields, content: bytes) -> None:
         """Answer a request here, and go on. Without content, the response has none."""
         request = self._arrival.request if self._arrival is not None else None
-        keeps_alive = request is not None and request.keeps_alive and (request.body is None or request.body.done)
-        if self._watchman.is_ending:
-            keeps_alive = False
-        more = [(b"date", self._watchman.date)]
+        keep_alive = request is not None and request.keep_alive and (request.body is None or request.body.done)
+        if self._manager.is_ending:
+            keep_alive = False
+        more = [(b"date", self._manager.date)]
         if status != _NO_CONTENT:
             more.append((b"content-length", b"%d" % len(content)))
-        if not keeps_alive:
+        if not keep_alive:
             more.append((b"connection", b"close"))
-        elif request is not None and not request.is_current:
+        elif request is not None and not request.is_http11:
             more.append((b"connection", b"keep-alive"))
         self.write(head(status, [*fields, *more]))
-        self._is_kept = keeps_alive
+        self._is_kept = keep_alive
         if request is None or request.method != "HEAD":
             self._content = content
         self._go_on_answering()
@@ -550,20 +550,20 @@ class ClientConnection(Sender):
             self._written += PIECE_BYTES
         if self._written >= len(self._content):
             self._content, self._written = b"", 0
-            self._next(keeps_alive=self._is_kept)
+            self._next(keep_alive=self._is_kept)
 
     # The gateway's own endpoints.
 
-    def _answer_here(self, arrival: Arrival) -> None:
+    def _answer_here(self, context: RequestContext) -> None:
         # It has a time of its own.
         self.deadline = _NEVER
-        task = self._answer = asyncio.create_task(self._ask_own(arrival))
+        task = self._answer = asyncio.create_task(self._ask_own(context))
         self._own.server_state.tasks.add(task)
         task.add_done_callback(self._own.server_state.tasks.discard)
 
-    async def _ask_own(self, arrival: Arrival) -> None:
+    async def _ask_own(self, context: RequestContext) -> None:
         try:
-            status, fields, content = await self._own.answer(arrival, self.peer)
+            status, fields, content = await self._own.answer(context, self.peer)
         except ProblemError as error:
             self._answer = None
             self.refuse(error.problem)

@@ -12,11 +12,11 @@ from ostiary.errors import OstiaryError
 from ostiary.http import Problem, grace_of
 from ostiary_chassis.problems import body_too_large
 from ostiary_chassis.proxies import source_of
-from ostiary_gateway.access.admission import Gate
+from ostiary_gateway.access.admission import Admission
 from ostiary_gateway.access.cors import PREFIX
-from ostiary_gateway.access.request import Arrival
+from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import headers, websocket
-from ostiary_gateway.http1.body import Body, Sized
+from ostiary_gateway.http1.body import Body, ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response
 from ostiary_gateway.http1.serializer import CONTINUE, chunk, last_chunk, lines, status_line
@@ -59,7 +59,7 @@ _TOKEN_ENDED = Problem(401, "token_ended", "The access token is not good any mor
 class Client(Protocol):
     """The other side of an exchange."""
 
-    is_current: bool
+    is_http11: bool
     is_writable: bool
 
     @property
@@ -93,13 +93,13 @@ class Exchange:
     """A request that has been let in. A Receiver of upstream connections."""
 
     __slots__ = (
+        "_admission",
         "_arrival",
         "_asked",
         "_client",
         "_connection",
         "_ends_with",
         "_frames",
-        "_gate",
         "_has_no_content",
         "_head",
         "_is_chunked",
@@ -117,23 +117,25 @@ class Exchange:
         "ends_at",
         "is_sent",
         "is_tunnel",
-        "keeps_alive",
+        "keep_alive",
         "status",
         "takes_body",
         "upstream_seconds",
     )
 
-    def __init__(self, client: Client, arrival: Arrival, gate: Gate, verifier: Verifier, upstream: Upstream) -> None:
+    def __init__(
+        self, client: Client, context: RequestContext, admission: Admission, verifier: Verifier, upstream: Upstream
+    ) -> None:
         """Make the exchange of a request that `gate` has admitted."""
-        assert arrival.route is not None  # noqa: S101 - admitted
+        assert context.route is not None  # noqa: S101 - admitted
         self._client = client
-        self._arrival = arrival
-        self._gate = gate
+        self._arrival = context
+        self._admission = admission
         self._verifier = verifier
         self._upstream = upstream
-        self._route: Route = arrival.route
+        self._route: Route = context.route
         #: On whose behalf connections are asked for.
-        self.client = source_of(arrival.client)
+        self.client = source_of(context.client)
         self._connection: UpstreamConnection | None = None
         #: Who was asked for one, and whether it is still to come.
         self._asked: Pool | None = None
@@ -150,7 +152,7 @@ class Exchange:
         self._received = 0
         self._watch: AbstractContextManager[object] | None = None
         #: Whether the whole request has been sent.
-        self.is_sent = self._has_no_content = arrival.request.body is None or arrival.request.body.done
+        self.is_sent = self._has_no_content = context.request.body is None or context.request.body.done
         self.takes_body = False
         #: Whether both sides talk WebSocket, where the upstream's frames are, and what they end with.
         self.is_tunnel = False
@@ -160,7 +162,7 @@ class Exchange:
         self._sent_at = 0.0
         #: From the request's head to the response's.
         self.upstream_seconds = 0.0
-        self.keeps_alive = arrival.request.keeps_alive
+        self.keep_alive = context.request.keep_alive
 
     @property
     def body(self) -> Body | None:
@@ -190,15 +192,17 @@ class Exchange:
         if self._received > limit:
             self.give_up(body_too_large(limit))
         elif self._connection is not None:
-            sized = isinstance(self._arrival.request.body, Sized)
+            sized = isinstance(self._arrival.request.body, ContentLengthBody)
             self._connection.write(content if sized else chunk(content))
 
     def on_body_end(self, trailers: Fields) -> None:
         """Pass the end of the request's body on."""
         self.is_sent = True
         if self._connection is not None:
-            if not isinstance(self._arrival.request.body, Sized):
-                self._connection.write(last_chunk(headers.trailers_to_upstream(trailers, self._gate.decisive)))
+            if not isinstance(self._arrival.request.body, ContentLengthBody):
+                self._connection.write(
+                    last_chunk(headers.trailers_to_upstream(trailers, self._admission.routing_headers))
+                )
             self._connection.is_request_sent = True
         # The body's own time is over.
         timeouts = self._route.timeouts
@@ -235,17 +239,17 @@ class Exchange:
     def on_connection(self, connection: UpstreamConnection) -> None:
         """Send the request."""
         self._is_waiting = False
-        arrival = self._arrival
+        context = self._arrival
         self._connection = connection
-        connection.use(self, arrival.request.method, is_sent=self.is_sent)
+        connection.use(self, context.request.method, is_sent=self.is_sent)
         if not self._client.is_writable:
             connection.pause()
         self._expect(self._route.timeouts.first_byte)
         self._sent_at = time.monotonic()
-        connection.write(self._gate.head_for_upstream(arrival, connection.host))
+        connection.write(self._admission.head_for_upstream(context, connection.host))
         if not self.is_sent:
             self.takes_body = True
-            if arrival.request.expects_continue:
+            if context.request.expects_continue:
                 self._client.write(CONTINUE)
             if connection.is_writable:
                 self._client.read_more(True)
@@ -266,7 +270,7 @@ class Exchange:
             self._open_tunnel(response)
             return
         if not response.is_final:
-            if response.status != 100 and self._client.is_current:  # noqa: PLR2004 - we have said that ourselves
+            if response.status != 100 and self._client.is_http11:  # noqa: PLR2004 - we have said that ourselves
                 self._client.write(self._interim(response))
             return
         retries = self._route.retries
@@ -277,7 +281,7 @@ class Exchange:
         self.status = response.status
         if not self.is_sent:
             # The rest of the body is not wanted by anybody.
-            self.keeps_alive = False
+            self.keep_alive = False
         self._head = self._final_head(response)
 
     def _note_answer(self) -> None:
@@ -301,7 +305,7 @@ class Exchange:
             return
         self._expect(self._route.timeouts.idle)
         if self._watch is None:
-            self._watch_token(grace_of(response.names.get(b"content-type", b"").decode("latin-1")))
+            self._watch_token(grace_of(response.by_name.get(b"content-type", b"").decode("latin-1")))
 
     def _watch_token(self, grace: float) -> None:
         token = self._arrival.token
@@ -331,7 +335,7 @@ class Exchange:
             b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
             % (status_line(response.status), passed, self._arrival.request_id)
         )
-        self.keeps_alive = False
+        self.keep_alive = False
         self._watch_token(grace=0.0)
         if not self._is_over:
             self.is_tunnel = True
@@ -419,7 +423,7 @@ class Exchange:
         else:
             self.status = problem.status
             if not self.is_sent:
-                self.keeps_alive = False
+                self.keep_alive = False
             self._client.refuse(problem)
 
     def _on_token_end(self, error: OstiaryError) -> None:
@@ -461,29 +465,29 @@ class Exchange:
         cors = self._arrival.cors
         if cors:
             others = [field for field in response.fields if not field[0].startswith(PREFIX)]
-            passed = headers.to_client(others, response.options) + lines(cors)
+            passed = headers.to_client(others, response.connection_options) + lines(cors)
         else:
             passed = headers.lines_of_response(response)
         length = b""
-        if isinstance(response.body, Sized):
-            announced = response.names.get(b"content-length")
+        if isinstance(response.body, ContentLengthBody):
+            announced = response.by_name.get(b"content-length")
             if announced is not None and response.may_have_length:
                 length = b"content-length: %d\r\n" % int(announced)
-        elif self._client.is_current:
+        elif self._client.is_http11:
             self._is_chunked = True
             length = b"transfer-encoding: chunked\r\n"
         else:
             # HTTP/1.0 knows no chunks: the connection's end is the body's.
-            self.keeps_alive = False
-        if b"date" not in response.names:
+            self.keep_alive = False
+        if b"date" not in response.by_name:
             # RFC 9110 section 6.6.1.
             passed += b"date: %b\r\n" % self._client.date
         if self._client.is_ending:
-            self.keeps_alive = False
-        if not self.keeps_alive:
+            self.keep_alive = False
+        if not self.keep_alive:
             connection = b"connection: close\r\n"
         else:
-            connection = b"" if self._client.is_current else b"connection: keep-alive\r\n"
+            connection = b"" if self._client.is_http11 else b"connection: keep-alive\r\n"
         return b"%b%bx-request-id: %b\r\n%b%b\r\n" % (
             status_line(response.status),
             passed,

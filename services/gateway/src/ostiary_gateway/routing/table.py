@@ -110,7 +110,7 @@ class RouteTable:
         for route in self.routes:
             self._root.add(route.match.template, route)
         #: The names of fields by which routes are chosen, in lower case.
-        self.decisive = frozenset(name.lower().encode() for route in self.routes for name in route.match.headers)
+        self.routing_headers = frozenset(name.lower().encode() for route in self.routes for name in route.match.headers)
         self._has_hosts = any(route.match.hosts for route in self.routes)
         self._of_path = lru_cache(REMEMBERED_PATHS)(self._look_up)
 

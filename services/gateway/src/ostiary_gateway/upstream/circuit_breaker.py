@@ -9,7 +9,7 @@ BREAKER_SHARE = 0.5
 BREAKER_OPEN_SECONDS = 2.0
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens when most requests fail, for a moment.
 
     What a caller may have brought about itself counts once for each caller, so that nobody can take a service away

@@ -16,9 +16,9 @@ import structlog
 
 from ostiary.prometheus import Timings
 from ostiary_chassis.metrics import REQUEST_BUCKETS
-from ostiary_gateway.routing.config import Upstream as UpstreamOfFile
-from ostiary_gateway.upstream.circuit_breaker import Breaker
-from ostiary_gateway.upstream.endpoint import Backend
+from ostiary_gateway.routing.config import Upstream as UpstreamConfig
+from ostiary_gateway.upstream.circuit_breaker import CircuitBreaker
+from ostiary_gateway.upstream.endpoint import Endpoint
 from ostiary_gateway.upstream.pool import Failure, Pool
 
 _log = structlog.stdlib.get_logger("upstream")
@@ -37,12 +37,14 @@ RETRIES_AT_ONCE = 10.0
 class Upstream:
     """A service: its addresses, and what it can be asked now."""
 
-    def __init__(self, name: str, config: UpstreamOfFile, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, name: str, config: UpstreamConfig, tls: ssl.SSLContext | None) -> None:
         """Make an upstream that has no connections yet."""
         self.name = name
         self.config = config
-        self._breaker = Breaker()
-        self._backends = [Backend(name, url, config.connections, tls, self._breaker) for url in config.addresses]
+        self._circuit_breaker = CircuitBreaker()
+        self._endpoints = [
+            Endpoint(name, url, config.connections, tls, self._circuit_breaker) for url in config.addresses
+        ]
         self._retries = RETRIES_AT_ONCE
         self._look: asyncio.Task[None] | None = None
         #: Seconds until an answer began, how often none came and why, and how many requests were sent once more.
@@ -53,25 +55,25 @@ class Upstream:
     @property
     def is_asked(self) -> bool:
         """Whether requests are sent, and not refused for a while."""
-        return not self._breaker.is_open
+        return not self._circuit_breaker.is_open
 
     @property
     def left_out(self) -> int:
         """How many addresses get no requests for now."""
         now = time.monotonic()
-        return sum(not backend.is_left_in(now) for backend in self._backends)
+        return sum(not endpoint.is_left_in(now) for endpoint in self._endpoints)
 
     @property
     def pools(self) -> Sequence[Pool]:
         """The connections to each address."""
-        return [backend.pool for backend in self._backends]
+        return [endpoint.pool for endpoint in self._endpoints]
 
     def choose(self, after: Pool | None) -> Pool | None:
         """Return who is to be asked for a connection for a request; None if nobody is for now.
 
         `after` is for a request that was sent before, and who was asked then: another one if there is one.
         """
-        if self._breaker.is_open:
+        if self._circuit_breaker.is_open:
             return None
         if after is not None:
             self.sent_again += 1
@@ -88,41 +90,41 @@ class Upstream:
 
     def on_tick(self, now: float) -> None:
         """Do what is to be done now and then."""
-        for backend in self._backends:
-            backend.on_tick(now, self.config.health)
-        if self._breaker.waits_for_a_connection and (self._look is None or self._look.done()):
+        for endpoint in self._endpoints:
+            endpoint.on_tick(now, self.config.health)
+        if self._circuit_breaker.waits_for_a_connection and (self._look is None or self._look.done()):
             self._look = asyncio.create_task(self._look_whether_it_is_back())
 
     def retire(self) -> None:
         """Get no more requests; what is going on goes on."""
         if self._look is not None:
             self._look.cancel()
-        for backend in self._backends:
-            backend.retire()
+        for endpoint in self._endpoints:
+            endpoint.retire()
 
     def close(self) -> None:
         """Close all connections."""
         self.retire()
-        for backend in self._backends:
-            backend.pool.close()
+        for endpoint in self._endpoints:
+            endpoint.pool.close()
 
     async def _look_whether_it_is_back(self) -> None:
         """Try by ourselves: so nobody has to fail for that, and a service that was started again is asked at once."""
-        for backend in self._backends:
-            if await backend.pool.can_be_connected_to(LOOK_SECONDS):
-                self._breaker.connected()
+        for endpoint in self._endpoints:
+            if await endpoint.pool.can_be_connected_to(LOOK_SECONDS):
+                self._circuit_breaker.connected()
                 return
 
-    def _choose(self, after: Pool | None) -> Backend:
+    def _choose(self, after: Pool | None) -> Endpoint:
         """Return the less busy one of two that are left in: nearly as good as the least busy one, without a herd."""
-        backends = self._backends
-        if len(backends) == 1:
-            return backends[0]
+        endpoints = self._endpoints
+        if len(endpoints) == 1:
+            return endpoints[0]
         now = time.monotonic()
-        left_in = [backend for backend in backends if backend.is_left_in(now)]
-        if len(left_in) < len(backends) * PANIC_SHARE:
-            left_in = backends
-        others = [backend for backend in left_in if backend.pool is not after] or left_in
+        left_in = [endpoint for endpoint in endpoints if endpoint.is_left_in(now)]
+        if len(left_in) < len(endpoints) * PANIC_SHARE:
+            left_in = endpoints
+        others = [endpoint for endpoint in left_in if endpoint.pool is not after] or left_in
         if len(others) == 1:
             return others[0]
-        return min(random.sample(others, 2), key=lambda backend: backend.pool.outstanding)
+        return min(random.sample(others, 2), key=lambda endpoint: endpoint.pool.outstanding)

@@ -8,7 +8,7 @@ import structlog
 
 from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.routing.config import HealthCheck
-from ostiary_gateway.upstream.circuit_breaker import Breaker
+from ostiary_gateway.upstream.circuit_breaker import CircuitBreaker
 from ostiary_gateway.upstream.pool import Pool
 
 _log = structlog.stdlib.get_logger("upstream")
@@ -21,15 +21,17 @@ LEFT_OUT_SECONDS = (5.0, 60.0)
 FAILED_CHECKS = 2
 
 
-class Backend:
+class Endpoint:
     """One address of a service, and how it has been doing."""
 
-    def __init__(self, name: str, url: str, connections: int, tls: ssl.SSLContext | None, breaker: Breaker) -> None:
+    def __init__(
+        self, name: str, url: str, connections: int, tls: ssl.SSLContext | None, breaker: CircuitBreaker
+    ) -> None:
         """Make it, as good as any."""
         self.url = url
         self.pool = Pool(name, url, connections, tls, self)
         self._name = name
-        self._breaker = breaker
+        self._circuit_breaker = breaker
         self._failures = 0
         self._times_left_out = 0
         self._left_out_until = 0.0
@@ -58,12 +60,12 @@ class Backend:
         """Note an answer. One of the Outcomes."""
         if self._failures or self._times_left_out:
             self._failures = self._times_left_out = 0
-        if self._breaker.succeeded():
+        if self._circuit_breaker.succeeded():
             _log.info("upstream answers again", upstream=self._name)
 
     def failed(self, client: str | None) -> None:
         """Note that there was none. One of the Outcomes."""
-        if self._breaker.failed(client):
+        if self._circuit_breaker.failed(client):
             _log.warning("upstream is asked nothing for a while: most requests fail", upstream=self._name)
         now = time.monotonic()
         if now < self._left_out_until:

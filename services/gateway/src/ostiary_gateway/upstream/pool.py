@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 import structlog
 
 from ostiary_gateway.http1 import parser
-from ostiary_gateway.http1.body import Body, Sized
+from ostiary_gateway.http1.body import Body, ContentLengthBody
 from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response
-from ostiary_gateway.http1.write_buffer import Outbox, Sender
+from ostiary_gateway.http1.write_buffer import FlushQueue, WriteBufferedProtocol
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -110,12 +110,12 @@ class Receiver(Protocol):
         """Hear whether the upstream takes more of the request."""
 
 
-class UpstreamConnection(Sender):
+class UpstreamConnection(WriteBufferedProtocol):
     """A connection to an upstream."""
 
     def __init__(self, pool: "Pool") -> None:
         """Make a connection of `pool`."""
-        super().__init__(pool.outbox)
+        super().__init__(pool.flush_queue)
         self._pool = pool
         self._receiver: Receiver | None = None
         self._method = ""
@@ -240,7 +240,7 @@ class UpstreamConnection(Sender):
             if self._receiver is not receiver:
                 return b""
             if response.is_final:
-                self._body, self._keeps_alive = response.body, response.keeps_alive
+                self._body, self._keeps_alive = response.body, response.keep_alive
                 return data
         self._buffer = data
         return b""
@@ -271,10 +271,10 @@ class UpstreamConnection(Sender):
         known_head, known_method, known, length = self._last
         if head == known_head and self._method == known_method:
             # The one that it belonged to is over.
-            known.body = Sized(length)
+            known.body = ContentLengthBody(length)
             return known
         response = parser.parse_response(head, self._method)
-        if isinstance(response.body, Sized):
+        if isinstance(response.body, ContentLengthBody):
             self._last = head, self._method, response, response.body.left
         return response
 
@@ -387,7 +387,7 @@ class Pool:
         self.url = url
         self._is_retired = False
         #: Of this pool alone, so that what goes to one address goes there together.
-        self.outbox = Outbox()
+        self.flush_queue = FlushQueue()
         #: For the field `Host`.
         self.host = parts.netloc.encode() or b"localhost"
         self._path = parts.path if parts.scheme == "unix" else None
