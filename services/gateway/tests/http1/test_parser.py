@@ -21,7 +21,7 @@ from ostiary_gateway.http1.body import (
 )
 from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownCoding, UnknownVersion
 from ostiary_gateway.http1.fields import MAX_FIELDS, Fields
-from ostiary_gateway.http1.memo import MAX_ENTRIES, BoundedCache
+from ostiary_gateway.http1.bounded_cache import MAX_ENTRIES, BoundedCache
 from ostiary_gateway.http1.parser import MAX_HEAD_BYTES, Request, Response, head_end, parse_request, parse_response
 from ostiary_gateway.http1.serializer import CONTINUE, chunk, last_chunk, status_line
 
@@ -272,7 +272,7 @@ class TestHeadEnd:
     @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\n\n", b"GET / HTTP/1.1\r\nA: b\n\nrest", b"\n\n"])
     def test_a_head_that_ends_in_bare_line_feeds_is_not_waited_for(self, data: bytes) -> None:
         for searched in range(data.index(b"\n\n") + 2):
-            with pytest.raises(BadMessage, match="line ends"):
+            with pytest.raises(BadMessage, match="lines end"):
                 head_end(data, searched)
 
     def test_a_head_has_so_many_bytes_and_no_more(self) -> None:
@@ -299,9 +299,9 @@ class TestFieldsThatStandOnce:
     )
     def test_they_do(self, name: bytes) -> None:
         for other in (name, name.upper(), name.lower()):
-            with pytest.raises(BadMessage, match="several"):
+            with pytest.raises(BadMessage, match="duplicate"):
                 request(name + b": 5", b"X: y", other + b": 5")
-            with pytest.raises(BadMessage, match="several"):
+            with pytest.raises(BadMessage, match="duplicate"):
                 response(name + b": 5", b"X: y", other + b": 5")
 
     @pytest.mark.parametrize("name", [b"Connection", b"Cookie", b"Accept", b"X-Any", b"Via", b"Trailer", b"TE"])
@@ -356,9 +356,9 @@ class TestContentLength:
     @pytest.mark.parametrize("value", LENGTHS)
     def test_and_nothing_else(self, value: bytes) -> None:
         for method in ("GET", "HEAD"):
-            with pytest.raises(BadMessage, match="content length"):
+            with pytest.raises(BadMessage, match="Content-Length"):
                 response(b"Content-Length: " + value, method=method)
-        with pytest.raises(BadMessage, match="content length"):
+        with pytest.raises(BadMessage, match="Content-Length"):
             request(b"Content-Length: " + value)
 
     def test_a_body_of_nothing_is_done(self) -> None:
@@ -427,13 +427,13 @@ class TestTransferEncoding:
     def test_a_request_has_one_way_to_end(self, length: bytes) -> None:
         lines = [b"Transfer-Encoding: chunked", b"Content-Length: " + length]
         for each in (lines, lines[::-1], [*lines, b"Connection: content-length"]):
-            with pytest.raises(BadMessage, match="two ways"):
+            with pytest.raises(BadMessage, match="both Transfer-Encoding and Content-Length"):
                 request(*each)
 
     def test_http_1_0_knows_none(self) -> None:
-        with pytest.raises(BadMessage, match="two ways"):
+        with pytest.raises(BadMessage, match=r"Transfer-Encoding in HTTP/1\.0"):
             request(b"Transfer-Encoding: chunked", first=b"POST / HTTP/1.0")
-        with pytest.raises(BadMessage, match="transfer coding"):
+        with pytest.raises(BadMessage, match=r"Transfer-Encoding in HTTP/1\.0"):
             response(b"Transfer-Encoding: chunked", first=b"HTTP/1.0 200 OK")
 
 
@@ -616,7 +616,7 @@ class TestResponseBody:
             assert not head.may_have_length
 
     def test_a_bad_length_beside_chunks_is_refused(self) -> None:
-        with pytest.raises(BadMessage, match="content length"):
+        with pytest.raises(BadMessage, match="Content-Length"):
             response(b"Transfer-Encoding: chunked", b"Content-Length: x")
 
     def test_one_of_unknown_length_goes_on_until_the_connection_ends(self) -> None:
@@ -706,7 +706,7 @@ class TestChunks:
     )
     def test_a_size_is_a_hexadecimal_number_that_is_not_huge(self, size: bytes) -> None:
         for end in (b"\r\nhello\r\n0\r\n\r\n", b"\r\n\r\n"):
-            with pytest.raises(BadMessage, match="chunk line"):
+            with pytest.raises(BadMessage, match="chunk size line"):
                 ChunkedBody().take(size + end)
 
     def test_a_large_size_is_waited_for(self) -> None:
@@ -725,7 +725,7 @@ class TestChunks:
     def test_extensions_have_no_control_characters_also_in_quotes(self, byte: int) -> None:
         for extension in (b";a%cb", b';a="%c"', b";a%c", b";%c", b"%c"):
             for size in (b"5", b"0"):
-                with pytest.raises(BadMessage, match="chunk line"):
+                with pytest.raises(BadMessage, match="chunk size line"):
                     ChunkedBody().take(size + extension % byte + b"\r\nhello\r\n0\r\n\r\n")
 
     @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\r\n", b"\n\r\n", b" \r\n", b"\n\n", b"\r\n\n"])

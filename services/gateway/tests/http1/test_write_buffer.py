@@ -6,7 +6,7 @@ import pytest
 from harness import GatewayHarness, RecordingUpstream, answers, until
 
 from ostiary.testing import Issuer
-from ostiary_gateway.http1.write_buffer import MAX_WAITING_BYTES, FlushQueue, WriteBufferedProtocol
+from ostiary_gateway.http1.write_buffer import MAX_BUFFERED_BYTES, FlushQueue, WriteBufferedProtocol
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -79,7 +79,7 @@ async def test_what_one_has_to_say_in_a_turn_is_sent_at_once(happened: list[obje
 
 
 async def test_much_is_sent_without_waiting_and_in_its_order(happened: list[object]) -> None:
-    it, much = sender(FlushQueue(), happened), b"x" * (MAX_WAITING_BYTES + 1)
+    it, much = sender(FlushQueue(), happened), b"x" * (MAX_BUFFERED_BYTES + 1)
     it.write(much)
     assert happened == [much]
     it.write(b"before")

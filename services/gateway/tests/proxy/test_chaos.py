@@ -175,7 +175,7 @@ async def nothing_left(harness: GatewayHarness) -> None:
     await until(
         lambda: (
             not any(
-                flush_queue._waiting for flush_queue in (manager.flush_queue, *(pool.flush_queue for pool in pools))
+                flush_queue._pending for flush_queue in (manager.flush_queue, *(pool.flush_queue for pool in pools))
             )
         )
     )

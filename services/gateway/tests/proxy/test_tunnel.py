@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
-from ostiary_gateway.http1.websocket import Frames, close_frame
+from ostiary_gateway.http1.websocket import FrameTracker, close_frame
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.proxy.exchange import FRAME_SECONDS, TALK_SECONDS
 
@@ -266,7 +266,7 @@ async def test_cookies_are_not_for_pages_of_other_origins(
     assert not talk.is_over
 
 
-# Frames.
+# FrameTracker.
 
 
 async def test_frames_pass_unchanged_in_both_directions(harness: GatewayHarness, talk: Talk) -> None:
@@ -622,31 +622,31 @@ def test_frames_end_in_the_same_places_however_they_are_cut(
         at += len(each)
         ends.append(at)
     places = [0, *sorted({cut for cut in cuts if cut < len(data)} - {0}), len(data)]
-    it = Frames()
+    it = FrameTracker()
     for start, stop in itertools.pairwise(places):
-        assert it.follow(data[start:stop]) == stop - start
+        assert it.advance(data[start:stop]) == stop - start
         assert it.at_boundary is (stop in ends)
-    it, found = Frames(), []
+    it, found = FrameTracker(), []
     for start, stop in itertools.pairwise(places):
         position = start
         while position < stop:
-            position += it.follow(data[position:stop], to_the_next_end=True)
+            position += it.advance(data[position:stop], stop_at_boundary=True)
             found += [position] if it.at_boundary else []
     assert found == [end for end in ends[1:] if end <= len(data)]
 
 
 @given(st.lists(heads_and_sizes(), max_size=3))
 def test_frames_that_come_byte_by_byte_end_there_too(frames: list[bytes]) -> None:
-    it, data = Frames(), b"".join(each[:200] if len(each) <= 200 else frame(b"q" * 150) for each in frames)
+    it, data = FrameTracker(), b"".join(each[:200] if len(each) <= 200 else frame(b"q" * 150) for each in frames)
     for index in range(len(data)):
-        it.follow(data[index : index + 1])
+        it.advance(data[index : index + 1])
     assert it.at_boundary
 
 
 def test_a_close_frame_is_short_enough_for_any_reason() -> None:
-    it = Frames()
+    it = FrameTracker()
     for reason in ("", "revoked", "x" * 500, "ä" * 100):
         end = close_frame(4401, reason)
         assert end[0] == 0x88
         assert end[1] == len(end) - 2 <= 125
-        assert it.follow(end) == len(end)
+        assert it.advance(end) == len(end)

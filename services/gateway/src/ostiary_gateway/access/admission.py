@@ -160,7 +160,7 @@ class Admission:
     def _check_upgrade(self, route: Route, context: RequestContext) -> None:
         """Note an offer to become a WebSocket. Others are ignored (RFC 9110 section 7.8). Raises ProblemError."""
         request = context.request
-        context.is_websocket = route.websocket and websocket.is_wanted(request)
+        context.is_websocket = route.websocket and websocket.is_handshake(request)
         if context.is_websocket and b"cookie" in request.by_name and not _is_of_origin(route, context):
             # Browsers send cookies along with the handshakes of any page (RFC 6455 section 10.2).
             raise ProblemError(_FOREIGN_ORIGIN)
@@ -199,7 +199,7 @@ class Admission:
         else:
             length = b"transfer-encoding: chunked\r\n"
         if context.trace is None:
-            passed = headers.lines_of_request(request)
+            passed = headers.request_to_upstream(request)
         else:
             others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
             passed = headers.to_upstream(others, request.connection_options) + lines(context.trace.fields)

@@ -336,7 +336,7 @@ class ClientConnection(WriteBufferedProtocol):
         connected = self._socket()
         if connected is not None and not self.is_http11:
             # To HTTP/1.0 the end of the connection is the end of the answer, but for a reset.
-            self.send_now()
+            self.flush()
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._abort()
 
@@ -503,7 +503,7 @@ class ClientConnection(WriteBufferedProtocol):
             return
         self._lingers = True
         self._buffer, self._searched = b"", 0
-        self.send_now()
+        self.flush()
         self._untaken = self._not_taken_yet()
         self._taken_by = time.monotonic() + CLIENT_SECONDS
         self.expect(LINGER_SECONDS)
@@ -515,7 +515,7 @@ class ClientConnection(WriteBufferedProtocol):
         if self._transport is not None:
             self.deadline = time.monotonic() + CLIENT_SECONDS
             self._lingers = True
-            self.send_now()
+            self.flush()
             self._transport.close()
 
     def _note(self, status: int, decision: str, upstream_seconds: float) -> None:

@@ -156,7 +156,7 @@ class Exchange:
         self.takes_body = False
         #: Whether both sides talk WebSocket, where the upstream's frames are, and what they end with.
         self.is_tunnel = False
-        self._frames: websocket.Frames | None = None
+        self._frames: websocket.FrameTracker | None = None
         self._ends_with = b""
         self.status = 0
         self._sent_at = 0.0
@@ -325,12 +325,12 @@ class Exchange:
 
     def _open_tunnel(self, response: Response) -> None:
         """Let the upstream and the client talk WebSocket."""
-        if not self._arrival.is_websocket or not websocket.is_opened(response):
+        if not self._arrival.is_websocket or not websocket.is_accepted(response):
             self.on_failure(Failure.INVALID)
             return
-        self._response, self.status, self._frames = response, response.status, websocket.Frames()
+        self._response, self.status, self._frames = response, response.status, websocket.FrameTracker()
         self._note_answer()
-        passed = headers.lines_of_response(response)
+        passed = headers.response_to_client(response)
         self._client.write(
             b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
             % (status_line(response.status), passed, self._arrival.request_id)
@@ -351,11 +351,11 @@ class Exchange:
         assert self._frames is not None  # noqa: S101 - opened
         if self._ends_with:
             # Only to the end of the frame.
-            self._client.write(data[: self._frames.follow(data, to_the_next_end=True)])
+            self._client.write(data[: self._frames.advance(data, stop_at_boundary=True)])
             if self._frames.at_boundary:
                 self._close_tunnel()
             return
-        self._frames.follow(data)
+        self._frames.advance(data)
         self._client.write(data)
         self._expect_talk()
 
@@ -458,7 +458,7 @@ class Exchange:
             watch.__exit__(None, None, None)
 
     def _interim(self, response: Response) -> bytes:
-        passed = headers.lines_of_response(response)
+        passed = headers.response_to_client(response)
         return b"%b%b\r\n" % (status_line(response.status), passed)
 
     def _final_head(self, response: Response) -> bytes:
@@ -467,7 +467,7 @@ class Exchange:
             others = [field for field in response.fields if not field[0].startswith(PREFIX)]
             passed = headers.to_client(others, response.connection_options) + lines(cors)
         else:
-            passed = headers.lines_of_response(response)
+            passed = headers.response_to_client(response)
         length = b""
         if isinstance(response.body, ContentLengthBody):
             announced = response.by_name.get(b"content-length")
