@@ -174,7 +174,7 @@ def test_trailers_of_a_response_pass_without_what_is_the_gateways_own() -> None:
 
 
 async def test_an_upstream_is_told_who_asked_and_how(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    answer = await harness.ask("/any", "X-Request-ID: r1", "Accept: */*")
+    answer = await harness.request("/any", "X-Request-ID: r1", "Accept: */*")
     assert answer.status == 200
     assert sorted(upstream.last.fields) == [
         ("accept", "*/*"),
@@ -188,7 +188,7 @@ async def test_an_upstream_is_told_who_asked_and_how(harness: GatewayHarness, up
 
 async def test_nobody_outside_says_who_asked_and_how(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     forged = [f"{name.decode()}: admin" for name in BELIEVED if name != b"x-request-id"]
-    assert (await harness.ask("/any", *forged)).status == 200
+    assert (await harness.request("/any", *forged)).status == 200
     names = [name for name, _ in upstream.last.fields]
     assert sorted(names) == sorted({"host", *GATEWAYS_OWN})
     assert "admin" not in [value for _, value in upstream.last.fields]
@@ -198,14 +198,14 @@ async def test_connection_cannot_drop_what_the_gateway_says(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     for options in ("x-forwarded-for, x-request-id", "host", "X-Forwarded-Host,x-forwarded-proto"):
-        assert (await harness.ask("/any", f"Connection: {options}")).status == 200
+        assert (await harness.request("/any", f"Connection: {options}")).status == 200
         assert sorted(name for name, _ in upstream.last.fields) == sorted({"host", *GATEWAYS_OWN})
 
 
 async def test_what_a_request_says_of_its_own_connection_is_dropped(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    await harness.ask(
+    await harness.request(
         "/any", "Connection: X-Custom", "Connection: te, authorization", "X-Custom: v", "Authorization: a"
     )
     assert upstream.last.values("x-custom") == []
@@ -214,7 +214,7 @@ async def test_what_a_request_says_of_its_own_connection_is_dropped(
 
 
 async def test_white_space_around_a_value_is_none_of_it(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    await harness.ask("/any", "Accept: \t */* \t")
+    await harness.request("/any", "Accept: \t */* \t")
     assert b"\r\naccept: */*\r\n" in upstream.last.head
 
 
@@ -222,7 +222,7 @@ async def test_white_space_around_a_value_is_none_of_it(harness: GatewayHarness,
 async def test_a_request_id_that_could_be_something_else_is_replaced(
     harness: GatewayHarness, upstream: RecordingUpstream, value: str
 ) -> None:
-    answer = await harness.ask("/any", f"X-Request-ID: {value}")
+    answer = await harness.request("/any", f"X-Request-ID: {value}")
     (given,) = upstream.last.values("x-request-id")
     assert answer.values("x-request-id") == [given]
     assert given != value
@@ -235,7 +235,7 @@ async def test_a_request_id_that_could_be_something_else_is_replaced(
 async def test_a_request_without_one_host_goes_nowhere(
     harness: GatewayHarness, upstream: RecordingUpstream, hosts: list[str]
 ) -> None:
-    data = await harness.raw("\r\n".join(["GET /any HTTP/1.1", "Connection: close", *hosts, "", ""]).encode())
+    data = await harness.send_raw("\r\n".join(["GET /any HTTP/1.1", "Connection: close", *hosts, "", ""]).encode())
     assert data.startswith(b"HTTP/1.1 400 ")
     assert upstream.requests == []
 
@@ -244,8 +244,8 @@ async def test_a_request_without_one_host_goes_nowhere(
 async def test_a_control_character_is_not_passed_on(
     harness: GatewayHarness, upstream: RecordingUpstream, value: bytes
 ) -> None:
-    upstream.answer = b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 0\r\n\r\n" % value
-    answer = await harness.ask("/any")
+    upstream.response = b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 0\r\n\r\n" % value
+    answer = await harness.request("/any")
     if b"\nset-cookie" in value:
         # To see it as a line's end would be lenient.
         assert answer.values("set-cookie") == []
@@ -256,15 +256,15 @@ async def test_a_control_character_is_not_passed_on(
 async def test_a_status_that_is_none_is_not_passed_on(
     harness: GatewayHarness, upstream: RecordingUpstream, status: bytes
 ) -> None:
-    upstream.answer = b"HTTP/1.1 %b What\r\nContent-Length: 0\r\n\r\n" % status
-    answer = await harness.ask("/any")
+    upstream.response = b"HTTP/1.1 %b What\r\nContent-Length: 0\r\n\r\n" % status
+    answer = await harness.request("/any")
     assert (answer.status, answer.code) == (502, "upstream_failed")
 
 
 async def test_chunks_say_the_length_if_there_are_both(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
     for _ in range(2):
-        answer = await harness.ask("/any")
+        answer = await harness.request("/any")
         assert (answer.body, answer.is_complete) == (b"a", True)
         assert answer.values("content-length") == []
     assert len(upstream.connections) == 2, "such an upstream's connection is not used again"

@@ -19,9 +19,9 @@ from ostiary_gateway.http1.body import (
     CloseDelimitedBody,
     ContentLengthBody,
 )
+from ostiary_gateway.http1.bounded_cache import MAX_ENTRIES, BoundedCache
 from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownCoding, UnknownVersion
 from ostiary_gateway.http1.fields import MAX_FIELDS, Fields
-from ostiary_gateway.http1.bounded_cache import MAX_ENTRIES, BoundedCache
 from ostiary_gateway.http1.parser import MAX_HEAD_BYTES, Request, Response, head_end, parse_request, parse_response
 from ostiary_gateway.http1.serializer import CONTINUE, chunk, last_chunk, status_line
 

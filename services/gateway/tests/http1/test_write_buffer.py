@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from harness import GatewayHarness, RecordingUpstream, answers, until
+from harness import GatewayHarness, RecordingUpstream, parse_responses, until
 
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.write_buffer import MAX_BUFFERED_BYTES, FlushQueue, WriteBufferedProtocol
@@ -110,10 +110,10 @@ async def test_who_is_not_connected_any_more_sends_nothing(happened: list[object
 
 async def test_an_answer_is_sent_before_a_gateway_that_ends_closes(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        upstream.answer = OK
-        line, connection = await harness.connected()
+        upstream.response = OK
+        line, connection = await harness.connect_both_sides()
         line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
         await until(lambda: connection._unsent)
         connection.shutdown()
-        (answer,) = answers(await line.closed())
+        (answer,) = parse_responses(await line.wait_closed())
         assert (answer.body, answer.is_complete) == (b"ok", True)

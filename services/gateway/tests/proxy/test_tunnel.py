@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-from harness import Clock, GatewayHarness, Line, Received, RecordingUpstream, never, settled, until
+from harness import ClientSocket, Clock, GatewayHarness, ReceivedRequest, RecordingUpstream, never, settled, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,7 +69,7 @@ class Talk:
     is_over: bool = False
     writer: asyncio.StreamWriter | None = None
 
-    async def __call__(self, request: Received, writer: asyncio.StreamWriter) -> None:
+    async def __call__(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
         reader = request.connection.reader
         try:
@@ -90,7 +90,7 @@ class Talk:
 def talk(upstream: RecordingUpstream) -> Talk:
     talk = Talk()
     talk.may_open.set()
-    upstream.answer = talk
+    upstream.response = talk
     return talk
 
 
@@ -106,16 +106,16 @@ async def harness(own_issuer: Issuer, upstream: RecordingUpstream) -> AsyncItera
         yield harness
 
 
-async def ask(harness: GatewayHarness, target: str, *lines: str, method: str = "GET") -> Line:
+async def ask(harness: GatewayHarness, target: str, *lines: str, method: str = "GET") -> ClientSocket:
     line = await harness.connect()
     line.send("\r\n".join([f"{method} {target} HTTP/1.1", "Host: gw", *lines, "", ""]).encode())
     return line
 
 
-async def opened(harness: GatewayHarness, *lines: str, target: str = "/open") -> Line:
+async def opened(harness: GatewayHarness, *lines: str, target: str = "/open") -> ClientSocket:
     """Open a WebSocket; from then on, what has been received is what comes after the handshake."""
     line = await ask(harness, target, *OFFER, *lines)
-    await line.has(b"\r\n\r\n")
+    await line.wait_for(b"\r\n\r\n")
     head, _, line.received = line.received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 "), head
     return line
@@ -132,7 +132,7 @@ async def test_a_handshake_passes_in_both_directions(
     harness: GatewayHarness, upstream: RecordingUpstream, talk: Talk
 ) -> None:
     line = await ask(harness, "/open?room=1", *OFFER, "Origin: https://shop.example")
-    await line.has(b"\r\n\r\n")
+    await line.wait_for(b"\r\n\r\n")
     status, *rest = line.received.decode().removesuffix("\r\n\r\n").split("\r\n")
     fields = dict(each.lower().split(": ", 1) for each in rest)
     assert status == "HTTP/1.1 101 Switching Protocols"
@@ -157,16 +157,16 @@ async def test_a_handshake_passes_in_both_directions(
 async def test_a_refusal_is_an_ordinary_answer(
     harness: GatewayHarness, upstream: RecordingUpstream, status: str
 ) -> None:
-    upstream.answer = f"HTTP/1.1 {status}\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nno".encode()
+    upstream.response = f"HTTP/1.1 {status}\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nno".encode()
     line = await ask(harness, "/open", *OFFER)
-    await line.has(b"\r\n\r\nno")
+    await line.wait_for(b"\r\n\r\nno")
     assert line.received.startswith(f"HTTP/1.1 {status[:3]} ".encode())
     assert b"upgrade:" not in line.received.lower()
     # What comes now is a request, and no frame.
     line.send(b"GET /live HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.has(b"HTTP/1.1 401 ")
+    await line.wait_for(b"HTTP/1.1 401 ")
     line.send(frame(b"hello", mask=b"abcd") + b"\r\n\r\n")
-    await line.has(b"HTTP/1.1 400 ")
+    await line.wait_for(b"HTTP/1.1 400 ")
     assert len(upstream.requests) == 1
 
 
@@ -184,7 +184,7 @@ async def test_an_upstream_cannot_change_the_protocol_unasked(
     harness: GatewayHarness, upstream: RecordingUpstream, talk: Talk, target: str, lines: tuple[str, ...]
 ) -> None:
     line = await ask(harness, target, *lines, "X-Last: 1")
-    await line.has(b"HTTP/1.1 ")
+    await line.wait_for(b"HTTP/1.1 ")
     assert line.received.startswith(b"HTTP/1.1 502 ")
     assert (upstream.last.values("upgrade"), upstream.last.values("connection")) == ([], [])
     await until(lambda: talk.is_over)
@@ -202,7 +202,7 @@ async def test_an_upstream_cannot_change_the_protocol_unasked(
 async def test_another_protocol_than_was_asked_for_is_none(harness: GatewayHarness, talk: Talk, opening: bytes) -> None:
     talk.opening = opening
     line = await ask(harness, "/open", *OFFER)
-    await line.has(b"HTTP/1.1 ")
+    await line.wait_for(b"HTTP/1.1 ")
     assert line.received.startswith(b"HTTP/1.1 502 ")
 
 
@@ -210,7 +210,7 @@ async def test_a_route_that_does_not_say_so_has_no_websockets(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     line = await ask(harness, "/plain", *OFFER)
-    await line.has(b'"target"')
+    await line.wait_for(b'"target"')
     assert line.received.startswith(b"HTTP/1.1 200 ")
     assert (upstream.last.values("upgrade"), upstream.last.values("connection")) == ([], [])
 
@@ -218,7 +218,7 @@ async def test_a_route_that_does_not_say_so_has_no_websockets(
 @pytest.mark.parametrize("method", ["POST", "get", "HEAD"])
 async def test_only_get_opens_one(harness: GatewayHarness, upstream: RecordingUpstream, method: str) -> None:
     line = await ask(harness, "/open", *OFFER, method=method)
-    await line.has(b"\r\n\r\n")
+    await line.wait_for(b"\r\n\r\n")
     assert not line.received.startswith(b"HTTP/1.1 101 ")
     assert all(each.values("upgrade") == [] for each in upstream.requests)
 
@@ -231,7 +231,7 @@ async def test_nobody_opens_one_without_a_good_token(
     harness: GatewayHarness, upstream: RecordingUpstream, lines: tuple[str, ...]
 ) -> None:
     line = await ask(harness, "/live", *OFFER, *lines)
-    await line.has(b"HTTP/1.1 401 ")
+    await line.wait_for(b"HTTP/1.1 401 ")
     assert upstream.requests == []
 
 
@@ -261,7 +261,7 @@ async def test_cookies_are_not_for_pages_of_other_origins(
     status: int,
 ) -> None:
     line = await ask(harness, "/live", *OFFER, bearer(own_issuer.token()), *lines)
-    await line.has(b"HTTP/1.1 %d " % status)
+    await line.wait_for(b"HTTP/1.1 %d " % status)
     assert len(upstream.requests) == (status == 101)
     assert not talk.is_over
 
@@ -285,7 +285,7 @@ async def test_frames_pass_unchanged_in_both_directions(harness: GatewayHarness,
 async def test_what_follows_the_opening_at_once_is_not_lost(harness: GatewayHarness, talk: Talk) -> None:
     talk.opening = OPENED + frame(b"first")
     line = await ask(harness, "/open", *OFFER)
-    await line.has(frame(b"first"))
+    await line.wait_for(frame(b"first"))
     assert line.received.endswith(b"\r\n\r\n" + frame(b"first"))
 
 
@@ -313,7 +313,7 @@ async def test_what_a_client_says_too_early_never_reaches_who_refuses(
     await until(lambda: talk.writer)
     line.send(b"GET /live HTTP/1.1\r\nHost: gw\r\n\r\n")
     talk.may_open.set()
-    await line.has(b"HTTP/1.1 401 ")
+    await line.wait_for(b"HTTP/1.1 401 ")
     assert (talk.received, len(upstream.requests)) == (b"", 1)
 
 
@@ -329,7 +329,7 @@ async def test_when_the_upstream_leaves_the_client_hears_so(harness: GatewayHarn
     assert talk.writer is not None
     talk.send(close_frame(1001, "bye"))
     talk.writer.close()
-    await line.closed()
+    await line.wait_closed()
     assert line.received == close_frame(1001, "bye")
     await until(lambda: not harness.transports)
 
@@ -337,7 +337,7 @@ async def test_when_the_upstream_leaves_the_client_hears_so(harness: GatewayHarn
 # The token.
 
 
-async def live(harness: GatewayHarness, issuer: Issuer) -> Line:
+async def live(harness: GatewayHarness, issuer: Issuer) -> ClientSocket:
     return await opened(harness, bearer(issuer.token(subject="ada")), target="/live")
 
 
@@ -350,9 +350,9 @@ async def test_a_revoked_token_ends_it_between_two_frames(
 ) -> None:
     line = await live(harness, own_issuer)
     talk.send(frame(b"one") + frame(b"two"))
-    await line.has(frame(b"two"))
+    await line.wait_for(frame(b"two"))
     own_issuer.revoke(Kind.SUBJECT, "ada")
-    await line.closed()
+    await line.wait_closed()
     assert line.received.startswith(frame(b"one") + frame(b"two") + b"\x88")
     end = line.received.removeprefix(frame(b"one") + frame(b"two"))
     assert (int.from_bytes(end[2:4]), end[1]) == (4401, len(end) - 2)
@@ -366,7 +366,7 @@ async def test_a_revoked_token_ends_it_where_nothing_was_said(
     own_issuer.revoke(Kind.SUBJECT, "bob")
     await never(lambda: line.received or line.is_closed)
     own_issuer.revoke(Kind.SUBJECT, "ada")
-    await line.closed()
+    await line.wait_closed()
     assert line.received[:1] == b"\x88"
     assert line.received[2:4] == (4401).to_bytes(2)
     await until(lambda: talk.is_over)
@@ -376,7 +376,7 @@ async def test_a_revoked_token_ends_it_where_nothing_was_said(
 LONG = frame(b"x" * 1000)
 
 
-async def revoked_within_a_frame(harness: GatewayHarness, issuer: Issuer, talk: Talk) -> Line:
+async def revoked_within_a_frame(harness: GatewayHarness, issuer: Issuer, talk: Talk) -> ClientSocket:
     """Open a WebSocket whose token is revoked when 400 bytes of a long frame have come."""
     line = await live(harness, issuer)
     talk.send(LONG[:400])
@@ -390,7 +390,7 @@ async def test_a_revoked_token_lets_a_frame_come_to_its_end(
 ) -> None:
     line = await revoked_within_a_frame(harness, own_issuer, talk)
     talk.send(LONG[400:] + frame(b"begun")[:3])
-    await line.closed()
+    await line.wait_closed()
     assert line.received[: len(LONG)] == LONG
     assert line.received[len(LONG) :].startswith(b"\x88")
 
@@ -400,7 +400,7 @@ async def test_a_revoked_token_lets_no_other_frame_pass(
 ) -> None:
     line = await revoked_within_a_frame(harness, own_issuer, talk)
     talk.send(LONG[400:] + frame(b"not any more"))
-    await line.closed()
+    await line.wait_closed()
     assert b"not any more" not in line.received
 
 
@@ -411,7 +411,7 @@ async def test_a_long_frame_comes_to_its_end_piece_by_piece(
     talk.send(LONG[400:700])
     await until(lambda: len(line.received) == 700, 0.5)
     talk.send(LONG[700:] + frame(b"not any more"))
-    await line.closed()
+    await line.wait_closed()
     assert line.received[: len(LONG)] == LONG
     assert line.received[len(LONG) :].startswith(b"\x88")
 
@@ -434,7 +434,7 @@ class Flooding:
         self.size = size
         self.sent = 0
 
-    async def __call__(self, request: Received, writer: asyncio.StreamWriter) -> None:
+    async def __call__(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(0)
         writer.write(OPENED)
         while self.sent < self.size:
@@ -442,7 +442,7 @@ class Flooding:
             writer.write(piece)
             await writer.drain()
             self.sent += len(piece)
-        await request.connection.wait_lost()
+        await request.connection.wait_closed()
 
 
 #: More than all buffers on the way hold.
@@ -452,7 +452,7 @@ BIG = 20_000_000
 async def test_a_client_that_is_slow_to_listen_holds_the_upstream_up(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    upstream.answer = flood = Flooding(BIG)
+    upstream.response = flood = Flooding(BIG)
     line = await opened(harness)
     line.transport.pause_reading()
     assert await settled(lambda: flood.sent) < 5_000_000
@@ -469,13 +469,13 @@ async def test_an_upstream_that_is_slow_to_listen_holds_the_client_up(
     goes_on = asyncio.Event()
     heard = bytearray()
 
-    async def listen_late(request: Received, writer: asyncio.StreamWriter) -> None:
+    async def listen_late(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(OPENED)
         await goes_on.wait()
         while data := await request.connection.reader.read(65536):
             heard.extend(data)
 
-    upstream.answer = listen_late
+    upstream.response = listen_late
     line = await opened(harness)
     line.transport.set_write_buffer_limits(0)
     said = frame(b"x" * BIG)
@@ -489,11 +489,11 @@ async def test_an_upstream_that_is_slow_to_listen_holds_the_client_up(
 async def test_a_token_that_ends_within_a_frame_is_over_in_a_second_whoever_is_slow(
     harness: GatewayHarness, upstream: RecordingUpstream, own_issuer: Issuer, clock: Clock
 ) -> None:
-    async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
+    async def begin(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(OPENED + frame(b"x" * BIG)[: BIG // 2])
-        await request.connection.wait_lost()
+        await request.connection.wait_closed()
 
-    upstream.answer = begin
+    upstream.response = begin
     line = await live(harness, own_issuer)
     line.transport.pause_reading()
     connection = connection_of(harness)
@@ -511,7 +511,7 @@ async def test_a_token_that_ends_within_a_frame_is_over_in_a_second_whoever_is_s
     assert connection.deadline - time.monotonic() <= FRAME_SECONDS
     clock.skip(FRAME_SECONDS)
     await until(lambda: not harness.transports, 1)
-    await until(lambda: upstream.connections[0].is_lost)
+    await until(lambda: upstream.connections[0].is_closed)
 
 
 # The end of the gateway.
@@ -529,8 +529,8 @@ async def test_who_talks_hears_that_the_gateway_ends(harness: GatewayHarness, ta
     talk.send(frame(b"one"))
     await until(lambda: silent.received or talking.received)
     end(harness)
-    await silent.closed()
-    await talking.closed()
+    await silent.wait_closed()
+    await talking.wait_closed()
     goodbye = close_frame(1001, "going away")
     assert sorted([silent.received, talking.received]) == sorted([goodbye, frame(b"one") + goodbye])
     await until(lambda: talk.is_over)
@@ -543,7 +543,7 @@ async def test_a_gateway_that_ends_lets_a_frame_come_to_its_end(harness: Gateway
     end(harness)
     await never(lambda: line.is_closed or len(line.received) > 400)
     talk.send(LONG[400:] + frame(b"not any more"))
-    await line.closed()
+    await line.wait_closed()
     assert line.received == LONG + close_frame(1001, "going away")
 
 
@@ -572,7 +572,7 @@ def connection_of(harness: GatewayHarness) -> ClientConnection:
 async def test_who_talks_has_an_hour_to_say_more(harness: GatewayHarness, talk: Talk) -> None:
     line = await opened(harness)
     talk.send(frame(b"hello"))
-    await line.has(frame(b"hello"))
+    await line.wait_for(frame(b"hello"))
     assert connection_of(harness).deadline - time.monotonic() > TALK_SECONDS - 10
 
 
@@ -594,7 +594,7 @@ async def test_a_route_says_how_long_nobody_need_say_anything(
 async def test_who_was_waited_for_has_an_hour_too(harness: GatewayHarness, talk: Talk) -> None:
     line = await opened(harness)
     talk.send(frame(b"hello"))
-    await line.has(frame(b"hello"))
+    await line.wait_for(frame(b"hello"))
     connection = connection_of(harness)
     connection.pause_writing()
     connection.resume_writing()
