@@ -3,19 +3,17 @@
 import asyncio
 import base64
 import hashlib
-import itertools
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
 from harness import ClientSocket, Clock, GatewayHarness, ReceivedRequest, RecordingUpstream, never, settled, until
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from harness.frames import frame
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
-from ostiary_gateway.http1.websocket import FrameTracker, close_frame
+from ostiary_gateway.http1.websocket import close_frame
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.proxy.exchange import FRAME_SECONDS, TALK_SECONDS
 
@@ -44,19 +42,6 @@ OFFER = (
     "Sec-WebSocket-Version: 13",
     "Sec-WebSocket-Protocol: chat, other",
 )
-
-
-def frame(payload: bytes, *, mask: bytes = b"", opcode: int = 0x2) -> bytes:
-    """Return a frame as RFC 6455 section 5.2 writes it."""
-    size, flag = len(payload), 0x80 if mask else 0
-    if size <= 125:
-        head = bytes([0x80 | opcode, flag | size])
-    elif size < 2**16:
-        head = bytes([0x80 | opcode, flag | 126]) + size.to_bytes(2)
-    else:
-        head = bytes([0x80 | opcode, flag | 127]) + size.to_bytes(8)
-    masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload)) if mask else payload
-    return head + mask + masked
 
 
 @dataclass
@@ -266,7 +251,7 @@ async def test_cookies_are_not_for_pages_of_other_origins(
     assert not talk.is_over
 
 
-# FrameTracker.
+# Frames.
 
 
 async def test_frames_pass_unchanged_in_both_directions(harness: GatewayHarness, talk: Talk) -> None:
@@ -599,54 +584,3 @@ async def test_who_was_waited_for_has_an_hour_too(harness: GatewayHarness, talk:
     connection.pause_writing()
     connection.resume_writing()
     assert connection.deadline - time.monotonic() > TALK_SECONDS - 10
-
-
-# Where frames end.
-
-
-@st.composite
-def heads_and_sizes(draw: st.DrawFn) -> bytes:
-    size = draw(st.one_of(st.integers(0, 130), st.sampled_from([125, 126, 127, 65535, 65536, 70_000])))
-    return frame(b"p" * size, mask=draw(st.sampled_from([b"", b"", b"abcd"])), opcode=draw(st.integers(0, 15)))
-
-
-@settings(max_examples=50)
-@given(st.lists(heads_and_sizes(), max_size=6), st.lists(st.integers(0, 300_000), max_size=12), st.integers(0, 200))
-def test_frames_end_in_the_same_places_however_they_are_cut(
-    frames: list[bytes], cuts: list[int], left_out: int
-) -> None:
-    data = b"".join(frames)
-    data = data[: max(0, len(data) - left_out)]
-    ends, at = [0], 0
-    for each in frames:
-        at += len(each)
-        ends.append(at)
-    places = [0, *sorted({cut for cut in cuts if cut < len(data)} - {0}), len(data)]
-    it = FrameTracker()
-    for start, stop in itertools.pairwise(places):
-        assert it.advance(data[start:stop]) == stop - start
-        assert it.at_boundary is (stop in ends)
-    it, found = FrameTracker(), []
-    for start, stop in itertools.pairwise(places):
-        position = start
-        while position < stop:
-            position += it.advance(data[position:stop], stop_at_boundary=True)
-            found += [position] if it.at_boundary else []
-    assert found == [end for end in ends[1:] if end <= len(data)]
-
-
-@given(st.lists(heads_and_sizes(), max_size=3))
-def test_frames_that_come_byte_by_byte_end_there_too(frames: list[bytes]) -> None:
-    it, data = FrameTracker(), b"".join(each[:200] if len(each) <= 200 else frame(b"q" * 150) for each in frames)
-    for index in range(len(data)):
-        it.advance(data[index : index + 1])
-    assert it.at_boundary
-
-
-def test_a_close_frame_is_short_enough_for_any_reason() -> None:
-    it = FrameTracker()
-    for reason in ("", "revoked", "x" * 500, "ä" * 100):
-        end = close_frame(4401, reason)
-        assert end[0] == 0x88
-        assert end[1] == len(end) - 2 <= 125
-        assert it.advance(end) == len(end)
