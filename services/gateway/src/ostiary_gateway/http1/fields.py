@@ -75,7 +75,7 @@ def parse_options(value: bytes) -> frozenset[bytes]:
 
 def is_cacheable(field: tuple[bytes, bytes], _value: object = None) -> bool:
     """Whether a field may be a key or a value of a cache."""
-    return len(field[1]) <= MAX_CACHED_BYTES and _SECRET.search(field[0]) is None
+    return len(field[0]) + len(field[1]) <= MAX_CACHED_BYTES and _SECRET.search(field[0]) is None
 
 
 _NAMES = BoundedCache(parse_name, lambda name, _: len(name) <= MAX_CACHED_BYTES)
