@@ -1,4 +1,4 @@
-"""Messages parsed by `ostiary_gateway.http1`, as a connection does it."""
+"""Parse messages with `ostiary_gateway.http1`, as a connection does."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -8,21 +8,25 @@ from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request, Response, head_end, parse_request, parse_response
 
-Outcomes = tuple[bytes, Fields, bytes] | str
+#: Content, trailers and surplus of a complete body; else a text.
+BodyOutcome = tuple[bytes, Fields, bytes] | str
+
+#: A request and what follows its head; else a text.
+HeadOutcome = tuple[Request, bytes] | str
 
 
 def request(*lines: bytes, first: bytes = b"POST / HTTP/1.1") -> Request:
-    """Read a request with these field lines."""
+    """Parse a request with these field lines."""
     return parse_request(b"\r\n".join([first, *lines]) + b"\r\n\r\n")
 
 
 def response(*lines: bytes, first: bytes = b"HTTP/1.1 200 OK", method: str = "GET") -> Response:
-    """Read a response with these field lines."""
+    """Parse a response with these field lines."""
     return parse_response(b"\r\n".join([first, *lines]) + b"\r\n\r\n", method)
 
 
 def parse_one(data: bytes) -> tuple[Request, bytes, bytes]:
-    """Read one whole request, as a connection does; return it, its content and what comes after it."""
+    """Parse a complete request. Return its head, its content and what follows it."""
     end = head_end(data)
     assert end >= 0
     head = parse_request(data[:end])
@@ -34,7 +38,7 @@ def parse_one(data: bytes) -> tuple[Request, bytes, bytes]:
 
 
 def take(body: Body, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
-    """Return content and surplus of a body that comes in these pieces."""
+    """Decode a body that arrives in these pieces. Return its content and what follows it."""
     content, surplus = b"", b""
     for piece in pieces:
         if body.done:
@@ -46,7 +50,7 @@ def take(body: Body, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
 
 
 def dechunk(*pieces: bytes) -> tuple[bytes, Fields, bytes]:
-    """Return content, trailers and surplus of a body in chunks that comes in these pieces."""
+    """Decode a complete chunked body. Return its content, its trailers and what follows it."""
     body = ChunkedBody()
     content, surplus = take(body, pieces)
     assert body.done
@@ -55,23 +59,23 @@ def dechunk(*pieces: bytes) -> tuple[bytes, Fields, bytes]:
 
 
 def cut_up(data: bytes, cuts: list[int]) -> list[bytes]:
-    """Return the pieces of `data` between these places."""
-    places = sorted({0, len(data), *[cut % (len(data) + 1) for cut in cuts]})
-    return [data[first:last] for first, last in pairwise(places)]
+    """Cut `data` at these positions, taken modulo its length."""
+    positions = sorted({0, len(data), *[cut % (len(data) + 1) for cut in cuts]})
+    return [data[first:last] for first, last in pairwise(positions)]
 
 
-def take_all(pieces: list[bytes]) -> Outcomes:
-    """Return what becomes of a body in chunks that comes in these pieces."""
+def try_dechunk(pieces: list[bytes]) -> BodyOutcome:
+    """Decode a chunked body that arrives in these pieces."""
     body = ChunkedBody()
     try:
         content, surplus = take(body, pieces)
     except BadMessage:
-        return "refused"
-    return (content, body.trailers, surplus) if body.done else f"waits after {content!r}"
+        return "rejected"
+    return (content, body.trailers, surplus) if body.done else f"incomplete after {content!r}"
 
 
-def parse_head(pieces: list[bytes]) -> tuple[Request, bytes] | str:
-    """Return what becomes of a head that comes in these pieces, and what follows it, read as a connection does."""
+def try_parse(pieces: list[bytes]) -> HeadOutcome:
+    """Parse a head that arrives in these pieces."""
     data, searched = b"", 0
     try:
         for index, piece in enumerate(pieces):
@@ -81,12 +85,12 @@ def parse_head(pieces: list[bytes]) -> tuple[Request, bytes] | str:
             if end >= 0:
                 return parse_request(data[:end]), data[end:] + b"".join(pieces[index + 1 :])
     except BadMessage:
-        return "refused"
-    return "waits"
+        return "rejected"
+    return "incomplete"
 
 
-def comparable(outcome: tuple[Request, bytes] | str) -> object:
-    """Return all that can be compared of a head."""
+def comparable(outcome: HeadOutcome) -> object:
+    """Return what two equal heads have in common, whatever their objects."""
     if isinstance(outcome, str):
         return outcome
     head, rest = outcome

@@ -1,4 +1,4 @@
-"""Hypothesis' strategies for messages, valid ones and others."""
+"""Hypothesis strategies for messages, valid and malformed."""
 
 from corpus import SMUGGLED
 from hypothesis import strategies as st
@@ -20,12 +20,12 @@ CUTS = st.lists(st.integers(0, 400), max_size=8)
 
 @st.composite
 def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes]) -> bytes:
-    """Return bytes with some of them changed, left out or added."""
+    """Reposition, delete or insert some bytes."""
     data = bytearray(draw(originals))
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 4]))):
-        place = draw(st.integers(0, len(data)))
+        position = draw(st.integers(0, len(data)))
         removed = draw(st.integers(0, 2))
-        data[place : place + removed] = draw(
+        data[position : position + removed] = draw(
             st.sampled_from(
                 [b"", b"\r", b"\n", b"\r\n", b" ", b"\t", b"\x00", b"\x0b", b":", b",", b";", b"0", b"5", b"a", b"\xa0"]
             )
@@ -35,7 +35,7 @@ def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes]) -> bytes:
 
 @st.composite
 def chunked_bodies(draw: st.DrawFn) -> bytes:
-    """Return a body in chunks, in one of its many valid forms."""
+    """Generate a valid chunked body and what follows it."""
     parts = []
     for content in draw(contents):
         form = draw(st.sampled_from([b"%x", b"%X", b"00%x"]))
@@ -71,7 +71,7 @@ FIELD_LINES = [
 
 @st.composite
 def heads(draw: st.DrawFn) -> bytes:
-    """Return the head of a request, mostly a valid one."""
+    """Generate the head of a request, mostly valid."""
     lines = [draw(st.sampled_from(FIRST_LINES))]
     if draw(st.integers(0, 7)):
         lines.append(b"Host: a")

@@ -5,7 +5,7 @@ from contextlib import suppress
 import h11
 import pytest
 from corpus import CORPUS, Decider, Entry, short_name
-from harness.messages import parse_head
+from harness.messages import try_parse
 from harness.strategies import whole_requests
 from hypothesis import given, settings
 
@@ -13,15 +13,15 @@ from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
 
-#: Where we accept what h11 does not, and why that is good.
+#: Where we accept what h11 rejects or treats differently, and why that is right.
 KNOWN_DIFFERENCES = {
-    "Host": "a request without it is read, and refused by the gate, which asks for one in any version",
-    "trailers": "h11 reads framing fields among them as if they were framing; here they are fields, and do not go on",
+    "Host": "a request without it parses; admission rejects it, in any version of HTTP",
+    "trailers": "h11 takes framing fields in them for framing; here they are plain fields, and not forwarded",
 }
 
 
 def by_h11(data: bytes) -> tuple[h11.Request, bytes, Fields | None, bytes]:
-    """Return a request as h11 reads it: head, content, trailers if it is whole, and what comes after it."""
+    """Parse with h11. Return the head, the content, the trailers if complete, and what follows."""
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(data)
     head = connection.next_event()
@@ -36,8 +36,8 @@ def by_h11(data: bytes) -> tuple[h11.Request, bytes, Fields | None, bytes]:
 
 
 def by_us(data: bytes) -> tuple[Request, bytes, Fields | None, bytes] | None:
-    """Return the same as we read it, or None if it is refused or its head does not end."""
-    outcome = parse_head([data])
+    """Parse with `http1`. Return the same; None if the request is rejected or its head incomplete."""
+    outcome = try_parse([data])
     if isinstance(outcome, str):
         return None
     head, rest = outcome
@@ -51,10 +51,10 @@ def by_us(data: bytes) -> tuple[Request, bytes, Fields | None, bytes] | None:
 
 
 def assert_h11_agrees(data: bytes) -> str:
-    """Assert that h11 reads the same as we, if we accept it; return what became of it."""
+    """Assert that h11 parses an accepted request the same way. Return what became of the request."""
     outcome = by_us(data)
     if outcome is None:
-        return "refused"
+        return "rejected"
     ours, content, trailers, surplus = outcome
     version = data.partition(b"\r\n")[0][-3:]
     if version == b"1.1" and b"host" not in ours.by_name:
@@ -71,23 +71,23 @@ def assert_h11_agrees(data: bytes) -> str:
     assert list(theirs.headers) == fields
     assert their_content == content
     if trailers is None:
-        return "waits"
+        return "incomplete"
     if {name for name, _ in trailers} & {b"content-length", b"transfer-encoding"}:
         return "trailers"
     assert (their_trailers, their_surplus) == (trailers, surplus)
-    return "whole"
+    return "complete"
 
 
 @settings(max_examples=150)
 @given(data=whole_requests)
-def test_what_is_accepted_another_reader_reads_in_the_same_way(data: bytes) -> None:
+def test_h11_parses_accepted_requests_the_same_way(data: bytes) -> None:
     assert_h11_agrees(data)
 
 
 @pytest.mark.parametrize("entry", [each for each in CORPUS if each.decider is Decider.GATE], ids=short_name)
-def test_also_of_what_is_known_to_be_read_in_different_ways(entry: Entry) -> None:
+def test_h11_parses_the_corpus_the_same_way(entry: Entry) -> None:
     became = assert_h11_agrees(entry.data)
-    assert became == "whole" or became in KNOWN_DIFFERENCES
+    assert became == "complete" or became in KNOWN_DIFFERENCES
 
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -124,7 +124,7 @@ CHUNKS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
         pytest.param(CHUNKS + b"0\r\n\n", id="a bare line feed instead of trailers"),
     ],
 )
-def test_where_another_reader_is_lenient_we_are_not(data: bytes) -> None:
+def test_requests_that_h11_leniently_accepts_are_rejected(data: bytes) -> None:
     assert by_h11(data)[2] is not None
     outcome = by_us(data)
     assert outcome is None or outcome[2] is None
