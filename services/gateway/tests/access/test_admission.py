@@ -18,6 +18,7 @@ from harness import (
     parse_responses,
     respond_and_close,
     respond_and_stall,
+    settled,
     short_directory,
     until,
 )
@@ -757,8 +758,7 @@ async def test_who_waits_too_long_for_a_connection_does_not_get_two(
         await goes_on.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndo")
         if request.target == "/again":
-            with suppress(TimeoutError):
-                await until(lambda: times_again() > 1, 0.3)
+            await settled(times_again)
         writer.write(b"ne")
 
     upstream.response = wait
@@ -776,7 +776,7 @@ async def test_who_waits_too_long_for_a_connection_does_not_get_two(
         await until(lambda: pool._waiting)
         clock.skip(0.3)
         with suppress(TimeoutError):
-            await until(lambda: len(pool._waiting) > 1 or line.is_closed, 1)
+            await until(lambda: len(pool._waiting) > 1 or line.is_closed)
         goes_on.set()
         assert [answer.body for answer in await asyncio.gather(*others)] == [b"done"] * 2
         data = await line.wait_closed()

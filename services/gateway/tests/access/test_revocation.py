@@ -13,6 +13,7 @@ from harness import (
     ReceivedRequest,
     ReceivedResponse,
     RecordingUpstream,
+    eventually,
     never,
     parse_responses,
     until,
@@ -86,9 +87,8 @@ async def gateway(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[
         yield Revoking(own, harness, upstream)
 
 
-async def ending(line: ClientSocket, seconds: float) -> ReceivedResponse:
-    await until(lambda: line.is_closed, seconds)
-    return parse_responses(line.received)[0]
+async def ending(line: ClientSocket) -> ReceivedResponse:
+    return parse_responses(await line.wait_closed())[0]
 
 
 async def test_a_revoked_token_does_not_get_through(gateway: Revoking) -> None:
@@ -148,7 +148,7 @@ async def test_a_stream_of_events_ends_when_its_token_is_revoked(gateway: Revoki
     gateway.issuer.revoke(Kind.SESSION, "somebody else's")
     await never(lambda: line.is_closed)
     gateway.issuer.revoke(Kind.SUBJECT, "ada")
-    answer = await ending(line, 0.5)
+    answer = await ending(line)
     assert (answer.body, answer.is_complete) == (b"first", False)
     await until(lambda: gateway.upstream.connections[0].is_closed)
 
@@ -160,7 +160,7 @@ async def test_another_response_may_end_by_itself_for_a_second(gateway: Revoking
     clock.skip(0.2)
     await never(lambda: line.is_closed)
     gateway.goes_on.set()
-    answer = await ending(line, 5)
+    answer = await ending(line)
     assert (answer.body, answer.is_complete) == (b"firstlast", True)
 
 
@@ -169,7 +169,7 @@ async def test_another_response_is_broken_off_after_a_second(gateway: Revoking, 
     gateway.issuer.revoke(Kind.SUBJECT, "ada")
     await never(lambda: line.is_closed)
     clock.skip(1)
-    answer = await ending(line, 5)
+    answer = await ending(line)
     assert (answer.body, answer.is_complete) == (b"first", False)
     await until(lambda: gateway.upstream.connections[0].is_closed)
 
@@ -178,7 +178,8 @@ async def test_a_stream_of_events_ends_when_nothing_is_known_any_more(gateway: R
     gateway.issuer.revoke(Kind.SESSION, "somebody's")
     gateway.knows_nothing_for(29.8)
     line = await gateway.open_stream("text/event-stream")
-    answer = await ending(line, 5)
+    await eventually(lambda: line.is_closed)
+    answer = await ending(line)
     assert (answer.body, answer.is_complete) == (b"first", False)
 
 

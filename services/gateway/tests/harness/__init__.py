@@ -12,7 +12,7 @@ from harness.upstream import (
     respond_and_close,
     respond_and_stall,
 )
-from harness.waiting import PATIENCE, Clock, never, settled, until
+from harness.waiting import PATIENCE, Clock, eventually, never, settled, until
 
 __all__ = [
     "PATIENCE",
@@ -26,6 +26,7 @@ __all__ = [
     "RecordingUpstream",
     "Responder",
     "UpstreamSocket",
+    "eventually",
     "never",
     "parse_responses",
     "respond_and_close",

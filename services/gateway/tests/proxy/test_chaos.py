@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from harness import ClientSocket, GatewayHarness, ReceivedRequest, RecordingUpstream, until
+from harness import ClientSocket, GatewayHarness, ReceivedRequest, RecordingUpstream, eventually
 
 from ostiary.testing import Issuer
 
@@ -134,7 +134,7 @@ class Chance:
         if not line.is_closed:
             line.send(data[cut:])
         with suppress(TimeoutError):
-            await until(lambda: line.is_closed, self.random.random() * self.random.choice([0.01, 0.05, 0.3]))
+            await eventually(lambda: line.is_closed, self.random.random() * self.random.choice([0.01, 0.05, 0.3]))
         self.leave(line)
 
     def leave(self, line: ClientSocket) -> None:
@@ -169,10 +169,10 @@ async def play(issuer: Issuer, directory: Path, seed: int, patch: pytest.MonkeyP
 async def nothing_left(harness: GatewayHarness) -> None:
     """Return when nobody is there any more, and see that nothing is kept of those who were."""
     manager, pools = harness.gateway._manager, harness.upstream().pools
-    await until(lambda: not manager.connections)
+    await eventually(lambda: not manager.connections)
     assert (dict(manager._addresses), manager.unread) == ({}, set())
-    await until(lambda: not any(pool.busy or pool.waiting for pool in pools))
-    await until(
+    await eventually(lambda: not any(pool.busy or pool.waiting for pool in pools))
+    await eventually(
         lambda: (
             not any(
                 flush_queue._pending for flush_queue in (manager.flush_queue, *(pool.flush_queue for pool in pools))

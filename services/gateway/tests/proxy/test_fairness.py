@@ -172,7 +172,7 @@ async def test_a_client_that_has_asked_ahead_and_leaves_is_noticed(
     await until(lambda: upstream.requests and len(connection._buffer) == ahead)
     line.transport.close()
     clock.skip(1)
-    await until(lambda: upstream.connections[0].is_closed, 1)
+    await until(lambda: upstream.connections[0].is_closed)
     await until(lambda: not harness.transports)
     assert not harness.gateway._manager.unread
 

@@ -394,7 +394,7 @@ async def test_a_long_frame_comes_to_its_end_piece_by_piece(
 ) -> None:
     line = await revoked_within_a_frame(harness, own_issuer, talk)
     talk.send(LONG[400:700])
-    await until(lambda: len(line.received) == 700, 0.5)
+    await until(lambda: len(line.received) == 700)
     talk.send(LONG[700:] + frame(b"not any more"))
     await line.wait_closed()
     assert line.received[: len(LONG)] == LONG
@@ -495,7 +495,7 @@ async def test_a_token_that_ends_within_a_frame_is_over_in_a_second_whoever_is_s
         await until(lambda: not connection.is_writable)
     assert connection.deadline - time.monotonic() <= FRAME_SECONDS
     clock.skip(FRAME_SECONDS)
-    await until(lambda: not harness.transports, 1)
+    await until(lambda: not harness.transports)
     await until(lambda: upstream.connections[0].is_closed)
 
 
@@ -542,7 +542,7 @@ async def test_a_gateway_that_ends_does_not_wait_for_a_frame_for_long(
     talk.send(LONG[400:700])
     await until(lambda: len(line.received) == 700)
     clock.skip(FRAME_SECONDS)
-    await until(lambda: line.is_closed and talk.is_over, 1)
+    await until(lambda: line.is_closed and talk.is_over)
     assert line.received == LONG[:700]
 
 

@@ -30,9 +30,6 @@ routes:
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-#: Seconds in which a connection is closed that is not used again: less than those in which an idle one is.
-AT_ONCE = IDLE_SECONDS / 2
-
 
 @pytest.fixture
 async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
@@ -241,7 +238,7 @@ async def test_a_connection_is_not_used_again_where_a_body_may_come_that_there_i
     upstream.response = answer
     for count in (1, 2):
         assert (await harness.request("/any/x", method=method)).is_complete
-        await until(lambda count=count: upstream.connections[count - 1].is_closed, AT_ONCE)  # type: ignore[misc]  # a default
+        await until(lambda count=count: upstream.connections[count - 1].is_closed)  # type: ignore[misc]  # a default
     assert len(upstream.connections) == 2
 
 
@@ -264,7 +261,7 @@ async def test_a_connection_is_not_used_again_after_a_body_that_means_nothing(
     upstream.response = b"HTTP/1.1 204 No Content\r\n\r\n"
     body = b"body" if "Length" in framing else b"4\r\nbody\r\n0\r\n\r\n"
     assert (await harness.request("/any/x", framing, method=method, body=body)).status == 204
-    await until(lambda: upstream.connections[0].is_closed, AT_ONCE)
+    await until(lambda: upstream.connections[0].is_closed)
     await idle(harness, 0)
 
 
@@ -289,7 +286,7 @@ async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_ag
     assert await settled(lambda: connection.unsent) > 0
     may_answer.set()
     await line.wait_for(b"\r\n\r\nok")
-    await until(lambda: upstream.connections[0].is_closed, AT_ONCE)
+    await until(lambda: upstream.connections[0].is_closed)
     # For the client, all is well.
     upstream.response = OK
     line.send(b"GET /any/y HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
