@@ -20,6 +20,7 @@ from ostiary_gateway.http1.body import Body, ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response
 from ostiary_gateway.http1.serializer import CONTINUE, chunk, last_chunk, lines, status_line
+from ostiary_gateway.proxy.request_head import request_head
 from ostiary_gateway.routing.config import Route
 from ostiary_gateway.upstream.cluster import Upstream
 from ostiary_gateway.upstream.pool import SWITCHING_PROTOCOLS, Failure, Pool, UpstreamConnection
@@ -246,7 +247,8 @@ class Exchange:
             connection.pause()
         self._expect(self._route.timeouts.first_byte)
         self._sent_at = time.monotonic()
-        connection.write(self._admission.head_for_upstream(context, connection.host))
+        position = self._verifier.position(context.token) if context.token is not None else None
+        connection.write(request_head(context, connection.host, position))
         if not self.is_sent:
             self.takes_body = True
             if context.request.expects_continue:
