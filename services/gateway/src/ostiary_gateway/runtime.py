@@ -18,7 +18,7 @@ from ostiary_gateway.routing.loader import SETTING
 from ostiary_gateway.routing.overlap import Guards
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.routing.table import RouteTable
-from ostiary_gateway.upstream.cluster import Upstream
+from ostiary_gateway.upstream.cluster import Cluster
 
 _log = structlog.stdlib.get_logger("routes")
 
@@ -44,8 +44,8 @@ class Snapshot:
         )
         known = before.upstreams if before is not None else {}
         tls = _tls_for(routes)
-        self.upstreams: dict[str, Upstream] = {
-            name: known[name] if name in known and known[name].config == config else Upstream(name, config, tls)
+        self.upstreams: dict[str, Cluster] = {
+            name: known[name] if name in known and known[name].config == config else Cluster(name, config, tls)
             for name, config in routes.upstreams.items()
         }
         self._choices = {
@@ -53,7 +53,7 @@ class Snapshot:
             for route in routes.routes
         }
 
-    def upstream_for(self, context: RequestContext) -> Upstream:
+    def upstream_for(self, context: RequestContext) -> Cluster:
         """Return where an admitted request goes."""
         assert context.route is not None  # noqa: S101 - admitted
         upstreams, shares = self._choices[context.route.name]

@@ -720,7 +720,7 @@ async def test_a_route_that_says_nothing_sends_once(issuer: Issuer, upstream: Re
 async def test_an_upstream_that_is_down_gets_few_requests_again(
     issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.cluster.RETRIES_AT_ONCE", 3.0)
+    monkeypatch.setattr("ostiary_gateway.upstream.cluster.MAX_RETRY_BUDGET", 3.0)
     upstream.response = BUSY
     async with opened(issuer, upstream, *RETRYING) as it:
         for _ in range(50):
@@ -773,10 +773,10 @@ async def test_who_waits_too_long_for_a_connection_does_not_get_two(
         line = await it.connect()
         line.send(b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
         (pool,) = it.gateway.runtime.current.upstreams["up"].pools
-        await until(lambda: pool._waiting)
+        await until(lambda: pool._queue._waiting)
         clock.skip(0.3)
         with suppress(TimeoutError):
-            await until(lambda: len(pool._waiting) > 1 or line.is_closed)
+            await until(lambda: len(pool._queue._waiting) > 1 or line.is_closed)
         goes_on.set()
         assert [answer.body for answer in await asyncio.gather(*others)] == [b"done"] * 2
         data = await line.wait_closed()

@@ -20,7 +20,7 @@ from ostiary_gateway.observability.tracing import Tracing
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.loader import load_file
-from ostiary_gateway.upstream.cluster import Upstream
+from ostiary_gateway.upstream.cluster import Cluster
 
 #: For clients that never use it: loading the system's certificates for each of them takes 20 ms.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -80,7 +80,7 @@ class GatewayHarness:
         await until(lambda: not state.connections)
         for pool in [pool for upstream in gateway.runtime.current.upstreams.values() for pool in upstream.pools]:
             pool.close()
-            await until(lambda pool=pool: not pool._open and not pool._attempts)  # type: ignore[misc]  # a default
+            await until(lambda pool=pool: not pool._open and not pool._dials)  # type: ignore[misc]  # a default
 
     def _hang_up(self) -> None:
         """Close all client connections, on both sides."""
@@ -105,9 +105,9 @@ class GatewayHarness:
         """Allow `count` connections to each endpoint of each upstream."""
         for upstream in self.gateway.runtime.current.upstreams.values():
             for pool in upstream.pools:
-                pool._max_connections = count
+                pool._queue.max_connections = count
 
-    def upstream(self, name: str = "up") -> Upstream:
+    def upstream(self, name: str = "up") -> Cluster:
         return self.gateway.runtime.current.upstreams[name]
 
     async def connect(self, peer: str | None = None) -> ClientSocket:

@@ -9,16 +9,14 @@ from typing import Self
 
 from ostiary import Verifier
 from ostiary.errors import AccessError
-from ostiary.feed import POSITION_HEADER
 from ostiary.http import Problem, bearer_token
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
 from ostiary_gateway.access.request import RequestContext, read_target
-from ostiary_gateway.http1 import headers, websocket
+from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
-from ostiary_gateway.http1.serializer import lines
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import RateLimit, Route
@@ -36,11 +34,6 @@ _NOMINATED_FIELD = Problem(
 
 _FOREIGN_ORIGIN = Problem(403, "foreign_origin", "Pages of this origin may not open WebSockets here.")
 _TOO_MANY = Problem(429, "too_many_requests", "Too many requests; try again after the seconds in Retry-After.")
-
-# W3C Trace Context, section 3.
-_TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
-
-_POSITION = POSITION_HEADER.lower().encode()
 
 
 class InsufficientClaims(AccessError):
@@ -186,39 +179,6 @@ class Admission:
         for each in asked:
             if each is not route:
                 self._authorise(each, context)
-
-    def head_for_upstream(self, context: RequestContext, upstream_host: bytes) -> bytes:
-        """Return the head of the request to the upstream. Nothing may come between it and the decision."""
-        request, token = context.request, context.token
-        position = self._verifier.position(token) if token is not None else None
-        body = request.body
-        if body is None:
-            length = b""
-        elif isinstance(body, ContentLengthBody):
-            length = b"content-length: %d\r\n" % body.left
-        else:
-            length = b"transfer-encoding: chunked\r\n"
-        if context.trace is None:
-            passed = headers.request_to_upstream(request)
-        else:
-            others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
-            passed = headers.to_upstream(others, request.connection_options) + lines(context.trace.fields)
-        return (
-            b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
-            b"x-request-id: %b\r\n%b%b%b\r\n"
-        ) % (
-            request.method.encode(),
-            context.rewritten or context.target,
-            upstream_host,
-            passed,
-            context.client.encode(),
-            context.scheme,
-            context.host,
-            context.request_id,
-            b"connection: upgrade\r\nupgrade: websocket\r\n" if context.is_websocket else b"",
-            b"%b: %b\r\n" % (_POSITION, position.encode()) if position is not None else b"",
-            length,
-        )
 
 
 def _path_for_upstream(route: Route, context: RequestContext) -> bytes:

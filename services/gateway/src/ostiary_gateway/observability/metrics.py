@@ -35,13 +35,13 @@ class UpstreamMetrics(Collector):
             "gateway_upstream_is_asked", "0 while most requests fail and none is sent.", labels=names
         )
         for name, upstream in self._runtime.current.upstreams.items():
-            upstream.answers.add_to(seconds, [name])
+            upstream.response_seconds.add_to(seconds, [name])
             for failure, count in upstream.failures.items():
                 failures.add_metric([name, failure.name.lower()], count)
-            again.add_metric([name], upstream.sent_again)
+            again.add_metric([name], upstream.retries)
             connections.add_metric([name, "idle"], sum(pool.idle for pool in upstream.pools))
             connections.add_metric([name, "busy"], sum(pool.busy for pool in upstream.pools))
             waiting.add_metric([name], sum(pool.waiting for pool in upstream.pools))
-            left_out.add_metric([name], upstream.left_out)
-            asked.add_metric([name], upstream.is_asked)
+            left_out.add_metric([name], upstream.ejected_endpoints)
+            asked.add_metric([name], upstream.is_circuit_closed)
         yield from (seconds, failures, again, connections, waiting, left_out, asked)

@@ -12,11 +12,10 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, Request, Response
 
-from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.openapi.merge import merge
 from ostiary_gateway.routing.config import DOCS, DOCUMENT
 from ostiary_gateway.runtime import Runtime, Snapshot
-from ostiary_gateway.upstream.cluster import Upstream
+from ostiary_gateway.upstream.cluster import Cluster
 
 _log = structlog.stdlib.get_logger("docs")
 
@@ -136,12 +135,12 @@ def _part(path: str) -> _File:
     return _File(content, _PARTS[path], **{"Cache-Control": f"public, max-age={KEPT_SECONDS}"})
 
 
-async def _fetch(upstream: Upstream) -> dict[str, Any] | None:
+async def _fetch(upstream: Cluster) -> dict[str, Any] | None:
     """Return what a service says that it offers; None if it does not."""
     try:
-        status, content = await upstream.pools[0].get(DOCUMENT, FETCH_SECONDS)
+        status, content = await upstream.fetch(DOCUMENT, FETCH_SECONDS)
         document = json.loads(content, parse_constant=_refuse) if status == 200 else None  # noqa: PLR2004 - HTTP
-    except (OSError, BadMessage, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         _log.info("a service says nothing of what it offers", upstream=upstream.name, error=type(error).__name__)
         return None
     return document if isinstance(document, dict) else None
