@@ -164,12 +164,12 @@ class TestRevoked:
         source.hear()
         token = issuer.token(subject="u1")
         verifier.verify(token)
-        assert verifier._remembered is not None
-        assert len(verifier._remembered) == 1
+        assert verifier._cache is not None
+        assert len(verifier._cache) == 1
         source.hear(Kind.SUBJECT, "u1")
         with pytest.raises(errors.Revoked):
             verifier.verify(token)
-        assert len(verifier._remembered) == 0
+        assert len(verifier._cache) == 0
 
     def test_a_remembered_token_that_nothing_hits_stays_the_same_value(
         self, verifier: Verifier, issuer: Issuer, source: Source
@@ -303,8 +303,8 @@ class TestStale:
     ) -> None:
         with pytest.raises(errors.RevocationStale):
             verifier.verify(issuer.token())
-        assert verifier._remembered is not None
-        assert len(verifier._remembered) == 0
+        assert verifier._cache is not None
+        assert len(verifier._cache) == 0
         assert source.revocations.position is None
 
     def test_an_outage_does_not_make_remembered_tokens_be_forgotten(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from ostiary import KeySet, RemoteKeys, _remote, errors
+from ostiary import KeySet, RemoteKeys, _jwks, errors
 from ostiary._clock import suspend_aware_clock
 from ostiary.testing import Issuer
 
@@ -42,10 +42,10 @@ def document(body: bytes, status: int = 200, **headers: str) -> Callable[[httpx.
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pauses be milliseconds where they are minutes, so that tests see many of them."""
-    monkeypatch.setattr(_remote, "MIN_FRESH", 0.002)
-    monkeypatch.setattr(_remote, "UNKNOWN_KEY_COOLDOWN", 0.002)
-    monkeypatch.setattr(_remote, "RETRY_PAUSES_WITH_KEYS", (0.001, 0.002))
-    monkeypatch.setattr(_remote, "RETRY_PAUSES_WITHOUT_KEYS", (0.001, 0.002))
+    monkeypatch.setattr(_jwks, "MIN_FRESH", 0.002)
+    monkeypatch.setattr(_jwks, "UNKNOWN_KEY_COOLDOWN", 0.002)
+    monkeypatch.setattr(_jwks, "RETRY_DELAYS_WITH_KEYS", (0.001, 0.002))
+    monkeypatch.setattr(_jwks, "RETRY_DELAYS_WITHOUT_KEYS", (0.001, 0.002))
 
 
 async def test_keys_are_there_once_entered(issuer: Issuer) -> None:
@@ -110,9 +110,9 @@ async def test_keys_past_the_hard_cap_are_not_trusted(issuer: Issuer) -> None:
     now = 0.0
     endpoint = Endpoint(document(issuer.jwks()))
     async with endpoint.keys(clock=lambda: now) as keys:
-        now = _remote.HARD_CAP
+        now = _jwks.HARD_CAP
         assert keys.current() is not None
-        now = _remote.HARD_CAP + 1
+        now = _jwks.HARD_CAP + 1
         with pytest.raises(errors.KeysUnavailable):
             keys.current()
 
@@ -148,7 +148,7 @@ async def test_an_unknown_key_makes_the_refresh_come_early(issuer: Issuer) -> No
 
 
 async def test_an_endpoint_that_hangs_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_remote, "FETCH_TIMEOUT", 0.01)
+    monkeypatch.setattr(_jwks, "FETCH_TIMEOUT", 0.01)
 
     async def drip() -> AsyncIterator[bytes]:
         for byte in issuer.jwks():
@@ -169,16 +169,16 @@ async def test_an_endpoint_that_hangs_is_given_up(issuer: Issuer, monkeypatch: p
         ("public, max-age=300", 300),
         ("max-age=600", 600),
         ("MAX-AGE=600", 600),
-        ("max-age=1", _remote.MIN_FRESH),
-        ("max-age=999999999", _remote.MAX_FRESH),
-        ("s-maxage=700", _remote.DEFAULT_FRESH),
-        ("max-age=-5", _remote.DEFAULT_FRESH),
-        ("no-store", _remote.DEFAULT_FRESH),
-        ("", _remote.DEFAULT_FRESH),
+        ("max-age=1", _jwks.MIN_FRESH),
+        ("max-age=999999999", _jwks.MAX_FRESH),
+        ("s-maxage=700", _jwks.DEFAULT_FRESH),
+        ("max-age=-5", _jwks.DEFAULT_FRESH),
+        ("no-store", _jwks.DEFAULT_FRESH),
+        ("", _jwks.DEFAULT_FRESH),
     ],
 )
 def test_freshness_follows_cache_control_within_bounds(cache_control: str, seconds: float) -> None:
-    assert _remote._freshness(cache_control) == seconds
+    assert _jwks._freshness(cache_control) == seconds
 
 
 async def endpoint_settles(condition: Callable[[], bool]) -> None:
@@ -231,10 +231,10 @@ async def test_a_validator_that_is_none_is_not_sent_back(issuer: Issuer, etag: s
 
 
 async def test_after_a_suspend_the_keys_are_fetched_at_once(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_remote, "MAX_SLICE", 0.01)
+    monkeypatch.setattr(_jwks, "MAX_SLICE", 0.01)
     now = 0.0
     endpoint = Endpoint(document(issuer.jwks(), Cache_Control="max-age=3600"))
     async with endpoint.keys(clock=lambda: now) as keys:
-        now = _remote.HARD_CAP + 1
+        now = _jwks.HARD_CAP + 1
         await endpoint_settles(lambda: list(keys.current().keys) == [issuer.kid])
     assert len(endpoint.requests) == 2
