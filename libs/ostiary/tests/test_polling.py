@@ -85,7 +85,7 @@ class Counting(Poller):
         super().__init__("counting", "http://127.0.0.1/", transport=None)
         self.parts = parts
         self.polls = 0
-        self.is_stopped = False
+        self.stops = 0
 
     async def _poll(self, client: httpx.AsyncClient) -> float:
         assert not client.is_closed
@@ -96,18 +96,19 @@ class Counting(Poller):
         return self.polls < self.parts
 
     async def _stop(self, client: httpx.AsyncClient) -> None:
-        self.is_stopped = not client.is_closed
+        assert not client.is_closed
+        self.stops += 1
 
 
 class TestPoller:
     async def test_entering_waits_for_the_first_full_answer_and_leaving_ends_the_task(self) -> None:
-        async with Counting(parts=3) as poller:
+        poller = Counting(parts=3)
+        async with poller:
             assert poller.polls == 3
-            assert not poller.is_stopped
-        assert poller.is_stopped
+            assert poller.stops == 0
         polls = poller.polls
         await asyncio.sleep(0)
-        assert poller.polls == polls
+        assert (poller.polls, poller.stops) == (polls, 1)
 
     async def test_a_poller_that_was_never_entered_can_be_left(self) -> None:
         await Counting().__aexit__()

@@ -33,7 +33,7 @@ class Gate:
         return int(self.is_open.wait(10))
 
     async def entered(self) -> None:
-        while not self.is_entered.is_set():  # noqa: ASYNC110 - set by another thread
+        while not self.is_entered.is_set():
             await asyncio.sleep(0.001)
 
 
