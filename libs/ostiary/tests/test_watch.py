@@ -780,7 +780,12 @@ class TestFramework:
         return []
 
     @pytest.fixture
-    def service(self, issuer: Issuer, stopped: list[str]) -> App:
+    def is_waiting(self) -> asyncio.Event:
+        """Set once the stream waits for its second event."""
+        return asyncio.Event()
+
+    @pytest.fixture
+    def service(self, issuer: Issuer, stopped: list[str], is_waiting: asyncio.Event) -> App:
         verifier = issuer.verifier()
         auth = Auth(verifier)
         app = FastAPI(lifespan=auth.lifespan, exception_handlers=auth.exception_handlers)
@@ -789,6 +794,7 @@ class TestFramework:
         async def ticks() -> AsyncIterator[bytes]:
             try:
                 yield b"data: 1\n\n"
+                is_waiting.set()
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 stopped.append("cancelled")
@@ -818,11 +824,11 @@ class TestFramework:
 
     @pytest.mark.parametrize("spec_version", ["2.0", "2.4"])
     async def test_a_stream_is_broken_off_at_once(
-        self, service: App, issuer: Issuer, stopped: list[str], spec_version: str
+        self, service: App, issuer: Issuer, stopped: list[str], is_waiting: asyncio.Event, spec_version: str
     ) -> None:
         scope = self.scope(issuer.token(subject="u1"), spec_version)
         connection = Connection(service, scope)
-        await connection.has_sent(2)
+        await is_waiting.wait()
         assert scope[TOKEN].subject == "u1"
         assert scope[MAX_STALENESS] == 5
         issuer.revoke(Kind.SUBJECT, "u1")
@@ -834,10 +840,10 @@ class TestFramework:
 
     @pytest.mark.parametrize("spec_version", ["2.0", "2.4"])
     async def test_a_server_that_ends_ends_it_too(
-        self, service: App, issuer: Issuer, stopped: list[str], spec_version: str
+        self, service: App, issuer: Issuer, stopped: list[str], is_waiting: asyncio.Event, spec_version: str
     ) -> None:
         connection = Connection(service, self.scope(issuer.token(), spec_version))
-        await connection.has_sent(2)
+        await is_waiting.wait()
         connection.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await connection.task
