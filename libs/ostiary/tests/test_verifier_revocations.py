@@ -124,7 +124,7 @@ async def until(condition: Callable[[], bool]) -> None:
         while not condition():
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(poll(), 5)
+    await asyncio.wait_for(poll(), 60)
 
 
 class TestRevoked:
@@ -440,6 +440,20 @@ class TestPosition:
         await verifier.reach("e1:0")
         await verifier.reach("e2:1")
         for position in ("e1:1", "e2:2", "e3:0"):
+            with pytest.raises(errors.RevocationStale):
+                await verifier.reach(position)
+
+    @pytest.mark.parametrize("position", ["e2:1", "e3:0"])
+    async def test_an_issuer_whose_log_is_not_known_yet_is_passed_over(
+        self, issuer: Issuer, source: Source, position: str
+    ) -> None:
+        other = Source(epoch="e2")
+        verifier = Verifier(config_of(issuer, source), config_of(Issuer("https://other.example"), other))
+        other.hear(Kind.SESSION, "s1")
+        assert source.revocations.position is None
+        if position == "e2:1":
+            await verifier.reach(position)
+        else:
             with pytest.raises(errors.RevocationStale):
                 await verifier.reach(position)
 

@@ -68,7 +68,7 @@ async def until(condition: Callable[[], bool]) -> None:
         while not condition():
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(poll(), 5)
+    await asyncio.wait_for(poll(), 60)
 
 
 def revocations_of(issuer: Issuer) -> Revocations:
@@ -418,7 +418,7 @@ class Connection:
 
     async def is_served(self) -> None:
         """Wait for the end, which is not a cancellation for whoever is around."""
-        assert await asyncio.wait_for(self.task, 5) == "served"
+        assert await asyncio.wait_for(self.task, 60) == "served"
 
 
 @dataclass
@@ -428,8 +428,11 @@ class Service:
     issuer: Issuer
     app: Application
 
-    def connect(self, kind: str = "http", raw_token: str | None = None, **settings: Any) -> Connection:
-        protected = BearerAuth(self.app, self.issuer.verifier(), **settings)
+    def connect(
+        self, kind: str = "http", raw_token: str | None = None, *, is_nested: bool = False, **settings: Any
+    ) -> Connection:
+        verifier = self.issuer.verifier()
+        protected = BearerAuth(EndWithToken(self.app, verifier) if is_nested else self.app, verifier, **settings)
         authorization = f"Bearer {raw_token or self.issuer.token(subject='u1')}".encode()
         scope: dict[str, Any] = {"type": kind, "path": "/", "headers": [(b"authorization", authorization)]}
         return Connection(protected, scope)
@@ -462,6 +465,23 @@ class TestStreams:
         assert connection.bodies == [b"1", b"2"]
         assert connection.sent[-1]["more_body"]
         assert events.app.ended == "cancelled"
+        assert not events.is_watched
+
+    @pytest.mark.parametrize("kind", ["http", "websocket"])
+    async def test_a_second_layer_of_middleware_changes_nothing(
+        self, events: Service, issuer: Issuer, kind: str
+    ) -> None:
+        connection = events.connect(kind, is_nested=True)
+        await connection.has_sent(1)
+        await until(lambda: events.is_watched)
+        issuer.revoke(Kind.SUBJECT, "u1")
+        await connection.is_served()
+        assert connection.task.cancelling() == 0
+        assert events.app.ended == "cancelled"
+        assert [message["type"] for message in connection.sent] == {
+            "http": ["http.response.start"],
+            "websocket": ["websocket.accept", "websocket.close"],
+        }[kind]
         assert not events.is_watched
 
     @pytest.mark.parametrize(

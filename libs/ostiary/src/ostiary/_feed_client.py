@@ -87,7 +87,7 @@ class Feed:
         if _NAME.match(self.name) is None:
             raise ValueError("a feed's name must be 1 to 40 of A-Z, a-z, 0-9, '.', '_' and '-'")
         if "?" in self.url or "#" in self.url:
-            raise ValueError("a feed's url has no query: it is where the question goes")
+            raise ValueError("a feed's url must have no query or fragment")
 
     @property
     def token_endpoint(self) -> str:
