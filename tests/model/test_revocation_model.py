@@ -1,7 +1,7 @@
 """Revocation against a model of what it promises, whatever the network, the processes and the store do.
 
 Both sides are the real code: `Follower` and `Verifier` on the one, on the other the feed's route, the log, the account
-of verifiers, waiting and upkeep. Stood in for are the clocks, the network, the store and the signatures. Time is
+of verifiers, waiting and background. Stood in for are the clocks, the network, the store and the signatures. Time is
 simulated: it jumps from one thing that happens to the next. All periods are shorter than in earnest.
 
 Promised is:
@@ -61,15 +61,17 @@ from ostiary._revocations import names_of
 from ostiary._token import VerifiedToken
 from ostiary.errors import Expired, OstiaryError, RevocationStale, Revoked
 from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Revocation, chain
-from ostiary_auth import upkeep
-from ostiary_auth.domain import journal, revocation_log, verifiers
+from ostiary_auth import background
+from ostiary_auth.domain.audit import log as journal
+from ostiary_auth.domain.audit.log import Journal, LoggedRevocation, LogHead
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.journal import Journal, LoggedRevocation, LogHead
-from ostiary_auth.domain.revocation_log import RevocationLog
-from ostiary_auth.domain.store import Store
-from ostiary_auth.domain.verifiers import Verifiers
-from ostiary_auth.routes import waiting
-from ostiary_auth.routes.feed import feed_routes
+from ostiary_auth.domain.ports import Store
+from ostiary_auth.domain.revocation import feed as revocation_log
+from ostiary_auth.domain.revocation import verifiers
+from ostiary_auth.domain.revocation.feed import RevocationLog
+from ostiary_auth.domain.revocation.verifiers import Verifiers
+from ostiary_auth.routes import prefer_wait
+from ostiary_auth.routes.revocation.feed import feed_routes
 from ostiary_auth.storage import pruning
 from ostiary_auth.storage.store import AuthStore
 
@@ -664,7 +666,7 @@ class Replica:
             self.process.spawn(self._run(), lane)
 
     async def _run(self) -> None:
-        work = upkeep.Upkeep(self.services)
+        work = background.Upkeep(self.services)
         while True:
             # What keeps a replica from starting ends it; it is started again.
             try:
@@ -710,7 +712,7 @@ class Replica:
         request = Request({"type": "http", "headers": [(b"prefer", b"wait=20")], "state": {"context": context}})
         states = self.world.database.tables.state.past
         answer = json.loads(
-            bytes((await waiting.wait_if_asked(self.services, request, Response(status_code=204))).body)
+            bytes((await prefer_wait.wait_if_asked(self.services, request, Response(status_code=204))).body)
         )
         self.world.answers.append(answer)
         if answer["complete"]:
@@ -1190,9 +1192,9 @@ class RestoringMachine(Machine):
 
 
 def scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (revocation_log, verifiers, waiting):
+    for module in (revocation_log, verifiers, prefer_wait):
         monkeypatch.setattr(module, "time", SimulatedTime)
-    for module in (verifiers, upkeep):
+    for module in (verifiers, background):
         monkeypatch.setattr(module, "datetime", SimulatedDate)
     monkeypatch.setattr(journal, "EXPIRY_MARGIN", timedelta(seconds=MARGIN))
     monkeypatch.setattr(journal, "KEYS_HELD", timedelta(seconds=2 * LIFETIME))
@@ -1205,9 +1207,9 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifiers, "STORED_LONGER", timedelta(seconds=2))
     monkeypatch.setattr(verifiers, "CLOCKS_DIFFER", timedelta(seconds=2))
     monkeypatch.setattr(pruning, "VERIFIERS_KEPT", VERIFIERS_KEPT)
-    monkeypatch.setattr(upkeep, "PRUNE_SECONDS", 3.0)
+    monkeypatch.setattr(background, "PRUNE_SECONDS", 3.0)
     for name in ("FOLLOW_SECONDS", "ADVANCE_SECONDS"):  # of keys, of which there is one
-        monkeypatch.setattr(upkeep, name, 1e9)
+        monkeypatch.setattr(background, name, 1e9)
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ostiary_auth.domain.accounts import Accounts
-from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.accounts.service import Accounts
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import EmailTaken, InvalidCredentials, InvalidEmail, UnacceptablePassword
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.services import Services
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

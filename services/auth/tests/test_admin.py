@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID, OLD_SECRET_GRACE, VERIFIERS_CLIENT_ID, Credentials
+from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidClient
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY_CLIENT_ID, OLD_SECRET_GRACE, VERIFIERS_CLIENT_ID, Credentials
 from ostiary_auth.services import Services
 from ostiary_auth.storage.tables import audit_log, signing_keys
 

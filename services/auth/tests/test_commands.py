@@ -20,13 +20,13 @@ from typer.testing import CliRunner, Result
 
 from ostiary_auth import cli
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID, VERIFIERS_CLIENT_ID, Credentials
+from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.errors import InvalidClient
-from ostiary_auth.domain.keys import KeyState
-from ostiary_auth.domain.sealing import KEK_BYTES
-from ostiary_auth.domain.sessions import Grant
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.keys.rotation import KeyState
+from ostiary_auth.domain.keys.vault import KEK_BYTES
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY_CLIENT_ID, VERIFIERS_CLIENT_ID, Credentials
+from ostiary_auth.domain.sessions.service import Grant
 from ostiary_auth.services import Services, open_vault, prepare
 from ostiary_auth.storage.tables import audit_log, signing_keys
 

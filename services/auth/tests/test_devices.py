@@ -2,7 +2,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from ostiary_auth.domain.devices import MAX_LABEL_CHARACTERS, DeviceTokens, label
+from ostiary_auth.domain.accounts.device_tokens import MAX_LABEL_CHARACTERS, DeviceTokens, label
 
 MOZILLA = "Mozilla/5.0"
 WINDOWS = f"{MOZILLA} (Windows NT 10.0; Win64; x64)"

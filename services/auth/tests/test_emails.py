@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ostiary_auth.domain.emails import MAX_EMAIL_KEY_CHARACTERS, email_key, parse_email
+from ostiary_auth.domain.accounts.emails import MAX_EMAIL_KEY_CHARACTERS, email_key, parse_email
 from ostiary_auth.domain.errors import InvalidEmail
 
 #: Letters with look-alikes, accents that join what stands before them, and the rest of Unicode.

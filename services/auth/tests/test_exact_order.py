@@ -19,13 +19,13 @@ from ostiary import Verifier, VerifierConfig
 from ostiary.errors import Revoked
 from ostiary.feed import EVERYTHING, Kind
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain import sessions as sessions_module
-from ostiary_auth.domain.clients import FIRST_PARTY, FIRST_PARTY_CLIENT_ID, REMEMBERED_FOR, Client, Credentials
+from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import OPERATOR, Context, user_actor
 from ostiary_auth.domain.errors import InvalidClient, InvalidRefreshToken
-from ostiary_auth.domain.keys import KeyPolicy, KeyState, SigningKeys
-from ostiary_auth.domain.sessions import REPLAY_GRACE, Grant, LogoutScope
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.keys.rotation import KeyPolicy, KeyState, SigningKeys
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY, FIRST_PARTY_CLIENT_ID, REMEMBERED_FOR, Client, Credentials
+from ostiary_auth.domain.sessions import service as sessions_module
+from ostiary_auth.domain.sessions.service import REPLAY_GRACE, Grant, LogoutScope
 from ostiary_auth.services import OwnSecrets, Services, open_vault
 from ostiary_auth.storage.tables import revocations, users
 

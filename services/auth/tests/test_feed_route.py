@@ -22,19 +22,19 @@ from ostiary.errors import Revoked
 from ostiary.feed import MAX_NUMBER, MEDIA_TYPE, Answer, Kind, read
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain import verifiers as verifiers_module
-from ostiary_auth.domain.clients import (
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.log import Event
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.errors import InvalidClient, InvalidClientSettings
+from ostiary_auth.domain.oauth.clients import (
     FIRST_PARTY_CLIENT_ID,
     OLD_SECRET_GRACE,
     VERIFIERS_CLIENT_ID,
     Client,
     Credentials,
 )
-from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.errors import InvalidClient, InvalidClientSettings
-from ostiary_auth.domain.journal import Event
-from ostiary_auth.domain.users import User
-from ostiary_auth.routes.feed import MAX_LEASE_MS, MAX_WAIT_MS
+from ostiary_auth.domain.revocation import verifiers as verifiers_module
+from ostiary_auth.routes.revocation.feed import MAX_LEASE_MS, MAX_WAIT_MS
 from ostiary_auth.services import MIN_FEED_SECRET_CHARACTERS, OwnSecrets, Services, prepare
 from ostiary_auth.storage.tables import verifiers as rows
 from ostiary_chassis.settings import ConfigError

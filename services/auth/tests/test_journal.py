@@ -12,10 +12,8 @@ from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary.feed import Kind
-from ostiary_auth.domain.clients import FIRST_PARTY, FIRST_PARTY_CLIENT_ID, Client
-from ostiary_auth.domain.context import OPERATOR, Context, client_actor, user_actor
-from ostiary_auth.domain.errors import InvalidCredentials, InvalidRefreshToken, WrongPassword
-from ostiary_auth.domain.journal import (
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.log import (
     EXPIRY_MARGIN,
     AuditEntry,
     AuditReport,
@@ -23,7 +21,9 @@ from ostiary_auth.domain.journal import (
     Facts,
     Journal,
 )
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.context import OPERATOR, Context, client_actor, user_actor
+from ostiary_auth.domain.errors import InvalidCredentials, InvalidRefreshToken, WrongPassword
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY, FIRST_PARTY_CLIENT_ID, Client
 from ostiary_auth.services import Services
 from ostiary_auth.storage.store import AuthStore
 from ostiary_auth.storage.tables import audit_log, metadata, revocations

@@ -17,11 +17,11 @@ from sqlalchemy import select
 
 from ostiary import KeySet
 from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.audit.log import EXPIRY_MARGIN, KEYS_HELD, Event
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.errors import KeyNotFound, KeyNotReady
-from ostiary_auth.domain.journal import EXPIRY_MARGIN, KEYS_HELD, Event
-from ostiary_auth.domain.keys import KeyPolicy, KeyRing, KeyState, SigningKeys, StoredKey
-from ostiary_auth.domain.sealing import KEK_BYTES, CannotBeOpened, Vault
+from ostiary_auth.domain.keys.rotation import KeyPolicy, KeyRing, KeyState, SigningKeys, StoredKey
+from ostiary_auth.domain.keys.vault import KEK_BYTES, CannotBeOpened, Vault
 from ostiary_auth.services import OwnSecrets, Services, open_vault, prepare
 from ostiary_auth.storage.store import AuthStore
 from ostiary_auth.storage.tables import audit_log, revocations, signing_keys

@@ -26,17 +26,17 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain.clients import (
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.errors import InvalidClient, InvalidClientSettings
+from ostiary_auth.domain.oauth.clients import (
     FIRST_PARTY_CLIENT_ID,
     MAX_ASSERTION_CHARACTERS,
     OLD_SECRET_GRACE,
     Client,
     Credentials,
 )
-from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.errors import InvalidClient, InvalidClientSettings
-from ostiary_auth.domain.sessions import Grant
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.sessions.service import Grant
 from ostiary_auth.services import OwnSecrets, Services
 
 ISSUER = "http://localhost:8080"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ostiary_auth.domain.accounts.password_policy import MAX_PASSWORD_CHARACTERS, accept, normalise
 from ostiary_auth.domain.errors import UnacceptablePassword
-from ostiary_auth.domain.password_rules import MAX_PASSWORD_CHARACTERS, accept, normalise
 
 GOOD = "correct horse battery staple"
 

@@ -3,9 +3,9 @@ import asyncio
 import argon2
 import pytest
 
-from ostiary_auth.domain import passwords
+from ostiary_auth.domain.accounts import password_hashing
+from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
 from ostiary_auth.domain.errors import HashingOverloaded
-from ostiary_auth.domain.passwords import PasswordHasher
 
 
 async def test_hashes_have_the_parameters_of_owasp() -> None:
@@ -14,7 +14,7 @@ async def test_hashes_have_the_parameters_of_owasp() -> None:
 
 
 async def test_nobodys_hash_takes_as_long_as_any() -> None:
-    assert not PasswordHasher(threads=1).needs_rehash(passwords._NOBODYS_HASH)
+    assert not PasswordHasher(threads=1).needs_rehash(password_hashing._NOBODYS_HASH)
 
 
 async def test_the_event_loop_goes_on_while_hashing() -> None:
@@ -40,7 +40,7 @@ async def test_a_storm_is_refused_and_not_queued() -> None:
         with hasher.slot():
             return await hasher.verify(None, "x")
 
-    attempts = [attempt() for _ in range(passwords.QUEUE_PER_THREAD + 5)]
+    attempts = [attempt() for _ in range(password_hashing.QUEUE_PER_THREAD + 5)]
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes].count(HashingOverloaded) == 5
     assert not await attempt()

@@ -20,13 +20,13 @@ from starlette.responses import Response
 from ostiary.feed import EVERYTHING, Kind
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID, VERIFIERS_CLIENT_ID, Client
+from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.keys import KeyState
-from ostiary_auth.domain.sessions import Grant
-from ostiary_auth.domain.users import User
-from ostiary_auth.routes import waiting
-from ostiary_auth.routes.waiting import MAX_WAIT_SECONDS, wait_if_asked
+from ostiary_auth.domain.keys.rotation import KeyState
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY_CLIENT_ID, VERIFIERS_CLIENT_ID, Client
+from ostiary_auth.domain.sessions.service import Grant
+from ostiary_auth.routes import prefer_wait
+from ostiary_auth.routes.prefer_wait import MAX_WAIT_SECONDS, wait_if_asked
 from ostiary_auth.services import OwnSecrets, Services
 
 PASSWORD = "correct horse battery staple"
@@ -316,7 +316,7 @@ class TestWaiting:
 
     @pytest.mark.usefixtures("vanished")
     async def test_it_takes_as_long_as_was_asked_for(self, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(waiting, "MAX_WAIT_SECONDS", 0.1)
+        monkeypatch.setattr(prefer_wait, "MAX_WAIT_SECONDS", 0.1)
         began_at = time.monotonic()
         body = body_of(await calls.make(await logout(calls), "wait=100000"))
         assert 0.1 <= time.monotonic() - began_at < SOON

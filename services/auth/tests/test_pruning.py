@@ -10,14 +10,15 @@ import pytest
 from sqlalchemy import Table, func, insert, select
 
 from ostiary.feed import Kind
+from ostiary_auth.background import PRUNE_BATCH, Upkeep
 from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL
-from ostiary_auth.domain import throttle
-from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.accounts import throttle
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.log import EXPIRY_MARGIN
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken, TooManyAttempts
-from ostiary_auth.domain.journal import EXPIRY_MARGIN
-from ostiary_auth.domain.sessions import Grant, SessionLimits, Sessions
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.sessions.service import Grant, SessionLimits, Sessions
 from ostiary_auth.services import Services
 from ostiary_auth.storage.pruning import SESSIONS_KEPT
 from ostiary_auth.storage.tables import (
@@ -31,7 +32,6 @@ from ostiary_auth.storage.tables import (
     used_assertions,
     users,
 )
-from ostiary_auth.upkeep import PRUNE_BATCH, Upkeep
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

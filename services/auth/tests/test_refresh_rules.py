@@ -22,12 +22,12 @@ from hypothesis.stateful import (
 )
 
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.log import Event
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken
-from ostiary_auth.domain.journal import Event
-from ostiary_auth.domain.sessions import REPLAY_GRACE, Grant
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.sessions.service import REPLAY_GRACE, Grant
 from ostiary_auth.services import Services, prepare
 
 T = TypeVar("T")

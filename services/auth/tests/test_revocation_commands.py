@@ -21,14 +21,14 @@ from ostiary.errors import Revoked
 from ostiary.feed import EVERYTHING, Kind
 from ostiary_auth import cli
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain import verifiers
-from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.log import LOST_NUMBERS, AuditEntry, Event, LoggedRevocation, LogHead
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.errors import LogReplaced
-from ostiary_auth.domain.journal import LOST_NUMBERS, AuditEntry, Event, LoggedRevocation, LogHead
-from ostiary_auth.domain.keys import OWN_KEYS
-from ostiary_auth.domain.sessions import Grant
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.keys.rotation import OWN_KEYS
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.revocation import verifiers
+from ostiary_auth.domain.sessions.service import Grant
 from ostiary_auth.services import OwnSecrets, Services
 from ostiary_auth.storage.tables import revocations
 

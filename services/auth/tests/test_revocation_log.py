@@ -24,11 +24,11 @@ from ostiary.feed import (
     read,
 )
 from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
-from ostiary_auth.domain import revocation_log
+from ostiary_auth.domain.audit.log import EXPIRY_MARGIN, LOST_NUMBERS, Event, LoggedRevocation
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.errors import LogReplaced
-from ostiary_auth.domain.journal import EXPIRY_MARGIN, LOST_NUMBERS, Event, LoggedRevocation
-from ostiary_auth.domain.revocation_log import SIGNED_ANSWERS, TAIL, RevocationLog
+from ostiary_auth.domain.revocation import feed as revocation_log
+from ostiary_auth.domain.revocation.feed import SIGNED_ANSWERS, TAIL, RevocationLog
 from ostiary_auth.services import OwnSecrets, Services
 from ostiary_auth.storage.tables import revocation_head, revocations
 

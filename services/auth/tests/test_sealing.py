@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ostiary_auth.domain.sealing import CannotBeOpened, Vault, load_vault, new_kek
+from ostiary_auth.domain.keys.vault import CannotBeOpened, Vault, load_vault, new_kek
 from ostiary_chassis.settings import create_secret
 
 OLD, NEW = bytes(32), bytes([1]) * 32

@@ -12,9 +12,9 @@ import jwt
 import pytest
 
 from ostiary.feed import Kind
-from ostiary_auth.domain.clients import Client
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.security_events import EVENTS_SCOPE, SESSION_REVOKED
+from ostiary_auth.domain.oauth.clients import Client
+from ostiary_auth.domain.revocation.security_events import EVENTS_SCOPE, SESSION_REVOKED
 from ostiary_auth.services import Services
 
 RECEIVER = "mail-service"

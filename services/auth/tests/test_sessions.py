@@ -9,11 +9,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select
 
-from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.log import Journal
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken
-from ostiary_auth.domain.journal import Journal
-from ostiary_auth.domain.sessions import (
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.sessions.service import (
     REPLAY_GRACE,
     Grant,
     LogoutScope,
@@ -24,7 +25,6 @@ from ostiary_auth.domain.sessions import (
     Verdict,
     judge,
 )
-from ostiary_auth.domain.users import User
 from ostiary_auth.storage.store import AuthStore
 from ostiary_auth.storage.tables import refresh_tokens
 
@@ -181,7 +181,7 @@ class TestEnding:
     async def test_a_login_too_many_ends_the_one_used_longest_ago(
         self, logins: Logins, user: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("ostiary_auth.domain.sessions.MAX_SESSIONS_PER_USER", 3)
+        monkeypatch.setattr("ostiary_auth.domain.sessions.service.MAX_SESSIONS_PER_USER", 3)
         opened = [await logins.open(user, NOW + step * SECOND) for step in range(3)]
         first_used_again = await logins.refresh(opened[0].refresh_token, NOW + timedelta(minutes=1))
         last = await logins.open(user, NOW + timedelta(minutes=2))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain.keys import KeyState
-from ostiary_auth.domain.sealing import new_kek
+from ostiary_auth.domain.keys.rotation import KeyState
+from ostiary_auth.domain.keys.vault import new_kek
 from ostiary_auth.services import Services, open_prepared, prepare
 from ostiary_auth.storage.tables import sealed_secrets, signing_keys
 from ostiary_chassis.settings import ConfigError, create_secret

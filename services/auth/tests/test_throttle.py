@@ -18,13 +18,11 @@ from ostiary import LocalKeys, Verifier, VerifierConfig
 from ostiary.fastapi import Auth
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain.accounts import Accounts, Login
-from ostiary_auth.domain.clients import FIRST_PARTY_CLIENT_ID
-from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.devices import DeviceTokens
-from ostiary_auth.domain.errors import AuthError, InvalidCredentials, TooManyAttempts, WrongPassword
-from ostiary_auth.domain.passwords import PasswordHasher
-from ostiary_auth.domain.throttle import (
+from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
+from ostiary_auth.domain.accounts.service import Accounts, Login
+from ostiary_auth.domain.accounts.throttle import (
     ACCOUNT,
     DEVICE,
     MEMORY,
@@ -38,8 +36,10 @@ from ostiary_auth.domain.throttle import (
     login_keys,
     reauthentication_keys,
 )
-from ostiary_auth.domain.users import User
-from ostiary_auth.routes.requests import Requests
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.errors import AuthError, InvalidCredentials, TooManyAttempts, WrongPassword
+from ostiary_auth.domain.oauth.clients import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.routes.dependencies import Requests
 from ostiary_auth.services import OwnSecrets, Services
 from ostiary_auth.storage.store import AuthStore
 from ostiary_chassis.proxies import TrustedProxies

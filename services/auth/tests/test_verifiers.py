@@ -16,13 +16,14 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from ostiary.feed import Kind, version_of
+from ostiary_auth.background import Upkeep
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain import verifiers as verifiers_module
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import KeyNotReady, TooManyVerifiers
-from ostiary_auth.domain.keys import OWN_KEYS, KeyPolicy, KeyState, SigningKeys
-from ostiary_auth.domain.store import Store, Transaction
-from ostiary_auth.domain.verifiers import (
+from ostiary_auth.domain.keys.rotation import OWN_KEYS, KeyPolicy, KeyState, SigningKeys
+from ostiary_auth.domain.ports import Store, Transaction
+from ostiary_auth.domain.revocation import verifiers as verifiers_module
+from ostiary_auth.domain.revocation.verifiers import (
     ACKNOWLEDGED,
     CLOCKS_DIFFER,
     NO_LEASE_MS,
@@ -35,7 +36,6 @@ from ostiary_auth.domain.verifiers import (
 from ostiary_auth.services import OwnSecrets, Services, open_vault
 from ostiary_auth.storage.tables import signing_keys
 from ostiary_auth.storage.tables import verifiers as rows
-from ostiary_auth.upkeep import Upkeep
 
 MINUTE = 60_000
 SOON = 10.0

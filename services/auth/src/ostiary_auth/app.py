@@ -10,18 +10,18 @@ from fastapi import FastAPI
 from ostiary import Verifier, VerifierConfig
 from ostiary.fastapi import Auth
 from ostiary.prometheus import PrometheusObserver
+from ostiary_auth.background import Upkeep
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.problems import EXCEPTION_HANDLERS
-from ostiary_auth.routes import oauth_schemas
-from ostiary_auth.routes.accounts import account_routes
-from ostiary_auth.routes.admin import admin_routes
-from ostiary_auth.routes.discovery import discovery_routes
-from ostiary_auth.routes.events import events_routes
-from ostiary_auth.routes.feed import feed_routes
-from ostiary_auth.routes.oauth import oauth_routes
-from ostiary_auth.routes.requests import Requests
+from ostiary_auth.routes.accounts.admin import admin_routes
+from ostiary_auth.routes.accounts.endpoints import account_routes
+from ostiary_auth.routes.dependencies import Requests
+from ostiary_auth.routes.oauth import openapi as oauth_schemas
+from ostiary_auth.routes.oauth.endpoints import oauth_routes
+from ostiary_auth.routes.oauth.metadata import discovery_routes
+from ostiary_auth.routes.revocation.events import events_routes
+from ostiary_auth.routes.revocation.feed import feed_routes
 from ostiary_auth.services import OWN_MAX_STALENESS, OwnSecrets, Services
-from ostiary_auth.upkeep import Upkeep
 from ostiary_chassis.app import new_app
 from ostiary_chassis.metrics import Metrics
 from ostiary_chassis.openapi import document_paths

@@ -11,21 +11,21 @@ from pathlib import Path
 from ostiary.feed import SCOPE as FEED_SCOPE
 from ostiary.feed import Kind
 from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
-from ostiary_auth.domain.accounts import Accounts
-from ostiary_auth.domain.clients import VERIFIERS_CLIENT_ID, Client, Clients
+from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
+from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
+from ostiary_auth.domain.accounts.service import Accounts
+from ostiary_auth.domain.audit.log import Journal, LoggedRevocation
 from ostiary_auth.domain.context import SYSTEM, Context
-from ostiary_auth.domain.devices import DeviceTokens
-from ostiary_auth.domain.journal import Journal, LoggedRevocation
-from ostiary_auth.domain.keys import KeyPolicy, SigningKeys
-from ostiary_auth.domain.oauth import OAuth
-from ostiary_auth.domain.passwords import PasswordHasher
-from ostiary_auth.domain.revocation_log import RevocationLog
-from ostiary_auth.domain.sealing import CannotBeOpened, Vault, load_vault, new_kek
-from ostiary_auth.domain.security_events import SecurityEvents
-from ostiary_auth.domain.sessions import SessionLimits, Sessions
-from ostiary_auth.domain.tokens import AccessTokens, TokenPolicy
-from ostiary_auth.domain.verifiers import Verifiers
-from ostiary_auth.own_keys import OwnKeys
+from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
+from ostiary_auth.domain.keys.vault import CannotBeOpened, Vault, load_vault, new_kek
+from ostiary_auth.domain.oauth.access_tokens import AccessTokens, TokenPolicy
+from ostiary_auth.domain.oauth.authorization_server import OAuth
+from ostiary_auth.domain.oauth.clients import VERIFIERS_CLIENT_ID, Client, Clients
+from ostiary_auth.domain.revocation.feed import RevocationLog
+from ostiary_auth.domain.revocation.security_events import SecurityEvents
+from ostiary_auth.domain.revocation.verifiers import Verifiers
+from ostiary_auth.domain.sessions.service import SessionLimits, Sessions
+from ostiary_auth.local_keys import OwnKeys
 from ostiary_auth.storage.store import AuthStore, AuthTransaction
 from ostiary_chassis.settings import ConfigError, create_secret, read_secret, require_writable
 from ostiary_chassis.sql import Database

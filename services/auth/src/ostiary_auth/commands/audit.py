@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from ostiary_auth.commands._run import AsJson, fail, run, show
+from ostiary_auth.domain.audit.log import AuditEntry, AuditReport
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.journal import AuditEntry, AuditReport
-from ostiary_auth.routes.admin_models import AuditEntryResponse
+from ostiary_auth.routes.accounts.models import AuditEntryResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="The audit log: look at, verify.")

@@ -4,8 +4,8 @@ import typer
 
 from ostiary_auth.commands._run import AsJson, run, show
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.verifiers import Verifier
-from ostiary_auth.routes.admin_models import VerifierResponse
+from ostiary_auth.domain.revocation.verifiers import Verifier
+from ostiary_auth.routes.accounts.models import VerifierResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="The revocation log and the verifiers that follow it.")

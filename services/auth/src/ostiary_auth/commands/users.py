@@ -8,9 +8,9 @@ from uuid import UUID
 import typer
 
 from ostiary_auth.commands._run import AsJson, all_pages, fail, run, show
+from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.users import User
-from ostiary_auth.routes.admin_models import ExportResponse, UserResponse
+from ostiary_auth.routes.accounts.models import ExportResponse, UserResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="Users: create, look at, disable, give roles, export, delete.")

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from ostiary_auth.domain.users import User
+from ostiary_auth.domain.accounts.model import User
 from ostiary_chassis.bodies import RequestBody
 
 #: Characters of an address (RFC 5321 section 4.5.3.1: 64 before the @, 255 after).

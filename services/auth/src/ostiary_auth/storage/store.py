@@ -1,6 +1,6 @@
 """The domain's store on SQL, the same statements on SQLite and PostgreSQL.
 
-What each method promises is said by the protocols of `domain.store`. Rows are locked in this order: user,
+What each method promises is said by the protocols of `domain.ports`. Rows are locked in this order: user,
 throttles, sessions, journal; so no two transactions wait for each other.
 """
 
@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from ostiary_auth.storage import pruning
-from ostiary_auth.storage.clients import SqlClients
-from ostiary_auth.storage.journal import SqlJournal
-from ostiary_auth.storage.keys import SqlKeys
-from ostiary_auth.storage.sessions import SqlSessions
-from ostiary_auth.storage.throttles import SqlThrottles
-from ostiary_auth.storage.users import SqlUsers
-from ostiary_auth.storage.verifiers import SqlVerifiers
+from ostiary_auth.storage.accounts.throttles import SqlThrottles
+from ostiary_auth.storage.accounts.users import SqlUsers
+from ostiary_auth.storage.audit.audit_log import SqlJournal
+from ostiary_auth.storage.keys.keys import SqlKeys
+from ostiary_auth.storage.oauth.clients import SqlClients
+from ostiary_auth.storage.revocation.verifiers import SqlVerifiers
+from ostiary_auth.storage.sessions.sessions import SqlSessions
 from ostiary_chassis.sql import SqlStore, SqlTransaction
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-from ostiary_auth.domain.emails import MAX_EMAIL_KEY_CHARACTERS
+from ostiary_auth.domain.accounts.emails import MAX_EMAIL_KEY_CHARACTERS
 from ostiary_chassis.sql import UtcDateTime
 
 #: Constraints have names, so that later migrations can change them on every database.

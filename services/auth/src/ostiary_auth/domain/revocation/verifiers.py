@@ -1,0 +1,294 @@
+"""Who follows the revocation log, how far they are, and since when a revocation is in force with all of them.
+
+A verifier that asks says what it has applied, which keys it holds, and its lease: how long at most it
+accepts tokens without hearing from us. From that follows when a revocation is in force with it: when
+it has acknowledged it, or when its lease has run out since the revocation. It is stored that a
+verifier may be accepting tokens before it gets an answer that lets it do so; so every replica knows
+of all of them, and so does one that has just been started. How far verifiers are, each replica knows of
+those that ask it; the others are told when they wait for it.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from ostiary_auth.domain.coalesced import Coalesced
+from ostiary_auth.domain.errors import TooManyVerifiers
+from ostiary_auth.domain.keys.rotation import OWN_KEYS
+from ostiary_auth.domain.ports import Store
+from ostiary_auth.domain.revocation.feed import RevocationLog
+
+_log = structlog.stdlib.get_logger("verifiers")
+
+#: Messages between replicas: there are revocations; somebody waits for this number; somebody has come further.
+REVOKED = "revoked"
+WANTED = "wanted:"
+ACKNOWLEDGED = "acknowledged"
+
+#: How much longer than its lease a verifier is stored as live at least, as the replicas' clocks may differ by that; and
+#: how much longer still, so that not every question has to be stored. Nobody waits longer for it than for a lease.
+CLOCKS_DIFFER = timedelta(minutes=1)
+STORED_LONGER = timedelta(minutes=1)
+
+#: The lease in ms that counts for verifiers that accept tokens however long they have heard nothing.
+NO_LEASE_MS = 30_000
+
+#: Verifiers that one replica serves; each has a row and may hold up who waits.
+MAX_VERIFIERS = 10_000
+
+#: Calls that wait at a time; those beyond are told how far things are.
+MAX_WAITERS = 100
+
+#: Seconds between two looks of one that waits, for each verifier: looking takes about as long.
+LOOK_SECONDS = 20e-6
+
+#: Seconds that a look at the others may take, though nobody wants to wait.
+LEAST_ASKING = 0.25
+
+#: Seconds after which a wait asks the other replicas again: a message between them may be lost.
+ASK_AGAIN = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """A verifier: the last revocation that it has applied, the keys it holds, and until when it may be accepting."""
+
+    id: str
+    acknowledged: int
+    keys: str
+    lease_ms: int
+    live_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """How far a revocation has come: with how many verifiers it is acknowledged, and whether it is in force with all.
+
+    `after_ms` is how long that took.
+    """
+
+    acknowledged_by: int
+    complete: bool
+    after_ms: float | None
+
+
+class Verifiers:
+    """Keeps account of verifiers."""
+
+    def __init__(
+        self, store: Store, log: RevocationLog, publish: Callable[[str], Awaitable[None]], own_id: str
+    ) -> None:
+        """Keep account in `store`; `publish` sends a message to all replicas. `own_id` is this replica's verifier."""
+        self._store = store
+        self._log = log
+        self._publish = publish
+        self._own_id = own_id
+        #: Those that ask this replica, and what is stored of them.
+        self._heard: dict[str, Verifier] = {}
+        self._stored: dict[str, Verifier] = {}
+        self._changed: dict[str, Verifier] = {}
+        self._save = Coalesced(self._save_changed)
+        self._tell = Coalesced(self._tell_others)
+        #: The highest number that somebody waits for on another replica.
+        self._wanted = 0
+        self._news = asyncio.Event()
+        #: Counts what others have stored or removed.
+        self._changes = 0
+        self._waiters = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def heard(self, verifier_id: str, acknowledged: int, keys: str, lease_ms: int | None) -> None:
+        """Note a question, before it is answered. Raises TooManyVerifiers."""
+        known = self._heard.get(verifier_id)
+        if known is None and len(self._heard) >= MAX_VERIFIERS:
+            raise TooManyVerifiers
+        lease = NO_LEASE_MS if lease_ms is None else lease_ms
+        needed = datetime.now(UTC) + timedelta(milliseconds=lease) + CLOCKS_DIFFER
+        stored = self._stored.get(verifier_id)
+        is_stored = (
+            stored is not None and (stored.keys, stored.lease_ms) == (keys, lease) and stored.live_until >= needed
+        )
+        live_until = stored.live_until if stored is not None and is_stored else needed + STORED_LONGER
+        verifier = self._heard[verifier_id] = Verifier(verifier_id, acknowledged, keys, lease, live_until)
+        if known is None or known.acknowledged < acknowledged:
+            self._wake()
+        if not is_stored:
+            self._changed[verifier_id] = verifier
+            await self._save()
+        elif stored is not None and stored.acknowledged < min(acknowledged, self._wanted):
+            self._in_background(self._tell)
+
+    async def heard_of_own(self, lease_ms: int) -> None:
+        """Note that this replica's own verifier has come as far as its log."""
+        await self.heard(self._own_id, self._log.number, OWN_KEYS, lease_ms)
+
+    async def left(self, verifier_id: str) -> None:
+        """Forget a verifier that has ended."""
+        self._forget([verifier_id])
+        # What is being stored just now must not come after.
+        await self._save()
+        await self._remove(verifier_id)
+
+    async def leave(self) -> None:
+        """Stop storing, and forget this replica's own verifier."""
+        await self.close()
+        await self._remove(self._own_id)
+
+    def release(self) -> None:
+        """Answer whoever waits, as the log does."""
+        self._wake()
+
+    async def close(self) -> None:
+        """Stop what goes on in the background."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._tell.close()
+        await self._save.close()
+
+    def forget_silent(self) -> None:
+        """Forget those that have not asked for long."""
+        now = datetime.now(UTC)
+        self._forget([verifier.id for verifier in self._heard.values() if verifier.live_until < now])
+
+    def on_message(self, message: str) -> None:
+        """Take in a message of another replica."""
+        if message == ACKNOWLEDGED:
+            self._changes += 1
+            self._wake()
+        elif message.startswith(WANTED) and message.removeprefix(WANTED).isdecimal():
+            self._wanted = max(self._wanted, int(message.removeprefix(WANTED)))
+            self._in_background(self._tell)
+
+    async def in_force(self, number: int, committed_at: float, seconds: float) -> InForce:
+        """Wait so many seconds at most until a revocation, committed by then on the monotonic clock, is in force."""
+        self._waiters += 1
+        try:
+            return await self._in_force(number, committed_at, seconds if self._waiters <= MAX_WAITERS else 0.0)
+        finally:
+            self._waiters -= 1
+
+    async def _in_force(self, number: int, committed_at: float, seconds: float) -> InForce:
+        deadline = time.monotonic() + seconds
+        stored: list[Verifier] | None = None
+        read_at, read_of = -math.inf, -1
+        while True:
+            news = self._news
+            if time.monotonic() >= read_at + ASK_AGAIN or read_of != self._changes:
+                read_at, read_of = time.monotonic(), self._changes
+                stored = await self._ask_others(number, deadline)
+            known = list(self._heard.values()) if stored is None else stored
+            verifiers = [self._as_known_here(verifier) for verifier in known]
+            now = time.monotonic()
+            waited_ms = (now - committed_at) * 1000
+            missing = [each for each in verifiers if each.acknowledged < number and waited_ms < each.lease_ms]
+            acknowledged = len([each for each in verifiers if each.acknowledged >= number])
+            if stored is not None and not missing:
+                return InForce(acknowledged, complete=True, after_ms=waited_ms)
+            if now >= deadline or self._log.is_closed:
+                return InForce(acknowledged, complete=False, after_ms=None)
+            leases_end = (committed_at + each.lease_ms / 1000 for each in missing)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(deadline, read_at + ASK_AGAIN, *leases_end) - now):
+                    await news.wait()
+                    # They come in crowds.
+                    await asyncio.sleep(len(verifiers) * LOOK_SECONDS)
+
+    async def _remove(self, verifier_id: str) -> None:
+        async with self._store.write() as transaction:
+            await transaction.verifiers.remove(verifier_id)
+        self.on_message(ACKNOWLEDGED)
+        await self._publish(ACKNOWLEDGED)
+
+    async def _ask_others(self, number: int, deadline: float) -> list[Verifier] | None:
+        """Return what is stored of all verifiers, and have other replicas store how far theirs are.
+
+        None if that cannot be known now: what was revoked is revoked, and who waits for it is not told an error.
+        """
+        try:
+            async with asyncio.timeout(max(LEAST_ASKING, deadline - time.monotonic())):
+                await self._log.refresh()
+                async with self._store.read() as transaction:
+                    stored = await transaction.verifiers.live(datetime.now(UTC))
+                await self._publish(f"{WANTED}{number}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+            _log.warning("verifiers cannot be looked up", error=str(getattr(error, "orig", None) or error))
+            return None
+        return stored
+
+    def _as_known_here(self, stored: Verifier) -> Verifier:
+        """Return a stored verifier with what is known of it here. One that is not stored has got no answer yet."""
+        if stored.id == self._own_id:
+            return replace(stored, acknowledged=self._log.number)
+        heard = self._heard.get(stored.id)
+        if heard is None:
+            return stored
+        return replace(
+            stored,
+            acknowledged=max(stored.acknowledged, heard.acknowledged),
+            lease_ms=max(stored.lease_ms, heard.lease_ms),
+        )
+
+    async def _save_changed(self) -> None:
+        changed, self._changed = self._changed, {}
+        if not changed:
+            return
+        try:
+            async with self._store.write() as transaction:
+                await transaction.verifiers.put(changed.values())
+        except BaseException:
+            # To be stored the next time.
+            self._changed = {**changed, **self._changed}
+            raise
+        self._stored.update(changed)
+
+    async def _tell_others(self) -> None:
+        """Store how far verifiers are that somebody waits for on another replica, and say so."""
+        own = self._heard.get(self._own_id)
+        if own is not None:
+            self._heard[self._own_id] = replace(own, acknowledged=self._log.number)
+        further = {
+            verifier.id: verifier
+            for verifier in self._heard.values()
+            if (stored := self._stored.get(verifier.id))
+            and stored.acknowledged < min(verifier.acknowledged, self._wanted)
+        }
+        if not further:
+            return
+        async with self._store.write() as transaction:
+            # Not those that have left through another replica.
+            live = {verifier.id for verifier in await transaction.verifiers.live(datetime.now(UTC))}
+            told = [verifier for verifier in further.values() if verifier.id in live]
+            if told:
+                await transaction.verifiers.put(told)
+        self._stored.update({verifier.id: verifier for verifier in told})
+        self._forget(further.keys() - live)
+        if told:
+            await self._publish(ACKNOWLEDGED)
+
+    def _forget(self, verifier_ids: Iterable[str]) -> None:
+        for verifier_id in verifier_ids:
+            for known in (self._heard, self._stored, self._changed):
+                known.pop(verifier_id, None)
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _in_background(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - who waits asks again
+                _log.warning("other replicas cannot be told", error=str(getattr(error, "orig", None) or error))
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
