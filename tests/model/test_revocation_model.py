@@ -62,13 +62,16 @@ from ostiary._token import VerifiedToken
 from ostiary.errors import Expired, OstiaryError, RevocationStale, Revoked
 from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Revocation, chain
 from ostiary_auth import background
-from ostiary_auth.domain.audit import log as journal
-from ostiary_auth.domain.audit.log import Journal, LoggedRevocation, LogHead
+from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.ports import Store
-from ostiary_auth.domain.revocation import feed as revocation_log
+from ostiary_auth.domain.revocation import feed as feed_module
+from ostiary_auth.domain.revocation import log as log_module
 from ostiary_auth.domain.revocation import verifiers
-from ostiary_auth.domain.revocation.feed import RevocationLog
+from ostiary_auth.domain.revocation.feed import RevocationFeed
+from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.messages import REVOKED
+from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, RegisteredVerifier
 from ostiary_auth.domain.revocation.verifiers import Verifiers
 from ostiary_auth.routes import prefer_wait
 from ostiary_auth.routes.revocation.feed import feed_routes
@@ -332,7 +335,7 @@ class Tables:
 
     state: State
     revocations: dict[int, LoggedRevocation] = field(default_factory=dict)
-    registered: dict[str, verifiers.Verifier] = field(default_factory=dict)
+    registered: dict[str, RegisteredVerifier] = field(default_factory=dict)
 
     def copy(self) -> "Tables":
         return Tables(self.state, dict(self.revocations), dict(self.registered))
@@ -358,7 +361,7 @@ class Database:
             self.tables.revocations[revocation.number] = revocation
         self.world.committed()
 
-    def register(self, rows: Collection["verifiers.Verifier"]) -> None:
+    def register(self, rows: Collection[RegisteredVerifier]) -> None:
         for row in rows:
             known = self.tables.registered.get(row.id, row)
             self.tables.registered[row.id] = replace(
@@ -431,7 +434,11 @@ class Rows:
         self.afterwards: list[Callable[[], None]] = []
 
     @property
-    def journal(self) -> "Rows":
+    def audit(self) -> "Rows":
+        return self
+
+    @property
+    def revocations(self) -> "Rows":
         return self
 
     @property
@@ -464,20 +471,20 @@ class Rows:
             self.lock = lock
         return await self.head()
 
-    async def add_revocation(self, logged: LoggedRevocation) -> None:
+    async def add(self, logged: LoggedRevocation) -> None:
         assert self.lock is not None
         epoch = (self._head or self._database.tables.state.head).epoch
         self._head = head = LogHead(epoch, logged.number, logged.digest)
         self._work += [
             lambda: self._database.enter(head, logged),
-            lambda: self._database.world.publish(verifiers.REVOKED),
+            lambda: self._database.world.publish(REVOKED),
         ]
 
-    async def restart_log(self, epoch: str, number: int) -> None:
+    async def restart(self, epoch: str, number: int) -> None:
         self._head = head = LogHead(epoch, number, GENESIS)
         self._work.append(lambda: self._database.enter(head, None))
 
-    async def revocations_after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
+    async def after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
         await self._hop()
         rows = sorted(self._database.tables.revocations.items())
         return [logged for at, logged in rows if number < at <= head][:limit]
@@ -488,12 +495,12 @@ class Rows:
     async def add_entry(self, _entry: object, _mac: bytes) -> None:
         """Leave it out."""
 
-    async def put(self, changed: Collection["verifiers.Verifier"]) -> None:
+    async def put(self, changed: Collection[RegisteredVerifier]) -> None:
         await self._hop()
         rows = tuple(changed)
         self._work.append(lambda: self._database.register(rows))
 
-    async def live(self, now: datetime) -> list["verifiers.Verifier"]:
+    async def live(self, now: datetime) -> list[RegisteredVerifier]:
         await self._hop()
         return [verifier for verifier in self._database.tables.registered.values() if verifier.live_until > now]
 
@@ -636,27 +643,27 @@ class Replica:
         self.connection = connection = Connection(world.database, self.process)
         self.party = Party(world, f"auth {number}", OWN_BOUND, self.process)
         store = cast("Store", connection)
-        log = RevocationLog(store, ISSUER, cast("Any", lambda: RING))
-        log.own.revocations = self.party.revocations
-        self.party.use(log.own)
+        feed = RevocationFeed(store, ISSUER, cast("Any", lambda: RING))
+        feed.own.revocations = self.party.revocations
+        self.party.use(feed.own)
         own_id = f"auth-{world.next_number()}"
         self.party.name_of = lambda: own_id
-        self.log = log
-        self.verifiers = Verifiers(store, log, connection.publish, own_id)
+        self.feed = feed
+        self.verifiers = Verifiers(store, feed, connection.publish, own_id)
         self.listener: Callable[[str], None] | None = None
         self.services: Any = SimpleNamespace(
-            log=log,
+            feed=feed,
             verifiers=self.verifiers,
-            follow_log=lambda: log.follow(lambda: self.verifiers.heard_of_own(int(OWN_BOUND * 1000))),
+            follow_log=lambda: feed.follow(lambda: self.verifiers.heard_of_own(int(OWN_BOUND * 1000))),
             store=connection,
             database=SimpleNamespace(is_sqlite=False, listen=self._listen),
-            own_keys=SimpleNamespace(use=lambda _ring: None, current=RING),
+            local_keys=SimpleNamespace(use=lambda _ring: None, current=RING),
             keys=SimpleNamespace(load=_done, advance=_done),
             sessions=SimpleNamespace(limits=SimpleNamespace(idle=timedelta())),
             revoked=asyncio.Event(),
             key_revoked=asyncio.Event(),
         )
-        self.journal = Journal(b"", timedelta(seconds=LIFETIME), self.services.revoked.set)
+        self.revocations = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME), self.services.revoked.set)
         anybody = SimpleNamespace(verify=lambda *_args, **_options: SimpleNamespace(require=lambda **_scopes: None))
         routes = feed_routes(self.services, cast("Any", SimpleNamespace(auth=SimpleNamespace(verifier=anybody))))
         self.endpoints = {method: route.endpoint for route in routes for method in _methods(route)}
@@ -708,7 +715,7 @@ class Replica:
         context = Context(SimulatedDate.now(UTC))
         async with self.connection.write() as transaction:
             for kind, target in targets:
-                await self.journal.revoke(transaction, context, kind, target)
+                await self.revocations.revoke(transaction, context, kind, target)
         request = Request({"type": "http", "headers": [(b"prefer", b"wait=20")], "state": {"context": context}})
         states = self.world.database.tables.state.past
         answer = json.loads(
@@ -902,8 +909,8 @@ class World:
         if begin_anew:
             command = Process(self.loop)
             connection = cast("Store", Connection(self.database, command))
-            told = Journal(b"", timedelta(seconds=LIFETIME), lambda: None)
-            command.spawn(told.restart_log(connection, Context(date(self.now))))
+            told = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME))
+            command.spawn(told.restart(connection, Context(date(self.now))))
         else:
             self.tokens = [token for token in self.tokens if token.issued in copy.state.past]
 
@@ -1192,18 +1199,18 @@ class RestoringMachine(Machine):
 
 
 def scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (revocation_log, verifiers, prefer_wait):
+    for module in (feed_module, verifiers, prefer_wait):
         monkeypatch.setattr(module, "time", SimulatedTime)
     for module in (verifiers, background):
         monkeypatch.setattr(module, "datetime", SimulatedDate)
-    monkeypatch.setattr(journal, "EXPIRY_MARGIN", timedelta(seconds=MARGIN))
-    monkeypatch.setattr(journal, "KEYS_HELD", timedelta(seconds=2 * LIFETIME))
+    monkeypatch.setattr(log_module, "EXPIRY_MARGIN", timedelta(seconds=MARGIN))
+    monkeypatch.setattr(log_module, "KEYS_HELD", timedelta(seconds=2 * LIFETIME))
     monkeypatch.setattr(ostiary._follower, "MAX_ANSWER_SECONDS", 2.0)
     monkeypatch.setattr(ostiary._revocations, "KEPT_AT_LEAST", LIFETIME)
     monkeypatch.setattr(ostiary._revocations, "KEPT_LONGER", MARGIN)
-    monkeypatch.setattr(revocation_log, "MAX_EVENTS", 2)
-    monkeypatch.setattr(revocation_log, "TAIL", 2)
-    monkeypatch.setattr(revocation_log, "SIGNED_FOR", 2.0)
+    monkeypatch.setattr(feed_module, "MAX_EVENTS", 2)
+    monkeypatch.setattr(feed_module, "TAIL", 2)
+    monkeypatch.setattr(feed_module, "SIGNED_FOR", 2.0)
     monkeypatch.setattr(verifiers, "STORED_LONGER", timedelta(seconds=2))
     monkeypatch.setattr(verifiers, "CLOCKS_DIFFER", timedelta(seconds=2))
     monkeypatch.setattr(pruning, "VERIFIERS_KEPT", VERIFIERS_KEPT)
@@ -1472,29 +1479,29 @@ class TestStandIn:
         """Return what can be seen of what is stored."""
         now, seen = date(MONOTONIC_START), []
         first, second, late = (now + timedelta(seconds=seconds) for seconds in (10, 20, 11 + LIFETIME + MARGIN))
-        known, other = (verifiers.Verifier(name, 5, "keys", 3000, second) for name in ("known", "other"))
+        known, other = (RegisteredVerifier(name, 5, "keys", 3000, second) for name in ("known", "other"))
         from_before = replace(known, acknowledged=3, keys="others", lease_ms=1000, live_until=first)
-        journal = Journal(b"", timedelta(seconds=LIFETIME))
+        log = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME))
         for rows in ((known, replace(other, live_until=first)), (from_before,)):
             async with store.write() as transaction:
                 await transaction.verifiers.put(rows)
         for targets in (((Kind.SESSION, "a"), (Kind.KEY, "b")), ((Kind.SUBJECT, "c"),)):
             async with store.write() as transaction:
                 for kind, target in targets:
-                    await journal.revoke(transaction, Context(now), kind, target)
+                    await log.revoke(transaction, Context(now), kind, target)
         with suppress(ZeroDivisionError):
             async with store.write() as transaction:
                 await transaction.verifiers.remove("known")
-                await journal.revoke(transaction, Context(now), Kind.ALL, EVERYTHING)
+                await log.revoke(transaction, Context(now), Kind.ALL, EVERYTHING)
                 raise ZeroDivisionError
         for at in (now, first, late):
             async with store.write() as transaction:
                 await transaction.prune(at, idle=timedelta(), limit=10)
             async with store.read() as transaction:
                 seen += sorted(await transaction.verifiers.live(min(at, first)), key=lambda row: row.id)
-                seen.append(replace(await transaction.journal.head(), epoch=""))
+                seen.append(replace(await transaction.revocations.head(), epoch=""))
                 for after, head, limit in ((0, 3, 2), (1, 3, 9), (0, 2, 9)):
-                    seen += await transaction.journal.revocations_after(after, head, limit)
+                    seen += await transaction.revocations.after(after, head, limit)
         async with store.write() as transaction:
             await transaction.verifiers.remove("known")
         async with store.read() as transaction:

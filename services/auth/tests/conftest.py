@@ -11,7 +11,8 @@ from databases import PostgresServer
 
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.services import OwnSecrets, Services, prepare
+from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.startup import prepare
 from ostiary_auth.storage.store import AuthStore
 
 
@@ -82,7 +83,7 @@ def own(template: Prepared) -> OwnSecrets:
 @pytest.fixture
 async def services(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Services]:
     services = Services(config, own)
-    services.own_keys.use(await services.keys.load())
+    services.local_keys.use(await services.keys.load())
     yield services
     await services.close()
 

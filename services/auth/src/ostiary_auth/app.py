@@ -13,14 +13,20 @@ from ostiary.prometheus import PrometheusObserver
 from ostiary_auth.background import Upkeep
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.problems import EXCEPTION_HANDLERS
-from ostiary_auth.routes.accounts.admin import admin_routes
+from ostiary_auth.routes.accounts.admin import user_admin_routes
 from ostiary_auth.routes.accounts.endpoints import account_routes
+from ostiary_auth.routes.audit.admin import audit_admin_routes
 from ostiary_auth.routes.dependencies import Requests
+from ostiary_auth.routes.keys.admin import key_admin_routes
+from ostiary_auth.routes.keys.jwks import jwks_routes
 from ostiary_auth.routes.oauth import openapi as oauth_schemas
+from ostiary_auth.routes.oauth.admin import client_admin_routes
 from ostiary_auth.routes.oauth.endpoints import oauth_routes
-from ostiary_auth.routes.oauth.metadata import discovery_routes
+from ostiary_auth.routes.oauth.metadata import metadata_routes
+from ostiary_auth.routes.revocation.admin import revocation_admin_routes
 from ostiary_auth.routes.revocation.events import events_routes
 from ostiary_auth.routes.revocation.feed import feed_routes
+from ostiary_auth.routes.sessions.endpoints import session_routes
 from ostiary_auth.services import OWN_MAX_STALENESS, OwnSecrets, Services
 from ostiary_chassis.app import new_app
 from ostiary_chassis.metrics import Metrics
@@ -35,8 +41,8 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
     verifier_config = VerifierConfig(
         issuer=config.issuer,
         audience=config.audience,
-        key_source=services.own_keys.public,
-        revocation_source=services.log.own,
+        key_source=services.local_keys.public,
+        revocation_source=services.feed.own,
     )
     metrics = Metrics()
     auth = Auth(
@@ -60,7 +66,7 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
             await services.close()
 
     async def log_followed() -> bool:
-        return services.log.own.revocations.age() <= OWN_MAX_STALENESS
+        return services.feed.own.revocations.age() <= OWN_MAX_STALENESS
 
     app = new_app(
         title="Ostiary auth service",
@@ -77,9 +83,15 @@ def create_app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
     app.router.routes[:0] = [
         *feed_routes(services, requests),
         *oauth_routes(services, requests),
+        *session_routes(services, requests),
         *account_routes(services, requests),
-        *discovery_routes(services),
-        *admin_routes(services, requests),
+        *jwks_routes(services),
+        *metadata_routes(services),
+        *user_admin_routes(services, requests),
+        *client_admin_routes(services, requests),
+        *key_admin_routes(services, requests),
+        *revocation_admin_routes(services, requests),
+        *audit_admin_routes(services, requests),
         *events_routes(services, requests),
     ]
     document_paths(app, oauth_schemas.PATHS, oauth_schemas.SECURITY_SCHEMES)

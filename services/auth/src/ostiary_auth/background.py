@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from ostiary_auth.domain.context import SYSTEM, Context
-from ostiary_auth.domain.revocation.verifiers import REVOKED
+from ostiary_auth.domain.revocation.messages import REVOKED
 from ostiary_auth.services import Services
 
 _log = structlog.stdlib.get_logger("upkeep")
@@ -49,14 +49,14 @@ class Upkeep:
             alone = self._services.database.is_sqlite
             log_seconds = FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES if alone else FOLLOW_LOG_SECONDS
             tasks.create_task(self._repeat(self.follow_log, log_seconds))
-            tasks.create_task(self._when(self._services.revoked, self._services.log.refresh))
+            tasks.create_task(self._when(self._services.revoked, self._services.feed.refresh))
             tasks.create_task(self._when(self._services.key_revoked, self.follow_keys))
             tasks.create_task(self._services.database.listen(self._on_message, self._services.revoked.set))
 
     async def follow_keys(self) -> None:
         """Use the keys as they are stored, whichever replica or command changed them."""
-        own_keys = self._services.own_keys
-        own_keys.use(await self._services.keys.load(own_keys.current))
+        local_keys = self._services.local_keys
+        local_keys.use(await self._services.keys.load(local_keys.current))
 
     async def follow_log(self) -> None:
         """Know what has been revoked, and say so for this replica's own verifier."""

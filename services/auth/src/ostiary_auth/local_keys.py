@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ostiary import KeySet, LocalKeys
 from ostiary.errors import KeysUnavailable
-from ostiary_auth.domain.keys.rotation import KeyRing
+from ostiary_auth.domain.keys.key_ring import KeyRing
 
 
 class OwnKeys:

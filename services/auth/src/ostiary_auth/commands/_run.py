@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.errors import AuthError
-from ostiary_auth.services import Services, open_prepared
+from ostiary_auth.services import Services
+from ostiary_auth.startup import open_prepared
 from ostiary_chassis import logs
 from ostiary_chassis.settings import environment
 

@@ -6,9 +6,9 @@ import typer
 
 from ostiary_auth.commands._run import AsJson, fail, run, show
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.keys.rotation import StoredKey
+from ostiary_auth.domain.keys.model import StoredKey
 from ostiary_auth.domain.keys.vault import CannotBeOpened
-from ostiary_auth.routes.accounts.models import KeyResponse
+from ostiary_auth.routes.keys.models import KeyResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="Signing keys: look at, rotate, revoke, seal anew.")

@@ -1,23 +1,22 @@
-"""What the domain needs of its storage: transactions, and in each of them the rows by subject."""
+"""What the domain requires of its storage: transactions, and in each of them the rows of one subject.
 
-from __future__ import annotations
+Rows returned by methods named `lock...` cannot be changed by other transactions until this one ends.
+"""
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Protocol
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from datetime import datetime, timedelta
-    from uuid import UUID
-
-    from ostiary.feed import Kind
-    from ostiary_auth.domain.accounts.model import User
-    from ostiary_auth.domain.accounts.throttle import Counter
-    from ostiary_auth.domain.audit.log import AuditEntry, LoggedRevocation, LogHead
-    from ostiary_auth.domain.keys.rotation import StoredKey
-    from ostiary_auth.domain.oauth.clients import Client
-    from ostiary_auth.domain.revocation.verifiers import Verifier
-    from ostiary_auth.domain.sessions.service import Chain, EndReason, RefreshToken, Session
+from ostiary.feed import Kind
+from ostiary_auth.domain.accounts.attempts import Counter
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.model import AuditEntry
+from ostiary_auth.domain.keys.model import StoredKey
+from ostiary_auth.domain.oauth.model import Client
+from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, RegisteredVerifier
+from ostiary_auth.domain.sessions.model import Chain, EndReason, RefreshToken, Session
 
 
 class UserRows(Protocol):
@@ -126,56 +125,63 @@ class ClientRows(Protocol):
         """Note the use of an assertion; return False if it has been used before."""
 
 
-class JournalRows(Protocol):
-    """The audit log and the revocation log. To append to either queues over all replicas until the end."""
+class AuditRows(Protocol):
+    """The audit log. Appends of all replicas serialise, together with those to the revocation log."""
 
     async def last_entry(self) -> AuditEntry | None:
-        """Return the audit log's last entry, and let nobody else append until the end."""
+        """Return the last entry, and keep others from appending until the end of the transaction."""
 
     async def add_entry(self, entry: AuditEntry, mac: bytes) -> None:
-        """Append to the audit log, under this MAC."""
+        """Append an entry with this MAC."""
 
     async def entries(self, after: int, limit: int, subject: str | None = None) -> list[AuditEntry]:
-        """Return the entries after a number, in their order."""
+        """Return entries with numbers over `after`, in order."""
 
-    async def entries_about(self, who: str) -> list[AuditEntry]:
-        """Return all entries with this subject or actor, in their order."""
+    async def entries_about(self, actor: str) -> list[AuditEntry]:
+        """Return all entries with this subject or actor, in order."""
 
-    async def erase_personal(self, who: str) -> None:
-        """Erase what is personal in what somebody did, and in what is about them by their own programs."""
+    async def erase_personal(self, actor: str) -> None:
+        """Erase the personal data in entries by this actor, and in those about them by `SELF_SERVICE_ACTORS`."""
 
-    async def head(self) -> LogHead:
-        """Return where the revocation log ends."""
+
+class RevocationRows(Protocol):
+    """The revocation log. Appends of all replicas serialise, together with those to the audit log."""
+
+    async def head(self) -> LogHead: ...
 
     async def lock_head(self) -> LogHead:
-        """Return where the revocation log ends, and let nobody else append until the end."""
+        """Return the head, and keep others from appending until the end of the transaction."""
 
-    async def add_revocation(self, logged: LoggedRevocation) -> None:
-        """Append to the revocation log, whose head has been locked; replicas are told when this is committed."""
+    async def add(self, logged: LoggedRevocation) -> None:
+        """Append an entry, after `lock_head`; replicas are notified when it is committed."""
 
-    async def restart_log(self, epoch: str, number: int) -> None:
-        """Give the revocation log another name, and go on after a number; its head has been locked."""
+    async def restart(self, epoch: str, number: int) -> None:
+        """Rename the log and continue after `number`, after `lock_head`."""
 
-    async def revocations_after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
-        """Return revocations that are kept with numbers over `number` and up to `head`, in their order."""
+    async def after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
+        """Return stored entries with numbers over `number` and up to `head`, in order."""
 
-    async def revocations_of(self, targets: Mapping[Kind, str]) -> list[LoggedRevocation]:
-        """Return the revocations of these targets, given by kind."""
+    async def of(self, targets: Mapping[Kind, str]) -> list[LoggedRevocation]:
+        """Return the entries about these targets."""
 
-    async def acknowledged_by(self, client_id: str) -> int:
-        """Return the number of the last revocation that a receiver of events has acknowledged; 0 if it has none."""
+
+class EventReceiverRows(Protocol):
+    """Receivers of security events."""
+
+    async def acknowledged(self, client_id: str) -> int:
+        """Return the number of the last revocation that a receiver has acknowledged; 0 if it has none."""
 
     async def acknowledge(self, client_id: str, number: int) -> None:
-        """Note that a receiver of events has all up to a number."""
+        """Store that a receiver has acknowledged all revocations up to `number`."""
 
 
 class VerifierRows(Protocol):
     """Verifiers that follow the revocation log, over all replicas."""
 
-    async def put(self, changed: Collection[Verifier]) -> None:
+    async def put(self, changed: Collection[RegisteredVerifier]) -> None:
         """Store verifiers, new or known."""
 
-    async def live(self, now: datetime) -> list[Verifier]:
+    async def live(self, now: datetime) -> list[RegisteredVerifier]:
         """Return the verifiers that may be accepting tokens."""
 
     async def remove(self, verifier_id: str) -> None:
@@ -218,8 +224,13 @@ class Transaction(Protocol):
         """OAuth clients."""
 
     @property
-    def journal(self) -> JournalRows:
-        """Audit log and revocation log."""
+    def audit(self) -> AuditRows: ...
+
+    @property
+    def revocations(self) -> RevocationRows: ...
+
+    @property
+    def event_receivers(self) -> EventReceiverRows: ...
 
     @property
     def throttles(self) -> ThrottleRows:

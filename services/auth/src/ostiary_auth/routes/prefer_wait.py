@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from ostiary_auth.routes.models import InForceResponse
+from ostiary_auth.routes.revocation.models import InForceResponse
 from ostiary_auth.services import Services
 
 #: Seconds that a call waits at most; gateways give up after 30.
@@ -62,8 +62,8 @@ async def wait_if_asked(services: Services, request: Request, response: Response
     revoked: list[int] = request.state.context.revocations
     if not revoked:
         # Then it is about all that was before.
-        await services.log.refresh()
-    cursor = max(revoked, default=services.log.number)
+        await services.feed.refresh()
+    cursor = max(revoked, default=services.feed.number)
     found = await services.verifiers.in_force(cursor, committed_at, seconds)
     body = json.loads(bytes(response.body) or b"{}")
     waited = {

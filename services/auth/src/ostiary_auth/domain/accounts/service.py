@@ -7,17 +7,20 @@ from uuid import UUID, uuid4
 
 from ostiary.feed import Kind
 from ostiary_auth.domain.accounts import password_policy
+from ostiary_auth.domain.accounts.attempts import Keys, login_keys, reauthentication_keys
 from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
 from ostiary_auth.domain.accounts.emails import email_key, parse_email
 from ostiary_auth.domain.accounts.model import User, accept_name, accept_roles
 from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
-from ostiary_auth.domain.accounts.throttle import Keys, count_attempt, forgive, login_keys, reauthentication_keys
-from ostiary_auth.domain.audit.log import AuditEntry, Event, Journal
+from ostiary_auth.domain.accounts.throttle import count_attempt, forgive
+from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.audit.model import SELF_SERVICE_ACTORS, AuditEntry, Event
 from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.errors import AuthError, InvalidCredentials, InvalidEmail, UserNotFound, WrongPassword
-from ostiary_auth.domain.oauth.clients import PERSONS_OWN_ACTORS
 from ostiary_auth.domain.ports import Store, Transaction
-from ostiary_auth.domain.sessions.service import Grant, Session, Sessions
+from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.sessions.model import Grant, Session
+from ostiary_auth.domain.sessions.service import Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +46,17 @@ class Accounts:
     def __init__(
         self,
         store: Store,
-        journal: Journal,
+        audit: AuditLog,
+        revocations: RevocationLog,
         sessions: Sessions,
+        *,
         hasher: PasswordHasher,
         devices: DeviceTokens,
-        *,
         min_password_characters: int,
     ) -> None:
-        """Keep accounts in `store`."""
         self._store = store
-        self._journal = journal
+        self._audit = audit
+        self._revocations = revocations
         self._sessions = sessions
         self._hasher = hasher
         self._devices = devices
@@ -109,7 +113,7 @@ class Accounts:
                 await transaction.users.replace(replace(current, password_hash=rehashed))
             grant = await self._sessions.open(transaction, current, client_id, context)
             subject, facts = user_actor(user.id), {"session_id": str(grant.session.id)}
-            await self._journal.record(transaction, context, Event.LOGIN_SUCCEEDED, subject=subject, facts=facts)
+            await self._audit.record(transaction, context, Event.LOGIN_SUCCEEDED, subject=subject, facts=facts)
         return Login(grant, None if device_id else self._devices.issue(user.id))
 
     async def change_password(
@@ -134,7 +138,7 @@ class Accounts:
             await transaction.users.replace(replace(current, password_hash=hashed))
             await self._sessions.end_all_of(transaction, user_id, "password_changed", context, keep=session_id)
             subject = user_actor(user_id)
-            await self._journal.record(transaction, context, Event.USER_PASSWORD_CHANGED, subject=subject)
+            await self._audit.record(transaction, context, Event.USER_PASSWORD_CHANGED, subject=subject)
 
     async def get(self, user_id: UUID) -> User:
         """Return a user. Raises UserNotFound."""
@@ -163,7 +167,7 @@ class Accounts:
             ended = await self._sessions.end_all_of(transaction, user_id, "user_disabled", context)
             if user.disabled_at is None:
                 await transaction.users.replace(replace(user, disabled_at=context.now))
-                await self._journal.record(transaction, context, Event.USER_DISABLED, subject=user_actor(user_id))
+                await self._audit.record(transaction, context, Event.USER_DISABLED, subject=user_actor(user_id))
             return ended
 
     async def enable(self, user_id: UUID, context: Context) -> None:
@@ -171,7 +175,7 @@ class Accounts:
         async with self._change(user_id) as (transaction, user):
             if user.disabled_at is not None:
                 await transaction.users.replace(replace(user, disabled_at=None))
-                await self._journal.record(transaction, context, Event.USER_ENABLED, subject=user_actor(user_id))
+                await self._audit.record(transaction, context, Event.USER_ENABLED, subject=user_actor(user_id))
 
     async def set_roles(self, user_id: UUID, roles: tuple[str, ...], context: Context) -> None:
         """Give a user these roles and no others. Tokens with the old ones are revoked; sessions go on.
@@ -183,9 +187,9 @@ class Accounts:
             if user.roles == accepted:
                 return
             await transaction.users.replace(replace(user, roles=accepted))
-            await self._journal.revoke(transaction, context, Kind.SUBJECT, str(user_id))
+            await self._revocations.revoke(transaction, context, Kind.SUBJECT, str(user_id))
             subject, facts = user_actor(user_id), {"roles": list(accepted)}
-            await self._journal.record(transaction, context, Event.USER_ROLES_CHANGED, subject=subject, facts=facts)
+            await self._audit.record(transaction, context, Event.USER_ROLES_CHANGED, subject=subject, facts=facts)
 
     async def end_sessions(self, user_id: UUID, context: Context) -> int:
         """End all sessions of a user; return how many. Raises UserNotFound."""
@@ -199,19 +203,19 @@ class Accounts:
         """
         async with self._change(user_id) as (transaction, _user):
             await self._sessions.end_all_of(transaction, user_id, "user_deleted", context)
-            await self._journal.record(transaction, context, Event.USER_DELETED, subject=user_actor(user_id))
-            await transaction.journal.erase_personal(user_actor(user_id))
+            await self._audit.record(transaction, context, Event.USER_DELETED, subject=user_actor(user_id))
+            await transaction.audit.erase_personal(user_actor(user_id))
             await transaction.users.delete(user_id)
 
     async def export(self, user_id: UUID, context: Context) -> Export:
         """Return all that is stored about a user. Raises UserNotFound."""
         async with self._change(user_id) as (transaction, user):
             sessions = await transaction.sessions.all_of(user_id)
-            about = await transaction.journal.entries_about(user_actor(user_id))
+            about = await transaction.audit.entries_about(user_actor(user_id))
             # What is personal in what others did to them is those others'.
-            own = {user_actor(user_id), *PERSONS_OWN_ACTORS}
+            own = {user_actor(user_id), *SELF_SERVICE_ACTORS}
             audit = [entry if entry.actor in own else replace(entry, personal=None) for entry in about]
-            await self._journal.record(transaction, context, Event.USER_EXPORTED, subject=user_actor(user_id))
+            await self._audit.record(transaction, context, Event.USER_EXPORTED, subject=user_actor(user_id))
         return Export(user, sessions, audit)
 
     async def _open(
@@ -243,7 +247,7 @@ class Accounts:
         async with self._store.write() as transaction:
             await transaction.users.add(user)
             subject, facts = user_actor(user.id), {"roles": list(roles)}
-            await self._journal.record(transaction, context, event, subject=subject, facts=facts)
+            await self._audit.record(transaction, context, event, subject=subject, facts=facts)
         return user
 
     def _accept_password(self, password: str, email: str, display_name: str | None) -> str:
@@ -259,7 +263,7 @@ class Accounts:
             # Who was deleted meanwhile must not come back into the log.
             known = user is not None and await transaction.users.get(user.id) is not None
             subject = user_actor(user.id) if user and known else None
-            await self._journal.record(transaction, context, event, subject=subject)
+            await self._audit.record(transaction, context, event, subject=subject)
 
     @asynccontextmanager
     async def _admit(

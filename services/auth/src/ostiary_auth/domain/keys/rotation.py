@@ -1,116 +1,28 @@
-"""The signing keys and their life, and the public half of them as a JWKS document (RFC 7517).
-
-    next     published, so that every verifier has it before it signs
-    signing  signs; there is exactly one
-    retired  published until the last token that it signed has died
-    gone     deleted
-
-A key that is revoked is gone at once, and all that it ever signed with it.
-"""
+"""Making, rotating and revoking the signing keys; `model` has their states."""
 
 import asyncio
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_der_private_key,
-)
 
 from ostiary.feed import Kind, version_of
-from ostiary_auth.domain.audit.log import EXPIRY_MARGIN, Event, Journal
-from ostiary_auth.domain.base64url import base64url
+from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import KeyNotFound, KeyNotReady
+from ostiary_auth.domain.keys.key_ring import KeyRing, seal, states_of
+from ostiary_auth.domain.keys.model import KeyState, StoredKey
 from ostiary_auth.domain.keys.vault import Vault
 from ostiary_auth.domain.ports import Store, Transaction
+from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, RevocationLog
+from ostiary_auth.domain.revocation.model import LOCAL_KEYS
 
 PUBLIC_EXPONENT = 65537
 
-#: What stands for a verifier's keys that are this service's own.
-OWN_KEYS = ""
-
-#: Made once, as making one takes longer than using it.
-_JSON = json.JSONEncoder(separators=(",", ":"))
-
 #: The name of the lock that lets one replica at a time change keys.
 _LOCK = "signing-keys"
-
-
-class KeyState(StrEnum):
-    """Where a key is in its life."""
-
-    NEXT = "next"
-    SIGNING = "signing"
-    RETIRED = "retired"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredKey:
-    """A signing key as it is stored. `since` is when it came into its state."""
-
-    kid: str
-    state: KeyState
-    since: datetime
-    created_at: datetime
-    sealed_private_key: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A key that can sign."""
-
-    kid: str
-    private_key: rsa.RSAPrivateKey
-
-    def sign(self, media_type: str, claims: Mapping[str, object]) -> str:
-        """Return a JWS in compact form (RFC 7515 section 3.1), signed with RS256 (RFC 7518 section 3.3)."""
-        header = {"alg": "RS256", "typ": media_type, "kid": self.kid}
-        signing_input = f"{base64url(_encode(header))}.{base64url(_encode(claims))}"
-        signature = self.private_key.sign(signing_input.encode(), PKCS1v15(), SHA256())
-        return f"{signing_input}.{base64url(signature)}"
-
-    def public_jwk(self) -> dict[str, str]:
-        """Return the public half as a JWK (RFC 7517 section 4, RFC 7518 section 6.3.1)."""
-        return {**_public_members(self.private_key), "use": "sig", "alg": "RS256", "kid": self.kid}
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRing:
-    """The key that signs now, and all that are published, as keys and as the JWKS document with its ETag."""
-
-    signing: SigningKey
-    published: tuple[SigningKey, ...]
-    document: bytes
-    etag: str
-    #: Which keys are published, as verifiers name them.
-    version: str
-    #: What it was opened from; other states or keys make another ring.
-    states: frozenset[tuple[str, KeyState]]
-
-    @classmethod
-    def open(cls, stored: list[StoredKey], vault: Vault) -> "KeyRing":
-        """Open stored keys, one of which signs. Raises CannotBeOpened."""
-        keys = {key.kid: _open(key, vault) for key in stored}
-        (signing,) = (key.kid for key in stored if key.state is KeyState.SIGNING)
-        document = json.dumps({"keys": [key.public_jwk() for key in keys.values()]}).encode()
-        return cls(
-            signing=keys[signing],
-            published=tuple(keys.values()),
-            document=document,
-            etag=f'"{hashlib.sha256(document).hexdigest()[:32]}"',
-            version=version_of(keys),
-            states=_states(stored),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,19 +57,29 @@ class KeyPolicy:
 
 
 class SigningKeys:
-    """Makes, rotates and revokes keys. One replica at a time does; all of them follow by `load`."""
+    """Makes, rotates and revokes keys: one replica at a time; all others follow by `load`.
 
-    def __init__(self, store: Store, journal: Journal, policy: KeyPolicy, vault: Callable[[], Vault]) -> None:
-        """Keep keys in `store`. `vault` is asked each time, so that a new key-encryption key counts at once."""
+    `vault` is called for each operation, so that a new key-encryption key is used at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        audit: AuditLog,
+        revocations: RevocationLog,
+        policy: KeyPolicy,
+        vault: Callable[[], Vault],
+    ) -> None:
         self._store = store
-        self._journal = journal
+        self._audit = audit
+        self._revocations = revocations
         self._policy = policy
         self._vault = vault
 
     async def load(self, known: KeyRing | None = None) -> KeyRing:
         """Return the stored keys as a ring: `known`, if it is still what is stored. Raises CannotBeOpened."""
         stored = await self.stored()
-        if known is not None and known.states == _states(stored):
+        if known is not None and known.states == states_of(stored):
             return known
         return KeyRing.open(stored, self._vault())
 
@@ -206,7 +128,7 @@ class SigningKeys:
             if key is None:
                 raise KeyNotFound
             await self._remove(transaction, context, key, Event.KEY_REVOKED)
-            await self._journal.revoke(transaction, context, Kind.KEY, kid)
+            await self._revocations.revoke(transaction, context, Kind.KEY, kid)
             following = _in_state(stored, KeyState.NEXT)
             if key.state is KeyState.SIGNING and following is not None:
                 await self._enter(transaction, context, following, KeyState.SIGNING, Event.KEY_SIGNS)
@@ -225,7 +147,7 @@ class SigningKeys:
             for name, sealed in secrets.items():
                 await transaction.keys.put_secret(name, vault.seal(vault.open(sealed, name), name))
             count = len(stored) + len(secrets)
-            await self._journal.record(transaction, context, Event.KEYS_REWRAPPED, facts={"count": count})
+            await self._audit.record(transaction, context, Event.KEYS_REWRAPPED, facts={"count": count})
         return count
 
     async def _make(self) -> rsa.RSAPrivateKey:
@@ -258,24 +180,19 @@ class SigningKeys:
         for state in (KeyState.SIGNING, KeyState.NEXT):
             if _in_state(stored, state) is None and spare:
                 # Sealed here and not before: `rewrap` may have changed the key-encryption key meanwhile.
-                key = _seal(spare.pop(), self._vault(), state, context.now)
+                key = seal(spare.pop(), self._vault(), state, context.now)
                 await transaction.keys.add(key)
-                await self._journal.record(transaction, context, Event.KEY_MADE, facts={"kid": key.kid, "state": state})
+                await self._audit.record(transaction, context, Event.KEY_MADE, facts={"kid": key.kid, "state": state})
 
     async def _enter(
         self, transaction: Transaction, context: Context, key: StoredKey, state: KeyState, event: Event
     ) -> None:
         await transaction.keys.replace(replace(key, state=state, since=context.now))
-        await self._journal.record(transaction, context, event, facts={"kid": key.kid})
+        await self._audit.record(transaction, context, event, facts={"kid": key.kid})
 
     async def _remove(self, transaction: Transaction, context: Context, key: StoredKey, event: Event) -> None:
         await transaction.keys.remove(key.kid)
-        await self._journal.record(transaction, context, event, facts={"kid": key.kid})
-
-
-def _encode(value: Mapping[str, object]) -> bytes:
-    """Encode JSON without white space."""
-    return _JSON.encode(value).encode()
+        await self._audit.record(transaction, context, event, facts={"kid": key.kid})
 
 
 def _in_state(stored: list[StoredKey], state: KeyState) -> StoredKey | None:
@@ -284,45 +201,10 @@ def _in_state(stored: list[StoredKey], state: KeyState) -> StoredKey | None:
 
 async def _all_hold(transaction: Transaction, version: str, now: datetime) -> bool:
     """Return whether there are verifiers, and every one that may be accepting tokens holds these keys."""
-    held = [verifier.keys for verifier in await transaction.verifiers.live(now) if verifier.keys != OWN_KEYS]
+    held = [verifier.keys for verifier in await transaction.verifiers.live(now) if verifier.keys != LOCAL_KEYS]
     return bool(held) and all(each == version for each in held)
 
 
 def _done_for(stored: list[StoredKey], policy: KeyPolicy, now: datetime) -> list[StoredKey]:
     """Return the retired keys whose last token has died."""
     return [key for key in stored if key.state is KeyState.RETIRED and now >= key.since + policy.retired_for]
-
-
-def _states(stored: list[StoredKey]) -> frozenset[tuple[str, KeyState]]:
-    return frozenset((key.kid, key.state) for key in stored)
-
-
-def _seal(private_key: rsa.RSAPrivateKey, vault: Vault, state: KeyState, now: datetime) -> StoredKey:
-    kid = _thumbprint(private_key)
-    plain = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    return StoredKey(kid, state, now, now, vault.seal(plain, kid))
-
-
-def _open(stored: StoredKey, vault: Vault) -> SigningKey:
-    # Sealed by us and authenticated, so its numbers need no tests; those take longer than all else at a start.
-    private_key = load_der_private_key(
-        vault.open(stored.sealed_private_key, stored.kid), password=None, unsafe_skip_rsa_key_validation=True
-    )
-    assert isinstance(private_key, rsa.RSAPrivateKey)  # noqa: S101 - made below
-    return SigningKey(stored.kid, private_key)
-
-
-def _public_members(private_key: rsa.RSAPrivateKey) -> dict[str, str]:
-    numbers = private_key.public_key().public_numbers()
-    return {"e": _base64url_integer(numbers.e), "kty": "RSA", "n": _base64url_integer(numbers.n)}
-
-
-def _thumbprint(private_key: rsa.RSAPrivateKey) -> str:
-    """Return the key's JWK thumbprint (RFC 7638 section 3): its members sorted, without white space, hashed."""
-    canonical = json.dumps(_public_members(private_key), sort_keys=True, separators=(",", ":"))
-    return base64url(hashlib.sha256(canonical.encode()).digest())
-
-
-def _base64url_integer(value: int) -> str:
-    """Encode a Base64urlUInt (RFC 7518 section 2)."""
-    return base64url(value.to_bytes((value.bit_length() + 7) // 8, "big"))

@@ -12,9 +12,9 @@ from uuid import UUID
 import jwt
 
 from ostiary.feed import NO_POSITION
-from ostiary_auth.domain.keys.rotation import KeyRing
-from ostiary_auth.domain.oauth.clients import Client
-from ostiary_auth.domain.sessions.service import Grant
+from ostiary_auth.domain.keys.key_ring import KeyRing
+from ostiary_auth.domain.oauth.model import Client
+from ostiary_auth.domain.sessions.model import Grant
 
 #: Bytes of randomness in a token's id.
 TOKEN_ID_BYTES = 16

@@ -3,31 +3,35 @@
 from uuid import UUID
 
 from ostiary.feed import EVERYTHING, Kind
-from ostiary_auth.domain.audit.log import Event, Journal
+from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import Context, client_actor, user_actor
 from ostiary_auth.domain.errors import InvalidClient, InvalidRefreshToken, OAuthError
 from ostiary_auth.domain.oauth.access_tokens import AccessToken, AccessTokens, Presented
-from ostiary_auth.domain.oauth.clients import Client
+from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.domain.ports import Store
-from ostiary_auth.domain.sessions.service import Grant, Sessions
+from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.sessions.model import Grant
+from ostiary_auth.domain.sessions.service import Sessions
 
 #: The scope that a client needs to be registered with to ask about tokens.
 INTROSPECT_SCOPE = "introspect"
 
 
-class OAuth:
+class AuthorizationServer:
     """What the OAuth endpoints do for a client that has been authenticated."""
 
     def __init__(
         self,
         store: Store,
-        journal: Journal,
+        audit: AuditLog,
+        revocations: RevocationLog,
         sessions: Sessions,
         tokens: AccessTokens,
     ) -> None:
-        """Work on `store`."""
         self._store = store
-        self._journal = journal
+        self._audit = audit
+        self._revocations = revocations
         self._sessions = sessions
         self._tokens = tokens
 
@@ -60,7 +64,7 @@ class OAuth:
         if client.as_of >= grant.as_of:
             return
         async with self._store.read() as transaction:
-            found = await transaction.journal.revocations_of({Kind.CLIENT: client.id})
+            found = await transaction.revocations.of({Kind.CLIENT: client.id})
         if any(client.as_of < logged.number for logged in found):
             raise InvalidClient
 
@@ -78,13 +82,13 @@ class OAuth:
             session_id = presented.session_id
             if session_id is not None and not await transaction.sessions.is_open(session_id, context.now):
                 return
-            if await transaction.journal.revocations_of({Kind.TOKEN: presented.token_id}):
+            if await transaction.revocations.of({Kind.TOKEN: presented.token_id}):
                 return
-            await self._journal.revoke(transaction, context, Kind.TOKEN, presented.token_id)
+            await self._revocations.revoke(transaction, context, Kind.TOKEN, presented.token_id)
             facts = {"token_id": presented.token_id, "client_id": client.id}
             # About its user, if it has one: what is personal in the entry goes when they do.
             subject = client_actor(client.id) if session_id is None else user_actor(UUID(presented.subject))
-            await self._journal.record(transaction, context, Event.TOKEN_REVOKED, subject=subject, facts=facts)
+            await self._audit.record(transaction, context, Event.TOKEN_REVOKED, subject=subject, facts=facts)
 
     async def introspect(self, client: Client, token: str, context: Context) -> Presented | None:
         """Return what is in an access token if it is good now (RFC 7662). Raises OAuthError."""
@@ -103,7 +107,7 @@ class OAuth:
             Kind.ALL: EVERYTHING,
         }
         async with self._store.read() as transaction:
-            found = await transaction.journal.revocations_of(targets)
+            found = await transaction.revocations.of(targets)
             session_id = presented.session_id
             if session_id is None:
                 owner = await transaction.clients.get(presented.client_id)

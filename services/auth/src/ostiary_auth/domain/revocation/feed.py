@@ -17,11 +17,11 @@ import structlog
 
 from ostiary import LocalRevocations
 from ostiary.feed import MAX_EVENTS, TYPE, Answer, FeedFault
-from ostiary_auth.domain.audit.log import LoggedRevocation, LogHead
 from ostiary_auth.domain.coalesced import Coalesced
 from ostiary_auth.domain.errors import LogReplaced
-from ostiary_auth.domain.keys.rotation import KeyRing
+from ostiary_auth.domain.keys.key_ring import KeyRing
 from ostiary_auth.domain.ports import Store
+from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead
 
 _log = structlog.stdlib.get_logger("revocations")
 
@@ -45,7 +45,7 @@ class _Signed:
     at: float
 
 
-class RevocationLog:
+class RevocationFeed:
     """Follows the log, and answers questions about it."""
 
     def __init__(
@@ -134,9 +134,9 @@ class RevocationLog:
 
     async def _look(self) -> None:
         async with self._store.read() as transaction:
-            head = await transaction.journal.head()
+            head = await transaction.revocations.head()
             while self.head != head:
-                found = await transaction.journal.revocations_after(self.number, head.number, MAX_EVENTS)
+                found = await transaction.revocations.after(self.number, head.number, MAX_EVENTS)
                 part = self._answer(self.number, head, found)
                 self._apply_to_own(part)
                 self.head = LogHead(part.epoch, part.head, part.digest)
@@ -173,7 +173,7 @@ class RevocationLog:
             following = (logged for logged in self._tail if logged.number > number)
             return list(islice(following, MAX_EVENTS))
         async with self._store.read() as transaction:
-            return await transaction.journal.revocations_after(number, head.number, MAX_EVENTS)
+            return await transaction.revocations.after(number, head.number, MAX_EVENTS)
 
     def _answer(self, after: int, head: LogHead, found: list[LoggedRevocation]) -> Answer:
         """Return the answer to what came after a number; `found` are the first that did, or all."""

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ostiary.feed import Kind
-from ostiary_auth.domain.audit.log import LoggedRevocation
-from ostiary_auth.domain.keys.rotation import KeyRing
+from ostiary_auth.domain.keys.key_ring import KeyRing
 from ostiary_auth.domain.ports import Store, Transaction
-from ostiary_auth.domain.revocation.feed import RevocationLog
+from ostiary_auth.domain.revocation.feed import RevocationFeed
+from ostiary_auth.domain.revocation.model import LoggedRevocation
 
 #: The scope that a receiver needs.
 EVENTS_SCOPE = "events:read"
@@ -40,10 +40,10 @@ class Delivery:
 class SecurityEvents:
     """Delivers events to receivers."""
 
-    def __init__(self, store: Store, log: RevocationLog, ring: Callable[[], KeyRing], issuer: str) -> None:
+    def __init__(self, store: Store, feed: RevocationFeed, ring: Callable[[], KeyRing], issuer: str) -> None:
         """Deliver what is in `log`."""
         self._store = store
-        self._log = log
+        self._feed = feed
         self._ring = ring
         self._issuer = issuer
 
@@ -53,36 +53,36 @@ class SecurityEvents:
         if not numbers:
             return
         async with self._store.write() as transaction:
-            reached = known = await transaction.journal.acknowledged_by(receiver)
+            reached = known = await transaction.event_receivers.acknowledged(receiver)
             for logged in await self._sessions_after(transaction, known, len(numbers)):
                 if logged.number not in numbers:
                     break
                 reached = logged.number
             if reached > known:
-                await transaction.journal.acknowledge(receiver, reached)
+                await transaction.event_receivers.acknowledge(receiver, reached)
 
     async def deliver(self, receiver: str, limit: int, seconds: float) -> Delivery:
         """Return events that a receiver has not acknowledged, waiting so many seconds at most for the first one."""
         deadline = time.monotonic() + seconds
         while True:
-            await self._log.refresh()
-            seen = self._log.number
+            await self._feed.refresh()
+            seen = self._feed.number
             async with self._store.read() as transaction:
-                known = await transaction.journal.acknowledged_by(receiver)
+                known = await transaction.event_receivers.acknowledged(receiver)
                 found = await self._sessions_after(transaction, known, limit + 1)
             left = deadline - time.monotonic()
-            if found or limit == 0 or left <= 0 or self._log.is_closed:
+            if found or limit == 0 or left <= 0 or self._feed.is_closed:
                 # In a thread: a hundred signatures would hold up everybody else.
                 events = await asyncio.to_thread(self._sign_all, found[:limit], receiver)
                 return Delivery(events, more=len(found) > limit)
-            await self._log.news(seen, self._ring().version, left)
+            await self._feed.news(seen, self._ring().version, left)
 
     async def _sessions_after(self, transaction: Transaction, number: int, limit: int) -> list[LoggedRevocation]:
         """Return the first ended sessions after a number."""
         found: list[LoggedRevocation] = []
-        head = await transaction.journal.head()
+        head = await transaction.revocations.head()
         while len(found) < limit:
-            page = await transaction.journal.revocations_after(number, head.number, _PAGE)
+            page = await transaction.revocations.after(number, head.number, _PAGE)
             found += [logged for logged in page if logged.kind is Kind.SESSION]
             if len(page) < _PAGE:
                 break
@@ -93,11 +93,11 @@ class SecurityEvents:
         return {self._id(logged): self._sign(logged, receiver) for logged in found}
 
     def _id(self, logged: LoggedRevocation) -> str:
-        return f"{self._log.epoch}.{logged.number}"
+        return f"{self._feed.epoch}.{logged.number}"
 
     def _number(self, event_id: str) -> int | None:
         epoch, _, number = event_id.rpartition(".")
-        is_ours = epoch == self._log.epoch and number.isascii() and number.isdecimal() and len(number) < 20  # noqa: PLR2004 - digits
+        is_ours = epoch == self._feed.epoch and number.isascii() and number.isdecimal() and len(number) < 20  # noqa: PLR2004 - digits
         return int(number) if is_ours else None
 
     def _sign(self, logged: LoggedRevocation, receiver: str) -> str:

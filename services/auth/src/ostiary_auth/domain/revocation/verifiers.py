@@ -13,23 +13,19 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from ostiary_auth.domain.coalesced import Coalesced
 from ostiary_auth.domain.errors import TooManyVerifiers
-from ostiary_auth.domain.keys.rotation import OWN_KEYS
 from ostiary_auth.domain.ports import Store
-from ostiary_auth.domain.revocation.feed import RevocationLog
+from ostiary_auth.domain.revocation.feed import RevocationFeed
+from ostiary_auth.domain.revocation.messages import ACKNOWLEDGED, WANTED
+from ostiary_auth.domain.revocation.model import LOCAL_KEYS, InForce, RegisteredVerifier
 
 _log = structlog.stdlib.get_logger("verifiers")
-
-#: Messages between replicas: there are revocations; somebody waits for this number; somebody has come further.
-REVOKED = "revoked"
-WANTED = "wanted:"
-ACKNOWLEDGED = "acknowledged"
 
 #: How much longer than its lease a verifier is stored as live at least, as the replicas' clocks may differ by that; and
 #: how much longer still, so that not every question has to be stored. Nobody waits longer for it than for a lease.
@@ -55,44 +51,21 @@ LEAST_ASKING = 0.25
 ASK_AGAIN = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Verifier:
-    """A verifier: the last revocation that it has applied, the keys it holds, and until when it may be accepting."""
-
-    id: str
-    acknowledged: int
-    keys: str
-    lease_ms: int
-    live_until: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """How far a revocation has come: with how many verifiers it is acknowledged, and whether it is in force with all.
-
-    `after_ms` is how long that took.
-    """
-
-    acknowledged_by: int
-    complete: bool
-    after_ms: float | None
-
-
 class Verifiers:
     """Keeps account of verifiers."""
 
     def __init__(
-        self, store: Store, log: RevocationLog, publish: Callable[[str], Awaitable[None]], own_id: str
+        self, store: Store, feed: RevocationFeed, publish: Callable[[str], Awaitable[None]], own_id: str
     ) -> None:
         """Keep account in `store`; `publish` sends a message to all replicas. `own_id` is this replica's verifier."""
         self._store = store
-        self._log = log
+        self._feed = feed
         self._publish = publish
         self._own_id = own_id
         #: Those that ask this replica, and what is stored of them.
-        self._heard: dict[str, Verifier] = {}
-        self._stored: dict[str, Verifier] = {}
-        self._changed: dict[str, Verifier] = {}
+        self._heard: dict[str, RegisteredVerifier] = {}
+        self._stored: dict[str, RegisteredVerifier] = {}
+        self._changed: dict[str, RegisteredVerifier] = {}
         self._save = Coalesced(self._save_changed)
         self._tell = Coalesced(self._tell_others)
         #: The highest number that somebody waits for on another replica.
@@ -115,7 +88,7 @@ class Verifiers:
             stored is not None and (stored.keys, stored.lease_ms) == (keys, lease) and stored.live_until >= needed
         )
         live_until = stored.live_until if stored is not None and is_stored else needed + STORED_LONGER
-        verifier = self._heard[verifier_id] = Verifier(verifier_id, acknowledged, keys, lease, live_until)
+        verifier = self._heard[verifier_id] = RegisteredVerifier(verifier_id, acknowledged, keys, lease, live_until)
         if known is None or known.acknowledged < acknowledged:
             self._wake()
         if not is_stored:
@@ -126,7 +99,7 @@ class Verifiers:
 
     async def heard_of_own(self, lease_ms: int) -> None:
         """Note that this replica's own verifier has come as far as its log."""
-        await self.heard(self._own_id, self._log.number, OWN_KEYS, lease_ms)
+        await self.heard(self._own_id, self._feed.number, LOCAL_KEYS, lease_ms)
 
     async def left(self, verifier_id: str) -> None:
         """Forget a verifier that has ended."""
@@ -177,7 +150,7 @@ class Verifiers:
 
     async def _in_force(self, number: int, committed_at: float, seconds: float) -> InForce:
         deadline = time.monotonic() + seconds
-        stored: list[Verifier] | None = None
+        stored: list[RegisteredVerifier] | None = None
         read_at, read_of = -math.inf, -1
         while True:
             news = self._news
@@ -192,7 +165,7 @@ class Verifiers:
             acknowledged = len([each for each in verifiers if each.acknowledged >= number])
             if stored is not None and not missing:
                 return InForce(acknowledged, complete=True, after_ms=waited_ms)
-            if now >= deadline or self._log.is_closed:
+            if now >= deadline or self._feed.is_closed:
                 return InForce(acknowledged, complete=False, after_ms=None)
             leases_end = (committed_at + each.lease_ms / 1000 for each in missing)
             with suppress(TimeoutError):
@@ -207,14 +180,14 @@ class Verifiers:
         self.on_message(ACKNOWLEDGED)
         await self._publish(ACKNOWLEDGED)
 
-    async def _ask_others(self, number: int, deadline: float) -> list[Verifier] | None:
+    async def _ask_others(self, number: int, deadline: float) -> list[RegisteredVerifier] | None:
         """Return what is stored of all verifiers, and have other replicas store how far theirs are.
 
         None if that cannot be known now: what was revoked is revoked, and who waits for it is not told an error.
         """
         try:
             async with asyncio.timeout(max(LEAST_ASKING, deadline - time.monotonic())):
-                await self._log.refresh()
+                await self._feed.refresh()
                 async with self._store.read() as transaction:
                     stored = await transaction.verifiers.live(datetime.now(UTC))
                 await self._publish(f"{WANTED}{number}")
@@ -223,10 +196,10 @@ class Verifiers:
             return None
         return stored
 
-    def _as_known_here(self, stored: Verifier) -> Verifier:
+    def _as_known_here(self, stored: RegisteredVerifier) -> RegisteredVerifier:
         """Return a stored verifier with what is known of it here. One that is not stored has got no answer yet."""
         if stored.id == self._own_id:
-            return replace(stored, acknowledged=self._log.number)
+            return replace(stored, acknowledged=self._feed.number)
         heard = self._heard.get(stored.id)
         if heard is None:
             return stored
@@ -253,7 +226,7 @@ class Verifiers:
         """Store how far verifiers are that somebody waits for on another replica, and say so."""
         own = self._heard.get(self._own_id)
         if own is not None:
-            self._heard[self._own_id] = replace(own, acknowledged=self._log.number)
+            self._heard[self._own_id] = replace(own, acknowledged=self._feed.number)
         further = {
             verifier.id: verifier
             for verifier in self._heard.values()

@@ -1,14 +1,15 @@
-"""`/.well-known/*`: what a verifier or a client finds out by itself."""
+"""`/.well-known/oauth-authorization-server`: the server's metadata (RFC 8414)."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from starlette.routing import BaseRoute
 
 from ostiary.feed import SCOPE as FEED_SCOPE
 from ostiary_auth.domain.accounts.model import SCOPES_OF_ROLE
 from ostiary_auth.domain.oauth.authorization_server import INTROSPECT_SCOPE
-from ostiary_auth.domain.oauth.clients import ASSERTION_ALGORITHMS
+from ostiary_auth.domain.oauth.client_assertion import ASSERTION_ALGORITHMS
 from ostiary_auth.domain.revocation.security_events import EVENTS_SCOPE
-from ostiary_auth.services import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH, Services
+from ostiary_auth.paths import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
+from ostiary_auth.services import Services
 
 #: Seconds that the metadata may be cached; they change with a new release.
 METADATA_MAX_AGE = 3600
@@ -16,20 +17,10 @@ METADATA_MAX_AGE = 3600
 _CONFIDENTIAL = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 
 
-def discovery_routes(services: Services) -> list[BaseRoute]:
-    """Return the routes of `/.well-known`."""
+def metadata_routes(services: Services) -> list[BaseRoute]:
+    """Return the routes of the metadata."""
     router = APIRouter(prefix="/.well-known", tags=["discovery"])
     metadata = _metadata(services.config.issuer)
-    max_age = services.config.jwks_max_age
-
-    @router.get("/jwks.json", responses={304: {"description": "What the client has is what there is."}})
-    async def jwks(request: Request) -> Response:
-        """Return the public keys (RFC 7517 section 5)."""
-        ring = services.own_keys.ring()
-        headers = {"Cache-Control": f"public, max-age={max_age}", "ETag": ring.etag}
-        if _matches(request.headers.get("if-none-match", ""), ring.etag):
-            return Response(status_code=304, headers=headers)
-        return Response(ring.document, headers=headers, media_type="application/json")
 
     # The second is where OpenID clients look for the same (RFC 8414 section 5).
     @router.get("/oauth-authorization-server")
@@ -62,9 +53,3 @@ def _metadata(issuer: str) -> dict[str, object]:
         "introspection_endpoint_auth_methods_supported": _CONFIDENTIAL,
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
     }
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    """Compare weakly (RFC 9110 section 13.1.2)."""
-    candidates = [candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")]
-    return etag in candidates or candidates == ["*"]

@@ -13,9 +13,10 @@ from starlette.routing import Route
 
 from ostiary.feed import MAX_NUMBER, MEDIA_TYPE, SCOPE
 from ostiary.http import Problem, bearer_token
-from ostiary_auth.domain.revocation.feed import RevocationLog
+from ostiary_auth.domain.revocation.feed import RevocationFeed
+from ostiary_auth.paths import FEED_PATH
 from ostiary_auth.routes.dependencies import Requests
-from ostiary_auth.services import FEED_PATH, Services
+from ostiary_auth.services import Services
 from ostiary_chassis.problems import ProblemError
 
 #: Milliseconds that a question may wait for news, and that a lease may have.
@@ -38,14 +39,14 @@ def feed_routes(services: Services, requests: Requests) -> list[Route]:
         lease = _number(query, "lease", MAX_LEASE_MS) if "lease" in query else None
         keys, verifier = _name(query, "keys"), _name(query, "verifier")
         # In this order: who may be accepting tokens without what comes now is known to whoever waits for it.
-        acknowledged = _acknowledged(services.log, query, after)
+        acknowledged = _acknowledged(services.feed, query, after)
         await services.verifiers.heard(verifier, acknowledged, keys, lease)
-        await services.log.refresh()
-        if acknowledged != (acknowledged := _acknowledged(services.log, query, after)):
+        await services.feed.refresh()
+        if acknowledged != (acknowledged := _acknowledged(services.feed, query, after)):
             # This replica knew less than the verifier.
             await services.verifiers.heard(verifier, acknowledged, keys, lease)
-        await services.log.news(after, keys, wait / 1000)
-        return Response(await services.log.signed(after), headers=_HEADERS, media_type=MEDIA_TYPE)
+        await services.feed.news(after, keys, wait / 1000)
+        return Response(await services.feed.signed(after), headers=_HEADERS, media_type=MEDIA_TYPE)
 
     async def leave(request: Request) -> Response:
         """Forget a verifier that ends."""
@@ -56,9 +57,9 @@ def feed_routes(services: Services, requests: Requests) -> list[Route]:
     return [Route(FEED_PATH, feed, methods=["GET"]), Route(FEED_PATH, leave, methods=["DELETE"])]
 
 
-def _acknowledged(log: RevocationLog, query: QueryParams, after: int) -> int:
+def _acknowledged(feed: RevocationFeed, query: QueryParams, after: int) -> int:
     """Return how far a verifier has come in this log; what is beyond its end, or of another log, is nothing."""
-    return after if query.get("epoch") == log.epoch and after <= log.number else 0
+    return after if query.get("epoch") == feed.epoch and after <= feed.number else 0
 
 
 def _authorise(requests: Requests, request: Request) -> None:

@@ -7,8 +7,8 @@ from functools import cache
 from sqlalchemy import TextualSelect, bindparam, delete, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_auth.domain.accounts.throttle import Counter
-from ostiary_auth.storage.tables import throttles
+from ostiary_auth.domain.accounts.attempts import Counter
+from ostiary_auth.storage.accounts.tables import throttles
 from ostiary_chassis.sql import UtcDateTime
 
 _PUT = (

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.errors import EmailTaken
-from ostiary_auth.storage.tables import users
+from ostiary_auth.storage.accounts.tables import users
 
 _BY_ID = select(users).where(users.c.id == bindparam("user_id"))
 _LOCK = _BY_ID.with_for_update()

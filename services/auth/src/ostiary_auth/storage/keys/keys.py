@@ -5,8 +5,8 @@ from dataclasses import asdict
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_auth.domain.keys.rotation import KeyState, StoredKey
-from ostiary_auth.storage.tables import sealed_secrets, signing_keys
+from ostiary_auth.domain.keys.model import KeyState, StoredKey
+from ostiary_auth.storage.keys.tables import sealed_secrets, signing_keys
 
 
 class SqlKeys:

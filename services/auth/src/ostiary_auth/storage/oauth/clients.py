@@ -8,8 +8,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.errors import ClientTaken
-from ostiary_auth.domain.oauth.clients import Client
-from ostiary_auth.storage.tables import clients, revocation_head
+from ostiary_auth.domain.oauth.model import Client
+from ostiary_auth.storage.oauth.tables import clients
+from ostiary_auth.storage.revocation.tables import revocation_head
 from ostiary_chassis.sql import UtcDateTime
 
 # In one statement: neither can have changed between the one and the other.

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import bindparam, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_auth.domain.revocation.verifiers import Verifier
-from ostiary_auth.storage.tables import verifiers
+from ostiary_auth.domain.revocation.model import RegisteredVerifier
+from ostiary_auth.storage.revocation.tables import verifiers
 from ostiary_chassis.sql import UtcDateTime
 
 #: A replica that a verifier asked before may store what it knows after the one that it asks now: nothing goes back.
@@ -32,15 +32,15 @@ class SqlVerifiers:
         """Use an open transaction."""
         self._connection = connection
 
-    async def put(self, changed: Collection[Verifier]) -> None:
+    async def put(self, changed: Collection[RegisteredVerifier]) -> None:
         """Store verifiers, new or known."""
         # In one order, so that replicas that store the same ones cannot block each other.
         rows = [asdict(verifier) for verifier in sorted(changed, key=lambda verifier: verifier.id)]
         await self._connection.execute(_PUT, rows)
 
-    async def live(self, now: datetime) -> list[Verifier]:
+    async def live(self, now: datetime) -> list[RegisteredVerifier]:
         """Return the verifiers that may be accepting tokens."""
-        return [Verifier(**row._mapping) for row in await self._connection.execute(_LIVE, {"now": now})]
+        return [RegisteredVerifier(**row._mapping) for row in await self._connection.execute(_LIVE, {"now": now})]
 
     async def remove(self, verifier_id: str) -> None:
         """Forget a verifier that has ended."""

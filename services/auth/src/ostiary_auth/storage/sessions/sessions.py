@@ -7,9 +7,11 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_auth.domain.sessions.service import Chain, EndReason, RefreshToken, Session
+from ostiary_auth.domain.sessions.model import Chain, EndReason, RefreshToken, Session
+from ostiary_auth.storage.accounts.tables import users
 from ostiary_auth.storage.accounts.users import user_of
-from ostiary_auth.storage.tables import refresh_tokens, revocation_head, sessions, users
+from ostiary_auth.storage.revocation.tables import revocation_head
+from ostiary_auth.storage.sessions.tables import refresh_tokens, sessions
 from ostiary_chassis.sql import Database
 
 _SESSION_COLUMNS = [column for column in sessions.c if column.name != "end_reason"]
