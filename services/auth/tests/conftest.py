@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from databases import PostgresServer
+from session_tokens import ADA
 
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
@@ -102,3 +104,12 @@ async def client(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[httpx.Asy
         httpx.AsyncClient(transport=transport, base_url="http://auth") as client,
     ):
         yield client
+
+
+@pytest.fixture
+async def tokens(client: httpx.AsyncClient) -> dict[str, Any]:
+    """The tokens of a user who has registered and logged in."""
+    await client.post("/auth/register", json=ADA)
+    response = await client.post("/auth/login", json=ADA)
+    body: dict[str, Any] = response.json()
+    return body

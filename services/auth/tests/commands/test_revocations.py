@@ -1,26 +1,17 @@
 """`ostiary-auth revocations`: who follows the log, and what an operator can do to it."""
 
 import asyncio
-import json
-import logging
-import os
-import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 import pytest
-import structlog
+from command_line import CommandLine
 from sqlalchemy import delete
-from typer.testing import CliRunner, Result
 
 from ostiary import Verifier, VerifierConfig
 from ostiary.errors import Revoked
 from ostiary.feed import EVERYTHING, Kind
-from ostiary_auth import cli
-from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.audit.model import AuditEntry, Event
 from ostiary_auth.domain.context import OPERATOR, Context
@@ -29,74 +20,12 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.revocation.log import LOST_NUMBERS
 from ostiary_auth.domain.revocation.model import LOCAL_KEYS, LoggedRevocation, LogHead, RegisteredVerifier
 from ostiary_auth.domain.sessions.model import Grant
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services
 from ostiary_auth.storage.revocation.tables import revocations
 
 T = TypeVar("T")
 
 SECOND = timedelta(seconds=1)
-
-
-@contextmanager
-def logging_as_before() -> Iterator[None]:
-    """Commands configure the logs of their process, which here is everybody's."""
-    root, chatty = logging.getLogger(), map(logging.getLogger, ("alembic", "httpcore", "httpx", "uvicorn"))
-    handlers, levels = root.handlers, {logger: logger.level for logger in (root, *chatty)}
-    before, excepthook = structlog.get_config(), sys.excepthook
-    with pytest.MonkeyPatch.context() as patch:
-        # A logger that was cached would go on writing to a stream that is closed.
-        configure, uncached = structlog.configure, {"cache_logger_on_first_use": False}
-        patch.setattr(structlog, "configure", lambda **settings: configure(**{**settings, **uncached}))
-        try:
-            yield
-        finally:
-            configure(**before)
-            sys.excepthook = excepthook
-            root.handlers = handlers
-            for logger, level in levels.items():
-                logger.setLevel(level)
-
-
-class CommandLine:
-    """The command line on a database, and the service's parts on the same one."""
-
-    def __init__(self, config: AuthConfig, own: OwnSecrets) -> None:
-        self.config = config
-        self.own = own
-
-    def run(self, *arguments: str) -> Result:
-        with logging_as_before():
-            return CliRunner().invoke(cli._cli, ["revocations", *arguments])
-
-    def prints(self, *arguments: str) -> str:
-        """Run a command that succeeds, and return its standard output."""
-        result = self.run(*arguments)
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    def rows(self, *arguments: str) -> list[Any]:
-        return [json.loads(line) for line in self.prints(*arguments, "--json").splitlines()]
-
-    def do(self, work: Callable[[Services], Awaitable[T]]) -> T:
-        async def run() -> T:
-            services = Services(self.config, self.own)
-            services.local_keys.use(await services.keys.load())
-            try:
-                return await work(services)
-            finally:
-                await services.close()
-
-        return asyncio.run(run())
-
-
-@pytest.fixture
-def line(config: AuthConfig, own: OwnSecrets, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    for name in [name for name in os.environ if name.startswith("OSTIARY_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("OSTIARY_DATA_DIR", str(config.data_dir))
-    if config.database_url is not None:
-        monkeypatch.setenv("OSTIARY_AUTH_DATABASE_URL", config.database_url)
-    return CommandLine(config, own)
 
 
 async def head(services: Services) -> LogHead:
@@ -153,8 +82,8 @@ async def refresh(services: Services, grant: Grant) -> str:
 
 class TestVerifiers:
     def test_without_any_there_is_nothing_to_list(self, line: CommandLine) -> None:
-        assert line.prints("verifiers") == "none\n"
-        assert line.prints("verifiers", "--json") == ""
+        assert line.prints("revocations", "verifiers") == "none\n"
+        assert line.prints("revocations", "verifiers", "--json") == ""
 
     def test_those_that_may_be_accepting_tokens_are_listed(self, line: CommandLine) -> None:
         now = datetime.now(UTC).replace(microsecond=0)
@@ -169,13 +98,13 @@ class TestVerifiers:
                 await transaction.verifiers.put([*live, gone])
 
         line.do(put)
-        heading, *table = (row.split() for row in line.prints("verifiers").splitlines())
+        heading, *table = (row.split() for row in line.prints("revocations", "verifiers").splitlines())
         assert heading == ["ID", "APPLIED", "KEYS", "LEASE", "LIVE", "UNTIL"]
         shown = {row[0]: row[1:] for row in table}
         assert shown.keys() == {"gateway-5f1c", "auth-0a94"}
         assert shown["gateway-5f1c"][:4] == ["17", "0nX2", "30", "s"]
-        assert "1.5 s" in line.prints("verifiers")
-        rows = {row["id"]: row for row in line.rows("verifiers")}
+        assert "1.5 s" in line.prints("revocations", "verifiers")
+        rows = {row["id"]: row for row in line.rows("revocations", "verifiers")}
         for verifier in live:
             row = rows.pop(verifier.id)
             assert datetime.fromisoformat(row.pop("live_until")) == verifier.live_until
@@ -195,7 +124,7 @@ class TestVerifiers:
             await services.verifiers.left("orders-2")
 
         line.do(ask)
-        (row,) = line.rows("verifiers")
+        (row,) = line.rows("revocations", "verifiers")
         assert (row["id"], row["acknowledged"], row["lease_ms"]) == ("orders-1", 3, 20_000)
 
 
@@ -203,13 +132,13 @@ class TestRevokeAll:
     def test_every_token_that_there_is_is_revoked_and_sessions_go_on(self, line: CommandLine) -> None:
         grant, before = line.do(log_in)
         assert line.do(lambda services: are_good(services, before)) == [True]
-        assert line.prints("revoke-all") == ""
+        assert line.prints("revocations", "revoke-all") == ""
         _, after = line.do(log_in)
         refreshed = line.do(lambda services: refresh(services, grant))
         assert line.do(lambda services: are_good(services, before, after, refreshed)) == [False, True, True]
 
     def test_it_stands_in_both_logs(self, line: CommandLine) -> None:
-        line.prints("revoke-all")
+        line.prints("revocations", "revoke-all")
         (revocation,) = line.do(logged)
         assert (revocation.number, revocation.kind, revocation.target) == (1, Kind.ALL, EVERYTHING)
         entry = line.do(last_entry)
@@ -219,7 +148,7 @@ class TestRevokeAll:
         async def revoke_meanwhile(services: Services) -> tuple[int, int]:
             await services.feed.refresh()
             before = services.feed.number
-            await asyncio.to_thread(line.prints, "revoke-all")
+            await asyncio.to_thread(line.prints, "revocations", "revoke-all")
             await services.feed.refresh()
             return before, services.feed.number
 
@@ -228,10 +157,10 @@ class TestRevokeAll:
 
 class TestRestart:
     def test_the_log_begins_anew_and_no_token_from_before_is_good(self, line: CommandLine) -> None:
-        line.prints("revoke-all")
+        line.prints("revocations", "revoke-all")
         grant, before = line.do(log_in)
         old = line.do(head)
-        assert line.prints("restart") == ""
+        assert line.prints("revocations", "restart") == ""
         new = line.do(head)
         assert new.epoch != old.epoch
         assert new.number > old.number + LOST_NUMBERS
@@ -244,7 +173,7 @@ class TestRestart:
     def test_tokens_with_numbers_that_were_lost_are_revoked_too(self, line: CommandLine) -> None:
         old = line.do(head)
         for _ in range(3):
-            line.prints("revoke-all")
+            line.prints("revocations", "revoke-all")
         _, token = line.do(log_in)
 
         async def restore(services: Services) -> None:
@@ -256,13 +185,13 @@ class TestRestart:
 
         line.do(restore)
         assert line.do(lambda services: are_good(services, token)) == [True]
-        line.prints("restart")
+        line.prints("revocations", "restart")
         assert line.do(lambda services: are_good(services, token)) == [False]
 
     def test_a_replica_that_runs_has_to_be_started_again(self, line: CommandLine) -> None:
         async def restart_meanwhile(services: Services) -> None:
             await services.feed.refresh()
-            await asyncio.to_thread(line.prints, "restart")
+            await asyncio.to_thread(line.prints, "revocations", "restart")
             with pytest.raises(LogReplaced):
                 await services.feed.refresh()
 
@@ -271,6 +200,6 @@ class TestRestart:
 
 
 def test_without_a_command_there_is_help(line: CommandLine) -> None:
-    result = line.run()
+    result = line.run("revocations")
     for command in ("verifiers", "revoke-all", "restart"):
         assert command in result.output
