@@ -103,7 +103,7 @@ SLOW = (0.0, 0.1, 0.5)
 PATIENCE = 1.0
 
 #: Seconds by which replicas' clocks may be fast or slow, and how long verifiers are stored that are not live any more.
-CLOCKS_DIFFER = 0.4
+CLOCK_SKEW = 0.4
 VERIFIERS_KEPT = timedelta(seconds=2)
 
 REPLICAS = 2
@@ -644,8 +644,8 @@ class Replica:
         self.party = Party(world, f"auth {number}", OWN_BOUND, self.process)
         store = cast("Store", connection)
         feed = RevocationFeed(store, ISSUER, cast("Any", lambda: RING))
-        feed.own.revocations = self.party.revocations
-        self.party.use(feed.own)
+        feed.local.revocations = self.party.revocations
+        self.party.use(feed.local)
         own_id = f"auth-{world.next_number()}"
         self.party.name_of = lambda: own_id
         self.feed = feed
@@ -654,7 +654,7 @@ class Replica:
         self.services: Any = SimpleNamespace(
             feed=feed,
             verifiers=self.verifiers,
-            follow_log=lambda: feed.follow(lambda: self.verifiers.heard_of_own(int(OWN_BOUND * 1000))),
+            follow_feed=lambda: feed.refresh_local(lambda: self.verifiers.on_local_poll(int(OWN_BOUND * 1000))),
             store=connection,
             database=SimpleNamespace(is_sqlite=False, listen=self._listen),
             local_keys=SimpleNamespace(use=lambda _ring: None, current=RING),
@@ -673,11 +673,11 @@ class Replica:
             self.process.spawn(self._run(), lane)
 
     async def _run(self) -> None:
-        work = background.Upkeep(self.services)
+        work = background.Background(self.services)
         while True:
             # What keeps a replica from starting ends it; it is started again.
             try:
-                await work.follow_log()
+                await work.follow_feed()
                 break
             except Exception:  # noqa: BLE001 - whatever it is
                 await asyncio.sleep(0.5)
@@ -719,7 +719,7 @@ class Replica:
         request = Request({"type": "http", "headers": [(b"prefer", b"wait=20")], "state": {"context": context}})
         states = self.world.database.tables.state.past
         answer = json.loads(
-            bytes((await prefer_wait.wait_if_asked(self.services, request, Response(status_code=204))).body)
+            bytes((await prefer_wait.apply_prefer_wait(self.services, request, Response(status_code=204))).body)
         )
         self.world.answers.append(answer)
         if answer["complete"]:
@@ -956,7 +956,7 @@ class World:
                 self.report(party, "is not up to date")
         # Those that were killed have said nothing; for them the lease counts.
         gone = self.database.tables.registered.keys() - {party.name_of() for party in self.parties}
-        self.run(max(BOUNDS) if gone else verifiers.ASK_AGAIN)
+        self.run(max(BOUNDS) if gone else verifiers.REQUERY_SECONDS)
         if state.complete_at is None:
             self.violations.append(f"{state.head.number} is not complete")
 
@@ -1162,7 +1162,7 @@ class ClocksMachine(Machine):
 
     EXAMPLES = 30
 
-    @rule(number=st.integers(0, REPLICAS - 1), fast=st.sampled_from((-CLOCKS_DIFFER, 0.0, CLOCKS_DIFFER)))
+    @rule(number=st.integers(0, REPLICAS - 1), fast=st.sampled_from((-CLOCK_SKEW, 0.0, CLOCK_SKEW)))
     def set_clock(self, number: int, fast: float) -> None:
         self.world.replicas[number].process.fast = fast
 
@@ -1210,9 +1210,9 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ostiary._revocations, "KEPT_LONGER", MARGIN)
     monkeypatch.setattr(feed_module, "MAX_EVENTS", 2)
     monkeypatch.setattr(feed_module, "TAIL", 2)
-    monkeypatch.setattr(feed_module, "SIGNED_FOR", 2.0)
-    monkeypatch.setattr(verifiers, "STORED_LONGER", timedelta(seconds=2))
-    monkeypatch.setattr(verifiers, "CLOCKS_DIFFER", timedelta(seconds=2))
+    monkeypatch.setattr(feed_module, "SIGNED_FOR_SECONDS", 2.0)
+    monkeypatch.setattr(verifiers, "STORED_AHEAD", timedelta(seconds=2))
+    monkeypatch.setattr(verifiers, "CLOCK_SKEW", timedelta(seconds=2))
     monkeypatch.setattr(pruning, "VERIFIERS_KEPT", VERIFIERS_KEPT)
     monkeypatch.setattr(background, "PRUNE_SECONDS", 3.0)
     for name in ("FOLLOW_SECONDS", "ADVANCE_SECONDS"):  # of keys, of which there is one
@@ -1324,7 +1324,7 @@ class TestOrderOfStatements:
         world.revoke(replica, (Kind.SESSION, "session"), lane=revoking)
         world.run(0.005)
         order.carry_out(world, beginning, revoking)
-        waits_until = world.now + verifiers.ASK_AGAIN + 0.1
+        waits_until = world.now + verifiers.REQUERY_SECONDS + 0.1
         while not world.answers and world.now < waits_until:
             world.run(0.02)
         assert not world.violations, order

@@ -13,7 +13,7 @@ from session_tokens import ADA
 
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.startup import prepare
 from ostiary_auth.storage.store import AuthStore
 
@@ -23,7 +23,7 @@ class Prepared:
     """A folder with the key-encryption key, what it opens, and the name of a database or one in the folder."""
 
     directory: Path
-    own: OwnSecrets
+    own: ServiceSecrets
     database: str | None = None
 
 
@@ -78,12 +78,12 @@ def config(copy: Callable[[Path], AbstractContextManager[AuthConfig]], tmp_path:
 
 
 @pytest.fixture(scope="session")
-def own(template: Prepared) -> OwnSecrets:
+def own(template: Prepared) -> ServiceSecrets:
     return template.own
 
 
 @pytest.fixture
-async def services(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Services]:
+async def services(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
     services = Services(config, own)
     services.local_keys.use(await services.keys.load())
     yield services
@@ -96,7 +96,7 @@ def store(services: Services) -> AuthStore:
 
 
 @pytest.fixture
-async def client(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[httpx.AsyncClient]:
+async def client(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(config, own)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 40000))
     async with (

@@ -11,7 +11,7 @@ from ostiary_auth.domain.context import SYSTEM, Context
 from ostiary_auth.domain.revocation.messages import REVOKED
 from ostiary_auth.services import Services
 
-_log = structlog.stdlib.get_logger("upkeep")
+_log = structlog.stdlib.get_logger("background")
 
 #: Seconds between two looks at the stored keys: as long as a replica may sign with a key that another has retired.
 FOLLOW_SECONDS = 1.0
@@ -33,7 +33,7 @@ FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES = 0.2
 JITTER = (0.8, 1.2)
 
 
-class Upkeep:
+class Background:
     """Background work. A failure is logged and tried again: a database that was away comes back."""
 
     def __init__(self, services: Services) -> None:
@@ -48,7 +48,7 @@ class Upkeep:
             tasks.create_task(self._repeat(self.prune, PRUNE_SECONDS))
             alone = self._services.database.is_sqlite
             log_seconds = FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES if alone else FOLLOW_LOG_SECONDS
-            tasks.create_task(self._repeat(self.follow_log, log_seconds))
+            tasks.create_task(self._repeat(self.follow_feed, log_seconds))
             tasks.create_task(self._when(self._services.revoked, self._services.feed.refresh))
             tasks.create_task(self._when(self._services.key_revoked, self.follow_keys))
             tasks.create_task(self._services.database.listen(self._on_message, self._services.revoked.set))
@@ -58,9 +58,9 @@ class Upkeep:
         local_keys = self._services.local_keys
         local_keys.use(await self._services.keys.load(local_keys.current))
 
-    async def follow_log(self) -> None:
+    async def follow_feed(self) -> None:
         """Know what has been revoked, and say so for this replica's own verifier."""
-        await self._services.follow_log()
+        await self._services.follow_feed()
 
     async def advance_keys(self) -> None:
         """Rotate keys that are due."""
@@ -68,7 +68,7 @@ class Upkeep:
 
     async def prune(self) -> None:
         """Delete what is over, a batch at a time until nothing is left."""
-        self._services.verifiers.forget_silent()
+        self._services.verifiers.drop_expired()
         idle = self._services.sessions.limits.idle
         deleted = PRUNE_BATCH
         while deleted >= PRUNE_BATCH:
@@ -99,4 +99,4 @@ class Upkeep:
             await work()
         except Exception as error:  # noqa: BLE001 - whatever it was, the next time may do
             name = getattr(work, "__name__", "refresh")
-            _log.warning("upkeep failed", work=name, error=str(getattr(error, "orig", None) or error))
+            _log.warning("background failed", work=name, error=str(getattr(error, "orig", None) or error))

@@ -7,7 +7,7 @@ from ostiary.errors import KeysUnavailable
 from ostiary_auth.domain.keys.key_ring import KeyRing
 
 
-class OwnKeys:
+class LocalKeyRing:
     """The auth service verifies tokens like everybody else, only that it need not fetch the keys."""
 
     def __init__(self) -> None:

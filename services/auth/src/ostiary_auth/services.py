@@ -25,7 +25,7 @@ from ostiary_auth.domain.revocation.verifiers import Verifiers
 from ostiary_auth.domain.sessions.model import SessionLimits
 from ostiary_auth.domain.sessions.service import Sessions
 from ostiary_auth.kek_file import open_vault
-from ostiary_auth.local_keys import OwnKeys
+from ostiary_auth.local_keys import LocalKeyRing
 from ostiary_auth.paths import TOKEN_PATH
 from ostiary_auth.storage.store import AuthStore, AuthTransaction
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
@@ -36,11 +36,11 @@ PUBLISHED_FOR_MAX_AGES = 2
 
 #: Maximum staleness of this service's own verifier, in seconds: less than the longest `Prefer: wait`, so that a replica
 #: that has died does not delay the response until its end.
-OWN_MAX_STALENESS = 15.0
+LOCAL_MAX_STALENESS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class OwnSecrets:
+class ServiceSecrets:
     """The service's own secrets, besides its signing keys; made once, and stored sealed."""
 
     audit_key: bytes = field(repr=False)
@@ -55,14 +55,14 @@ def usable_cores() -> int:
 class Services:
     """Everything the service can do. It has no keys to sign with until `local_keys` are given some."""
 
-    def __init__(self, config: AuthConfig, own: OwnSecrets) -> None:
+    def __init__(self, config: AuthConfig, own: ServiceSecrets) -> None:
         """Put the parts together; nothing is connected yet. `own` is what `prepare` returned."""
         self.config = config
         self.database = Database(config.database())
         self.store = AuthStore(self.database, AuthTransaction)
         cores = usable_cores()
         self.hasher = PasswordHasher(cores)
-        self.local_keys = OwnKeys()
+        self.local_keys = LocalKeyRing()
         # Not what is set now: tokens from before may live longer, and other replicas' too.
         token_lifetime = timedelta(seconds=MAX_ACCESS_TOKEN_TTL)
         self.audit = AuditLog(own.audit_key)
@@ -103,8 +103,8 @@ class Services:
         self.tokens = AccessTokens(policy, self.local_keys.ring, cores)
         self.oauth = AuthorizationServer(self.store, self.audit, self.revocations, self.sessions, self.tokens)
         self.feed = RevocationFeed(self.store, config.issuer, self.local_keys.ring)
-        self.feed.listen(self._on_logged)
-        self.local_keys.on_change = self.feed.wake
+        self.feed.subscribe(self._on_logged)
+        self.local_keys.on_change = self.feed.notify
         self.verifiers = Verifiers(self.store, self.feed, self.database.publish, f"auth-{secrets.token_hex(8)}")
         self.events = SecurityEvents(self.store, self.feed, self.local_keys.ring, config.issuer)
         #: Told when something has been revoked, and when a key has been.
@@ -112,7 +112,7 @@ class Services:
 
     def _on_revoked(self) -> None:
         # Whoever comes next gets a token from after it.
-        self.clients.forget()
+        self.clients.invalidate()
         self.revoked.set()
 
     def _on_logged(self, logged: LoggedRevocation) -> None:
@@ -120,18 +120,18 @@ class Services:
             case Kind.KEY:
                 self.key_revoked.set()
             case Kind.CLIENT:
-                self.clients.forget(logged.target)
+                self.clients.invalidate(logged.target)
             case Kind.ALL:
-                self.clients.forget()
+                self.clients.invalidate()
 
-    async def follow_log(self) -> None:
+    async def follow_feed(self) -> None:
         """Know what has been revoked, for this process's own verifier."""
-        await self.feed.follow(lambda: self.verifiers.heard_of_own(int(OWN_MAX_STALENESS * 1000)))
+        await self.feed.refresh_local(lambda: self.verifiers.on_local_poll(int(LOCAL_MAX_STALENESS * 1000)))
 
     def stop(self) -> None:
         """Answer whoever waits: the service is about to end."""
-        self.feed.release()
-        self.verifiers.release()
+        self.feed.release_waiters()
+        self.verifiers.release_waiters()
 
     async def close(self) -> None:
         """Close connections and end threads."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from ostiary.feed import SCOPE as FEED_SCOPE
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.context import SYSTEM, Context
-from ostiary_auth.domain.keys.vault import CannotBeOpened, Vault
+from ostiary_auth.domain.keys.vault import UnsealError, Vault
 from ostiary_auth.domain.oauth.clients import Clients
 from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.kek_file import open_vault, wrong_kek
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.store import AuthStore, AuthTransaction
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
 from ostiary_chassis.settings import ConfigError, create_secret, read_secret, require_writable
@@ -28,7 +28,7 @@ SECRET_BYTES = 32
 MIN_FEED_SECRET_CHARACTERS = 32
 
 
-async def prepare(config: AuthConfig) -> OwnSecrets:
+async def prepare(config: AuthConfig) -> ServiceSecrets:
     """Migrate the database, and make the first secrets and signing keys, if that has not been done.
 
     Raises ConfigError.
@@ -47,14 +47,14 @@ async def prepare(config: AuthConfig) -> OwnSecrets:
         # That they can be opened is better known now than at the first login.
         await services.keys.load()
         await _provide_verifiers_client(config, services.clients)
-    except CannotBeOpened:
+    except UnsealError:
         raise wrong_kek(config) from None
     finally:
         await services.close()
     return own
 
 
-async def open_prepared(config: AuthConfig) -> OwnSecrets:
+async def open_prepared(config: AuthConfig) -> ServiceSecrets:
     """Return what `prepare` returned when the service was started, and make nothing. Raises ConfigError."""
     database = Database(config.database())
     try:
@@ -83,10 +83,10 @@ async def _provide_verifiers_client(config: AuthConfig, clients: Clients) -> Non
         scopes=(FEED_SCOPE,),
         audiences=(config.audience,),
     )
-    await clients.provide(client, secret, Context(datetime.now(UTC), SYSTEM))
+    await clients.ensure(client, secret, Context(datetime.now(UTC), SYSTEM))
 
 
-async def _make_own_secrets(config: AuthConfig, store: AuthStore) -> OwnSecrets:
+async def _make_own_secrets(config: AuthConfig, store: AuthStore) -> ServiceSecrets:
     async with store.write() as transaction:
         await transaction.lock("own-secrets")
         sealed = await transaction.keys.secrets()
@@ -98,9 +98,9 @@ async def _make_own_secrets(config: AuthConfig, store: AuthStore) -> OwnSecrets:
     return _unseal(config, vault, sealed)
 
 
-def _unseal(config: AuthConfig, vault: Vault, sealed: Mapping[str, bytes]) -> OwnSecrets:
+def _unseal(config: AuthConfig, vault: Vault, sealed: Mapping[str, bytes]) -> ServiceSecrets:
     try:
         audit, device = (vault.open(sealed[name], name) for name in ("audit", "device"))
-    except CannotBeOpened:
+    except UnsealError:
         raise wrong_kek(config) from None
-    return OwnSecrets(audit, device)
+    return ServiceSecrets(audit, device)

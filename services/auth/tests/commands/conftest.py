@@ -4,11 +4,11 @@ import pytest
 from command_line import CommandLine
 
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.services import OwnSecrets
+from ostiary_auth.services import ServiceSecrets
 
 
 @pytest.fixture
-def line(config: AuthConfig, own: OwnSecrets, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+def line(config: AuthConfig, own: ServiceSecrets, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     for name in [name for name in os.environ if name.startswith("OSTIARY_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OSTIARY_DATA_DIR", str(config.data_dir))

@@ -60,7 +60,7 @@ async def are_good(services: Services, *tokens: str) -> list[bool]:
         issuer=services.config.issuer,
         audience=services.config.audience,
         key_source=services.local_keys.public,
-        revocation_source=services.feed.own,
+        revocation_source=services.feed.local,
     )
     await services.feed.refresh()
     verifier, good = Verifier(config, max_staleness=None), []
@@ -119,9 +119,9 @@ class TestVerifiers:
     def test_what_verifiers_say_over_the_feed_is_shown(self, line: CommandLine) -> None:
         async def ask(services: Services) -> None:
             await services.feed.refresh()
-            await services.verifiers.heard("orders-1", 3, services.local_keys.ring().version, 20_000)
-            await services.verifiers.heard("orders-2", 3, "keys", 20_000)
-            await services.verifiers.left("orders-2")
+            await services.verifiers.on_poll("orders-1", 3, services.local_keys.ring().version, 20_000)
+            await services.verifiers.on_poll("orders-2", 3, "keys", 20_000)
+            await services.verifiers.remove("orders-2")
 
         line.do(ask)
         (row,) = line.rows("revocations", "verifiers")

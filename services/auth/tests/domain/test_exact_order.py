@@ -30,7 +30,7 @@ from ostiary_auth.domain.sessions import service as sessions_module
 from ostiary_auth.domain.sessions.model import Grant, LogoutScope
 from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE
 from ostiary_auth.kek_file import open_vault
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.accounts.tables import users
 from ostiary_auth.storage.revocation.tables import revocations
 
@@ -65,7 +65,7 @@ class Replica:
             issuer=services.config.issuer,
             audience=services.config.audience,
             key_source=services.local_keys.public,
-            revocation_source=services.feed.own,
+            revocation_source=services.feed.local,
         )
         # How old its knowledge is, is not the matter here.
         self._verifier = Verifier(config, max_staleness=None)
@@ -142,7 +142,7 @@ def replica(services: Services) -> Replica:
 
 
 @pytest.fixture
-async def replicas(services: Services, config: AuthConfig, own: OwnSecrets) -> AsyncIterator[list[Replica]]:
+async def replicas(services: Services, config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[list[Replica]]:
     """Several replicas on one database, the first of which is `replica`'s."""
     more = [Services(config, own) for _ in range(1 if services.database.is_sqlite else 2)]
     for each in more:
@@ -288,7 +288,7 @@ class TestClients:
 
         async def issue() -> Issued | None:
             replica = chance.choice(replicas)
-            replica.services.clients.forget("worker")
+            replica.services.clients.invalidate("worker")
             try:
                 return await replica.grant_to_client(credentials, context)
             except InvalidClient:
@@ -393,7 +393,7 @@ class TestEverything:
             await history.live(issue, change)
 
     async def test_after_the_log_was_begun_anew_nothing_from_before_is_good(
-        self, replica: Replica, config: AuthConfig, own: OwnSecrets
+        self, replica: Replica, config: AuthConfig, own: ServiceSecrets
     ) -> None:
         user, context = await replica.add_user(), now()
         login = await replica.log_in(user, context)
@@ -583,14 +583,14 @@ async def revoke_a_refresh_token(scene: Scene, context: Context) -> Expected:
 
 
 async def revoke_a_users_access_token(scene: Scene, context: Context) -> Expected:
-    presented = scene.services.tokens.read(scene.logins[1].token)
+    presented = scene.services.tokens.parse(scene.logins[1].token)
     assert presented is not None
     await scene.services.oauth.revoke(FIRST_PARTY, scene.logins[1].token, context)
     return [(Kind.TOKEN, presented.token_id)]
 
 
 async def revoke_a_clients_access_token(scene: Scene, context: Context) -> Expected:
-    presented = scene.services.tokens.read(scene.client.token)
+    presented = scene.services.tokens.parse(scene.client.token)
     assert presented is not None
     await scene.services.oauth.revoke(await scene.services.clients.get("worker"), scene.client.token, context)
     return [(Kind.TOKEN, presented.token_id)]

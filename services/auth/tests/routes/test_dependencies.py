@@ -14,8 +14,8 @@ from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.attempts import (
     login_keys,
 )
-from ostiary_auth.routes.dependencies import Requests
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.routes.dependencies import Dependencies
+from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.store import AuthStore
 from ostiary_chassis.proxies import TrustedProxies
 
@@ -29,7 +29,9 @@ class TestSource:
         headers = [(b"x-forwarded-for", field.encode()) for field in forwarded]
         scope: dict[str, Any] = {"type": "http", "headers": headers, "client": (peer, 40000)}
         return (
-            Requests(Auth(verifier), cast("AuthStore", None), TrustedProxies(networks)).context(Request(scope)).source
+            Dependencies(Auth(verifier), cast("AuthStore", None), TrustedProxies(networks))
+            .context(Request(scope))
+            .source
         )
 
     @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ class TestSource:
         assert len(source) <= 45
 
     async def test_a_trusted_proxys_word_decides_about_the_session_and_the_throttle(
-        self, config: AuthConfig, own: OwnSecrets, services: Services
+        self, config: AuthConfig, own: ServiceSecrets, services: Services
     ) -> None:
         behind = config.model_copy(update={"trusted_proxies": (ip_network("192.0.2.0/24"),)})
         headers = {"X-Forwarded-For": "1.2.3.4, 203.0.113.5"}

@@ -26,8 +26,8 @@ from ostiary_auth.domain.keys.model import KeyState
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID, Client
 from ostiary_auth.domain.sessions.model import Grant
 from ostiary_auth.routes import prefer_wait
-from ostiary_auth.routes.prefer_wait import MAX_WAIT_SECONDS, wait_if_asked
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.routes.prefer_wait import MAX_WAIT_SECONDS, apply_prefer_wait
+from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
 
 PASSWORD = "correct horse battery staple"
@@ -48,7 +48,7 @@ def config(
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def services(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Services]:
+async def services(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
     """The parts of a second replica, to arrange things with."""
     services = Services(config, own)
     services.local_keys.use(await services.keys.load())
@@ -57,7 +57,7 @@ async def services(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Service
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[httpx.AsyncClient]:
+async def client(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(config, own)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 40000))
     async with (
@@ -223,7 +223,7 @@ async def end_of_everything(calls: Calls) -> Call:
 
 async def revocation_of_an_access_token(calls: Calls) -> Call:
     login = await calls.log_in()
-    presented = calls.services.tokens.read(login.token)
+    presented = calls.services.tokens.parse(login.token)
     assert presented is not None
     form = {"client_id": FIRST_PARTY_CLIENT_ID, "token": login.token}
     return Call("POST", "/oauth/revoke", {}, [(Kind.TOKEN, presented.token_id)], 200, set(), form=form)
@@ -298,9 +298,9 @@ class TestWaiting:
     @pytest_asyncio.fixture(loop_scope="module")
     async def vanished(self, services: Services) -> AsyncIterator[str]:
         """A verifier that nothing is heard of for ten minutes."""
-        await services.verifiers.heard("vanished", 0, "keys", 600_000)
+        await services.verifiers.on_poll("vanished", 0, "keys", 600_000)
         yield "vanished"
-        await services.verifiers.left("vanished")
+        await services.verifiers.remove("vanished")
 
     @pytest.mark.usefixtures("vanished")
     @pytest.mark.parametrize("prepare", SOME_CALLS)
@@ -497,7 +497,7 @@ class TestFailures:
         monkeypatch.setattr(services.feed, "refresh", fail)
         request = Request({"type": "http", "headers": [(b"prefer", b"wait=0")], "state": {}})
         request.state.context = Context(datetime.now(UTC), revocations=[await calls.head()])
-        response = await wait_if_asked(services, request, Response(b'{"revoked": 1}'))
+        response = await apply_prefer_wait(services, request, Response(b'{"revoked": 1}'))
         assert json.loads(bytes(response.body))["complete"] is False
 
 

@@ -9,7 +9,7 @@ from ostiary_auth.domain.accounts.attempts import (
     login_keys,
     reauthentication_keys,
 )
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 
 
 class TestOverHttp:
@@ -32,7 +32,7 @@ class TestOverHttp:
 
     @pytest.mark.parametrize(("issuer", "secure"), [("https://id.example.com", True), ("http://localhost:8080", False)])
     async def test_a_login_leaves_a_mark_that_only_logins_see(
-        self, config: AuthConfig, own: OwnSecrets, services: Services, issuer: str, secure: bool
+        self, config: AuthConfig, own: ServiceSecrets, services: Services, issuer: str, secure: bool
     ) -> None:
         async with serving(config.model_copy(update={"issuer": issuer}), own) as client:
             await client.post("/auth/register", json=ADA)

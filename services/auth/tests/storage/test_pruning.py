@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Table, func, insert, select
 
 from ostiary.feed import Kind
-from ostiary_auth.background import PRUNE_BATCH, Upkeep
+from ostiary_auth.background import PRUNE_BATCH, Background
 from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL
 from ostiary_auth.domain.accounts import attempts, throttle
 from ostiary_auth.domain.accounts.model import User
@@ -193,10 +193,10 @@ class TestThrottles:
 
         for _ in range(attempts.REAUTHENTICATION.free + 1):
             await attempt(NOW)
-        assert await database.prune(NOW + attempts.MEMORY) == 0
+        assert await database.prune(NOW + attempts.FORGOTTEN_AFTER) == 0
         with pytest.raises(TooManyAttempts):
             await attempt(NOW)
-        assert await database.prune(NOW + attempts.MEMORY + SECOND) == 1
+        assert await database.prune(NOW + attempts.FORGOTTEN_AFTER + SECOND) == 1
         assert await database.count(throttles) == 0
 
 
@@ -221,7 +221,7 @@ class TestBatches:
     async def test_upkeep_goes_on_until_nothing_is_left(self, database: Database) -> None:
         rows = 2 * PRUNE_BATCH + 1
         await database.add(revocations, *(revocation(number, NOW - DAY) for number in range(rows)))
-        await Upkeep(database.services).prune()
+        await Background(database.services).prune()
         assert await database.count(revocations) == 0
 
     async def test_what_is_not_over_by_itself_is_never_pruned(self, database: Database) -> None:

@@ -19,7 +19,7 @@ from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def logging_as_before() -> Iterator[None]:
 class CommandLine:
     """The command line on a database, and the service's parts on the same one."""
 
-    def __init__(self, config: AuthConfig, own: OwnSecrets) -> None:
+    def __init__(self, config: AuthConfig, own: ServiceSecrets) -> None:
         self.config = config
         self.own = own
 

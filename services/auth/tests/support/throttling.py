@@ -12,7 +12,7 @@ from ostiary_auth.domain.accounts.attempts import (
     Counter,
     Keys,
 )
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 
 SECOND = timedelta(seconds=1)
 
@@ -42,7 +42,7 @@ async def block(services: Services, keys: Keys) -> None:
 
 
 @asynccontextmanager
-async def serving(config: AuthConfig, own: OwnSecrets, peer: str = HOME) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(config: AuthConfig, own: ServiceSecrets, peer: str = HOME) -> AsyncIterator[httpx.AsyncClient]:
     """Run an application with settings of its own, for callers at one address."""
     app = create_app(config, own)
     transport = httpx.ASGITransport(app, client=(peer, 40000))

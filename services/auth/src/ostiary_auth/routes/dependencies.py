@@ -24,7 +24,7 @@ MAX_USER_AGENT_CHARACTERS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class UserCall:
+class UserRequest:
     """A call by a logged-in user."""
 
     user_id: UUID
@@ -39,7 +39,7 @@ class Callers:
         """Look in `store`."""
         self._store = store
 
-    async def require_user(self, call: UserCall, scope: str | None = None) -> None:
+    async def require_user(self, call: UserRequest, scope: str | None = None) -> None:
         """Check that a user is not disabled, their session goes on, and a scope, if one is named, is still theirs.
 
         Raises Revoked or InsufficientScope.
@@ -65,7 +65,7 @@ def _require(scope: str | None, scopes: Collection[str]) -> None:
         raise InsufficientScope(frozenset({scope}))
 
 
-class Requests:
+class Dependencies:
     """Reads requests, and offers who makes them as FastAPI dependencies."""
 
     def __init__(self, auth: Auth, store: Store, proxies: TrustedProxies) -> None:
@@ -86,21 +86,21 @@ class Requests:
         return context
 
     @property
-    def user(self) -> Callable[..., Awaitable[UserCall]]:
+    def user(self) -> Callable[..., Awaitable[UserRequest]]:
         """A dependency that yields the user who calls. Raises NotAUser for a client's token."""
         verified = Annotated[VerifiedToken, Depends(self.auth.require())]
 
-        async def user(request: Request, token: verified) -> UserCall:
+        async def user(request: Request, token: verified) -> UserRequest:
             return self._user_call(request, token)
 
         return user
 
     @property
-    def live_user(self) -> Callable[..., Awaitable[UserCall]]:
+    def live_user(self) -> Callable[..., Awaitable[UserRequest]]:
         """The same, for what needs a session that goes on. Raises Revoked if it has ended."""
-        called = Annotated[UserCall, Depends(self.user)]
+        called = Annotated[UserRequest, Depends(self.user)]
 
-        async def live_user(call: called) -> UserCall:
+        async def live_user(call: called) -> UserRequest:
             await self.callers.require_user(call)
             return call
 
@@ -125,10 +125,10 @@ class Requests:
 
         return admin
 
-    def _user_call(self, request: Request, token: VerifiedToken) -> UserCall:
+    def _user_call(self, request: Request, token: VerifiedToken) -> UserRequest:
         if token.session_id is None:
             raise NotAUser
-        return UserCall(UUID(token.subject), UUID(token.session_id), self.context(request, token))
+        return UserRequest(UUID(token.subject), UUID(token.session_id), self.context(request, token))
 
 
 def _actor(token: VerifiedToken | None) -> str:

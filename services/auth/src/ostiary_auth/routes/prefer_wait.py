@@ -31,10 +31,10 @@ PARAMETER = {
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def revoking_route(services: Services) -> type[APIRoute]:
+def prefer_wait_route(services: Services) -> type[APIRoute]:
     """Return the kind of route that revokes something, and waits for that to be in force if it is asked to."""
 
-    class RevokingRoute(APIRoute):
+    class PreferWaitRoute(APIRoute):
         def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
             options["openapi_extra"] = {"parameters": [PARAMETER]}
             if options.get("status_code") == 204:  # noqa: PLR2004 - HTTP
@@ -46,14 +46,14 @@ def revoking_route(services: Services) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def handle_and_wait(request: Request) -> Response:
-                return await wait_if_asked(services, request, await handle(request))
+                return await apply_prefer_wait(services, request, await handle(request))
 
             return handle_and_wait
 
-    return RevokingRoute
+    return PreferWaitRoute
 
 
-async def wait_if_asked(services: Services, request: Request, response: Response) -> Response:
+async def apply_prefer_wait(services: Services, request: Request, response: Response) -> Response:
     """Return the response at once, or when what the request has revoked is in force, and with how far that is."""
     committed_at = time.monotonic()
     seconds = _preferred_wait(request.headers.getlist("prefer"))

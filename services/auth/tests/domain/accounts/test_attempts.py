@@ -11,17 +11,17 @@ from throttling import ELSEWHERE, EMAIL, HOME, SECOND
 from ostiary_auth.domain.accounts.attempts import (
     ACCOUNT,
     DEVICE,
-    MEMORY,
+    FORGOTTEN_AFTER,
     REAUTHENTICATION,
     SOURCE,
-    SOURCE_ON_ACCOUNT,
+    SOURCE_AND_ACCOUNT,
     Allowance,
     login_keys,
     reauthentication_keys,
 )
 from ostiary_auth.domain.errors import TooManyAttempts
 
-ALLOWANCES = (DEVICE, SOURCE_ON_ACCOUNT, SOURCE, ACCOUNT, REAUTHENTICATION)
+ALLOWANCES = (DEVICE, SOURCE_AND_ACCOUNT, SOURCE, ACCOUNT, REAUTHENTICATION)
 
 
 class TestAllowance:
@@ -40,12 +40,12 @@ class TestAllowance:
         assert allowance.wait(free + 1) == SECOND
 
     def test_the_wait_doubles(self) -> None:
-        waits = [SOURCE_ON_ACCOUNT.wait(attempts).total_seconds() for attempts in range(4, 17)]
+        waits = [SOURCE_AND_ACCOUNT.wait(attempts).total_seconds() for attempts in range(4, 17)]
         assert waits == [0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
 
     @pytest.mark.parametrize("allowance", ALLOWANCES)
     def test_no_wait_outlasts_the_memory_of_it(self, allowance: Allowance) -> None:
-        assert allowance.longest_wait < MEMORY
+        assert allowance.longest_wait < FORGOTTEN_AFTER
 
     def test_an_account_bears_a_hundred_guesses_of_strangers(self) -> None:
         """NIST SP 800-63B-4 section 3.2.2."""

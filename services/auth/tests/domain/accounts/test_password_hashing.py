@@ -14,7 +14,7 @@ async def test_hashes_have_the_parameters_of_owasp() -> None:
 
 
 async def test_nobodys_hash_takes_as_long_as_any() -> None:
-    assert not PasswordHasher(threads=1).needs_rehash(password_hashing._NOBODYS_HASH)
+    assert not PasswordHasher(threads=1).needs_rehash(password_hashing._DUMMY_HASH)
 
 
 async def test_the_event_loop_goes_on_while_hashing() -> None:

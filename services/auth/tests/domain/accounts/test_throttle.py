@@ -10,9 +10,9 @@ from throttling import ELSEWHERE, EMAIL, HOME, PASSWORD, SECOND
 
 from ostiary_auth.domain.accounts.attempts import (
     ACCOUNT,
-    MEMORY,
+    FORGOTTEN_AFTER,
     SOURCE,
-    SOURCE_ON_ACCOUNT,
+    SOURCE_AND_ACCOUNT,
     Allowance,
     Keys,
     login_keys,
@@ -25,7 +25,7 @@ from ostiary_auth.domain.accounts.throttle import count_attempt
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import AuthError, InvalidCredentials, TooManyAttempts, WrongPassword
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,7 +52,7 @@ class QuickHasher(PasswordHasher):
 class Logins:
     """Logins at times and from places of choice."""
 
-    def __init__(self, services: Services, own: OwnSecrets) -> None:
+    def __init__(self, services: Services, own: ServiceSecrets) -> None:
         self.store = services.store
         self.accounts = Accounts(
             services.store,
@@ -117,7 +117,7 @@ class Logins:
 
 
 @pytest.fixture
-def logins(services: Services, own: OwnSecrets) -> Logins:
+def logins(services: Services, own: ServiceSecrets) -> Logins:
     return Logins(services, own)
 
 
@@ -125,7 +125,7 @@ class TestWaiting:
     async def test_some_guesses_are_free_and_then_each_waits_longer(self, logins: Logins) -> None:
         await logins.register()
         now = NOW
-        for _ in range(SOURCE_ON_ACCOUNT.free):
+        for _ in range(SOURCE_AND_ACCOUNT.free):
             assert await logins.guess(now=now) is None
         waits = []
         for _ in range(11):
@@ -141,7 +141,7 @@ class TestWaiting:
         for _ in range(6):
             assert await logins.guess() is None
         assert [await logins.guess() for _ in range(20)] == [1] * 20
-        assert await logins.attempts(SOURCE_ON_ACCOUNT) == await logins.attempts(ACCOUNT) == 6
+        assert await logins.attempts(SOURCE_AND_ACCOUNT) == await logins.attempts(ACCOUNT) == 6
         assert await logins.guess(now=NOW + SECOND) is None
         assert await logins.guess(now=NOW + SECOND) == 2
 
@@ -157,12 +157,12 @@ class TestWaiting:
         await logins.register()
         for _ in range(6):
             await logins.guess()
-        later = NOW + MEMORY
+        later = NOW + FORGOTTEN_AFTER
         assert [await logins.guess(now=later) for _ in range(7)] == [None] * 6 + [1]
 
     async def test_a_counter_lives_as_long_as_there_are_attempts(self, logins: Logins) -> None:
         await logins.register()
-        almost = MEMORY - SECOND
+        almost = FORGOTTEN_AFTER - SECOND
         for number in range(6):
             assert await logins.guess(now=NOW + number * almost) is None
         assert await logins.guess(now=NOW + 5 * almost) == 1
@@ -203,7 +203,7 @@ class TestWaiting:
         outcomes = await asyncio.gather(*(logins.guess() for _ in range(50)))
         tried = outcomes.count(None)
         assert tried >= 6
-        assert await logins.attempts(SOURCE_ON_ACCOUNT) == tried
+        assert await logins.attempts(SOURCE_AND_ACCOUNT) == tried
         assert await logins.attempts(SOURCE) == tried
         assert await logins.attempts(ACCOUNT) == tried
         assert await logins.guess() is not None
@@ -229,7 +229,7 @@ class TestSuccess:
         for _ in range(5):
             await logins.guess()
         await logins.log_in()
-        assert await logins.attempts(SOURCE_ON_ACCOUNT) == await logins.attempts(ACCOUNT) == 0
+        assert await logins.attempts(SOURCE_AND_ACCOUNT) == await logins.attempts(ACCOUNT) == 0
         assert [await logins.guess() for _ in range(7)] == [None] * 6 + [1]
 
     async def test_a_login_to_an_own_account_does_not_clear_what_the_source_did(self, logins: Logins) -> None:
@@ -258,7 +258,7 @@ class TestSuccess:
         for _ in range(6):
             with pytest.raises(InvalidCredentials):
                 await logins.log_in()
-        assert await logins.attempts(SOURCE_ON_ACCOUNT) == 6
+        assert await logins.attempts(SOURCE_AND_ACCOUNT) == 6
         with pytest.raises(TooManyAttempts):
             await logins.log_in()
 
@@ -376,7 +376,7 @@ class TestChangingThePassword:
 
 
 async def test_free_attempts_of_the_same_moment_do_not_wait_for_each_other(logins: Logins) -> None:
-    """Requests reach the counters in another order than the clock was read in."""
+    """Dependencies reach the counters in another order than the clock was read in."""
     late, early = NOW + timedelta(milliseconds=1), NOW
     keys = login_keys(EMAIL, HOME, None)
     assert await logins.count(keys, late)

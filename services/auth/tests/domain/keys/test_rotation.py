@@ -23,10 +23,10 @@ from ostiary_auth.domain.errors import KeyNotFound, KeyNotReady
 from ostiary_auth.domain.keys.key_ring import KeyRing
 from ostiary_auth.domain.keys.model import KeyState, StoredKey
 from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
-from ostiary_auth.domain.keys.vault import KEK_BYTES, CannotBeOpened, Vault
+from ostiary_auth.domain.keys.vault import KEK_BYTES, UnsealError, Vault
 from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, KEYS_HELD
 from ostiary_auth.kek_file import open_vault
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.startup import prepare
 from ostiary_auth.storage.audit.tables import audit_log
 from ostiary_auth.storage.keys.tables import signing_keys
@@ -391,7 +391,7 @@ class TestAtRest:
                 assert b"PRIVATE" not in blob
 
     async def test_another_key_encryption_key_opens_nothing(self, replicas: Replicas) -> None:
-        with pytest.raises(CannotBeOpened):
+        with pytest.raises(UnsealError):
             await replicas.one(Vault((bytes([1]) * KEK_BYTES,))).load()
 
     async def test_a_sealed_key_cannot_take_another_keys_name(self, replicas: Replicas) -> None:
@@ -399,7 +399,7 @@ class TestAtRest:
             await connection.execute(
                 signing_keys.update().where(signing_keys.c.state == KeyState.SIGNING).values(kid="other")
             )
-        with pytest.raises(CannotBeOpened):
+        with pytest.raises(UnsealError):
             await replicas.one().load()
 
     async def test_two_sealed_keys_cannot_change_places(self, replicas: Replicas) -> None:
@@ -408,11 +408,11 @@ class TestAtRest:
             for kid, sealed in ((first.kid, second.sealed_private_key), (second.kid, first.sealed_private_key)):
                 changed = signing_keys.update().where(signing_keys.c.kid == kid)
                 await connection.execute(changed.values(sealed_private_key=sealed))
-        with pytest.raises(CannotBeOpened):
+        with pytest.raises(UnsealError):
             await replicas.one().load()
 
     async def test_after_a_rewrap_the_old_key_encryption_key_is_not_needed(
-        self, config: AuthConfig, services: Services, own: OwnSecrets
+        self, config: AuthConfig, services: Services, own: ServiceSecrets
     ) -> None:
         document = services.local_keys.ring().document
         old = config.kek_path.read_bytes()
@@ -431,13 +431,13 @@ class TestAtRest:
     ) -> None:
         before = await services.keys.stored()
         config.kek_path.write_bytes(base64.b64encode(bytes([1]) * KEK_BYTES))
-        with pytest.raises(CannotBeOpened):
+        with pytest.raises(UnsealError):
             await services.keys.rewrap(Context(NOW, OPERATOR))
         assert await services.keys.stored() == before
         assert (await services.audit.verify(store)).broken_at is None
 
 
-async def test_a_key_has_the_size_of_the_settings(services: Services, config: AuthConfig, own: OwnSecrets) -> None:
+async def test_a_key_has_the_size_of_the_settings(services: Services, config: AuthConfig, own: ServiceSecrets) -> None:
     assert {key.private_key.key_size for key in services.local_keys.ring().published} == {2048}
     (following,) = (key for key in await services.keys.stored() if key.state is KeyState.NEXT)
     async with services.store.write() as transaction:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ostiary_auth.domain.keys.vault import CannotBeOpened, Vault, load_vault, new_kek
+from ostiary_auth.domain.keys.vault import UnsealError, Vault, load_vault, new_kek
 from ostiary_chassis.settings import create_secret
 
 OLD, NEW = bytes(32), bytes([1]) * 32
@@ -14,7 +14,7 @@ def test_what_was_sealed_is_opened_under_its_name_only() -> None:
     sealed = vault.seal(b"secret", "name")
     assert b"secret" not in sealed
     assert vault.open(sealed, "name") == b"secret"
-    with pytest.raises(CannotBeOpened):
+    with pytest.raises(UnsealError):
         vault.open(sealed, "another")
 
 
@@ -23,13 +23,13 @@ def test_the_first_key_seals_and_all_open() -> None:
     both = Vault((NEW, OLD))
     assert both.open(sealed, "name") == b"secret"
     assert Vault((NEW,)).open(both.seal(b"secret", "name"), "name") == b"secret"
-    with pytest.raises(CannotBeOpened):
+    with pytest.raises(UnsealError):
         Vault((NEW,)).open(sealed, "name")
 
 
 @pytest.mark.parametrize("sealed", [b"", b"x", bytes(12), bytes(40)])
 def test_what_was_never_sealed_cannot_be_opened(sealed: bytes) -> None:
-    with pytest.raises(CannotBeOpened):
+    with pytest.raises(UnsealError):
         Vault((OLD,)).open(sealed, "name")
 
 

@@ -31,7 +31,7 @@ from ostiary_auth.domain.revocation import feed as feed_module
 from ostiary_auth.domain.revocation.feed import SIGNED_ANSWERS, TAIL, RevocationFeed
 from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, LOST_NUMBERS
 from ostiary_auth.domain.revocation.model import LoggedRevocation
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.revocation.tables import revocation_head, revocations
 
 SOON = 5.0
@@ -54,7 +54,7 @@ class Follower:
         """Ask once, and apply the answer."""
         await self.feed.refresh()
         asked_at = self.revocations.now()
-        text = await self.feed.signed(self.number)
+        text = await self.feed.signed_answer(self.number)
         keys = KeySet.from_json(self.services.local_keys.ring().document)
         answer = read(text, self.services.config.issuer, keys, self.revocations.revoked_kids)
         self.revocations.apply(answer, asked_at)
@@ -96,7 +96,7 @@ async def prune(services: Services) -> None:
 
 
 @pytest.fixture
-async def other(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Services]:
+async def other(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
     """A second replica on the same database."""
     services = Services(config, own)
     services.local_keys.use(await services.keys.load())
@@ -208,7 +208,7 @@ class TestPages:
         assert not any(answer.reset for answer in answers)
         assert len(follower.revocations) == 2 * MAX_EVENTS + 5
         # The replica itself has learnt them in pages, too.
-        assert len(services.feed.own.revocations) == 2 * MAX_EVENTS + 5
+        assert len(services.feed.local.revocations) == 2 * MAX_EVENTS + 5
         assert len(services.feed._tail) == TAIL
 
     async def test_exactly_as_many_as_fit_are_all_there_is(self, services: Services) -> None:
@@ -285,23 +285,23 @@ class TestSigning:
     async def test_all_who_are_at_the_same_place_share_a_signature(self, services: Services) -> None:
         await revoke(services, "1")
         await services.feed.refresh()
-        texts = await asyncio.gather(*(services.feed.signed(after) for after in (0, 1) * 50))
+        texts = await asyncio.gather(*(services.feed.signed_answer(after) for after in (0, 1) * 50))
         assert len({id(text) for text in texts}) == 2
 
     async def test_after_a_revocation_everybody_gets_another(self, services: Services) -> None:
         await services.feed.refresh()
-        before = await services.feed.signed(0)
+        before = await services.feed.signed_answer(0)
         await revoke(services, "1")
-        assert await services.feed.signed(0) is before
+        assert await services.feed.signed_answer(0) is before
         await services.feed.refresh()
-        assert await services.feed.signed(0) != before
+        assert await services.feed.signed_answer(0) != before
 
     async def test_when_keys_change_everybody_gets_another(self, services: Services) -> None:
         await services.feed.refresh()
-        before, ring = await services.feed.signed(0), services.local_keys.ring()
+        before, ring = await services.feed.signed_answer(0), services.local_keys.ring()
         following = next(key for key in ring.published if key.kid != ring.signing.kid)
         services.local_keys.use(replace(ring, signing=following))
-        after = await services.feed.signed(0)
+        after = await services.feed.signed_answer(0)
         keys = KeySet.from_json(ring.document)
         assert after != before
         with pytest.raises(FeedFault, match="revoked key"):
@@ -310,14 +310,14 @@ class TestSigning:
 
     async def test_after_a_while_it_is_signed_again(self, services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
         await services.feed.refresh()
-        before = await services.feed.signed(0)
-        monkeypatch.setattr(feed_module, "SIGNED_FOR", 0.0)
-        assert await services.feed.signed(0) is not before
+        before = await services.feed.signed_answer(0)
+        monkeypatch.setattr(feed_module, "SIGNED_FOR_SECONDS", 0.0)
+        assert await services.feed.signed_answer(0) is not before
 
     async def test_not_all_answers_are_kept(self, services: Services) -> None:
         await services.feed.refresh()
         for after in range(SIGNED_ANSWERS + 10):
-            await services.feed.signed(after)
+            await services.feed.signed_answer(after)
         assert len(services.feed._signed) == SIGNED_ANSWERS
 
 
@@ -325,7 +325,7 @@ class TestNews:
     async def wait(self, services: Services, after: int = 0, keys: str | None = None) -> "asyncio.Task[None]":
         """Return somebody who waits for news."""
         version = services.local_keys.ring().version if keys is None else keys
-        waiting = asyncio.create_task(services.feed.news(after, version, SOON))
+        waiting = asyncio.create_task(services.feed.wait_for_changes(after, version, SOON))
         await asyncio.sleep(0)  # it is next in the queue, and goes as far as it can
         return waiting
 
@@ -357,14 +357,14 @@ class TestNews:
         for _ in range(3):
             await asyncio.sleep(0)
         assert not waiting.done()
-        services.feed.release()
+        services.feed.release_waiters()
         assert await self.came(waiting)
 
     async def test_the_end_of_the_service_is_news(self, services: Services) -> None:
         await services.feed.refresh()
         waiting = [await self.wait(services) for _ in range(3)]
         assert not any(each.done() for each in waiting)
-        services.feed.release()
+        services.feed.release_waiters()
         assert all([await self.came(each) for each in waiting])
         assert await self.came(await self.wait(services))
 
@@ -377,14 +377,14 @@ class TestNews:
     async def test_without_news_the_wait_ends_when_its_time_is_up(self, services: Services) -> None:
         await services.feed.refresh()
         began_at = asyncio.get_running_loop().time()
-        await services.feed.news(0, services.local_keys.ring().version, 0.05)
+        await services.feed.wait_for_changes(0, services.local_keys.ring().version, 0.05)
         assert 0.05 <= asyncio.get_running_loop().time() - began_at < SOON
 
     @pytest.mark.usefixtures("small_pages")
     async def test_listeners_hear_of_each_revocation_once(self, services: Services) -> None:
         feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring)
         heard: list[int] = []
-        feed.listen(lambda logged: heard.append(logged.number))
+        feed.subscribe(lambda logged: heard.append(logged.number))
         await revoke(services, *map(str, range(7)))
         await feed.refresh()
         await revoke(services, "8")
@@ -402,9 +402,9 @@ class TestReplicas:
             assert other.feed.number == number - 1
             await other.feed.refresh()
             assert (other.feed.number, other.feed.epoch) == (number, services.feed.epoch)
-            position = other.feed.own.revocations.position
+            position = other.feed.local.revocations.position
             assert position == Position(other.feed.epoch, number)
-        assert len(other.feed.own.revocations) == 3
+        assert len(other.feed.local.revocations) == 3
 
     async def test_nobody_misses_what_was_committed_before_the_look(self, services: Services, other: Services) -> None:
         replicas = (services, other)
@@ -421,25 +421,25 @@ class TestReplicas:
         assert services.feed.number == other.feed.number == 20
 
     async def test_following_makes_what_the_replica_knows_fresh(self, services: Services) -> None:
-        own = services.feed.own.revocations
+        own = services.feed.local.revocations
         for _ in range(2):
             asked_at = own.now()
-            await services.follow_log()
+            await services.follow_feed()
             assert asked_at <= own.fresh_at <= own.now()
 
     async def test_a_look_for_others_does_not(self, services: Services) -> None:
         await revoke(services, "1")
         await services.feed.refresh()
-        assert not services.feed.own.revocations.complete
+        assert not services.feed.local.revocations.complete
 
     async def test_the_replica_is_known_as_a_verifier_before_it_is_fresh(self, services: Services) -> None:
-        own = services.feed.own.revocations
+        own = services.feed.local.revocations
 
         async def register() -> None:
             await revoke(services, "meanwhile")
             assert not own.complete
 
-        await services.feed.follow(register)
+        await services.feed.refresh_local(register)
         assert own.complete
         assert services.feed.number == 1
 

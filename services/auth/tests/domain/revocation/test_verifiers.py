@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from ostiary.feed import Kind, version_of
-from ostiary_auth.background import Upkeep
+from ostiary_auth.background import Background
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import KeyNotReady, TooManyVerifiers
@@ -26,9 +26,9 @@ from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation import verifiers as verifiers_module
 from ostiary_auth.domain.revocation.messages import ACKNOWLEDGED, WANTED
 from ostiary_auth.domain.revocation.model import LOCAL_KEYS, InForce, RegisteredVerifier
-from ostiary_auth.domain.revocation.verifiers import CLOCKS_DIFFER, NO_LEASE_MS, STORED_LONGER, Verifiers
+from ostiary_auth.domain.revocation.verifiers import CLOCK_SKEW, NO_LEASE_MS, STORED_AHEAD, Verifiers
 from ostiary_auth.kek_file import open_vault
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.keys.tables import signing_keys
 from ostiary_auth.storage.revocation.tables import verifiers as rows
 
@@ -52,7 +52,7 @@ class Replica:
     async def heard(
         self, verifier: str, acknowledged: int = 0, lease_ms: int | None = MINUTE, keys: str = KEYS
     ) -> None:
-        await self.verifiers.heard(verifier, acknowledged, keys, lease_ms)
+        await self.verifiers.on_poll(verifier, acknowledged, keys, lease_ms)
 
     async def revoke(self) -> int:
         """Revoke something, and return its number."""
@@ -133,7 +133,7 @@ def replica(services: Services) -> Replica:
 
 
 @pytest.fixture
-async def start(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Callable[[], Awaitable[Services]]]:
+async def start(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Callable[[], Awaitable[Services]]]:
     """Start more replicas on the same database."""
     started = []
 
@@ -196,8 +196,8 @@ class TestRegistry:
         verifier = (await replica.stored())["orders"]
         assert (verifier.acknowledged, verifier.keys, verifier.lease_ms) == (7, KEYS, 20_000)
         # However its answer is delayed, it may be accepting tokens until then.
-        lease = timedelta(seconds=20) + CLOCKS_DIFFER
-        assert before + lease + STORED_LONGER <= verifier.live_until <= datetime.now(UTC) + lease + STORED_LONGER
+        lease = timedelta(seconds=20) + CLOCK_SKEW
+        assert before + lease + STORED_AHEAD <= verifier.live_until <= datetime.now(UTC) + lease + STORED_AHEAD
 
     async def test_many_at_once_are_all_stored(self, replica: Replica) -> None:
         await asyncio.gather(*(replica.heard(f"orders-{number}") for number in range(200)))
@@ -221,8 +221,8 @@ class TestRegistry:
     async def test_it_is_stored_again_before_it_counts_as_gone(
         self, replica: Replica, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "STORED_LONGER", timedelta(0))
-        monkeypatch.setattr(verifiers_module, "CLOCKS_DIFFER", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "STORED_AHEAD", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "CLOCK_SKEW", timedelta(0))
         await replica.heard("orders")
         first = (await replica.stored())["orders"].live_until
         await replica.heard("orders")
@@ -248,8 +248,8 @@ class TestRegistry:
 
     async def test_there_is_a_limit(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(verifiers_module, "MAX_VERIFIERS", 2)
-        monkeypatch.setattr(verifiers_module, "STORED_LONGER", timedelta(0))
-        monkeypatch.setattr(verifiers_module, "CLOCKS_DIFFER", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "STORED_AHEAD", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "CLOCK_SKEW", timedelta(0))
         await replica.heard("orders", lease_ms=0)
         await replica.heard("profile")
         with pytest.raises(TooManyVerifiers):
@@ -257,7 +257,7 @@ class TestRegistry:
         assert set(await replica.stored()) == {"orders", "profile"}
         await replica.heard("profile", 1)
         # One that has not asked for long makes room.
-        replica.verifiers.forget_silent()
+        replica.verifiers.drop_expired()
         await replica.heard("billing")
         with pytest.raises(TooManyVerifiers):
             await replica.heard("orders")
@@ -265,9 +265,9 @@ class TestRegistry:
     async def test_who_leaves_is_not_stored_any_more(self, replica: Replica) -> None:
         await replica.heard("orders")
         await replica.heard("profile")
-        await replica.verifiers.left("orders")
+        await replica.verifiers.remove("orders")
         assert set(await replica.stored()) == {"profile"}
-        await replica.verifiers.left("unknown")
+        await replica.verifiers.remove("unknown")
         await replica.heard("orders")
         assert set(await replica.stored()) == {"orders", "profile"}
 
@@ -278,18 +278,18 @@ class TestRegistry:
         questions = [asyncio.create_task(there.heard("orders"))]
         await gate.reached()
         questions.append(asyncio.create_task(there.heard("profile")))
-        leaving = asyncio.create_task(verifiers.left("orders"))
+        leaving = asyncio.create_task(verifiers.remove("orders"))
         await asyncio.sleep(0)  # it is next in the queue, and goes as far as it can
         gate.open.set()
         await asyncio.gather(*questions, leaving)
         assert set(await replica.stored()) == {"profile"}
 
     async def test_a_replica_is_a_verifier_itself_until_it_ends(self, replica: Replica) -> None:
-        await replica.verifiers.heard_of_own(MINUTE)
+        await replica.verifiers.on_local_poll(MINUTE)
         ((verifier_id, own),) = (await replica.stored()).items()
         assert verifier_id.startswith("auth-")
         assert (own.keys, own.lease_ms) == (LOCAL_KEYS, MINUTE)
-        await replica.verifiers.leave()
+        await replica.verifiers.deregister()
         assert await replica.stored() == {}
 
 
@@ -300,7 +300,7 @@ class TestInForce:
 
     async def test_it_is_when_all_have_acknowledged_it(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
         # Who waits is told, and does not find out by asking again.
-        monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 60.0)
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 60.0)
         await replica.heard("orders", 0)
         await replica.heard("profile", 0)
         number = await replica.revoke()
@@ -358,19 +358,19 @@ class TestInForce:
         assert await replica.is_in_force(number, age=NO_LEASE_MS / 1000)
 
     async def test_one_that_leaves_holds_nobody_up(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 0.05)
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 0.05)
         await replica.heard("orders", 0)
         number = await replica.revoke()
         waiting = replica.wait(number)
         assert not await replica.is_in_force(number)
-        await replica.verifiers.left("orders")
+        await replica.verifiers.remove("orders")
         assert (await waiting).complete
 
     async def test_one_that_has_not_asked_for_longer_than_it_may_accept_holds_nobody_up(
         self, replica: Replica, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "STORED_LONGER", timedelta(0))
-        monkeypatch.setattr(verifiers_module, "CLOCKS_DIFFER", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "STORED_AHEAD", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "CLOCK_SKEW", timedelta(0))
         await replica.heard("orders", 0, 0)
         number = await replica.revoke()
         await replica.heard("profile", number)
@@ -383,7 +383,7 @@ class TestInForce:
 
     async def test_the_replica_itself_knows_what_its_log_does(self, replica: Replica, second: Replica) -> None:
         await second.services.feed.refresh()
-        await second.verifiers.heard_of_own(MINUTE)
+        await second.verifiers.on_local_poll(MINUTE)
         # Whoever waits there has the log looked at.
         state = await second.state(await replica.revoke())
         assert (state.acknowledged_by, state.complete) == (1, True)
@@ -391,7 +391,7 @@ class TestInForce:
     async def test_when_the_service_ends_whoever_waits_is_told_how_far_it_has_come(
         self, replica: Replica, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 60.0)
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 60.0)
         await replica.heard("orders", 0)
         number = await replica.revoke()
         await replica.heard("profile", number)
@@ -435,7 +435,7 @@ class TestReplicas:
         number = await replica.revoke()
         assert not await replica.is_in_force(number)
         assert await replica.is_in_force(number, age=MINUTE / 1000)
-        await second.verifiers.left("orders")
+        await second.verifiers.remove("orders")
         assert await replica.is_in_force(number)
 
     async def test_after_a_restart_those_that_live_are_still_known(
@@ -454,7 +454,7 @@ class TestReplicas:
     async def test_who_waits_asks_the_others_and_they_say_how_far_theirs_are(
         self, pair: tuple[Messages, Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 60.0)
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 60.0)
         messages, here, there = pair
         await there.heard("orders", 0)
         number = await here.revoke()
@@ -473,7 +473,7 @@ class TestReplicas:
     async def test_a_message_that_is_lost_on_the_way_there_is_sent_again(
         self, pair: tuple[Messages, Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 0.05)
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 0.05)
         messages, here, there = pair
         messages.receivers.remove(there.verifiers.on_message)
         await there.heard("orders", 0)
@@ -487,7 +487,7 @@ class TestReplicas:
     async def test_a_message_that_is_lost_on_the_way_back_is_not_needed(
         self, pair: tuple[Messages, Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 0.05)
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 0.05)
         messages, here, there = pair
         messages.receivers.remove(here.verifiers.on_message)
         await there.heard("orders", 0)
@@ -507,7 +507,7 @@ class TestReplicas:
         self, replica: Replica, second: Replica
     ) -> None:
         await replica.heard("orders", 0)
-        await second.verifiers.left("orders")
+        await second.verifiers.remove("orders")
         replica.verifiers.on_message(ACKNOWLEDGED)
         assert await replica.is_in_force(await replica.revoke())
 
@@ -517,7 +517,7 @@ class TestReplicas:
         await here.heard("orders", await here.revoke())
         # From here on it asks the other replica.
         await there.heard("orders", 1)
-        await there.verifiers.left("orders")
+        await there.verifiers.remove("orders")
         here.verifiers.on_message(f"{WANTED}1")
         await here.verifiers._tell()
         assert await there.stored() == {}
@@ -529,7 +529,7 @@ class TestReplicas:
         messages, here, there = pair
         await here.heard("orders", 0)
         await here.heard("orders", await here.revoke())
-        await there.verifiers.left("orders")
+        await there.verifiers.remove("orders")
         messages.sent.clear()
         here.verifiers.on_message(f"{WANTED}1")
         await here.verifiers._tell()
@@ -570,7 +570,7 @@ class TestMessages:
         self, services: Services, start: Callable[[], Awaitable[Services]]
     ) -> AsyncIterator[tuple[Replica, Replica]]:
         replicas = (Replica(services), Replica(await start()))
-        tasks = [asyncio.create_task(Upkeep(replica.services).run()) for replica in replicas]
+        tasks = [asyncio.create_task(Background(replica.services).run()) for replica in replicas]
         async with asyncio.timeout(SOON):
             while not all(replica.verifiers._changes for replica in replicas):
                 await services.database.publish(ACKNOWLEDGED)
@@ -589,7 +589,7 @@ class TestMessages:
     async def test_an_acknowledgement_on_another_replica_is_known_here(
         self, listening: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 60.0)
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 60.0)
         here, there = listening
         for _ in range(5):
             await there.heard("orders", 0)
@@ -602,22 +602,22 @@ class TestMessages:
     async def test_one_that_leaves_there_is_not_waited_for_here(
         self, listening: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 60.0)
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 60.0)
         here, there = listening
         await there.heard("orders", 0)
         number = await here.revoke()
         waiting = here.wait(number)
         assert not await here.is_in_force(number)
-        await there.verifiers.left("orders")
+        await there.verifiers.remove("orders")
         assert (await waiting).complete
 
     async def test_replicas_acknowledge_what_they_have_looked_at(self, listening: tuple[Replica, Replica]) -> None:
         here, there = listening
         for replica in listening:
-            await replica.verifiers.heard_of_own(MINUTE)
+            await replica.verifiers.on_local_poll(MINUTE)
         found = await here.wait(await here.revoke())
         assert (found.acknowledged_by, found.complete) == (2, True)
-        await there.verifiers.leave()
+        await there.verifiers.deregister()
         assert (await here.wait(await here.revoke())).acknowledged_by == 1
 
     async def test_without_hearing_anything_it_takes_a_second_longer(
@@ -643,14 +643,14 @@ class TestEnding:
         gate = Gate(replica.services.store)
         gate.open.set()
         verifiers = Verifiers(gate, replica.services.feed, replica.services.database.publish, "own")
-        await verifiers.heard_of_own(MINUTE)
+        await verifiers.on_local_poll(MINUTE)
         gate.shut()
-        questions = [asyncio.create_task(verifiers.heard("orders", 0, KEYS, MINUTE))]
+        questions = [asyncio.create_task(verifiers.on_poll("orders", 0, KEYS, MINUTE))]
         await gate.reached()
-        questions.append(asyncio.create_task(verifiers.heard("profile", 0, KEYS, MINUTE)))
+        questions.append(asyncio.create_task(verifiers.on_poll("profile", 0, KEYS, MINUTE)))
         await asyncio.sleep(0)  # it is next in the queue, and goes as far as it can
         gate.open.set()
-        await verifiers.leave()
+        await verifiers.deregister()
         await asyncio.gather(*questions, return_exceptions=True)
         assert "own" not in await replica.stored()
 
@@ -693,7 +693,7 @@ class TestDatabaseAway:
     async def test_one_that_does_not_answer_keeps_nobody_longer_than_they_want_to_wait(
         self, services: Services, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "LEAST_ASKING", 0.01)
+        monkeypatch.setattr(verifiers_module, "MIN_QUERY_SECONDS", 0.01)
         await services.feed.refresh()
         verifiers = Verifiers(NeverAnswers(), services.feed, services.database.publish, "own")
         async with asyncio.timeout(SOON):
@@ -707,7 +707,7 @@ class TestDatabaseAway:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "ASK_AGAIN", 0.05)
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 0.05)
         number, printed = await replica.revoke(), ""
         await replica.services.database.close()
         async with database_away():

@@ -33,7 +33,7 @@ from ostiary_auth.domain.oauth.client_assertion import MAX_ASSERTION_CHARACTERS
 from ostiary_auth.domain.oauth.clients import OLD_SECRET_GRACE
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID, Client, Credentials
 from ostiary_auth.domain.sessions.model import Grant
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 
 ISSUER = "http://localhost:8080"
 TOKEN = "/oauth/token"
@@ -60,7 +60,7 @@ def config(
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def services(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Services]:
+async def services(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
     services = Services(config, own)
     services.local_keys.use(await services.keys.load())
     yield services
@@ -68,7 +68,7 @@ async def services(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Service
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[httpx.AsyncClient]:
+async def client(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(config, own)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 40000))
     async with (

@@ -30,7 +30,7 @@ from ostiary_auth.domain.oauth.clients import OLD_SECRET_GRACE
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID, Client, Credentials
 from ostiary_auth.domain.revocation import verifiers as verifiers_module
 from ostiary_auth.routes.revocation.feed import MAX_LEASE_MS, MAX_WAIT_MS
-from ostiary_auth.services import OwnSecrets, Services
+from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.startup import MIN_FEED_SECRET_CHARACTERS, prepare
 from ostiary_auth.storage.revocation.tables import verifiers as rows
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
@@ -55,7 +55,7 @@ def config(
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def services(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Services]:
+async def services(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
     """The parts of a second replica."""
     services = Services(config, own)
     services.local_keys.use(await services.keys.load())
@@ -64,7 +64,7 @@ async def services(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Service
 
 
 @pytest.fixture(scope="module")
-def app(config: AuthConfig, own: OwnSecrets) -> FastAPI:
+def app(config: AuthConfig, own: ServiceSecrets) -> FastAPI:
     return create_app(config, own)
 
 
@@ -151,7 +151,7 @@ class Asking:
         session = await self.log_in()
         response = await self.http.post("/auth/logout", headers=session.headers)
         assert response.json() == {"revoked": 1}
-        presented = self.services.tokens.read(session.token)
+        presented = self.services.tokens.parse(session.token)
         assert presented is not None
         return str(presented.session_id)
 
@@ -319,7 +319,7 @@ class TestAnswers:
         assert [each.target for each in answer.revocations] == ["elsewhere"]
 
     async def test_when_the_service_ends_all_are_answered(
-        self, config: AuthConfig, own: OwnSecrets, asking: Asking
+        self, config: AuthConfig, own: ServiceSecrets, asking: Asking
     ) -> None:
         app = create_app(config, own)
         async with (
@@ -450,7 +450,7 @@ class Provided:
 
     async def authenticates(self, secret: str, context: Context | None = None) -> bool:
         clients = self.services.clients
-        clients.forget()
+        clients.invalidate()
         try:
             await clients.authenticate(Credentials(VERIFIERS_CLIENT_ID, secret), context or Context(datetime.now(UTC)))
         except InvalidClient:
@@ -470,7 +470,7 @@ class TestSecret:
             yield config
 
     @pytest_asyncio.fixture(loop_scope="module")
-    async def provided(self, fresh: AuthConfig, own: OwnSecrets) -> AsyncIterator[Provided]:
+    async def provided(self, fresh: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Provided]:
         services = Services(fresh, own)
         yield Provided(fresh, services)
         await services.close()
@@ -535,6 +535,6 @@ class TestSecret:
         await asyncio.gather(*(services.clients.get(VERIFIERS_CLIENT_ID) for _ in range(8)))
         await services.clients.delete(VERIFIERS_CLIENT_ID, context)
         secret = path.read_text().strip()
-        await asyncio.gather(*(services.clients.provide(client, secret, context) for _ in range(8)))
+        await asyncio.gather(*(services.clients.ensure(client, secret, context) for _ in range(8)))
         assert await provided.authenticates(secret)
         assert await provided.events() == [Event.CLIENT_CREATED, Event.CLIENT_DELETED, Event.CLIENT_CREATED]

@@ -18,7 +18,7 @@ FIRST_WAIT = timedelta(seconds=1)
 
 
 #: Attempts are forgotten when the last one is this long ago.
-MEMORY = timedelta(hours=1)
+FORGOTTEN_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Allowance:
 DEVICE = Allowance(free=10, longest_wait=timedelta(minutes=5))
 
 #: Attempts of one source on one account.
-SOURCE_ON_ACCOUNT = Allowance(free=5, longest_wait=timedelta(minutes=5))
+SOURCE_AND_ACCOUNT = Allowance(free=5, longest_wait=timedelta(minutes=5))
 
 #: Attempts of one source on whatever account. Many people may share one.
 SOURCE = Allowance(free=100, longest_wait=timedelta(minutes=1))
@@ -71,9 +71,9 @@ class Counter:
     def counted(self, allowance: Allowance, now: datetime) -> "Counter":
         """Return the counter after one more attempt."""
         attempts = self.attempts + 1 if now < self.expires_at else 1
-        return Counter(attempts, now + allowance.wait(attempts), now + MEMORY)
+        return Counter(attempts, now + allowance.wait(attempts), now + FORGOTTEN_AFTER)
 
-    def taken_back(self, now: datetime) -> "Counter":
+    def uncounted(self, now: datetime) -> "Counter":
         """Return the counter as if the last attempt had not been: when it was let through, no wait was left."""
         return replace(self, attempts=max(0, self.attempts - 1), blocked_until=now)
 
@@ -87,7 +87,7 @@ def login_keys(email_key: str, source: str | None, device_id: str | None) -> Key
         return {_key("device", device_id): DEVICE}
     network = _network(source)
     return {
-        _key("source-on-account", network, email_key): SOURCE_ON_ACCOUNT,
+        _key("source-on-account", network, email_key): SOURCE_AND_ACCOUNT,
         _key("source", network): SOURCE,
         _key("account", email_key): ACCOUNT,
     }

@@ -38,7 +38,7 @@ QUEUE_PER_THREAD = 16
 
 
 #: The hash of random bytes that nobody knows. Checked when there is no account, so that that takes as long.
-_NOBODYS_HASH = "$argon2id$v=19$m=19456,t=2,p=1$Qdih/xkqpN4lvFnkR+JgdQ$4U1g21nFCwUhguu0ifp+bYuePr2N8AtY8els6o5gXz8"
+_DUMMY_HASH = "$argon2id$v=19$m=19456,t=2,p=1$Qdih/xkqpN4lvFnkR+JgdQ$4U1g21nFCwUhguu0ifp+bYuePr2N8AtY8els6o5gXz8"
 
 
 class PasswordHasher:
@@ -75,7 +75,7 @@ class PasswordHasher:
 
     async def verify(self, hashed: str | None, password: str) -> bool:
         """Return whether the password fits; without a hash, do the same work for nothing. Call it in a slot."""
-        matches = await self._run(lambda: self._matches(hashed or _NOBODYS_HASH, password))
+        matches = await self._run(lambda: self._matches(hashed or _DUMMY_HASH, password))
         return matches and hashed is not None
 
     def needs_rehash(self, hashed: str) -> bool:

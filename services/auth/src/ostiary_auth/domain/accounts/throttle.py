@@ -23,5 +23,5 @@ async def forgive(transaction: Transaction, keys: Keys, now: datetime) -> None:
     one only, or an attacker would clear it by logging in to an account of their own.
     """
     counters = await transaction.throttles.lock(sorted(keys), now)
-    await transaction.throttles.put({key: counters[key].taken_back(now) for key in keys if keys[key] is SOURCE})
+    await transaction.throttles.put({key: counters[key].uncounted(now) for key in keys if keys[key] is SOURCE})
     await transaction.throttles.forget([key for key in keys if keys[key] is not SOURCE])

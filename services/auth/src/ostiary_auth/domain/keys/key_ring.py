@@ -59,7 +59,7 @@ class KeyRing:
 
     @classmethod
     def open(cls, stored: list[StoredKey], vault: Vault) -> "KeyRing":
-        """Open stored keys, one of which signs. Raises CannotBeOpened."""
+        """Open stored keys, one of which signs. Raises UnsealError."""
         keys = {key.kid: _open(key, vault) for key in stored}
         (signing,) = (key.kid for key in stored if key.state is KeyState.SIGNING)
         document = json.dumps({"keys": [key.public_jwk() for key in keys.values()]}).encode()

@@ -77,7 +77,7 @@ class SigningKeys:
         self._vault = vault
 
     async def load(self, known: KeyRing | None = None) -> KeyRing:
-        """Return the stored keys as a ring: `known`, if it is still what is stored. Raises CannotBeOpened."""
+        """Return the stored keys as a ring: `known`, if it is still what is stored. Raises UnsealError."""
         stored = await self.stored()
         if known is not None and known.states == states_of(stored):
             return known
@@ -135,7 +135,7 @@ class SigningKeys:
             await self._fill(transaction, context, spare)
 
     async def rewrap(self, context: Context) -> int:
-        """Seal all keys and secrets under the first key-encryption key; return how many. Raises CannotBeOpened."""
+        """Seal all keys and secrets under the first key-encryption key; return how many. Raises UnsealError."""
         vault = self._vault()
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)

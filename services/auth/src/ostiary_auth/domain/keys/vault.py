@@ -22,7 +22,7 @@ KEK_BYTES = 32
 NONCE_BYTES = 12
 
 
-class CannotBeOpened(Exception):
+class UnsealError(Exception):
     """Sealed with a key-encryption key that is not in the file, or damaged, or in another's place."""
 
 
@@ -38,13 +38,13 @@ class Vault:
         return nonce + AESGCM(self.keks[0]).encrypt(nonce, plain, name.encode())
 
     def open(self, sealed: bytes, name: str) -> bytes:
-        """Return what was sealed under this name. Raises CannotBeOpened."""
+        """Return what was sealed under this name. Raises UnsealError."""
         nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
         for kek in self.keks:
             # ValueError: too short to be anything that was sealed.
             with suppress(InvalidTag, ValueError):
                 return AESGCM(kek).decrypt(nonce, ciphertext, name.encode())
-        raise CannotBeOpened
+        raise UnsealError
 
 
 def load_vault(path: Path) -> Vault:

@@ -42,7 +42,7 @@ class AccessToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Presented:
+class PresentedToken:
     """An access token of ours that was shown to us: its signature is good and it has not expired."""
 
     claims: Mapping[str, Any]
@@ -108,7 +108,7 @@ class AccessTokens:
         about: dict[str, object] = {"sub": client.id, "client_id": client.id, "roles": [], "rev": client.as_of}
         return await self._sign(about, audience, scopes, self._policy.lifetime, now)
 
-    def read(self, token: str) -> Presented | None:
+    def parse(self, token: str) -> PresentedToken | None:
         """Return an access token of ours, whatever its audience, or None if it is none or has expired."""
         try:
             header = jwt.get_unverified_header(token)
@@ -124,7 +124,7 @@ class AccessTokens:
             )
         except (jwt.PyJWTError, StopIteration, ValueError, RecursionError):
             return None
-        return Presented(claims)
+        return PresentedToken(claims)
 
     async def _sign(
         self, about: dict[str, object], audience: str, scopes: Iterable[str], lifetime: int, now: datetime

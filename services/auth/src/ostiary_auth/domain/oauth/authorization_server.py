@@ -7,7 +7,7 @@ from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import Context, client_actor, user_actor
 from ostiary_auth.domain.errors import InvalidClient, InvalidRefreshToken, OAuthError
-from ostiary_auth.domain.oauth.access_tokens import AccessToken, AccessTokens, Presented
+from ostiary_auth.domain.oauth.access_tokens import AccessToken, AccessTokens, PresentedToken
 from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.domain.ports import Store
 from ostiary_auth.domain.revocation.log import RevocationLog
@@ -75,7 +75,7 @@ class AuthorizationServer:
         """
         if await self._sessions.end_by_refresh_token(token, client.id, context):
             return
-        presented = self._tokens.read(token)
+        presented = self._tokens.parse(token)
         if presented is None or presented.client_id != client.id:
             return
         async with self._store.write() as transaction:
@@ -90,16 +90,16 @@ class AuthorizationServer:
             subject = client_actor(client.id) if session_id is None else user_actor(UUID(presented.subject))
             await self._audit.record(transaction, context, Event.TOKEN_REVOKED, subject=subject, facts=facts)
 
-    async def introspect(self, client: Client, token: str, context: Context) -> Presented | None:
+    async def introspect(self, client: Client, token: str, context: Context) -> PresentedToken | None:
         """Return what is in an access token if it is good now (RFC 7662). Raises OAuthError."""
         if client.is_public or INTROSPECT_SCOPE not in client.scopes:
             raise OAuthError("unauthorized_client", f"Only clients with the scope '{INTROSPECT_SCOPE}' may ask.")
-        presented = self._tokens.read(token)
+        presented = self._tokens.parse(token)
         if presented is None or await self._is_revoked(presented, context):
             return None
         return presented
 
-    async def _is_revoked(self, presented: Presented, context: Context) -> bool:
+    async def _is_revoked(self, presented: PresentedToken, context: Context) -> bool:
         targets = {
             Kind.TOKEN: presented.token_id,
             Kind.SUBJECT: presented.subject,

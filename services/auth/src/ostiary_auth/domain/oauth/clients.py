@@ -93,7 +93,7 @@ class Clients:
             await self._audit.record(transaction, context, Event.CLIENT_CREATED, subject=subject, facts=_facts(new))
         return new, secret
 
-    async def provide(self, client: Client, secret: str, context: Context) -> None:
+    async def ensure(self, client: Client, secret: str, context: Context) -> None:
         """See to it that there is a client with this secret, which somebody else keeps."""
         provided = replace(client, secret_hash=_hash(secret), created_at=context.now)
         async with self._store.write() as transaction:
@@ -149,7 +149,7 @@ class Clients:
             raise ClientNotFound
         return client
 
-    def forget(self, client_id: str | None = None) -> None:
+    def invalidate(self, client_id: str | None = None) -> None:
         """Look a client up anew, or all of them: it has changed on some replica."""
         if client_id is None:
             self._cached.clear()

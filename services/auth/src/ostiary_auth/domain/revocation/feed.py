@@ -32,7 +32,7 @@ TAIL = 2 * MAX_EVENTS
 SIGNED_ANSWERS = 32
 
 #: Seconds that a signed answer is given out; how long revocations are kept is counted from when it was signed.
-SIGNED_FOR = 10.0
+SIGNED_FOR_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class RevocationFeed:
         self._issuer = issuer
         self._ring = ring
         #: The same log for this process's own verifier.
-        self.own = LocalRevocations()
+        self.local = LocalRevocations()
         #: Looks at the store; what had been committed before the call is known after it.
         self.refresh = Coalesced(self._look)
         self.head: LogHead | None = None
@@ -67,7 +67,7 @@ class RevocationFeed:
         self._signed: OrderedDict[int, _Signed] = OrderedDict()
         self._signing = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._listeners: list[Callable[[LoggedRevocation], None]] = []
+        self._subscribers: list[Callable[[LoggedRevocation], None]] = []
         #: Whether the service is about to end, and nobody waits any more.
         self.is_closed = False
 
@@ -81,26 +81,26 @@ class RevocationFeed:
         """The log's name."""
         return self.head.epoch if self.head else ""
 
-    def listen(self, listener: Callable[[LoggedRevocation], None]) -> None:
+    def subscribe(self, subscriber: Callable[[LoggedRevocation], None]) -> None:
         """Have a function called with each revocation that comes."""
-        self._listeners.append(listener)
+        self._subscribers.append(subscriber)
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """Let all who wait for news look again: keys have changed."""
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def release(self) -> None:
+    def release_waiters(self) -> None:
         """Answer whoever waits for news, now and from now on: the service is about to end."""
         self.is_closed = True
-        self.wake()
+        self.notify()
 
     async def close(self) -> None:
         """Stop looking."""
-        self.release()
+        self.release_waiters()
         await self.refresh.close()
 
-    async def news(self, after: int, keys: str, seconds: float) -> None:
+    async def wait_for_changes(self, after: int, keys: str, seconds: float) -> None:
         """Wait so many seconds at most until there is something after a number, or keys that are others than these."""
         try:
             async with asyncio.timeout(seconds):
@@ -109,7 +109,7 @@ class RevocationFeed:
         except TimeoutError:
             return
 
-    async def signed(self, after: int) -> str:
+    async def signed_answer(self, after: int) -> str:
         """Return the signed answer to what came after a number. The log must have been looked at."""
         signed = self._signed.get(after)
         if signed is not None and self._is_current(signed):
@@ -125,12 +125,12 @@ class RevocationFeed:
                     self._signed.popitem(last=False)
             return signed.text
 
-    async def follow(self, register: Callable[[], Awaitable[None]]) -> None:
+    async def refresh_local(self, register: Callable[[], Awaitable[None]]) -> None:
         """Look at the store for this process's own verifier, after it is known as one that accepts tokens."""
-        asked_at = self.own.revocations.now()
+        asked_at = self.local.revocations.now()
         await register()
         await self.refresh()
-        self.own.revocations.fresh_at = max(self.own.revocations.fresh_at, asked_at)
+        self.local.revocations.fresh_at = max(self.local.revocations.fresh_at, asked_at)
 
     async def _look(self) -> None:
         async with self._store.read() as transaction:
@@ -138,18 +138,18 @@ class RevocationFeed:
             while self.head != head:
                 found = await transaction.revocations.after(self.number, head.number, MAX_EVENTS)
                 part = self._answer(self.number, head, found)
-                self._apply_to_own(part)
+                self._apply_locally(part)
                 self.head = LogHead(part.epoch, part.head, part.digest)
                 self._tail.extend(found)
                 for revocation in found:
-                    for listener in self._listeners:
-                        listener(revocation)
-                self.wake()
+                    for subscriber in self._subscribers:
+                        subscriber(revocation)
+                self.notify()
 
-    def _apply_to_own(self, part: Answer) -> None:
+    def _apply_locally(self, part: Answer) -> None:
         try:
             # Not fresher by that: see `follow`.
-            self.own.revocations.apply(part, -math.inf)
+            self.local.revocations.apply(part, -math.inf)
         except FeedFault as error:
             _log.error("the revocation log is not the one that was followed", reason=str(error))
             raise LogReplaced from None
@@ -158,7 +158,11 @@ class RevocationFeed:
         return self.head is not None and self.head.number == after and self._ring().version == keys
 
     def _is_current(self, signed: _Signed) -> bool:
-        return signed.head is self.head and signed.ring is self._ring() and time.monotonic() < signed.at + SIGNED_FOR
+        return (
+            signed.head is self.head
+            and signed.ring is self._ring()
+            and time.monotonic() < signed.at + SIGNED_FOR_SECONDS
+        )
 
     async def _sign(self, after: int) -> _Signed:
         head, ring = self.head, self._ring()

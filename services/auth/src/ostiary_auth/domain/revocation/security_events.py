@@ -75,7 +75,7 @@ class SecurityEvents:
                 # In a thread: a hundred signatures would hold up everybody else.
                 events = await asyncio.to_thread(self._sign_all, found[:limit], receiver)
                 return Delivery(events, more=len(found) > limit)
-            await self._feed.news(seen, self._ring().version, left)
+            await self._feed.wait_for_changes(seen, self._ring().version, left)
 
     async def _sessions_after(self, transaction: Transaction, number: int, limit: int) -> list[LoggedRevocation]:
         """Return the first ended sessions after a number."""

@@ -29,8 +29,8 @@ _log = structlog.stdlib.get_logger("verifiers")
 
 #: How much longer than its lease a verifier is stored as live at least, as the replicas' clocks may differ by that; and
 #: how much longer still, so that not every question has to be stored. Nobody waits longer for it than for a lease.
-CLOCKS_DIFFER = timedelta(minutes=1)
-STORED_LONGER = timedelta(minutes=1)
+CLOCK_SKEW = timedelta(minutes=1)
+STORED_AHEAD = timedelta(minutes=1)
 
 #: The lease in ms that counts for verifiers that accept tokens however long they have heard nothing.
 NO_LEASE_MS = 30_000
@@ -42,13 +42,13 @@ MAX_VERIFIERS = 10_000
 MAX_WAITERS = 100
 
 #: Seconds between two looks of one that waits, for each verifier: looking takes about as long.
-LOOK_SECONDS = 20e-6
+BATCH_SECONDS_PER_VERIFIER = 20e-6
 
 #: Seconds that a look at the others may take, though nobody wants to wait.
-LEAST_ASKING = 0.25
+MIN_QUERY_SECONDS = 0.25
 
 #: Seconds after which a wait asks the other replicas again: a message between them may be lost.
-ASK_AGAIN = 1.0
+REQUERY_SECONDS = 1.0
 
 
 class Verifiers:
@@ -76,18 +76,18 @@ class Verifiers:
         self._waiters = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def heard(self, verifier_id: str, acknowledged: int, keys: str, lease_ms: int | None) -> None:
+    async def on_poll(self, verifier_id: str, acknowledged: int, keys: str, lease_ms: int | None) -> None:
         """Note a question, before it is answered. Raises TooManyVerifiers."""
         known = self._heard.get(verifier_id)
         if known is None and len(self._heard) >= MAX_VERIFIERS:
             raise TooManyVerifiers
         lease = NO_LEASE_MS if lease_ms is None else lease_ms
-        needed = datetime.now(UTC) + timedelta(milliseconds=lease) + CLOCKS_DIFFER
+        needed = datetime.now(UTC) + timedelta(milliseconds=lease) + CLOCK_SKEW
         stored = self._stored.get(verifier_id)
         is_stored = (
             stored is not None and (stored.keys, stored.lease_ms) == (keys, lease) and stored.live_until >= needed
         )
-        live_until = stored.live_until if stored is not None and is_stored else needed + STORED_LONGER
+        live_until = stored.live_until if stored is not None and is_stored else needed + STORED_AHEAD
         verifier = self._heard[verifier_id] = RegisteredVerifier(verifier_id, acknowledged, keys, lease, live_until)
         if known is None or known.acknowledged < acknowledged:
             self._wake()
@@ -97,23 +97,23 @@ class Verifiers:
         elif stored is not None and stored.acknowledged < min(acknowledged, self._wanted):
             self._in_background(self._tell)
 
-    async def heard_of_own(self, lease_ms: int) -> None:
+    async def on_local_poll(self, lease_ms: int) -> None:
         """Note that this replica's own verifier has come as far as its log."""
-        await self.heard(self._own_id, self._feed.number, LOCAL_KEYS, lease_ms)
+        await self.on_poll(self._own_id, self._feed.number, LOCAL_KEYS, lease_ms)
 
-    async def left(self, verifier_id: str) -> None:
+    async def remove(self, verifier_id: str) -> None:
         """Forget a verifier that has ended."""
         self._forget([verifier_id])
         # What is being stored just now must not come after.
         await self._save()
-        await self._remove(verifier_id)
+        await self._delete(verifier_id)
 
-    async def leave(self) -> None:
+    async def deregister(self) -> None:
         """Stop storing, and forget this replica's own verifier."""
         await self.close()
-        await self._remove(self._own_id)
+        await self._delete(self._own_id)
 
-    def release(self) -> None:
+    def release_waiters(self) -> None:
         """Answer whoever waits, as the log does."""
         self._wake()
 
@@ -126,7 +126,7 @@ class Verifiers:
         await self._tell.close()
         await self._save.close()
 
-    def forget_silent(self) -> None:
+    def drop_expired(self) -> None:
         """Forget those that have not asked for long."""
         now = datetime.now(UTC)
         self._forget([verifier.id for verifier in self._heard.values() if verifier.live_until < now])
@@ -154,7 +154,7 @@ class Verifiers:
         read_at, read_of = -math.inf, -1
         while True:
             news = self._news
-            if time.monotonic() >= read_at + ASK_AGAIN or read_of != self._changes:
+            if time.monotonic() >= read_at + REQUERY_SECONDS or read_of != self._changes:
                 read_at, read_of = time.monotonic(), self._changes
                 stored = await self._ask_others(number, deadline)
             known = list(self._heard.values()) if stored is None else stored
@@ -169,12 +169,12 @@ class Verifiers:
                 return InForce(acknowledged, complete=False, after_ms=None)
             leases_end = (committed_at + each.lease_ms / 1000 for each in missing)
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(deadline, read_at + ASK_AGAIN, *leases_end) - now):
+                async with asyncio.timeout(min(deadline, read_at + REQUERY_SECONDS, *leases_end) - now):
                     await news.wait()
                     # They come in crowds.
-                    await asyncio.sleep(len(verifiers) * LOOK_SECONDS)
+                    await asyncio.sleep(len(verifiers) * BATCH_SECONDS_PER_VERIFIER)
 
-    async def _remove(self, verifier_id: str) -> None:
+    async def _delete(self, verifier_id: str) -> None:
         async with self._store.write() as transaction:
             await transaction.verifiers.remove(verifier_id)
         self.on_message(ACKNOWLEDGED)
@@ -186,7 +186,7 @@ class Verifiers:
         None if that cannot be known now: what was revoked is revoked, and who waits for it is not told an error.
         """
         try:
-            async with asyncio.timeout(max(LEAST_ASKING, deadline - time.monotonic())):
+            async with asyncio.timeout(max(MIN_QUERY_SECONDS, deadline - time.monotonic())):
                 await self._feed.refresh()
                 async with self._store.read() as transaction:
                     stored = await transaction.verifiers.live(datetime.now(UTC))

@@ -35,11 +35,11 @@ class Verdict(Enum):
 
     ROTATE = auto()
     REPEAT = auto()
-    REFUSE = auto()
+    REJECT = auto()
     THEFT = auto()
 
 
-def judge(
+def decide(
     token: RefreshToken,
     successor: RefreshToken | None,
     session: Session,
@@ -48,9 +48,9 @@ def judge(
 ) -> Verdict:
     """Decide about a refresh token, given its successor if it has one."""
     if session.ended_at is not None or now >= session.expires_at:
-        return Verdict.REFUSE
+        return Verdict.REJECT
     if token.used_at is None:
-        return Verdict.REFUSE if now >= token.created_at + limits.idle else Verdict.ROTATE
+        return Verdict.REJECT if now >= token.created_at + limits.idle else Verdict.ROTATE
     if successor is not None and successor.used_at is None and now <= token.used_at + REPLAY_GRACE:
         return Verdict.REPEAT
     return Verdict.THEFT

@@ -19,8 +19,8 @@ from ostiary_auth.domain.sessions.refresh_tokens import (
     MAX_REFRESH_TOKEN_CHARACTERS,
     REFRESH_TOKEN_BYTES,
     Verdict,
+    decide,
     hash_of,
-    judge,
     successor_of,
 )
 
@@ -143,13 +143,13 @@ class Sessions:
         if chain is None or chain.session.client_id != client_id:
             return None
         token, session, user = chain.token, chain.session, chain.user
-        verdict = judge(token, chain.successor, session, self.limits, context.now)
+        verdict = decide(token, chain.successor, session, self.limits, context.now)
         if verdict is Verdict.THEFT:
             subject = user_actor(user.id)
             facts = {"session_id": str(session.id)}
             await self._end(transaction, [session], "theft", context)
             await self._audit.record(transaction, context, Event.REFRESH_TOKEN_REPLAYED, subject=subject, facts=facts)
-        if verdict in {Verdict.THEFT, Verdict.REFUSE} or user.disabled_at is not None:
+        if verdict in {Verdict.THEFT, Verdict.REJECT} or user.disabled_at is not None:
             return None
         granted = _narrow(user.scopes, scopes)
         if verdict is Verdict.REPEAT:

@@ -14,18 +14,18 @@ from ostiary_auth.routes.accounts.models import (
     UserResponse,
     UsersResponse,
 )
-from ostiary_auth.routes.dependencies import Requests
+from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.paging import Limit, page_of
-from ostiary_auth.routes.prefer_wait import revoking_route
+from ostiary_auth.routes.prefer_wait import prefer_wait_route
 from ostiary_auth.routes.sessions.models import EndedResponse
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
 
-def user_admin_routes(services: Services, requests: Requests) -> list[BaseRoute]:  # noqa: C901 - a list of routes
+def user_admin_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:  # noqa: C901 - a list of routes
     router = APIRouter(prefix="/admin/users", tags=["admin"])
-    revoking = APIRouter(prefix="/admin/users", tags=["admin"], route_class=revoking_route(services))
-    admin = Annotated[Context, Depends(requests.admin)]
+    revoking = APIRouter(prefix="/admin/users", tags=["admin"], route_class=prefer_wait_route(services))
+    admin = Annotated[Context, Depends(dependencies.admin)]
     accounts = services.accounts
 
     @router.get("")

@@ -13,27 +13,27 @@ from ostiary_auth.routes.accounts.models import (
     RegisterRequest,
     account_response,
 )
-from ostiary_auth.routes.dependencies import Requests, UserCall
-from ostiary_auth.routes.prefer_wait import revoking_route
+from ostiary_auth.routes.dependencies import Dependencies, UserRequest
+from ostiary_auth.routes.prefer_wait import prefer_wait_route
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
 
-def account_routes(services: Services, requests: Requests) -> list[BaseRoute]:
+def account_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
     """Return the routes about one's own account."""
     router = APIRouter(prefix="/auth", tags=["account"])
-    revoking = APIRouter(prefix="/auth", tags=["account"], route_class=revoking_route(services))
-    caller = Annotated[VerifiedToken, Depends(requests.auth.require())]
-    live_call = Annotated[UserCall, Depends(requests.live_user)]
+    revoking = APIRouter(prefix="/auth", tags=["account"], route_class=prefer_wait_route(services))
+    caller = Annotated[VerifiedToken, Depends(dependencies.auth.require())]
+    live_request = Annotated[UserRequest, Depends(dependencies.live_user)]
 
     @router.post("/register", status_code=201, responses=documented(409))
     async def register(body: RegisterRequest, request: Request) -> AccountResponse:
         """Open an account."""
-        context = requests.context(request)
+        context = dependencies.context(request)
         return account_response(await services.accounts.register(body.email, body.password, body.display_name, context))
 
     @revoking.post("/password", status_code=204, responses=documented(403, 404, 429))
-    async def password(call: live_call, body: PasswordRequest) -> None:
+    async def password(call: live_request, body: PasswordRequest) -> None:
         """Change the caller's password; their other sessions end."""
         await services.accounts.change_password(
             call.user_id, call.session_id, body.current_password, body.new_password, call.context

@@ -7,15 +7,15 @@ from starlette.routing import BaseRoute
 
 from ostiary_auth.domain.context import Context
 from ostiary_auth.routes.audit.models import AuditEntryResponse, AuditReportResponse, AuditResponse
-from ostiary_auth.routes.dependencies import Requests
+from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.paging import Limit, page_of
 from ostiary_auth.routes.parameters import PRINTABLE
 from ostiary_auth.services import Services
 
 
-def audit_admin_routes(services: Services, requests: Requests) -> list[BaseRoute]:
+def audit_admin_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
     router = APIRouter(prefix="/admin/audit", tags=["admin"])
-    admin = Annotated[Context, Depends(requests.admin)]
+    admin = Annotated[Context, Depends(dependencies.admin)]
 
     @router.get("")
     async def audit(

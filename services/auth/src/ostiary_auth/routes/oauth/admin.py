@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute
 
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.oauth.model import Client
-from ostiary_auth.routes.dependencies import Requests
+from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.oauth.models import (
     ChangeClientRequest,
     ClientResponse,
@@ -18,15 +18,15 @@ from ostiary_auth.routes.oauth.models import (
 )
 from ostiary_auth.routes.paging import Limit, page_of
 from ostiary_auth.routes.parameters import PRINTABLE, Name
-from ostiary_auth.routes.prefer_wait import revoking_route
+from ostiary_auth.routes.prefer_wait import prefer_wait_route
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
 
-def client_admin_routes(services: Services, requests: Requests) -> list[BaseRoute]:
+def client_admin_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
     router = APIRouter(prefix="/admin/clients", tags=["admin"])
-    revoking = APIRouter(prefix="/admin/clients", tags=["admin"], route_class=revoking_route(services))
-    admin = Annotated[Context, Depends(requests.admin)]
+    revoking = APIRouter(prefix="/admin/clients", tags=["admin"], route_class=prefer_wait_route(services))
+    admin = Annotated[Context, Depends(dependencies.admin)]
     registry = services.clients
 
     @router.get("")

@@ -1,6 +1,6 @@
 """`/oauth/*`: tokens (RFC 6749), revocation (RFC 7009) and introspection (RFC 7662).
 
-Requests are forms. Refusals have the bodies of RFC 6749 section 5.2, not problem documents. Services ask for
+Dependencies are forms. Refusals have the bodies of RFC 6749 section 5.2, not problem documents. Services ask for
 tokens all the time, so these are plain Starlette routes: FastAPI's way to read a request costs a third of a signature.
 """
 
@@ -17,24 +17,24 @@ from ostiary_auth.domain.errors import OAuthError
 from ostiary_auth.domain.oauth.access_tokens import AccessToken
 from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.paths import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
-from ostiary_auth.routes.dependencies import Requests
+from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.oauth.client_authentication import credentials_of
 from ostiary_auth.routes.oauth.forms import Form, read_form, required
-from ostiary_auth.routes.prefer_wait import wait_if_asked
+from ostiary_auth.routes.prefer_wait import apply_prefer_wait
 from ostiary_auth.services import Services
 
 #: Neither tokens nor refusals may be kept by a cache (RFC 6749 section 5.1).
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
-def oauth_routes(services: Services, requests: Requests) -> list[Route]:
+def oauth_routes(services: Services, dependencies: Dependencies) -> list[Route]:
     """Return the routes of `/oauth`; `oauth_schemas` documents them."""
 
     async def authenticated(request: Request) -> tuple[Form, Client, Context]:
         """Read the form and recognise the client. Raises OAuthError."""
         request.state.route = request.scope["path"]  # for logs and metrics, which know FastAPI's routes only
         form = await read_form(request)
-        context = requests.context(request)
+        context = dependencies.context(request)
         client = await services.clients.authenticate(credentials_of(request, form), context)
         return form, client, Context(context.now, client_actor(client.id), context.source, context.user_agent)
 
@@ -65,7 +65,7 @@ def oauth_routes(services: Services, requests: Requests) -> list[Route]:
             # Anybody may ask; nothing is told that has not come of it.
             return _json({})
         request.state.context = context
-        return await wait_if_asked(services, request, _json({}))
+        return await apply_prefer_wait(services, request, _json({}))
 
     async def introspect(request: Request) -> Response:
         """Say whether an access token is good now, ended sessions and revocations considered."""

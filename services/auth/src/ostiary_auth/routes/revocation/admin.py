@@ -6,16 +6,16 @@ from fastapi import APIRouter, Depends
 from starlette.routing import BaseRoute
 
 from ostiary_auth.domain.context import Context
-from ostiary_auth.routes.dependencies import Requests
-from ostiary_auth.routes.prefer_wait import revoking_route
+from ostiary_auth.routes.dependencies import Dependencies
+from ostiary_auth.routes.prefer_wait import prefer_wait_route
 from ostiary_auth.routes.revocation.models import VerifierResponse, VerifiersResponse
 from ostiary_auth.services import Services
 
 
-def revocation_admin_routes(services: Services, requests: Requests) -> list[BaseRoute]:
+def revocation_admin_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
     router = APIRouter(prefix="/admin", tags=["admin"])
-    revoking = APIRouter(prefix="/admin", tags=["admin"], route_class=revoking_route(services))
-    admin = Annotated[Context, Depends(requests.admin)]
+    revoking = APIRouter(prefix="/admin", tags=["admin"], route_class=prefer_wait_route(services))
+    admin = Annotated[Context, Depends(dependencies.admin)]
 
     @router.get("/verifiers")
     async def verifiers(context: admin) -> VerifiersResponse:

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 from ostiary import VerifiedToken
 from ostiary.errors import InsufficientScope
 from ostiary_auth.domain.revocation.security_events import EVENTS_SCOPE, MAX_EVENTS
-from ostiary_auth.routes.dependencies import Requests
+from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
@@ -43,17 +43,17 @@ class PollResponse(BaseModel):
     more: Annotated[bool, Field(serialization_alias="moreAvailable")]
 
 
-def events_routes(services: Services, requests: Requests) -> list[BaseRoute]:
+def events_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
     """Return the routes of `/events`."""
     router = APIRouter(prefix="/events", tags=["events"])
-    receiver = Annotated[VerifiedToken, Depends(requests.auth.require(scopes=[EVENTS_SCOPE]))]
+    receiver = Annotated[VerifiedToken, Depends(dependencies.auth.require(scopes=[EVENTS_SCOPE]))]
 
     @router.post("/poll", responses=documented(403))
     async def poll(token: receiver, body: PollRequest) -> PollResponse:
         """Return events that have not been acknowledged: sessions that have ended (CAEP `session-revoked`)."""
         if token.session_id is not None:
             raise InsufficientScope(frozenset({EVENTS_SCOPE}))
-        await requests.callers.require_client(token.client_id, EVENTS_SCOPE)
+        await dependencies.callers.require_client(token.client_id, EVENTS_SCOPE)
         for event_id, error in body.errors.items():
             _log.warning("event refused", receiver=token.client_id, event_id=event_id, error=str(error.get("err"))[:64])
         # One that it cannot read would be no better the second time.

@@ -15,7 +15,7 @@ from ostiary.feed import MAX_NUMBER, MEDIA_TYPE, SCOPE
 from ostiary.http import Problem, bearer_token
 from ostiary_auth.domain.revocation.feed import RevocationFeed
 from ostiary_auth.paths import FEED_PATH
-from ostiary_auth.routes.dependencies import Requests
+from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.services import Services
 from ostiary_chassis.problems import ProblemError
 
@@ -28,30 +28,30 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _HEADERS = {"Cache-Control": "no-store"}
 
 
-def feed_routes(services: Services, requests: Requests) -> list[Route]:
+def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
     """Return the routes of the feed."""
 
     async def feed(request: Request) -> Response:
         """Answer a verifier's question, at once or when there is news."""
-        _authorise(requests, request)
+        _authorise(dependencies, request)
         query = request.query_params
         after, wait = _number(query, "after", MAX_NUMBER - 1), _number(query, "wait", MAX_WAIT_MS)
         lease = _number(query, "lease", MAX_LEASE_MS) if "lease" in query else None
         keys, verifier = _name(query, "keys"), _name(query, "verifier")
         # In this order: who may be accepting tokens without what comes now is known to whoever waits for it.
         acknowledged = _acknowledged(services.feed, query, after)
-        await services.verifiers.heard(verifier, acknowledged, keys, lease)
+        await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
         await services.feed.refresh()
         if acknowledged != (acknowledged := _acknowledged(services.feed, query, after)):
             # This replica knew less than the verifier.
-            await services.verifiers.heard(verifier, acknowledged, keys, lease)
-        await services.feed.news(after, keys, wait / 1000)
-        return Response(await services.feed.signed(after), headers=_HEADERS, media_type=MEDIA_TYPE)
+            await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
+        await services.feed.wait_for_changes(after, keys, wait / 1000)
+        return Response(await services.feed.signed_answer(after), headers=_HEADERS, media_type=MEDIA_TYPE)
 
     async def leave(request: Request) -> Response:
         """Forget a verifier that ends."""
-        _authorise(requests, request)
-        await services.verifiers.left(_name(request.query_params, "verifier"))
+        _authorise(dependencies, request)
+        await services.verifiers.remove(_name(request.query_params, "verifier"))
         return Response(status_code=204)
 
     return [Route(FEED_PATH, feed, methods=["GET"]), Route(FEED_PATH, leave, methods=["DELETE"])]
@@ -62,12 +62,14 @@ def _acknowledged(feed: RevocationFeed, query: QueryParams, after: int) -> int:
     return after if query.get("epoch") == feed.epoch and after <= feed.number else 0
 
 
-def _authorise(requests: Requests, request: Request) -> None:
+def _authorise(dependencies: Dependencies, request: Request) -> None:
     """Let clients with the scope in. Raises OstiaryError."""
     request.state.route = FEED_PATH  # for logs and metrics, which know FastAPI's routes only
     request.state.routine = True
     # Whoever asks whether something was revoked has to be answered by who cannot know better.
-    token = requests.auth.verifier.verify(bearer_token(request.headers.getlist("authorization")), max_staleness=None)
+    token = dependencies.auth.verifier.verify(
+        bearer_token(request.headers.getlist("authorization")), max_staleness=None
+    )
     token.require(scopes=[SCOPE])
 
 

@@ -10,8 +10,8 @@ from ostiary_auth.domain.oauth.access_tokens import AccessToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.sessions import device_label
 from ostiary_auth.domain.sessions.model import Grant, Session, SessionLimits
-from ostiary_auth.routes.dependencies import Requests, UserCall
-from ostiary_auth.routes.prefer_wait import revoking_route
+from ostiary_auth.routes.dependencies import Dependencies, UserRequest
+from ostiary_auth.routes.prefer_wait import prefer_wait_route
 from ostiary_auth.routes.sessions.models import (
     EndedResponse,
     LoginRequest,
@@ -30,18 +30,18 @@ DEVICE_COOKIE = "ostiary-device"
 DEVICE_COOKIE_AGE = 365 * 24 * 3600
 
 
-def session_routes(services: Services, requests: Requests) -> list[BaseRoute]:
+def session_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
     """Return the routes about one's own sessions."""
     router = APIRouter(prefix="/auth", tags=["account"])
-    revoking = APIRouter(prefix="/auth", tags=["account"], route_class=revoking_route(services))
-    user_call = Annotated[UserCall, Depends(requests.user)]
-    live_call = Annotated[UserCall, Depends(requests.live_user)]
+    revoking = APIRouter(prefix="/auth", tags=["account"], route_class=prefer_wait_route(services))
+    user_request = Annotated[UserRequest, Depends(dependencies.user)]
+    live_request = Annotated[UserRequest, Depends(dependencies.live_user)]
     secure = services.config.issuer.startswith("https:")
 
     @router.post("/login", responses=documented(401, 429))
     async def login(body: LoginRequest, request: Request, response: Response) -> TokenResponse:
         """Open a session. Whether an account exists can be seen neither from the answer nor from its time."""
-        context = requests.context(request)
+        context = dependencies.context(request)
         known_device = request.cookies.get(DEVICE_COOKIE)
         outcome = await services.accounts.log_in(
             body.email, body.password, known_device, FIRST_PARTY_CLIENT_ID, context
@@ -61,25 +61,25 @@ def session_routes(services: Services, requests: Requests) -> list[BaseRoute]:
     @router.post("/refresh", responses=documented(401))
     async def refresh(body: RefreshRequest, request: Request, response: Response) -> TokenResponse:
         """Continue a session. The refresh token is used up by it; the answer has the next one."""
-        context = requests.context(request)
+        context = dependencies.context(request)
         grant = await services.sessions.refresh(body.refresh_token, FIRST_PARTY_CLIENT_ID, context)
         return token_response(grant, await services.tokens.for_session(grant, context.now), response)
 
     @revoking.post("/logout")
-    async def logout(call: user_call, body: LogoutRequest | None = None) -> EndedResponse:
+    async def logout(call: user_request, body: LogoutRequest | None = None) -> EndedResponse:
         """End the caller's session, or their others, or all of them."""
         scope = (body or LogoutRequest()).scope
         return EndedResponse(revoked=await services.sessions.end(call.user_id, call.session_id, scope, call.context))
 
     @router.get("/sessions")
-    async def sessions(call: live_call) -> SessionsResponse:
+    async def sessions(call: live_request) -> SessionsResponse:
         """List the caller's sessions, the one used last first."""
         found = await services.sessions.of_user(call.user_id, call.context.now)
         limits = services.sessions.limits
         return SessionsResponse(sessions=[_session(each, call.session_id, limits) for each in found])
 
     @revoking.delete("/sessions/{session_id}", responses=documented(404))
-    async def end_session(call: live_call, session_id: UUID) -> EndedResponse:
+    async def end_session(call: live_request, session_id: UUID) -> EndedResponse:
         """End one of the caller's sessions."""
         return EndedResponse(revoked=await services.sessions.end_one(call.user_id, session_id, call.context))
 
