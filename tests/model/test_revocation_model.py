@@ -705,7 +705,7 @@ class Replica:
         reply(
             (
                 response.status_code,
-                {**response.headers, "X-Request-ID": question.headers["X-Request-ID"]},
+                {**response.headers, "X-Request-ID": question.headers.get("X-Request-ID", "")},
                 response.body,
             )
         )

@@ -13,11 +13,7 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.services import Services
 
 PASSWORD = "correct horse battery staple"
-
-
 NOBODY = UUID(int=1)
-
-
 REVOKE_ALL = "/admin/tokens/revoke"
 
 

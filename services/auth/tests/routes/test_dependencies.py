@@ -6,10 +6,12 @@ from typing import Any, cast
 import httpx
 import pytest
 from fastapi import Request
-from throttling import ADA, EMAIL, HOME, bearer, block, serving
+from serving import serving
+from throttling import ADA, EMAIL, HOME, bearer, block
 
 from ostiary import LocalKeys, Verifier, VerifierConfig
 from ostiary.fastapi import Auth
+from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.attempts import (
     login_keys,
@@ -84,7 +86,7 @@ class TestSource:
     ) -> None:
         behind = config.model_copy(update={"trusted_proxies": (ip_network("192.0.2.0/24"),)})
         headers = {"X-Forwarded-For": "1.2.3.4, 203.0.113.5"}
-        async with serving(behind, own) as client:
+        async with serving(create_app(behind, own)) as client:
             await client.post("/auth/register", json=ADA)
             login = await client.post("/auth/login", json=ADA, headers=headers)
             (session,) = (await client.get("/auth/sessions", headers=bearer(login))).json()["sessions"]

@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ostiary.feed import EVERYTHING, Kind
-from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context
@@ -27,7 +26,7 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID, Client
 from ostiary_auth.domain.sessions.model import Grant
 from ostiary_auth.routes import prefer_wait
 from ostiary_auth.routes.prefer_wait import MAX_WAIT_SECONDS, apply_prefer_wait
-from ostiary_auth.services import Services, ServiceSecrets
+from ostiary_auth.services import Services
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
 
 PASSWORD = "correct horse battery staple"
@@ -39,32 +38,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture(scope="module")
-def config(
+def shared_config(
     copy: Callable[[Path], AbstractContextManager[AuthConfig]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AuthConfig]:
     with copy(tmp_path_factory.mktemp("waiting")) as config:
         # Small keys are made in a tenth of the time.
         yield config.model_copy(update={"rsa_bits": 1024})
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def services(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
-    """The parts of a second replica, to arrange things with."""
-    services = Services(config, own)
-    services.local_keys.use(await services.keys.load())
-    yield services
-    await services.close()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(config, own)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 40000))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://auth") as client,
-    ):
-        yield client
 
 
 @dataclass
@@ -141,8 +120,8 @@ class Calls:
 
 
 @pytest.fixture
-def calls(client: httpx.AsyncClient, services: Services) -> Calls:
-    return Calls(client, services)
+def calls(shared_client: httpx.AsyncClient, shared_services: Services) -> Calls:
+    return Calls(shared_client, shared_services)
 
 
 async def logout(calls: Calls) -> Call:
@@ -296,11 +275,11 @@ async def test_who_does_not_is_answered_as_ever(calls: Calls, prepare: Callable[
 
 class TestWaiting:
     @pytest_asyncio.fixture(loop_scope="module")
-    async def vanished(self, services: Services) -> AsyncIterator[str]:
+    async def vanished(self, shared_services: Services) -> AsyncIterator[str]:
         """A verifier that nothing is heard of for ten minutes."""
-        await services.verifiers.on_poll("vanished", 0, "keys", 600_000)
+        await shared_services.verifiers.on_poll("vanished", 0, "keys", 600_000)
         yield "vanished"
-        await services.verifiers.remove("vanished")
+        await shared_services.verifiers.remove("vanished")
 
     @pytest.mark.usefixtures("vanished")
     @pytest.mark.parametrize("prepare", SOME_CALLS)
@@ -324,9 +303,11 @@ class TestWaiting:
         assert body["complete"] is False
         assert MAX_WAIT_SECONDS == 20
 
-    async def test_it_comes_when_the_last_verifier_has_applied_it(self, calls: Calls, config: AuthConfig) -> None:
+    async def test_it_comes_when_the_last_verifier_has_applied_it(
+        self, calls: Calls, shared_config: AuthConfig
+    ) -> None:
         verifier = f"orders-{uuid4().hex[:8]}"
-        credentials = (VERIFIERS_CLIENT_ID, config.feed_secret_path.read_text().strip())
+        credentials = (VERIFIERS_CLIENT_ID, shared_config.feed_secret_path.read_text().strip())
         granted = await calls.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=credentials)
         headers = {"Authorization": f"Bearer {granted.json()['access_token']}"}
         async with calls.services.store.read() as transaction:
@@ -489,15 +470,15 @@ class TestFailures:
         assert await calls.head() == before
 
     async def test_with_the_database_away_what_was_revoked_is_no_failure(
-        self, calls: Calls, services: Services, monkeypatch: pytest.MonkeyPatch
+        self, calls: Calls, shared_services: Services, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def fail() -> None:
             raise OSError("away")
 
-        monkeypatch.setattr(services.feed, "refresh", fail)
+        monkeypatch.setattr(shared_services.feed, "refresh", fail)
         request = Request({"type": "http", "headers": [(b"prefer", b"wait=0")], "state": {}})
         request.state.context = Context(datetime.now(UTC), revocations=[await calls.head()])
-        response = await apply_prefer_wait(services, request, Response(b'{"revoked": 1}'))
+        response = await apply_prefer_wait(shared_services, request, Response(b'{"revoked": 1}'))
         assert json.loads(bytes(response.body))["complete"] is False
 
 

@@ -2,8 +2,10 @@
 
 import httpx
 import pytest
-from throttling import ADA, EMAIL, HOME, PASSWORD, bearer, block, serving
+from serving import serving
+from throttling import ADA, EMAIL, HOME, PASSWORD, bearer, block
 
+from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.attempts import (
     login_keys,
@@ -34,7 +36,8 @@ class TestOverHttp:
     async def test_a_login_leaves_a_mark_that_only_logins_see(
         self, config: AuthConfig, own: ServiceSecrets, services: Services, issuer: str, secure: bool
     ) -> None:
-        async with serving(config.model_copy(update={"issuer": issuer}), own) as client:
+        app = create_app(config.model_copy(update={"issuer": issuer}), own)
+        async with serving(app, base_url=issuer) as client:
             await client.post("/auth/register", json=ADA)
             response = await client.post("/auth/login", json=ADA)
             (cookie,) = response.headers.get_list("Set-Cookie")

@@ -12,8 +12,6 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.services import Services
 
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
-
-
 REPORTS = {"id": "reports", "name": "Nightly reports", "scopes": ["orders:read"]}
 
 

@@ -5,8 +5,6 @@ import pytest
 from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
 
 ADA = uuid4()
-
-
 EVE = uuid4()
 
 

@@ -3,26 +3,12 @@ import pytest
 from ostiary_auth.domain.sessions.device_label import MAX_LABEL_CHARACTERS, label
 
 MOZILLA = "Mozilla/5.0"
-
-
 WINDOWS = f"{MOZILLA} (Windows NT 10.0; Win64; x64)"
-
-
 MAC = f"{MOZILLA} (Macintosh; Intel Mac OS X 10_15_7)"
-
-
 IPHONE = f"{MOZILLA} (iPhone; CPU iPhone OS 17_5 like Mac OS X)"
-
-
 IPAD = f"{MOZILLA} (iPad; CPU OS 17_5 like Mac OS X)"
-
-
 PIXEL = f"{MOZILLA} (Linux; Android 14; Pixel 8)"
-
-
 WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
-
-
 APPLE_WEBKIT = "AppleWebKit/605.1.15 (KHTML, like Gecko)"
 
 

@@ -46,38 +46,6 @@ Question = dict[str, str | int | None]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture(scope="module")
-def config(
-    copy: Callable[[Path], AbstractContextManager[AuthConfig]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AuthConfig]:
-    with copy(tmp_path_factory.mktemp("feed")) as config:
-        yield config
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def services(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
-    """The parts of a second replica."""
-    services = Services(config, own)
-    services.local_keys.use(await services.keys.load())
-    yield services
-    await services.close()
-
-
-@pytest.fixture(scope="module")
-def app(config: AuthConfig, own: ServiceSecrets) -> FastAPI:
-    return create_app(config, own)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 40000))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://auth") as client,
-    ):
-        yield client
-
-
 @dataclass
 class Session:
     """Somebody who is logged in."""
@@ -161,9 +129,9 @@ class Asking:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def asking(client: httpx.AsyncClient, services: Services, config: AuthConfig) -> Asking:
+async def asking(shared_client: httpx.AsyncClient, shared_services: Services, shared_config: AuthConfig) -> Asking:
     """Return a verifier that knows all that has been revoked so far."""
-    asking = Asking(client, services, config)
+    asking = Asking(shared_client, shared_services, shared_config)
     asking.token = (await asking.get_token()).json()["access_token"]
     await asking.follow()
     return asking
@@ -319,14 +287,14 @@ class TestAnswers:
         assert [each.target for each in answer.revocations] == ["elsewhere"]
 
     async def test_when_the_service_ends_all_are_answered(
-        self, config: AuthConfig, own: ServiceSecrets, asking: Asking
+        self, shared_config: AuthConfig, own: ServiceSecrets, asking: Asking
     ) -> None:
-        app = create_app(config, own)
+        app = create_app(shared_config, own)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://auth") as http,
         ):
-            there = Asking(http, asking.services, config)
+            there = Asking(http, asking.services, shared_config)
             there.token, there.epoch, there.number = asking.token, asking.epoch, asking.number
             waiting = asyncio.create_task(there.ask({"wait": MAX_WAIT_MS}))
             async with asyncio.timeout(SOON):
@@ -399,7 +367,7 @@ class TestAcknowledging:
 class TestFollower:
     """The verifier's own side, with this one."""
 
-    async def test_what_is_revoked_here_is_refused_there(self, asking: Asking, app: FastAPI) -> None:
+    async def test_what_is_revoked_here_is_refused_there(self, asking: Asking, shared_app: FastAPI) -> None:
         keys = LocalKeys(KeySet.from_json((await asking.http.get("/.well-known/jwks.json")).content))
         feed = Feed(
             url="http://localhost/feed",
@@ -407,7 +375,7 @@ class TestFollower:
             secret_file=asking.config.feed_secret_path,
             name=asking.name,
         )
-        follower = Follower(ISSUER, feed, keys, {30.0}, transport=httpx.ASGITransport(app))
+        follower = Follower(ISSUER, feed, keys, {30.0}, transport=httpx.ASGITransport(shared_app))
         config = VerifierConfig(issuer=ISSUER, audience="ostiary", key_source=keys, revocation_source=follower)
         async with Verifier(config) as verifier:
             assert verifier.ready
