@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import partial
 from types import SimpleNamespace
@@ -241,25 +241,16 @@ class Lane:
             self.step()
 
 
-class SimulatedTime:
-    """What parts of the auth service have in place of the module `time`."""
+class SimulatedClock:
+    """What the auth service has in place of the system's clocks."""
 
-    @staticmethod
-    def monotonic() -> float:
+    def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
-    @staticmethod
-    def time() -> float:
+    def now(self) -> datetime:
         process = _PROCESS.get()
-        return wall(asyncio.get_running_loop().time()) + (process.fast if process else 0.0)
-
-
-class SimulatedDate(datetime):
-    """What they have in place of `datetime`."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> Any:
-        return datetime.fromtimestamp(SimulatedTime.time(), tz)
+        seconds = wall(asyncio.get_running_loop().time()) + (process.fast if process else 0.0)
+        return datetime.fromtimestamp(seconds, UTC)
 
 
 def wall(monotonic: float) -> float:
@@ -643,16 +634,18 @@ class Replica:
         self.connection = connection = Connection(world.database, self.process)
         self.party = Party(world, f"auth {number}", OWN_BOUND, self.process)
         store = cast("Store", connection)
-        feed = RevocationFeed(store, ISSUER, cast("Any", lambda: RING))
+        clock = SimulatedClock()
+        feed = RevocationFeed(store, ISSUER, cast("Any", lambda: RING), clock)
         feed.local.revocations = self.party.revocations
         self.party.use(feed.local)
         own_id = f"auth-{world.next_number()}"
         self.party.name_of = lambda: own_id
         self.feed = feed
-        self.verifiers = Verifiers(store, feed, connection.publish, own_id)
+        self.verifiers = Verifiers(store, feed, connection.publish, own_id, clock)
         self.listener: Callable[[str], None] | None = None
         self.services: Any = SimpleNamespace(
             feed=feed,
+            clock=clock,
             verifiers=self.verifiers,
             follow_feed=lambda: feed.refresh_local(lambda: self.verifiers.on_local_poll(int(OWN_BOUND * 1000))),
             store=connection,
@@ -712,11 +705,11 @@ class Replica:
 
     async def revoke(self, targets: list[tuple[Kind, str]]) -> None:
         """Revoke, and wait for it to be in force."""
-        context = Context(SimulatedDate.now(UTC))
+        context = Context(self.services.clock.now())
         async with self.connection.write() as transaction:
-            for kind, target in targets:
-                await self.revocations.revoke(transaction, context, kind, target)
-        request = Request({"type": "http", "headers": [(b"prefer", b"wait=20")], "state": {"context": context}})
+            revoked = [await self.revocations.revoke(transaction, context, kind, target) for kind, target in targets]
+        state = {"revoked": tuple(itertools.chain.from_iterable(revoked))}
+        request = Request({"type": "http", "headers": [(b"prefer", b"wait=20")], "state": state})
         states = self.world.database.tables.state.past
         answer = json.loads(
             bytes((await prefer_wait.apply_prefer_wait(self.services, request, Response(status_code=204))).body)
@@ -1199,10 +1192,6 @@ class RestoringMachine(Machine):
 
 
 def scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (feed_module, verifiers, prefer_wait):
-        monkeypatch.setattr(module, "time", SimulatedTime)
-    for module in (verifiers, background):
-        monkeypatch.setattr(module, "datetime", SimulatedDate)
     monkeypatch.setattr(log_module, "EXPIRY_MARGIN", timedelta(seconds=MARGIN))
     monkeypatch.setattr(log_module, "KEYS_HELD", timedelta(seconds=2 * LIFETIME))
     monkeypatch.setattr(ostiary._follower, "MAX_ANSWER_SECONDS", 2.0)

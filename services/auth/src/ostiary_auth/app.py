@@ -77,7 +77,7 @@ def create_app(config: AuthConfig, own: ServiceSecrets) -> FastAPI:
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )
     app.state.on_stop = services.stop
-    dependencies = Dependencies(auth, services.store, TrustedProxies(config.trusted_proxies))
+    dependencies = Dependencies(auth, services.store, TrustedProxies(config.trusted_proxies), services.clock)
     # Routes are tried in their order; what is asked for most comes first. They are taken as they are:
     # `include_router` would make each a second time.
     app.router.routes[:0] = [

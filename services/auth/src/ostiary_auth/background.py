@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 
 import structlog
 
@@ -64,7 +63,7 @@ class Background:
 
     async def advance_keys(self) -> None:
         """Rotate keys that are due."""
-        await self._services.keys.advance(Context(datetime.now(UTC), SYSTEM))
+        await self._services.keys.advance(Context(self._services.clock.now(), SYSTEM))
 
     async def prune(self) -> None:
         """Delete what is over, a batch at a time until nothing is left."""
@@ -73,7 +72,7 @@ class Background:
         deleted = PRUNE_BATCH
         while deleted >= PRUNE_BATCH:
             async with self._services.store.write() as transaction:
-                deleted = await transaction.prune(datetime.now(UTC), idle=idle, limit=PRUNE_BATCH)
+                deleted = await transaction.prune(self._services.clock.now(), idle=idle, limit=PRUNE_BATCH)
             # Others that want to write come first.
             await asyncio.sleep(PRUNE_PAUSE_SECONDS)
 

@@ -12,6 +12,7 @@ from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
 from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
 from ostiary_auth.domain.accounts.service import Accounts
 from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
 from ostiary_auth.domain.oauth.access_tokens import AccessTokens, TokenPolicy
 from ostiary_auth.domain.oauth.authorization_server import AuthorizationServer
@@ -28,6 +29,7 @@ from ostiary_auth.kek_file import open_vault
 from ostiary_auth.local_keys import LocalKeyRing
 from ostiary_auth.paths import TOKEN_PATH
 from ostiary_auth.storage.store import AuthStore, AuthTransaction
+from ostiary_auth.system_clock import SystemClock
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
 from ostiary_chassis.sql import Database
 
@@ -55,9 +57,10 @@ def usable_cores() -> int:
 class Services:
     """Everything the service can do. It has no keys to sign with until `local_keys` are given some."""
 
-    def __init__(self, config: AuthConfig, own: ServiceSecrets) -> None:
+    def __init__(self, config: AuthConfig, own: ServiceSecrets, clock: Clock | None = None) -> None:
         """Put the parts together; nothing is connected yet. `own` is what `prepare` returned."""
         self.config = config
+        self.clock = clock = clock or SystemClock()
         self.database = Database(config.database())
         self.store = AuthStore(self.database, AuthTransaction)
         cores = usable_cores()
@@ -82,7 +85,7 @@ class Services:
         limits = SessionLimits(
             idle=timedelta(seconds=config.session_idle_ttl), absolute=timedelta(seconds=config.session_max_ttl)
         )
-        self.sessions = Sessions(self.store, self.audit, self.revocations, limits)
+        self.sessions = Sessions(self.store, self.audit, self.revocations, limits, clock)
         self.accounts = Accounts(
             self.store,
             self.audit,
@@ -102,11 +105,12 @@ class Services:
         policy = TokenPolicy(config.issuer, config.audience, config.access_token_ttl)
         self.tokens = AccessTokens(policy, self.local_keys.ring, cores)
         self.oauth = AuthorizationServer(self.store, self.audit, self.revocations, self.sessions, self.tokens)
-        self.feed = RevocationFeed(self.store, config.issuer, self.local_keys.ring)
+        self.feed = RevocationFeed(self.store, config.issuer, self.local_keys.ring, clock)
         self.feed.subscribe(self._on_logged)
         self.local_keys.on_change = self.feed.notify
-        self.verifiers = Verifiers(self.store, self.feed, self.database.publish, f"auth-{secrets.token_hex(8)}")
-        self.events = SecurityEvents(self.store, self.feed, self.local_keys.ring, config.issuer)
+        own_id = f"auth-{secrets.token_hex(8)}"
+        self.verifiers = Verifiers(self.store, self.feed, self.database.publish, own_id, clock)
+        self.events = SecurityEvents(self.store, self.feed, self.local_keys.ring, config.issuer, clock)
         #: Told when something has been revoked, and when a key has been.
         self.revoked, self.key_revoked = asyncio.Event(), asyncio.Event()
 

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from ostiary.feed import SCOPE as FEED_SCOPE
@@ -43,10 +43,10 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
         await database.close()
     services = Services(config, own)
     try:
-        await services.keys.advance(Context(datetime.now(UTC), SYSTEM))
+        await services.keys.advance(Context(services.clock.now(), SYSTEM))
         # That they can be opened is better known now than at the first login.
         await services.keys.load()
-        await _provide_verifiers_client(config, services.clients)
+        await _provide_verifiers_client(config, services.clients, services.clock.now())
     except UnsealError:
         raise wrong_kek(config) from None
     finally:
@@ -66,7 +66,7 @@ async def open_prepared(config: AuthConfig) -> ServiceSecrets:
     return _unseal(config, open_vault(config), sealed)
 
 
-async def _provide_verifiers_client(config: AuthConfig, clients: Clients) -> None:
+async def _provide_verifiers_client(config: AuthConfig, clients: Clients, now: datetime) -> None:
     """Register the client of the stack's own verifiers with the secret in their file. Raises ConfigError."""
     path, name = config.feed_secret_path, "OSTIARY_FEED_SECRET_FILE"
     try:
@@ -83,7 +83,7 @@ async def _provide_verifiers_client(config: AuthConfig, clients: Clients) -> Non
         scopes=(FEED_SCOPE,),
         audiences=(config.audience,),
     )
-    await clients.ensure(client, secret, Context(datetime.now(UTC), SYSTEM))
+    await clients.ensure(client, secret, Context(now, SYSTEM))
 
 
 async def _make_own_secrets(config: AuthConfig, store: AuthStore) -> ServiceSecrets:

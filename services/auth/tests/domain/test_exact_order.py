@@ -26,6 +26,7 @@ from ostiary_auth.domain.keys.model import KeyState
 from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
 from ostiary_auth.domain.oauth.clients import CACHED_FOR
 from ostiary_auth.domain.oauth.model import FIRST_PARTY, FIRST_PARTY_CLIENT_ID, Client, Credentials
+from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.domain.sessions import service as sessions_module
 from ostiary_auth.domain.sessions.model import Grant, LogoutScope
 from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE
@@ -223,8 +224,7 @@ class TestRoles:
     async def test_the_same_roles_again_revoke_nothing(self, replica: Replica) -> None:
         user, context = await replica.add_user(ROLES[1]), now()
         issued = await replica.log_in(user, context)
-        await replica.services.accounts.set_roles(user.id, tuple(reversed(ROLES[1])), context)
-        assert context.revocations == []
+        assert await replica.services.accounts.set_roles(user.id, tuple(reversed(ROLES[1])), context) == ()
         assert await replica.is_good(issued)
 
 
@@ -484,7 +484,7 @@ class TestLogout:
         logins = [await replica.log_in(user, context) for _ in range(3)]
         refreshed = [await replica.refresh(login.refresh_token, context) for login in logins]
         ended = await replica.services.sessions.end(user.id, logins[0].session_id, scope, context)
-        assert ended == len(context.revocations) == good.count(False)
+        assert len(ended) == good.count(False)
         for tokens in (logins, refreshed):
             assert [await replica.is_good(issued) for issued in tokens] == good
 
@@ -495,7 +495,8 @@ class TestLogout:
             end = replicas[-1].services.sessions.end(user.id, login.session_id, "local", context)
             refresh = replicas[0].refresh(login.refresh_token, context)
             refreshed, ended = await asyncio.gather(refresh, end, return_exceptions=True)
-            assert ended == 1
+            assert isinstance(ended, tuple)
+            assert len(ended) == 1
             for issued in (login, refreshed):
                 if isinstance(issued, Issued):
                     assert not await replicas[0].is_good(issued)
@@ -511,6 +512,8 @@ class Scene:
     user: User
     logins: list[Issued]
     client: Issued
+    #: What the operation has returned.
+    revoked: RevokedNumbers = ()
 
     @property
     def services(self) -> Services:
@@ -525,27 +528,27 @@ Expected = list[tuple[Kind, str]]
 
 
 async def log_out_local(scene: Scene, context: Context) -> Expected:
-    await scene.services.sessions.end(scene.user.id, scene.logins[0].session_id, "local", context)
+    scene.revoked = await scene.services.sessions.end(scene.user.id, scene.logins[0].session_id, "local", context)
     return [(Kind.SESSION, scene.sessions[0])]
 
 
 async def log_out_others(scene: Scene, context: Context) -> Expected:
-    await scene.services.sessions.end(scene.user.id, scene.logins[0].session_id, "others", context)
+    scene.revoked = await scene.services.sessions.end(scene.user.id, scene.logins[0].session_id, "others", context)
     return [(Kind.SESSION, session) for session in scene.sessions[1:]]
 
 
 async def log_out_global(scene: Scene, context: Context) -> Expected:
-    await scene.services.sessions.end(scene.user.id, scene.logins[0].session_id, "global", context)
+    scene.revoked = await scene.services.sessions.end(scene.user.id, scene.logins[0].session_id, "global", context)
     return [(Kind.SESSION, session) for session in scene.sessions]
 
 
 async def end_a_session(scene: Scene, context: Context) -> Expected:
-    await scene.services.sessions.end_one(scene.user.id, scene.logins[1].session_id, context)
+    scene.revoked = await scene.services.sessions.end_one(scene.user.id, scene.logins[1].session_id, context)
     return [(Kind.SESSION, scene.sessions[1])]
 
 
 async def end_all_sessions(scene: Scene, context: Context) -> Expected:
-    await scene.services.accounts.end_sessions(scene.user.id, context)
+    scene.revoked = await scene.services.accounts.end_sessions(scene.user.id, context)
     return [(Kind.SESSION, session) for session in scene.sessions]
 
 
@@ -554,17 +557,17 @@ async def change_the_password(scene: Scene, context: Context) -> Expected:
     async with scene.services.database.write() as connection:
         await connection.execute(update(users).where(users.c.id == scene.user.id).values(password_hash=hashed))
     kept, new = scene.logins[0].session_id, "a whole new battery staple"
-    await scene.services.accounts.change_password(scene.user.id, kept, PASSWORD, new, context)
+    scene.revoked = await scene.services.accounts.change_password(scene.user.id, kept, PASSWORD, new, context)
     return [(Kind.SESSION, session) for session in scene.sessions[1:]]
 
 
 async def disable_the_user(scene: Scene, context: Context) -> Expected:
-    await scene.services.accounts.disable(scene.user.id, context)
+    scene.revoked = await scene.services.accounts.disable(scene.user.id, context)
     return [(Kind.SESSION, session) for session in scene.sessions]
 
 
 async def delete_the_user(scene: Scene, context: Context) -> Expected:
-    await scene.services.accounts.delete(scene.user.id, context)
+    scene.revoked = await scene.services.accounts.delete(scene.user.id, context)
     return [(Kind.SESSION, session) for session in scene.sessions]
 
 
@@ -578,21 +581,23 @@ async def steal_a_refresh_token(scene: Scene, context: Context) -> Expected:
 
 
 async def revoke_a_refresh_token(scene: Scene, context: Context) -> Expected:
-    await scene.services.oauth.revoke(FIRST_PARTY, scene.logins[1].refresh_token, context)
+    scene.revoked = await scene.services.oauth.revoke(FIRST_PARTY, scene.logins[1].refresh_token, context)
     return [(Kind.SESSION, scene.sessions[1])]
 
 
 async def revoke_a_users_access_token(scene: Scene, context: Context) -> Expected:
-    presented = scene.services.tokens.parse(scene.logins[1].token)
+    presented = scene.services.tokens.parse(scene.logins[1].token, datetime.now(UTC))
     assert presented is not None
-    await scene.services.oauth.revoke(FIRST_PARTY, scene.logins[1].token, context)
+    scene.revoked = await scene.services.oauth.revoke(FIRST_PARTY, scene.logins[1].token, context)
     return [(Kind.TOKEN, presented.token_id)]
 
 
 async def revoke_a_clients_access_token(scene: Scene, context: Context) -> Expected:
-    presented = scene.services.tokens.parse(scene.client.token)
+    presented = scene.services.tokens.parse(scene.client.token, datetime.now(UTC))
     assert presented is not None
-    await scene.services.oauth.revoke(await scene.services.clients.get("worker"), scene.client.token, context)
+    scene.revoked = await scene.services.oauth.revoke(
+        await scene.services.clients.get("worker"), scene.client.token, context
+    )
     return [(Kind.TOKEN, presented.token_id)]
 
 
@@ -604,12 +609,12 @@ async def log_in_once_too_often(scene: Scene, context: Context) -> Expected:
 
 
 async def disable_the_client(scene: Scene, context: Context) -> Expected:
-    await scene.services.clients.disable("worker", context)
+    scene.revoked = await scene.services.clients.disable("worker", context)
     return [(Kind.CLIENT, "worker")]
 
 
 async def delete_the_client(scene: Scene, context: Context) -> Expected:
-    await scene.services.clients.delete("worker", context)
+    scene.revoked = await scene.services.clients.delete("worker", context)
     return [(Kind.CLIENT, "worker")]
 
 
@@ -619,17 +624,17 @@ async def revoke_the_key(scene: Scene, context: Context) -> Expected:
     vault = open_vault(scene.services.config)
     keys = SigningKeys(scene.services.store, scene.services.audit, scene.services.revocations, policy, lambda: vault)
     (kid,) = [key.kid for key in await keys.stored() if key.state is KeyState.SIGNING]
-    await keys.revoke(context, kid)
+    scene.revoked = await keys.revoke(context, kid)
     return [(Kind.KEY, kid)]
 
 
 async def change_the_roles(scene: Scene, context: Context) -> Expected:
-    await scene.services.accounts.set_roles(scene.user.id, ("admin",), context)
+    scene.revoked = await scene.services.accounts.set_roles(scene.user.id, ("admin",), context)
     return [(Kind.SUBJECT, str(scene.user.id))]
 
 
 async def revoke_everything(scene: Scene, context: Context) -> Expected:
-    await scene.services.revocations.revoke_all(scene.services.store, context)
+    scene.revoked = await scene.services.revocations.revoke_all(scene.services.store, context)
     return [(Kind.ALL, EVERYTHING)]
 
 
@@ -684,7 +689,8 @@ class TestEveryWay:
         logged = await scene.replica.logged()
         # Sessions that end together do so in the order of their ids.
         assert sorted(logged) == sorted(expected)
-        assert context.revocations == list(range(1, len(expected) + 1))
+        if way not in {steal_a_refresh_token, log_in_once_too_often}:  # these answer something else
+            assert scene.revoked == tuple(range(1, len(expected) + 1))
         assert await self.good(scene) == WAYS[way]
         # Whoever comes now is served.
         if way is not delete_the_user:
@@ -696,17 +702,17 @@ class TestEveryWay:
     async def test_what_changes_nothing_writes_nothing(self, scene: Scene) -> None:
         context = Context(datetime.now(UTC), user_actor(scene.user.id))
         services = scene.services
-        await services.sessions.end(scene.user.id, uuid4(), "local", context)
-        await services.oauth.revoke(FIRST_PARTY, "unknown", context)
-        await services.oauth.revoke(FIRST_PARTY, scene.client.token, context)
-        await services.oauth.revoke(await services.clients.get("worker"), scene.logins[0].token, context)
+        assert await services.sessions.end(scene.user.id, uuid4(), "local", context) == ()
+        assert await services.oauth.revoke(FIRST_PARTY, "unknown", context) == ()
+        assert await services.oauth.revoke(FIRST_PARTY, scene.client.token, context) == ()
+        worker = await services.clients.get("worker")
+        assert await services.oauth.revoke(worker, scene.logins[0].token, context) == ()
         await services.clients.enable("worker", context)
         await services.clients.rotate_secret("worker", context)
         await services.accounts.enable(scene.user.id, context)
-        await services.accounts.set_roles(scene.user.id, scene.user.roles, context)
+        assert await services.accounts.set_roles(scene.user.id, scene.user.roles, context) == ()
         await services.accounts.export(scene.user.id, context)
         assert await scene.replica.logged() == []
-        assert context.revocations == []
         assert await self.good(scene) == "---/-"
 
     async def test_what_was_revoked_is_revoked_once(self, scene: Scene) -> None:

@@ -19,6 +19,7 @@ from ostiary_auth.domain.accounts.attempts import (
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.store import AuthStore
+from ostiary_auth.system_clock import SystemClock
 from ostiary_chassis.proxies import TrustedProxies
 
 
@@ -31,7 +32,7 @@ class TestSource:
         headers = [(b"x-forwarded-for", field.encode()) for field in forwarded]
         scope: dict[str, Any] = {"type": "http", "headers": headers, "client": (peer, 40000)}
         return (
-            Dependencies(Auth(verifier), cast("AuthStore", None), TrustedProxies(networks))
+            Dependencies(Auth(verifier), cast("AuthStore", None), TrustedProxies(networks), SystemClock())
             .context(Request(scope))
             .source
         )

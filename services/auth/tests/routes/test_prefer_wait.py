@@ -202,7 +202,7 @@ async def end_of_everything(calls: Calls) -> Call:
 
 async def revocation_of_an_access_token(calls: Calls) -> Call:
     login = await calls.log_in()
-    presented = calls.services.tokens.parse(login.token)
+    presented = calls.services.tokens.parse(login.token, datetime.now(UTC))
     assert presented is not None
     form = {"client_id": FIRST_PARTY_CLIENT_ID, "token": login.token}
     return Call("POST", "/oauth/revoke", {}, [(Kind.TOKEN, presented.token_id)], 200, set(), form=form)
@@ -477,7 +477,7 @@ class TestFailures:
 
         monkeypatch.setattr(shared_services.feed, "refresh", fail)
         request = Request({"type": "http", "headers": [(b"prefer", b"wait=0")], "state": {}})
-        request.state.context = Context(datetime.now(UTC), revocations=[await calls.head()])
+        request.state.revoked = (await calls.head(),)
         response = await apply_prefer_wait(shared_services, request, Response(b'{"revoked": 1}'))
         assert json.loads(bytes(response.body))["complete"] is False
 

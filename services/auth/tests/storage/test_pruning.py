@@ -41,7 +41,7 @@ class Database:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.store = services.store
-        self.sessions = Sessions(services.store, services.audit, services.revocations, LIMITS)
+        self.sessions = Sessions(services.store, services.audit, services.revocations, LIMITS, services.clock)
         self.user = User(uuid4(), "ada@example.com", "ada@example.com", None, "-", ("user",), None, NOW)
 
     async def open(self, now: datetime = NOW) -> Grant:
@@ -58,7 +58,7 @@ class Database:
             return False
 
     async def end(self, grant: Grant, now: datetime) -> None:
-        assert await self.sessions.end(self.user.id, grant.session.id, "local", Context(now)) == 1
+        assert len(await self.sessions.end(self.user.id, grant.session.id, "local", Context(now))) == 1
 
     async def add(self, table: Table, *rows: Mapping[str, Any]) -> None:
         async with self.store.database.write() as connection:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
@@ -46,7 +46,7 @@ def run(work: Callable[[Services, Context], Awaitable[T]]) -> T:
 async def _run(config: AuthConfig, work: Callable[[Services, Context], Awaitable[T]]) -> T:
     services = Services(config, await open_prepared(config))
     try:
-        return await work(services, Context(datetime.now(UTC), OPERATOR))
+        return await work(services, Context(services.clock.now(), OPERATOR))
     finally:
         await services.close()
 

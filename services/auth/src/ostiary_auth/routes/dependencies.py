@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from starlette.requests import Request
 from ostiary import VerifiedToken
 from ostiary.errors import InsufficientScope, Revoked
 from ostiary.fastapi import Auth
+from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.context import ANONYMOUS, Context, client_actor, user_actor
 from ostiary_auth.domain.errors import NotAUser
 from ostiary_auth.domain.ports import Store
@@ -68,11 +68,12 @@ def _require(scope: str | None, scopes: Collection[str]) -> None:
 class Dependencies:
     """Reads requests, and offers who makes them as FastAPI dependencies."""
 
-    def __init__(self, auth: Auth, store: Store, proxies: TrustedProxies) -> None:
+    def __init__(self, auth: Auth, store: Store, proxies: TrustedProxies, clock: Clock) -> None:
         """Verify tokens with `auth`; believe these proxies' `X-Forwarded-For`."""
         self.auth = auth
         self.callers = Callers(store)
         self._proxies = proxies
+        self._clock = clock
 
     def context(self, request: Request, token: VerifiedToken | None = None) -> Context:
         """Return the circumstances of a request."""
@@ -80,10 +81,7 @@ class Dependencies:
         peer = request.client.host if request.client else ""
         source = self._proxies.source(peer, request.headers.getlist("x-forwarded-for"))
         shortened = user_agent[:MAX_USER_AGENT_CHARACTERS] if user_agent else None
-        context = Context(datetime.now(UTC), _actor(token), source, shortened)
-        # For who waits until what comes of it is in force.
-        request.state.context = context
-        return context
+        return Context(self._clock.now(), _actor(token), source, shortened)
 
     @property
     def user(self) -> Callable[..., Awaitable[UserRequest]]:

@@ -2,13 +2,13 @@
 
 import json
 import re
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.routes.revocation.models import InForceResponse
 from ostiary_auth.services import Services
 
@@ -53,13 +53,19 @@ def prefer_wait_route(services: Services) -> type[APIRoute]:
     return PreferWaitRoute
 
 
+def note_revoked(request: Request, revoked: RevokedNumbers) -> RevokedNumbers:
+    """Keep what a request has revoked until its response is made. Every call of a `prefer_wait_route` needs it."""
+    request.state.revoked = revoked
+    return revoked
+
+
 async def apply_prefer_wait(services: Services, request: Request, response: Response) -> Response:
     """Return the response at once, or when what the request has revoked is in force, and with how far that is."""
-    committed_at = time.monotonic()
+    committed_at = services.clock.monotonic()
     seconds = _preferred_wait(request.headers.getlist("prefer"))
     if seconds is None or response.status_code >= 300:  # noqa: PLR2004 - HTTP
         return response
-    revoked: list[int] = request.state.context.revocations
+    revoked: RevokedNumbers = request.state.revoked
     if not revoked:
         # Then it is about all that was before.
         await services.feed.refresh()

@@ -161,7 +161,7 @@ class TestPages:
     @pytest.mark.parametrize("seed", range(3))
     async def test_a_verifier_accepts_the_whole_history_however_it_asks(self, services: Services, seed: int) -> None:
         chance = random.Random(seed)  # noqa: S311 - no secret
-        feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring)
+        feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
         followers, told_to, resets, targets = [Follower(services, feed)], [list[Revocation]()], 0, 0
         for _ in range(30):
             work = chance.choice(["revoke", "revoke", "ask", "ask", "ask", "join", "prune"])
@@ -227,7 +227,9 @@ class TestPages:
     @pytest.mark.usefixtures("small_pages")
     async def test_from_memory_and_from_the_store_come_the_same_answers(self, services: Services) -> None:
         await revoke(services, *map(str, range(9)))
-        follower = Follower(services, RevocationFeed(services.store, services.config.issuer, services.local_keys.ring))
+        follower = Follower(
+            services, RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        )
         await follower.feed.refresh()
         remembered = [logged.number for logged in follower.feed._tail]
         assert remembered == [4, 5, 6, 7, 8, 9]
@@ -246,7 +248,9 @@ class TestPruning:
         await revoke(services, "3", age=LONG_AGO)
         await revoke(services, "4", "5")
         await prune(services)
-        late = Follower(services, RevocationFeed(services.store, services.config.issuer, services.local_keys.ring))
+        late = Follower(
+            services, RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        )
         for follower in (early, late):
             answer = await follower.ask()
             assert [each.number for each in answer.revocations] == [4, 5]
@@ -382,7 +386,7 @@ class TestNews:
 
     @pytest.mark.usefixtures("small_pages")
     async def test_listeners_hear_of_each_revocation_once(self, services: Services) -> None:
-        feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring)
+        feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
         heard: list[int] = []
         feed.subscribe(lambda logged: heard.append(logged.number))
         await revoke(services, *map(str, range(7)))
@@ -412,10 +416,10 @@ class TestReplicas:
         async def revoke_and_look(number: int) -> None:
             async with replicas[number % 2].store.write() as transaction:
                 context = Context(datetime.now(UTC))
-                await services.revocations.revoke(transaction, context, Kind.SESSION, str(number))
+                (revoked,) = await services.revocations.revoke(transaction, context, Kind.SESSION, str(number))
             for replica in replicas:
                 await replica.feed.refresh()
-                assert replica.feed.number >= context.revocations[0]
+                assert replica.feed.number >= revoked
 
         await asyncio.gather(*(revoke_and_look(number) for number in range(20)))
         assert services.feed.number == other.feed.number == 20
@@ -450,13 +454,13 @@ class TestRestart:
         await services.feed.refresh()
         before = services.feed.head
         assert before is not None
-        await services.revocations.restart(services.store, context := Context(datetime.now(UTC), OPERATOR))
-        restarted = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring)
+        revoked = await services.revocations.restart(services.store, Context(datetime.now(UTC), OPERATOR))
+        restarted = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
         follower = Follower(services, restarted)
         answer = await follower.ask()
         assert answer.epoch != before.epoch
         assert answer.head == before.number + LOST_NUMBERS + 1
-        assert context.revocations == [answer.head]
+        assert revoked == (answer.head,)
         assert answer.revocations[-1].kind is Kind.ALL
         async with services.store.read() as transaction:
             entries = await transaction.audit.entries(after=0, limit=1000)
@@ -478,7 +482,7 @@ class TestRestart:
         follower = Follower(services)
         await follower.ask()
         await services.revocations.restart(services.store, Context(datetime.now(UTC)))
-        follower.feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring)
+        follower.feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
         with pytest.raises(FeedFault, match="another log"):
             await follower.ask()
         # A replica that runs is such a one.
@@ -496,7 +500,7 @@ class TestRestart:
         async with services.database.write() as connection:
             await connection.execute(delete(revocations).where(revocations.c.number > 1))
             await connection.execute(update(revocation_head).values(number=1, digest=backup.digest))
-        follower.feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring)
+        follower.feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
         with pytest.raises(FeedFault, match="shorter"):
             await follower.ask()
         await revoke(services, "other 2", "other 3", "4")
@@ -504,10 +508,10 @@ class TestRestart:
             await follower.ask()
 
     async def test_all_can_be_revoked(self, services: Services) -> None:
-        await services.revocations.revoke_all(services.store, context := Context(datetime.now(UTC), OPERATOR))
+        revoked = await services.revocations.revoke_all(services.store, Context(datetime.now(UTC), OPERATOR))
         (revocation,) = (await Follower(services).ask()).revocations
         assert (revocation.kind, revocation.target) == (Kind.ALL, EVERYTHING)
-        assert context.revocations == [revocation.number]
+        assert revoked == (revocation.number,)
         async with services.store.read() as transaction:
             entries = await transaction.audit.entries(after=0, limit=1000)
         assert (entries[-1].event, entries[-1].actor) == (Event.ALL_REVOKED, OPERATOR)

@@ -31,6 +31,7 @@ from ostiary_auth.kek_file import open_vault
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.keys.tables import signing_keys
 from ostiary_auth.storage.revocation.tables import verifiers as rows
+from ostiary_auth.system_clock import SystemClock
 
 MINUTE = 60_000
 SOON = 10.0
@@ -58,9 +59,9 @@ class Replica:
         """Revoke something, and return its number."""
         context = Context(datetime.now(UTC))
         async with self.services.store.write() as transaction:
-            await self.services.revocations.revoke(transaction, context, Kind.SESSION, "1")
+            (number,) = await self.services.revocations.revoke(transaction, context, Kind.SESSION, "1")
         await self.services.feed.refresh()
-        return context.revocations[0]
+        return number
 
     async def state(self, number: int, age: float = 0.0) -> InForce:
         """Return how far a revocation has come that was committed so many seconds ago."""
@@ -117,7 +118,7 @@ class Messages:
             receive(message)
 
     def join(self, services: Services) -> Replica:
-        verifiers = Verifiers(services.store, services.feed, self.publish, "own")
+        verifiers = Verifiers(services.store, services.feed, self.publish, "own", SystemClock())
         self._joined.append(verifiers)
         self.receivers.append(verifiers.on_message)
         return Replica(services, verifiers)
@@ -273,7 +274,7 @@ class TestRegistry:
 
     async def test_who_leaves_while_it_is_being_stored_is_not_stored_after(self, replica: Replica) -> None:
         gate = Gate(replica.services.store)
-        verifiers = Verifiers(gate, replica.services.feed, replica.services.database.publish, "own")
+        verifiers = Verifiers(gate, replica.services.feed, replica.services.database.publish, "own", SystemClock())
         there = Replica(replica.services, verifiers)
         questions = [asyncio.create_task(there.heard("orders"))]
         await gate.reached()
@@ -642,7 +643,7 @@ class TestEnding:
     async def test_it_leaves_though_others_are_being_stored(self, replica: Replica) -> None:
         gate = Gate(replica.services.store)
         gate.open.set()
-        verifiers = Verifiers(gate, replica.services.feed, replica.services.database.publish, "own")
+        verifiers = Verifiers(gate, replica.services.feed, replica.services.database.publish, "own", SystemClock())
         await verifiers.on_local_poll(MINUTE)
         gate.shut()
         questions = [asyncio.create_task(verifiers.on_poll("orders", 0, KEYS, MINUTE))]
@@ -695,7 +696,7 @@ class TestDatabaseAway:
     ) -> None:
         monkeypatch.setattr(verifiers_module, "MIN_QUERY_SECONDS", 0.01)
         await services.feed.refresh()
-        verifiers = Verifiers(NeverAnswers(), services.feed, services.database.publish, "own")
+        verifiers = Verifiers(NeverAnswers(), services.feed, services.database.publish, "own", SystemClock())
         async with asyncio.timeout(SOON):
             state = await verifiers.in_force(0, time.monotonic(), 0.05)
         assert not state.complete

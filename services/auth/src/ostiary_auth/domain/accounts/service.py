@@ -19,6 +19,7 @@ from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.errors import AuthError, InvalidCredentials, InvalidEmail, UserNotFound, WrongPassword
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.domain.sessions.model import Grant, Session
 from ostiary_auth.domain.sessions.service import Sessions
 
@@ -118,7 +119,7 @@ class Accounts:
 
     async def change_password(
         self, user_id: UUID, session_id: UUID, current_password: str, new_password: str, context: Context
-    ) -> None:
+    ) -> RevokedNumbers:
         """Change a user's password and end their other sessions.
 
         Raises WrongPassword (of a disabled user, too), UnacceptablePassword, TooManyAttempts, UserNotFound or
@@ -136,9 +137,12 @@ class Accounts:
             hashed = await self._hasher.hash(new)
         async with self._admit(user, keys, context, WrongPassword) as (transaction, current):
             await transaction.users.replace(replace(current, password_hash=hashed))
-            await self._sessions.end_all_of(transaction, user_id, "password_changed", context, keep=session_id)
+            revoked = await self._sessions.end_all_of(
+                transaction, user_id, "password_changed", context, keep=session_id
+            )
             subject = user_actor(user_id)
             await self._audit.record(transaction, context, Event.USER_PASSWORD_CHANGED, subject=subject)
+        return revoked
 
     async def get(self, user_id: UUID) -> User:
         """Return a user. Raises UserNotFound."""
@@ -161,14 +165,14 @@ class Accounts:
         async with self._store.read() as transaction:
             return await transaction.users.page(after, limit)
 
-    async def disable(self, user_id: UUID, context: Context) -> int:
-        """Keep a user out, and end their sessions; return how many. Raises UserNotFound."""
+    async def disable(self, user_id: UUID, context: Context) -> RevokedNumbers:
+        """Disable a user and end their sessions. Raises UserNotFound."""
         async with self._change(user_id) as (transaction, user):
-            ended = await self._sessions.end_all_of(transaction, user_id, "user_disabled", context)
+            revoked = await self._sessions.end_all_of(transaction, user_id, "user_disabled", context)
             if user.disabled_at is None:
                 await transaction.users.replace(replace(user, disabled_at=context.now))
                 await self._audit.record(transaction, context, Event.USER_DISABLED, subject=user_actor(user_id))
-            return ended
+        return revoked
 
     async def enable(self, user_id: UUID, context: Context) -> None:
         """Let a disabled user in again. Raises UserNotFound."""
@@ -177,7 +181,7 @@ class Accounts:
                 await transaction.users.replace(replace(user, disabled_at=None))
                 await self._audit.record(transaction, context, Event.USER_ENABLED, subject=user_actor(user_id))
 
-    async def set_roles(self, user_id: UUID, roles: tuple[str, ...], context: Context) -> None:
+    async def set_roles(self, user_id: UUID, roles: tuple[str, ...], context: Context) -> RevokedNumbers:
         """Give a user these roles and no others. Tokens with the old ones are revoked; sessions go on.
 
         Raises UserNotFound or UnknownRole.
@@ -185,27 +189,29 @@ class Accounts:
         accepted = accept_roles(roles)
         async with self._change(user_id) as (transaction, user):
             if user.roles == accepted:
-                return
+                return ()
             await transaction.users.replace(replace(user, roles=accepted))
-            await self._revocations.revoke(transaction, context, Kind.SUBJECT, str(user_id))
+            revoked = await self._revocations.revoke(transaction, context, Kind.SUBJECT, str(user_id))
             subject, facts = user_actor(user_id), {"roles": list(accepted)}
             await self._audit.record(transaction, context, Event.USER_ROLES_CHANGED, subject=subject, facts=facts)
+        return revoked
 
-    async def end_sessions(self, user_id: UUID, context: Context) -> int:
-        """End all sessions of a user; return how many. Raises UserNotFound."""
+    async def end_sessions(self, user_id: UUID, context: Context) -> RevokedNumbers:
+        """End all sessions of a user. Raises UserNotFound."""
         async with self._change(user_id) as (transaction, _user):
             return await self._sessions.end_all_of(transaction, user_id, "ended_by_admin", context)
 
-    async def delete(self, user_id: UUID, context: Context) -> None:
+    async def delete(self, user_id: UUID, context: Context) -> RevokedNumbers:
         """Delete a user with all that is personal about them. What happened stays in the audit log, without a name.
 
         Raises UserNotFound.
         """
         async with self._change(user_id) as (transaction, _user):
-            await self._sessions.end_all_of(transaction, user_id, "user_deleted", context)
+            revoked = await self._sessions.end_all_of(transaction, user_id, "user_deleted", context)
             await self._audit.record(transaction, context, Event.USER_DELETED, subject=user_actor(user_id))
             await transaction.audit.erase_personal(user_actor(user_id))
             await transaction.users.delete(user_id)
+        return revoked
 
     async def export(self, user_id: UUID, context: Context) -> Export:
         """Return all that is stored about a user. Raises UserNotFound."""

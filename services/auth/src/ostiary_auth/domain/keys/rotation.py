@@ -17,7 +17,7 @@ from ostiary_auth.domain.keys.model import KeyState, StoredKey
 from ostiary_auth.domain.keys.vault import Vault
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, RevocationLog
-from ostiary_auth.domain.revocation.model import LOCAL_KEYS
+from ostiary_auth.domain.revocation.model import LOCAL_KEYS, RevokedNumbers
 
 PUBLIC_EXPONENT = 65537
 
@@ -118,7 +118,7 @@ class SigningKeys:
             await self._promote(transaction, context, stored)
             await self._fill(transaction, context, spare)
 
-    async def revoke(self, context: Context, kid: str) -> None:
+    async def revoke(self, context: Context, kid: str) -> RevokedNumbers:
         """Remove a key and end everything it signed. If it signs, the next one does so at once. Raises KeyNotFound."""
         spare = [await self._make(), await self._make()]
         async with self._store.write() as transaction:
@@ -128,11 +128,12 @@ class SigningKeys:
             if key is None:
                 raise KeyNotFound
             await self._remove(transaction, context, key, Event.KEY_REVOKED)
-            await self._revocations.revoke(transaction, context, Kind.KEY, kid)
+            revoked = await self._revocations.revoke(transaction, context, Kind.KEY, kid)
             following = _in_state(stored, KeyState.NEXT)
             if key.state is KeyState.SIGNING and following is not None:
                 await self._enter(transaction, context, following, KeyState.SIGNING, Event.KEY_SIGNS)
             await self._fill(transaction, context, spare)
+        return revoked
 
     async def rewrap(self, context: Context) -> int:
         """Seal all keys and secrets under the first key-encryption key; return how many. Raises UnsealError."""

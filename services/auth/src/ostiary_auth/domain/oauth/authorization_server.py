@@ -11,6 +11,7 @@ from ostiary_auth.domain.oauth.access_tokens import AccessToken, AccessTokens, P
 from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.domain.ports import Store
 from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.domain.sessions.model import Grant
 from ostiary_auth.domain.sessions.service import Sessions
 
@@ -68,33 +69,35 @@ class AuthorizationServer:
         if any(client.as_of < logged.number for logged in found):
             raise InvalidClient
 
-    async def revoke(self, client: Client, token: str, context: Context) -> None:
+    async def revoke(self, client: Client, token: str, context: Context) -> RevokedNumbers:
         """End a refresh token's session, or an access token, if it is the client's (RFC 7009 section 2.1).
 
         A token that is nobody's, another's or no longer good is not an error: there is nothing to end.
         """
-        if await self._sessions.end_by_refresh_token(token, client.id, context):
-            return
-        presented = self._tokens.parse(token)
+        revoked = await self._sessions.end_by_refresh_token(token, client.id, context)
+        if revoked is not None:
+            return revoked
+        presented = self._tokens.parse(token, context.now)
         if presented is None or presented.client_id != client.id:
-            return
+            return ()
         async with self._store.write() as transaction:
             session_id = presented.session_id
             if session_id is not None and not await transaction.sessions.is_open(session_id, context.now):
-                return
+                return ()
             if await transaction.revocations.of({Kind.TOKEN: presented.token_id}):
-                return
-            await self._revocations.revoke(transaction, context, Kind.TOKEN, presented.token_id)
+                return ()
+            revoked = await self._revocations.revoke(transaction, context, Kind.TOKEN, presented.token_id)
             facts = {"token_id": presented.token_id, "client_id": client.id}
             # About its user, if it has one: what is personal in the entry goes when they do.
             subject = client_actor(client.id) if session_id is None else user_actor(UUID(presented.subject))
             await self._audit.record(transaction, context, Event.TOKEN_REVOKED, subject=subject, facts=facts)
+        return revoked
 
     async def introspect(self, client: Client, token: str, context: Context) -> PresentedToken | None:
         """Return what is in an access token if it is good now (RFC 7662). Raises OAuthError."""
         if client.is_public or INTROSPECT_SCOPE not in client.scopes:
             raise OAuthError("unauthorized_client", f"Only clients with the scope '{INTROSPECT_SCOPE}' may ask.")
-        presented = self._tokens.parse(token)
+        presented = self._tokens.parse(token, context.now)
         if presented is None or await self._is_revoked(presented, context):
             return None
         return presented

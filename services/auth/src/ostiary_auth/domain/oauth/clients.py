@@ -20,6 +20,7 @@ from ostiary_auth.domain.oauth.client_settings import CLIENT_ID, check_settings
 from ostiary_auth.domain.oauth.model import FIRST_PARTY, FIRST_PARTY_CLIENT_ID, Client, Credentials
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.model import RevokedNumbers
 
 _log = structlog.stdlib.get_logger("clients")
 
@@ -124,22 +125,23 @@ class Clients:
             await transaction.clients.replace(_with_secret(client, _hash(secret), context.now))
         return secret
 
-    async def disable(self, client_id: str, context: Context) -> None:
+    async def disable(self, client_id: str, context: Context) -> RevokedNumbers:
         """Keep a client out, and revoke its tokens. Raises ClientNotFound."""
         async with self._change(client_id, context, Event.CLIENT_DISABLED) as (transaction, client):
             await transaction.clients.replace(replace(client, disabled_at=client.disabled_at or context.now))
-            await self._revocations.revoke(transaction, context, Kind.CLIENT, client_id)
+            return await self._revocations.revoke(transaction, context, Kind.CLIENT, client_id)
 
     async def enable(self, client_id: str, context: Context) -> None:
         """Let a disabled client in again. Raises ClientNotFound."""
         async with self._change(client_id, context, Event.CLIENT_ENABLED) as (transaction, client):
             await transaction.clients.replace(replace(client, disabled_at=None))
 
-    async def delete(self, client_id: str, context: Context) -> None:
+    async def delete(self, client_id: str, context: Context) -> RevokedNumbers:
         """Delete a client, and revoke its tokens. Raises ClientNotFound."""
         async with self._change(client_id, context, Event.CLIENT_DELETED) as (transaction, _client):
-            await self._revocations.revoke(transaction, context, Kind.CLIENT, client_id)
+            revoked = await self._revocations.revoke(transaction, context, Kind.CLIENT, client_id)
             await transaction.clients.delete(client_id)
+        return revoked
 
     async def get(self, client_id: str) -> Client:
         """Return a client. Raises ClientNotFound."""

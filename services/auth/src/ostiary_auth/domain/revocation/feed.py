@@ -7,7 +7,6 @@ at the store's head after the question has come; who asks at the same time share
 
 import asyncio
 import math
-import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import structlog
 
 from ostiary import LocalRevocations
 from ostiary.feed import MAX_EVENTS, TYPE, Answer, FeedFault
+from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.coalesced import Coalesced
 from ostiary_auth.domain.errors import LogReplaced
 from ostiary_auth.domain.keys.key_ring import KeyRing
@@ -53,11 +53,13 @@ class RevocationFeed:
         store: Store,
         issuer: str,
         ring: Callable[[], KeyRing],
+        clock: Clock,
     ) -> None:
         """Follow the log in `store`; sign with what `ring` has at the time."""
         self._store = store
         self._issuer = issuer
         self._ring = ring
+        self._clock = clock
         #: The same log for this process's own verifier.
         self.local = LocalRevocations()
         #: Looks at the store; what had been committed before the call is known after it.
@@ -161,14 +163,14 @@ class RevocationFeed:
         return (
             signed.head is self.head
             and signed.ring is self._ring()
-            and time.monotonic() < signed.at + SIGNED_FOR_SECONDS
+            and self._clock.monotonic() < signed.at + SIGNED_FOR_SECONDS
         )
 
     async def _sign(self, after: int) -> _Signed:
         head, ring = self.head, self._ring()
         assert head is not None  # noqa: S101 - it has been looked at
         answer = self._answer(after, head, await self._after(after, head))
-        return _Signed(ring.signing.sign(TYPE, answer.to_json()), head, ring, time.monotonic())
+        return _Signed(ring.signing.sign(TYPE, answer.to_json()), head, ring, self._clock.monotonic())
 
     async def _after(self, number: int, head: LogHead) -> list[LoggedRevocation]:
         if number >= head.number:
@@ -185,7 +187,7 @@ class RevocationFeed:
         end = LogHead(head.epoch, found[-1].number, found[-1].digest) if more else head
         return Answer(
             issuer=self._issuer,
-            issued_at=int(time.time()),
+            issued_at=int(self._clock.now().timestamp()),
             epoch=head.epoch,
             first=after + 1,
             head=end.number,

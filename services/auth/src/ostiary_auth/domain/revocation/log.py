@@ -13,7 +13,7 @@ from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.ports import Store, Transaction
-from ostiary_auth.domain.revocation.model import LoggedRevocation, published
+from ostiary_auth.domain.revocation.model import LoggedRevocation, RevokedNumbers, published
 
 #: How long after its expiry a token may still be accepted somewhere: clocks differ, and verifiers have a leeway.
 EXPIRY_MARGIN = timedelta(seconds=60)
@@ -39,7 +39,7 @@ class RevocationLog:
         self._token_lifetime = token_lifetime
         self._on_revoked = on_revoked
 
-    async def revoke(self, transaction: Transaction, context: Context, kind: Kind, target: str) -> None:
+    async def revoke(self, transaction: Transaction, context: Context, kind: Kind, target: str) -> RevokedNumbers:
         """Append an entry. Take all row locks before: from here to the commit, appends of all replicas serialise."""
         head = await transaction.revocations.lock_head()
         # A leaked key can sign tokens of any lifetime: it stays revoked as long as a key set may be held.
@@ -47,16 +47,17 @@ class RevocationLog:
         number, expires_at = head.number + 1, context.now + lifetime + EXPIRY_MARGIN
         digest = chain(head.digest, published(number, kind, target, expires_at))
         await transaction.revocations.add(LoggedRevocation(number, kind, target, context.now, expires_at, digest))
-        context.revocations.append(number)
         transaction.on_commit(self._on_revoked)
+        return (number,)
 
-    async def revoke_all(self, store: Store, context: Context) -> None:
+    async def revoke_all(self, store: Store, context: Context) -> RevokedNumbers:
         """Revoke every access token; sessions continue, and clients refresh."""
         async with store.write() as transaction:
-            await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
+            revoked = await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
             await self._audit.record(transaction, context, Event.ALL_REVOKED)
+        return revoked
 
-    async def restart(self, store: Store, context: Context) -> None:
+    async def restart(self, store: Store, context: Context) -> RevokedNumbers:
         """Start a new log under another name, because entries were lost, for example by restoring a backup.
 
         All access tokens are revoked, as the lost entries are unknown. Verifiers that followed the old log reject the
@@ -65,5 +66,6 @@ class RevocationLog:
         async with store.write() as transaction:
             head = await transaction.revocations.lock_head()
             await transaction.revocations.restart(secrets.token_hex(EPOCH_BYTES), head.number + LOST_NUMBERS)
-            await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
+            revoked = await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
             await self._audit.record(transaction, context, Event.LOG_RESTARTED)
+        return revoked

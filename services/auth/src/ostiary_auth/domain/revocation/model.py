@@ -9,6 +9,9 @@ from ostiary.feed import Kind, Revocation
 #: `RegisteredVerifier.keys` of the auth service's own verifiers, which always hold the current keys.
 LOCAL_KEYS = ""
 
+#: The numbers of the revocations that an operation has appended to the log, in order.
+RevokedNumbers = tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class LogHead:

@@ -5,11 +5,11 @@ a receiver has acknowledged is stored, as a place in the log; what it has not is
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ostiary.feed import Kind
+from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.keys.key_ring import KeyRing
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.feed import RevocationFeed
@@ -40,12 +40,15 @@ class Delivery:
 class SecurityEvents:
     """Delivers events to receivers."""
 
-    def __init__(self, store: Store, feed: RevocationFeed, ring: Callable[[], KeyRing], issuer: str) -> None:
+    def __init__(
+        self, store: Store, feed: RevocationFeed, ring: Callable[[], KeyRing], issuer: str, clock: Clock
+    ) -> None:
         """Deliver what is in `log`."""
         self._store = store
         self._feed = feed
         self._ring = ring
         self._issuer = issuer
+        self._clock = clock
 
     async def acknowledge(self, receiver: str, ids: Collection[str]) -> None:
         """Note that a receiver has these events. One that it does not have yet holds up those after it."""
@@ -63,14 +66,14 @@ class SecurityEvents:
 
     async def deliver(self, receiver: str, limit: int, seconds: float) -> Delivery:
         """Return events that a receiver has not acknowledged, waiting so many seconds at most for the first one."""
-        deadline = time.monotonic() + seconds
+        deadline = self._clock.monotonic() + seconds
         while True:
             await self._feed.refresh()
             seen = self._feed.number
             async with self._store.read() as transaction:
                 known = await transaction.event_receivers.acknowledged(receiver)
                 found = await self._sessions_after(transaction, known, limit + 1)
-            left = deadline - time.monotonic()
+            left = deadline - self._clock.monotonic()
             if found or limit == 0 or left <= 0 or self._feed.is_closed:
                 # In a thread: a hundred signatures would hold up everybody else.
                 events = await asyncio.to_thread(self._sign_all, found[:limit], receiver)
@@ -104,7 +107,7 @@ class SecurityEvents:
         claims = {
             "iss": self._issuer,
             "aud": receiver,
-            "iat": int(time.time()),
+            "iat": int(self._clock.now().timestamp()),
             "jti": self._id(logged),
             # RFC 9493 section 3.2.4; the session's id is the claim `sid` of its access tokens.
             "sub_id": {"format": "opaque", "id": logged.target},

@@ -10,14 +10,14 @@ those that ask it; the others are told when they wait for it.
 
 import asyncio
 import math
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
+from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.coalesced import Coalesced
 from ostiary_auth.domain.errors import TooManyVerifiers
 from ostiary_auth.domain.ports import Store
@@ -55,13 +55,14 @@ class Verifiers:
     """Keeps account of verifiers."""
 
     def __init__(
-        self, store: Store, feed: RevocationFeed, publish: Callable[[str], Awaitable[None]], own_id: str
+        self, store: Store, feed: RevocationFeed, publish: Callable[[str], Awaitable[None]], own_id: str, clock: Clock
     ) -> None:
         """Keep account in `store`; `publish` sends a message to all replicas. `own_id` is this replica's verifier."""
         self._store = store
         self._feed = feed
         self._publish = publish
         self._own_id = own_id
+        self._clock = clock
         #: Those that ask this replica, and what is stored of them.
         self._heard: dict[str, RegisteredVerifier] = {}
         self._stored: dict[str, RegisteredVerifier] = {}
@@ -82,7 +83,7 @@ class Verifiers:
         if known is None and len(self._heard) >= MAX_VERIFIERS:
             raise TooManyVerifiers
         lease = NO_LEASE_MS if lease_ms is None else lease_ms
-        needed = datetime.now(UTC) + timedelta(milliseconds=lease) + CLOCK_SKEW
+        needed = self._clock.now() + timedelta(milliseconds=lease) + CLOCK_SKEW
         stored = self._stored.get(verifier_id)
         is_stored = (
             stored is not None and (stored.keys, stored.lease_ms) == (keys, lease) and stored.live_until >= needed
@@ -128,7 +129,7 @@ class Verifiers:
 
     def drop_expired(self) -> None:
         """Forget those that have not asked for long."""
-        now = datetime.now(UTC)
+        now = self._clock.now()
         self._forget([verifier.id for verifier in self._heard.values() if verifier.live_until < now])
 
     def on_message(self, message: str) -> None:
@@ -149,17 +150,17 @@ class Verifiers:
             self._waiters -= 1
 
     async def _in_force(self, number: int, committed_at: float, seconds: float) -> InForce:
-        deadline = time.monotonic() + seconds
+        deadline = self._clock.monotonic() + seconds
         stored: list[RegisteredVerifier] | None = None
         read_at, read_of = -math.inf, -1
         while True:
             news = self._news
-            if time.monotonic() >= read_at + REQUERY_SECONDS or read_of != self._changes:
-                read_at, read_of = time.monotonic(), self._changes
+            if self._clock.monotonic() >= read_at + REQUERY_SECONDS or read_of != self._changes:
+                read_at, read_of = self._clock.monotonic(), self._changes
                 stored = await self._ask_others(number, deadline)
             known = list(self._heard.values()) if stored is None else stored
             verifiers = [self._as_known_here(verifier) for verifier in known]
-            now = time.monotonic()
+            now = self._clock.monotonic()
             waited_ms = (now - committed_at) * 1000
             missing = [each for each in verifiers if each.acknowledged < number and waited_ms < each.lease_ms]
             acknowledged = len([each for each in verifiers if each.acknowledged >= number])
@@ -186,10 +187,10 @@ class Verifiers:
         None if that cannot be known now: what was revoked is revoked, and who waits for it is not told an error.
         """
         try:
-            async with asyncio.timeout(max(MIN_QUERY_SECONDS, deadline - time.monotonic())):
+            async with asyncio.timeout(max(MIN_QUERY_SECONDS, deadline - self._clock.monotonic())):
                 await self._feed.refresh()
                 async with self._store.read() as transaction:
-                    stored = await transaction.verifiers.live(datetime.now(UTC))
+                    stored = await transaction.verifiers.live(self._clock.now())
                 await self._publish(f"{WANTED}{number}")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
             _log.warning("verifiers cannot be looked up", error=str(getattr(error, "orig", None) or error))
@@ -237,7 +238,7 @@ class Verifiers:
             return
         async with self._store.write() as transaction:
             # Not those that have left through another replica.
-            live = {verifier.id for verifier in await transaction.verifiers.live(datetime.now(UTC))}
+            live = {verifier.id for verifier in await transaction.verifiers.live(self._clock.now())}
             told = [verifier for verifier in further.values() if verifier.id in live]
             if told:
                 await transaction.verifiers.put(told)

@@ -1,7 +1,6 @@
 """Opening, listing, refreshing and ending sessions."""
 
 import secrets
-import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -10,10 +9,12 @@ from ostiary.feed import Kind
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError, SessionNotFound
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.domain.sessions.model import EndReason, Grant, LogoutScope, RefreshToken, Session, SessionLimits
 from ostiary_auth.domain.sessions.refresh_tokens import (
     MAX_REFRESH_TOKEN_CHARACTERS,
@@ -31,11 +32,14 @@ MAX_SESSIONS_PER_USER = 100
 class Sessions:
     """Opens, lists, continues and ends sessions."""
 
-    def __init__(self, store: Store, audit: AuditLog, revocations: RevocationLog, limits: SessionLimits) -> None:
+    def __init__(
+        self, store: Store, audit: AuditLog, revocations: RevocationLog, limits: SessionLimits, clock: Clock
+    ) -> None:
         self._store = store
         self._audit = audit
         self._revocations = revocations
         self.limits = limits
+        self._clock = clock
 
     async def open(self, transaction: Transaction, user: User, client_id: str, context: Context) -> Grant:
         """Open a session for a user who has just proved who they are."""
@@ -75,7 +79,7 @@ class Sessions:
         """
         if len(presented) > MAX_REFRESH_TOKEN_CHARACTERS:
             raise InvalidRefreshToken
-        asked_at = time.monotonic()
+        asked_at = self._clock.monotonic()
         async with self._store.write() as transaction:
             grant = await self._refresh(transaction, presented, client_id, context, scopes=scopes, asked_at=asked_at)
         # Raised outside of the transaction, because ending a stolen session must be committed.
@@ -83,8 +87,8 @@ class Sessions:
             raise InvalidRefreshToken
         return grant
 
-    async def end(self, user_id: UUID, session_id: UUID, scope: LogoutScope, context: Context) -> int:
-        """End sessions of a user and return how many were alive.
+    async def end(self, user_id: UUID, session_id: UUID, scope: LogoutScope, context: Context) -> RevokedNumbers:
+        """End those of a user's open sessions that are in `scope`.
 
         local: the given one; others: all but the given one; global: all.
         """
@@ -97,24 +101,23 @@ class Sessions:
             live = await self._live(transaction, user_id, context.now)
             return await self._end(transaction, filter(chosen, live), "logout", context)
 
-    async def end_one(self, user_id: UUID, session_id: UUID, context: Context) -> int:
+    async def end_one(self, user_id: UUID, session_id: UUID, context: Context) -> RevokedNumbers:
         """End one session from the list of a user's. Raises SessionNotFound."""
         ended = await self.end(user_id, session_id, "local", context)
         if not ended:
             raise SessionNotFound
         return ended
 
-    async def end_by_refresh_token(self, presented: str, client_id: str, context: Context) -> bool:
-        """End the session of a refresh token that was given to this client; return whether it was (RFC 7009)."""
+    async def end_by_refresh_token(self, presented: str, client_id: str, context: Context) -> RevokedNumbers | None:
+        """End the session of a refresh token (RFC 7009). None if it is not a refresh token of this client."""
         if len(presented) > MAX_REFRESH_TOKEN_CHARACTERS:
-            return False
+            return None
         async with self._store.write() as transaction:
             chain = await transaction.sessions.lock_chain(hash_of(presented))
             if chain is None or chain.session.client_id != client_id:
-                return False
+                return None
             alive = [chain.session] if self.limits.alive(chain.session, context.now) else []
-            await self._end(transaction, alive, "token_revoked", context)
-        return True
+            return await self._end(transaction, alive, "token_revoked", context)
 
     async def end_all_of(
         self,
@@ -123,8 +126,8 @@ class Sessions:
         reason: EndReason,
         context: Context,
         keep: UUID | None = None,
-    ) -> int:
-        """End all sessions of a user, but for one to keep; return how many."""
+    ) -> RevokedNumbers:
+        """End all sessions of a user but `keep`."""
         live = await self._live(transaction, user_id, context.now)
         return await self._end(transaction, [session for session in live if session.id != keep], reason, context)
 
@@ -139,7 +142,7 @@ class Sessions:
         asked_at: float,
     ) -> Grant | None:
         chain = await transaction.sessions.lock_chain(hash_of(presented))
-        context = context.after_waiting(asked_at)
+        context = context.after(self._clock.monotonic() - asked_at)
         if chain is None or chain.session.client_id != client_id:
             return None
         token, session, user = chain.token, chain.session, chain.user
@@ -174,12 +177,12 @@ class Sessions:
 
     async def _end(
         self, transaction: Transaction, sessions: Iterable[Session], reason: EndReason, context: Context
-    ) -> int:
-        """End sessions and revoke their access tokens; return how many. Every way of ending comes through here."""
-        count = 0
+    ) -> RevokedNumbers:
+        """End sessions and revoke their access tokens: the only place where sessions end."""
+        revoked: RevokedNumbers = ()
         for session in sessions:
             await transaction.sessions.end(session.id, reason, context.now)
-            await self._revocations.revoke(transaction, context, Kind.SESSION, str(session.id))
+            revoked += await self._revocations.revoke(transaction, context, Kind.SESSION, str(session.id))
             await self._audit.record(
                 transaction,
                 context,
@@ -187,8 +190,7 @@ class Sessions:
                 subject=user_actor(session.user_id),
                 facts={"session_id": str(session.id), "reason": reason},
             )
-            count += 1
-        return count
+        return revoked
 
 
 def _narrow(scopes: tuple[str, ...], asked: frozenset[str] | None) -> tuple[str, ...]:

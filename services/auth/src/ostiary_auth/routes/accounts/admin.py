@@ -3,10 +3,11 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from starlette.routing import BaseRoute
 
 from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.routes.accounts.models import (
     ChangeUserRequest,
     CreateUserRequest,
@@ -16,7 +17,7 @@ from ostiary_auth.routes.accounts.models import (
 )
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.paging import Limit, page_of
-from ostiary_auth.routes.prefer_wait import prefer_wait_route
+from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.routes.sessions.models import EndedResponse
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
@@ -46,25 +47,28 @@ def user_admin_routes(services: Services, dependencies: Dependencies) -> list[Ba
         return UserResponse.of(await accounts.get(user_id))
 
     @revoking.patch("/{user_id}", responses=documented(404))
-    async def change_user(context: admin, user_id: UUID, body: ChangeUserRequest) -> UserResponse:
+    async def change_user(request: Request, context: admin, user_id: UUID, body: ChangeUserRequest) -> UserResponse:
         """Disable or enable a user, or give them other roles. Disabling ends their sessions."""
+        revoked: RevokedNumbers = ()
         if body.roles is not None:
-            await accounts.set_roles(user_id, tuple(body.roles), context)
+            revoked += await accounts.set_roles(user_id, tuple(body.roles), context)
         if body.disabled is True:
-            await accounts.disable(user_id, context)
+            revoked += await accounts.disable(user_id, context)
         elif body.disabled is False:
             await accounts.enable(user_id, context)
+        note_revoked(request, revoked)
         return UserResponse.of(await accounts.get(user_id))
 
     @revoking.delete("/{user_id}", status_code=204, responses=documented(404))
-    async def delete_user(context: admin, user_id: UUID) -> None:
+    async def delete_user(request: Request, context: admin, user_id: UUID) -> None:
         """Delete a user with all that is personal about them."""
-        await accounts.delete(user_id, context)
+        note_revoked(request, await accounts.delete(user_id, context))
 
     @revoking.delete("/{user_id}/sessions", responses=documented(404))
-    async def end_sessions(context: admin, user_id: UUID) -> EndedResponse:
+    async def end_sessions(request: Request, context: admin, user_id: UUID) -> EndedResponse:
         """End all sessions of a user."""
-        return EndedResponse(revoked=await accounts.end_sessions(user_id, context))
+        revoked = await accounts.end_sessions(user_id, context)
+        return EndedResponse(revoked=len(note_revoked(request, revoked)))
 
     @router.get("/{user_id}/export", responses=documented(404))
     async def export(context: admin, user_id: UUID) -> ExportResponse:

@@ -14,7 +14,7 @@ from ostiary_auth.routes.accounts.models import (
     account_response,
 )
 from ostiary_auth.routes.dependencies import Dependencies, UserRequest
-from ostiary_auth.routes.prefer_wait import prefer_wait_route
+from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
@@ -33,11 +33,12 @@ def account_routes(services: Services, dependencies: Dependencies) -> list[BaseR
         return account_response(await services.accounts.register(body.email, body.password, body.display_name, context))
 
     @revoking.post("/password", status_code=204, responses=documented(403, 404, 429))
-    async def password(call: live_request, body: PasswordRequest) -> None:
+    async def password(request: Request, call: live_request, body: PasswordRequest) -> None:
         """Change the caller's password; their other sessions end."""
-        await services.accounts.change_password(
+        revoked = await services.accounts.change_password(
             call.user_id, call.session_id, body.current_password, body.new_password, call.context
         )
+        note_revoked(request, revoked)
 
     @router.get("/me")
     async def me(token: caller) -> CallerResponse:

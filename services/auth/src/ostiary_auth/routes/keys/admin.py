@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from starlette.routing import BaseRoute
 
 from ostiary_auth.domain.context import Context
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.keys.models import KeyResponse, KeysResponse
 from ostiary_auth.routes.parameters import Name
-from ostiary_auth.routes.prefer_wait import prefer_wait_route
+from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
@@ -31,9 +31,9 @@ def key_admin_routes(services: Services, dependencies: Dependencies) -> list[Bas
         return await listed()
 
     @revoking.post("/{kid}/revoke", responses=documented(404))
-    async def revoke(context: admin, kid: Name) -> KeysResponse:
+    async def revoke(request: Request, context: admin, kid: Name) -> KeysResponse:
         """Remove a key at once, and end all that it signed."""
-        await services.keys.revoke(context, kid)
+        note_revoked(request, await services.keys.revoke(context, kid))
         return await listed()
 
     async def listed() -> KeysResponse:

@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.routing import BaseRoute
 
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.oauth.model import Client
+from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.oauth.models import (
     ChangeClientRequest,
@@ -18,7 +19,7 @@ from ostiary_auth.routes.oauth.models import (
 )
 from ostiary_auth.routes.paging import Limit, page_of
 from ostiary_auth.routes.parameters import PRINTABLE, Name
-from ostiary_auth.routes.prefer_wait import prefer_wait_route
+from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
@@ -58,9 +59,16 @@ def client_admin_routes(services: Services, dependencies: Dependencies) -> list[
         return ClientResponse.of(await registry.get(client_id))
 
     @revoking.patch("/{client_id}", responses=documented(404))
-    async def change_client(context: admin, client_id: Name, body: ChangeClientRequest) -> ClientResponse:
+    async def change_client(
+        request: Request, context: admin, client_id: Name, body: ChangeClientRequest
+    ) -> ClientResponse:
         """Disable a client, which revokes its tokens, or enable it."""
-        await (registry.disable if body.disabled else registry.enable)(client_id, context)
+        revoked: RevokedNumbers = ()
+        if body.disabled:
+            revoked = await registry.disable(client_id, context)
+        else:
+            await registry.enable(client_id, context)
+        note_revoked(request, revoked)
         return ClientResponse.of(await registry.get(client_id))
 
     @router.post("/{client_id}/secret", responses=documented(404))
@@ -69,8 +77,8 @@ def client_admin_routes(services: Services, dependencies: Dependencies) -> list[
         return SecretResponse(secret=await registry.rotate_secret(client_id, context))
 
     @revoking.delete("/{client_id}", status_code=204, responses=documented(404))
-    async def delete_client(context: admin, client_id: Name) -> None:
+    async def delete_client(request: Request, context: admin, client_id: Name) -> None:
         """Delete a client, and revoke its tokens."""
-        await registry.delete(client_id, context)
+        note_revoked(request, await registry.delete(client_id, context))
 
     return [*router.routes, *revoking.routes]

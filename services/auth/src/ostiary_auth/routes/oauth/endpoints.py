@@ -20,7 +20,7 @@ from ostiary_auth.paths import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.oauth.client_authentication import credentials_of
 from ostiary_auth.routes.oauth.forms import Form, read_form, required
-from ostiary_auth.routes.prefer_wait import apply_prefer_wait
+from ostiary_auth.routes.prefer_wait import apply_prefer_wait, note_revoked
 from ostiary_auth.services import Services
 
 #: Neither tokens nor refusals may be kept by a cache (RFC 6749 section 5.1).
@@ -60,11 +60,10 @@ def oauth_routes(services: Services, dependencies: Dependencies) -> list[Route]:
     async def revoke(request: Request) -> Response:
         """End a refresh token's session, or one access token. Unknown tokens are no error."""
         form, client, context = await authenticated(request)
-        await services.oauth.revoke(client, required(form, "token"), context)
-        if not context.revocations:
-            # Anybody may ask; nothing is told that has not come of it.
+        revoked = note_revoked(request, await services.oauth.revoke(client, required(form, "token"), context))
+        if not revoked:
+            # Public clients may call this: a response must not tell about revocations that are not their own.
             return _json({})
-        request.state.context = context
         return await apply_prefer_wait(services, request, _json({}))
 
     async def introspect(request: Request) -> Response:

@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from starlette.routing import BaseRoute
 
 from ostiary_auth.domain.context import Context
 from ostiary_auth.routes.dependencies import Dependencies
-from ostiary_auth.routes.prefer_wait import prefer_wait_route
+from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.routes.revocation.models import VerifierResponse, VerifiersResponse
 from ostiary_auth.services import Services
 
@@ -25,8 +25,8 @@ def revocation_admin_routes(services: Services, dependencies: Dependencies) -> l
         return VerifiersResponse(verifiers=[VerifierResponse.of(verifier) for verifier in live])
 
     @revoking.post("/tokens/revoke", status_code=204)
-    async def revoke_all(context: admin) -> None:
+    async def revoke_all(request: Request, context: admin) -> None:
         """Revoke every access token that there is. Sessions go on: whoever has one refreshes."""
-        await services.revocations.revoke_all(services.store, context)
+        note_revoked(request, await services.revocations.revoke_all(services.store, context))
 
     return [*router.routes, *revoking.routes]

@@ -11,7 +11,7 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.sessions import device_label
 from ostiary_auth.domain.sessions.model import Grant, Session, SessionLimits
 from ostiary_auth.routes.dependencies import Dependencies, UserRequest
-from ostiary_auth.routes.prefer_wait import prefer_wait_route
+from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.routes.sessions.models import (
     EndedResponse,
     LoginRequest,
@@ -66,10 +66,11 @@ def session_routes(services: Services, dependencies: Dependencies) -> list[BaseR
         return token_response(grant, await services.tokens.for_session(grant, context.now), response)
 
     @revoking.post("/logout")
-    async def logout(call: user_request, body: LogoutRequest | None = None) -> EndedResponse:
+    async def logout(request: Request, call: user_request, body: LogoutRequest | None = None) -> EndedResponse:
         """End the caller's session, or their others, or all of them."""
         scope = (body or LogoutRequest()).scope
-        return EndedResponse(revoked=await services.sessions.end(call.user_id, call.session_id, scope, call.context))
+        revoked = await services.sessions.end(call.user_id, call.session_id, scope, call.context)
+        return EndedResponse(revoked=len(note_revoked(request, revoked)))
 
     @router.get("/sessions")
     async def sessions(call: live_request) -> SessionsResponse:
@@ -79,9 +80,10 @@ def session_routes(services: Services, dependencies: Dependencies) -> list[BaseR
         return SessionsResponse(sessions=[_session(each, call.session_id, limits) for each in found])
 
     @revoking.delete("/sessions/{session_id}", responses=documented(404))
-    async def end_session(call: live_request, session_id: UUID) -> EndedResponse:
+    async def end_session(request: Request, call: live_request, session_id: UUID) -> EndedResponse:
         """End one of the caller's sessions."""
-        return EndedResponse(revoked=await services.sessions.end_one(call.user_id, session_id, call.context))
+        revoked = await services.sessions.end_one(call.user_id, session_id, call.context)
+        return EndedResponse(revoked=len(note_revoked(request, revoked)))
 
     return [*router.routes, *revoking.routes]
 
