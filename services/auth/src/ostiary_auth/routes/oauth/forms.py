@@ -1,7 +1,7 @@
 """Reading forms (`application/x-www-form-urlencoded`)."""
 
 from collections.abc import Mapping
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
@@ -24,7 +24,13 @@ async def read_form(request: Request) -> Form:
     if media_type != _FORM:
         raise OAuthError("invalid_request", f"Send a form, with 'Content-Type: {_FORM}'.")
     try:
-        pairs = _parse((await request.body()).decode("ascii"))
+        pairs = parse_qsl(
+            (await request.body()).decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=MAX_PARAMETERS,
+        )
     except ValueError:
         raise OAuthError("invalid_request", "The body is not a form.") from None
     form = dict(pairs)
@@ -33,18 +39,6 @@ async def read_form(request: Request) -> Form:
     if any("\0" in value for value in form.values()):
         raise OAuthError("invalid_request", "A parameter holds a NUL character.")
     return {name: value for name, value in form.items() if value}
-
-
-def _parse(body: str) -> list[tuple[str, str]]:
-    """Return the pairs of a form. Raises ValueError for what is none, or has too many."""
-    parts = body.split("&", MAX_PARAMETERS) if body else []
-    if len(parts) > MAX_PARAMETERS or not all("=" in part for part in parts):
-        raise ValueError
-    return [(_decode(name), _decode(value)) for name, _, value in (part.partition("=") for part in parts)]
-
-
-def _decode(text: str) -> str:
-    return unquote_plus(text, errors="strict") if "%" in text or "+" in text else text
 
 
 def required(form: Form, name: str) -> str:
