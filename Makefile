@@ -82,7 +82,7 @@ clean: ## Remove what was installed and built, not the data
 
 # What each request goes through in the gateway, compiled as in its image: put it in front with PYTHONPATH.
 COMPILED := libs/ostiary services/gateway
-build/compiled: $(foreach part,$(COMPILED),$(wildcard $(part)/src/*/*.py) $(part)/pyproject.toml) .venv/installed
+build/compiled: $(foreach part,$(COMPILED),$(shell find $(part)/src -name '*.py') $(part)/pyproject.toml) .venv/installed
 	@echo "Compiling the gateway (a C compiler and Python's headers are needed) ..."
 	@rm -rf build/compiled build/sources && mkdir -p build/sources
 	@cp -r $(COMPILED) build/sources

@@ -21,8 +21,8 @@ from honcho.printer import Printer
 from ostiary_auth.config import AuthConfig
 from ostiary_chassis.server import bind
 from ostiary_chassis.settings import ConfigError, refuse_unknown, require_writable
-from ostiary_gateway import routes_file
 from ostiary_gateway.config import GatewayConfig
+from ostiary_gateway.routing.loader import load_file
 from ostiary_profile.config import ProfileConfig
 
 #: Seconds until the services must be ready; the first start makes a key and two databases.
@@ -75,7 +75,7 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
     if len({auth.port, profile.port, gateway.port}) < 3:  # noqa: PLR2004 - three services
         raise ConfigError("OSTIARY_GATEWAY_PORT, OSTIARY_AUTH_PORT and OSTIARY_PROFILE_PORT must differ")
     require_writable(auth.data_dir, "OSTIARY_DATA_DIR")
-    routes_file.load(gateway.routes_file, environ)
+    load_file(gateway.routes_file, environ)
     return AuthConfig.load(environ), ProfileConfig.load(environ), GatewayConfig.load(environ)
 
 

@@ -15,21 +15,11 @@ import h11
 from corpus import CORPUS
 
 with atheris.instrument_imports(include=["ostiary_gateway.http1"]):
-    from ostiary_gateway.http1 import (
-        BadMessage,
-        Body,
-        Chunked,
-        Fields,
-        Request,
-        Response,
-        chunk,
-        head,
-        head_end,
-        last_chunk,
-        lines,
-        parse_request,
-        parse_response,
-    )
+    from ostiary_gateway.http1.errors import BadMessage
+from ostiary_gateway.http1.body import Body, ChunkedBody
+from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.parser import Request, Response, head_end, parse_request, parse_response
+from ostiary_gateway.http1.serializer import chunk, head, last_chunk, lines
 
 #: Bytes of a head that h11 reads: more than we do.
 _H11_BYTES = 256 * 1024
@@ -95,8 +85,8 @@ def outcome(pieces: Pieces, parse: Callable[[bytes], Request | Response]) -> obj
     if message is None:
         return "waits"
     it, *rest = message
-    first = (it.method, it.target, it.is_current) if isinstance(it, Request) else (it.status,)
-    return first, it.fields, it.names, it.keeps_alive, it.options, type(it.body), rest
+    first = (it.method, it.target, it.is_http11) if isinstance(it, Request) else (it.status,)
+    return first, it.fields, it.by_name, it.keep_alive, it.connection_options, type(it.body), rest
 
 
 def by_h11(data: bytes, role: type[h11.SERVER] | type[h11.CLIENT], method: str) -> Theirs:
@@ -129,11 +119,11 @@ def assert_same(ours: Message, theirs: Theirs, *, is_copy: bool) -> None:
     if isinstance(it, Request):
         assert isinstance(other, h11.Request)
         assert (other.method.decode(), other.target) == (it.method, it.target)
-        is_current = it.is_current
+        is_http11 = it.is_http11
     else:
         assert not isinstance(other, h11.Request)
         assert other.status_code == it.status
-        is_current = other.http_version != b"1.0"
+        is_http11 = other.http_version != b"1.0"
     # h11 lower-cases the name of a coding.
     fields = [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in it.fields]
     assert list(other.headers) == fields
@@ -144,18 +134,18 @@ def assert_same(ours: Message, theirs: Theirs, *, is_copy: bool) -> None:
         assert their_trailers == trailers
         assert is_copy or their_surplus == surplus
         # Of what is no connection any more, nothing need be said; we may be more careful.
-        assert they_keep or not it.keeps_alive or not is_current
+        assert they_keep or not it.keep_alive or not is_http11
 
 
-def written(message: Message, *, is_current: bool) -> bytes:
+def written(message: Message, *, is_http11: bool) -> bytes:
     """Write a whole message anew."""
     it, content, _, trailers, _ = message
     if isinstance(it, Request):
-        first = b"%b %b HTTP/1.%d\r\n" % (it.method.encode(), it.target, is_current)
+        first = b"%b %b HTTP/1.%d\r\n" % (it.method.encode(), it.target, is_http11)
         top = first + lines(it.fields) + b"\r\n"
     else:
         top = head(it.status, it.fields)
-    if isinstance(it.body, Chunked):
+    if isinstance(it.body, ChunkedBody):
         content = (chunk(content) if content else b"") + last_chunk(lines(trailers))
     return top + content
 
@@ -171,7 +161,7 @@ def check_message(data: bytes, seed: int, parse: Callable[[bytes], Request | Res
         return
     it, _, is_whole, trailers, _ = message
     if isinstance(it, Request):
-        if it.is_current and b"host" not in it.names:
+        if it.is_http11 and b"host" not in it.by_name:
             # The gate refuses it.
             return
         role: type[h11.SERVER | h11.CLIENT] = h11.SERVER
@@ -185,7 +175,7 @@ def check_message(data: bytes, seed: int, parse: Callable[[bytes], Request | Res
         return
     assert_same(message, by_h11(data, role, method), is_copy=False)
     if is_whole:
-        copy = written(message, is_current=not isinstance(it, Request) or it.is_current)
+        copy = written(message, is_http11=not isinstance(it, Request) or it.is_http11)
         assert_same(message, by_h11(copy, role, method), is_copy=True)
         again = outcome([copy], parse)
         assert again != "refused"
@@ -196,7 +186,7 @@ def check_chunks(data: bytes, seed: int) -> None:
     """Check a body in chunks."""
 
     def became(pieces: Pieces) -> object:
-        body = Chunked()
+        body = ChunkedBody()
         try:
             content, surplus = read_body(body, pieces)
         except BadMessage:

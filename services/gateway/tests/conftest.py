@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from stage import Clock, RecordingUpstream, short_directory
+from harness import Clock, RecordingUpstream, short_directory
 
 from ostiary.testing import Issuer
 
@@ -15,7 +15,7 @@ _one_tls_context = cache(ssl.create_default_context)
 
 #: What is also tested on the event loop that serves in production, where that is there; others are on asyncio's, whose
 #: time the tests can put forward.
-ON_BOTH_LOOPS = frozenset({"test_turns", "test_upstream", "test_websocket"})
+ON_BOTH_LOOPS = frozenset({"test_fairness", "test_connection", "test_tunnel"})
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from stage import short_directory
+from harness import short_directory
 
 from ostiary_gateway import cli
 

@@ -15,36 +15,36 @@ from ostiary_chassis.app import new_app
 from ostiary_chassis.metrics import Metrics
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.workers import Worker, WorkerMetrics
-from ostiary_gateway.access_log import AccessLog
-from ostiary_gateway.api_docs import ApiDocument
+from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.config import GatewayConfig
-from ostiary_gateway.connection import ClientConnection
-from ostiary_gateway.exchange import Exchange
-from ostiary_gateway.gate import Arrival
-from ostiary_gateway.own_endpoints import OwnEndpoints
-from ostiary_gateway.policy import Policies, Policy
-from ostiary_gateway.routes_file import RoutesFile
-from ostiary_gateway.routes_source import RoutesSource
-from ostiary_gateway.upstream_metrics import UpstreamMetrics
-from ostiary_gateway.watchman import Watchman
+from ostiary_gateway.observability.access_log import AccessLog
+from ostiary_gateway.observability.metrics import UpstreamMetrics
+from ostiary_gateway.openapi.endpoint import ApiDocument
+from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
+from ostiary_gateway.proxy.connection_manager import ConnectionManager
+from ostiary_gateway.proxy.downstream import ClientConnection
+from ostiary_gateway.proxy.exchange import Exchange
+from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.source import RoutesSource
+from ostiary_gateway.runtime import Runtime, Snapshot
 
 if TYPE_CHECKING:
-    from ostiary_gateway.shared_limits import SharedLimits
-    from ostiary_gateway.tracing import Tracing
+    from ostiary_gateway.observability.tracing import Tracing
+    from ostiary_gateway.ratelimit.redis import SharedLimits
 
 #: Seconds that a worker waits for keys and revocations before it takes connections without.
 READY_SECONDS = 5.0
 
 
-def _shared_limits(config: GatewayConfig, policies: Policies) -> "SharedLimits":
-    from ostiary_gateway.shared_limits import SharedLimits  # noqa: PLC0415 - as below
+def _shared_limits(config: GatewayConfig, runtime: Runtime) -> "SharedLimits":
+    from ostiary_gateway.ratelimit.redis import SharedLimits  # noqa: PLC0415 - as below
 
     url, password = config.rate_limit_store, config.rate_limit_store_password()
-    return SharedLimits(url, password, lambda: policies.current.gate.limiters)
+    return SharedLimits(url, password, lambda: runtime.current.admission.limiters)
 
 
 def _otlp_tracing() -> "Tracing":
-    from ostiary_gateway.tracing import Tracing  # noqa: PLC0415 - a large import, for those who want it
+    from ostiary_gateway.observability.tracing import Tracing  # noqa: PLC0415 - a large import, for those who want it
 
     return Tracing()
 
@@ -71,17 +71,17 @@ class Gateway:
             config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(metrics.registry)
         )
         proxies = TrustedProxies(config.trusted_proxies)
-        self.policies = Policies(routes, self._verifier, proxies, source)
-        metrics.registry.register(UpstreamMetrics(self.policies))
+        self.runtime = Runtime(routes, self._verifier, proxies, source)
+        metrics.registry.register(UpstreamMetrics(self.runtime))
         self._tracing = tracing or (_otlp_tracing() if config.otlp_endpoint else None)
         begin_trace = self._tracing.begin if self._tracing is not None else None
         self._access_log = AccessLog(metrics.requests, config.log_format, begin_trace)
-        self._watchman = Watchman(config.max_connections_per_address, proxies)
-        self._watchman.each_tick(self.policies.on_tick)
-        self._watchman.each_tick(self._access_log.flush)
-        self._shared_limits = _shared_limits(config, self.policies) if config.rate_limit_store else None
+        self._manager = ConnectionManager(config.max_connections_per_address, proxies)
+        self._manager.add_tick_handler(self.runtime.on_tick)
+        self._manager.add_tick_handler(self._access_log.flush)
+        self._shared_limits = _shared_limits(config, self.runtime) if config.rate_limit_store else None
         if self._shared_limits is not None:
-            self._watchman.each_tick(self._shared_limits.on_tick)
+            self._manager.add_tick_handler(self._shared_limits.on_tick)
         self.app = new_app(
             title="Ostiary gateway",
             version=version("ostiary-gateway"),
@@ -92,32 +92,32 @@ class Gateway:
             openapi_url=None,
         )
         if config.docs == "on":
-            self.app.include_router(ApiDocument(self.policies, version("ostiary-gateway")).routes())
+            self.app.include_router(ApiDocument(self.runtime, version("ostiary-gateway")).routes())
 
     def protocol(self, *, server_state: Any, app_state: dict[str, Any], **_: Any) -> asyncio.Protocol:
         """Return the protocol of a new connection, for uvicorn."""
-        own = OwnEndpoints(self.app, server_state, app_state)
-        return ClientConnection(self._watchman, self.policies, self._exchange, own, self._access_log)
+        own = AsgiBridge(self.app, server_state, app_state)
+        return ClientConnection(self._manager, self.runtime, self._exchange, own, self._access_log)
 
     def stop(self) -> None:
         """Answer what has come, and take nothing more."""
-        self._watchman.is_ending = True
+        self._manager.is_draining = True
 
-    def _exchange(self, client: ClientConnection, arrival: Arrival, policy: Policy) -> Exchange:
-        return Exchange(client, arrival, policy.gate, self._verifier, policy.upstream_for(arrival))
+    def _exchange(self, client: ClientConnection, context: RequestContext, snapshot: Snapshot) -> Exchange:
+        return Exchange(client, context, snapshot.admission, self._verifier, snapshot.upstream_for(context))
 
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         told = self._metrics.told() if isinstance(self._metrics, WorkerMetrics) else nullcontext()
         async with self._verifier, told:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.policies.reload)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.runtime.reload)
             if isinstance(self._metrics, WorkerMetrics):
                 await self._wait_until_ready()
-            self._watchman.start()
+            self._manager.start()
             yield
-            self._watchman.stop()
-            self._watchman.cut_off()
-            self.policies.close()
+            self._manager.stop()
+            self._manager.cut_off()
+            self.runtime.close()
             self._access_log.flush()
             if self._shared_limits is not None:
                 await self._shared_limits.close()

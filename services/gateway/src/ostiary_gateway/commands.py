@@ -18,17 +18,17 @@ from ostiary_chassis import logs, server, workers
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError, environment, read_secret
 from ostiary_chassis.workers import Worker
-from ostiary_gateway import asking
-from ostiary_gateway.agreement import disagreements
+from ostiary_gateway.access.explain import Question
+from ostiary_gateway.access.explain import explain as explain_request
 from ostiary_gateway.app import Gateway
 from ostiary_gateway.config import GatewayConfig, check_authorities
-from ostiary_gateway.explanation import Question
-from ostiary_gateway.explanation import explain as explain_request
-from ostiary_gateway.openapi import BadDocument
-from ostiary_gateway.policy import load_routes
-from ostiary_gateway.routes_file import RoutesFile
-from ostiary_gateway.routes_source import RoutesSource
-from ostiary_gateway.routing import RouteTable
+from ostiary_gateway.openapi import fetch
+from ostiary_gateway.openapi.diff import disagreements
+from ostiary_gateway.openapi.merge import BadDocument
+from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.source import RoutesSource
+from ostiary_gateway.routing.table import RouteTable
+from ostiary_gateway.runtime import load_routes
 
 # RFC 9110 section 5; RFC 6750 section 2.1.
 _FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\Z")
@@ -151,7 +151,7 @@ def policy(
     """Compare the routes with what the services' OpenAPI documents ask for; exit with 1 where they disagree."""
     config = GatewayConfig.load(environment())
     routes = load_routes(config.routes_file)
-    documents = asking.documents(routes, openapi or [])
+    documents = fetch.documents(routes, openapi or [])
     try:
         lines = disagreements(RouteTable(routes.routes), documents)
     except BadDocument as error:

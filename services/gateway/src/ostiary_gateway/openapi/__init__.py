@@ -1,0 +1,1 @@
+"""One OpenAPI document of the services behind the gateway."""

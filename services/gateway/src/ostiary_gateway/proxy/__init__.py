@@ -1,0 +1,1 @@
+"""The data plane: clients' connections and the exchanges on them."""

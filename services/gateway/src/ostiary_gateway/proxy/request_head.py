@@ -1,0 +1,48 @@
+"""The head of the request that the gateway sends to an upstream."""
+
+from ostiary.feed import POSITION_HEADER
+from ostiary_gateway.access.request import RequestContext
+from ostiary_gateway.http1 import headers
+from ostiary_gateway.http1.body import ContentLengthBody
+from ostiary_gateway.http1.serializer import lines
+
+# W3C Trace Context, section 3.
+_TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
+
+_POSITION = POSITION_HEADER.lower().encode()
+
+
+def request_head(context: RequestContext, upstream_host: bytes, position: str | None) -> bytes:
+    """Serialise the head of an admitted request: the client's fields, and the gateway's own.
+
+    `position` is where the verifier stands in the revocation feed; the upstream catches up before it checks the token.
+    """
+    request = context.request
+    body = request.body
+    if body is None:
+        length = b""
+    elif isinstance(body, ContentLengthBody):
+        length = b"content-length: %d\r\n" % body.left
+    else:
+        length = b"transfer-encoding: chunked\r\n"
+    if context.trace is None:
+        passed = headers.lines_of_request(request)
+    else:
+        others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
+        passed = headers.to_upstream(others, request.connection_options) + lines(context.trace.fields)
+    return (
+        b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
+        b"x-request-id: %b\r\n%b%b%b\r\n"
+    ) % (
+        request.method.encode(),
+        context.rewritten or context.target,
+        upstream_host,
+        passed,
+        context.client.encode(),
+        context.scheme,
+        context.host,
+        context.request_id,
+        b"connection: upgrade\r\nupgrade: websocket\r\n" if context.is_websocket else b"",
+        b"%b: %b\r\n" % (_POSITION, position.encode()) if position is not None else b"",
+        length,
+    )

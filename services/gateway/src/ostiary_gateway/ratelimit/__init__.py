@@ -1,0 +1,1 @@
+"""Rate limits as token buckets, in one process or shared through Redis."""

@@ -1,0 +1,1 @@
+"""The routes file: parsed, validated, checked for bypasses, and matched against requests."""

@@ -1,0 +1,133 @@
+"""An upstream: its endpoints, load balancing among them, retries and the circuit breaker.
+
+When too many endpoints are unavailable, something else is wrong, and all of them get requests again (panic mode).
+"""
+
+import asyncio
+import random
+import ssl
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from ostiary.prometheus import Timings
+from ostiary_chassis.metrics import REQUEST_BUCKETS
+from ostiary_gateway.routing.config import Upstream as UpstreamConfig
+from ostiary_gateway.upstream.circuit_breaker import CircuitBreaker
+from ostiary_gateway.upstream.connection import Failure
+from ostiary_gateway.upstream.dialer import DIAL_ERRORS
+from ostiary_gateway.upstream.endpoint import Endpoint
+from ostiary_gateway.upstream.fetch import fetch
+from ostiary_gateway.upstream.pool import Pool
+
+#: With fewer available endpoints than this share, all get requests.
+PANIC_SHARE = 0.5
+
+#: Seconds that a probe's connection may take.
+PROBE_SECONDS = 1.0
+
+#: Retries as a share of requests, and how many may come together (retry budget).
+RETRY_SHARE = 0.2
+MAX_RETRY_BUDGET = 10.0
+
+
+class Cluster:
+    """The endpoints of one upstream."""
+
+    def __init__(self, name: str, config: UpstreamConfig, tls: ssl.SSLContext | None) -> None:
+        """Make it; there are no connections yet."""
+        self.name = name
+        self.config = config
+        self._breaker = CircuitBreaker()
+        self._endpoints = [Endpoint(name, url, config.connections, tls, self._breaker) for url in config.addresses]
+        self._retry_budget = MAX_RETRY_BUDGET
+        self._probe: asyncio.Task[None] | None = None
+        #: Seconds from a request to the head of its response; failures by reason; requests sent again.
+        self.response_seconds = Timings(REQUEST_BUCKETS)
+        self.failures: Counter[Failure] = Counter()
+        self.retries = 0
+
+    @property
+    def is_circuit_closed(self) -> bool:
+        """Whether requests are sent, and not rejected by the circuit breaker."""
+        return not self._breaker.is_open
+
+    @property
+    def ejected_endpoints(self) -> int:
+        """How many endpoints get no requests: ejected or unhealthy ones."""
+        now = time.monotonic()
+        return sum(not endpoint.is_available(now) for endpoint in self._endpoints)
+
+    @property
+    def pools(self) -> Sequence[Pool]:
+        """The connections to each endpoint."""
+        return [endpoint.pool for endpoint in self._endpoints]
+
+    def choose(self, previous: Pool | None) -> Pool | None:
+        """Return the pool for a request, None while the circuit breaker is open.
+
+        `previous` is the pool that a retried request had before: it gets another one if there is one.
+        """
+        if self._breaker.is_open:
+            return None
+        if previous is not None:
+            self.retries += 1
+        else:
+            self._retry_budget = min(MAX_RETRY_BUDGET, self._retry_budget + RETRY_SHARE)
+        return self._balance(previous).pool
+
+    def may_retry(self) -> bool:
+        """Take a retry from the budget; return False if it is used up: retries must not keep an upstream down."""
+        if self._retry_budget < 1:
+            return False
+        self._retry_budget -= 1
+        return True
+
+    async def fetch(self, path: str, seconds: float) -> tuple[int, bytes]:
+        """Return status and content of what the first endpoint serves at a path. Raises OSError."""
+        return await fetch(self.name, self._endpoints[0].pool.dialer, path, seconds)
+
+    def on_tick(self, now: float) -> None:
+        """Look after the endpoints, and probe them while connections fail."""
+        for endpoint in self._endpoints:
+            endpoint.on_tick(now, self.config.health)
+        if self._breaker.awaits_connection and (self._probe is None or self._probe.done()):
+            self._probe = asyncio.create_task(self._probe_endpoints())
+
+    def retire(self) -> None:
+        """Take no more requests; those under way go on."""
+        if self._probe is not None:
+            self._probe.cancel()
+        for endpoint in self._endpoints:
+            endpoint.retire()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.retire()
+        for endpoint in self._endpoints:
+            endpoint.pool.close()
+
+    async def _probe_endpoints(self) -> None:
+        """Try to connect: a restarted service gets requests at once, and no caller has to fail for that."""
+        for endpoint in self._endpoints:
+            try:
+                transport, _ = await endpoint.pool.dialer.dial(asyncio.Protocol, PROBE_SECONDS)
+            except DIAL_ERRORS:
+                continue
+            transport.abort()
+            self._breaker.connected()
+            return
+
+    def _balance(self, previous: Pool | None) -> Endpoint:
+        """Return the less busy of two random endpoints: nearly the least busy one, without a herd."""
+        endpoints = self._endpoints
+        if len(endpoints) == 1:
+            return endpoints[0]
+        now = time.monotonic()
+        available = [endpoint for endpoint in endpoints if endpoint.is_available(now)]
+        if len(available) < len(endpoints) * PANIC_SHARE:
+            available = endpoints
+        others = [endpoint for endpoint in available if endpoint.pool is not previous] or available
+        if len(others) == 1:
+            return others[0]
+        return min(random.sample(others, 2), key=lambda endpoint: endpoint.pool.outstanding)

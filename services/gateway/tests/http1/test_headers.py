@@ -1,0 +1,270 @@
+"""RFC 9110 section 7.6.1, and: nobody outside says who they are in a header field."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from harness import GatewayHarness, RecordingUpstream
+
+from ostiary.testing import Issuer
+from ostiary_gateway.http1.headers import is_host, to_client, to_upstream, trailers_to_client, trailers_to_upstream
+
+ROUTES = """\
+upstreams:
+  up: {url: "${UPSTREAM}"}
+routes:
+  - {name: any, match: {path: /any, methods: [GET]}, upstream: up, access: public}
+"""
+
+GATEWAYS_OWN = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"}
+
+
+@pytest.fixture
+async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        yield harness
+
+
+def forwarded(*fields: tuple[bytes, bytes], options: frozenset[bytes] = frozenset()) -> bytes:
+    return to_upstream([(b"host", b"api.example"), *fields], options)
+
+
+def lines(*fields: tuple[bytes, bytes]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % field for field in fields)
+
+
+ORDINARY = """
+authorization cookie origin referer user-agent from date via prefer dpop priority dnt save-data
+accept accept-language accept-encoding accept-datetime cache-control pragma range if-range if-match if-none-match
+content-type content-encoding content-language digest signature signature-input idempotency-key last-event-id
+sec-fetch-user sec-fetch-mode sec-websocket-key sec-ch-ua-mobile upgrade-insecure-requests
+traceparent tracestate baggage b3 x-b3-traceid x-amzn-trace-id x-cloud-trace-context x-datadog-trace-id
+x-requested-with x-csrf-token x-xsrf-token x-api-key x-goog-api-key x-api-version x-correlation-id x-client-version
+x-user-agent x-amz-user-agent x-amz-date x-amz-content-sha256 x-github-event x-hub-signature-256 x-gitlab-token
+x-slack-signature x-session-id x-app-version x-device-id x-timezone x-upload-content-type x-stainless-lang
+x-version x-beta x-cart x-custom x-checksum x-description x-recipe x-organic x-ship-to x-vault-token
+depth destination overwrite
+"""
+
+
+@pytest.mark.parametrize("name", [name.encode() for name in ORDINARY.split()])
+def test_a_callers_own_fields_pass(name: bytes) -> None:
+    assert forwarded((name, b"v")) == lines((name, b"v"))
+
+
+def test_fields_that_come_several_times_stay_so_and_in_their_order() -> None:
+    several = [(b"x-b", b"1"), (b"accept", b"a"), (b"x-b", b"2"), (b"accept", b"b")]
+    assert forwarded(*several) == lines(*several)
+
+
+BELIEVED = [
+    *(b"x-user-id", b"x_user_id", b"x-user", b"x-user_id", b"x-auth-user", b"x-authenticated-user", b"x-roles"),
+    *(b"x-forwarded-for", b"x-forwarded-user", b"forwarded", b"x-real-ip", b"remote-user", b"x-remote-user"),
+    *(b"x-client-id", b"x-subject", b"x-scopes", b"x-scope", b"x-groups", b"x-email", b"x-original-url"),
+    *(b"x-rewrite-url", b"x-ostiary-position", b"ostiary-position", b"ostiary_position", b"x_forwarded_for"),
+    *(b"x-request-id", b"client-cert", b"x-forwarded-proto", b"x-forwarded-host"),
+    *(b"x-username", b"x-userid", b"userid", b"remoteuser", b"x-authenticateduser", b"x-auth0-user", b"x-webauth-user"),
+    *(b"x-ms-client-principal", b"x-amzn-oidc-data", b"x-consumer-id", b"x-jwt-claims", b"x-claims", b"x-tenant-id"),
+    *(b"cf-connecting-ip", b"true-client-ip", b"x-cluster-client-ip", b"ssl-client-verify", b"x-ssl-client-cn"),
+    *(b"x-http-method-override", b"x-method-override", b"x-host", b"x-script-name", b"x-accel-redirect", b"proxy"),
+    *(b"transfer_encoding", b"content_length", b"authorization_", b"x.forwarded.for", b"x~a"),
+    # Who somebody is, by whatever stands in front.
+    *(b"x-current-user", b"x-login", b"x-login-user", b"x-effective-user", b"x-proxy-user", b"x-api-user"),
+    *(b"x-sso-user", b"x-vouch-user", b"x-grafana-user", b"x-pomerium-claim-email", b"x-goog-iap-jwt-assertion"),
+    *(b"x-saml-email", b"x-appengine-user-email", b"x-endpoint-api-userinfo", b"x-preferred-username", b"x-my-uid"),
+    *(b"x-authenticated-userid", b"shib-identity", b"eppn", b"x-org-id", b"x-customer-id", b"x-member-id"),
+    *(b"x-on-behalf-of", b"x-run-as", b"act-as", b"x-act-as", b"x-impersonate", b"impersonate-user", b"x-caller-id"),
+    # What they may do.
+    *(b"x-oauth-scopes", b"x-id-token", b"x-token-claims", b"x-is-admin", b"x-privilege", b"x-security-roles"),
+    *(b"x-hasura-role", b"x-internal", b"x-is-internal", b"x-my-permissions", b"x-ad-groups"),
+    # Where they are, and how they came.
+    *(b"x-originating-ip", b"x-realip", b"x-azure-clientip", b"x-remote-ip", b"x-ip", b"client-ip", b"clientip"),
+    *(b"x-scheme", b"x-url-scheme", b"front-end-https", b"x-arr-ssl", b"x-arr-clientcert", b"x-tls-client-cert"),
+    *(b"x-cert-subject", b"x-client-dn"),
+]
+
+
+@pytest.mark.parametrize("name", BELIEVED)
+def test_who_somebody_is_does_not_come_from_outside(name: bytes) -> None:
+    assert forwarded((name, b"admin")) == b""
+    assert trailers_to_upstream([(name, b"admin")]) == b""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-authorization"),
+        *(b"proxy-connection", b"expect", b"content-length"),
+    ],
+)
+def test_what_is_between_neighbours_stays_there(name: bytes) -> None:
+    assert forwarded((name, b"v")) == b""
+    assert trailers_to_upstream([(name, b"v")]) == b""
+
+
+def test_what_connection_names_is_dropped() -> None:
+    fields = [(b"connection", b"close, X-Custom"), (b"x-custom", b"v"), (b"accept", b"*/*")]
+    assert forwarded(*fields, options=frozenset({b"close", b"x-custom"})) == lines((b"accept", b"*/*"))
+
+
+@pytest.mark.parametrize(
+    "name", [b"authorization", b"cookie", b"content-type", b"if-match", b"range", b"origin", b"sec-fetch-site"]
+)
+def test_connection_cannot_drop_what_was_decided_on(name: bytes) -> None:
+    assert forwarded((name, b"v"), options=frozenset({b"close", name})) == lines((name, b"v"))
+
+
+@pytest.mark.parametrize("value", [b"api.example", b"api.example:8080", b"[::1]:8080", b"127.0.0.1"])
+def test_one_host_is_a_host(value: bytes) -> None:
+    assert is_host(value)
+
+
+@pytest.mark.parametrize("value", [b"", b"a b", b"a/b", b"u@a", b"a,b", b"a\r\nx: y", b"a\n"])
+def test_anything_else_is_none(value: bytes) -> None:
+    assert not is_host(value)
+
+
+def test_a_response_passes_without_what_is_the_gateways_own() -> None:
+    fields = [
+        (b"content-type", b"text/plain"),
+        (b"set-cookie", b"a=1"),
+        (b"set-cookie", b"b=2"),
+        (b"server", b"secret/1.0"),
+        (b"connection", b"close, x-internal"),
+        (b"x-internal", b"v"),
+        (b"x-request-id", b"another"),
+        (b"content-length", b"5"),
+        (b"transfer-encoding", b"chunked"),
+    ]
+    assert to_client(fields, frozenset({b"close", b"x-internal"})) == lines(
+        (b"content-type", b"text/plain"),
+        (b"set-cookie", b"a=1"),
+        (b"set-cookie", b"b=2"),
+    )
+
+
+@pytest.mark.parametrize(
+    "name", [b"authorization", b"content-type", b"content-length", b"if-match", b"range", b"transfer-encoding", b"host"]
+)
+def test_nothing_that_is_decided_on_before_a_body_comes_after_it(name: bytes) -> None:
+    assert trailers_to_upstream([(name, b"v"), (b"x-checksum", b"1")]) == lines((b"x-checksum", b"1"))
+
+
+@pytest.mark.parametrize("name", [b"origin", b"sec-fetch-site", b"referer", b"dpop", b"accept", b"x-version"])
+def test_nothing_that_routes_and_services_go_by_comes_after_a_requests_body(name: bytes) -> None:
+    trailers = [(name, b"v"), (b"x-checksum", b"1")]
+    assert trailers_to_upstream(trailers, {b"x-version"}) == lines((b"x-checksum", b"1"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"set-cookie", b"access-control-allow-origin", b"access-control-allow-credentials", b"location", b"vary"),
+        *(b"content-security-policy", b"strict-transport-security", b"clear-site-data", b"www-authenticate", b"age"),
+        *(b"cross-origin-opener-policy", b"x-frame-options", b"cache-control", b"expires", b"refresh", b"date"),
+    ],
+)
+def test_nothing_that_clients_go_by_comes_after_a_responses_body(name: bytes) -> None:
+    trailers = [(name, b"v"), (b"etag", b"1"), (b"server-timing", b"t"), (b"grpc-status", b"0")]
+    assert trailers_to_client(trailers) == lines(*trailers[1:])
+
+
+def test_trailers_of_a_response_pass_without_what_is_the_gateways_own() -> None:
+    trailers = [(b"x-checksum", b"1"), (b"server", b"s"), (b"content-length", b"5")]
+    assert trailers_to_client(trailers) == lines((b"x-checksum", b"1"))
+
+
+async def test_an_upstream_is_told_who_asked_and_how(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    answer = await harness.ask("/any", "X-Request-ID: r1", "Accept: */*")
+    assert answer.status == 200
+    assert sorted(upstream.last.fields) == [
+        ("accept", "*/*"),
+        ("host", "localhost"),
+        ("x-forwarded-for", "unknown"),
+        ("x-forwarded-host", "gw"),
+        ("x-forwarded-proto", "http"),
+        ("x-request-id", "r1"),
+    ]
+
+
+async def test_nobody_outside_says_who_asked_and_how(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    forged = [f"{name.decode()}: admin" for name in BELIEVED if name != b"x-request-id"]
+    assert (await harness.ask("/any", *forged)).status == 200
+    names = [name for name, _ in upstream.last.fields]
+    assert sorted(names) == sorted({"host", *GATEWAYS_OWN})
+    assert "admin" not in [value for _, value in upstream.last.fields]
+
+
+async def test_connection_cannot_drop_what_the_gateway_says(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    for options in ("x-forwarded-for, x-request-id", "host", "X-Forwarded-Host,x-forwarded-proto"):
+        assert (await harness.ask("/any", f"Connection: {options}")).status == 200
+        assert sorted(name for name, _ in upstream.last.fields) == sorted({"host", *GATEWAYS_OWN})
+
+
+async def test_what_a_request_says_of_its_own_connection_is_dropped(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    await harness.ask(
+        "/any", "Connection: X-Custom", "Connection: te, authorization", "X-Custom: v", "Authorization: a"
+    )
+    assert upstream.last.values("x-custom") == []
+    assert upstream.last.values("connection") == []
+    assert upstream.last.values("authorization") == ["a"]
+
+
+async def test_white_space_around_a_value_is_none_of_it(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    await harness.ask("/any", "Accept: \t */* \t")
+    assert b"\r\naccept: */*\r\n" in upstream.last.head
+
+
+@pytest.mark.parametrize("value", ["a b", "x" * 65, "\xe9", "", "a;b", "${x}"])
+async def test_a_request_id_that_could_be_something_else_is_replaced(
+    harness: GatewayHarness, upstream: RecordingUpstream, value: str
+) -> None:
+    answer = await harness.ask("/any", f"X-Request-ID: {value}")
+    (given,) = upstream.last.values("x-request-id")
+    assert answer.values("x-request-id") == [given]
+    assert given != value
+    assert len(given) == 32
+
+
+@pytest.mark.parametrize(
+    "hosts", [[], ["Host: a", "Host: b"], ["Host:"], ["Host: a b"], ["Host: a/b"], ["Host: u@a"], ["Host: a,b"]]
+)
+async def test_a_request_without_one_host_goes_nowhere(
+    harness: GatewayHarness, upstream: RecordingUpstream, hosts: list[str]
+) -> None:
+    data = await harness.raw("\r\n".join(["GET /any HTTP/1.1", "Connection: close", *hosts, "", ""]).encode())
+    assert data.startswith(b"HTTP/1.1 400 ")
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("value", [b"a\x00", b"a\rb", b"a\nset-cookie: evil=1", b"\x1b[31m", b"\x7f"])
+async def test_a_control_character_is_not_passed_on(
+    harness: GatewayHarness, upstream: RecordingUpstream, value: bytes
+) -> None:
+    upstream.answer = b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 0\r\n\r\n" % value
+    answer = await harness.ask("/any")
+    if b"\nset-cookie" in value:
+        # To see it as a line's end would be lenient.
+        assert answer.values("set-cookie") == []
+    assert (answer.status, answer.code) == (502, "upstream_failed")
+
+
+@pytest.mark.parametrize("status", [b"099", b"600", b"999", b"20", b"2000", b"abc"])
+async def test_a_status_that_is_none_is_not_passed_on(
+    harness: GatewayHarness, upstream: RecordingUpstream, status: bytes
+) -> None:
+    upstream.answer = b"HTTP/1.1 %b What\r\nContent-Length: 0\r\n\r\n" % status
+    answer = await harness.ask("/any")
+    assert (answer.status, answer.code) == (502, "upstream_failed")
+
+
+async def test_chunks_say_the_length_if_there_are_both(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+    for _ in range(2):
+        answer = await harness.ask("/any")
+        assert (answer.body, answer.is_complete) == (b"a", True)
+        assert answer.values("content-length") == []
+    assert len(upstream.connections) == 2, "such an upstream's connection is not used again"

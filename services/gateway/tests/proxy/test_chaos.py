@@ -1,0 +1,209 @@
+"""Clients, services and failures at random: whatever they do, nothing hangs, and nothing is left of them."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from harness import GatewayHarness, Line, Received, RecordingUpstream, until
+
+from ostiary.testing import Issuer
+
+#: Clients at a time, and how often.
+CLIENTS, ROUNDS = 12, 5
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+OPENED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+FRAME = b"\x82\x02hi"
+LONG_FRAME = b"\x82\x7f" + (300_000).to_bytes(8) + b"x" * 300_000
+
+ROUTES = """\
+upstreams:
+  up:
+    urls: ["%s", "%s", "unix:/nowhere"]
+    connections: %d
+    health: {path: /health, seconds: 0.2, timeout: 0.1}
+routes:
+  - {name: any, match: {path: "/any/{rest...}", methods: [GET, HEAD, POST, PUT]}, upstream: up, access: public,
+     timeouts: {connect: 0.1, first_byte: 0.2, idle: 0.2}, retries: {attempts: 2, statuses: [503]},
+     limits: {body_bytes: 1000000}}
+  - {name: live, match: {path: /live, methods: [GET]}, upstream: up, access: public, websocket: true,
+     timeouts: {connect: 0.1, first_byte: 0.2, idle: 0.2}}
+"""
+
+#: What services answer, and whether they close then. None is no answer at all.
+ANSWERS: list[tuple[list[bytes] | None, bool]] = [
+    ([OK], False),
+    ([OK], False),
+    ([OK], True),
+    ([], True),
+    ([b"HTTP/1.1 2"], True),
+    ([b"nonsense\r\n\r\n"], False),
+    ([b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3 + OK], False),
+    ([b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100 + OK], False),
+    ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\n" * 900, b"0\r\n\r\n"], False),
+    ([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"], True),
+    ([b"HTTP/1.1 200 OK\r\n\r\nuntil ", b"the end"], True),
+    ([b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"], False),
+    ([b"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n"], False),
+    ([b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n", b"x" * 300_000], False),
+    ([b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n", b"x" * 2_000_000], False),
+    ([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", b"llo and more"], False),
+    (None, False),
+]
+
+HEAD = b" HTTP/1.1\r\nHost: gw\r\n"
+GET = b"GET /any/x" + HEAD + b"\r\n"
+CHUNKED = b"POST /any/x" + HEAD + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n" + b"x" * 1024
+LIVE = b"GET /live" + HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+@dataclass
+class Chance:
+    """What happens next, with a seed."""
+
+    random: random.Random
+
+    def takes(self, share: float) -> bool:
+        """Return whether something happens that does so often."""
+        return self.random.random() < share
+
+    async def moment(self, seconds: float) -> None:
+        """Let others go on, for so long at most."""
+        await asyncio.sleep(self.random.random() * seconds)
+
+    def request(self) -> bytes:
+        """Return what a client sends."""
+        length = self.random.choice([0, 5, 70_000, 600_000, 1_500_000])
+        sized = b"POST /any/x" + HEAD + b"Content-Length: %d\r\n\r\n" % length
+        kinds = [
+            GET,
+            GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+            GET * self.random.randrange(2, 40),
+            sized + b"x" * length,
+            sized + b"x" * length + GET,
+            sized + b"x" * (length // 2),
+            CHUNKED + self.random.choice([b"\r\n0\r\n\r\n", b"\r\n", b"\r\nzz\r\n", b"too long"]),
+            LIVE + b"\x82\x82abcd" + b"hi",
+            LIVE + LONG_FRAME,
+            b"GET /livez" + HEAD + b"\r\nGET /any/x HTTP/1.0\r\nHost: gw\r\n\r\n",
+            (b"HEAD /any/x" + HEAD + b"\r\n") * 3,
+            b"PUT /any/x" + HEAD + b"\r\nGET /nothing" + HEAD + b"\r\n",
+            GET + b"x" * 100_000,
+        ]
+        return self.random.choice(kinds)
+
+    async def answer(self, request: Received, writer: asyncio.StreamWriter) -> None:
+        """Answer as a service does."""
+        if self.takes(0.3):
+            await self.moment(0.02)
+        if request.values("upgrade") and self.takes(0.7):
+            send(writer, OPENED + FRAME)
+            await self.moment(0.05)
+            send(writer, self.random.choice([FRAME, LONG_FRAME, LONG_FRAME[:1000]]))
+            parts, closes = list[bytes](), True
+        else:
+            chosen, closes = self.random.choice(ANSWERS)
+            if chosen is None:
+                await request.connection.wait_lost()
+                return
+            parts = chosen
+        for part in parts:
+            send(writer, part)
+            if self.takes(0.5):
+                await self.moment(0.005)
+        # Of a body that was not read, nothing is to be taken for a request.
+        if closes or not request.is_complete:
+            writer.close()
+
+    async def client(self, harness: GatewayHarness) -> None:
+        """Send something, read some of what comes, and leave in some way."""
+        line = await harness.connect()
+        if self.takes(0.2):
+            line.transport.pause_reading()
+        data = self.request()
+        cut = self.random.randrange(len(data)) if self.takes(0.3) else len(data)
+        line.send(data[:cut])
+        if cut < len(data):
+            await self.moment(0.01)
+        if not line.is_closed:
+            line.send(data[cut:])
+        with suppress(TimeoutError):
+            await until(lambda: line.is_closed, self.random.random() * self.random.choice([0.01, 0.05, 0.3]))
+        self.leave(line)
+
+    def leave(self, line: Line) -> None:
+        """End a connection, if it has not ended."""
+        if not line.is_closed:
+            self.random.choice([line.transport.close, line.transport.abort])()
+
+
+def send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write if the gateway has not closed the connection: uvloop raises RuntimeError otherwise."""
+    if not writer.is_closing():
+        writer.write(data)
+
+
+async def play(issuer: Issuer, directory: Path, seed: int, patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Let it all happen, see that nothing is left, and return what nobody has caught."""
+    uncaught: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: uncaught.append(context))
+    chance = Chance(random.Random(seed))  # noqa: S311 - no secret
+    patch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", chance.random.choice([1000, 256 * 1024]))
+    patch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", chance.random.choice([0, 256 * 1024]))
+    # It would be open most of the time.
+    patch.setattr("ostiary_gateway.upstream.circuit_breaker.MIN_REQUESTS", 1_000_000)
+    async with RecordingUpstream(directory / "one") as one, RecordingUpstream(directory / "two") as two:
+        one.answer = two.answer = chance.answer
+        one.is_early = bool(seed % 2)
+        routes = ROUTES % (one.url, two.url, chance.random.choice([2, 16, 50]))
+        async with GatewayHarness.open(routes, "", issuer.verifier()) as harness:
+            for _ in range(ROUNDS):
+                await asyncio.gather(*(chance.client(harness) for _ in range(CLIENTS)))
+            await nothing_left(harness)
+        # They are talked to in ways in which they expect nothing.
+        one.faults.clear()
+        two.faults.clear()
+    return uncaught
+
+
+async def nothing_left(harness: GatewayHarness) -> None:
+    """Return when nobody is there any more, and see that nothing is kept of those who were."""
+    manager, pools = harness.gateway._manager, harness.upstream().pools
+    await until(lambda: not manager.connections)
+    assert (dict(manager._addresses), manager.paused) == ({}, set())
+    await until(lambda: not any(pool.busy or pool.waiting for pool in pools))
+    await until(
+        lambda: (
+            not any(
+                flush_queue._waiting for flush_queue in (manager.flush_queue, *(pool.flush_queue for pool in pools))
+            )
+        )
+    )
+    for pool in pools:
+        assert (dict(pool._queue._held), pool._dials) == ({}, set())
+        assert set(pool._idle) == pool._open
+    assert (await harness.ask("/nothing")).status == 404
+
+
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
+
+
+@pytest.mark.parametrize("make_loop", LOOPS, ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_is_left_whatever_happens(
+    issuer: Issuer,
+    socket_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        assert runner.run(play(issuer, socket_directory, seed, monkeypatch)) == []
+        # All that was begun has ended by itself.
+        assert asyncio.all_tasks(runner.get_loop()) == set()

@@ -1,0 +1,349 @@
+"""The data path in one process: a gateway in front of an upstream that records what it gets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from harness import Clock, GatewayHarness, Received, RecordingUpstream, answers, leaving_after
+
+from ostiary.testing import Issuer
+
+ROUTES = """\
+upstreams:
+  orders: {url: "${UPSTREAM}"}
+routes:
+  - {name: ping, match: {path: /ping, methods: [GET]}, upstream: orders, access: public,
+     timeouts: {first_byte: 0.2, idle: 0.2}}
+  - {name: mine, match: {path: /orders/mine, methods: [GET]}, upstream: orders, access: authenticated}
+  - {name: read, match: {path: "/orders/{id}", methods: [GET]}, upstream: orders, access: {scopes: ["orders:read"]}}
+  - {name: write, match: {path: "/orders/{id}", methods: [PUT]}, upstream: orders, access: {scopes: ["orders:write"]},
+     limits: {body_bytes: 100}}
+  - {name: wide, match: {path: "/wide/{rest...}", methods: [GET, HEAD, POST, DELETE]}, upstream: orders, access: public}
+  - {name: narrow, match: {path: /wide/admin, methods: [GET]}, upstream: orders, access: {roles: [admin]}}
+  - {name: admin, match: {path: "/admin/{rest...}", methods: [GET]}, upstream: orders, access: {roles: [admin]}}
+"""
+
+
+@pytest.fixture
+async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
+    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
+        yield harness
+
+
+@pytest.fixture
+def client(harness: GatewayHarness) -> httpx.AsyncClient:
+    return harness.client
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def test_a_public_route_needs_no_token(client: httpx.AsyncClient) -> None:
+    response = await client.get("/ping?a=1&b=%2F..")
+    assert response.json()["target"] == "/ping?a=1&b=%2F.."
+    assert response.headers["X-Up"] == "1"
+
+
+async def test_the_token_goes_on_to_the_service(
+    client: httpx.AsyncClient, upstream: RecordingUpstream, issuer: Issuer
+) -> None:
+    token = issuer.token()
+    assert (await client.get("/orders/mine", headers=bearer(token))).status_code == 200
+    assert upstream.last.values("authorization") == [f"Bearer {token}"]
+    assert upstream.last.values("x-forwarded-for") == ["unknown"]
+
+
+async def test_what_was_decided_for_one_route_is_not_for_another(
+    harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer
+) -> None:
+    token = issuer.token(scopes=["orders:read"]).encode()
+    asked = [(b"GET /orders/7", 200), (b"PUT /orders/7", 403), (b"GET /admin/a", 403), (b"GET /wide/admin", 403)]
+    line = await harness.connect()
+    for _ in range(3):
+        for start, _ in asked:
+            line.send(b"%b HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n\r\n" % (start, token))
+    line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+    given = answers(await line.closed(), *["GET"] * 13)
+    assert [answer.status for answer in given] == [status for _, status in asked] * 3 + [200]
+    assert [request.target for request in upstream.requests] == ["/orders/7"] * 3 + ["/ping"]
+
+
+@pytest.mark.parametrize("agent", ["kube-probe/1.31", "ELB-HealthChecker/2.0", "GoogleHC/1.0", "Prometheus/3.0"])
+async def test_nobody_gets_in_for_being_a_health_check(
+    client: httpx.AsyncClient, upstream: RecordingUpstream, agent: str
+) -> None:
+    for path in ("/orders/mine", "/admin/health", "/orders/livez"):
+        assert (await client.get(path, headers={"User-Agent": agent, "X-Health-Check": "1"})).status_code == 401
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scopes", "roles", "status"),
+    [
+        ("GET", "/orders/mine", (), (), 200),
+        ("GET", "/orders/7", ("orders:read",), (), 200),
+        ("GET", "/orders/7", ("orders:write",), (), 403),
+        ("GET", "/orders/7", (), ("admin",), 403),
+        ("PUT", "/orders/7", ("orders:read",), (), 403),
+        ("PUT", "/orders/7", ("orders:write",), (), 200),
+        ("GET", "/admin/a/b", (), ("admin",), 200),
+        ("GET", "/admin/a/b", ("orders:read",), ("user",), 403),
+    ],
+)
+async def test_a_route_says_who_may_use_it(
+    client: httpx.AsyncClient,
+    upstream: RecordingUpstream,
+    issuer: Issuer,
+    method: str,
+    path: str,
+    scopes: tuple[str, ...],
+    roles: tuple[str, ...],
+    status: int,
+) -> None:
+    token = issuer.token(scopes=scopes, roles=roles)
+    response = await client.request(method, path, headers=bearer(token))
+    assert response.status_code == status
+    assert len(upstream.requests) == (status == 200)
+
+
+@pytest.mark.parametrize("path", ["/orders/mine", "/orders/7", "/admin/x"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x.y.z"}, {"Authorization": "Basic YTpi"}])
+async def test_nobody_gets_in_without_a_good_token(
+    client: httpx.AsyncClient, upstream: RecordingUpstream, path: str, headers: dict[str, str]
+) -> None:
+    response = await client.get(path, headers=headers)
+    assert response.status_code == 401
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert "WWW-Authenticate" in response.headers
+    assert upstream.connections == []
+
+
+async def test_two_tokens_are_none(harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer) -> None:
+    line = f"Authorization: Bearer {issuer.token()}"
+    assert (await harness.ask("/orders/mine", line)).status == 200
+    assert (await harness.ask("/orders/mine", line, line)).status in {400, 401}
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/ping/../orders/mine", "/ping/%2e%2e/orders/mine", "/ping%2f..%2forders", "//ping", "/ping;x", "/%70ing"],
+)
+async def test_a_path_that_could_mean_two_things_goes_nowhere(
+    harness: GatewayHarness, upstream: RecordingUpstream, target: str
+) -> None:
+    answer = await harness.ask(target)
+    assert (answer.status, answer.code) == (400, "ambiguous_path")
+    assert upstream.connections == []
+
+
+async def test_what_no_route_names_is_not_there(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
+    for path in ("/", "/nothing", "/ping/", "/ping/x", "/openapi", "/docs/"):
+        response = await client.get(path)
+        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert upstream.connections == []
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE"])
+async def test_a_method_does_not_fall_through_to_a_wider_route(
+    client: httpx.AsyncClient, upstream: RecordingUpstream, method: str
+) -> None:
+    assert (await client.request(method, "/wide/admin")).status_code == 405
+    assert (await client.request(method, "/wide/other")).status_code == 200
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("target", ["/%6Detrics", "/livez%0A", "/%6civez", "//metrics"])
+async def test_the_gateways_own_paths_have_one_form_too(harness: GatewayHarness, target: str) -> None:
+    assert (await harness.ask(target)).code == "ambiguous_path"
+
+
+@pytest.mark.parametrize("target", ["http://gw/ping?a", "HTTP://GW/ping?a"])
+async def test_a_target_may_be_a_url_with_the_same_host(
+    harness: GatewayHarness, upstream: RecordingUpstream, target: str
+) -> None:
+    assert (await harness.ask(target)).status == 200
+    assert (upstream.last.target, upstream.last.values("x-forwarded-host")) == ("/ping?a", ["gw"])
+
+
+@pytest.mark.parametrize(
+    "target", ["http://other/ping", "http://u@gw/ping", "ftp://gw/ping", "gw:80", "*", "http://gw", "/ping#x", "ping"]
+)
+async def test_a_target_that_names_another_place_goes_nowhere(
+    harness: GatewayHarness, upstream: RecordingUpstream, target: str
+) -> None:
+    assert (await harness.ask(target)).status == 400
+    assert upstream.connections == []
+
+
+async def test_an_offer_to_upgrade_does_not_hide_a_body(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    offer = ("Connection: Upgrade", "Upgrade: h2c", "Content-Length: 2")
+    answer = await harness.ask("/wide/x", *offer, method="POST", body=b"hi")
+    if answer.status == 400:
+        assert answer.code == "upgrade_with_body"
+        assert upstream.connections == []
+    else:
+        assert (answer.status, upstream.last.body) == (200, b"hi")
+        assert upstream.last.values("upgrade") == upstream.last.values("connection") == []
+
+
+async def test_a_wrong_method_says_which_are_right(client: httpx.AsyncClient, issuer: Issuer) -> None:
+    response = await client.delete("/orders/7", headers=bearer(issuer.token()))
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, PUT")
+
+
+async def test_a_body_goes_through_up_to_its_limit(client: httpx.AsyncClient, issuer: Issuer) -> None:
+    async def chunks(count: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield b"x" * 10
+
+    writer = bearer(issuer.token(scopes=["orders:write"]))
+    assert (await client.put("/orders/7", content=b"x" * 100, headers=writer)).json()["body"] == "x" * 100
+    assert (await client.put("/orders/7", content=chunks(10), headers=writer)).json()["body"] == "x" * 100
+    for content in (b"x" * 101, chunks(11)):
+        response = await client.put("/orders/7", content=content, headers=writer)
+        assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+def check_failure(response: httpx.Response, status: int, code: str) -> None:
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert ("Retry-After" in response.headers) is (status == 503)
+    assert "gw-" not in response.text, "the upstream's address is nobody's business"
+
+
+async def test_an_upstream_that_is_not_there_is_unavailable(issuer: Issuer) -> None:
+    async with GatewayHarness.open(ROUTES, "unix:/tmp/gw-there-is-nobody", issuer.verifier()) as harness:
+        check_failure(await harness.client.get("/ping"), 503, "upstream_unavailable")
+        check_failure(await harness.client.post("/wide/x", content=b"hi"), 503, "upstream_unavailable")
+
+
+async def test_an_upstream_that_never_answers_is_too_late(
+    client: httpx.AsyncClient, upstream: RecordingUpstream, clock: Clock
+) -> None:
+    async def wait(request: Received, _: asyncio.StreamWriter) -> None:
+        clock.skip(0.3)
+        await request.connection.wait_lost()
+
+    upstream.answer = wait
+    check_failure(await client.get("/ping"), 504, "upstream_timeout")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"garbage\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\n\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: y\r\n folded\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX : y\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 40_000 + b"\r\n\r\n",
+    ],
+)
+async def test_an_upstream_that_does_not_speak_http_has_failed(
+    client: httpx.AsyncClient, upstream: RecordingUpstream, data: bytes
+) -> None:
+    upstream.answer = data
+    check_failure(await client.get("/ping"), 502, "upstream_failed")
+
+
+@pytest.mark.parametrize("data", [b"", b"HT", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 103 Early\r\n\r\n"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_upstream_that_closes_instead_of_answering_has_failed(
+    client: httpx.AsyncClient, upstream: RecordingUpstream, method: str, data: bytes
+) -> None:
+    upstream.answer = leaving_after(data)
+    check_failure(await client.request(method, "/wide/x"), 502, "upstream_failed")
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
+    ],
+)
+async def test_an_upstream_that_closes_within_its_answer_leaves_a_broken_one(
+    harness: GatewayHarness, upstream: RecordingUpstream, data: bytes
+) -> None:
+    upstream.answer = leaving_after(data)
+    (answer,) = answers(await harness.raw(b"GET /wide/x HTTP/1.1\r\nHost: gw\r\n\r\n"))
+    assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
+
+
+async def test_an_upstream_that_stops_within_its_answer_leaves_a_broken_one(
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
+) -> None:
+    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+    line = await harness.connect()
+    line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await line.has(b"half")
+    clock.skip(0.3)
+    (answer,) = answers(await line.closed())
+    assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
+
+
+async def test_an_answer_that_ends_with_its_connection_gets_an_end_of_its_own(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    upstream.answer = leaving_after(b"HTTP/1.0 200 OK\r\n\r\nall")
+    answer = await harness.ask("/ping")
+    assert (answer.values("transfer-encoding"), answer.body, answer.is_complete) == (["chunked"], b"all", True)
+
+
+async def test_an_upstreams_answer_comes_as_it_is(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
+    upstream.answer = (
+        b"HTTP/1.1 302 Over there\r\nContent-Encoding: gzip\r\nSet-Cookie: a=1\r\nLocation: http://x/\r\n"
+        b"Set-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
+    )
+    response = await client.get("/ping")
+    assert response.status_code == 302
+    assert response.headers.get_list("Set-Cookie") == ["a=1", "b=2"]
+    assert (response.headers["Location"], response.headers["Content-Encoding"]) == ("http://x/", "gzip")
+
+
+async def test_the_request_id_is_the_same_on_both_sides(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
+    response = await client.get("/ping", headers={"X-Request-ID": "abc"})
+    assert [response.headers["X-Request-ID"]] == upstream.last.values("x-request-id") == ["abc"]
+
+
+async def test_a_refusal_has_the_request_id_too(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/nothing", headers={"X-Request-ID": "abc"})).headers["X-Request-ID"] == "abc"
+
+
+async def test_metrics_have_the_routes_template(client: httpx.AsyncClient, issuer: Issuer) -> None:
+    await client.get("/orders/12345", headers=bearer(issuer.token(scopes=["orders:read"])))
+    await client.get("/67890")
+    text = (await client.get("/metrics")).text
+    assert 'http_requests_total{method="GET",route="/orders/{id}",status="200"} 1.0' in text
+    assert 'http_requests_total{method="GET",route="unmatched",status="404"} 1.0' in text
+    assert "12345" not in text
+    assert "67890" not in text
+
+
+async def test_the_gateway_answers_for_itself(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
+    for path in ("/livez", "/readyz", "/metrics"):
+        response = await client.get(path)
+        assert response.status_code == 200
+    assert (await client.post("/livez", content=b"x")).status_code == 405
+    assert (await client.get("/livez")).status_code == 200
+    assert upstream.connections == []
+
+
+async def test_without_keys_it_is_not_the_tokens_fault(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    async with GatewayHarness.open(ROUTES, upstream.url, None) as harness:
+        response = await harness.client.get("/orders/mine", headers=bearer(issuer.token()))
+        assert (response.status_code, response.json()["code"]) == (503, "keys_unavailable")
+        assert (await harness.client.get("/readyz")).status_code == 503
+        assert (await harness.client.get("/wide/x")).status_code == 200

@@ -1,0 +1,292 @@
+"""A routes file in which one rule gets around another one is refused before it serves."""
+
+import json
+import re
+import time
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ostiary_chassis.settings import ConfigError
+from ostiary_gateway.routing.bypass_check import common_path, example, prove, that_may_meet
+from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.loader import load_file
+from ostiary_gateway.routing.path_tricks import Tricks, readings
+from ostiary_gateway.routing.paths import parse_template
+from ostiary_gateway.runtime import load_routes
+
+ROOT = Path(__file__).parents[4]
+
+FILE = """\
+upstreams:
+  one: {{url: "http://one:1"}}
+  two: {{url: "http://two:2"}}
+routes:
+  - {{name: open, match: {{path: "{public}", methods: [GET]}}, upstream: one, access: public}}
+  - {{name: closed, match: {{path: "{protected}", methods: [GET]}}, upstream: {upstream}, access: {{roles: [admin]}}}}
+"""
+
+
+def load(tmp_path: Path, public: str, protected: str, upstream: str = "one") -> RoutesFile:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(FILE.format(public=public, protected=protected, upstream=upstream))
+    return load_routes(path)
+
+
+@pytest.mark.parametrize(
+    ("public", "protected"),
+    [
+        ("/pub", "/admin"),
+        ("/pub/{rest...}", "/admin/{rest...}"),
+        ("/{rest...}", "/admin/{rest...}"),
+        ("/admin/health", "/admin/{rest...}"),
+        ("/admin/{id}", "/admin/{id}/keys"),
+        ("/{page}", "/admin"),
+    ],
+)
+def test_rules_of_which_one_is_an_exception_to_the_other_are_good(tmp_path: Path, public: str, protected: str) -> None:
+    assert len(load(tmp_path, public, protected).routes) == 2
+
+
+@pytest.mark.parametrize(
+    ("public", "protected", "path"),
+    [
+        ("/a/{id}", "/{kind}/secret", "/a/secret"),
+        ("/a/{rest...}", "/{kind}/secret", "/a/secret"),
+        ("/{kind}/open/{rest...}", "/admin/{a}/{b}", "/admin/open/x"),
+    ],
+)
+def test_rules_that_cross_must_ask_for_the_same(tmp_path: Path, public: str, protected: str, path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"gateway.yaml:\d+: routes\[\d\]: lets {path} through"):
+        load(tmp_path, public, protected)
+
+
+def lax(raw_path: bytes) -> tuple[str, ...]:
+    return tuple(raw_path.decode("latin-1")[1:].split("/"))
+
+
+def test_a_public_rule_that_some_services_read_as_a_protected_path_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.routing.paths.split", lax)
+    with pytest.raises(ConfigError, match=r"gateway.yaml:5: routes\[0\]: lets /pub/x/\.\./\.\./admin through"):
+        load(tmp_path, "/pub/{rest...}", "/admin")
+
+
+def test_a_path_of_another_service_is_no_way_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ostiary_gateway.routing.paths.split", lax)
+    assert len(load(tmp_path, "/pub/{rest...}", "/admin", "two").routes) == 2
+
+
+ROUTES = """\
+upstreams:
+  one: {url: "http://one:1"}
+  same: {urls: ["http://three:3", "http://ONE:1"]}
+  two: {url: "http://two:2"}
+routes:
+"""
+
+ADMIN, CLERK = "{roles: [admin]}", "{roles: [clerk], scopes: [read]}"
+
+
+def of(match: str, access: str = "public", upstream: str = "one", rewrite: str | None = None) -> str:
+    more = f', rewrite: "{rewrite}"' if rewrite is not None else ""
+    return f"match: {{methods: [GET, PUT], {match}}}, access: {access}, upstream: {upstream}{more}"
+
+
+def load_all(tmp_path: Path, *routes: str) -> RoutesFile:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(ROUTES + "".join(f"  - {{name: r{number}, {each}}}\n" for number, each in enumerate(routes)))
+    return load_routes(path)
+
+
+GUARD = of('path: "/admin/{rest...}"', ADMIN)
+
+
+@pytest.mark.parametrize(
+    ("routes", "message"),
+    [
+        # By another name of the address, or another route's rewriting.
+        ([GUARD, of('path: "/pub2/{rest...}"', "public", "same", "/{rest...}")], "lets /pub2/admin/x as /admin/x"),
+        ([of('path: "/secure/{r...}"', ADMIN, "one", "/internal/{r...}"), of('path: "/{r...}"')], "lets /internal/x"),
+        (
+            [
+                of('path: "/secure/{r...}"', ADMIN, "one", "/internal/{r...}"),
+                of('path: "/v1/{r...}"', "public", "one", "/{r...}"),
+            ],
+            "lets /v1/internal/x as /internal/x",
+        ),
+        (
+            [
+                of('path: "/one/{r...}"', ADMIN, "one", "/same/{r...}"),
+                of('path: "/two/{q...}"', CLERK, "one", "/same/{q...}"),
+            ],
+            "/x as /same/x",
+        ),
+        ([of("path: /admin", ADMIN), of("path: /open", "authenticated", "one", "/admin")], "lets /open as /admin"),
+        (
+            [of('path: "/{kind}/keys"', ADMIN), of('path: "/p/{id}/{x}"', "public", "one", "/a/{id}")],
+            "lets /p/keys/x as /a/keys",
+        ),
+        # Beside what is said about the first paths alone.
+        (
+            [
+                GUARD,
+                of('path: "/v1/{rest...}"', "public", "one", "/{rest...}"),
+                of('path: "/v1/admin/{id}"', ADMIN, "one", "/admin/{id}"),
+            ],
+            "lets /v1/admin/x/x as /admin/x/x",
+        ),
+        # By a host or a header field, which are the caller's choice.
+        (
+            [
+                of('path: "/admin/{rest...}", hosts: [api.example.com]', ADMIN),
+                of('path: "/v1/{rest...}"', rewrite="/{rest...}"),
+            ],
+            "lets /v1/admin/x as /admin/x",
+        ),
+        ([of("path: /hh, hosts: [adm.example]", ADMIN), of("path: /hh")], "lets /hh through"),
+        (
+            [of("path: /hh, hosts: [adm.example]", ADMIN), of('path: /hh, hosts: ["*.example"]')],
+            "lets /hh with Host: x.example",
+        ),
+        (
+            [of('path: /h, headers: {X-A: "1"}', ADMIN), of('path: /h, headers: {X-B: "1"}', "authenticated")],
+            "lets /h with X-B: 1",
+        ),
+        ([of("path: /admin", ADMIN), of('path: /admin, headers: {X-Debug: "1"}')], "lets /admin with X-Debug: 1"),
+    ],
+)
+def test_a_rule_that_reaches_what_another_one_protects_at_the_same_address_is_refused(
+    tmp_path: Path, routes: list[str], message: str
+) -> None:
+    for order in (routes, routes[::-1]):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            load_all(tmp_path, *order)
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        # Another address, the same access or more, other methods, or an exception.
+        [GUARD, of('path: "/pub2/{rest...}"', "public", "two", "/{rest...}")],
+        [GUARD, of('path: "/v1/{rest...}"', ADMIN, "same", "/{rest...}")],
+        [GUARD, of('path: "/v1/{rest...}"', "{roles: [admin, clerk], scopes: [read]}", "same", "/{rest...}")],
+        [of("path: /me", "authenticated"), of("path: /mine", "authenticated", "one", "/me")],
+        [GUARD, of("path: /health", "public", "one", "/admin/health")],
+        [of("path: /x", ADMIN), of("path: /y", rewrite="/x").replace("[GET, PUT]", "[POST]")],
+        # What leads there has its own rule.
+        [
+            GUARD,
+            of('path: "/v1/{rest...}"', "public", "one", "/{rest...}"),
+            of('path: "/v1/admin/{rest...}"', ADMIN, "one", "/admin/{rest...}"),
+        ],
+        [of("path: /hh, hosts: [a.example]"), of("path: /hh, hosts: [b.example]")],
+        [of("path: /hh, hosts: [a.example]", ADMIN), of("path: /hh, hosts: [b.example]", upstream="two")],
+        [of('path: /h, headers: {X-A: "1"}', ADMIN), of("path: /h", upstream="two")],
+        [of('path: "/admin/{rest...}", hosts: [a.test]', ADMIN), of('path: "/{rest...}", hosts: [a.test]')],
+    ],
+)
+def test_rules_that_keep_to_themselves_are_good(tmp_path: Path, routes: list[str]) -> None:
+    for order in (routes, routes[::-1]):
+        assert len(load_all(tmp_path, *order).routes) == len(routes)
+
+
+@pytest.mark.parametrize("name", ["X-User-Id", "x-forwarded-host", "Host", "Connection", "X-Request-ID", "Expect"])
+def test_a_field_that_does_not_pass_picks_no_route(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"gateway.yaml:6: routes\[0\].match.headers.*does not pass this field on"):
+        load_all(tmp_path, of(f'path: /h, headers: {{{name}: "1"}}'))
+
+
+def test_a_thousand_routes_are_looked_at_in_no_time(tmp_path: Path) -> None:
+    routes = [of(f'path: "/api/v1/{number}/{{id}}/sub/{{rest...}}"', ADMIN) for number in range(1000)]
+    path = tmp_path / "gateway.yaml"
+    path.write_text(ROUTES + "".join(f"  - {{name: r{number}, {each}}}\n" for number, each in enumerate(routes)))
+    file = load_file(path, {})
+    before = time.process_time()
+    prove(file)
+    assert time.process_time() - before < 2
+
+
+templates = st.lists(st.sampled_from(["a", "b", "{x%d}"]), min_size=1, max_size=4).flatmap(
+    lambda parts: st.sampled_from([_joined(parts), _joined([*parts, "{r...}"])])
+)
+
+
+def _joined(parts: list[str]) -> str:
+    return "".join("/" + part.replace("%d", str(position)) for position, part in enumerate(parts))
+
+
+paths = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=6).map(tuple)
+
+
+@given(templates, templates, paths)
+def test_what_two_templates_share_is_found(one: str, other: str, path: tuple[str, ...]) -> None:
+    first, second = parse_template(one), parse_template(other)
+    shared = common_path(first, second)
+    if first.matches(path) and second.matches(path):
+        assert shared is not None
+    if shared is not None:
+        segments = tuple(shared[1:].split("/"))
+        assert first.matches(segments)
+        assert second.matches(segments)
+
+
+@given(templates, templates, paths)
+def test_a_template_that_contains_another_takes_all_its_paths(one: str, other: str, path: tuple[str, ...]) -> None:
+    wide, narrow = parse_template(one), parse_template(other)
+    if wide.contains(narrow) and narrow.matches(path):
+        assert wide.matches(path)
+    if narrow.matches(path) and not wide.matches(path):
+        assert not wide.contains(narrow)
+
+
+@given(st.lists(templates, max_size=6))
+def test_all_routes_that_share_a_path_are_looked_at_together(texts: list[str]) -> None:
+    routes = [
+        Route.model_validate(
+            {"name": f"r{number}", "match": {"path": text, "methods": ["GET"]}, "upstream": "up", "access": "public"}
+        )
+        for number, text in enumerate(texts)
+    ]
+    pairs = [frozenset({one.name, other.name}) for one, other in that_may_meet(routes)]
+    assert len(set(pairs)) == len(pairs)
+    for one, other in combinations(routes, 2):
+        if common_path(one.match.template, other.match.template) is not None:
+            assert {one.name, other.name} in pairs
+
+
+@given(templates)
+def test_an_example_fits_its_template(text: str) -> None:
+    template = parse_template(text)
+    assert template.matches(tuple(example(template)[1:].split("/")))
+    assert template.contains(template)
+
+
+def test_most_tricks_are_read_as_the_protected_path_by_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ostiary_gateway.routing.paths.split", lax)
+    tricks = Tricks()
+    together = [trick("/pub/x", "/admin/keys") for trick in tricks.together(2, 2)]
+    made = [*tricks.alone("/admin/keys"), *together]
+    reached = [path for path in made if "/admin/keys" in readings(path)]
+    assert len(made) > 200
+    assert len(reached) > len(made) / 2
+
+
+def test_the_shipped_files_are_good_and_the_schema_is_theirs() -> None:
+    assert load_routes(ROOT / "deploy" / "gateway.yaml").routes
+    published = json.loads((ROOT / "deploy" / "gateway.schema.json").read_text())
+    assert published == RoutesFile.model_json_schema()
+
+
+def test_the_schema_says_what_each_member_means_and_has_no_room_for_others() -> None:
+    schema = RoutesFile.model_json_schema()
+    for part in [schema, *schema["$defs"].values()]:
+        assert part["description"]
+        assert part["additionalProperties"] is False
+        for member in part["properties"].values():
+            assert member["description"]
+            assert "patternProperties" not in member or member["additionalProperties"] is False

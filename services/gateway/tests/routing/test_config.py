@@ -1,0 +1,229 @@
+"""The routes file: everything is checked, and every error names its line."""
+
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from ostiary_chassis.settings import ConfigError
+from ostiary_gateway.routing.config import Cors, Limits, Requirements, Route, RoutesFile, Timeouts
+from ostiary_gateway.routing.loader import load_file
+
+GOOD = """\
+upstreams:
+  orders:
+    url: ${ORDERS_URL:-http://127.0.0.1:9000}
+routes:
+  - name: list-orders
+    match: {path: /orders, methods: [GET]}
+    upstream: orders
+    access: {scopes: ["orders:read"]}
+  - name: ping
+    match: {path: /ping, methods: [GET]}
+    upstream: orders
+    access: public
+"""
+
+
+def read(tmp_path: Path, text: str, **environ: str) -> RoutesFile:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text)
+    return load_file(path, environ)
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    file = read(tmp_path, GOOD)
+    assert file.upstreams["orders"].url == "http://127.0.0.1:9000"
+    assert file.routes[0].access == Requirements(scopes=frozenset({"orders:read"}))
+    assert file.routes[1].access == "public"
+
+
+def test_an_address_may_come_from_the_environment(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD, ORDERS_URL="http://orders:1").upstreams["orders"].url == "http://orders:1"
+
+
+def test_the_file_that_is_shipped_is_good() -> None:
+    file = load_file(Path(__file__).parents[4] / "deploy" / "gateway.yaml", {})
+    public = {route.match.path for route in file.routes if route.access == "public"}
+    assert public == {
+        "/auth/register",
+        "/auth/login",
+        "/auth/refresh",
+        "/oauth/token",
+        "/oauth/revoke",
+        "/oauth/introspect",
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ('    access: {scopes: ["orders:read"]}\n', "", 5, "access: Field required"),
+        ('{scopes: ["orders:read"]}', "{}", 8, "name scopes, roles or claims"),
+        ('{scopes: ["orders:read"]}', "{scopes: []}", 8, "name scopes, roles or claims"),
+        ('{scopes: ["orders:read"]}', "everybody", 8, "access"),
+        ('{scopes: ["orders:read"]}', '{scope: ["orders:read"]}', 8, "access"),
+        ('["orders:read"]', '["orders read"]', 8, "scopes"),
+        (
+            "methods: [GET]}\n    upstream: orders\n    access: {",
+            "methods: []}\n    upstream: orders\n    access: {",
+            6,
+            "methods",
+        ),
+        ("path: /orders,", "path: orders,", 6, "a path starts with '/'"),
+        ("path: /orders,", "path: /../orders,", 6, "plain segment"),
+        ("methods: [GET]", "methods: [BREW]", 6, "methods"),
+        ("name: list-orders", "name: List Orders", 5, "name"),
+        ("name: list-orders", "name: ping", 9, "two routes 'ping'"),
+        ("path: /ping", "path: /orders", 10, "same GET requests as route 'list-orders'"),
+        ("upstream: orders\n    access: public", "upstream: other\n    access: public", 11, "no upstream 'other'"),
+        ("access: public", "access: public\n    retrying: 3", 13, "routes[1].retrying: there is no such member"),
+        ("access: public", "access: public\n    access: authenticated", 13, "'access' stands here twice"),
+        ("access: public", "access: public\n    limits: {body_bytes: -1}", 13, "body_bytes"),
+        (
+            "access: public",
+            f"access: public\n    rate_limits: [{', '.join(['{by: address, requests: 1, seconds: 1}'] * 2)}]",
+            9,
+            "a rate limit stands here twice",
+        ),
+        ("url: ${ORDERS_URL:-http://127.0.0.1:9000}", "url: ${ORDERS_URL}", 3, "ORDERS_URL is not set"),
+        ("http://127.0.0.1:9000", "127.0.0.1:9000", 3, "http://"),
+        ("upstreams:", "upstream:", 1, "upstreams: Field required"),
+        ("access: public", "access: [public", 13, "expected"),
+        ("name: ping", "name: &a ping\n    x: *a", 10, "aliases are not supported"),
+        ("access: public", "access: !!int abc", 12, "routes[1].access: 'abc' is not of the kind int"),
+        ("access: public", "access: !!bool abc", 12, "routes[1].access: 'abc' is not of the kind bool"),
+        ("access: public", "access: \x00", 12, "the character U+0000"),
+        ("access: public", f"access: {'[' * 600}", 12, "more than 32 deep"),
+        ("access: public", "access: public\n    ? [a]\n    : 1", 13, "the name of a member must be plain text"),
+        ("access: public", "access: public\n    ? {a: b}\n    : 1", 13, "the name of a member must be plain text"),
+        ("access: public", "access: pubic", 12, "routes[1].access: must be 'public' or 'authenticated'"),
+        ("access: public", "access: 5", 12, "routes[1].access: must be a mapping"),
+        ("access: public", "access: [public]", 12, "routes[1].access: must be a mapping"),
+        ("access: public", "access: {scopes: x}", 12, "routes[1].access.scopes: must be a list"),
+        ("access: public", "access: {role: [x]}", 12, "routes[1].access.role: there is no such member"),
+        (
+            "access: public",
+            "access: {claims: {a: {equals: 1.5}}}",
+            12,
+            "must be text, a whole number, or true or false",
+        ),
+        ("access: public", "access: {claims: {a: {one_of: x}}}", 12, "one_of: must be a list"),
+        ("access: public", "access: public\n    rate_limits: {}", 13, "rate_limits: must be a list"),
+        ("access: public", "access: public\n    websocket: 'off'", 13, "websocket: must be true or false"),
+        ("access: public", "access: public\n    websocket: 1", 13, "websocket: must be true or false"),
+        (
+            "access: public",
+            'access: public\n    cors: {origins: ["http://a"], credentials: "no"}',
+            13,
+            "credentials: must be true or false",
+        ),
+        (
+            "access: public",
+            'access: public\n    cors: {origins: ["https://Example.com/"]}',
+            13,
+            "must be '*' or an origin, in lower case and without a final slash",
+        ),
+        ("path: /ping", "hosts: [Example.com], path: /ping", 10, "must be a host, in lower case and without port"),
+        ("access: public", 'access: public\n    timeouts: {idle: "5"}', 13, "timeouts.idle: must be a number"),
+        ("access: public", "access: public\n    timeouts: {idle: true}", 13, "timeouts.idle: must be a number"),
+        ("access: public", "access: public\n    max_staleness: never", 13, "must be 'default' or 'none'"),
+        (
+            "upstream: orders\n    access: public",
+            "upstream: {orders: 1}\n    access: public",
+            11,
+            "must have 2 at least",
+        ),
+        (
+            "methods: [GET]}\n    upstream: orders\n    access: public",
+            "methods: [POST]}\n    retries: {attempts: 1}\n    upstream: orders\n    access: public",
+            11,
+            "routes[1].retries: none of the route's methods may be sent again",
+        ),
+        ("url: ${ORDERS_URL:-http://127.0.0.1:9000}", "url: unix:orders", 3, "must be unix: and the path of a socket"),
+        ("path: /ping", "path: /metrics", 10, "the gateway answers this path itself"),
+        ("access: public", "access: public\n    limits: {body_bytes: true}", 13, "body_bytes"),
+        ("access: public", 'access: public\n    limits: {body_bytes: "5"}', 13, "body_bytes"),
+        ("access: public", "access: public\n    timeouts: {read: true}", 13, "read"),
+        ("access: public", "access: 2020-01-01", 12, "a value of this kind"),
+        ("http://127.0.0.1:9000", "http://h:99999", 3, "http://"),
+        ("http://127.0.0.1:9000", "http://h:abc", 3, "http://"),
+        ("http://127.0.0.1:9000", "http://[::1", 3, "http://"),
+        ("access: public", "access: !!python/object:os.system x", 12, "a value of this kind"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, GOOD.replace(old, new, 1))
+    assert f"gateway.yaml:{line}: " in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "access: pubic",
+        "access: {role: [x]}",
+        "access: {claims: {a: {equals: 1.5}}}",
+        "access: authenticated\n    max_staleness: 0.1",
+        "access: authenticated\n    max_staleness: never",
+    ],
+)
+def test_of_several_ways_to_say_something_only_the_one_that_was_meant_is_talked_about(
+    tmp_path: Path, member: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, GOOD.replace("access: public", member))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_nothing_is_said_in_the_words_of_python(tmp_path: Path) -> None:
+    """Whatever stands in the place of a value."""
+    odd = ["{}", "[]", "5", "1.5", "true", "null", "x", '""', "[[x]]", "{x: y}"]
+    members = [
+        "match: {path: /p, methods: [GET], hosts: %s}",
+        "match: {path: /p, methods: %s}",
+        "match: {path: %s, methods: [GET]}",
+        "match: %s",
+        *(f"{name}: %s" for name in Route.model_fields),
+        *(f"limits: {{{name}: %s}}" for name in Limits.model_fields),
+        *(f"timeouts: {{{name}: %s}}" for name in Timeouts.model_fields),
+        *(f"cors: {{{name}: %s}}" for name in Cors.model_fields),
+    ]
+    foreign = re.compile(r"instance|valid |frozenset|tuple|dict|[Ii]nput|string|boolean|\^|Node|object")
+    for member, value in product(members, odd):
+        try:
+            read(tmp_path, GOOD + f"  - {member % value}\n")
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                assert not foreign.search(line.partition("gateway.yaml:")[2]), line
+
+
+def test_what_is_not_utf_8_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_bytes(GOOD.encode().replace(b"name: ping", b"name: p\xffng"))
+    with pytest.raises(ConfigError, match=r"gateway\.yaml:9: file: not UTF-8"):
+        load_file(path, {})
+
+
+def test_upstreams_that_no_route_uses_are_known(tmp_path: Path) -> None:
+    file = read(tmp_path, GOOD.replace("routes:", "  other: {url: http://other}\nroutes:"))
+    assert file.unused_upstreams == ["other"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "x", "routes: []", "\x00", "upstreams: {}\nroutes: []", "a: !!int x", "[" * 600]
+)
+def test_what_is_no_routes_file_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"gateway\.yaml"):
+        read(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="OSTIARY_GATEWAY_ROUTES: cannot read"):
+        load_file(tmp_path / "none.yaml", {})

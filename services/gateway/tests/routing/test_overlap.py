@@ -1,0 +1,314 @@
+"""Whoever may not use a path of a service does not get there by another route: what the service gets is what counts."""
+
+from pathlib import Path
+from unicodedata import normalize
+from urllib.parse import unquote
+
+import pytest
+from harness import GatewayHarness, RecordingUpstream
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ostiary.testing import Issuer
+from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.routing import paths
+from ostiary_gateway.routing.bypass_check import prove
+from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.loader import Mistake, load_file
+from ostiary_gateway.routing.overlap import Guards
+from ostiary_gateway.routing.table import NoRoute, RouteTable, WrongMethod
+
+ADMIN = "{roles: [admin]}"
+
+
+def line(name: str, match: str, access: str = "public", more: str = "upstream: up") -> str:
+    return f"  - {{name: {name}, match: {{methods: [GET, POST], {match}}}, access: {access}, {more}}}\n"
+
+
+def text(*routes: str, upstreams: str = '  up: {url: "${UPSTREAM}"}\n') -> str:
+    return f"upstreams:\n{upstreams}routes:\n{''.join(routes)}"
+
+
+async def statuses(
+    issuer: Issuer, upstream: RecordingUpstream, routes: str, target: str, host: str = "gw", method: str = "GET"
+) -> tuple[int, int, int]:
+    """Return what a stranger, a user and an administrator get."""
+    async with GatewayHarness.open(routes, upstream.url, issuer.verifier()) as harness:
+        found = []
+        for roles in (None, ["user"], ["admin"]):
+            fields = {} if roles is None else {"Authorization": f"Bearer {issuer.token(roles=roles)}"}
+            answer = await harness.client.request(method, target, headers={"Host": host, **fields})
+            found.append(answer.status_code)
+        assert len(upstream.requests) == found.count(200)
+        return found[0], found[1], found[2]
+
+
+NOT_FOR_ALL = (401, 403, 200)
+FOR_ALL = (200, 200, 200)
+
+TWO_NAMES = '  up: {url: "${UPSTREAM}"}\n  up2: {url: "${UPSTREAM}"}\n'
+PREFIXED = line("v1", 'path: "/v1/{rest...}"', more='upstream: up, rewrite: "/{rest...}"')
+ALL = line("all", 'path: "/{rest...}"')
+
+
+@pytest.mark.parametrize(
+    ("routes", "target", "host"),
+    [
+        (
+            text(
+                line("admin", 'path: "/admin/{rest...}"', ADMIN),
+                line("pub", 'path: "/pub2/{rest...}"', more='upstream: up2, rewrite: "/{rest...}"'),
+                upstreams=TWO_NAMES,
+            ),
+            "/pub2/admin/x",
+            "gw",
+        ),
+        (
+            text(
+                line("secure", 'path: "/secure/{r...}"', ADMIN, 'upstream: up, rewrite: "/internal/{r...}"'), PREFIXED
+            ),
+            "/v1/internal/x",
+            "gw",
+        ),
+        (
+            text(line("secure", 'path: "/secure/{r...}"', ADMIN, 'upstream: up, rewrite: "/internal/{r...}"'), ALL),
+            "/internal/x",
+            "gw",
+        ),
+        (
+            text(
+                line("one", 'path: "/one/{r...}"', ADMIN, 'upstream: up, rewrite: "/same/{r...}"'),
+                line("two", 'path: "/two/{r...}"', more='upstream: up, rewrite: "/same/{r...}"'),
+            ),
+            "/two/x",
+            "gw",
+        ),
+        (
+            text(line("admin", 'path: "/admin/{rest...}", hosts: [api.example.com]', ADMIN), PREFIXED),
+            "/v1/admin/x",
+            "x",
+        ),
+        (text(line("admin", 'path: "/admin/{rest...}", hosts: [api.example.com]', ADMIN), ALL), "/admin/x", "x"),
+        (
+            text(
+                line("admin", "path: /hh, hosts: [adm.example]", ADMIN), line("pub", "path: /hh, hosts: [pub.example]")
+            ),
+            "/hh",
+            "pub.example",
+        ),
+        (text(line("admin", 'path: /h, headers: {X-A: "1"}', ADMIN), line("pub", "path: /h")), "/h", "gw"),
+    ],
+)
+async def test_a_path_of_a_service_takes_the_access_of_its_own_route(
+    issuer: Issuer, upstream: RecordingUpstream, routes: str, target: str, host: str
+) -> None:
+    assert await statuses(issuer, upstream, routes, target, host) == NOT_FOR_ALL
+
+
+async def test_a_method_that_a_path_has_not_is_not_reached_from_another_host(
+    issuer: Issuer, upstream: RecordingUpstream
+) -> None:
+    routes = text(
+        line("admin", 'path: "/admin/{rest...}", hosts: [api.example.com]', ADMIN).replace("[GET, POST]", "[GET]"),
+        PREFIXED,
+        line("w", 'path: "/{rest...}"'),
+    )
+    assert await statuses(issuer, upstream, routes, "/v1/admin/x", "x", "POST") == (405, 405, 405)
+    assert await statuses(issuer, upstream, routes, "/admin/x", "x", "POST") == NOT_FOR_ALL
+
+
+ROOT = text(line("root", 'path: "/root/{r...}"', ADMIN), line("me", 'path: "/users/@me"', ADMIN), ALL)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/users/%40me",
+        "/%EF%BD%92oot/x",
+        "/ro%E2%80%8Bot/x",
+        "/root%EF%BB%BF/x",
+        "/ro%C2%ADot/x",
+    ],
+)
+async def test_a_path_that_reads_like_a_protected_one_takes_its_access(
+    issuer: Issuer, upstream: RecordingUpstream, target: str
+) -> None:
+    assert await statuses(issuer, upstream, ROOT, target) == NOT_FOR_ALL
+
+
+@pytest.mark.parametrize("target", ["/users/%40you", "/r%C3%B6%C3%B6t/x", "/x/root/y", "/ROOT/x"])
+async def test_a_path_that_reads_like_no_other_is_for_all(
+    issuer: Issuer, upstream: RecordingUpstream, target: str
+) -> None:
+    assert await statuses(issuer, upstream, ROOT, target) == FOR_ALL
+
+
+@pytest.mark.parametrize("target", ["/ROOT/x", "/rOOt/x", "/users/@ME", "/RO%E2%84%AAT/x", "/%E2%84%AAEYS"])
+async def test_a_service_that_ignores_case_has_its_paths_protected_in_any_case(
+    issuer: Issuer, upstream: RecordingUpstream, target: str
+) -> None:
+    routes = text(
+        *(line(f"n{number}", f'path: "{path}"', ADMIN) for number, path in enumerate(["/Root/{r...}", "/users/@me"])),
+        line("kelvin", 'path: "/rokt/{r...}"', ADMIN),
+        line("keys", "path: /keys", ADMIN),
+        ALL,
+        upstreams='  up: {url: "${UPSTREAM}", ignores_case: true}\n',
+    )
+    assert await statuses(issuer, upstream, routes, target) == NOT_FOR_ALL
+
+
+async def test_what_is_an_exception_to_another_rule_for_the_service_goes_by_itself(
+    issuer: Issuer, upstream: RecordingUpstream
+) -> None:
+    routes = text(
+        line("admin", 'path: "/admin/{rest...}"', ADMIN),
+        line("health", "path: /health", more="upstream: up, rewrite: /admin/health"),
+    )
+    assert await statuses(issuer, upstream, routes, "/health") == FOR_ALL
+
+
+# The same as by looking at each route.
+
+_ACCESS: list[object] = ["public", "public", "authenticated", {"roles": ["admin"]}, {"roles": ["admin", "clerk"]}]
+_PLACES = [("/a/{x}", "/{x}"), ("/{r...}", None), ("/v/{r...}", "/{r...}"), ("/a/{r...}", None), ("/{x}/b", "/b/{x}")]
+_PATHS = [
+    *_PLACES,
+    ("/a/b", None),
+    ("/{x}/b", None),
+    ("/v/{r...}", "/a/{r...}"),
+    ("/c/{x}/{y}", "/a/{y}"),
+    ("/a", None),
+]
+
+
+@st.composite
+def files(draw: st.DrawFn) -> RoutesFile:
+    routes = []
+    for number in range(draw(st.integers(2, 6))):
+        path, rewrite = draw(st.sampled_from(_PATHS))
+        match = {
+            "path": path,
+            "methods": draw(st.sampled_from([["GET", "POST"], ["GET", "POST"], ["GET"], ["POST"]])),
+            "hosts": draw(st.sampled_from([[], [], ["h.test"], ["h.test", "i.test"], ["*.test"]])),
+            "headers": draw(st.sampled_from([{}, {}, {"X-V": "1"}])),
+        }
+        upstream = draw(st.sampled_from(["one", "one", "same", "two", "two"]))
+        access = draw(st.sampled_from(_ACCESS))
+        routes.append(
+            {"name": f"r{number}", "match": match, "upstream": upstream, "access": access, "rewrite": rewrite}
+        )
+    upstreams = {
+        "one": {"url": "http://one"},
+        "same": {"urls": ["http://one:80", "http://other"]},
+        "two": {"url": "http://two", "ignores_case": draw(st.sampled_from([True, True, False]))},
+    }
+    return RoutesFile.model_validate({"upstreams": upstreams, "routes": routes})
+
+
+def addresses(route: Route) -> set[str]:
+    return {"one": {"one"}, "same": {"one", "other"}, "two": {"two"}}[str(route.upstream)]
+
+
+def owners_by_looking_at_each(file: RoutesFile, route: Route, path: str, method: str) -> list[Route]:
+    """Return whose access a path of a service asks for, as the documentation says it."""
+    loose = normalize("NFKC", unquote(path))
+    if file.upstreams[str(route.upstream)].ignores_case:
+        loose = loose.lower()
+    segments = tuple(loose[1:].split("/"))
+    fitting = [each for each in file.routes if each.target.matches(segments) and addresses(each) & addresses(route)]
+    first = min((each.target.precedence for each in fitting), default=None)
+    return [each for each in fitting if each.target.precedence == first and method in each.match.methods]
+
+
+Asked = tuple[str, bytes, Fields, list[str]]
+
+_ASKED: st.SearchStrategy[Asked] = st.tuples(
+    st.sampled_from(["GET", "POST"]),
+    st.sampled_from([b"", b"h.test", b"i.test"]),
+    st.sampled_from([[], [(b"x-v", b"1")]]),
+    st.lists(st.sampled_from(["a", "b", "v", "A", "%EF%BD%81"]), min_size=1, max_size=3),
+)
+
+
+@given(files(), st.lists(_ASKED, min_size=30, max_size=30))
+@settings(deadline=None, max_examples=100)
+def test_no_request_needs_less_than_its_path_asks_for(file: RoutesFile, requests: list[Asked]) -> None:
+    table, guards, is_good = RouteTable(file.routes), Guards(file), is_proved(file)
+    for method, host, fields, words in requests:
+        path = "/" + "/".join(words)
+        try:
+            route = table.find(method, host, path.encode(), fields)
+        except (NoRoute, WrongMethod):
+            continue
+        if route.rewrite is not None:
+            path = paths.rewritten(tuple(words), route.match.path, route.rewrite).decode()
+        asked = [each for each in [route, *guards.owners(route, path.encode())] if method in each.match.methods]
+        for owner in owners_by_looking_at_each(file, route, path, method):
+            assert any(each.suffices_for(owner) for each in asked)
+        if is_good and route.is_public and path.islower() and "%" not in path:
+            # Where the file is proved, nobody is asked for more who writes plainly.
+            assert all(each.is_public for each in asked)
+
+
+def is_proved(file: RoutesFile) -> bool:
+    try:
+        prove(file)
+    except Mistake:
+        return False
+    return True
+
+
+# What it costs.
+
+
+def load(tmp_path: Path, routes: str) -> RoutesFile:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(routes)
+    return load_file(path, {"UPSTREAM": "http://up:9000"})
+
+
+def looked_up(file: RoutesFile, path: bytes) -> set[str]:
+    """Return the names of routes whose paths are looked up once more."""
+    guards = Guards(file)
+    return {route.name for route in file.routes if guards.owners(route, path)}
+
+
+def test_only_routes_that_can_get_in_anothers_way_are_looked_at_again(tmp_path: Path) -> None:
+    plain = load(tmp_path, text(line("root", 'path: "/root/{r...}"', ADMIN), line("a", "path: /a"), ALL))
+    assert looked_up(plain, b"/plain") == set()
+    assert looked_up(plain, b"/%C3%A4") == {"all"}
+    hosts = load(
+        tmp_path, text(line("root", 'path: "/root/{r...}", hosts: [a.test]', ADMIN), line("a", "path: /a"), ALL)
+    )
+    assert looked_up(hosts, b"/plain") == {"all"}
+    same = "hosts: [a.test], "
+    one_host = load(
+        tmp_path, text(line("root", f'{same}path: "/root/{{r...}}"', ADMIN), line("all", f'{same}path: "/{{rest...}}"'))
+    )
+    assert looked_up(one_host, b"/plain") == set()
+
+
+def test_the_shipped_routes_are_looked_up_once() -> None:
+    shipped = load_file(Path(__file__).parents[4] / "deploy" / "gateway.yaml", {})
+    assert looked_up(shipped, b"/plain") == set()
+
+
+def is_shared(tmp_path: Path, one: str, other: str) -> bool:
+    routes = text(
+        line("root", 'path: "/root/{r...}"', ADMIN, 'upstream: one, rewrite: "/{r...}"'),
+        line("all", 'path: "/{rest...}"', more="upstream: other"),
+        upstreams=f'  one: {{url: "{one}"}}\n  other: {{urls: ["http://elsewhere", "{other}"]}}\n',
+    )
+    return bool(looked_up(load(tmp_path, routes), b"/x"))
+
+
+def test_an_address_is_the_same_in_any_spelling_and_others_are_not(tmp_path: Path) -> None:
+    for same in ("http://UP.example", "http://up.example:80", "https://up.example:80"):
+        assert is_shared(tmp_path, "http://up.example", same)
+    assert is_shared(tmp_path, "http://localhost:8080", "http://127.0.0.1:8080")
+    assert is_shared(tmp_path, "http://[::1]:8080", "http://localhost:8080")
+    assert is_shared(tmp_path, "http://[2001:db8::1]:8080", "http://[2001:DB8:0::1]:8080")
+    assert is_shared(tmp_path, "unix:/run/up.sock", "unix:/run//./up.sock")
+    assert not is_shared(tmp_path, "http://up.example:8080", "http://up.example:8081")
+    assert not is_shared(tmp_path, "http://up.example", "http://down.example")
+    assert not is_shared(tmp_path, "unix:/run/up.sock", "unix:/run/down.sock")

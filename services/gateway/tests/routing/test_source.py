@@ -1,0 +1,139 @@
+"""Where routes come from: no change of the file is missed, and a bad file brings nothing old back."""
+
+import os
+from pathlib import Path
+
+import pytest
+import structlog.testing
+
+from ostiary_chassis.settings import ConfigError
+from ostiary_gateway.routing import loader
+from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.loader import read_file
+from ostiary_gateway.routing.source import MAX_READINGS, RoutesSource
+
+TEXT = """\
+upstreams:
+  up: {{url: "http://up:9000"}}
+routes:
+  - {{name: {name}, match: {{path: /path, methods: [GET]}}, upstream: up, access: {access}}}
+"""
+
+
+def text(name: str, access: str = "public") -> str:
+    return TEXT.format(name=name, access=access)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text("first"))
+    return path
+
+
+def name(routes: RoutesFile) -> str:
+    (route,) = routes.routes
+    return route.name
+
+
+class Meddler:
+    """Changes the file after each reading of it, so many times."""
+
+    def __init__(self, path: Path, times: int) -> None:
+        self.readings = 0
+        self._path = path
+        self._times = times
+        self._read = read_file
+
+    def __call__(self, path: Path, setting: str) -> bytes:
+        content = self._read(path, setting)
+        self.readings += 1
+        if self.readings <= self._times:
+            self._path.write_text(text(f"changed-{self.readings:03}"))
+        return content
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "read_file", Meddler(path, 1))
+    source = RoutesSource(path)
+    assert name(source.load()) == "changed-001"
+    assert not source.has_changed()
+
+
+def test_a_file_that_never_stops_changing_is_one_that_has_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meddler = Meddler(path, 1000)
+    monkeypatch.setattr(loader, "read_file", meddler)
+    source = RoutesSource(path)
+    source.load()
+    assert meddler.readings == MAX_READINGS
+    assert source.has_changed()
+
+
+def test_a_change_after_the_file_was_read_is_seen(path: Path) -> None:
+    source = RoutesSource(path)
+    source.load()
+    assert not source.has_changed()
+    path.write_text(text("other"))
+    assert source.has_changed()
+    assert name(source.load()) == "other"
+    assert not source.has_changed()
+
+
+def test_a_change_with_the_same_size_and_date_is_seen(path: Path) -> None:
+    """As after `cp -p` or `rsync`, in place."""
+    before = path.stat()
+    source = RoutesSource(path)
+    source.load()
+    path.write_text(text("tsrif"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_size, after.st_ino) == (before.st_mtime_ns, before.st_size, before.st_ino)
+    assert source.has_changed()
+
+
+def test_a_bad_file_is_one_that_was_looked_at(path: Path) -> None:
+    source = RoutesSource(path)
+    path.write_text("")
+    with pytest.raises(ConfigError):
+        source.load()
+    assert not source.has_changed()
+
+
+def test_a_worker_that_starts_later_has_the_file_as_it_is_now(path: Path, tmp_path: Path) -> None:
+    source = RoutesSource(path)
+    first = source.load()
+    path.write_text(text("protected", "authenticated"))
+    source.share(tmp_path)
+    assert source.load_or_last(first).routes[0].access == "authenticated"
+    assert not source.has_changed()
+
+
+def test_a_worker_that_starts_with_a_bad_file_goes_on_with_what_the_others_have(path: Path, tmp_path: Path) -> None:
+    first = RoutesSource(path).load()
+    other = RoutesSource(path)
+    other.share(tmp_path)
+    path.write_text(text("protected", "authenticated"))
+    other.load()
+    path.write_text("routes: [")
+    restarted = RoutesSource(path)
+    restarted.share(tmp_path)
+    with structlog.testing.capture_logs() as logged:
+        assert restarted.load_or_last(first).routes[0].access == "authenticated"
+    assert [entry["log_level"] for entry in logged] == ["error"]
+    # It is reported once, and read again when it is another one.
+    assert not restarted.has_changed()
+
+
+def test_the_first_worker_that_starts_with_a_bad_file_has_what_was_read_first(path: Path, tmp_path: Path) -> None:
+    first = RoutesSource(path).load()
+    path.write_text("routes: [")
+    source = RoutesSource(path)
+    source.share(tmp_path)
+    assert source.load_or_last(first) is first
+
+
+def test_what_cannot_be_kept_for_other_workers_is_not_used(path: Path, tmp_path: Path) -> None:
+    source = RoutesSource(path)
+    source.share(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="cannot write"):
+        source.load()
