@@ -35,6 +35,7 @@ from ostiary_auth.system_clock import SystemClock
 
 MINUTE = 60_000
 SOON = 10.0
+LONG = 600.0
 KEYS = "the-published-keys"
 
 #: What only PostgreSQL can do: replicas that send each other messages.
@@ -70,8 +71,10 @@ class Replica:
     async def is_in_force(self, number: int, age: float = 0.0) -> bool:
         return (await self.state(number, age)).complete
 
-    def wait(self, number: int, seconds: float = SOON) -> "asyncio.Task[InForce]":
-        return asyncio.create_task(self.verifiers.in_force(number, time.monotonic(), seconds))
+    def wait(self, number: int, seconds: float = LONG, patience: float = SOON) -> "asyncio.Task[InForce]":
+        """Wait for a revocation. The test gives up before the wait ends by itself: it has to be woken."""
+        in_force = self.verifiers.in_force(number, time.monotonic(), seconds)
+        return asyncio.create_task(asyncio.wait_for(in_force, patience))
 
     async def stored(self) -> dict[str, RegisteredVerifier]:
         async with self.services.database.read() as connection:
@@ -712,7 +715,7 @@ class TestDatabaseAway:
         number, printed = await replica.revoke(), ""
         await replica.services.database.close()
         async with database_away():
-            waiting = replica.wait(number, 60.0)
+            waiting = replica.wait(number, patience=60.0)
 
             def has_failed() -> bool:
                 nonlocal printed
