@@ -1,11 +1,8 @@
 """RFC 9110 section 7.6.1, and: nobody outside says who they are in a header field."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from harness import GatewayHarness, RecordingUpstream
 
-from ostiary.testing import Issuer
 from ostiary_gateway.http1.headers import is_host, to_client, to_upstream, trailers_to_client, trailers_to_upstream
 
 ROUTES = """\
@@ -16,12 +13,6 @@ routes:
 """
 
 GATEWAYS_OWN = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"}
-
-
-@pytest.fixture
-async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
-    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        yield harness
 
 
 def forwarded(*fields: tuple[bytes, bytes], options: frozenset[bytes] = frozenset()) -> bytes:

@@ -26,12 +26,6 @@ routes:
 
 
 @pytest.fixture
-async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
-    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        yield harness
-
-
-@pytest.fixture
 def client(harness: GatewayHarness) -> httpx.AsyncClient:
     return harness.client
 

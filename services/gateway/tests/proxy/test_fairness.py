@@ -1,7 +1,6 @@
 """Nobody keeps others waiting by sending much at once: what comes together is looked at in turns."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from harness import (
@@ -16,7 +15,6 @@ from harness import (
     until,
 )
 
-from ostiary.testing import Issuer
 from ostiary_gateway.http1.body import MAX_CHUNKS_AT_ONCE
 from ostiary_gateway.proxy.downstream import MAX_PIPELINED_BYTES, MAX_REQUESTS_PER_TURN
 from ostiary_gateway.upstream.connection import MAX_INTERIM_RESPONSES
@@ -34,12 +32,6 @@ upstreams:
 routes:
   - {name: any, match: {path: "/any/{rest...}", methods: [GET, POST]}, upstream: up, access: public}
 """
-
-
-@pytest.fixture
-async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
-    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        yield harness
 
 
 def nothing(number: int) -> bytes:

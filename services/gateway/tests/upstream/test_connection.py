@@ -1,8 +1,7 @@
-"""Connections to an upstream are used again, and nothing of one answer ever becomes part of another."""
+"""Connections to upstreams are reused, and no response leaks into another."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 from harness import (
@@ -11,13 +10,12 @@ from harness import (
     ReceivedRequest,
     RecordingUpstream,
     parse_responses,
-    respond_and_close,
     respond_and_stall,
     settled,
     until,
 )
+from harness.pool import RespondOncePerConnection, pool_a_connection, wait_idle
 
-from ostiary.testing import Issuer
 from ostiary_gateway.upstream.pool import IDLE_SECONDS
 
 ROUTES = """\
@@ -29,26 +27,6 @@ routes:
 """
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@pytest.fixture
-async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
-    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        yield harness
-
-
-async def idle(harness: GatewayHarness, count: int = 1) -> None:
-    """Return when the gateway has so many connections at hand."""
-    (upstream,) = harness.gateway.runtime.current.upstreams.values()
-    (pool,) = upstream.pools
-    await until(lambda: len(pool._idle) == count)
-
-
-async def use(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    """Have a request answered, so that a connection that was used before is at hand."""
-    upstream.response = OK
-    await harness.request("/any/x")
-    await idle(harness)
 
 
 async def test_one_connection_serves_several_requests_of_several_clients(
@@ -96,78 +74,21 @@ async def test_a_connection_that_is_idle_for_long_is_closed(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     await harness.request("/any/x")
-    await idle(harness)
+    await wait_idle(harness)
     clock.skip(IDLE_SECONDS + 0.1)
     await until(lambda: upstream.connections[0].is_closed)
     await harness.request("/any/x")
     assert len(upstream.connections) == 2
 
 
-class Stale:
-    """Answers once on each connection, and closes it: at once, or at the next request."""
-
-    def __init__(self, upstream: RecordingUpstream, *, at_once: bool) -> None:
-        self._upstream = upstream
-        self._at_once = at_once
-
-    async def __call__(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        before = [each for each in self._upstream.requests if each.connection is request.connection]
-        if len(before) == 1:
-            writer.write(OK)
-            await writer.drain()
-        if self._at_once or len(before) > 1:
-            writer.close()
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-async def test_a_safe_request_is_sent_again_if_a_used_connection_was_closed(
-    harness: GatewayHarness, upstream: RecordingUpstream, method: str
-) -> None:
-    await use(harness, upstream)
-    upstream.response = Stale(upstream, at_once=False)
-    answer = await harness.request("/any/y", method=method)
-    assert (answer.status, len(upstream.requests), len(upstream.connections)) == (200, 3, 2)
-
-
-@pytest.mark.parametrize(
-    ("method", "body"), [("POST", b""), ("POST", b"x"), ("PUT", b"x"), ("DELETE", b""), ("GET", b"x")]
-)
-async def test_another_request_is_sent_once(
-    harness: GatewayHarness, upstream: RecordingUpstream, method: str, body: bytes
-) -> None:
-    await use(harness, upstream)
-    upstream.response = Stale(upstream, at_once=False)
-    answer = await harness.request(
-        "/any/y", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body
-    )
-    assert (answer.status, answer.code) == (502, "upstream_failed")
-    assert (len(upstream.requests), len(upstream.connections)) == (2, 1)
-
-
-async def test_a_request_is_sent_again_once_only(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    await use(harness, upstream)
-    upstream.response = respond_and_close()
-    assert (await harness.request("/any/y")).status == 502
-    assert (len(upstream.requests), len(upstream.connections)) == (3, 2)
-
-
-async def test_a_request_that_has_an_answer_in_part_is_not_sent_again(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
-    await use(harness, upstream)
-    upstream.response = respond_and_close(b"HTTP/1.1 2")
-    assert (await harness.request("/any/y")).status == 502
-    assert len(upstream.requests) == 2
-
-
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_connection_that_was_closed_meanwhile_is_nobodys_problem(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str
 ) -> None:
-    upstream.response = Stale(upstream, at_once=True)
+    upstream.response = RespondOncePerConnection(upstream, at_once=True)
     for _ in range(3):
         assert (await harness.request("/any/x", method=method)).body == b"ok"
-        await idle(harness, 0)
+        await wait_idle(harness, 0)
     assert len(upstream.requests) == 3
 
 
@@ -204,7 +125,7 @@ async def test_a_body_where_there_can_be_none_is_not_the_next_answer(
 async def test_what_comes_when_nobody_has_asked_closes_the_connection(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    await use(harness, upstream)
+    await pool_a_connection(harness, upstream)
     upstream.connections[0].writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
     await until(lambda: upstream.connections[0].is_closed)
     assert (await harness.request("/any/x")).body == b"ok"
@@ -249,7 +170,7 @@ async def test_a_connection_is_used_again_where_there_is_plainly_no_body(
     upstream.response = b"HTTP/1.1 304 Not Modified\r\n\r\n"
     for _ in range(2):
         assert (await harness.request("/any/x", method=method)).is_complete
-        await idle(harness)
+        await wait_idle(harness)
     assert len(upstream.connections) == 1
 
 
@@ -262,7 +183,7 @@ async def test_a_connection_is_not_used_again_after_a_body_that_means_nothing(
     body = b"body" if "Length" in framing else b"4\r\nbody\r\n0\r\n\r\n"
     assert (await harness.request("/any/x", framing, method=method, body=body)).status == 204
     await until(lambda: upstream.connections[0].is_closed)
-    await idle(harness, 0)
+    await wait_idle(harness, 0)
 
 
 async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_again(

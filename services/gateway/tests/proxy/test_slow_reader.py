@@ -1,17 +1,13 @@
-"""Both sides hold each other up, leave, and answer early."""
+"""Backpressure in both directions, and clients that read too slowly."""
 
 import asyncio
 import os
-import socket
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from harness import (
     ClientSocket,
     Clock,
     GatewayHarness,
-    PausedResponse,
     ReceivedRequest,
     RecordingUpstream,
     never,
@@ -21,11 +17,8 @@ from harness import (
     until,
 )
 
-from ostiary.testing import Issuer
 from ostiary_gateway.proxy.downstream import ClientConnection
-from ostiary_gateway.proxy.exchange import Exchange
 from ostiary_gateway.proxy.slow_reader import STALL_SECONDS
-from ostiary_gateway.upstream.connection import Failure
 
 ROUTES = """\
 upstreams:
@@ -40,14 +33,6 @@ routes:
 
 #: More than all buffers on the way hold.
 BIG = 20_000_000
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@pytest.fixture
-async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
-    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        yield harness
 
 
 class Flood:
@@ -245,159 +230,3 @@ async def test_a_client_that_does_not_read_the_gateways_own_answers_gets_no_more
     (transport,) = harness.transports
     await until(lambda: transport.get_write_buffer_size() > high_water)
     assert await settled(transport.get_write_buffer_size) <= 200_000
-
-
-@pytest.mark.parametrize("after", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"])
-async def test_a_client_that_leaves_ends_the_upstreams_work(
-    harness: GatewayHarness, upstream: RecordingUpstream, after: bytes
-) -> None:
-    upstream.response = respond_and_stall(after)
-    line = await harness.connect()
-    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await until(lambda: upstream.requests)
-    if after:
-        await line.wait_for(b"part")
-    line.transport.close()
-    await until(lambda: upstream.connections[0].is_closed)
-    assert 'route="/any/{rest...}",status="499"' in (await harness.client.get("/metrics")).text
-
-
-async def test_a_client_that_leaves_within_its_body_ends_the_upstreams_work(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
-    line = await harness.connect()
-    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 10\r\n\r\nhalf")
-    await until(lambda: upstream.requests)
-    line.transport.close()
-    await until(lambda: upstream.connections[0].is_closed)
-    assert not upstream.last.is_complete
-
-
-@pytest.mark.parametrize("framing", [b"Content-Length: %d" % BIG, b"Transfer-Encoding: chunked"])
-async def test_an_answer_before_the_bodys_end_reaches_the_client(
-    harness: GatewayHarness, upstream: RecordingUpstream, framing: bytes
-) -> None:
-    upstream.response = respond_and_stall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
-    upstream.responds_before_body = True
-    line = await harness.connect()
-    size = 5_000_000
-    body = b"%x\r\n" % BIG + b"x" * size if b"chunked" in framing else b"x" * size
-    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % framing + body)
-    (answer,) = parse_responses(await line.wait_closed(), "POST")
-    assert (answer.status, answer.body, answer.is_complete) == (403, b"no", True)
-    assert answer.values("connection") == ["close"]
-    await until(lambda: upstream.connections[0].is_closed)
-
-
-async def test_an_answer_may_come_while_the_body_does(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    async def echo(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
-        for _ in range(6):
-            writer.write(await request.connection.reader.readexactly(1))
-        request.is_complete = True
-
-    upstream.response, upstream.responds_before_body = echo, True
-    line = await harness.connect()
-    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 6\r\n\r\n")
-    for part in (b"on", b"ce", b"x!"):
-        line.send(part)
-        await line.wait_for(part)
-    assert parse_responses(await line.wait_closed(), "POST")[0].body == b"oncex!"
-
-
-@pytest.mark.parametrize("more", [b"bad chunk\r\n", b""])
-async def test_a_body_that_turns_bad_within_its_answer_breaks_the_answer_off(
-    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, more: bytes
-) -> None:
-    upstream.response = respond_and_stall(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
-    upstream.responds_before_body = True
-    line = await harness.connect()
-    line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n")
-    await line.wait_for(b"part")
-    line.send(more)
-    if not more:
-        clock.skip(0.3)
-    data = await line.wait_closed()
-    assert data.count(b"HTTP/1.1 ") == 1
-    assert data.endswith(b"\r\n\r\npart")
-
-
-async def test_an_upstream_that_has_taken_a_big_body_is_still_to_answer_in_time(
-    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", 0)
-
-    async def take(request: ReceivedRequest, _: asyncio.StreamWriter) -> None:
-        await request.read_body()
-        clock.skip(0.3)
-        await request.connection.wait_closed()
-
-    upstream.response, upstream.responds_before_body = take, True
-    line = await harness.connect()
-    line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
-    await until(lambda: line.received)
-    assert line.received.startswith(b"HTTP/1.1 504 ")
-
-
-class _Client:
-    """The client's side of an exchange, which notes its answers."""
-
-    is_http11 = True
-    is_writable = True
-
-    def __init__(self) -> None:
-        self.refusals: list[int] = []
-
-    def reject(self, problem: Any) -> None:
-        self.refusals.append(problem.status)
-
-    def __getattr__(self, _: str) -> Any:
-        return lambda *_, **__: None
-
-
-async def test_an_exchange_is_answered_once(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    exchanges: list[Exchange] = []
-    make = harness.gateway._exchange
-
-    def noting(*arguments: Any) -> Exchange:
-        exchanges.append(make(*arguments))
-        return exchanges[-1]
-
-    line = await harness.connect()
-    await until(lambda: harness.connections)
-    for connection in harness.connections:
-        connection._exchange_of = noting
-    upstream.response = OK
-    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.wait_for(b"ok")
-    client = _Client()
-    context, snapshot = exchanges[0]._context, harness.gateway.runtime.current
-    again = make(client, context, snapshot)  # type: ignore[arg-type]  # a part of one
-    # Its client has been told that it takes too long; then the attempt to connect ends as well.
-    again.on_timeout()
-    again.on_failure(Failure.UNREACHABLE)
-    assert client.refusals == [503]
-
-
-async def test_the_gateways_side_of_a_connection_is_closed_after_the_clients(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
-    upstream.response = OK
-    line = await harness.connect()
-    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.wait_for(b"ok")
-    sock: socket.socket = line.transport.get_extra_info("socket")
-    assert sock.fileno() > 0
-    line.transport.close()
-    await until(lambda: not harness.transports)
-
-
-async def test_a_gateway_that_stops_answers_what_has_come(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    upstream.response = held = PausedResponse(then=OK)
-    line = await harness.connect()
-    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await until(lambda: upstream.requests)
-    harness.gateway.stop()
-    held.resume()
-    (answer,) = parse_responses(await line.wait_closed())
-    assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])

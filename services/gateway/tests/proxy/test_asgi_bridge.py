@@ -1,0 +1,150 @@
+"""Responses of the gateway's own application: timeout, cancellation, backpressure, shutdown."""
+
+import asyncio
+
+import pytest
+from harness import (
+    CapturedAccessLog,
+    Clock,
+    GatewayHarness,
+    ReceivedRequest,
+    RecordingUpstream,
+    never,
+    parse_responses,
+    settled,
+    until,
+)
+from starlette.types import Receive, Scope, Send
+
+from ostiary_gateway.proxy.asgi_bridge import CALL_SECONDS
+from ostiary_gateway.proxy.downstream import (
+    HEAD_SECONDS,
+    HIGH_WATER,
+)
+from ostiary_gateway.proxy.local_response import PIECE_BYTES
+
+ROUTES = """\
+upstreams:
+  up: {url: "${UPSTREAM}"}
+routes:
+  - {name: any, match: {path: "/any/{rest...}", methods: [GET, POST]}, upstream: up, access: public,
+     limits: {body_bytes: 100000000}}
+"""
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
+
+OWN = b"GET /openapi.json HTTP/1.1\r\nHost: gw\r\n\r\n"
+
+END = b"Connection: close\r\n\r\n"
+
+
+class SlowApp:
+    """An application that answers with `content`, when it may."""
+
+    def __init__(self, content: bytes = b"own") -> None:
+        self.may_answer = asyncio.Event()
+        self.is_called = False
+        self.is_cancelled = False
+        self._content = content
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        self.is_called = True
+        try:
+            await self.may_answer.wait()
+        except asyncio.CancelledError:
+            self.is_cancelled = True
+            raise
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": self._content})
+
+
+def use_app(harness: GatewayHarness, app: SlowApp, patch: pytest.MonkeyPatch) -> SlowApp:
+    """Let connections that come from now on be answered by an application."""
+    patch.setattr(harness.gateway, "app", app)
+    return app
+
+
+async def test_an_own_answer_has_its_own_time(
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = use_app(harness, SlowApp(), monkeypatch)
+    upstream.response = OK
+    line = await harness.connect()
+    # The head's time is nearly over when it is complete, and there is more behind it.
+    line.send(OWN[:10])
+    await never(lambda: line.received)
+    clock.skip(HEAD_SECONDS - 0.5)
+    line.send(OWN[10:] + GET + END)
+    await until(lambda: app.is_called)
+    for _ in range(5):
+        clock.skip((CALL_SECONDS - 5) / 5)
+        await never(lambda: line.received or upstream.requests)
+    app.may_answer.set()
+    own, other = parse_responses(await line.wait_closed(), "GET", "GET")
+    assert [own.body, other.body] == [b"own", b"ok"]
+
+
+async def test_an_own_answer_that_does_not_come_is_not_waited_for(
+    harness: GatewayHarness, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CapturedAccessLog(harness)
+    app = use_app(harness, SlowApp(), monkeypatch)
+    line = await harness.connect()
+    line.send(OWN + GET + END)
+    await until(lambda: app.is_called)
+    clock.skip(CALL_SECONDS)
+    own, other = parse_responses(await line.wait_closed(), "GET", "GET")
+    assert (own.status, own.code, own.values("retry-after")) == (503, "own_answer_timeout", ["1"])
+    assert (other.status, app.is_cancelled) == (200, True)
+    assert [each["decision"] for each in log.lines] == ["own_answer_timeout", "allowed"]
+
+
+async def test_who_leaves_is_not_answered_by_the_gateway_either(
+    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = use_app(harness, SlowApp(), monkeypatch)
+    line = await harness.connect()
+    line.send(OWN)
+    await until(lambda: app.is_called)
+    line.transport.close()
+    await until(lambda: app.is_cancelled)
+
+
+async def test_of_a_large_own_answer_little_is_kept_that_nobody_reads(
+    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 5_000_000
+    use_app(harness, SlowApp(b"x" * size), monkeypatch).may_answer.set()
+    line, connection = await harness.connect_both_sides()
+    line.transport.pause_reading()
+    line.send(OWN + OWN.replace(b"\r\n\r\n", b"\r\n" + END))
+    await until(lambda: not connection.is_writable)
+    assert 0 < await settled(lambda: connection.unsent) <= HIGH_WATER + PIECE_BYTES
+    line.transport.resume_reading()
+    given = parse_responses(await line.wait_closed(), "GET", "GET")
+    assert [(len(answer.body), answer.is_complete) for answer in given] == [(size, True)] * 2
+
+
+async def test_also_the_gateways_own_answers_say_so(
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = use_app(harness, SlowApp(), monkeypatch)
+    may_break_off = asyncio.Event()
+
+    async def break_off(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await may_break_off.wait()
+        writer.close()
+
+    upstream.response = break_off
+    own, failed = await harness.connect(), await harness.connect()
+    own.send(OWN)
+    failed.send(GET + b"\r\n")
+    await until(lambda: app.is_called and upstream.requests)
+    harness.gateway.stop()
+    app.may_answer.set()
+    may_break_off.set()
+    for line, status in ((own, 200), (failed, 502)):
+        (answer,) = parse_responses(await line.wait_closed())
+        assert (answer.status, answer.values("connection")) == (status, ["close"])

@@ -1,0 +1,131 @@
+"""The registry of client connections: limits, ticks, graceful and forced shutdown."""
+
+import pytest
+import structlog.testing
+from harness import (
+    CapturedAccessLog,
+    Clock,
+    GatewayHarness,
+    PausedResponse,
+    RecordingUpstream,
+    parse_responses,
+    respond_and_stall,
+    settled,
+    until,
+)
+
+from ostiary_gateway.proxy.downstream import (
+    HEAD_SECONDS,
+)
+
+ROUTES = """\
+upstreams:
+  up: {url: "${UPSTREAM}"}
+routes:
+  - {name: any, match: {path: "/any/{rest...}", methods: [GET, POST]}, upstream: up, access: public,
+     limits: {body_bytes: 100000000}}
+"""
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
+
+
+async def test_connections_that_are_too_many_are_logged_and_counted(
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.response = OK
+    monkeypatch.setattr(harness.gateway._manager, "_max_per_address", 2)
+    first, _ = await harness.connect(), await harness.connect()
+    await until(lambda: len(harness.connections) == 2)
+    one_too_many = await harness.connect()
+    (answer,) = parse_responses(await one_too_many.wait_closed())
+    assert (answer.status, answer.code) == (503, "too_many_connections")
+    log = CapturedAccessLog(harness)
+    await (await harness.connect()).wait_closed()
+    (entry,) = log.lines
+    assert (entry["status"], entry["decision"]) == (503, "too_many_connections")
+    first.transport.close()
+    await until(lambda: harness.gateway._manager._addresses["unknown"] == 1)
+    metrics = (await harness.request("/metrics")).body.decode()
+    assert 'http_requests_total{method="other",route="unmatched",status="503"} 1.0' in metrics
+
+
+async def test_a_mistake_about_one_connection_is_not_the_others(
+    harness: GatewayHarness, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_now: float) -> None:
+        raise RuntimeError("a mistake")
+
+    manager = harness.gateway._manager
+    # Each line of the log is written at once, and this one cannot be.
+    monkeypatch.setattr("ostiary_gateway.observability.access_log.MAX_LINES", 1)
+    broken = CapturedAccessLog(harness)
+    monkeypatch.setattr(broken.stream, "write", lambda _: fail(0.0))
+    late = await harness.connect()
+    await until(lambda: len(manager.connections) == 1)
+    good = CapturedAccessLog(harness)
+    others = [await harness.connect() for _ in range(5)]
+    for line in (late, *others):
+        line.send(GET)
+    await settled(lambda: sum(connection.deadline < float("inf") for connection in manager.connections))
+    ticks: list[float] = []
+    manager._tick_handlers[:0] = [fail]
+    manager.add_tick_handler(ticks.append)
+    # Captured, as a traceback takes longer to print than it is from one tick to the next.
+    with structlog.testing.capture_logs() as logged:
+        clock.skip(HEAD_SECONDS)
+        for line in others:
+            assert parse_responses(await line.wait_closed())[0].status == 408
+        assert len(good.lines) == 5
+        await until(lambda: ticks)
+        # Nor is it the next time's.
+        last = await harness.connect()
+        last.send(GET)
+        await settled(lambda: len(manager.connections))
+        clock.skip(HEAD_SECONDS)
+        assert parse_responses(await last.wait_closed())[0].status == 408
+    assert {entry["event"] for entry in logged} == {"unhandled error"}
+    manager._tick_handlers.remove(fail)
+
+
+async def test_all_answers_say_so_while_the_gateway_ends(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    upstream.response = held = PausedResponse(
+        then=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    )
+    asked = [await harness.connect() for _ in range(2)]
+    for line in asked:
+        line.send(GET + b"\r\n" + GET + b"\r\n")
+    await until(lambda: len(upstream.requests) == 2)
+    harness.gateway.stop()
+    held.resume()
+    for line in asked:
+        # There is one: what was asked beyond it is another connection's matter.
+        (answer,) = parse_responses(await line.wait_closed())
+        assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])
+
+
+async def test_what_is_cut_off_is_logged(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    log = CapturedAccessLog(harness)
+    upstream.response = respond_and_stall()
+    waiting, answered, idle = [await harness.connect() for _ in range(3)]
+    waiting.send(GET + b"\r\n")
+    await until(lambda: upstream.requests)
+    upstream.response = respond_and_stall(b"HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\npart")
+    answered.send(GET + b"\r\n")
+    await answered.wait_for(b"part")
+    harness.gateway._manager.cut_off()
+    for line in (waiting, answered, idle):
+        await line.wait_closed()
+    assert sorted((each["status"], each["decision"]) for each in log.lines) == [(201, "cut_off"), (503, "cut_off")]
+
+
+async def test_a_gateway_that_stops_answers_what_has_come(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    upstream.response = held = PausedResponse(then=OK)
+    line = await harness.connect()
+    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await until(lambda: upstream.requests)
+    harness.gateway.stop()
+    held.resume()
+    (answer,) = parse_responses(await line.wait_closed())
+    assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])

@@ -1,0 +1,146 @@
+"""Heads of responses: HTTP/1.0 clients, responses without a body, interim responses, `Date`."""
+
+import pytest
+from harness import (
+    GatewayHarness,
+    RecordingUpstream,
+    parse_responses,
+)
+
+ROUTES = """\
+upstreams:
+  up: {url: "${UPSTREAM}"}
+routes:
+  - {name: any, match: {path: "/any/{rest...}", methods: [GET, HEAD, POST, PUT, DELETE, OPTIONS]}, upstream: up,
+     access: public}
+  - {name: quick, match: {path: /quick, methods: [GET, POST]}, upstream: up, access: public,
+     timeouts: {first_byte: 0.2, idle: 0.2}}
+  - {name: small, match: {path: /small, methods: [POST]}, upstream: up, access: public, limits: {body_bytes: 100}}
+  - {name: mine, match: {path: /mine, methods: [GET, POST]}, upstream: up, access: authenticated}
+"""
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
+
+END = b"Connection: close\r\n\r\n"
+
+
+async def test_a_client_of_http_1_0_gets_no_chunks(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    upstream.response = (
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"
+    )
+    for line in (b"", b"Connection: keep-alive\r\n"):
+        data = await harness.send_raw(b"GET /any/x HTTP/1.0\r\nHost: gw\r\n" + line + b"\r\n")
+        (answer,) = parse_responses(data)
+        assert (answer.status, answer.body, answer.interim) == (200, b"ok", [])
+        assert answer.values("transfer-encoding") == []
+        assert data.endswith(b"\r\n\r\nok")
+
+
+async def test_a_connection_of_http_1_0_is_kept_if_it_asks_for_that(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    upstream.response = OK
+    old = b"GET /any/x HTTP/1.0\r\nHost: gw\r\n"
+    (answer,) = parse_responses(await harness.send_raw(old + b"\r\n" + old + b"\r\n"))
+    assert answer.values("connection") == ["close"]
+    first, second = parse_responses(
+        await harness.send_raw(old + b"Connection: keep-alive\r\n\r\n" + old + b"\r\n"), "GET", "GET"
+    )
+    assert (first.values("connection"), second.values("connection")) == (["keep-alive"], ["close"])
+
+
+@pytest.mark.parametrize("target", [b"/nothing", b"/livez", b"/any/x"])
+async def test_who_speaks_http_1_0_hears_that_the_connection_is_kept(
+    harness: GatewayHarness, upstream: RecordingUpstream, target: bytes
+) -> None:
+    upstream.response = OK
+    line = await harness.connect()
+    for number in (1, 2):
+        line.send(b"GET %b HTTP/1.0\r\nHost: gw\r\nConnection: keep-alive\r\n\r\n" % target)
+        await line.wait_for(b"connection: keep-alive\r\n", number)
+    line.received = b""
+    line.send(b"GET %b HTTP/1.0\r\nHost: gw\r\n\r\n" % target)
+    assert b"connection: close\r\n" in await line.wait_closed()
+
+
+async def test_an_answer_to_head_says_how_long_it_would_be(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"
+    head, _ = parse_responses(
+        await harness.send_raw(b"HEAD /any/x HTTP/1.1\r\nHost: gw\r\n\r\nHEAD /any/x HTTP/1.1\r\nHost: gw\r\n" + END),
+        "HEAD",
+        "HEAD",
+    )
+    assert (head.values("content-length"), head.body) == (["1234"], b"")
+    # What was announced may still come, and would be taken for the next answer.
+    assert len(upstream.connections) == 2
+
+
+async def test_an_answer_to_head_may_be_in_chunks_that_do_not_come(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    upstream.response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for _ in range(2):
+        answer = await harness.request("/any/x", method="HEAD")
+        assert (answer.status, answer.values("content-length"), answer.is_complete) == (200, [], True)
+    assert len(upstream.connections) == 2
+
+
+async def test_a_refusal_of_head_has_no_body(harness: GatewayHarness) -> None:
+    answer = await harness.request("/nothing", method="HEAD")
+    assert (answer.status, answer.body) == (404, b"")
+    assert int(answer.values("content-length")[0]) > 0
+
+
+async def test_an_answer_without_content_has_no_length(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    upstream.response = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nETag: x\r\n\r\n"
+    first, second = parse_responses(await harness.send_raw(GET + b"\r\n" + GET + END), "GET", "GET")
+    for answer in (first, second):
+        assert (answer.status, answer.body, answer.is_complete, answer.values("etag")) == (204, b"", True, ["x"])
+        assert answer.values("content-length") == answer.values("transfer-encoding") == []
+
+
+async def test_an_answer_that_nothing_was_modified_has_no_body(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    upstream.response = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n"
+    first, second = parse_responses(await harness.send_raw(GET + b"\r\n" + GET + END), "GET", "GET")
+    for answer in (first, second):
+        assert (answer.status, answer.body, answer.is_complete, answer.values("etag")) == (304, b"", True, ["x"])
+        assert answer.values("content-length") in ([], ["5"])
+        assert answer.values("transfer-encoding") == []
+    assert len(upstream.connections) == 2
+
+
+async def test_an_upstreams_interim_answers_pass(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nServer: s\r\n\r\n"
+    upstream.response = b"HTTP/1.1 100 Continue\r\n\r\n" + hints + hints + OK
+    data = await harness.send_raw(GET + END)
+    (answer,) = parse_responses(data)
+    assert (answer.status, answer.interim, answer.body) == (200, [103, 103], b"ok")
+    assert data.count(b"link: </style.css>; rel=preload\r\n") == 2
+    assert b"server" not in data
+
+
+async def test_an_upstream_cannot_change_the_protocol_unasked(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    upstream.response = (
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"
+    )
+    data = await harness.send_raw(b"GET /quick HTTP/1.1\r\nHost: gw\r\n" + END)
+    assert data.startswith(b"HTTP/1.1 502 ")
+
+
+async def test_an_answer_without_a_date_gets_one(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    upstream.response = OK
+    (date,) = (await harness.request("/any/x")).values("date")
+    assert date.endswith(" GMT")
+    upstream.response = OK.replace(b"\r\n\r\n", b"\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n")
+    assert (await harness.request("/any/x")).values("date") == ["Thu, 01 Jan 1970 00:00:00 GMT"]
+    for target in ("/nothing", "/livez"):
+        assert len((await harness.request(target)).values("date")) == 1

@@ -1,0 +1,203 @@
+"""WebSocket tunnels end with their token and with the gateway, between two frames."""
+
+import asyncio
+import time
+
+import pytest
+from harness import ClientSocket, Clock, GatewayHarness, ReceivedRequest, RecordingUpstream, never, until
+from harness.websockets import ACCEPTED, UpstreamWebSocket, bearer, frame, open_websocket
+
+from ostiary.feed import Kind
+from ostiary.testing import Issuer
+from ostiary_gateway.http1.websocket import close_frame
+from ostiary_gateway.proxy.downstream import ClientConnection
+from ostiary_gateway.proxy.tunnel import CLOSE_SECONDS
+
+ROUTES = """\
+upstreams:
+  up: {url: "${UPSTREAM}"}
+routes:
+  - {name: live, match: {path: /live, methods: [GET, POST]}, upstream: up, access: authenticated, websocket: true,
+     cors: {origins: ["https://shop.example"]}}
+  - {name: open, match: {path: /open, methods: [GET, POST]}, upstream: up, access: public, websocket: true}
+  - {name: brief, match: {path: /brief, methods: [GET]}, upstream: up, access: public, websocket: true,
+     timeouts: {idle: 0.3}}
+  - {name: plain, match: {path: /plain, methods: [GET]}, upstream: up, access: public}
+"""
+
+#: A frame with 1000 bytes of content.
+LONG = frame(b"x" * 1000)
+
+#: More than all buffers on the way hold.
+BIG = 20_000_000
+
+
+@pytest.fixture
+def issuer(issuer: Issuer) -> Issuer:
+    """Give each test an issuer with revocations of its own."""
+    return Issuer(issuer.issuer, private_key=issuer.private_key)
+
+
+async def live(harness: GatewayHarness, issuer: Issuer) -> ClientSocket:
+    return await open_websocket(harness, bearer(issuer.token(subject="ada")), target="/live")
+
+
+def is_ended(code: str = "revoked") -> bytes:
+    return close_frame(4401, code)
+
+
+async def test_a_revoked_token_ends_it_between_two_frames(
+    harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
+) -> None:
+    line = await live(harness, issuer)
+    peer.send(frame(b"one") + frame(b"two"))
+    await line.wait_for(frame(b"two"))
+    issuer.revoke(Kind.SUBJECT, "ada")
+    await line.wait_closed()
+    assert line.received.startswith(frame(b"one") + frame(b"two") + b"\x88")
+    end = line.received.removeprefix(frame(b"one") + frame(b"two"))
+    assert (int.from_bytes(end[2:4]), end[1]) == (4401, len(end) - 2)
+    await until(lambda: peer.is_closed)
+
+
+async def test_a_revoked_token_ends_it_where_nothing_was_said(
+    harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
+) -> None:
+    line = await live(harness, issuer)
+    issuer.revoke(Kind.SUBJECT, "bob")
+    await never(lambda: line.received or line.is_closed)
+    issuer.revoke(Kind.SUBJECT, "ada")
+    await line.wait_closed()
+    assert line.received[:1] == b"\x88"
+    assert line.received[2:4] == (4401).to_bytes(2)
+    await until(lambda: peer.is_closed)
+
+
+async def revoked_within_a_frame(harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket) -> ClientSocket:
+    """Open a WebSocket whose token is revoked when 400 bytes of a long frame have come."""
+    line = await live(harness, issuer)
+    peer.send(LONG[:400])
+    await until(lambda: len(line.received) == 400)
+    issuer.revoke(Kind.SUBJECT, "ada")
+    return line
+
+
+async def test_a_revoked_token_lets_a_frame_come_to_its_end(
+    harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
+) -> None:
+    line = await revoked_within_a_frame(harness, issuer, peer)
+    peer.send(LONG[400:] + frame(b"begun")[:3])
+    await line.wait_closed()
+    assert line.received[: len(LONG)] == LONG
+    assert line.received[len(LONG) :].startswith(b"\x88")
+
+
+async def test_a_revoked_token_lets_no_other_frame_pass(
+    harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
+) -> None:
+    line = await revoked_within_a_frame(harness, issuer, peer)
+    peer.send(LONG[400:] + frame(b"not any more"))
+    await line.wait_closed()
+    assert b"not any more" not in line.received
+
+
+async def test_a_long_frame_comes_to_its_end_piece_by_piece(
+    harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
+) -> None:
+    line = await revoked_within_a_frame(harness, issuer, peer)
+    peer.send(LONG[400:700])
+    await until(lambda: len(line.received) == 700)
+    peer.send(LONG[700:] + frame(b"not any more"))
+    await line.wait_closed()
+    assert line.received[: len(LONG)] == LONG
+    assert line.received[len(LONG) :].startswith(b"\x88")
+
+
+async def test_a_frame_that_does_not_end_does_not_keep_it_open(
+    harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket, clock: Clock
+) -> None:
+    line = await revoked_within_a_frame(harness, issuer, peer)
+    line.send(frame(b"unheard", mask=b"abcd"))
+    await never(lambda: line.is_closed)
+    clock.skip(1.1)
+    await until(lambda: line.is_closed and peer.is_closed)
+    assert peer.received == b""
+
+
+async def test_a_token_that_ends_within_a_frame_is_closed_in_a_second_whoever_is_slow(
+    harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer, clock: Clock
+) -> None:
+    async def begin(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(ACCEPTED + frame(b"x" * BIG)[: BIG // 2])
+        await request.connection.wait_closed()
+
+    upstream.response = begin
+    line = await live(harness, issuer)
+    line.transport.pause_reading()
+    connection = connection_of(harness)
+    await until(lambda: not connection.is_writable)
+    issuer.revoke(Kind.SUBJECT, "ada")
+    # It is held up and goes on again, again and again; that is no reason to have more time.
+    exchange = connection._exchange
+    assert exchange is not None
+    await until(lambda: exchange.ends_at - time.monotonic() <= CLOSE_SECONDS)
+    for _ in range(3):
+        line.transport.resume_reading()
+        await until(lambda: connection.is_writable)
+        line.transport.pause_reading()
+        await until(lambda: not connection.is_writable)
+    assert connection.deadline - time.monotonic() <= CLOSE_SECONDS
+    clock.skip(CLOSE_SECONDS)
+    await until(lambda: not harness.transports)
+    await until(lambda: upstream.connections[0].is_closed)
+
+
+def end(harness: GatewayHarness) -> None:
+    """End the gateway, as uvicorn does."""
+    harness.gateway.stop()
+    for connection in tuple(harness.connections):
+        connection.shutdown()
+
+
+async def test_who_talks_hears_that_the_gateway_ends(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
+    silent, talking = await open_websocket(harness), await open_websocket(harness)
+    peer.send(frame(b"one"))
+    await until(lambda: silent.received or talking.received)
+    end(harness)
+    await silent.wait_closed()
+    await talking.wait_closed()
+    goodbye = close_frame(1001, "going away")
+    assert sorted([silent.received, talking.received]) == sorted([goodbye, frame(b"one") + goodbye])
+    await until(lambda: peer.is_closed)
+
+
+async def test_a_gateway_that_ends_lets_a_frame_come_to_its_end(
+    harness: GatewayHarness, peer: UpstreamWebSocket
+) -> None:
+    line = await open_websocket(harness)
+    peer.send(LONG[:400])
+    await until(lambda: len(line.received) == 400)
+    end(harness)
+    await never(lambda: line.is_closed or len(line.received) > 400)
+    peer.send(LONG[400:] + frame(b"not any more"))
+    await line.wait_closed()
+    assert line.received == LONG + close_frame(1001, "going away")
+
+
+async def test_a_gateway_that_ends_does_not_wait_for_a_frame_for_long(
+    harness: GatewayHarness, peer: UpstreamWebSocket, clock: Clock
+) -> None:
+    line = await open_websocket(harness)
+    peer.send(LONG[:400])
+    await until(lambda: len(line.received) == 400)
+    end(harness)
+    peer.send(LONG[400:700])
+    await until(lambda: len(line.received) == 700)
+    clock.skip(CLOSE_SECONDS)
+    await until(lambda: line.is_closed and peer.is_closed)
+    assert line.received == LONG[:700]
+
+
+def connection_of(harness: GatewayHarness) -> ClientConnection:
+    (connection,) = harness.connections
+    return connection

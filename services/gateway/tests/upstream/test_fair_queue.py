@@ -1,0 +1,133 @@
+"""Shares: of 16 connections, a client with 8 gets another only while more than 4 are free."""
+
+from ipaddress import ip_network
+
+import pytest
+from harness import (
+    GatewayHarness,
+    RecordingUpstream,
+    never,
+    respond_and_stall,
+    until,
+)
+from harness.pool import MakePool
+
+from ostiary.testing import Issuer
+from ostiary_chassis.proxies import TrustedProxies
+from ostiary_gateway.upstream.connection import Failure
+
+SHARED = """\
+upstreams:
+  up: {url: "${UPSTREAM}", connections: 16}
+routes:
+  - {name: any, match: {path: "/any/{rest...}", methods: [GET]}, upstream: up, access: public}
+"""
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def test_a_caller_with_half_of_the_connections_leaves_a_quarter_to_others(make_pool: MakePool) -> None:
+    it = make_pool(16)
+    mine = await it.leases(12)
+    more = it.lease()
+    await never(lambda: more.connection)
+    assert (it.pool.busy, it.pool.waiting) == (12, 1)
+    # They get theirs although somebody waits.
+    others = [each for name in ("bob", "cy") for each in await it.leases(2, name)]
+    assert it.pool.busy == 16
+    assert more.connection is None
+    for each in [*mine, *others]:
+        each.leased.abort()
+    await until(lambda: more.connection)
+    more.leased.abort()
+    await it.wait_empty()
+
+
+async def test_callers_behind_one_proxy_are_told_apart(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    async with GatewayHarness.open(SHARED, upstream.url, issuer.verifier()) as harness:
+        harness.gateway.runtime.current.admission._proxies = TrustedProxies([ip_network("10.0.0.0/8")])
+        (pool,) = harness.upstream().pools
+        upstream.response = respond_and_stall()
+        for number in range(20):
+            line = await harness.connect("10.0.0.1")
+            line.send(b"GET /any/%d HTTP/1.1\r\nHost: gw\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n" % number)
+        await until(lambda: len(upstream.requests) == 12 and pool.waiting == 8)
+        upstream.response = OK
+        for other in ("192.0.2.2", "192.0.2.3"):
+            answer = await harness.request("/any/x", f"X-Forwarded-For: {other}", peer="10.0.0.1")
+            assert answer.status == 200
+        assert (len(upstream.requests), pool.waiting) == (14, 8)
+
+
+async def test_several_who_have_less_than_half_may_have_all(make_pool: MakePool) -> None:
+    it = make_pool(16)
+    asked = [each for name in ("ada", "bob") for each in await it.leases(8, name)]
+    assert (it.pool.busy, it.pool.waiting, it.held) == (16, 0, {"ada": 8, "bob": 8})
+    for each in asked:
+        each.leased.abort()
+    await it.wait_empty()
+
+
+async def test_those_of_whom_one_has_much_wait_behind_others(make_pool: MakePool) -> None:
+    it = make_pool(16)
+    mine = await it.leases(12)
+    more = [it.lease() for _ in range(3)]
+    others = [each for name in ("bob", "cy") for each in await it.leases(2, name)]
+    late = [it.lease(name) for name in ("dan", "eve")]
+    for each, next_one in zip(mine[:2], late, strict=True):
+        each.leased.abort()
+        await until(lambda it=next_one: it.connection)  # type: ignore[misc]  # a default
+    assert [each.connection for each in more] == [None] * 3
+    # Ada has 10, and there is room beyond the quarter when five are free.
+    for each in [*others, late[0]]:
+        await never(lambda: any(waiting.connection for waiting in more))
+        each.leased.abort()
+    await until(lambda: more[0].connection)
+    await never(lambda: more[1].connection)
+    for each in [*mine[2:], late[1]]:
+        each.leased.abort()
+    await until(lambda: all(each.connection for each in more))
+    for each in more:
+        each.leased.abort()
+    await it.wait_empty()
+
+
+async def test_who_has_come_to_much_while_waiting_holds_nobody_up(make_pool: MakePool) -> None:
+    it = make_pool(16)
+    others = [each for name in ("bob", "cy") for each in await it.leases(8, name)]
+    waiting = [it.lease("ada") for _ in range(9)]
+    last = it.lease("dan")
+    for number, each in enumerate(others[:9], 1):
+        each.leased.abort()
+        await until(lambda number=number: it.pool.busy == 16 or number == 9)  # type: ignore[misc]  # a default
+    # Ada has got her share with eight of them; the ninth connection is for the one who came after her.
+    await until(lambda: last.connection)
+    assert sum(each.connection is not None for each in waiting) == 8
+    for each in [*others[9:], *waiting[:8], last]:
+        each.leased.abort()
+    await until(lambda: waiting[8].connection)
+    waiting[8].leased.abort()
+    await it.wait_empty()
+
+
+async def test_of_few_connections_one_caller_may_have_all(make_pool: MakePool) -> None:
+    it = make_pool(15)
+    for each in await it.leases(15):
+        each.leased.abort()
+    await it.wait_empty()
+
+
+async def test_who_has_much_may_wait_half_as_often(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ostiary_gateway.upstream.fair_queue.MAX_WAITING", 4)
+    it = make_pool(16)
+    served = await it.leases(12)
+    mine = [it.lease() for _ in range(3)]
+    served += await it.leases(4, "bob")
+    others = [it.lease(name) for name in "cdefg"]
+    assert [each.failures for each in mine] == [[], [], [Failure.OVERLOADED]]
+    assert [each.failures for each in others] == [[]] * 4 + [[Failure.OVERLOADED]]
+    for each in [*mine, *others]:
+        it.pool.cancel(each)
+    for each in served:
+        each.leased.abort()
+    await it.wait_empty()
