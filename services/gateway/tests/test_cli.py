@@ -52,7 +52,7 @@ class TestCheck:
         file.write_text(example)
         assert run("check", file) == Done(0, f"{file}: 1 routes to 2 upstreams\n", "")
 
-    def test_an_upstream_that_no_route_uses_is_named(self, run: Run, tmp_path: Path) -> None:
+    def test_unused_upstreams_are_reported(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "gateway.yaml"
         file.write_text(
             "upstreams: {up: {url: http://up}, spare: {url: http://spare}}\n"
@@ -62,7 +62,7 @@ class TestCheck:
         assert done.code == 0
         assert f"{file}: upstreams.spare: no route uses it\n" in done.output
 
-    def test_mistakes_are_lines_and_nothing_else(self, run: Run, tmp_path: Path) -> None:
+    def test_each_error_is_one_line(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "gateway.yaml"
         file.write_text("upstreams: {a: {url: 'http://a'}}\nroutes:\n  - {name: r, upstream: a}\n")
         assert run("check", file) == Done(
@@ -71,7 +71,7 @@ class TestCheck:
             f"ostiary-gateway: {file}:3: routes[0].match: Field required\n{file}:3: routes[0].access: Field required\n",
         )
 
-    def test_a_file_that_is_not_there_is_the_arguments_fault(self, run: Run, tmp_path: Path) -> None:
+    def test_a_missing_file_is_an_error_in_the_arguments(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "none.yaml"
         assert run("check", file) == Done(
             2, "", f"ostiary-gateway: FILE: cannot read {file}: No such file or directory\n"
@@ -90,7 +90,7 @@ class TestExplain:
         )
         monkeypatch.setenv("OSTIARY_GATEWAY_ROUTES", str(file))
 
-    def test_what_goes_on_ends_with_0_and_what_is_refused_with_1(self, run: Run) -> None:
+    def test_explain_exits_with_0_for_admitted_and_1_for_rejected_requests(self, run: Run) -> None:
         done = run("explain", "GET", "/r")
         assert (done.code, done.errors) == (0, "")
         assert done.output.endswith("goes to     up (http://up) as /r\n")
@@ -98,7 +98,7 @@ class TestExplain:
         assert (done.code, done.errors) == (1, "")
         assert "answer      401 missing_token: " in done.output
 
-    def test_trusted_proxies_are_those_of_the_setting(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_explain_uses_the_configured_trusted_proxies(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         arguments = ["explain", "GET", "/r", "--client", "10.0.0.1", "--header", "X-Forwarded-For: 198.51.100.7"]
         assert "from        10.0.0.1\n" in run(*arguments).output
         monkeypatch.setenv("OSTIARY_GATEWAY_TRUSTED_PROXIES", "10.0.0.1")
@@ -115,13 +115,13 @@ class TestExplain:
             (["/r", "--token-file", "/none"], "--token-file: cannot read /none: No such file or directory"),
         ],
     )
-    def test_a_mistake_in_the_arguments_is_one_line(self, run: Run, arguments: list[str], fault: str) -> None:
+    def test_invalid_arguments_are_one_line(self, run: Run, arguments: list[str], fault: str) -> None:
         done = run("explain", "GET", *arguments)
         assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
         assert done.errors.startswith(f"ostiary-gateway: {fault}")
 
     @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"\x00", b"two words", b"a\nb", b"Bearer abc"])
-    def test_a_file_without_a_token_is_one_line_that_does_not_show_it(
+    def test_an_invalid_token_file_is_one_line_without_its_content(
         self, run: Run, tmp_path: Path, content: bytes
     ) -> None:
         file = tmp_path / "token"
@@ -187,17 +187,17 @@ class TestPolicy:
             yield service
             service.close()
 
-    def test_agreement_ends_with_0(self, run: Run, service: Service) -> None:
+    def test_diff_exits_with_0_when_the_api_matches(self, run: Run, service: Service) -> None:
         service.offer("orders")
         assert run("policy") == Done(0, "0 disagreements with shop\n", "")
         assert service.asked == ["/openapi.json"]
 
-    def test_disagreement_ends_with_1(self, run: Run, service: Service) -> None:
+    def test_diff_exits_with_1_when_the_api_differs(self, run: Run, service: Service) -> None:
         service.offer("orders", "stock")
         said = "GET /orders (orders): does not ask for stock, but the service does\n1 disagreements with shop\n"
         assert run("policy") == Done(1, said, "")
 
-    def test_a_route_that_the_service_does_not_know_is_a_disagreement(self, run: Run, service: Service) -> None:
+    def test_a_route_without_an_operation_is_a_difference(self, run: Run, service: Service) -> None:
         service.offer("orders", path="/others")
         done = run("policy")
         assert (done.code, done.errors) == (1, "")
@@ -214,7 +214,7 @@ class TestPolicy:
             (200, b'{"paths": {"/orders": {"get": {"security": "foo"}}}}', "shop says of itself is not in the form"),
         ],
     )
-    def test_what_cannot_be_compared_is_one_line_and_ends_with_2(
+    def test_diff_exits_with_2_and_one_line_when_it_cannot_compare(
         self, run: Run, service: Service, status: int, content: bytes, fault: str
     ) -> None:
         service.status, service.content = status, content
@@ -222,6 +222,6 @@ class TestPolicy:
         assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
         assert fault in done.errors
 
-    def test_an_address_that_no_upstream_has_ends_with_2(self, run: Run, service: Service) -> None:
+    def test_diff_exits_with_2_for_an_unknown_upstream(self, run: Run, service: Service) -> None:
         assert run("policy", "--openapi", "http://elsewhere/openapi.json").code == 2
         assert service.asked == []

@@ -75,7 +75,7 @@ async def changing(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) 
         yield it
 
 
-async def test_the_same_request_is_decided_anew_by_a_changed_file(changing: Changing, issuer: Issuer) -> None:
+async def test_admission_follows_a_reload(changing: Changing, issuer: Issuer) -> None:
     line = await changing.harness.connect()
     same = f"GET /old HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {issuer.token()}\r\n\r\n".encode()
     for number, access in enumerate(["public", "authenticated", "{roles: [admin]}", "public"], 1):
@@ -92,7 +92,7 @@ async def test_the_same_request_is_decided_anew_by_a_changed_file(changing: Chan
     ]
 
 
-async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection(changing: Changing) -> None:
+async def test_a_reload_affects_the_next_request_on_a_connection(changing: Changing) -> None:
     line = await changing.harness.connect()
     for target in (b"/old", b"/new"):
         line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target)
@@ -109,7 +109,7 @@ async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection
     ]
 
 
-async def test_a_change_is_seen_without_being_told(changing: Changing) -> None:
+async def test_changes_are_noticed_without_a_signal(changing: Changing) -> None:
     changing.path.write_text(text(OLD + NEW, up=changing.upstream.url))
     now = changing.runtime._next_look
     changing.runtime.on_tick(now + 1)
@@ -122,7 +122,7 @@ async def test_a_change_is_seen_without_being_told(changing: Changing) -> None:
     assert changing.runtime.current is before
 
 
-async def test_access_may_change_too(changing: Changing, issuer: Issuer) -> None:
+async def test_a_reload_may_change_access(changing: Changing, issuer: Issuer) -> None:
     assert await changing.status("/old") == 200
     await changing.write(OLD.replace("access: public", "access: {roles: [admin]}"))
     assert await changing.status("/old") == 401
@@ -144,7 +144,7 @@ async def test_access_may_change_too(changing: Changing, issuer: Issuer) -> None
         b"[" * 600,
     ],
 )
-async def test_a_file_that_cannot_be_used_changes_nothing(changing: Changing, content: bytes) -> None:
+async def test_an_invalid_file_changes_nothing(changing: Changing, content: bytes) -> None:
     before = changing.runtime.current
     changing.path.write_bytes(content)
     logged = await changing.read()
@@ -159,7 +159,7 @@ async def test_a_file_that_cannot_be_used_changes_nothing(changing: Changing, co
     assert await changing.status("/new") == 200
 
 
-async def test_a_file_that_cannot_be_read_changes_nothing(changing: Changing) -> None:
+async def test_an_unreadable_file_changes_nothing(changing: Changing) -> None:
     changing.path.unlink()
     assert [entry["log_level"] for entry in await changing.read()] == ["error"]
     changing.path.mkdir()
@@ -170,7 +170,7 @@ async def test_a_file_that_cannot_be_read_changes_nothing(changing: Changing) ->
     assert await changing.status("/new") == 200
 
 
-async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
+async def test_an_invalid_file_is_reported_once(changing: Changing) -> None:
     changing.path.write_text("")
     changing.runtime.on_tick(changing.runtime._next_look + 1)
     reading = changing.runtime._reading
@@ -180,7 +180,7 @@ async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
     assert changing.runtime._reading is reading
 
 
-async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_end(changing: Changing) -> None:
+async def test_responses_of_a_removed_upstream_are_completed(changing: Changing) -> None:
     held = PausedResponse(first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last")
     changing.upstream.response = held
     line = await changing.harness.connect()
@@ -202,7 +202,7 @@ async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_e
             assert len(changing.upstream.requests) == 1
 
 
-async def test_what_is_being_decided_goes_by_one_file(changing: Changing) -> None:
+async def test_a_request_is_served_by_one_version_of_the_routes(changing: Changing) -> None:
     """A body that is still coming belongs to a request that was admitted before."""
     await changing.write(OLD.replace("[GET]", "[POST]"))
     line = await changing.harness.connect()
@@ -215,7 +215,7 @@ async def test_what_is_being_decided_goes_by_one_file(changing: Changing) -> Non
     assert json.loads(answer.body) == {"target": "/old", "body": "halves"}
 
 
-async def test_connections_of_an_upstream_that_stays_are_used_again(changing: Changing) -> None:
+async def test_connections_of_an_unchanged_upstream_are_reused(changing: Changing) -> None:
     assert await changing.status("/old") == 200
     await changing.write(NEW)
     assert await changing.status("/new") == 200
@@ -229,7 +229,7 @@ async def test_idle_connections_of_a_removed_upstream_are_closed(changing: Chang
     assert await changing.status("/new") == 503
 
 
-async def test_removed_upstreams_are_gone_when_their_requests_are_answered(changing: Changing) -> None:
+async def test_removed_upstreams_are_freed_after_their_last_response(changing: Changing) -> None:
     async def answer_late(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if request.target != "/health":
             await may_answer.wait()
@@ -258,7 +258,7 @@ def sizes_of_upstreams() -> set[int]:
     return {each.config.connections for each in gc.get_objects() if type(each) is Cluster}
 
 
-async def test_what_was_counted_counts_on_with_the_same_limit(changing: Changing) -> None:
+async def test_an_unchanged_rate_limit_keeps_its_count(changing: Changing) -> None:
     def limited(requests: int) -> str:
         limit = f"rate_limits: [{{by: address, requests: {requests}, seconds: 1000}}]"
         return OLD.replace("access: public", f"access: public, {limit}")
@@ -275,7 +275,7 @@ async def test_what_was_counted_counts_on_with_the_same_limit(changing: Changing
     assert [await changing.status("/old") for _ in range(4)] == [200, 200, 200, 429]
 
 
-async def test_a_file_does_not_bring_a_revoked_token_back(
+async def test_a_reload_does_not_restore_a_revoked_token(
     issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path
 ) -> None:
     own = Issuer(issuer.issuer, private_key=issuer.private_key)
@@ -290,7 +290,7 @@ async def test_a_file_does_not_bring_a_revoked_token_back(
         assert await it.status("/old", token) == 401
 
 
-async def test_who_asks_while_the_file_is_read_has_it_read_once_more(
+async def test_a_reload_during_a_reload_reads_the_file_again(
     changing: Changing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is being read then may be what was there before the change that is asked about."""

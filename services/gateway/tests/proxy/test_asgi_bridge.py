@@ -66,7 +66,7 @@ def use_app(harness: GatewayHarness, app: SlowApp, patch: pytest.MonkeyPatch) ->
     return app
 
 
-async def test_an_own_answer_has_its_own_time(
+async def test_the_application_has_its_own_timeout(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = use_app(harness, SlowApp(), monkeypatch)
@@ -86,7 +86,7 @@ async def test_an_own_answer_has_its_own_time(
     assert [own.body, other.body] == [b"own", b"ok"]
 
 
-async def test_an_own_answer_that_does_not_come_is_not_waited_for(
+async def test_an_application_that_hangs_times_out(
     harness: GatewayHarness, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = CapturedAccessLog(harness)
@@ -101,9 +101,7 @@ async def test_an_own_answer_that_does_not_come_is_not_waited_for(
     assert [each["decision"] for each in log.lines] == ["own_answer_timeout", "allowed"]
 
 
-async def test_who_leaves_is_not_answered_by_the_gateway_either(
-    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_disconnect_cancels_the_application(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     app = use_app(harness, SlowApp(), monkeypatch)
     line = await harness.connect()
     line.send(OWN)
@@ -112,7 +110,7 @@ async def test_who_leaves_is_not_answered_by_the_gateway_either(
     await until(lambda: app.is_cancelled)
 
 
-async def test_of_a_large_own_answer_little_is_kept_that_nobody_reads(
+async def test_a_large_response_waits_for_a_slow_reader(
     harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 5_000_000
@@ -127,7 +125,7 @@ async def test_of_a_large_own_answer_little_is_kept_that_nobody_reads(
     assert [(len(answer.body), answer.is_complete) for answer in given] == [(size, True)] * 2
 
 
-async def test_also_the_gateways_own_answers_say_so(
+async def test_responses_during_shutdown_close_the_connection(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = use_app(harness, SlowApp(), monkeypatch)

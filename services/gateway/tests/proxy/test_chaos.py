@@ -196,7 +196,7 @@ LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, 
 
 @pytest.mark.parametrize("make_loop", LOOPS, ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_nothing_is_left_whatever_happens(
+def test_random_traffic_leaves_nothing_behind(
     issuer: Issuer,
     socket_directory: Path,
     monkeypatch: pytest.MonkeyPatch,

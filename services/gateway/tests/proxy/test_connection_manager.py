@@ -31,7 +31,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
 
 
-async def test_connections_that_are_too_many_are_logged_and_counted(
+async def test_connections_over_the_limit_are_rejected_logged_and_counted(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upstream.response = OK
@@ -51,7 +51,7 @@ async def test_connections_that_are_too_many_are_logged_and_counted(
     assert 'http_requests_total{method="other",route="unmatched",status="503"} 1.0' in metrics
 
 
-async def test_a_mistake_about_one_connection_is_not_the_others(
+async def test_an_error_on_a_tick_affects_no_other_connection(
     harness: GatewayHarness, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_now: float) -> None:
@@ -89,7 +89,9 @@ async def test_a_mistake_about_one_connection_is_not_the_others(
     manager._tick_handlers.remove(fail)
 
 
-async def test_all_answers_say_so_while_the_gateway_ends(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_proxied_responses_during_shutdown_close_the_connection(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
     upstream.response = held = PausedResponse(
         then=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
     )
@@ -105,7 +107,9 @@ async def test_all_answers_say_so_while_the_gateway_ends(harness: GatewayHarness
         assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])
 
 
-async def test_what_is_cut_off_is_logged(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_requests_cut_off_by_a_forced_shutdown_are_logged(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
     log = CapturedAccessLog(harness)
     upstream.response = respond_and_stall()
     waiting, answered, idle = [await harness.connect() for _ in range(3)]
@@ -120,7 +124,7 @@ async def test_what_is_cut_off_is_logged(harness: GatewayHarness, upstream: Reco
     assert sorted((each["status"], each["decision"]) for each in log.lines) == [(201, "cut_off"), (503, "cut_off")]
 
 
-async def test_a_gateway_that_stops_answers_what_has_come(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_a_shutdown_completes_pending_requests(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = held = PausedResponse(then=OK)
     line = await harness.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")

@@ -101,7 +101,7 @@ def entries(outcome: Outcome, *deciders: Decider) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("entry", chosen, ids=lambda entry: repr(entry.name)[:80])
 
 
-async def test_every_entry_is_in_one_of_the_tests_below() -> None:
+async def test_every_kind_of_entry_has_a_test() -> None:
     kinds = {(each.outcome, each.decider) for each in CORPUS}
     assert kinds == {
         (Outcome.REFUSED, Decider.HEAD),
@@ -112,7 +112,7 @@ async def test_every_entry_is_in_one_of_the_tests_below() -> None:
 
 
 @entries(Outcome.REFUSED, Decider.HEAD, Decider.GATE)
-async def test_no_byte_of_a_refused_request_goes_on(street: Street, entry: Entry) -> None:
+async def test_rejected_requests_do_not_reach_the_upstream(street: Street, entry: Entry) -> None:
     connection = await street.neighbour_asks()
     requests, connections = len(street.upstream.requests), len(street.upstream.connections)
     answer, data = await street.send(entry.data)
@@ -125,7 +125,7 @@ async def test_no_byte_of_a_refused_request_goes_on(street: Street, entry: Entry
 
 
 @entries(Outcome.REFUSED, Decider.BODY)
-async def test_a_request_whose_body_is_refused_never_becomes_whole(street: Street, entry: Entry) -> None:
+async def test_a_request_with_a_rejected_body_stays_incomplete(street: Street, entry: Entry) -> None:
     await street.neighbour_asks()
     before = len(street.upstream.requests)
     answer, data = await street.send(entry.data)
@@ -143,7 +143,7 @@ async def test_a_request_whose_body_is_refused_never_becomes_whole(street: Stree
 
 
 @entries(Outcome.ONE_REQUEST, Decider.GATE)
-async def test_what_passes_is_one_request(street: Street, entry: Entry) -> None:
+async def test_accepted_requests_reach_the_upstream_as_one_request(street: Street, entry: Entry) -> None:
     await street.neighbour_asks()
     before = len(street.upstream.requests)
     answer, data = await street.send(entry.data)
@@ -159,7 +159,7 @@ async def test_what_passes_is_one_request(street: Street, entry: Entry) -> None:
     assert len(street.upstream.requests) == before + 2
 
 
-async def test_a_smuggled_request_is_a_request_like_any_other(street: Street) -> None:
+async def test_a_pipelined_request_is_admitted_like_any_other(street: Street) -> None:
     # What comes after a request is the next one, with a gate of its own.
     await street.neighbour_asks()
     before = len(street.upstream.requests)

@@ -44,9 +44,7 @@ END = b"Connection: close\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-async def test_requests_on_one_connection_are_answered_in_order(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_pipelined_requests_are_answered_in_order(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     async def late(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if request.target == "/any/0":
             # Were they sent on at once, the next one would come now.
@@ -61,7 +59,7 @@ async def test_requests_on_one_connection_are_answered_in_order(
     ]
 
 
-async def test_requests_of_all_kinds_follow_each_other(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_requests_of_all_kinds_may_be_pipelined(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     line = await harness.connect()
     line.send(
         b"POST /any/1 HTTP/1.1\r\nHost: gw\r\nContent-Length: 3\r\n\r\none"
@@ -78,7 +76,7 @@ async def test_requests_of_all_kinds_follow_each_other(harness: GatewayHarness, 
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
-async def test_a_request_may_come_in_any_pieces(
+async def test_a_request_may_arrive_in_pieces_of_any_size(
     harness: GatewayHarness, upstream: RecordingUpstream, size: int
 ) -> None:
     request = POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n4;x\r\n two\r\n0\r\nX-Sum: 1\r\n\r\n" + GET + END
@@ -90,14 +88,14 @@ async def test_a_request_may_come_in_any_pieces(
     assert [each.body for each in upstream.requests] == [b"one two", b""]
 
 
-async def test_nothing_after_the_last_request_is_answered(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_requests_after_connection_close_are_ignored(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
     (answer,) = parse_responses(await harness.send_raw(GET + END + GET + END))
     assert (answer.status, len(upstream.requests)) == (200, 1)
 
 
-async def test_a_client_that_has_much_to_ask_is_not_read_ahead(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_reading_pauses_while_a_request_is_pending(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = held = PausedResponse(then=OK)
     line = await harness.connect()
     count = 20_000
@@ -108,7 +106,7 @@ async def test_a_client_that_has_much_to_ask_is_not_read_ahead(
     await line.wait_for(OK[-2:], 100)
 
 
-async def test_one_empty_line_before_a_request_is_none(harness: GatewayHarness) -> None:
+async def test_an_empty_line_before_a_request_is_ignored(harness: GatewayHarness) -> None:
     given = parse_responses(await harness.send_raw(b"\r\n" + GET + b"\r\n\r\n" + GET + END), "GET", "GET")
     assert [answer.status for answer in given] == [200, 200]
 
@@ -155,7 +153,7 @@ async def test_one_empty_line_before_a_request_is_none(harness: GatewayHarness) 
         (["a b: c"], 400),
     ],
 )
-async def test_a_request_that_could_be_read_in_two_ways_goes_nowhere(
+async def test_ambiguous_framing_is_rejected(
     harness: GatewayHarness, upstream: RecordingUpstream, lines: list[str], status: int
 ) -> None:
     head = "\r\n".join(["POST /any/x HTTP/1.1", "Host: gw", *lines, "", ""]).encode("latin-1")
@@ -192,7 +190,7 @@ async def test_a_request_that_could_be_read_in_two_ways_goes_nowhere(
         (b"GET /any/" + b"x" * 70_000, 431),
     ],
 )
-async def test_what_is_not_plainly_a_request_goes_nowhere(
+async def test_malformed_heads_are_rejected(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, data: bytes, status: int
 ) -> None:
     line = await harness.connect()
@@ -206,7 +204,7 @@ async def test_what_is_not_plainly_a_request_goes_nowhere(
     assert upstream.connections == []
 
 
-async def test_a_head_that_takes_too_long_is_refused(harness: GatewayHarness, clock: Clock) -> None:
+async def test_a_slow_head_times_out(harness: GatewayHarness, clock: Clock) -> None:
     line = await harness.connect()
     line.send(GET)
     await never(lambda: line.received)
@@ -215,7 +213,7 @@ async def test_a_head_that_takes_too_long_is_refused(harness: GatewayHarness, cl
     assert (answer.status, answer.code) == (408, "head_timeout")
 
 
-async def test_a_connection_on_which_nothing_comes_is_closed(harness: GatewayHarness, clock: Clock) -> None:
+async def test_idle_connections_are_closed(harness: GatewayHarness, clock: Clock) -> None:
     silent, used = await harness.connect(), await harness.connect()
     used.send(GET + b"\r\n")
     await used.wait_for(b'"target"')
@@ -239,7 +237,7 @@ async def test_a_connection_on_which_nothing_comes_is_closed(harness: GatewayHar
         (b"GET / HTTP/1.1\r\nHo", 408, "head_timeout"),
     ],
 )
-async def test_what_is_no_request_is_logged_and_counted(
+async def test_malformed_requests_are_logged_and_counted(
     harness: GatewayHarness, clock: Clock, data: bytes, status: int, decision: str
 ) -> None:
     counted = f'http_requests_total{{method="other",route="unmatched",status="{status}"}} '
@@ -262,9 +260,7 @@ async def test_what_is_no_request_is_logged_and_counted(
     assert entry["request_id"]
 
 
-async def test_after_its_last_answer_a_connection_is_read_for_a_while(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_data_after_the_last_response_is_discarded(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = OK
     line, connection = await harness.connect_both_sides()
     line.send(GET + END)
@@ -276,7 +272,7 @@ async def test_after_its_last_answer_a_connection_is_read_for_a_while(
     assert len(upstream.requests) == 1
 
 
-async def test_who_does_not_close_is_closed_after_its_last_answer(
+async def test_a_client_that_does_not_close_is_closed_after_lingering(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.ClientSocket.eof_received", lambda _: True, raising=False)
@@ -292,7 +288,7 @@ async def test_who_does_not_close_is_closed_after_its_last_answer(
     await until(lambda: not harness.transports)
 
 
-async def test_who_goes_on_sending_after_its_last_answer_is_closed(
+async def test_lingering_discards_a_limited_number_of_bytes(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.ClientSocket.eof_received", lambda _: True, raising=False)
@@ -304,9 +300,7 @@ async def test_who_goes_on_sending_after_its_last_answer_is_closed(
     await until(lambda: not harness.transports)
 
 
-async def test_the_gateways_side_of_a_connection_is_closed_after_the_clients(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_the_gateway_closes_after_the_client_does(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = OK
     line = await harness.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")

@@ -35,7 +35,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.mark.parametrize("after", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"])
-async def test_a_client_that_leaves_ends_the_upstreams_work(
+async def test_a_disconnect_closes_the_upstream_connection(
     harness: GatewayHarness, upstream: RecordingUpstream, after: bytes
 ) -> None:
     upstream.response = respond_and_stall(after)
@@ -49,7 +49,7 @@ async def test_a_client_that_leaves_ends_the_upstreams_work(
     assert 'route="/any/{rest...}",status="499"' in (await harness.client.get("/metrics")).text
 
 
-async def test_a_client_that_leaves_within_its_body_ends_the_upstreams_work(
+async def test_a_disconnect_within_the_body_closes_the_upstream_connection(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     line = await harness.connect()
@@ -61,7 +61,7 @@ async def test_a_client_that_leaves_within_its_body_ends_the_upstreams_work(
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: %d" % BIG, b"Transfer-Encoding: chunked"])
-async def test_an_answer_before_the_bodys_end_reaches_the_client(
+async def test_a_response_before_the_end_of_the_body_reaches_the_client(
     harness: GatewayHarness, upstream: RecordingUpstream, framing: bytes
 ) -> None:
     upstream.response = respond_and_stall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
@@ -76,7 +76,7 @@ async def test_an_answer_before_the_bodys_end_reaches_the_client(
     await until(lambda: upstream.connections[0].is_closed)
 
 
-async def test_an_answer_may_come_while_the_body_does(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_a_response_may_stream_while_the_body_does(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     async def echo(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
         for _ in range(6):
@@ -93,7 +93,7 @@ async def test_an_answer_may_come_while_the_body_does(harness: GatewayHarness, u
 
 
 @pytest.mark.parametrize("more", [b"bad chunk\r\n", b""])
-async def test_a_body_that_turns_bad_within_its_answer_breaks_the_answer_off(
+async def test_a_malformed_body_truncates_a_response_that_has_begun(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, more: bytes
 ) -> None:
     upstream.response = respond_and_stall(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
@@ -109,7 +109,7 @@ async def test_a_body_that_turns_bad_within_its_answer_breaks_the_answer_off(
     assert data.endswith(b"\r\n\r\npart")
 
 
-async def test_an_upstream_that_has_taken_a_big_body_is_still_to_answer_in_time(
+async def test_the_response_timeout_starts_after_a_large_body(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", 0)
@@ -142,7 +142,7 @@ class _Client:
         return lambda *_, **__: None
 
 
-async def test_an_exchange_is_answered_once(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_an_exchange_fails_once(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     exchanges: list[Exchange] = []
     make = harness.gateway._exchange
 

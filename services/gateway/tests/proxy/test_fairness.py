@@ -39,7 +39,7 @@ def nothing(number: int) -> bytes:
     return b"GET /nothing HTTP/1.1\r\nHost: gw\r\nX-Request-ID: %d\r\n\r\n" % number
 
 
-async def test_many_requests_of_one_do_not_come_before_the_one_of_another(harness: GatewayHarness) -> None:
+async def test_pipelined_requests_do_not_delay_another_client(harness: GatewayHarness) -> None:
     count = 1000
     log = CapturedAccessLog(harness)
     many, one = await harness.connect(), await harness.connect()
@@ -54,7 +54,7 @@ async def test_many_requests_of_one_do_not_come_before_the_one_of_another(harnes
     assert order.index(count) <= 2 * MAX_REQUESTS_PER_TURN
 
 
-async def test_so_many_requests_are_begun_in_a_turn(harness: GatewayHarness) -> None:
+async def test_requests_per_turn_are_limited(harness: GatewayHarness) -> None:
     log, line = CapturedAccessLog(harness), await harness.connect()
     begun: list[int] = []
     line.send(b"".join(nothing(number) for number in range(100)))
@@ -66,7 +66,7 @@ async def test_so_many_requests_are_begun_in_a_turn(harness: GatewayHarness) -> 
     await line.wait_for(b'"not_found"', 100)
 
 
-async def test_requests_with_answers_from_elsewhere_are_not_lost_among_many(
+async def test_proxied_requests_among_many_rejected_ones_are_answered(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     upstream.response = OK
@@ -77,7 +77,7 @@ async def test_requests_with_answers_from_elsewhere_are_not_lost_among_many(
     assert len(upstream.requests) == 6
 
 
-async def test_a_body_in_tiny_chunks_leaves_others_their_turns(
+async def test_a_request_body_in_tiny_chunks_yields_to_other_clients(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     upstream.response, upstream.responds_before_body = respond_and_stall(), True
@@ -94,7 +94,7 @@ async def test_a_body_in_tiny_chunks_leaves_others_their_turns(
     await until(lambda: exchange._received == CHUNKS)
 
 
-async def test_an_answer_in_tiny_chunks_leaves_others_their_turns(
+async def test_a_response_in_tiny_chunks_yields_to_other_clients(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -109,7 +109,7 @@ async def test_an_answer_in_tiny_chunks_leaves_others_their_turns(
     assert (answer.body, answer.trailers, answer.is_complete) == (b"x" * CHUNKS, [("x-sum", "1")], True)
 
 
-async def test_an_answer_in_tiny_chunks_waits_for_a_slow_reader(
+async def test_a_response_in_tiny_chunks_waits_for_a_slow_reader(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", 1024)
@@ -125,9 +125,7 @@ async def test_an_answer_in_tiny_chunks_waits_for_a_slow_reader(
     assert (answer.body, answer.is_complete) == ((b"x" * 100 + b"y" * 4096) * 300, True)
 
 
-async def test_only_so_many_interim_answers_come_before_one(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_interim_responses_are_limited(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = HINT * MAX_INTERIM_RESPONSES + OK
     for _ in range(2):
         answer = await harness.request("/any/x")
@@ -138,7 +136,7 @@ async def test_only_so_many_interim_answers_come_before_one(
     await until(lambda: all(each.is_closed for each in upstream.connections))
 
 
-async def test_so_many_are_counted_however_they_come(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_interim_responses_are_counted_across_reads(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     async def hint(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         for number in range(1, 1000):
             writer.write(HINT)
@@ -155,7 +153,7 @@ async def test_so_many_are_counted_however_they_come(harness: GatewayHarness, up
 
 
 @pytest.mark.parametrize("ahead", [1, 2 * MAX_PIPELINED_BYTES])
-async def test_a_client_that_has_asked_ahead_and_leaves_is_noticed(
+async def test_the_disconnect_of_a_client_that_pipelined_is_noticed(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, ahead: int
 ) -> None:
     upstream.response = respond_and_stall()
@@ -169,7 +167,7 @@ async def test_a_client_that_has_asked_ahead_and_leaves_is_noticed(
     assert not harness.gateway._manager.paused
 
 
-async def test_of_what_is_asked_ahead_little_is_kept(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_pipelined_data_is_buffered_up_to_a_limit(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = respond_and_stall()
     line, connection = await harness.connect_both_sides()
     line.send(GET + b"\r\n" + b"x" * 20_000_000)
@@ -177,7 +175,9 @@ async def test_of_what_is_asked_ahead_little_is_kept(harness: GatewayHarness, up
     assert await settled(lambda: len(connection._buffer)) < MAX_PIPELINED_BYTES + 1_000_000
 
 
-async def test_what_was_asked_far_ahead_is_answered(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_requests_pipelined_beyond_the_buffer_are_answered(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
     upstream.response = OK
     long = GET + b"X: " + b"x" * 1000 + b"\r\n"
     count = 4 * MAX_PIPELINED_BYTES // len(long)

@@ -40,7 +40,7 @@ POST = b"POST /any/x HTTP/1.1\r\nHost: gw\r\n"
 END = b"Connection: close\r\n\r\n"
 
 
-async def test_a_body_is_asked_for_only_after_admission(
+async def test_100_continue_is_sent_only_after_admission(
     harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer
 ) -> None:
     head = b"POST /mine HTTP/1.1\r\nHost: gw\r\nExpect: 100-continue\r\nContent-Length: 4\r\n"
@@ -62,7 +62,7 @@ async def test_a_body_is_asked_for_only_after_admission(
     ("target", "length", "status"),
     [(b"/small", 101, 413), (b"/nothing", 1, 404), (b"/mine/", 1, 404), (b"//x", 1, 400)],
 )
-async def test_a_body_that_is_not_wanted_is_not_asked_for(
+async def test_rejected_requests_get_no_100_continue(
     harness: GatewayHarness, upstream: RecordingUpstream, target: bytes, length: int, status: int
 ) -> None:
     head = b"POST %b HTTP/1.1\r\nHost: gw\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % (target, length)
@@ -71,7 +71,7 @@ async def test_a_body_that_is_not_wanted_is_not_asked_for(
     assert upstream.connections == []
 
 
-async def test_a_body_for_an_upstream_that_is_not_there_is_not_asked_for(issuer: Issuer) -> None:
+async def test_an_unreachable_upstream_gets_no_100_continue(issuer: Issuer) -> None:
     async with GatewayHarness.open(ROUTES, "unix:/tmp/gw-there-is-nobody", issuer.verifier()) as harness:
         (answer,) = parse_responses(
             await harness.send_raw(POST + b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\n"), "POST"
@@ -79,7 +79,7 @@ async def test_a_body_for_an_upstream_that_is_not_there_is_not_asked_for(issuer:
         assert (answer.status, answer.interim) == (503, [])
 
 
-async def test_a_body_in_chunks_has_a_limit(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_chunked_bodies_are_limited(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     head = b"POST /small HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n"
     (answer,) = parse_responses(await harness.send_raw(head + END + b"64\r\n" + b"x" * 100 + b"\r\n0\r\n\r\n"), "POST")
     assert (answer.status, upstream.last.body) == (200, b"x" * 100)
@@ -90,7 +90,7 @@ async def test_a_body_in_chunks_has_a_limit(harness: GatewayHarness, upstream: R
     assert [each.is_complete for each in upstream.requests] == [True, False, False, False]
 
 
-async def test_a_body_whose_length_is_over_the_limit_is_not_sent_on(
+async def test_a_length_over_the_limit_is_rejected_at_once(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     line = await harness.connect()
@@ -100,7 +100,7 @@ async def test_a_body_whose_length_is_over_the_limit_is_not_sent_on(
     assert upstream.connections == []
 
 
-async def test_a_body_goes_on_piece_by_piece(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_bodies_are_streamed(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     pieces: list[bytes] = []
 
     async def take(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
@@ -118,7 +118,7 @@ async def test_a_body_goes_on_piece_by_piece(harness: GatewayHarness, upstream: 
     assert parse_responses(await line.wait_closed(), "POST")[0].body == b"ok"
 
 
-async def test_trailers_pass_in_both_directions(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_trailers_are_forwarded_in_both_directions(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = (
         b"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"2;x=y\r\nok\r\n0\r\nX-Sum: 2\r\nContent-Length: 9\r\nServer: s\r\n\r\n"
@@ -139,7 +139,7 @@ async def test_trailers_pass_in_both_directions(harness: GatewayHarness, upstrea
         b"0\r\nX: " + b"y" * 9000 + b"\r\n\r\n",
     ],
 )
-async def test_chunks_that_could_be_read_in_two_ways_end_the_request(
+async def test_ambiguous_chunks_end_the_request(
     harness: GatewayHarness, upstream: RecordingUpstream, chunks: bytes
 ) -> None:
     data = await harness.send_raw(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + GET + END)
@@ -151,9 +151,7 @@ async def test_chunks_that_could_be_read_in_two_ways_end_the_request(
     assert len(upstream.requests) <= 1
 
 
-async def test_a_body_that_ends_early_is_not_taken_for_all_of_it(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_a_truncated_body_stays_incomplete(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     for head in (b"Content-Length: 10\r\n\r\nhalf", b"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"):
         line = await harness.connect()
         count = len(upstream.requests)
@@ -165,9 +163,7 @@ async def test_a_body_that_ends_early_is_not_taken_for_all_of_it(
         assert not upstream.last.is_complete
 
 
-async def test_a_body_that_takes_too_long_is_refused(
-    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
-) -> None:
+async def test_a_stalled_body_times_out(harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock) -> None:
     line = await harness.connect()
     line.send(POST + b"Content-Length: 10\r\n\r\nhalf")
     await until(lambda: upstream.requests)
@@ -178,7 +174,7 @@ async def test_a_body_that_takes_too_long_is_refused(
     assert not upstream.last.is_complete
 
 
-async def test_a_body_that_only_drips_is_refused(harness: GatewayHarness, clock: Clock) -> None:
+async def test_a_dripping_body_times_out(harness: GatewayHarness, clock: Clock) -> None:
     line = await harness.connect()
     line.send(POST + b"Content-Length: 100000\r\n\r\n")
     for _ in range(4):
@@ -189,7 +185,7 @@ async def test_a_body_that_only_drips_is_refused(harness: GatewayHarness, clock:
     assert (answer.status, answer.code) == (408, "body_timeout")
 
 
-async def test_a_body_that_takes_long_but_comes_is_taken(
+async def test_a_slow_but_steady_body_is_accepted(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     piece = b"x" * int(MIN_CONTENT_BYTES_PER_SECOND * CONTENT_SECONDS / 3)

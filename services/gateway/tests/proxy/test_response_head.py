@@ -26,7 +26,7 @@ GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
 END = b"Connection: close\r\n\r\n"
 
 
-async def test_a_client_of_http_1_0_gets_no_chunks(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_http_1_0_clients_get_no_chunks(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = (
         b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"
@@ -39,7 +39,7 @@ async def test_a_client_of_http_1_0_gets_no_chunks(harness: GatewayHarness, upst
         assert data.endswith(b"\r\n\r\nok")
 
 
-async def test_a_connection_of_http_1_0_is_kept_if_it_asks_for_that(
+async def test_http_1_0_connections_persist_only_on_request(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     upstream.response = OK
@@ -53,7 +53,7 @@ async def test_a_connection_of_http_1_0_is_kept_if_it_asks_for_that(
 
 
 @pytest.mark.parametrize("target", [b"/nothing", b"/livez", b"/any/x"])
-async def test_who_speaks_http_1_0_hears_that_the_connection_is_kept(
+async def test_responses_to_http_1_0_say_whether_the_connection_persists(
     harness: GatewayHarness, upstream: RecordingUpstream, target: bytes
 ) -> None:
     upstream.response = OK
@@ -66,9 +66,7 @@ async def test_who_speaks_http_1_0_hears_that_the_connection_is_kept(
     assert b"connection: close\r\n" in await line.wait_closed()
 
 
-async def test_an_answer_to_head_says_how_long_it_would_be(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_a_response_to_head_keeps_its_length(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"
     head, _ = parse_responses(
         await harness.send_raw(b"HEAD /any/x HTTP/1.1\r\nHost: gw\r\n\r\nHEAD /any/x HTTP/1.1\r\nHost: gw\r\n" + END),
@@ -80,9 +78,7 @@ async def test_an_answer_to_head_says_how_long_it_would_be(
     assert len(upstream.connections) == 2
 
 
-async def test_an_answer_to_head_may_be_in_chunks_that_do_not_come(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_a_chunked_response_to_head_has_no_body(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     for _ in range(2):
         answer = await harness.request("/any/x", method="HEAD")
@@ -90,13 +86,13 @@ async def test_an_answer_to_head_may_be_in_chunks_that_do_not_come(
     assert len(upstream.connections) == 2
 
 
-async def test_a_refusal_of_head_has_no_body(harness: GatewayHarness) -> None:
+async def test_a_rejection_of_head_has_no_body(harness: GatewayHarness) -> None:
     answer = await harness.request("/nothing", method="HEAD")
     assert (answer.status, answer.body) == (404, b"")
     assert int(answer.values("content-length")[0]) > 0
 
 
-async def test_an_answer_without_content_has_no_length(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_204_has_no_body_and_no_length(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nETag: x\r\n\r\n"
     first, second = parse_responses(await harness.send_raw(GET + b"\r\n" + GET + END), "GET", "GET")
     for answer in (first, second):
@@ -104,9 +100,7 @@ async def test_an_answer_without_content_has_no_length(harness: GatewayHarness, 
         assert answer.values("content-length") == answer.values("transfer-encoding") == []
 
 
-async def test_an_answer_that_nothing_was_modified_has_no_body(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_304_has_no_body(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n"
     first, second = parse_responses(await harness.send_raw(GET + b"\r\n" + GET + END), "GET", "GET")
     for answer in (first, second):
@@ -116,7 +110,7 @@ async def test_an_answer_that_nothing_was_modified_has_no_body(
     assert len(upstream.connections) == 2
 
 
-async def test_an_upstreams_interim_answers_pass(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_interim_responses_are_relayed(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nServer: s\r\n\r\n"
     upstream.response = b"HTTP/1.1 100 Continue\r\n\r\n" + hints + hints + OK
     data = await harness.send_raw(GET + END)
@@ -126,9 +120,7 @@ async def test_an_upstreams_interim_answers_pass(harness: GatewayHarness, upstre
     assert b"server" not in data
 
 
-async def test_an_upstream_cannot_change_the_protocol_unasked(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_an_unrequested_101_is_a_failure(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = (
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"
     )
@@ -136,7 +128,7 @@ async def test_an_upstream_cannot_change_the_protocol_unasked(
     assert data.startswith(b"HTTP/1.1 502 ")
 
 
-async def test_an_answer_without_a_date_gets_one(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_a_missing_date_is_added(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = OK
     (date,) = (await harness.request("/any/x")).values("date")
     assert date.endswith(" GMT")

@@ -20,7 +20,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-async def test_a_safe_request_is_sent_again_if_a_used_connection_was_closed(
+async def test_a_safe_request_is_retried_when_a_reused_connection_was_closed(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str
 ) -> None:
     await pool_a_connection(harness, upstream)
@@ -32,7 +32,7 @@ async def test_a_safe_request_is_sent_again_if_a_used_connection_was_closed(
 @pytest.mark.parametrize(
     ("method", "body"), [("POST", b""), ("POST", b"x"), ("PUT", b"x"), ("DELETE", b""), ("GET", b"x")]
 )
-async def test_another_request_is_sent_once(
+async def test_other_requests_are_not_retried(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str, body: bytes
 ) -> None:
     await pool_a_connection(harness, upstream)
@@ -44,14 +44,14 @@ async def test_another_request_is_sent_once(
     assert (len(upstream.requests), len(upstream.connections)) == (2, 1)
 
 
-async def test_a_request_is_sent_again_once_only(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_a_request_is_retried_once(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     await pool_a_connection(harness, upstream)
     upstream.response = respond_and_close()
     assert (await harness.request("/any/y")).status == 502
     assert (len(upstream.requests), len(upstream.connections)) == (3, 2)
 
 
-async def test_a_request_that_has_an_answer_in_part_is_not_sent_again(
+async def test_a_request_with_a_partial_response_is_not_retried(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     await pool_a_connection(harness, upstream)

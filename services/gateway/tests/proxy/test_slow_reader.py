@@ -64,7 +64,7 @@ async def asking(harness: GatewayHarness, *, target: bytes = b"/any/x") -> Clien
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
-async def test_a_slow_reader_holds_the_upstream_up(
+async def test_a_slow_reader_slows_the_upstream_down(
     harness: GatewayHarness, upstream: RecordingUpstream, in_chunks: bool
 ) -> None:
     upstream.response = flood = Flood(in_chunks=in_chunks)
@@ -78,7 +78,7 @@ async def test_a_slow_reader_holds_the_upstream_up(
     assert (len(answer.body), answer.is_complete) == (BIG, True)
 
 
-async def test_a_slow_upstream_holds_the_client_up(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_a_slow_upstream_slows_the_client_down(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     goes_on = asyncio.Event()
 
     async def take(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
@@ -96,7 +96,7 @@ async def test_a_slow_upstream_holds_the_client_up(harness: GatewayHarness, upst
     assert (answer.status, answer.body) == (200, b"%08d" % BIG)
 
 
-async def test_a_client_that_does_not_take_its_answer_is_left(
+async def test_a_client_that_stops_reading_is_disconnected(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.response = flood = Flood()
@@ -110,7 +110,7 @@ async def test_a_client_that_does_not_take_its_answer_is_left(
     assert harness.transports == []
 
 
-async def test_a_client_that_takes_its_answer_slowly_is_not_left(
+async def test_a_client_that_reads_slowly_is_not_disconnected(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.response = Flood(1_000_000)
@@ -148,7 +148,7 @@ async def ticked(connection: ClientConnection) -> None:
     manager._tick_handlers.remove(ticks.append)
 
 
-async def test_an_early_answer_reaches_a_slow_reader_although_the_body_never_ends(
+async def test_a_slow_reader_gets_an_early_response_although_its_body_never_ends(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     size = 1_000_000
@@ -169,7 +169,7 @@ async def test_an_early_answer_reaches_a_slow_reader_although_the_body_never_end
     assert (len(answer.body), answer.is_complete, answer.values("connection")) == (size, True, ["close"])
 
 
-async def test_a_client_that_takes_nothing_of_its_last_answer_is_left(
+async def test_a_client_that_does_not_read_its_last_response_is_disconnected(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     size = 400_000
@@ -184,7 +184,7 @@ async def test_a_client_that_takes_nothing_of_its_last_answer_is_left(
     await until(lambda: not harness.transports)
 
 
-async def test_a_client_has_its_own_time_to_take_its_answer(
+async def test_a_slow_reader_does_not_use_up_the_upstreams_timeout(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.response = flood = Flood()
@@ -199,7 +199,7 @@ async def test_a_client_has_its_own_time_to_take_its_answer(
     assert (len(answer.body), answer.is_complete) == (BIG, True)
 
 
-async def test_a_client_that_asks_and_does_not_read_gets_no_more_than_fits(
+async def test_pipelined_requests_of_a_client_that_does_not_read_wait(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", 64 * 1024)
@@ -218,7 +218,7 @@ async def test_a_client_that_asks_and_does_not_read_gets_no_more_than_fits(
 
 
 @pytest.mark.parametrize("target", [b"/nothing", b"/livez"])
-async def test_a_client_that_does_not_read_the_gateways_own_answers_gets_no_more_than_fits(
+async def test_local_responses_to_a_client_that_does_not_read_are_limited(
     harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch, target: bytes
 ) -> None:
     high_water, count = 10_000, 10_000

@@ -44,7 +44,7 @@ def issuer(issuer: Issuer) -> Issuer:
     return Issuer(issuer.issuer, private_key=issuer.private_key)
 
 
-async def test_a_handshake_passes_in_both_directions(
+async def test_a_handshake_is_relayed(
     harness: GatewayHarness, upstream: RecordingUpstream, peer: UpstreamWebSocket
 ) -> None:
     line = await send_request(harness, "/open?room=1", *HANDSHAKE, "Origin: https://shop.example")
@@ -70,7 +70,7 @@ async def test_a_handshake_passes_in_both_directions(
 
 
 @pytest.mark.parametrize("status", ["403 Forbidden", "426 Upgrade Required", "200 OK"])
-async def test_a_refusal_is_an_ordinary_answer(
+async def test_a_rejected_handshake_is_an_ordinary_response(
     harness: GatewayHarness, upstream: RecordingUpstream, status: str
 ) -> None:
     upstream.response = f"HTTP/1.1 {status}\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nno".encode()
@@ -96,7 +96,7 @@ async def test_a_refusal_is_an_ordinary_answer(
         ("/open", ("Connection: Upgrade", "Upgrade: websocket", "Content-Length: 0")),
     ],
 )
-async def test_an_upstream_cannot_change_the_protocol_unasked(
+async def test_an_unrequested_upgrade_is_a_failure(
     harness: GatewayHarness, upstream: RecordingUpstream, peer: UpstreamWebSocket, target: str, lines: tuple[str, ...]
 ) -> None:
     line = await send_request(harness, target, *lines, "X-Last: 1")
@@ -115,7 +115,7 @@ async def test_an_upstream_cannot_change_the_protocol_unasked(
         ACCEPTED.replace(b"Connection: Upgrade", b"Connection: close"),
     ],
 )
-async def test_another_protocol_than_was_asked_for_is_none(
+async def test_an_upgrade_to_another_protocol_is_a_failure(
     harness: GatewayHarness, peer: UpstreamWebSocket, acceptance: bytes
 ) -> None:
     peer.acceptance = acceptance
@@ -124,9 +124,7 @@ async def test_another_protocol_than_was_asked_for_is_none(
     assert line.received.startswith(b"HTTP/1.1 502 ")
 
 
-async def test_a_route_that_does_not_say_so_has_no_websockets(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_routes_without_websockets_drop_the_upgrade(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     line = await send_request(harness, "/plain", *HANDSHAKE)
     await line.wait_for(b'"target"')
     assert line.received.startswith(b"HTTP/1.1 200 ")
@@ -134,7 +132,7 @@ async def test_a_route_that_does_not_say_so_has_no_websockets(
 
 
 @pytest.mark.parametrize("method", ["POST", "get", "HEAD"])
-async def test_only_get_opens_one(harness: GatewayHarness, upstream: RecordingUpstream, method: str) -> None:
+async def test_only_get_opens_a_websocket(harness: GatewayHarness, upstream: RecordingUpstream, method: str) -> None:
     line = await send_request(harness, "/open", *HANDSHAKE, method=method)
     await line.wait_for(b"\r\n\r\n")
     assert not line.received.startswith(b"HTTP/1.1 101 ")
@@ -142,7 +140,7 @@ async def test_only_get_opens_one(harness: GatewayHarness, upstream: RecordingUp
 
 
 @pytest.mark.parametrize("lines", [(), ("Authorization: Bearer x.y.z",), ("Cookie: token=x",)])
-async def test_nobody_opens_one_without_a_good_token(
+async def test_a_websocket_needs_a_valid_token(
     harness: GatewayHarness, upstream: RecordingUpstream, lines: tuple[str, ...]
 ) -> None:
     line = await send_request(harness, "/live", *HANDSHAKE, *lines)
@@ -167,7 +165,7 @@ async def test_nobody_opens_one_without_a_good_token(
         ((), 101),
     ],
 )
-async def test_cookies_are_not_for_pages_of_other_origins(
+async def test_cookies_are_accepted_from_allowed_origins_only(
     harness: GatewayHarness,
     upstream: RecordingUpstream,
     issuer: Issuer,
@@ -181,7 +179,7 @@ async def test_cookies_are_not_for_pages_of_other_origins(
     assert not peer.is_closed
 
 
-async def test_frames_pass_unchanged_in_both_directions(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
+async def test_frames_are_relayed_unchanged(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
     line = await open_websocket(harness)
     sizes = (0, 1, 125, 126, 300, 65535, 65536, 200_000)
     sent, answered = b"", b""
@@ -194,16 +192,16 @@ async def test_frames_pass_unchanged_in_both_directions(harness: GatewayHarness,
     assert (peer.received, line.received) == (sent, answered)
 
 
-async def test_what_follows_the_opening_at_once_is_not_lost(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
+async def test_frames_that_arrive_with_the_handshake_are_relayed(
+    harness: GatewayHarness, peer: UpstreamWebSocket
+) -> None:
     peer.acceptance = ACCEPTED + frame(b"first")
     line = await send_request(harness, "/open", *HANDSHAKE)
     await line.wait_for(frame(b"first"))
     assert line.received.endswith(b"\r\n\r\n" + frame(b"first"))
 
 
-async def test_what_a_client_says_too_early_waits_for_the_opening(
-    harness: GatewayHarness, peer: UpstreamWebSocket
-) -> None:
+async def test_early_frames_wait_for_the_handshake(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
     peer.may_accept.clear()
     early = frame(b"early", mask=b"abcd")
     line = await send_request(harness, "/open", *HANDSHAKE)
@@ -218,7 +216,7 @@ async def test_what_a_client_says_too_early_waits_for_the_opening(
     assert peer.received == early + frame(b"later", mask=b"abcd")
 
 
-async def test_what_a_client_says_too_early_never_reaches_who_refuses(
+async def test_early_frames_do_not_reach_an_upstream_that_rejects(
     harness: GatewayHarness, upstream: RecordingUpstream, peer: UpstreamWebSocket
 ) -> None:
     peer.may_accept.clear()
@@ -231,14 +229,14 @@ async def test_what_a_client_says_too_early_never_reaches_who_refuses(
     assert (peer.received, len(upstream.requests)) == (b"", 1)
 
 
-async def test_when_the_client_leaves_the_upstream_hears_so(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
+async def test_a_clients_close_reaches_the_upstream(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
     line = await open_websocket(harness)
     line.transport.close()
     await until(lambda: peer.is_closed)
     await until(lambda: not harness.transports)
 
 
-async def test_when_the_upstream_leaves_the_client_hears_so(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
+async def test_an_upstreams_close_reaches_the_client(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
     line = await open_websocket(harness)
     assert peer.writer is not None
     peer.send(close_frame(1001, "bye"))
@@ -266,9 +264,7 @@ class Flooding:
         await request.connection.wait_closed()
 
 
-async def test_a_client_that_is_slow_to_listen_holds_the_upstream_up(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_a_slow_client_slows_the_upstream_down(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = flood = Flooding(BIG)
     line = await open_websocket(harness)
     line.transport.pause_reading()
@@ -280,9 +276,7 @@ async def test_a_client_that_is_slow_to_listen_holds_the_upstream_up(
     assert line.received == frame(b"x" * 50_000) * (flood.sent // len(frame(b"x" * 50_000)))
 
 
-async def test_an_upstream_that_is_slow_to_listen_holds_the_client_up(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_a_slow_upstream_slows_the_client_down(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     goes_on = asyncio.Event()
     heard = bytearray()
 
@@ -308,29 +302,27 @@ def connection_of(harness: GatewayHarness) -> ClientConnection:
     return connection
 
 
-async def test_who_talks_has_an_hour_to_say_more(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
+async def test_a_frame_renews_the_idle_timeout(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
     line = await open_websocket(harness)
     peer.send(frame(b"hello"))
     await line.wait_for(frame(b"hello"))
     assert connection_of(harness).deadline - time.monotonic() > IDLE_SECONDS - 10
 
 
-async def test_who_has_just_come_has_an_hour_too(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
+async def test_an_open_websocket_has_the_idle_timeout(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
     await open_websocket(harness)
     assert not peer.is_closed
     assert connection_of(harness).deadline - time.monotonic() > IDLE_SECONDS - 10
 
 
-async def test_a_route_says_how_long_nobody_need_say_anything(
-    harness: GatewayHarness, peer: UpstreamWebSocket, clock: Clock
-) -> None:
+async def test_a_route_sets_the_idle_timeout(harness: GatewayHarness, peer: UpstreamWebSocket, clock: Clock) -> None:
     line = await open_websocket(harness, target="/brief")
     assert not peer.is_closed
     clock.skip(0.5)
     await until(lambda: line.is_closed)
 
 
-async def test_who_was_waited_for_has_an_hour_too(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
+async def test_the_idle_timeout_is_renewed_after_backpressure(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
     line = await open_websocket(harness)
     peer.send(frame(b"hello"))
     await line.wait_for(frame(b"hello"))

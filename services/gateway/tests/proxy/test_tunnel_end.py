@@ -46,7 +46,7 @@ def is_ended(code: str = "revoked") -> bytes:
     return close_frame(4401, code)
 
 
-async def test_a_revoked_token_ends_it_between_two_frames(
+async def test_revocation_closes_a_websocket_between_two_frames(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
 ) -> None:
     line = await live(harness, issuer)
@@ -60,7 +60,7 @@ async def test_a_revoked_token_ends_it_between_two_frames(
     await until(lambda: peer.is_closed)
 
 
-async def test_a_revoked_token_ends_it_where_nothing_was_said(
+async def test_revocation_closes_a_silent_websocket(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
 ) -> None:
     line = await live(harness, issuer)
@@ -82,7 +82,7 @@ async def revoked_within_a_frame(harness: GatewayHarness, issuer: Issuer, peer: 
     return line
 
 
-async def test_a_revoked_token_lets_a_frame_come_to_its_end(
+async def test_revocation_waits_for_the_end_of_a_frame(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
 ) -> None:
     line = await revoked_within_a_frame(harness, issuer, peer)
@@ -92,7 +92,7 @@ async def test_a_revoked_token_lets_a_frame_come_to_its_end(
     assert line.received[len(LONG) :].startswith(b"\x88")
 
 
-async def test_a_revoked_token_lets_no_other_frame_pass(
+async def test_no_other_frame_is_relayed_after_revocation(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
 ) -> None:
     line = await revoked_within_a_frame(harness, issuer, peer)
@@ -101,7 +101,7 @@ async def test_a_revoked_token_lets_no_other_frame_pass(
     assert b"not any more" not in line.received
 
 
-async def test_a_long_frame_comes_to_its_end_piece_by_piece(
+async def test_a_long_frame_ends_in_pieces_after_revocation(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
 ) -> None:
     line = await revoked_within_a_frame(harness, issuer, peer)
@@ -113,7 +113,7 @@ async def test_a_long_frame_comes_to_its_end_piece_by_piece(
     assert line.received[len(LONG) :].startswith(b"\x88")
 
 
-async def test_a_frame_that_does_not_end_does_not_keep_it_open(
+async def test_an_unfinished_frame_does_not_keep_a_websocket_open(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket, clock: Clock
 ) -> None:
     line = await revoked_within_a_frame(harness, issuer, peer)
@@ -124,7 +124,7 @@ async def test_a_frame_that_does_not_end_does_not_keep_it_open(
     assert peer.received == b""
 
 
-async def test_a_token_that_ends_within_a_frame_is_closed_in_a_second_whoever_is_slow(
+async def test_backpressure_does_not_extend_the_time_after_revocation(
     harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer, clock: Clock
 ) -> None:
     async def begin(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
@@ -159,7 +159,7 @@ def end(harness: GatewayHarness) -> None:
         connection.shutdown()
 
 
-async def test_who_talks_hears_that_the_gateway_ends(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
+async def test_a_shutdown_sends_close_frames(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
     silent, talking = await open_websocket(harness), await open_websocket(harness)
     peer.send(frame(b"one"))
     await until(lambda: silent.received or talking.received)
@@ -171,9 +171,7 @@ async def test_who_talks_hears_that_the_gateway_ends(harness: GatewayHarness, pe
     await until(lambda: peer.is_closed)
 
 
-async def test_a_gateway_that_ends_lets_a_frame_come_to_its_end(
-    harness: GatewayHarness, peer: UpstreamWebSocket
-) -> None:
+async def test_a_shutdown_waits_for_the_end_of_a_frame(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
     line = await open_websocket(harness)
     peer.send(LONG[:400])
     await until(lambda: len(line.received) == 400)
@@ -184,7 +182,7 @@ async def test_a_gateway_that_ends_lets_a_frame_come_to_its_end(
     assert line.received == LONG + close_frame(1001, "going away")
 
 
-async def test_a_gateway_that_ends_does_not_wait_for_a_frame_for_long(
+async def test_a_shutdown_does_not_wait_long_for_a_frame(
     harness: GatewayHarness, peer: UpstreamWebSocket, clock: Clock
 ) -> None:
     line = await open_websocket(harness)

@@ -42,20 +42,20 @@ def opened() -> CircuitBreaker:
     return breaker
 
 
-def test_it_opens_when_the_requests_of_several_callers_fail(clock: Clock) -> None:
+def test_failures_of_several_clients_open_it(clock: Clock) -> None:
     breaker = opened()
     assert breaker.is_open
     clock.skip(OPEN_SECONDS)
     assert not breaker.is_open
 
 
-def test_it_opens_when_nobody_can_be_connected_to_whoever_asks() -> None:
+def test_failures_to_connect_open_it_for_any_client() -> None:
     breaker = CircuitBreaker()
     assert [breaker.failed(None) for _ in range(MIN_REQUESTS)][-2:] == [False, True]
     assert breaker.is_open
 
 
-def test_one_callers_failures_count_once() -> None:
+def test_failures_of_one_client_count_once() -> None:
     breaker = CircuitBreaker()
     for number in range(MIN_REQUESTS - 1):
         for _ in range(50):
@@ -64,7 +64,7 @@ def test_one_callers_failures_count_once() -> None:
     assert breaker.failed("one more")
 
 
-def test_it_stays_closed_while_more_than_half_of_the_requests_are_answered(clock: Clock) -> None:
+def test_it_stays_closed_while_most_requests_succeed(clock: Clock) -> None:
     breaker = CircuitBreaker()
     for number in range(10 * MIN_REQUESTS):
         assert not breaker.failed(f"caller {number}")
@@ -78,7 +78,7 @@ def test_it_stays_closed_while_more_than_half_of_the_requests_are_answered(clock
     assert breaker.is_open
 
 
-def test_it_stays_open_for_its_time_whatever_late_answers_come(clock: Clock) -> None:
+def test_late_outcomes_do_not_affect_an_open_breaker(clock: Clock) -> None:
     breaker = opened()
     for number in range(5 * MIN_REQUESTS):
         clock.skip(OPEN_SECONDS / 1000)
@@ -91,7 +91,7 @@ def test_it_stays_open_for_its_time_whatever_late_answers_come(clock: Clock) -> 
     assert not breaker.is_open
 
 
-def test_afterwards_one_failure_to_connect_opens_it_again(clock: Clock) -> None:
+def test_a_failure_to_connect_opens_a_half_open_breaker(clock: Clock) -> None:
     breaker = opened()
     for _ in range(3):
         clock.skip(OPEN_SECONDS)
@@ -102,7 +102,7 @@ def test_afterwards_one_failure_to_connect_opens_it_again(clock: Clock) -> None:
         assert breaker.is_open
 
 
-def test_afterwards_an_answer_closes_it(clock: Clock) -> None:
+def test_a_success_closes_a_half_open_breaker(clock: Clock) -> None:
     breaker = opened()
     clock.skip(OPEN_SECONDS)
     assert breaker.succeeded()
@@ -122,7 +122,7 @@ def peer(number: int) -> str:
     return f"192.0.2.{number}"
 
 
-async def test_answers_that_do_not_come_open_it(harness: GatewayHarness, upstream: RecordingUpstream, few: int) -> None:
+async def test_missing_responses_open_it(harness: GatewayHarness, upstream: RecordingUpstream, few: int) -> None:
     upstream.response = respond_and_close()
     for number in range(few):
         assert harness.upstream().is_circuit_closed
@@ -133,7 +133,7 @@ async def test_answers_that_do_not_come_open_it(harness: GatewayHarness, upstrea
     assert len(upstream.requests) == few
 
 
-async def test_slow_answers_open_it(
+async def test_slow_responses_open_it(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int, clock: Clock
 ) -> None:
     upstream.response = respond_and_stall()
@@ -146,7 +146,7 @@ async def test_slow_answers_open_it(
     assert not harness.upstream().is_circuit_closed
 
 
-async def test_who_cannot_be_connected_to_opens_it_whoever_asks(harness: GatewayHarness, few: int) -> None:
+async def test_an_unreachable_upstream_opens_it_for_any_client(harness: GatewayHarness, few: int) -> None:
     for _ in range(few):
         assert harness.upstream("nobody").is_circuit_closed
         assert (await harness.request("/nobody")).status == 503
@@ -154,7 +154,7 @@ async def test_who_cannot_be_connected_to_opens_it_whoever_asks(harness: Gateway
 
 
 @pytest.mark.parametrize("answer", [respond_and_close(), respond_and_close(b"HTTP/1.1 2")])
-async def test_one_caller_opens_it_for_nobody_with_answers_that_break_off(
+async def test_one_client_cannot_open_it_with_truncated_responses(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int, answer: Responder
 ) -> None:
     upstream.response = answer
@@ -163,7 +163,7 @@ async def test_one_caller_opens_it_for_nobody_with_answers_that_break_off(
     assert harness.upstream().is_circuit_closed
 
 
-async def test_one_caller_opens_it_for_nobody_with_slow_answers(
+async def test_one_client_cannot_open_it_with_slow_responses(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int, clock: Clock
 ) -> None:
     upstream.response = respond_and_stall()
@@ -175,7 +175,7 @@ async def test_one_caller_opens_it_for_nobody_with_slow_answers(
 
 
 @pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: \x7f\r\n\r\n"])
-async def test_answers_that_are_not_valid_do_not_count(
+async def test_invalid_responses_do_not_count(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int, answer: bytes
 ) -> None:
     # A request may have put into it what makes it so.
@@ -185,9 +185,7 @@ async def test_answers_that_are_not_valid_do_not_count(
     assert harness.upstream().is_circuit_closed
 
 
-async def test_who_does_not_send_all_of_a_request_makes_nothing_count(
-    harness: GatewayHarness, upstream: RecordingUpstream, few: int
-) -> None:
+async def test_incomplete_requests_do_not_count(harness: GatewayHarness, upstream: RecordingUpstream, few: int) -> None:
     upstream.response, upstream.responds_before_body = respond_and_close(), True
     for number in range(5 * few):
         line = await harness.connect(peer(number))
@@ -196,7 +194,7 @@ async def test_who_does_not_send_all_of_a_request_makes_nothing_count(
     assert harness.upstream().is_circuit_closed
 
 
-async def test_a_websocket_that_opens_is_an_answer(
+async def test_an_opened_websocket_is_a_success(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int, clock: Clock
 ) -> None:
     async def open_socket() -> None:

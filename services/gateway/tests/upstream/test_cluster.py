@@ -18,7 +18,7 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def test_a_request_that_is_sent_again_goes_to_another_address() -> None:
+def test_a_retry_goes_to_another_endpoint() -> None:
     it = Cluster("up", UpstreamConfig(urls=["unix:/a", "unix:/b", "unix:/c"]), _NO_TLS)
     for pool in it.pools:
         assert pool not in {it.choose(pool) for _ in range(50)}
@@ -26,7 +26,7 @@ def test_a_request_that_is_sent_again_goes_to_another_address() -> None:
     assert alone.choose(alone.pools[0]) is alone.pools[0]
 
 
-async def test_while_one_of_two_addresses_fails_each_request_is_answered_by_the_other(
+async def test_while_one_endpoint_fails_the_other_serves_every_request(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with gateway_with_two_endpoints(issuer, upstream, route=", retries: {attempts: 1}") as (harness, other):

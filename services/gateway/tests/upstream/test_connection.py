@@ -29,7 +29,7 @@ routes:
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-async def test_one_connection_serves_several_requests_of_several_clients(
+async def test_a_connection_is_reused_for_requests_of_several_clients(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     for method, body in [("GET", b""), ("POST", b"body"), ("OPTIONS", b""), ("DELETE", b""), ("PUT", b"")]:
@@ -39,7 +39,7 @@ async def test_one_connection_serves_several_requests_of_several_clients(
     assert (len(upstream.connections), len(upstream.requests)) == (1, 5)
 
 
-async def test_requests_at_the_same_time_have_connections_of_their_own(
+async def test_concurrent_requests_have_connections_of_their_own(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     async def wait(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
@@ -60,7 +60,7 @@ async def test_requests_at_the_same_time_have_connections_of_their_own(
         b"HTTP/1.1 200 OK\r\nConnection: X, Close\r\n",
     ],
 )
-async def test_a_connection_that_the_upstream_ends_is_not_used_again(
+async def test_a_connection_that_the_upstream_closes_is_not_reused(
     harness: GatewayHarness, upstream: RecordingUpstream, head: bytes
 ) -> None:
     upstream.response = head + b"Content-Length: 2\r\n\r\nok"
@@ -70,9 +70,7 @@ async def test_a_connection_that_the_upstream_ends_is_not_used_again(
     assert len(upstream.connections) == 2
 
 
-async def test_a_connection_that_is_idle_for_long_is_closed(
-    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
-) -> None:
+async def test_idle_connections_are_closed(harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock) -> None:
     await harness.request("/any/x")
     await wait_idle(harness)
     clock.skip(IDLE_SECONDS + 0.1)
@@ -82,7 +80,7 @@ async def test_a_connection_that_is_idle_for_long_is_closed(
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_connection_that_was_closed_meanwhile_is_nobodys_problem(
+async def test_a_connection_closed_while_idle_affects_no_request(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str
 ) -> None:
     upstream.response = RespondOncePerConnection(upstream, at_once=True)
@@ -100,7 +98,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_nobodys_problem(
         OK + b"x",
     ],
 )
-async def test_what_comes_after_an_answer_is_not_the_next_one(
+async def test_surplus_data_is_not_the_next_response(
     harness: GatewayHarness, upstream: RecordingUpstream, answer: bytes
 ) -> None:
     upstream.response = answer
@@ -112,7 +110,7 @@ async def test_what_comes_after_an_answer_is_not_the_next_one(
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 45", b"HTTP/1.1 304 Not Modified", b"HTTP/1.1 204 No Content"]
 )
-async def test_a_body_where_there_can_be_none_is_not_the_next_answer(
+async def test_an_unexpected_body_is_not_the_next_response(
     harness: GatewayHarness, upstream: RecordingUpstream, head: bytes
 ) -> None:
     upstream.response = head + b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
@@ -122,9 +120,7 @@ async def test_a_body_where_there_can_be_none_is_not_the_next_answer(
     assert len(upstream.connections) == 2
 
 
-async def test_what_comes_when_nobody_has_asked_closes_the_connection(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_data_on_an_idle_connection_closes_it(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     await pool_a_connection(harness, upstream)
     upstream.connections[0].writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
     await until(lambda: upstream.connections[0].is_closed)
@@ -132,7 +128,7 @@ async def test_what_comes_when_nobody_has_asked_closes_the_connection(
     assert len(upstream.connections) == 2
 
 
-async def test_an_answer_before_the_request_was_sent_ends_the_connection(
+async def test_a_response_before_the_request_was_sent_closes_the_connection(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     upstream.response, upstream.responds_before_body = OK, True
@@ -153,7 +149,7 @@ async def test_an_answer_before_the_request_was_sent_ends_the_connection(
         ("GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n"),
     ],
 )
-async def test_a_connection_is_not_used_again_where_a_body_may_come_that_there_is_not(
+async def test_a_connection_is_not_reused_after_a_length_without_a_body(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str, answer: bytes
 ) -> None:
     upstream.response = answer
@@ -164,7 +160,7 @@ async def test_a_connection_is_not_used_again_where_a_body_may_come_that_there_i
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-async def test_a_connection_is_used_again_where_there_is_plainly_no_body(
+async def test_a_connection_is_reused_after_a_response_without_body_and_length(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str
 ) -> None:
     upstream.response = b"HTTP/1.1 304 Not Modified\r\n\r\n"
@@ -176,7 +172,7 @@ async def test_a_connection_is_used_again_where_there_is_plainly_no_body(
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
 @pytest.mark.parametrize("framing", ["Content-Length: 4", "Transfer-Encoding: chunked"])
-async def test_a_connection_is_not_used_again_after_a_body_that_means_nothing(
+async def test_a_connection_is_not_reused_after_a_body_without_meaning(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str, framing: str
 ) -> None:
     upstream.response = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -186,7 +182,7 @@ async def test_a_connection_is_not_used_again_after_a_body_that_means_nothing(
     await wait_idle(harness, 0)
 
 
-async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_again(
+async def test_a_connection_with_unsent_data_is_not_reused(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 5_000_000
@@ -215,9 +211,7 @@ async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_ag
     assert len(upstream.connections) == 2
 
 
-async def test_more_requests_than_connections_wait_for_one(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_requests_wait_for_a_free_connection(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     harness.limit_connections(2)
     given = await asyncio.gather(*(harness.request(f"/any/{number}") for number in range(10)))
     assert [answer.status for answer in given] == [200] * 10
@@ -227,7 +221,7 @@ async def test_more_requests_than_connections_wait_for_one(
     assert len(upstream.connections) == 2
 
 
-async def test_who_waits_for_a_connection_gets_a_new_one_if_the_last_one_ended(
+async def test_waiting_requests_get_new_connections_when_others_close(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     harness.limit_connections(1)
@@ -237,7 +231,7 @@ async def test_who_waits_for_a_connection_gets_a_new_one_if_the_last_one_ended(
     assert len(upstream.connections) == 5
 
 
-async def test_who_waits_too_long_or_is_one_too_many_hears_so(
+async def test_requests_that_wait_too_long_or_exceed_the_queue_are_rejected(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     harness.limit_connections(1)
@@ -255,7 +249,7 @@ async def test_who_waits_too_long_or_is_one_too_many_hears_so(
     assert len(upstream.requests) == 1
 
 
-async def test_a_connection_that_was_held_up_is_good_for_the_next_request(
+async def test_a_connection_is_reused_after_backpressure(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", 1024)
@@ -275,5 +269,5 @@ async def test_a_connection_that_was_held_up_is_good_for_the_next_request(
     assert parse_responses(await slow.wait_closed())[0].body == b"x" * 150_000
 
 
-def test_a_connection_is_kept_for_less_time_than_servers_keep_it() -> None:
+def test_the_idle_timeout_is_shorter_than_that_of_common_servers() -> None:
     assert IDLE_SECONDS < 5.0

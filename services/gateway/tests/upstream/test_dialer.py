@@ -28,9 +28,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n"
 
 
-async def test_a_connection_that_nobody_waits_for_any_more_is_for_the_next(
-    make_pool: MakePool, dials: ControlledDials
-) -> None:
+async def test_the_connection_of_a_cancelled_lease_serves_the_next(make_pool: MakePool, dials: ControlledDials) -> None:
     it = make_pool(1)
     gone, waiting = it.lease("ada"), it.lease("bob")
     await dials.wait_dialed(1)
@@ -43,7 +41,7 @@ async def test_a_connection_that_nobody_waits_for_any_more_is_for_the_next(
     await it.wait_empty()
 
 
-async def test_a_connection_that_nobody_waits_for_at_all_is_kept(make_pool: MakePool, dials: ControlledDials) -> None:
+async def test_the_connection_of_a_cancelled_lease_is_kept(make_pool: MakePool, dials: ControlledDials) -> None:
     it = make_pool(1)
     gone = it.lease()
     await dials.wait_dialed(1)
@@ -57,9 +55,7 @@ async def test_a_connection_that_nobody_waits_for_at_all_is_kept(make_pool: Make
     await it.wait_empty()
 
 
-async def test_who_waits_is_served_when_somebody_elses_connection_cannot_be_opened(
-    make_pool: MakePool, dials: ControlledDials
-) -> None:
+async def test_a_failed_dial_makes_room_for_the_next_lease(make_pool: MakePool, dials: ControlledDials) -> None:
     it = make_pool(1)
     first, waiting = it.lease("ada"), it.lease("bob")
     await dials.wait_dialed(1)
@@ -72,7 +68,9 @@ async def test_who_waits_is_served_when_somebody_elses_connection_cannot_be_open
     await it.wait_empty()
 
 
-async def test_an_earlier_attempts_failure_is_not_the_later_ones(make_pool: MakePool, dials: ControlledDials) -> None:
+async def test_the_failure_of_an_earlier_dial_does_not_reach_a_later_lease(
+    make_pool: MakePool, dials: ControlledDials
+) -> None:
     it = make_pool(3)
     handler = it.lease()
     await dials.wait_dialed(1)
@@ -90,7 +88,7 @@ async def test_an_earlier_attempts_failure_is_not_the_later_ones(make_pool: Make
 
 
 @pytest.mark.parametrize("when", ["while the answer comes", "while it is tried again"])
-async def test_a_late_failure_to_connect_harms_no_request(
+async def test_a_late_dial_failure_affects_no_request(
     issuer: Issuer, upstream: RecordingUpstream, dials: ControlledDials, clock: Clock, when: str
 ) -> None:
     upstream.response = before = PausedResponse(then=OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))

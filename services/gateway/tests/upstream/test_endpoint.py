@@ -18,7 +18,7 @@ def endpoint() -> Endpoint:
     return Endpoint("up", "unix:/nowhere", 256, _NO_TLS, CircuitBreaker())
 
 
-def test_an_address_that_fails_several_times_in_a_row_is_left_out(clock: Clock) -> None:
+def test_consecutive_failures_eject_an_endpoint(clock: Clock) -> None:
     it = endpoint()
     for _ in range(3):
         for _ in range(FAILURES_IN_A_ROW - 1):
@@ -33,7 +33,7 @@ def test_an_address_that_fails_several_times_in_a_row_is_left_out(clock: Clock) 
     assert it.is_available(clock())
 
 
-def test_it_is_left_out_for_longer_each_time_until_it_answers(clock: Clock) -> None:
+def test_ejections_grow_until_a_success(clock: Clock) -> None:
     it = endpoint()
 
     def seconds() -> float:
@@ -49,7 +49,7 @@ def test_it_is_left_out_for_longer_each_time_until_it_answers(clock: Clock) -> N
     assert round(seconds()) == first
 
 
-def test_one_crash_with_many_requests_under_way_is_one_reason_to_leave_it_out(clock: Clock) -> None:
+def test_concurrent_failures_are_one_ejection(clock: Clock) -> None:
     it = endpoint()
     for _ in range(40):
         it.failed("ada")

@@ -26,7 +26,7 @@ routes:
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-async def test_a_caller_with_half_of_the_connections_leaves_a_quarter_to_others(make_pool: MakePool) -> None:
+async def test_a_client_with_half_of_the_connections_leaves_a_quarter_free(make_pool: MakePool) -> None:
     it = make_pool(16)
     mine = await it.leases(12)
     more = it.lease()
@@ -43,7 +43,7 @@ async def test_a_caller_with_half_of_the_connections_leaves_a_quarter_to_others(
     await it.wait_empty()
 
 
-async def test_callers_behind_one_proxy_are_told_apart(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_clients_behind_one_proxy_have_shares_of_their_own(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with GatewayHarness.open(SHARED, upstream.url, issuer.verifier()) as harness:
         harness.gateway.runtime.current.admission._proxies = TrustedProxies([ip_network("10.0.0.0/8")])
         (pool,) = harness.upstream().pools
@@ -59,7 +59,7 @@ async def test_callers_behind_one_proxy_are_told_apart(issuer: Issuer, upstream:
         assert (len(upstream.requests), pool.waiting) == (14, 8)
 
 
-async def test_several_who_have_less_than_half_may_have_all(make_pool: MakePool) -> None:
+async def test_several_clients_within_their_share_may_use_all(make_pool: MakePool) -> None:
     it = make_pool(16)
     asked = [each for name in ("ada", "bob") for each in await it.leases(8, name)]
     assert (it.pool.busy, it.pool.waiting, it.held) == (16, 0, {"ada": 8, "bob": 8})
@@ -68,7 +68,7 @@ async def test_several_who_have_less_than_half_may_have_all(make_pool: MakePool)
     await it.wait_empty()
 
 
-async def test_those_of_whom_one_has_much_wait_behind_others(make_pool: MakePool) -> None:
+async def test_requests_over_the_share_wait_behind_others(make_pool: MakePool) -> None:
     it = make_pool(16)
     mine = await it.leases(12)
     more = [it.lease() for _ in range(3)]
@@ -92,7 +92,7 @@ async def test_those_of_whom_one_has_much_wait_behind_others(make_pool: MakePool
     await it.wait_empty()
 
 
-async def test_who_has_come_to_much_while_waiting_holds_nobody_up(make_pool: MakePool) -> None:
+async def test_a_client_that_reaches_its_share_while_waiting_blocks_no_one(make_pool: MakePool) -> None:
     it = make_pool(16)
     others = [each for name in ("bob", "cy") for each in await it.leases(8, name)]
     waiting = [it.lease("ada") for _ in range(9)]
@@ -110,14 +110,16 @@ async def test_who_has_come_to_much_while_waiting_holds_nobody_up(make_pool: Mak
     await it.wait_empty()
 
 
-async def test_of_few_connections_one_caller_may_have_all(make_pool: MakePool) -> None:
+async def test_one_client_may_use_all_of_few_connections(make_pool: MakePool) -> None:
     it = make_pool(15)
     for each in await it.leases(15):
         each.leased.abort()
     await it.wait_empty()
 
 
-async def test_who_has_much_may_wait_half_as_often(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_over_the_share_have_half_of_the_queue(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.fair_queue.MAX_WAITING", 4)
     it = make_pool(16)
     served = await it.leases(12)

@@ -36,7 +36,7 @@ async def checked(clock: Clock, *upstreams: RecordingUpstream, times: int = 1) -
         await until(lambda before=before: all(len(u.requests) > n for u, n in zip(upstreams, before, strict=True)))  # type: ignore[misc]  # a default
 
 
-async def test_an_address_that_is_not_well_is_ejected_until_it_is(
+async def test_an_unhealthy_endpoint_is_ejected_until_it_recovers(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     async with gateway_with_two_endpoints(issuer, upstream, HEALTH) as (harness, other):
@@ -60,7 +60,7 @@ async def test_an_address_that_is_not_well_is_ejected_until_it_is(
 @pytest.mark.parametrize(
     "answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart", b"HTTP/1.1 301 x\r\n\r\n"]
 )
-async def test_only_a_whole_and_good_answer_is_a_sign_of_health(
+async def test_only_a_complete_2xx_response_is_healthy(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock, answer: bytes
 ) -> None:
     async with gateway_with_two_endpoints(issuer, upstream, HEALTH) as (harness, other):
@@ -70,7 +70,7 @@ async def test_only_a_whole_and_good_answer_is_a_sign_of_health(
         await until(lambda: harness.upstream().ejected_endpoints == 1)
 
 
-async def test_who_does_not_answer_in_time_is_not_well(
+async def test_a_health_check_that_times_out_is_unhealthy(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     async with gateway_with_two_endpoints(issuer, upstream, HEALTH) as (harness, other):
@@ -83,7 +83,7 @@ async def test_who_does_not_answer_in_time_is_not_well(
         await until(lambda: harness.upstream().ejected_endpoints == 1)
 
 
-async def test_when_more_than_half_are_not_well_all_are_asked(
+async def test_when_most_endpoints_are_unhealthy_all_are_used(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     async def sick(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:

@@ -11,7 +11,7 @@ from ostiary_gateway.upstream.connection import Failure
 from ostiary_gateway.upstream.pool import MAX_AGE_SECONDS
 
 
-async def test_who_waits_is_served_when_the_connections_have_grown_old(make_pool: MakePool, clock: Clock) -> None:
+async def test_leases_get_new_connections_when_old_ones_expire(make_pool: MakePool, clock: Clock) -> None:
     it = make_pool(2)
     first = await it.leases(2)
     waiting = [it.lease(name) for name in ("bob", "cy")]
@@ -26,7 +26,7 @@ async def test_who_waits_is_served_when_the_connections_have_grown_old(make_pool
     await it.wait_empty()
 
 
-async def test_who_waits_is_served_in_the_order_of_coming(make_pool: MakePool) -> None:
+async def test_leases_are_served_in_order(make_pool: MakePool) -> None:
     it = make_pool(1)
     (first,) = await it.leases(1)
     waiting = [it.lease(name) for name in ("bob", "cy", "dan")]
@@ -38,9 +38,7 @@ async def test_who_waits_is_served_in_the_order_of_coming(make_pool: MakePool) -
     await it.wait_empty()
 
 
-async def test_a_new_connection_is_to_be_had_where_all_are_idle(
-    make_pool: MakePool, upstream: RecordingUpstream
-) -> None:
+async def test_a_new_connection_may_replace_an_idle_one(make_pool: MakePool, upstream: RecordingUpstream) -> None:
     it = make_pool(2)
     first = await it.leases(2)
     for each in first:
@@ -59,7 +57,7 @@ async def test_a_new_connection_is_to_be_had_where_all_are_idle(
     await it.wait_empty()
 
 
-async def test_nothing_is_left_of_those_who_have_gone(make_pool: MakePool, dials: ControlledDials) -> None:
+async def test_cancelled_leases_leave_nothing_behind(make_pool: MakePool, dials: ControlledDials) -> None:
     it = make_pool(4)
     asked = [it.lease(name) for name in ("a", "b", "c", "d", "e", "f", "g")]
     await dials.wait_dialed(4)
