@@ -60,7 +60,7 @@ class TestCheck:
         )
         done = run("check", file)
         assert done.code == 0
-        assert f"{file}: upstreams.spare: no route uses it\n" in done.output
+        assert f"{file}: upstreams.spare: not used by any route\n" in done.output
 
     def test_mistakes_are_lines_and_nothing_else(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "gateway.yaml"
@@ -68,7 +68,8 @@ class TestCheck:
         assert run("check", file) == Done(
             2,
             "",
-            f"ostiary-gateway: {file}:3: routes[0].match: Field required\n{file}:3: routes[0].access: Field required\n",
+            f"ostiary-gateway: {file}:3: routes[0].match: required field is missing\n"
+            f"{file}:3: routes[0].access: required field is missing\n",
         )
 
     def test_a_file_that_is_not_there_is_the_arguments_fault(self, run: Run, tmp_path: Path) -> None:
@@ -93,16 +94,16 @@ class TestExplain:
     def test_what_goes_on_ends_with_0_and_what_is_refused_with_1(self, run: Run) -> None:
         done = run("explain", "GET", "/r")
         assert (done.code, done.errors) == (0, "")
-        assert done.output.endswith("goes to     up (http://up) as /r\n")
+        assert done.output.endswith("upstream    up (http://up) gets /r\n")
         done = run("explain", "GET", "/s", "--header", "X-Some: thing")
         assert (done.code, done.errors) == (1, "")
-        assert "answer      401 missing_token: " in done.output
+        assert "response    401 missing_token: " in done.output
 
     def test_trusted_proxies_are_those_of_the_setting(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         arguments = ["explain", "GET", "/r", "--client", "10.0.0.1", "--header", "X-Forwarded-For: 198.51.100.7"]
-        assert "from        10.0.0.1\n" in run(*arguments).output
+        assert "client      10.0.0.1\n" in run(*arguments).output
         monkeypatch.setenv("OSTIARY_GATEWAY_TRUSTED_PROXIES", "10.0.0.1")
-        assert "from        198.51.100.7\n" in run(*arguments).output
+        assert "client      198.51.100.7\n" in run(*arguments).output
 
     @pytest.mark.parametrize(
         ("arguments", "fault"),
@@ -189,29 +190,29 @@ class TestPolicy:
 
     def test_agreement_ends_with_0(self, run: Run, service: Service) -> None:
         service.offer("orders")
-        assert run("policy") == Done(0, "0 disagreements with shop\n", "")
+        assert run("policy") == Done(0, "0 differences to shop\n", "")
         assert service.asked == ["/openapi.json"]
 
     def test_disagreement_ends_with_1(self, run: Run, service: Service) -> None:
         service.offer("orders", "stock")
-        said = "GET /orders (orders): does not ask for stock, but the service does\n1 disagreements with shop\n"
+        said = "GET /orders (orders): does not require scope stock, but the service does\n1 differences to shop\n"
         assert run("policy") == Done(1, said, "")
 
     def test_a_route_that_the_service_does_not_know_is_a_disagreement(self, run: Run, service: Service) -> None:
         service.offer("orders", path="/others")
         done = run("policy")
         assert (done.code, done.errors) == (1, "")
-        assert "GET /orders (orders): the service does not describe it\n" in done.output
+        assert "GET /orders (orders): not in the service's document\n" in done.output
 
     @pytest.mark.parametrize(
         ("status", "content", "fault"),
         [
-            (404, b"{}", "the answer is a 404"),
-            (200, b"<html>", "the answer is not JSON"),
-            (200, b"[" * 5000, "the answer is not JSON"),
-            (200, b"[]", "the answer is no OpenAPI document"),
-            (200, b'{"paths": {"/orders": {"get": {"parameters": null}}}}', "shop says of itself is not in the form"),
-            (200, b'{"paths": {"/orders": {"get": {"security": "foo"}}}}', "shop says of itself is not in the form"),
+            (404, b"{}", "response with status 404"),
+            (200, b"<html>", "response is not JSON"),
+            (200, b"[" * 5000, "response is not JSON"),
+            (200, b"[]", "response is not an OpenAPI document"),
+            (200, b'{"paths": {"/orders": {"get": {"parameters": null}}}}', "invalid OpenAPI document of shop"),
+            (200, b'{"paths": {"/orders": {"get": {"security": "foo"}}}}', "invalid OpenAPI document of shop"),
         ],
     )
     def test_what_cannot_be_compared_is_one_line_and_ends_with_2(

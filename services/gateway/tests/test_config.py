@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway.config import GatewayConfig, check_authorities
+from ostiary_gateway.config import GatewayConfig, check_ca_file
 
 
 @pytest.mark.parametrize("url", ["", "redis://redis", "rediss://redis.example:6380/1", "redis://[::1]:6379"])
@@ -55,5 +55,5 @@ def test_authorities_that_cannot_be_used_are_named(tmp_path: Path, content: byte
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"SSL_CERT_FILE: cannot use .*authorities\.pem: "):
-        check_authorities({"SSL_CERT_FILE": str(file)})
-    check_authorities({"SSL_CERT_FILE": ""})
+        check_ca_file({"SSL_CERT_FILE": str(file)})
+    check_ca_file({"SSL_CERT_FILE": ""})

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import random
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import structlog.testing
 from harness import PATIENCE, GatewayHarness, Held, Received, RecordingUpstream, answers, short_directory, until
+from route_files import errors_of, open_gateway
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
@@ -48,8 +50,8 @@ class Changing:
     async def read(self) -> list[dict[str, object]]:
         with structlog.testing.capture_logs() as logged:
             self.runtime.reload()
-            assert self.runtime._reading is not None
-            await self.runtime._reading
+            assert self.runtime._task is not None
+            await self.runtime._task
         return [dict(entry) for entry in logged]
 
     async def status(self, target: str, *lines: str) -> int:
@@ -90,20 +92,20 @@ async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection
     await line.has(b"not_found")
     assert [each.status for each in answers(line.received, "GET", "GET")] == [200, 404]
     assert [(entry["event"], entry["log_level"], entry["routes"]) for entry in logged] == [
-        ("routes changed", "info", 1)
+        ("routes reloaded", "info", 1)
     ]
 
 
 async def test_a_change_is_seen_without_being_told(changing: Changing) -> None:
     changing.path.write_text(text(OLD + NEW, up=changing.upstream.url))
-    now = changing.runtime._next_look
+    now = changing.runtime._next_poll
     changing.runtime.on_tick(now + 1)
-    assert changing.runtime._reading is not None
-    await changing.runtime._reading
+    assert changing.runtime._task is not None
+    await changing.runtime._task
     assert await changing.status("/new") == 200
     before = changing.runtime.current
-    changing.runtime.on_tick(changing.runtime._next_look + 1)
-    assert changing.runtime._reading.done()
+    changing.runtime.on_tick(changing.runtime._next_poll + 1)
+    assert changing.runtime._task.done()
     assert changing.runtime.current is before
 
 
@@ -133,9 +135,7 @@ async def test_a_file_that_cannot_be_used_changes_nothing(changing: Changing, co
     before = changing.runtime.current
     changing.path.write_bytes(content)
     logged = await changing.read()
-    assert [(entry["event"], entry["log_level"]) for entry in logged] == [
-        ("routes not changed: the file cannot be used", "error")
-    ]
+    assert [(entry["event"], entry["log_level"]) for entry in logged] == [("routes file rejected", "error")]
     assert "gateway.yaml" in str(logged[0]["error"])
     assert changing.runtime.current is before
     assert [await changing.status("/old"), await changing.status("/new")] == [200, 404]
@@ -157,12 +157,12 @@ async def test_a_file_that_cannot_be_read_changes_nothing(changing: Changing) ->
 
 async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
     changing.path.write_text("")
-    changing.runtime.on_tick(changing.runtime._next_look + 1)
-    reading = changing.runtime._reading
+    changing.runtime.on_tick(changing.runtime._next_poll + 1)
+    reading = changing.runtime._task
     assert reading is not None
     await reading
-    changing.runtime.on_tick(changing.runtime._next_look + 1)
-    assert changing.runtime._reading is reading
+    changing.runtime.on_tick(changing.runtime._next_poll + 1)
+    assert changing.runtime._task is reading
 
 
 async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_end(changing: Changing) -> None:
@@ -290,7 +290,7 @@ async def test_who_asks_while_the_file_is_read_has_it_read_once_more(
 
     monkeypatch.setattr(RoutesSource, "load", slow)
     changing.runtime.reload()
-    reading = changing.runtime._reading
+    reading = changing.runtime._task
     assert reading is not None
     await asyncio.to_thread(read.wait, PATIENCE)
     changing.path.write_text(text(NEW, up=changing.upstream.url))
@@ -298,3 +298,24 @@ async def test_who_asks_while_the_file_is_read_has_it_read_once_more(
     may_go_on.set()
     await reading
     assert [await changing.status("/old"), await changing.status("/new")] == [404, 200]
+
+
+async def test_several_upstreams_get_their_shares(
+    issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.runtime.random", random.Random(11))  # noqa: S311 - the same each time
+    with short_directory() as directory:
+        async with RecordingUpstream(directory / "canary") as canary:
+            route = "name: a, match: {path: /a, methods: [GET]}, upstream: {up: 9, canary: 3}, access: public"
+            more = f'  canary: {{url: "{canary.url}"}}\n'
+            async with open_gateway(issuer, upstream, route, upstreams=more) as it:
+                for _ in range(400):
+                    assert (await it.client.get("/a")).status_code == 200
+                assert len(upstream.requests) + len(canary.requests) == 400
+                assert 75 < len(canary.requests) < 125
+
+
+def test_shares_are_of_upstreams_that_are_there(tmp_path: Path) -> None:
+    for shares in ("{up: 1, other: 1}", "{up: 1}", "{up: 0, up2: 1}"):
+        text = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: {shares}, access: public"
+        assert "gateway.yaml:4: " in errors_of(tmp_path, text)

@@ -183,5 +183,5 @@ def test_a_staleness_that_cannot_be_kept_is_an_error_on_its_line(tmp_path: Path,
 def test_a_public_route_has_no_staleness(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(ROUTES.replace("access: public", "access: public, max_staleness: 1.0"))
-    with pytest.raises(ConfigError, match=r"gateway.yaml:4: .*a public route takes none"):
+    with pytest.raises(ConfigError, match=r"gateway.yaml:4: .*a public route takes no tokens"):
         load_file(path, {"UPSTREAM": "http://up:9000"})

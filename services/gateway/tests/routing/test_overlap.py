@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.routing import paths
-from ostiary_gateway.routing.bypass_check import prove
+from ostiary_gateway.routing.bypass_check import check_no_bypass
 from ostiary_gateway.routing.config import Route, RoutesFile
-from ostiary_gateway.routing.loader import Mistake, load_file
-from ostiary_gateway.routing.overlap import Guards
+from ostiary_gateway.routing.loader import InvalidRoutes, load_file
+from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.table import NoRoute, RouteTable, WrongMethod
 
 ADMIN = "{roles: [admin]}"
@@ -215,9 +215,11 @@ def owners_by_looking_at_each(file: RoutesFile, route: Route, path: str, method:
     if file.upstreams[str(route.upstream)].ignores_case:
         loose = loose.lower()
     segments = tuple(loose[1:].split("/"))
-    fitting = [each for each in file.routes if each.target.matches(segments) and addresses(each) & addresses(route)]
-    first = min((each.target.precedence for each in fitting), default=None)
-    return [each for each in fitting if each.target.precedence == first and method in each.match.methods]
+    fitting = [
+        each for each in file.routes if each.upstream_template.matches(segments) and addresses(each) & addresses(route)
+    ]
+    first = min((each.upstream_template.precedence for each in fitting), default=None)
+    return [each for each in fitting if each.upstream_template.precedence == first and method in each.match.methods]
 
 
 Asked = tuple[str, bytes, Fields, list[str]]
@@ -233,7 +235,7 @@ _ASKED: st.SearchStrategy[Asked] = st.tuples(
 @given(files(), st.lists(_ASKED, min_size=30, max_size=30))
 @settings(deadline=None, max_examples=100)
 def test_no_request_needs_less_than_its_path_asks_for(file: RoutesFile, requests: list[Asked]) -> None:
-    table, guards, is_good = RouteTable(file.routes), Guards(file), is_proved(file)
+    table, index, is_good = RouteTable(file.routes), OwnerIndex(file), has_no_bypass(file)
     for method, host, fields, words in requests:
         path = "/" + "/".join(words)
         try:
@@ -241,19 +243,19 @@ def test_no_request_needs_less_than_its_path_asks_for(file: RoutesFile, requests
         except (NoRoute, WrongMethod):
             continue
         if route.rewrite is not None:
-            path = paths.rewritten(tuple(words), route.match.path, route.rewrite).decode()
-        asked = [each for each in [route, *guards.owners(route, path.encode())] if method in each.match.methods]
+            path = paths.rewrite(tuple(words), route.match.path, route.rewrite).decode()
+        checked = [each for each in [route, *index.owners(route, path.encode())] if method in each.match.methods]
         for owner in owners_by_looking_at_each(file, route, path, method):
-            assert any(each.suffices_for(owner) for each in asked)
+            assert any(each.implies_access_to(owner) for each in checked)
         if is_good and route.is_public and path.islower() and "%" not in path:
-            # Where the file is proved, nobody is asked for more who writes plainly.
-            assert all(each.is_public for each in asked)
+            # Without a bypass, a plain path of a public route needs nothing.
+            assert all(each.is_public for each in checked)
 
 
-def is_proved(file: RoutesFile) -> bool:
+def has_no_bypass(file: RoutesFile) -> bool:
     try:
-        prove(file)
-    except Mistake:
+        check_no_bypass(file)
+    except InvalidRoutes:
         return False
     return True
 
@@ -269,8 +271,8 @@ def load(tmp_path: Path, routes: str) -> RoutesFile:
 
 def looked_up(file: RoutesFile, path: bytes) -> set[str]:
     """Return the names of routes whose paths are looked up once more."""
-    guards = Guards(file)
-    return {route.name for route in file.routes if guards.owners(route, path)}
+    index = OwnerIndex(file)
+    return {route.name for route in file.routes if index.owners(route, path)}
 
 
 def test_only_routes_that_can_get_in_anothers_way_are_looked_at_again(tmp_path: Path) -> None:

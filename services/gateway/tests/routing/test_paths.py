@@ -105,19 +105,19 @@ def test_a_template_fits_whole_segments(template: str, path: bytes, fits: bool) 
     ["", "a", "/a//b", "/a/", "/{}", "/{Id}", "/{rest...}/b", "/a{b}", "/..", "/a/%2F", "/a b", "/{a", "/a?b", "/a."],
 )
 def test_a_template_that_no_path_could_fit_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match=r"path|stands|segment"):
+    with pytest.raises(ValueError, match=r"path|segment|wildcard"):
         parse_template(text)
 
 
 @pytest.mark.parametrize("part", ["*", "**", "*.html", "admin*", "(.*)", ":id", ":path*", "<id>", "<path:rest>"])
 def test_a_pattern_of_another_gateway_is_an_error_that_says_how_it_is_written_here(part: str) -> None:
-    with pytest.raises(ValueError, match=r"\{id\} takes a segment, \{rest\.\.\.\} all that comes"):
+    with pytest.raises(ValueError, match=r"\{id\} matches one segment, \{rest\.\.\.\} all remaining segments"):
         parse_template(f"/admin/{part}")
 
 
 @pytest.mark.parametrize("text", ["/{id}/{id}", "/{id}/keys/{id}", "/{rest}/{rest...}", "/{a}/{rest...}/{rest...}"])
 def test_a_parameter_that_stands_twice_in_a_template_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match=r"a parameter stands here twice|stands only at the end"):
+    with pytest.raises(ValueError, match=r"duplicate parameter|only allowed at the end"):
         parse_template(text)
 
 

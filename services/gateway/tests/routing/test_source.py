@@ -10,7 +10,7 @@ from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.routing import loader
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.loader import read_file
-from ostiary_gateway.routing.source import MAX_READINGS, RoutesSource
+from ostiary_gateway.routing.source import MAX_READ_ATTEMPTS, RoutesSource
 
 TEXT = """\
 upstreams:
@@ -65,7 +65,7 @@ def test_a_file_that_never_stops_changing_is_one_that_has_changed(path: Path, mo
     monkeypatch.setattr(loader, "read_file", meddler)
     source = RoutesSource(path)
     source.load()
-    assert meddler.readings == MAX_READINGS
+    assert meddler.readings == MAX_READ_ATTEMPTS
     assert source.has_changed()
 
 

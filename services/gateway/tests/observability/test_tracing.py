@@ -1,4 +1,4 @@
-"""What operators get to see: traces, and how the services behind the gateway are doing."""
+"""Tracing: spans, and the trace context for upstreams."""
 
 from collections.abc import AsyncIterator
 
@@ -8,7 +8,6 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from prometheus_client.parser import text_string_to_metric_families
 
 from ostiary.testing import Issuer
 from ostiary_gateway.observability.tracing import Tracing
@@ -155,35 +154,3 @@ async def test_an_exporter_that_fails_disturbs_no_request(issuer: Issuer, upstre
 
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier(), Tracing(Failing())) as harness:
         assert (await harness.ask("/items/1")).status == 200
-
-
-def upstream_metrics(text: str) -> dict[tuple[str, str, str], float]:
-    """Return the values of metrics of upstreams, by name, upstream and the other label."""
-    return {
-        (sample.name, sample.labels.pop("upstream"), "".join(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name.startswith("gateway_upstream_") and "_bucket" not in sample.name
-    }
-
-
-async def test_metrics_say_how_each_upstream_is_doing(harness: GatewayHarness) -> None:
-    for _ in range(2):
-        await harness.client.get("/items/1")
-    await harness.client.get("/nobody")
-    found = upstream_metrics((await harness.client.get("/metrics")).text)
-    assert found["gateway_upstream_seconds_count", "up", ""] == 2
-    assert found["gateway_upstream_connections", "up", "idle"] == 1
-    assert found["gateway_upstream_connections", "up", "busy"] == 0
-    assert found["gateway_upstream_failures_total", "nobody", "unreachable"] == 1
-    assert found["gateway_upstream_addresses_left_out", "nobody", ""] == 0
-    assert found["gateway_upstream_is_asked", "nobody", ""] == 1
-
-
-async def test_metrics_say_when_an_upstream_is_asked_no_more(harness: GatewayHarness) -> None:
-    for _ in range(20):
-        await harness.client.get("/nobody")
-    found = upstream_metrics((await harness.client.get("/metrics")).text)
-    assert found["gateway_upstream_is_asked", "nobody", ""] == 0
-    assert found["gateway_upstream_addresses_left_out", "nobody", ""] == 1
-    assert found["gateway_upstream_is_asked", "up", ""] == 1
