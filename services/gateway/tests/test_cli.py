@@ -1,4 +1,4 @@
-"""The command: what it prints, and how it ends. Serving is in tests/integration."""
+"""The command line: output and exit codes. Serving is tested in tests/integration."""
 
 import json
 import re
@@ -46,13 +46,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 class TestCheck:
-    def test_the_example_in_the_readme_is_good(self, run: Run, tmp_path: Path) -> None:
+    def test_the_example_in_the_readme_is_valid(self, run: Run, tmp_path: Path) -> None:
         (example,) = re.findall(r"^```yaml\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
         file = tmp_path / "example.yaml"
         file.write_text(example)
         assert run("check", file) == Done(0, f"{file}: 1 routes to 2 upstreams\n", "")
 
-    def test_an_upstream_that_no_route_uses_is_named(self, run: Run, tmp_path: Path) -> None:
+    def test_an_unused_upstream_is_named(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "gateway.yaml"
         file.write_text(
             "upstreams: {up: {url: http://up}, spare: {url: http://spare}}\n"
@@ -62,7 +62,7 @@ class TestCheck:
         assert done.code == 0
         assert f"{file}: upstreams.spare: not used by any route\n" in done.output
 
-    def test_mistakes_are_lines_and_nothing_else(self, run: Run, tmp_path: Path) -> None:
+    def test_errors_are_one_line_each(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "gateway.yaml"
         file.write_text("upstreams: {a: {url: 'http://a'}}\nroutes:\n  - {name: r, upstream: a}\n")
         assert run("check", file) == Done(
@@ -72,7 +72,7 @@ class TestCheck:
             f"{file}:3: routes[0].access: required field is missing\n",
         )
 
-    def test_a_file_that_is_not_there_is_the_arguments_fault(self, run: Run, tmp_path: Path) -> None:
+    def test_a_missing_file_is_an_error_that_names_the_argument(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "none.yaml"
         assert run("check", file) == Done(
             2, "", f"ostiary-gateway: FILE: cannot read {file}: No such file or directory\n"
@@ -91,7 +91,7 @@ class TestExplain:
         )
         monkeypatch.setenv("OSTIARY_GATEWAY_ROUTES", str(file))
 
-    def test_what_goes_on_ends_with_0_and_what_is_refused_with_1(self, run: Run) -> None:
+    def test_it_exits_with_0_if_allowed_and_with_1_if_rejected(self, run: Run) -> None:
         done = run("explain", "GET", "/r")
         assert (done.code, done.errors) == (0, "")
         assert done.output.endswith("upstream    up (http://up) gets /r\n")
@@ -99,7 +99,7 @@ class TestExplain:
         assert (done.code, done.errors) == (1, "")
         assert "response    401 missing_token: " in done.output
 
-    def test_trusted_proxies_are_those_of_the_setting(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_trusted_proxies_come_from_the_setting(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         arguments = ["explain", "GET", "/r", "--client", "10.0.0.1", "--header", "X-Forwarded-For: 198.51.100.7"]
         assert "client      10.0.0.1\n" in run(*arguments).output
         monkeypatch.setenv("OSTIARY_GATEWAY_TRUSTED_PROXIES", "10.0.0.1")
@@ -116,13 +116,13 @@ class TestExplain:
             (["/r", "--token-file", "/none"], "--token-file: cannot read /none: No such file or directory"),
         ],
     )
-    def test_a_mistake_in_the_arguments_is_one_line(self, run: Run, arguments: list[str], fault: str) -> None:
+    def test_an_invalid_argument_is_one_line(self, run: Run, arguments: list[str], fault: str) -> None:
         done = run("explain", "GET", *arguments)
         assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
         assert done.errors.startswith(f"ostiary-gateway: {fault}")
 
     @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"\x00", b"two words", b"a\nb", b"Bearer abc"])
-    def test_a_file_without_a_token_is_one_line_that_does_not_show_it(
+    def test_an_invalid_token_file_is_one_line_that_does_not_show_the_content(
         self, run: Run, tmp_path: Path, content: bytes
     ) -> None:
         file = tmp_path / "token"
@@ -188,17 +188,17 @@ class TestPolicy:
             yield service
             service.close()
 
-    def test_agreement_ends_with_0(self, run: Run, service: Service) -> None:
+    def test_without_differences_it_exits_with_0(self, run: Run, service: Service) -> None:
         service.offer("orders")
         assert run("policy") == Done(0, "0 differences to shop\n", "")
         assert service.asked == ["/openapi.json"]
 
-    def test_disagreement_ends_with_1(self, run: Run, service: Service) -> None:
+    def test_with_differences_it_exits_with_1(self, run: Run, service: Service) -> None:
         service.offer("orders", "stock")
         said = "GET /orders (orders): does not require scope stock, but the service does\n1 differences to shop\n"
         assert run("policy") == Done(1, said, "")
 
-    def test_a_route_that_the_service_does_not_know_is_a_disagreement(self, run: Run, service: Service) -> None:
+    def test_a_route_that_is_not_in_the_document_is_a_difference(self, run: Run, service: Service) -> None:
         service.offer("orders", path="/others")
         done = run("policy")
         assert (done.code, done.errors) == (1, "")
@@ -215,7 +215,7 @@ class TestPolicy:
             (200, b'{"paths": {"/orders": {"get": {"security": "foo"}}}}', "invalid OpenAPI document of shop"),
         ],
     )
-    def test_what_cannot_be_compared_is_one_line_and_ends_with_2(
+    def test_an_invalid_response_is_one_line_and_exits_with_2(
         self, run: Run, service: Service, status: int, content: bytes, fault: str
     ) -> None:
         service.status, service.content = status, content
@@ -223,6 +223,6 @@ class TestPolicy:
         assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
         assert fault in done.errors
 
-    def test_an_address_that_no_upstream_has_ends_with_2(self, run: Run, service: Service) -> None:
+    def test_an_address_of_no_upstream_exits_with_2(self, run: Run, service: Service) -> None:
         assert run("policy", "--openapi", "http://elsewhere/openapi.json").code == 2
         assert service.asked == []

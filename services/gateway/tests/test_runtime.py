@@ -1,4 +1,4 @@
-"""The routes file changes while the gateway runs: as a whole, between two requests, or not at all."""
+"""Reload of the routes file: as a whole, between two requests, or not at all."""
 
 import asyncio
 import gc
@@ -68,7 +68,7 @@ async def changing(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) 
         yield it
 
 
-async def test_the_same_request_is_decided_anew_by_a_changed_file(changing: Changing, issuer: Issuer) -> None:
+async def test_a_cached_request_is_decided_by_the_current_routes(changing: Changing, issuer: Issuer) -> None:
     line = await changing.harness.connect()
     same = f"GET /old HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {issuer.token()}\r\n\r\n".encode()
     for number, access in enumerate(["public", "authenticated", "{roles: [admin]}", "public"], 1):
@@ -79,7 +79,7 @@ async def test_the_same_request_is_decided_anew_by_a_changed_file(changing: Chan
     assert [each.status for each in answers(await line.closed(), *["GET"] * 5)] == [200, 200, 403, 200, 200]
 
 
-async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection(changing: Changing) -> None:
+async def test_a_reload_applies_to_the_next_request_of_a_connection(changing: Changing) -> None:
     line = await changing.harness.connect()
     for target in (b"/old", b"/new"):
         line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target)
@@ -96,7 +96,7 @@ async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection
     ]
 
 
-async def test_a_change_is_seen_without_being_told(changing: Changing) -> None:
+async def test_a_change_is_noticed_by_polling(changing: Changing) -> None:
     changing.path.write_text(text(OLD + NEW, up=changing.upstream.url))
     now = changing.runtime._next_poll
     changing.runtime.on_tick(now + 1)
@@ -109,7 +109,7 @@ async def test_a_change_is_seen_without_being_told(changing: Changing) -> None:
     assert changing.runtime.current is before
 
 
-async def test_access_may_change_too(changing: Changing, issuer: Issuer) -> None:
+async def test_a_reload_may_change_access(changing: Changing, issuer: Issuer) -> None:
     assert await changing.status("/old") == 200
     await changing.write(OLD.replace("access: public", "access: {roles: [admin]}"))
     assert await changing.status("/old") == 401
@@ -131,7 +131,7 @@ async def test_access_may_change_too(changing: Changing, issuer: Issuer) -> None
         b"[" * 600,
     ],
 )
-async def test_a_file_that_cannot_be_used_changes_nothing(changing: Changing, content: bytes) -> None:
+async def test_an_invalid_file_changes_nothing(changing: Changing, content: bytes) -> None:
     before = changing.runtime.current
     changing.path.write_bytes(content)
     logged = await changing.read()
@@ -144,7 +144,7 @@ async def test_a_file_that_cannot_be_used_changes_nothing(changing: Changing, co
     assert await changing.status("/new") == 200
 
 
-async def test_a_file_that_cannot_be_read_changes_nothing(changing: Changing) -> None:
+async def test_an_unreadable_file_changes_nothing(changing: Changing) -> None:
     changing.path.unlink()
     assert [entry["log_level"] for entry in await changing.read()] == ["error"]
     changing.path.mkdir()
@@ -155,7 +155,7 @@ async def test_a_file_that_cannot_be_read_changes_nothing(changing: Changing) ->
     assert await changing.status("/new") == 200
 
 
-async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
+async def test_an_invalid_file_is_reported_once(changing: Changing) -> None:
     changing.path.write_text("")
     changing.runtime.on_tick(changing.runtime._next_poll + 1)
     reading = changing.runtime._task
@@ -165,7 +165,7 @@ async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
     assert changing.runtime._task is reading
 
 
-async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_end(changing: Changing) -> None:
+async def test_a_removed_upstream_finishes_its_responses(changing: Changing) -> None:
     held = Held(first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last")
     changing.upstream.answer = held
     line = await changing.harness.connect()
@@ -187,7 +187,7 @@ async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_e
             assert len(changing.upstream.requests) == 1
 
 
-async def test_what_is_being_decided_goes_by_one_file(changing: Changing) -> None:
+async def test_a_request_in_progress_keeps_its_routes(changing: Changing) -> None:
     """A body that is still coming belongs to a request that was admitted before."""
     await changing.write(OLD.replace("[GET]", "[POST]"))
     line = await changing.harness.connect()
@@ -200,7 +200,7 @@ async def test_what_is_being_decided_goes_by_one_file(changing: Changing) -> Non
     assert json.loads(answer.body) == {"target": "/old", "body": "halves"}
 
 
-async def test_connections_of_an_upstream_that_stays_are_used_again(changing: Changing) -> None:
+async def test_an_unchanged_upstream_keeps_its_connections(changing: Changing) -> None:
     assert await changing.status("/old") == 200
     await changing.write(NEW)
     assert await changing.status("/new") == 200
@@ -214,7 +214,7 @@ async def test_idle_connections_of_a_removed_upstream_are_closed(changing: Chang
     assert await changing.status("/new") == 503
 
 
-async def test_removed_upstreams_are_gone_when_their_requests_are_answered(changing: Changing) -> None:
+async def test_removed_upstreams_are_freed_after_their_last_response(changing: Changing) -> None:
     async def answer_late(request: Received, writer: asyncio.StreamWriter) -> None:
         if request.target != "/health":
             await may_answer.wait()
@@ -243,7 +243,7 @@ def sizes_of_upstreams() -> set[int]:
     return {each.config.connections for each in gc.get_objects() if type(each) is Upstream}
 
 
-async def test_what_was_counted_counts_on_with_the_same_limit(changing: Changing) -> None:
+async def test_an_unchanged_rate_limit_keeps_its_counts(changing: Changing) -> None:
     def limited(requests: int) -> str:
         limit = f"rate_limits: [{{by: address, requests: {requests}, seconds: 1000}}]"
         return OLD.replace("access: public", f"access: public, {limit}")
@@ -260,9 +260,7 @@ async def test_what_was_counted_counts_on_with_the_same_limit(changing: Changing
     assert [await changing.status("/old") for _ in range(4)] == [200, 200, 200, 429]
 
 
-async def test_a_file_does_not_bring_a_revoked_token_back(
-    issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path
-) -> None:
+async def test_a_reload_keeps_revocations(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) -> None:
     own = Issuer(issuer.issuer, private_key=issuer.private_key)
     routes = OLD.replace("access: public", "access: authenticated")
     async with GatewayHarness.open(text(routes, up="${UPSTREAM}"), upstream.url, own.verifier()) as harness:
@@ -275,9 +273,7 @@ async def test_a_file_does_not_bring_a_revoked_token_back(
         assert await it.status("/old", token) == 401
 
 
-async def test_who_asks_while_the_file_is_read_has_it_read_once_more(
-    changing: Changing, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_reload_during_a_load_loads_once_more(changing: Changing, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is being read then may be what was there before the change that is asked about."""
     read, may_go_on = threading.Event(), threading.Event()
     load = RoutesSource.load
@@ -300,7 +296,7 @@ async def test_who_asks_while_the_file_is_read_has_it_read_once_more(
     assert [await changing.status("/old"), await changing.status("/new")] == [404, 200]
 
 
-async def test_several_upstreams_get_their_shares(
+async def test_upstreams_get_requests_by_weight(
     issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.runtime.random", random.Random(11))  # noqa: S311 - the same each time
@@ -315,7 +311,7 @@ async def test_several_upstreams_get_their_shares(
                 assert 75 < len(canary.requests) < 125
 
 
-def test_shares_are_of_upstreams_that_are_there(tmp_path: Path) -> None:
+def test_invalid_weights_are_errors(tmp_path: Path) -> None:
     for shares in ("{up: 1, other: 1}", "{up: 1}", "{up: 0, up2: 1}"):
         text = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: {shares}, access: public"
         assert "gateway.yaml:4: " in errors_of(tmp_path, text)

@@ -26,7 +26,7 @@ from ostiary.testing import Issuer
         ("{contains: true}", [[True]], [[1], ["true"], True]),
     ],
 )
-async def test_a_claim_is_of_one_type(
+async def test_claim_conditions_compare_type_and_value(
     issuer: Issuer, upstream: RecordingUpstream, condition: str, good: list[object], bad: list[object]
 ) -> None:
     access = f"access: {{claims: {{plan: {condition}}}}}"
@@ -43,7 +43,7 @@ async def test_a_claim_is_of_one_type(
         assert len(upstream.requests) == count
 
 
-async def test_all_claims_scopes_and_roles_are_asked_for(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_all_claims_scopes_and_roles_are_required(issuer: Issuer, upstream: RecordingUpstream) -> None:
     access = "access: {scopes: [read], roles: [staff], claims: {plan: {equals: gold}, team: {equals: 1}}}"
     async with open_gateway(
         issuer, upstream, f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, {access}"
@@ -59,7 +59,7 @@ async def test_all_claims_scopes_and_roles_are_asked_for(issuer: Issuer, upstrea
         ]
 
 
-async def test_subject_and_client_are_claims_too(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_conditions_may_name_subject_and_client(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(
         issuer,
         upstream,
@@ -74,13 +74,13 @@ async def test_subject_and_client_are_claims_too(issuer: Issuer, upstream: Recor
 @pytest.mark.parametrize(
     "condition", ["{}", "{equals: 1, contains: 1}", "{one_of: []}", "{equals: null}", "{equals: 1.5}", "{is: 1}", "1"]
 )
-def test_a_condition_that_says_nothing_clear_is_an_error_on_its_line(tmp_path: Path, condition: str) -> None:
+def test_an_invalid_condition_is_an_error_on_its_line(tmp_path: Path, condition: str) -> None:
     access = f"access: {{claims: {{x: {condition}}}}}"
     found = errors_of(tmp_path, f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, {access}")
     assert "gateway.yaml:4: " in found
 
 
-async def test_a_head_may_be_as_large_as_the_route_says(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_a_head_over_the_routes_limit_gets_431(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(
         issuer,
         upstream,
@@ -118,7 +118,7 @@ async def test_a_head_may_be_as_large_as_the_route_says(issuer: Issuer, upstream
         ("::ffff:10.0.0.1", ["X-Forwarded-For: 2001:db8::7"], "2001:db8::7", "http"),
     ],
 )
-async def test_only_trusted_proxies_say_who_asks(
+async def test_only_trusted_proxies_set_client_and_scheme(
     issuer: Issuer, upstream: RecordingUpstream, peer: str, lines: list[str], client: str, scheme: str
 ) -> None:
     async with open_gateway(

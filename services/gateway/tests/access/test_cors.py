@@ -29,7 +29,7 @@ def cors_fields(answer: Answer) -> dict[str, str]:
     return {name.removeprefix("access-control-"): value for name, value in found}
 
 
-async def test_a_preflight_is_answered_for_the_route(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_a_preflight_gets_the_routes_cors_rules(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
         answer = await it.ask("/shop", SHOP, ASKS, "Access-Control-Request-Headers: x-cart", method="OPTIONS")
         assert (answer.status, answer.body, answer.values("vary")) == (204, b"", ["origin"])
@@ -58,7 +58,7 @@ async def test_a_preflight_is_answered_for_the_route(issuer: Issuer, upstream: R
         "https://shop.example\xff",
     ],
 )
-async def test_pages_of_other_origins_are_allowed_nothing(
+async def test_pages_of_other_origins_get_no_cors_fields(
     issuer: Issuer, upstream: RecordingUpstream, origin: str
 ) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
@@ -71,7 +71,7 @@ async def test_pages_of_other_origins_are_allowed_nothing(
             assert (cors_fields(answer), answer.values("vary")) == ({}, ["origin"])
 
 
-async def test_preflights_where_there_is_nothing_to_allow(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_preflights_for_routes_without_cors(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
         assert (await it.ask("/nothing", SHOP, ASKS, method="OPTIONS")).status == 404
         wrong = "Access-Control-Request-Method: DELETE"
@@ -81,7 +81,7 @@ async def test_preflights_where_there_is_nothing_to_allow(issuer: Issuer, upstre
         assert upstream.requests == []
 
 
-async def test_a_preflight_is_for_the_route_whose_fields_the_browser_announces(
+async def test_a_preflight_selects_the_route_by_the_announced_headers(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     made = (
@@ -98,7 +98,7 @@ async def test_a_preflight_is_for_the_route_whose_fields_the_browser_announces(
         assert (await it.ask("/beta", SHOP, asks, method="OPTIONS")).status == 404
 
 
-async def test_options_that_asks_for_no_method_is_an_ordinary_request(
+async def test_options_without_a_requested_method_is_an_ordinary_request(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
@@ -108,7 +108,7 @@ async def test_options_that_asks_for_no_method_is_an_ordinary_request(
         assert (await it.ask("/shop", SHOP, method="OPTIONS")).status == 405
 
 
-async def test_an_upstream_has_no_say_about_pages(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_cors_fields_of_an_upstream_are_dropped(issuer: Issuer, upstream: RecordingUpstream) -> None:
     upstream.answer = (
         b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: https://evil.example\r\nACCESS-CONTROL-EXPOSE-HEADERS: *\r\n"
         b"Access-Control-Allow-Credentials: true\r\nAccess-Control-Max-Age: 9\r\n"
@@ -128,14 +128,12 @@ async def test_an_upstream_has_no_say_about_pages(issuer: Issuer, upstream: Reco
         assert cors_fields(await it.ask("/plain", SHOP))["allow-origin"] == "https://evil.example"
 
 
-async def test_an_answer_to_no_page_says_that_it_would_be_another_one_for_a_page(
-    issuer: Issuer, upstream: RecordingUpstream
-) -> None:
+async def test_a_response_without_origin_varies_by_origin_too(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
         assert (await it.ask("/shop", bearer(issuer.token()))).values("vary") == ["origin"]
 
 
-async def test_pages_may_read_errors_too(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_errors_have_cors_fields_too(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
         refused = await it.ask("/shop", SHOP)
         upstream.answer = b"nonsense\r\n\r\n"
@@ -146,14 +144,14 @@ async def test_pages_may_read_errors_too(issuer: Issuer, upstream: RecordingUpst
             assert "X-Request-ID" in cors_fields(answer)["expose-headers"]
 
 
-def test_credentials_are_not_for_all_pages(tmp_path: Path) -> None:
+def test_credentials_require_a_list_of_origins(tmp_path: Path) -> None:
     for cors in ('{origins: ["*"], credentials: true}', '{origins: ["*", "https://a.test"], credentials: true}'):
         text = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, cors: {cors}"
         assert "'credentials' requires a list of origins" in errors_of(tmp_path, text)
 
 
 @pytest.mark.parametrize("origin", ["null", "shop.example", "https://shop.example/", "https://*.shop.example", ""])
-def test_what_is_no_origin_is_an_error(tmp_path: Path, origin: str) -> None:
+def test_an_invalid_origin_is_an_error(tmp_path: Path, origin: str) -> None:
     cors = f'cors: {{origins: ["{origin}"]}}'
     text = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, {cors}"
     assert "gateway.yaml:4: " in errors_of(tmp_path, text)

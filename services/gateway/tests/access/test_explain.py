@@ -1,4 +1,4 @@
-"""What the gateway would do with a request: which route, and why not."""
+"""Explanations: the route, its rules, and why a request is rejected."""
 
 import pytest
 
@@ -66,7 +66,7 @@ class Ask:
         return said, is_allowed
 
 
-def test_what_goes_on_is_said_with_all_that_counts(ask: Ask, issuer: Issuer) -> None:
+def test_an_allowed_request_is_explained_with_all_rules(ask: Ask, issuer: Issuer) -> None:
     claims = {"org": "acme", "groups": ["a", "b"]}
     token = issuer.token(subject="ada", scopes=["orders:read"], roles=["clerk"], claims=claims)
     said, is_allowed = ask("GET", "https://shop.example/orders/1?a=b", token=token)
@@ -86,7 +86,7 @@ def test_what_goes_on_is_said_with_all_that_counts(ask: Ask, issuer: Issuer) -> 
     }
 
 
-def test_what_a_token_lacks_is_said_beside_what_it_holds(ask: Ask, issuer: Issuer) -> None:
+def test_missing_requirements_are_listed_beside_the_tokens_own(ask: Ask, issuer: Issuer) -> None:
     token = issuer.token(scopes=["profile"], roles=["clerk"], claims={"org": "umbrella"})
     said, is_allowed = ask("GET", "/orders/1", token=token)
     assert not is_allowed
@@ -104,20 +104,22 @@ def test_what_a_token_lacks_is_said_beside_what_it_holds(ask: Ask, issuer: Issue
     ("claims", "missing"),
     [({"roles": []}, "role clerk"), ({"org": True}, 'claim org = "acme" or 7; the token has true')],
 )
-def test_one_thing_that_is_missing_is_named(ask: Ask, issuer: Issuer, claims: dict[str, object], missing: str) -> None:
+def test_a_single_missing_requirement_is_named(
+    ask: Ask, issuer: Issuer, claims: dict[str, object], missing: str
+) -> None:
     given = {"org": "acme", "groups": ["a"], "roles": ["clerk"], **claims}
     said, is_allowed = ask("GET", "/orders/1", token=issuer.token(scopes=["orders:read"], claims=given))
     assert (said["missing"], is_allowed) == ([missing], False)
 
 
-def test_a_bad_token_is_said_to_be_one(ask: Ask, issuer: Issuer) -> None:
+def test_an_expired_token_is_explained(ask: Ask, issuer: Issuer) -> None:
     said, is_allowed = ask("GET", "/orders/1", token=issuer.token(claims={"exp": 1, "iat": 0, "nbf": 0}))
     assert said["response"] == ["401 expired: The access token has expired; refresh it."]
     assert "token" not in said
     assert not is_allowed
 
 
-def test_a_route_that_the_rewritten_path_belongs_to_is_named(ask: Ask, issuer: Issuer) -> None:
+def test_the_owner_of_a_rewritten_path_is_named(ask: Ask, issuer: Issuer) -> None:
     said, is_allowed = ask("GET", "/shelves/3", token=issuer.token())
     assert not is_allowed
     assert said["route"] == ["public-shelf: GET, PUT /shelves/{id}"]
@@ -143,7 +145,7 @@ PREFLIGHT = "Access-Control-Request-Method: GET"
         ),
     ],
 )
-def test_a_preflight_after_which_a_browser_sends_nothing_is_none_that_succeeds(
+def test_a_preflight_that_makes_a_browser_block_the_request_is_not_allowed(
     ask: Ask, path: str, headers: list[str], fault: str
 ) -> None:
     said, is_allowed = ask("OPTIONS", path, PREFLIGHT, *headers)
@@ -151,7 +153,7 @@ def test_a_preflight_after_which_a_browser_sends_nothing_is_none_that_succeeds(
     assert not is_allowed
 
 
-def test_a_good_preflight_goes_on(ask: Ask) -> None:
+def test_a_successful_preflight_is_allowed(ask: Ask) -> None:
     fields = ["Origin: https://app.example", "Access-Control-Request-Headers: authorization,x-version"]
     said, is_allowed = ask("OPTIONS", "/orders/1", PREFLIGHT, *fields)
     assert said["response"] == ["204; a browser sends the request"]
@@ -159,13 +161,13 @@ def test_a_good_preflight_goes_on(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("name", ["access_token", "token", "code", "api_key", "KEY", "access%5Ftoken", "id_token_hint"])
-def test_secrets_in_a_query_are_not_shown(ask: Ask, name: str) -> None:
+def test_secrets_in_a_query_are_redacted(ask: Ask, name: str) -> None:
     said, _ = ask("GET", f"/?a=1&{name}=hidden=1&b=2")
     assert said["request"] == [f"GET /?a=1&{name}=***&b=2"]
     assert said["upstream"] == [f"shop (http://shop:1) gets /?a=1&{name}=***&b=2"]
 
 
-def test_what_trusted_proxies_say_counts_and_nobody_elses_word(ask: Ask) -> None:
+def test_the_client_is_taken_from_trusted_proxies_only(ask: Ask) -> None:
     forwarded = "X-Forwarded-For: 198.51.100.7"
     assert ask("GET", "/", forwarded, client="10.0.0.1")[0]["client"] == ["10.0.0.1"]
     config = GatewayConfig.load({"OSTIARY_GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8"})
@@ -185,15 +187,13 @@ def test_what_trusted_proxies_say_counts_and_nobody_elses_word(ask: Ask) -> None
         ("GET", "//", "400 ambiguous_path"),
     ],
 )
-def test_what_is_no_request_for_a_route_is_answered_as_it_would_be(
-    ask: Ask, method: str, url: str, answer: str
-) -> None:
+def test_rejected_requests_are_explained_with_their_response(ask: Ask, method: str, url: str, answer: str) -> None:
     said, is_allowed = ask(method, url)
     assert said["response"][0].startswith(answer)
     assert not is_allowed
 
 
-def test_its_own_endpoints_the_gateway_answers_itself(ask: Ask) -> None:
+def test_local_paths_are_explained(ask: Ask) -> None:
     assert ask("GET", "http://gw/readyz") == (
         {"request": ["GET /readyz"], "client": ["192.0.2.1"], "response": ["from the gateway itself"]},
         True,

@@ -43,7 +43,7 @@ OTHER = '  other: {url: "http://127.0.0.1:9"}\n'
         ("/api/elsewhere", "/elsewhere"),
     ],
 )
-async def test_an_upstream_gets_the_path_that_the_route_makes(
+async def test_an_upstream_gets_the_rewritten_path(
     issuer: Issuer, upstream: RecordingUpstream, target: str, expected: str
 ) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
@@ -54,14 +54,14 @@ async def test_an_upstream_gets_the_path_that_the_route_makes(
 @pytest.mark.parametrize(
     "target", ["/api/", "/api", "/api//admin", "/api/../admin", "/api/%2e%2e/admin", "/api/x/", "/api/%2Fadmin"]
 )
-async def test_nothing_odd_comes_of_a_rewritten_path(issuer: Issuer, upstream: RecordingUpstream, target: str) -> None:
+async def test_ambiguous_paths_are_not_rewritten(issuer: Issuer, upstream: RecordingUpstream, target: str) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
         assert (await it.ask(target)).status in {400, 404}
         assert upstream.requests == []
 
 
 @pytest.mark.parametrize("target", ["/api/admin", "/api/admin/x?y", "/api/mine"])
-async def test_a_rewritten_path_takes_the_access_of_its_own_route_too(
+async def test_the_access_of_a_rewritten_paths_owner_applies_too(
     issuer: Issuer, upstream: RecordingUpstream, target: str
 ) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
@@ -73,7 +73,7 @@ async def test_a_rewritten_path_takes_the_access_of_its_own_route_too(
         assert upstream.last.target == target.removeprefix("/api")
 
 
-async def test_a_rewritten_path_is_no_way_around_the_methods_of_its_own_route(
+async def test_a_rewrite_does_not_bypass_the_methods_of_the_paths_owner(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
@@ -82,7 +82,7 @@ async def test_a_rewritten_path_is_no_way_around_the_methods_of_its_own_route(
         assert upstream.requests == []
 
 
-async def test_a_rewritten_path_is_not_about_routes_to_other_upstreams(
+async def test_routes_to_other_upstreams_do_not_own_a_rewritten_path(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
@@ -104,6 +104,6 @@ async def test_a_rewritten_path_is_not_about_routes_to_other_upstreams(
         ("/a", "http://other/"),
     ],
 )
-def test_a_rewrite_that_cannot_be_made_is_an_error_on_its_line(tmp_path: Path, path: str, rewrite: str) -> None:
+def test_an_invalid_rewrite_is_an_error_on_its_line(tmp_path: Path, path: str, rewrite: str) -> None:
     text = f'name: a, match: {{path: "{path}", methods: [GET]}}, upstream: up, access: public, rewrite: "{rewrite}"'
     assert "gateway.yaml:4: " in errors_of(tmp_path, text)

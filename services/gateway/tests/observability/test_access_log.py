@@ -18,7 +18,7 @@ LOGGED = (
 )
 
 
-async def test_a_line_says_what_was_decided_and_not_who_it_was(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_a_line_has_the_decision_and_no_identity(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *LOGGED) as it:
         log, token = Log(it), issuer.token(subject="ada@example.org")
         await it.ask(f"/a/secret-id?access_token={token}", bearer(token), "X-Request-ID: id-1", f"Cookie: s={token}")
@@ -48,7 +48,7 @@ async def test_a_line_says_what_was_decided_and_not_who_it_was(issuer: Issuer, u
             assert part not in text
 
 
-async def test_a_line_says_who_was_refused(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_a_rejected_request_is_logged_with_its_subject(issuer: Issuer, upstream: RecordingUpstream) -> None:
     route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: {roles: [admin]}"
     async with open_gateway(issuer, upstream, route) as it:
         log = Log(it)
@@ -59,7 +59,9 @@ async def test_a_line_says_who_was_refused(issuer: Issuer, upstream: RecordingUp
 
 
 @pytest.mark.parametrize("kind", ["json", "text"])
-async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: RecordingUpstream, kind: LogFormat) -> None:
+async def test_hostile_input_does_not_break_a_line(
+    issuer: Issuer, upstream: RecordingUpstream, kind: LogFormat
+) -> None:
     async with open_gateway(issuer, upstream, *LOGGED) as it:
         trust_proxies(it, "10.0.0.0/8")
         log = Log(it, kind)
@@ -94,7 +96,7 @@ async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: Reco
         assert len({frozenset(line) for line in lines}) == 1
 
 
-async def test_an_answer_that_was_broken_off_is_logged_as_that(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_an_aborted_response_is_logged_as_such(issuer: Issuer, upstream: RecordingUpstream) -> None:
     upstream.answer = leaving_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
     async with open_gateway(issuer, upstream, *LOGGED) as it:
         log = Log(it)
@@ -103,7 +105,7 @@ async def test_an_answer_that_was_broken_off_is_logged_as_that(issuer: Issuer, u
         assert (line["status"], line["decision"]) == (200, "broken_off")
 
 
-async def test_a_log_that_cannot_be_written_stops_nobody(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_requests_are_served_if_the_log_cannot_be_written(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *LOGGED) as it:
         Log(it).stream.close()
         assert (await it.ask("/p")).status == 200

@@ -34,7 +34,7 @@ def upstream_metrics(text: str) -> dict[tuple[str, str, str], float]:
     }
 
 
-async def test_metrics_say_how_each_upstream_is_doing(harness: GatewayHarness) -> None:
+async def test_metrics_of_healthy_and_failing_upstreams(harness: GatewayHarness) -> None:
     for _ in range(2):
         await harness.client.get("/items/1")
     await harness.client.get("/nobody")
@@ -47,7 +47,7 @@ async def test_metrics_say_how_each_upstream_is_doing(harness: GatewayHarness) -
     assert found["gateway_upstream_circuit_closed", "nobody", ""] == 1
 
 
-async def test_metrics_say_when_an_upstream_is_asked_no_more(harness: GatewayHarness) -> None:
+async def test_metrics_show_an_open_circuit_breaker(harness: GatewayHarness) -> None:
     for _ in range(20):
         await harness.client.get("/nobody")
     found = upstream_metrics((await harness.client.get("/metrics")).text)

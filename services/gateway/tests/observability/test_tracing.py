@@ -45,7 +45,7 @@ async def finished(harness: GatewayHarness, spans: InMemorySpanExporter) -> list
     return list(spans.get_finished_spans())
 
 
-async def test_a_request_is_a_span_that_says_what_the_access_log_says(
+async def test_a_request_is_a_span_with_the_data_of_the_access_log(
     harness: GatewayHarness, spans: InMemorySpanExporter, issuer: Issuer
 ) -> None:
     token = issuer.token(subject="alice@example.com")
@@ -61,7 +61,7 @@ async def test_a_request_is_a_span_that_says_what_the_access_log_says(
     assert not any(secret in said for secret in (token, "alice", "secret"))
 
 
-async def test_the_service_goes_on_from_the_gateways_span(
+async def test_the_gateways_span_is_the_parent_for_the_upstream(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
     await harness.ask("/items/1", CALLER, "Tracestate: a=b")
@@ -73,7 +73,7 @@ async def test_the_service_goes_on_from_the_gateways_span(
     assert upstream.last.values("tracestate") == ["a=b"]
 
 
-async def test_connection_does_not_take_away_the_gateways_own_trace_context(
+async def test_connection_cannot_drop_the_gateways_trace_context(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
     await harness.ask("/items/1", CALLER, "Tracestate: a=b", "Connection: traceparent, tracestate")
@@ -93,7 +93,7 @@ async def test_connection_does_not_take_away_the_gateways_own_trace_context(
         "Traceparent:",
     ],
 )
-async def test_what_is_no_trace_context_begins_a_new_trace(
+async def test_an_invalid_trace_context_starts_a_new_trace(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream, field: str
 ) -> None:
     answer = await harness.ask("/items/1", field, "Tracestate: a=b")
@@ -105,7 +105,7 @@ async def test_what_is_no_trace_context_begins_a_new_trace(
     assert upstream.last.values("tracestate") == []
 
 
-async def test_what_is_not_sampled_goes_on_unsampled(
+async def test_an_unsampled_trace_stays_unsampled(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
     await harness.ask("/items/1", f"Traceparent: 00-{TRACE}-{SPAN}-00")
@@ -123,7 +123,7 @@ async def test_what_is_not_sampled_goes_on_unsampled(
         ("/nobody", "GET /nobody", 503, "upstream_unavailable", StatusCode.ERROR),
     ],
 )
-async def test_refused_and_failed_requests_are_spans_too(
+async def test_rejected_and_failed_requests_are_spans_too(
     harness: GatewayHarness,
     spans: InMemorySpanExporter,
     target: str,
@@ -140,14 +140,16 @@ async def test_refused_and_failed_requests_are_spans_too(
     assert "4711" not in span.to_json()
 
 
-async def test_without_tracing_the_callers_trace_context_passes(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_without_tracing_the_clients_trace_context_is_forwarded(
+    issuer: Issuer, upstream: RecordingUpstream
+) -> None:
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
         await harness.ask("/items/1", CALLER, "Tracestate: a=b")
     assert upstream.last.values("traceparent") == [CALLER.partition(": ")[2]]
     assert upstream.last.values("tracestate") == ["a=b"]
 
 
-async def test_an_exporter_that_fails_disturbs_no_request(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_a_failing_exporter_does_not_affect_requests(issuer: Issuer, upstream: RecordingUpstream) -> None:
     class Failing(SpanExporter):
         def export(self, spans: object) -> SpanExportResult:  # noqa: ARG002 - they are lost
             raise OSError("the collector is gone")

@@ -1,4 +1,4 @@
-"""A route table for the documents."""
+"""The route table that the documents are merged for."""
 
 from pathlib import Path
 

@@ -27,12 +27,12 @@ routes:
 
 
 @pytest.mark.parametrize("invalid", INVALID)
-def test_a_document_that_is_not_in_order_is_no_disagreement(table: RouteTable, invalid: dict[str, Any]) -> None:
+def test_an_invalid_document_is_an_error_and_no_difference(table: RouteTable, invalid: dict[str, Any]) -> None:
     with pytest.raises(InvalidDocument, match="invalid OpenAPI document of shop: "):
         differences(table, {"shop": invalid})
 
 
-def test_routes_by_host_and_header_are_there_too(tmp_path: Path) -> None:
+def test_routes_with_hosts_and_headers_are_compared_too(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(HOSTED)
     table = RouteTable(load_file(tmp_path / "gateway.yaml", {}).routes)
     paths = {"/orders/{id}": operation(["one"]), "/wide": operation(["three"]), "/both": operation()}
@@ -51,12 +51,12 @@ def test_routes_by_host_and_header_are_there_too(tmp_path: Path) -> None:
     ]
 
 
-def test_routes_that_ask_for_the_same_agree(table: RouteTable) -> None:
+def test_equal_requirements_are_no_difference(table: RouteTable) -> None:
     shop = document({"/orders/{order_id}": {"get": operation(["orders:read"])}, "/": {"get": operation()}}, "string")
     assert differences(table, {"shop": shop}) == []
 
 
-def test_each_disagreement_is_named(table: RouteTable) -> None:
+def test_each_difference_is_named(table: RouteTable) -> None:
     shop = document({"/orders/{order_id}": {"get": operation(["orders:all"])}, "/": {"get": operation([])}}, "string")
     stock = document({"/v1/shelves/{n}": {"get": operation(["stock"]), "put": operation()}}, "string")
     assert differences(table, {"shop": shop, "stock": stock}) == [

@@ -21,9 +21,7 @@ routes:
 """
 
 
-async def test_the_gateway_asks_its_services_and_leaves_out_who_does_not_answer(
-    issuer: Issuer, upstream: RecordingUpstream
-) -> None:
+async def test_unavailable_services_are_left_out_of_the_document(issuer: Issuer, upstream: RecordingUpstream) -> None:
     offered = json.dumps(document({"/home": {"get": operation()}, "/secret": {"get": operation()}}, "string")).encode()
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(offered), offered)
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
@@ -39,9 +37,7 @@ async def test_the_gateway_asks_its_services_and_leaves_out_who_does_not_answer(
     "content",
     [b'{"paths": {"/home": {"get": {"parameters": null}}}}', b'{"paths": {}, "x": NaN}', b"[]", b"[" * 5000, b"\xff"],
 )
-async def test_an_invalid_document_of_a_service_is_no_failure_of_the_gateway(
-    issuer: Issuer, upstream: RecordingUpstream, content: bytes
-) -> None:
+async def test_invalid_documents_are_left_out(issuer: Issuer, upstream: RecordingUpstream, content: bytes) -> None:
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
         answer = await harness.client.get("/openapi.json")
@@ -49,7 +45,7 @@ async def test_an_invalid_document_of_a_service_is_no_failure_of_the_gateway(
         assert answer.json()["info"]["description"].endswith(": away, shop.")
 
 
-async def test_the_page_needs_nothing_from_elsewhere(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_the_page_uses_assets_of_its_own_origin_only(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
         page = await harness.client.get("/docs")
         assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
@@ -66,7 +62,7 @@ FILES = ["/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger
 
 
 @pytest.mark.parametrize("path", FILES)
-async def test_what_somebody_has_is_not_sent_again(issuer: Issuer, upstream: RecordingUpstream, path: str) -> None:
+async def test_a_known_entity_tag_gets_304(issuer: Issuer, upstream: RecordingUpstream, path: str) -> None:
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
         first = await harness.client.get(path)
         assert first.headers["Cache-Control"] in {"no-cache", "public, max-age=86400"}
@@ -82,7 +78,7 @@ async def test_what_somebody_has_is_not_sent_again(issuer: Issuer, upstream: Rec
     [("gzip", True), ("br, GZIP;q=0.5", True), ("gzip;q=0", False), ("gzip;q=0.00", False), ("br", False), ("", False)],
 )
 @pytest.mark.parametrize("path", FILES)
-async def test_it_is_packed_for_those_who_take_it_so(
+async def test_responses_are_compressed_if_the_client_accepts_it(
     issuer: Issuer, upstream: RecordingUpstream, path: str, accepted: str, *, is_packed: bool
 ) -> None:
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
@@ -93,7 +89,7 @@ async def test_it_is_packed_for_those_who_take_it_so(
         assert content == (await harness.client.get(path)).content
 
 
-async def test_the_pages_can_be_turned_off(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_document_and_page_can_be_turned_off(issuer: Issuer, upstream: RecordingUpstream) -> None:
     config = GatewayConfig.load({"OSTIARY_GATEWAY_DOCS": "off"})
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier(), config=config) as harness:
         assert [(await harness.client.get(path)).status_code for path in FILES] == [404] * len(FILES)

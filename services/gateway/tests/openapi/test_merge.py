@@ -12,7 +12,7 @@ from ostiary_gateway.openapi.merge import merge
 from ostiary_gateway.routing.table import RouteTable
 
 
-def test_what_is_exposed_is_in_the_document_by_its_public_path_and_nothing_else(table: RouteTable) -> None:
+def test_exactly_the_exposed_operations_are_in_the_document(table: RouteTable) -> None:
     merged = merge(table, {"shop": SHOP, "stock": STOCK}, "1")
     assert {path: sorted(item) for path, item in merged["paths"].items()} == {
         "/": ["get"],
@@ -23,14 +23,14 @@ def test_what_is_exposed_is_in_the_document_by_its_public_path_and_nothing_else(
     }
 
 
-def test_it_says_what_the_gateway_asks_for(table: RouteTable) -> None:
+def test_operations_have_the_gateways_security_requirements(table: RouteTable) -> None:
     paths = merge(table, {"shop": SHOP, "stock": STOCK}, "1")["paths"]
     assert paths["/"]["get"]["security"] == []
     assert paths["/orders/{order_id}"]["get"]["security"] == [{"bearer": ["orders:read"]}]
     assert paths["/stock/shelves/{n}"]["get"]["security"] == [{"bearer": []}]
 
 
-def test_components_of_the_same_name_are_kept_apart(table: RouteTable) -> None:
+def test_different_components_of_the_same_name_are_renamed(table: RouteTable) -> None:
     merged = merge(table, {"shop": SHOP, "stock": STOCK}, "1")
     schemas = merged["components"]["schemas"]
     assert (schemas["Thing"], schemas["stock.Thing"]) == ({"type": "string"}, {"type": "integer"})
@@ -42,7 +42,7 @@ def test_components_of_the_same_name_are_kept_apart(table: RouteTable) -> None:
     assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/stock.Thing"}
 
 
-def test_a_component_is_renamed_if_what_it_refers_to_is(table: RouteTable) -> None:
+def test_a_component_that_refers_to_a_renamed_one_is_renamed(table: RouteTable) -> None:
     shop = document({"/": {"get": operation(schema="List")}}, "string")
     stock = document({"/v1/shelves": {"get": operation([], "List")}}, "integer")
     schemas = merge(table, {"shop": shop, "stock": stock}, "1")["components"]["schemas"]
@@ -50,13 +50,13 @@ def test_a_component_is_renamed_if_what_it_refers_to_is(table: RouteTable) -> No
     assert schemas["stock.List"] == {"items": {"$ref": "#/components/schemas/stock.Thing"}}
 
 
-def test_what_nothing_that_is_exposed_refers_to_is_not_shown(table: RouteTable) -> None:
+def test_unreferenced_components_are_left_out(table: RouteTable) -> None:
     merged = merge(table, {"shop": SHOP, "stock": STOCK}, "1")
     assert "Internal" not in merged["components"]["schemas"]
     assert set(merged["components"]["securitySchemes"]) == {"bearer"}
 
 
-def test_how_clients_prove_who_they_are_on_public_routes_is_the_services_business(table: RouteTable) -> None:
+def test_public_routes_have_the_services_security_requirements(table: RouteTable) -> None:
     basic = {"type": "http", "scheme": "basic"}
     shop = document(
         {
@@ -74,7 +74,7 @@ def test_how_clients_prove_who_they_are_on_public_routes_is_the_services_busines
     assert (schemes["client"], schemes["shop.bearer"], schemes["bearer"]["bearerFormat"]) == (basic, BEARER, "JWT")
 
 
-def test_operations_have_names_of_their_own(table: RouteTable) -> None:
+def test_operation_ids_are_unique(table: RouteTable) -> None:
     shop = {"paths": {"/": {"get": {"operationId": "read"}}, "/orders/{id}": {"get": {"operationId": "read"}}}}
     stock = {"paths": {"/v1/a": {"get": {"operationId": "read"}, "put": {"operationId": "write"}}}}
     paths = merge(table, {"shop": shop, "stock": stock}, "1")["paths"]
@@ -83,7 +83,7 @@ def test_operations_have_names_of_their_own(table: RouteTable) -> None:
 
 
 @pytest.mark.parametrize("invalid", [*INVALID, {"paths": {"/": {"get": deep(200)}}}])
-def test_a_document_that_is_not_in_order_is_left_out_and_named(table: RouteTable, invalid: dict[str, Any]) -> None:
+def test_an_invalid_document_is_left_out_and_logged(table: RouteTable, invalid: dict[str, Any]) -> None:
     with structlog.testing.capture_logs() as logged:
         merged = merge(table, {"shop": invalid, "stock": STOCK}, "1", {"away"})
     assert sorted(merged["paths"]) == ["/items/{item}", "/stock/same", "/stock/shelves/{n}"]
@@ -91,7 +91,7 @@ def test_a_document_that_is_not_in_order_is_left_out_and_named(table: RouteTable
     assert [(entry["log_level"], entry["upstream"]) for entry in logged] == [("warning", "shop")]
 
 
-def test_a_property_may_be_called_like_a_reference(table: RouteTable) -> None:
+def test_a_property_may_have_the_name_of_a_reference(table: RouteTable) -> None:
     described = {"requestBody": {"schema": {"properties": {"$ref": {"type": "string"}}}}}
     others = document({"/v1/a": {"get": operation([])}}, "integer")
     others["paths"]["/v1/a"]["get"] |= described

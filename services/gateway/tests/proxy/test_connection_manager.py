@@ -13,9 +13,7 @@ from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.downstream import ClientConnection
 
 
-async def test_one_network_of_ipv6_has_the_connections_of_one_address(
-    issuer: Issuer, upstream: RecordingUpstream
-) -> None:
+async def test_an_ipv6_network_has_the_connections_of_one_address(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(
         issuer, upstream, "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public"
     ) as it:

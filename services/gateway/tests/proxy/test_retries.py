@@ -57,7 +57,7 @@ RETRYING = (
         ((OK.replace(b"200 OK", b"404 x"),), 404, 1),
     ],
 )
-async def test_a_request_is_sent_again_as_often_as_the_route_says(
+async def test_a_request_is_retried_up_to_the_routes_limit(
     issuer: Issuer, upstream: RecordingUpstream, parts: Iterable[bytes | None], status: int, count: int
 ) -> None:
     upstream.answer = Script(*parts)
@@ -82,7 +82,7 @@ async def test_a_request_is_sent_again_as_often_as_the_route_says(
         ("GET", b"x", 1),
     ],
 )
-async def test_only_what_may_be_sent_twice_is(
+async def test_only_idempotent_requests_without_a_body_are_retried(
     issuer: Issuer, upstream: RecordingUpstream, method: str, body: bytes, count: int
 ) -> None:
     empty = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
@@ -92,7 +92,7 @@ async def test_only_what_may_be_sent_twice_is(
         assert (answer.status, len(upstream.requests)) == (200 if count == 2 else 503, count)
 
 
-async def test_a_route_that_says_nothing_sends_once(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_a_route_without_retries_sends_once(issuer: Issuer, upstream: RecordingUpstream) -> None:
     # A connection that was used before may have been closed for another reason.
     upstream.answer = Script(BUSY, None, None)
     async with open_gateway(issuer, upstream, *RETRYING) as it:
@@ -100,7 +100,7 @@ async def test_a_route_that_says_nothing_sends_once(issuer: Issuer, upstream: Re
         assert len(upstream.requests) == 3
 
 
-async def test_an_upstream_that_is_down_gets_few_requests_again(
+async def test_a_failing_upstream_gets_few_retries(
     issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.cluster.RETRIES_AT_ONCE", 3.0)
@@ -112,7 +112,7 @@ async def test_an_upstream_that_is_down_gets_few_requests_again(
         assert 50 + 10 <= len(upstream.requests) <= 50 + 10 + 3
 
 
-async def test_nothing_is_sent_again_when_the_time_is_over(
+async def test_nothing_is_retried_after_the_total_timeout(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     async def wait(request: Received, _: asyncio.StreamWriter) -> None:
@@ -129,7 +129,7 @@ async def test_nothing_is_sent_again_when_the_time_is_over(
         assert len(upstream.requests) == 1
 
 
-async def test_who_waits_too_long_for_a_connection_does_not_get_two(
+async def test_a_request_that_times_out_in_the_queue_is_not_queued_twice(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     goes_on = asyncio.Event()

@@ -44,7 +44,7 @@ async def ask_briefly(harness: GatewayHarness) -> Answer:
 
 
 @pytest.mark.parametrize("timeouts", ["{total: 0.3}", "{total: 0.3, first_byte: 5, idle: 5}"])
-async def test_an_answer_has_to_end_in_all_of_its_time(
+async def test_a_response_must_end_within_the_total_timeout(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock, timeouts: str
 ) -> None:
     upstream.answer = dripping(clock, head=True)
@@ -56,7 +56,7 @@ async def test_an_answer_has_to_end_in_all_of_its_time(
 
 
 @pytest.mark.parametrize("timeouts", ["{first_byte: 0.3}", "{total: 0.3}"])
-async def test_a_head_has_to_come_in_time(
+async def test_a_head_must_arrive_within_the_timeout(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock, timeouts: str
 ) -> None:
     upstream.answer = dripping(clock, head=False)
@@ -65,7 +65,7 @@ async def test_a_head_has_to_come_in_time(
         assert (answer.status, answer.code) == (504, "upstream_timeout")
 
 
-async def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(
+async def test_a_response_in_progress_has_no_timeout_by_default(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.answer = dripping(clock, head=True)
@@ -77,7 +77,7 @@ async def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(
         assert not line.is_closed
 
 
-async def test_an_answer_that_does_not_go_on_is_broken_off(
+async def test_a_stalled_response_is_aborted_after_the_idle_timeout(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")

@@ -29,7 +29,7 @@ LIMITED = (
 )
 
 
-async def test_an_address_has_a_limit_of_its_own(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_each_address_has_its_own_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *LIMITED) as it:
         assert [(await it.ask("/address", peer="192.0.2.1")).status for _ in range(3)] == [200, 200, 429]
         assert (await it.ask("/address", peer="192.0.2.2")).status == 200
@@ -41,7 +41,9 @@ async def test_an_address_has_a_limit_of_its_own(issuer: Issuer, upstream: Recor
         assert len(upstream.requests) == 3
 
 
-async def test_behind_a_trusted_proxy_its_clients_have_the_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_clients_behind_a_trusted_proxy_have_their_own_limits(
+    issuer: Issuer, upstream: RecordingUpstream
+) -> None:
     async with open_gateway(issuer, upstream, *LIMITED) as it:
         trust_proxies(it, "10.0.0.0/8")
         for client in ("192.0.2.1", "192.0.2.2:4711", "2001:db8::1", "[2001:db8:1::1]:443"):
@@ -49,13 +51,13 @@ async def test_behind_a_trusted_proxy_its_clients_have_the_limit(issuer: Issuer,
             assert [(await it.ask("/address", said, peer="10.1.1.1")).status for _ in range(3)] == [200, 200, 429]
 
 
-async def test_one_network_of_ipv6_has_one_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_an_ipv6_network_has_one_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *LIMITED) as it:
         peers = ["2001:db8::1", "2001:db8::2:3:4:5", "2001:db8::ffff", "2001:db8:0:1::1"]
         assert [(await it.ask("/address", peer=peer)).status for peer in peers] == [200, 200, 429, 200]
 
 
-async def test_a_preflight_counts_like_any_other_request(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_preflights_count_like_other_requests(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *LIMITED) as it:
         asks = ("Origin: https://a.example", "Access-Control-Request-Method: GET")
         answers = [await it.ask("/address", *asks, method="OPTIONS") for _ in range(3)]
@@ -64,7 +66,7 @@ async def test_a_preflight_counts_like_any_other_request(issuer: Issuer, upstrea
         assert upstream.requests == []
 
 
-async def test_a_subject_and_a_client_have_limits_of_their_own(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_each_subject_and_client_has_its_own_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *LIMITED) as it:
 
         async def statuses(target: str, subject: str, client: str, count: int) -> list[int]:
@@ -79,7 +81,7 @@ async def test_a_subject_and_a_client_have_limits_of_their_own(issuer: Issuer, u
         assert await statuses("/client", "ada", "two", 1) == [200]
 
 
-async def test_who_has_no_good_token_uses_up_nobodys_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_an_invalid_token_does_not_use_up_its_subjects_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *LIMITED) as it:
         forged = Issuer(issuer.issuer).token(subject="ada")
         for _ in range(5):
@@ -89,7 +91,7 @@ async def test_who_has_no_good_token_uses_up_nobodys_limit(issuer: Issuer, upstr
         assert [(await it.ask("/both")).status for _ in range(4)] == [401, 401, 401, 429]
 
 
-def test_a_public_route_cannot_be_limited_by_token(tmp_path: Path) -> None:
+def test_a_public_route_may_not_be_limited_by_token(tmp_path: Path) -> None:
     for by in ("subject", "client"):
         limits = f"rate_limits: [{{by: {by}, requests: 1, seconds: 1}}]"
         text = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, {limits}"

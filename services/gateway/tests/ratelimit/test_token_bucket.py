@@ -28,7 +28,7 @@ _LIMITS = st.tuples(st.integers(1, 50), st.floats(0.1, 3600))
 
 @given(_LIMITS, st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 100)), max_size=200))
 @settings(deadline=None)
-def test_nobody_gets_more_than_a_full_bucket_and_what_comes_in_the_time(
+def test_no_more_tokens_are_taken_than_a_full_bucket_and_its_refill(
     limit: tuple[int, float], steps: list[tuple[str, float]]
 ) -> None:
     requests, seconds = limit
@@ -42,7 +42,7 @@ def test_nobody_gets_more_than_a_full_bucket_and_what_comes_in_the_time(
 
 @given(_LIMITS, st.floats(0, 1))
 @settings(deadline=None)
-def test_who_waits_as_long_as_is_said_gets_through(limit: tuple[int, float], part: float) -> None:
+def test_a_request_after_retry_after_is_let_through(limit: tuple[int, float], part: float) -> None:
     requests, seconds = limit
     it, clock = limiter(requests, seconds)
     assert [it.take("a") for _ in range(requests)] == [0] * requests
@@ -57,7 +57,7 @@ def test_who_waits_as_long_as_is_said_gets_through(limit: tuple[int, float], par
 
 
 @given(_LIMITS)
-def test_a_bucket_is_full_again_after_its_time_and_never_fuller(limit: tuple[int, float]) -> None:
+def test_a_bucket_refills_to_its_size_and_no_further(limit: tuple[int, float]) -> None:
     requests, seconds = limit
     it, clock = limiter(requests, seconds)
     for _ in range(2):
@@ -68,7 +68,7 @@ def test_a_bucket_is_full_again_after_its_time_and_never_fuller(limit: tuple[int
 
 @given(_LIMITS, st.lists(st.tuples(st.booleans(), st.floats(0, 10), st.booleans()), max_size=200))
 @settings(deadline=None)
-def test_two_that_settle_let_through_no_more_than_one_but_for_what_they_have_not_told(
+def test_synchronised_limiters_exceed_the_limit_only_by_what_is_not_drained(
     limit: tuple[int, float], steps: list[tuple[bool, float, bool]]
 ) -> None:
     requests, seconds = limit
@@ -98,7 +98,7 @@ def test_two_that_settle_let_through_no_more_than_one_but_for_what_they_have_not
                 each.correct("a", store._buckets["a"][0])
 
 
-def test_the_buckets_of_the_long_gone_are_given_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_bucket_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ostiary_gateway.ratelimit.token_bucket.MAX_BUCKETS", 3)
     it, _ = limiter(1, 100)
     assert [it.take(key) for key in "abc"] == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""The routes file: everything is checked, and every error names its line."""
+"""Validation of the routes file: every error names its line."""
 
 import re
 from itertools import product
@@ -34,18 +34,18 @@ def read(tmp_path: Path, text: str, **environ: str) -> RoutesFile:
     return load_file(path, environ)
 
 
-def test_a_good_file_is_read(tmp_path: Path) -> None:
+def test_a_valid_file_is_loaded(tmp_path: Path) -> None:
     file = read(tmp_path, GOOD)
     assert file.upstreams["orders"].url == "http://127.0.0.1:9000"
     assert file.routes[0].access == Requirements(scopes=frozenset({"orders:read"}))
     assert file.routes[1].access == "public"
 
 
-def test_an_address_may_come_from_the_environment(tmp_path: Path) -> None:
+def test_addresses_are_expanded_from_the_environment(tmp_path: Path) -> None:
     assert read(tmp_path, GOOD, ORDERS_URL="http://orders:1").upstreams["orders"].url == "http://orders:1"
 
 
-def test_the_file_that_is_shipped_is_good() -> None:
+def test_the_shipped_file_has_these_public_routes() -> None:
     file = load_file(Path(__file__).parents[4] / "deploy" / "gateway.yaml", {})
     public = {route.match.path for route in file.routes if route.access == "public"}
     assert public == {
@@ -163,7 +163,7 @@ def test_the_file_that_is_shipped_is_good() -> None:
         ("access: public", "access: !!python/object:os.system x", 12, "type not allowed here: "),
     ],
 )
-def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
+def test_an_error_names_its_line(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
     assert old in GOOD
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, GOOD.replace(old, new, 1))
@@ -181,15 +181,13 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, li
         "access: authenticated\n    max_staleness: never",
     ],
 )
-def test_of_several_ways_to_say_something_only_the_one_that_was_meant_is_talked_about(
-    tmp_path: Path, member: str
-) -> None:
+def test_errors_are_about_the_union_member_that_was_meant(tmp_path: Path, member: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, GOOD.replace("access: public", member))
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_nothing_is_said_in_the_words_of_python(tmp_path: Path) -> None:
+def test_errors_use_no_terms_of_python_and_pydantic(tmp_path: Path) -> None:
     """Whatever stands in the place of a value."""
     odd = ["{}", "[]", "5", "1.5", "true", "null", "x", '""', "[[x]]", "{x: y}"]
     members = [
@@ -211,14 +209,14 @@ def test_nothing_is_said_in_the_words_of_python(tmp_path: Path) -> None:
                 assert not foreign.search(line.partition("gateway.yaml:")[2]), line
 
 
-def test_what_is_not_utf_8_is_named_with_its_line(tmp_path: Path) -> None:
+def test_invalid_utf_8_is_an_error_on_its_line(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_bytes(GOOD.encode().replace(b"name: ping", b"name: p\xffng"))
     with pytest.raises(ConfigError, match=r"gateway\.yaml:9: file: not valid UTF-8"):
         load_file(path, {})
 
 
-def test_upstreams_that_no_route_uses_are_known(tmp_path: Path) -> None:
+def test_unused_upstreams_are_listed(tmp_path: Path) -> None:
     file = read(tmp_path, GOOD.replace("routes:", "  other: {url: http://other}\nroutes:"))
     assert file.unused_upstreams == ["other"]
 
@@ -226,11 +224,11 @@ def test_upstreams_that_no_route_uses_are_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "x", "routes: []", "\x00", "upstreams: {}\nroutes: []", "a: !!int x", "[" * 600]
 )
-def test_what_is_no_routes_file_is_refused(tmp_path: Path, text: str) -> None:
+def test_other_yaml_is_rejected(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"gateway\.yaml"):
         read(tmp_path, text)
 
 
-def test_a_file_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="OSTIARY_GATEWAY_ROUTES: cannot read"):
         load_file(tmp_path / "none.yaml", {})

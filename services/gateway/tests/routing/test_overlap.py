@@ -1,4 +1,4 @@
-"""Whoever may not use a path of a service does not get there by another route: what the service gets is what counts."""
+"""The access rules of the route that owns an upstream path apply, whichever route leads there."""
 
 from pathlib import Path
 from unicodedata import normalize
@@ -99,13 +99,13 @@ ALL = line("all", 'path: "/{rest...}"')
         (text(line("admin", 'path: /h, headers: {X-A: "1"}', ADMIN), line("pub", "path: /h")), "/h", "gw"),
     ],
 )
-async def test_a_path_of_a_service_takes_the_access_of_its_own_route(
+async def test_the_access_of_a_paths_owner_applies_on_all_routes(
     issuer: Issuer, upstream: RecordingUpstream, routes: str, target: str, host: str
 ) -> None:
     assert await statuses(issuer, upstream, routes, target, host) == NOT_FOR_ALL
 
 
-async def test_a_method_that_a_path_has_not_is_not_reached_from_another_host(
+async def test_a_method_that_the_owner_lacks_is_not_reachable_through_another_host(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     routes = text(
@@ -130,21 +130,19 @@ ROOT = text(line("root", 'path: "/root/{r...}"', ADMIN), line("me", 'path: "/use
         "/ro%C2%ADot/x",
     ],
 )
-async def test_a_path_that_reads_like_a_protected_one_takes_its_access(
+async def test_a_lookalike_of_a_protected_path_takes_its_access(
     issuer: Issuer, upstream: RecordingUpstream, target: str
 ) -> None:
     assert await statuses(issuer, upstream, ROOT, target) == NOT_FOR_ALL
 
 
 @pytest.mark.parametrize("target", ["/users/%40you", "/r%C3%B6%C3%B6t/x", "/x/root/y", "/ROOT/x"])
-async def test_a_path_that_reads_like_no_other_is_for_all(
-    issuer: Issuer, upstream: RecordingUpstream, target: str
-) -> None:
+async def test_other_paths_stay_public(issuer: Issuer, upstream: RecordingUpstream, target: str) -> None:
     assert await statuses(issuer, upstream, ROOT, target) == FOR_ALL
 
 
 @pytest.mark.parametrize("target", ["/ROOT/x", "/rOOt/x", "/users/@ME", "/RO%E2%84%AAT/x", "/%E2%84%AAEYS"])
-async def test_a_service_that_ignores_case_has_its_paths_protected_in_any_case(
+async def test_paths_are_protected_in_any_case_if_the_service_ignores_case(
     issuer: Issuer, upstream: RecordingUpstream, target: str
 ) -> None:
     routes = text(
@@ -157,9 +155,7 @@ async def test_a_service_that_ignores_case_has_its_paths_protected_in_any_case(
     assert await statuses(issuer, upstream, routes, target) == NOT_FOR_ALL
 
 
-async def test_what_is_an_exception_to_another_rule_for_the_service_goes_by_itself(
-    issuer: Issuer, upstream: RecordingUpstream
-) -> None:
+async def test_an_exception_has_its_own_access_alone(issuer: Issuer, upstream: RecordingUpstream) -> None:
     routes = text(
         line("admin", 'path: "/admin/{rest...}"', ADMIN),
         line("health", "path: /health", more="upstream: up, rewrite: /admin/health"),
@@ -234,7 +230,7 @@ _ASKED: st.SearchStrategy[Asked] = st.tuples(
 
 @given(files(), st.lists(_ASKED, min_size=30, max_size=30))
 @settings(deadline=None, max_examples=100)
-def test_no_request_needs_less_than_its_path_asks_for(file: RoutesFile, requests: list[Asked]) -> None:
+def test_each_request_meets_the_access_of_its_paths_owner(file: RoutesFile, requests: list[Asked]) -> None:
     table, index, is_good = RouteTable(file.routes), OwnerIndex(file), has_no_bypass(file)
     for method, host, fields, words in requests:
         path = "/" + "/".join(words)
@@ -275,7 +271,7 @@ def looked_up(file: RoutesFile, path: bytes) -> set[str]:
     return {route.name for route in file.routes if index.owners(route, path)}
 
 
-def test_only_routes_that_can_get_in_anothers_way_are_looked_at_again(tmp_path: Path) -> None:
+def test_only_conflicting_routes_need_a_second_lookup(tmp_path: Path) -> None:
     plain = load(tmp_path, text(line("root", 'path: "/root/{r...}"', ADMIN), line("a", "path: /a"), ALL))
     assert looked_up(plain, b"/plain") == set()
     assert looked_up(plain, b"/%C3%A4") == {"all"}
@@ -290,7 +286,7 @@ def test_only_routes_that_can_get_in_anothers_way_are_looked_at_again(tmp_path: 
     assert looked_up(one_host, b"/plain") == set()
 
 
-def test_the_shipped_routes_are_looked_up_once() -> None:
+def test_the_shipped_routes_need_no_second_lookup() -> None:
     shipped = load_file(Path(__file__).parents[4] / "deploy" / "gateway.yaml", {})
     assert looked_up(shipped, b"/plain") == set()
 
@@ -304,7 +300,7 @@ def is_shared(tmp_path: Path, one: str, other: str) -> bool:
     return bool(looked_up(load(tmp_path, routes), b"/x"))
 
 
-def test_an_address_is_the_same_in_any_spelling_and_others_are_not(tmp_path: Path) -> None:
+def test_spellings_of_an_address_are_the_same_address(tmp_path: Path) -> None:
     for same in ("http://UP.example", "http://up.example:80", "https://up.example:80"):
         assert is_shared(tmp_path, "http://up.example", same)
     assert is_shared(tmp_path, "http://localhost:8080", "http://127.0.0.1:8080")

@@ -1,4 +1,4 @@
-"""RFC 3986: one canonical form of a path is accepted, and what is matched is what is sent."""
+"""Paths (RFC 3986): only unambiguous ones are accepted, and they are forwarded unchanged."""
 
 from urllib.parse import unquote
 
@@ -28,7 +28,7 @@ from ostiary_gateway.routing.paths import AmbiguousPath, PathTemplate, parse_tem
         (b"/caf%C3%A9/cafe%CC%81", ("caf%C3%A9", "cafe%CC%81")),
     ],
 )
-def test_a_canonical_path_is_cut_as_it_came(path: bytes, segments: tuple[str, ...]) -> None:
+def test_a_canonical_path_is_split_unchanged(path: bytes, segments: tuple[str, ...]) -> None:
     assert split(path) == segments
 
 
@@ -56,13 +56,13 @@ def test_a_canonical_path_is_cut_as_it_came(path: bytes, segments: tuple[str, ..
         b"/" + b"a" * 5000,
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(path: bytes) -> None:
+def test_an_ambiguous_path_is_rejected(path: bytes) -> None:
     with pytest.raises(AmbiguousPath):
         split(path)
 
 
 @given(st.binary(max_size=40).map(lambda tail: b"/" + tail))
-def test_an_accepted_path_means_the_same_decoded_or_not(path: bytes) -> None:
+def test_decoding_does_not_change_the_structure_of_an_accepted_path(path: bytes) -> None:
     try:
         segments = split(path)
     except AmbiguousPath:
@@ -96,7 +96,7 @@ def test_an_accepted_path_means_the_same_decoded_or_not(path: bytes) -> None:
         ("/{rest...}", b"/x", True),
     ],
 )
-def test_a_template_fits_whole_segments(template: str, path: bytes, fits: bool) -> None:
+def test_a_template_matches_whole_segments(template: str, path: bytes, fits: bool) -> None:
     assert parse_template(template).matches(split(path)) is fits
 
 
@@ -104,29 +104,29 @@ def test_a_template_fits_whole_segments(template: str, path: bytes, fits: bool) 
     "text",
     ["", "a", "/a//b", "/a/", "/{}", "/{Id}", "/{rest...}/b", "/a{b}", "/..", "/a/%2F", "/a b", "/{a", "/a?b", "/a."],
 )
-def test_a_template_that_no_path_could_fit_is_an_error(text: str) -> None:
+def test_a_template_that_no_path_can_match_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"path|segment|wildcard"):
         parse_template(text)
 
 
 @pytest.mark.parametrize("part", ["*", "**", "*.html", "admin*", "(.*)", ":id", ":path*", "<id>", "<path:rest>"])
-def test_a_pattern_of_another_gateway_is_an_error_that_says_how_it_is_written_here(part: str) -> None:
+def test_a_wildcard_of_another_gateway_is_an_error_that_names_the_syntax(part: str) -> None:
     with pytest.raises(ValueError, match=r"\{id\} matches one segment, \{rest\.\.\.\} all remaining segments"):
         parse_template(f"/admin/{part}")
 
 
 @pytest.mark.parametrize("text", ["/{id}/{id}", "/{id}/keys/{id}", "/{rest}/{rest...}", "/{a}/{rest...}/{rest...}"])
-def test_a_parameter_that_stands_twice_in_a_template_is_an_error(text: str) -> None:
+def test_a_duplicate_parameter_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"duplicate parameter|only allowed at the end"):
         parse_template(text)
 
 
 @pytest.mark.parametrize("text", ["/things:batch", "/$metadata", "/users(1)", "/@me", "/~ada", "/a.b"])
-def test_a_word_with_signs_in_it_is_a_word(text: str) -> None:
+def test_a_literal_segment_may_have_punctuation(text: str) -> None:
     assert parse_template(text).segments == (text[1:],)
 
 
-def test_from_the_left_literals_go_before_parameters_and_these_before_tails() -> None:
+def test_templates_sort_by_literals_then_parameters_then_tails() -> None:
     templates = [parse_template(text) for text in ("/{rest...}", "/a/{rest...}", "/{x}/b", "/a/{x}", "/a/b")]
     assert sorted(templates, key=lambda template: template.precedence) == [
         PathTemplate(("a", "b"), tail=False),
