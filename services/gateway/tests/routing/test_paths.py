@@ -1,5 +1,6 @@
 """Paths (RFC 3986): only unambiguous ones are accepted, and they are forwarded unchanged."""
 
+import re
 from urllib.parse import unquote
 
 import pytest
@@ -59,6 +60,50 @@ def test_a_canonical_path_is_split_unchanged(path: bytes, segments: tuple[str, .
 def test_an_ambiguous_path_is_rejected(path: bytes) -> None:
     with pytest.raises(AmbiguousPath):
         split(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        (b"a/b", "The path does not start with '/'."),
+        (b"/" + b"a" * 5000, "The path is too long: send at most 4096 bytes."),
+        (b"/pub;x=1/admin", "The path has the character ';': send a path without it."),
+        (b"/pub\\admin", "The path has the character '\\': send a path without it."),
+        (b"/a\x00", "The path has the character 0x00: send a path without it."),
+        (b"/a<b>", "The path has the character '<': send it as '%3C'."),
+        (b"/\xc3\xa9", "The path has the byte 0xC3: send characters outside of ASCII as percent-encoded UTF-8."),
+        (b"/a%c3", "The path has the invalid escape '%c3': send '%' and two upper-case hexadecimal digits."),
+        (b"/a%", "The path has the invalid escape '%': send '%' and two upper-case hexadecimal digits."),
+        (b"/%61dmin", "The path has the escape '%61': send 'a' instead."),
+        (b"/pub%2Fadmin", "The path has the escape '%2F': send a path without it."),
+        (b"/a//b", "The path has an empty segment: send '/' instead of '//'."),
+        (b"/pub/../admin", "Segment 2 of the path ends with '.': remove dot segments and trailing dots."),
+        (b"/b/%FF", "Segment 2 of the path is not valid UTF-8 when decoded: send percent-encoded UTF-8."),
+        (b"/root%20/x", "Segment 1 of the path starts or ends with a space when decoded: remove it."),
+        (b"/b%EF%BC%8Froot", "Segment 1 of the path has a form of '/' or '\\' when decoded: remove it."),
+    ],
+)
+def test_a_rejection_says_what_is_wrong_and_what_to_send(path: bytes, reason: str) -> None:
+    with pytest.raises(AmbiguousPath) as caught:
+        split(path)
+    assert str(caught.value) == reason
+
+
+def reason_of(path: bytes) -> str:
+    """Return why a path is rejected; "" if it is not."""
+    try:
+        split(path)
+    except AmbiguousPath as error:
+        return str(error)
+    return ""
+
+
+@given(st.binary(min_size=1, max_size=4).map(lambda part: b"/a" + part))
+def test_following_a_rejections_advice_solves_it(path: bytes) -> None:
+    reason = reason_of(path)
+    if advice := re.search(r"the (?:character|escape) '(.*)': send (?:it as )?'(.*)'", reason, re.DOTALL):
+        rejected, replacement = advice[1].encode("latin-1"), advice[2].encode("latin-1")
+        assert reason_of(path.replace(rejected, replacement)) != reason
 
 
 @given(st.binary(max_size=40).map(lambda tail: b"/" + tail))
