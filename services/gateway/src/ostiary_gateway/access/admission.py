@@ -65,7 +65,7 @@ class Admission:
         }
         for route in table.routes:
             # Now, so that it holds for the first request.
-            verifier.require_staleness(route.bound)
+            verifier.require_staleness(route.staleness_limit)
 
     def locate(self, context: RequestContext) -> None:
         """Set the client, host and path of a request, from its head alone. Raises ProblemError."""
@@ -136,7 +136,7 @@ class Admission:
             values = [value.decode("latin-1") for name, value in context.request.fields if name == b"authorization"]
             presented = context.presented = self._verifier.present(bearer_token(values))
         # Set before the requirements are checked, so that the access log has the subject of a rejected request.
-        token = context.token = self._verifier.verify(presented, max_staleness=route.bound)
+        token = context.token = self._verifier.verify(presented, max_staleness=route.staleness_limit)
         required = route.requirements
         if required is not None:
             token.require(scopes=required.scopes, roles=required.roles)

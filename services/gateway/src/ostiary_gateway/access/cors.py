@@ -11,7 +11,7 @@ _ANY = "*"
 _REQUEST_HEADERS = b"access-control-request-headers"
 
 #: Fields with this prefix are dropped from the responses of routes with `cors`: the gateway sets them.
-PREFIX = b"access-control-"
+CORS_PREFIX = b"access-control-"
 
 # The response depends on the origin, also if no fields are set for that.
 _VARY = (b"vary", b"origin")

@@ -58,7 +58,7 @@ class RequestContext:
         #: None without a tracing system.
         self.trace: Trace | None = None
 
-    def again(self, request_id: bytes) -> "RequestContext":
+    def reuse(self, request_id: bytes) -> "RequestContext":
         """Return a new context for the same head: with what was parsed, without what was decided."""
         context = RequestContext(self.request, self.client, self.scheme, request_id)
         context.path, context.target, context.host = self.path, self.target, self.host
@@ -73,7 +73,7 @@ class RequestIds:
         self._process = os.urandom(8)
         self._number = 0
 
-    def of(self, request: Request) -> bytes:
+    def id_for(self, request: Request) -> bytes:
         """Return the request's own id if it is usable, or a new one."""
         given = request.by_name.get(b"x-request-id")
         if given is not None and is_request_id(given):

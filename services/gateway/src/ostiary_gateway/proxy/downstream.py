@@ -317,7 +317,7 @@ class ClientConnection(WriteBufferedProtocol):
         exchange, self._exchange = self._exchange, None
         context = self._arrival
         if context is None:
-            request_id = self._manager.request_ids.of(_UNREADABLE)
+            request_id = self._manager.request_ids.id_for(_UNREADABLE)
             context = self._arrival = RequestContext(_UNREADABLE, self.peer, b"http", request_id)
             self._started_at = time.monotonic()
         fields = [(b"content-type", PROBLEM_JSON.encode())]
@@ -399,7 +399,7 @@ class ClientConnection(WriteBufferedProtocol):
         if data.startswith(self._last_head, start):
             # A client that asks the same again means the same.
             self._searched = 0
-            self._begin(self._last.again(self._manager.request_ids.of(self._last.request)))
+            self._begin(self._last.reuse(self._manager.request_ids.id_for(self._last.request)))
             return data[start + len(self._last_head) :]
         try:
             end = parser.head_end(data, self._searched)
@@ -414,7 +414,7 @@ class ClientConnection(WriteBufferedProtocol):
         except BadMessage as error:
             self.refuse(_problem_of(error))
             return b""
-        context = RequestContext(request, self.peer, b"http", self._manager.request_ids.of(request))
+        context = RequestContext(request, self.peer, b"http", self._manager.request_ids.id_for(request))
         if request.body is None and len(head) <= MAX_KEPT_HEAD:
             self._last_head, self._last = head, context
         self._begin(context)

@@ -13,7 +13,7 @@ from ostiary.http import Problem, grace_of
 from ostiary_chassis.problems import body_too_large
 from ostiary_chassis.proxies import source_of
 from ostiary_gateway.access.admission import Admission
-from ostiary_gateway.access.cors import PREFIX
+from ostiary_gateway.access.cors import CORS_PREFIX
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import headers, websocket
 from ostiary_gateway.http1.body import Body, ContentLengthBody
@@ -312,7 +312,9 @@ class Exchange:
     def _watch_token(self, grace: float) -> None:
         token = self._arrival.token
         if token is not None:
-            self._watch = self._verifier.watch(token, self._on_token_end, max_staleness=self._route.bound, grace=grace)
+            self._watch = self._verifier.watch(
+                token, self._on_token_end, max_staleness=self._route.staleness_limit, grace=grace
+            )
             self._watch.__enter__()
 
     def on_end(self, trailers: Fields) -> None:
@@ -466,7 +468,7 @@ class Exchange:
     def _final_head(self, response: Response) -> bytes:
         cors = self._arrival.cors
         if cors:
-            others = [field for field in response.fields if not field[0].startswith(PREFIX)]
+            others = [field for field in response.fields if not field[0].startswith(CORS_PREFIX)]
             passed = headers.to_client(others, response.connection_options) + lines(cors)
         else:
             passed = headers.lines_of_response(response)

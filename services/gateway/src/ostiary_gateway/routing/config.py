@@ -221,7 +221,7 @@ class Route(Section):
         )
 
     @cached_property
-    def bound(self) -> float | EllipsisType | None:
+    def staleness_limit(self) -> float | EllipsisType | None:
         """`max_staleness` as `Verifier` takes it."""
         if isinstance(self.max_staleness, str):
             return ... if self.max_staleness == "default" else None
