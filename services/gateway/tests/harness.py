@@ -28,7 +28,7 @@ from ostiary_gateway.observability.tracing import Tracing
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.loader import load_file
-from ostiary_gateway.upstream.cluster import Upstream
+from ostiary_gateway.upstream.cluster import Cluster
 
 #: Seconds after which what has not happened will not.
 PATIENCE = 10.0
@@ -421,7 +421,7 @@ class GatewayHarness:
         await until(lambda: not state.connections)
         for pool in [pool for upstream in gateway.runtime.current.upstreams.values() for pool in upstream.pools]:
             pool.close()
-            await until(lambda pool=pool: not pool._open and not pool._attempts)  # type: ignore[misc]  # a default
+            await until(lambda pool=pool: not pool._open and not pool._dials)  # type: ignore[misc]  # a default
 
     def _hang_up(self) -> None:
         """Close all connections of clients, on both sides."""
@@ -446,9 +446,9 @@ class GatewayHarness:
         """Let there be so many connections to each address of an upstream."""
         for upstream in self.gateway.runtime.current.upstreams.values():
             for pool in upstream.pools:
-                pool._max_connections = count
+                pool._queue.max_connections = count
 
-    def upstream(self, name: str = "up") -> Upstream:
+    def upstream(self, name: str = "up") -> Cluster:
         """Return an upstream, as the gateway sees it."""
         return self.gateway.runtime.current.upstreams[name]
 

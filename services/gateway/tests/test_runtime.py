@@ -19,7 +19,7 @@ from ostiary.testing import Issuer
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.runtime import Runtime
-from ostiary_gateway.upstream.cluster import Upstream
+from ostiary_gateway.upstream.cluster import Cluster
 
 OLD = "  - {name: old, match: {path: /old, methods: [GET]}, upstream: up, access: public}\n"
 NEW = "  - {name: new, match: {path: /new, methods: [GET]}, upstream: up, access: public}\n"
@@ -240,7 +240,7 @@ async def test_removed_upstreams_are_freed_after_their_last_response(changing: C
 def sizes_of_upstreams() -> set[int]:
     """Return how many connections those upstreams may have that are kept by anybody."""
     gc.collect()
-    return {each.config.connections for each in gc.get_objects() if type(each) is Upstream}
+    return {each.config.connections for each in gc.get_objects() if type(each) is Cluster}
 
 
 async def test_an_unchanged_rate_limit_keeps_its_counts(changing: Changing) -> None:

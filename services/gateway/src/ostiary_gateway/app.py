@@ -101,7 +101,7 @@ class Gateway:
 
     def stop(self) -> None:
         """Finish requests in progress, and accept no more."""
-        self._manager.is_ending = True
+        self._manager.is_draining = True
 
     def _exchange(self, client: ClientConnection, context: RequestContext, snapshot: Snapshot) -> Exchange:
         return Exchange(client, context, snapshot.admission, self._verifier, snapshot.upstream_for(context))

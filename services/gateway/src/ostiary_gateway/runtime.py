@@ -27,7 +27,7 @@ from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.routing.table import RouteTable
-from ostiary_gateway.upstream.cluster import Upstream
+from ostiary_gateway.upstream.cluster import Cluster
 
 _log = structlog.stdlib.get_logger("routes")
 
@@ -48,8 +48,8 @@ class Snapshot:
         )
         known = previous.upstreams if previous is not None else {}
         tls = _tls_context(routes)
-        self.upstreams: dict[str, Upstream] = {
-            name: known[name] if name in known and known[name].config == config else Upstream(name, config, tls)
+        self.upstreams: dict[str, Cluster] = {
+            name: known[name] if name in known and known[name].config == config else Cluster(name, config, tls)
             for name, config in routes.upstreams.items()
         }
         self._weighted = {
@@ -57,7 +57,7 @@ class Snapshot:
             for route in routes.routes
         }
 
-    def upstream_for(self, context: RequestContext) -> Upstream:
+    def upstream_for(self, context: RequestContext) -> Cluster:
         """Choose the upstream of an admitted request by weight."""
         assert context.route is not None  # noqa: S101 - admitted
         upstreams, weights = self._weighted[context.route.name]

@@ -22,9 +22,10 @@ from harness import (
 )
 
 from ostiary.testing import Issuer
-from ostiary_gateway.proxy.downstream import CLIENT_SECONDS, ClientConnection
+from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.proxy.exchange import Exchange
-from ostiary_gateway.upstream.pool import Failure
+from ostiary_gateway.proxy.slow_reader import STALL_SECONDS
+from ostiary_gateway.upstream.connection import Failure
 
 ROUTES = """\
 upstreams:
@@ -118,7 +119,7 @@ async def test_a_client_that_does_not_take_its_answer_is_left(
     await until(lambda: flood.written)
     await settled(lambda: flood.written)
     assert not upstream.connections[0].is_lost
-    clock.skip(CLIENT_SECONDS)
+    clock.skip(STALL_SECONDS)
     await until(lambda: upstream.connections[0].is_lost)
     assert flood.written < BIG
     assert harness.transports == []
@@ -136,7 +137,7 @@ async def test_a_client_that_takes_its_answer_slowly_is_not_left(
     # What is taken meanwhile are no more than drops of what there is room for.
     for _ in range(12):
         taken += len(taken_by_hand(line, 40_000))
-        clock.skip(CLIENT_SECONDS / 3)
+        clock.skip(STALL_SECONDS / 3)
         await ticked(connection)
         assert not line.is_closed
     assert harness.transports
@@ -159,7 +160,7 @@ async def ticked(connection: ClientConnection) -> None:
     ticks: list[float] = []
     manager.add_tick_handler(ticks.append)
     await until(lambda: ticks)
-    manager._tasks.remove(ticks.append)
+    manager._tick_handlers.remove(ticks.append)
 
 
 async def test_an_early_answer_reaches_a_slow_reader_although_the_body_never_ends(
@@ -175,7 +176,7 @@ async def test_an_early_answer_reaches_a_slow_reader_although_the_body_never_end
     data = b""
     for _ in range(6):
         # All in all it takes longer than a client has that takes nothing, and longer than one has to close.
-        clock.skip(CLIENT_SECONDS / 3)
+        clock.skip(STALL_SECONDS / 3)
         await ticked(connection)
         data += taken_by_hand(line, 40_000)
     line.transport.resume_reading()
@@ -191,8 +192,8 @@ async def test_a_client_that_takes_nothing_of_its_last_answer_is_left(
     await asking(harness)
     await until(lambda: upstream.requests)
     (connection,) = harness.connections
-    await until(lambda: connection._lingers)
-    clock.skip(CLIENT_SECONDS - 1)
+    await until(lambda: connection._lingering)
+    clock.skip(STALL_SECONDS - 1)
     await never(lambda: not harness.transports)
     clock.skip(1)
     await until(lambda: not harness.transports)
@@ -324,7 +325,7 @@ async def test_a_body_that_turns_bad_within_its_answer_breaks_the_answer_off(
 async def test_an_upstream_that_has_taken_a_big_body_is_still_to_answer_in_time(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.pool.HIGH_WATER", 0)
+    monkeypatch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", 0)
 
     async def take(request: Received, _: asyncio.StreamWriter) -> None:
         await request.read_body()
@@ -347,7 +348,7 @@ class _Client:
     def __init__(self) -> None:
         self.refusals: list[int] = []
 
-    def refuse(self, problem: Any) -> None:
+    def reject(self, problem: Any) -> None:
         self.refusals.append(problem.status)
 
     def __getattr__(self, _: str) -> Any:
@@ -370,7 +371,7 @@ async def test_an_exchange_is_answered_once(harness: GatewayHarness, upstream: R
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await line.has(b"ok")
     client = _Client()
-    context, snapshot = exchanges[0]._arrival, harness.gateway.runtime.current
+    context, snapshot = exchanges[0]._context, harness.gateway.runtime.current
     again = make(client, context, snapshot)  # type: ignore[arg-type]  # a part of one
     # Its client has been told that it takes too long; then the attempt to connect ends as well.
     again.on_timeout()

@@ -103,9 +103,9 @@ class Chance:
         if self.takes(0.3):
             await self.moment(0.02)
         if request.values("upgrade") and self.takes(0.7):
-            writer.write(OPENED + FRAME)
+            send(writer, OPENED + FRAME)
             await self.moment(0.05)
-            writer.write(self.random.choice([FRAME, LONG_FRAME, LONG_FRAME[:1000]]))
+            send(writer, self.random.choice([FRAME, LONG_FRAME, LONG_FRAME[:1000]]))
             parts, closes = list[bytes](), True
         else:
             chosen, closes = self.random.choice(ANSWERS)
@@ -114,7 +114,7 @@ class Chance:
                 return
             parts = chosen
         for part in parts:
-            writer.write(part)
+            send(writer, part)
             if self.takes(0.5):
                 await self.moment(0.005)
         # Of a body that was not read, nothing is to be taken for a request.
@@ -143,15 +143,21 @@ class Chance:
             self.random.choice([line.transport.close, line.transport.abort])()
 
 
+def send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write if the gateway has not closed the connection: uvloop raises RuntimeError otherwise."""
+    if not writer.is_closing():
+        writer.write(data)
+
+
 async def play(issuer: Issuer, directory: Path, seed: int, patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Let it all happen, see that nothing is left, and return what nobody has caught."""
     uncaught: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: uncaught.append(context))
     chance = Chance(random.Random(seed))  # noqa: S311 - no secret
     patch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", chance.random.choice([1000, 256 * 1024]))
-    patch.setattr("ostiary_gateway.upstream.pool.HIGH_WATER", chance.random.choice([0, 256 * 1024]))
+    patch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", chance.random.choice([0, 256 * 1024]))
     # It would be open most of the time.
-    patch.setattr("ostiary_gateway.upstream.circuit_breaker.BREAKER_REQUESTS", 1_000_000)
+    patch.setattr("ostiary_gateway.upstream.circuit_breaker.MIN_REQUESTS", 1_000_000)
     async with RecordingUpstream(directory / "one") as one, RecordingUpstream(directory / "two") as two:
         one.answer = two.answer = chance.answer
         one.is_early = bool(seed % 2)
@@ -170,7 +176,7 @@ async def nothing_left(harness: GatewayHarness) -> None:
     """Return when nobody is there any more, and see that nothing is kept of those who were."""
     manager, pools = harness.gateway._manager, harness.upstream().pools
     await until(lambda: not manager.connections)
-    assert (dict(manager._addresses), manager.unread) == ({}, set())
+    assert (dict(manager._addresses), manager.paused) == ({}, set())
     await until(lambda: not any(pool.busy or pool.waiting for pool in pools))
     await until(
         lambda: (
@@ -180,7 +186,7 @@ async def nothing_left(harness: GatewayHarness) -> None:
         )
     )
     for pool in pools:
-        assert (dict(pool._held), pool._attempts) == ({}, set())
+        assert (dict(pool._queue._held), pool._dials) == ({}, set())
         assert set(pool._idle) == pool._open
     assert (await harness.ask("/nothing")).status == 404
 

@@ -7,7 +7,12 @@ import pytest
 from harness import Clock, GatewayHarness, Held, Received, RecordingUpstream, answers, never, settled, until
 
 from ostiary.testing import Issuer
-from ostiary_gateway.proxy.downstream import BODY_BYTES_PER_SECOND, CLIENT_SECONDS, HEAD_SECONDS, KEEP_ALIVE_SECONDS
+from ostiary_gateway.proxy.downstream import (
+    CONTENT_SECONDS,
+    HEAD_SECONDS,
+    KEEP_ALIVE_SECONDS,
+    MIN_CONTENT_BYTES_PER_SECOND,
+)
 
 ROUTES = """\
 upstreams:
@@ -457,7 +462,7 @@ async def test_a_body_that_takes_too_long_is_refused(
     line = await harness.connect()
     line.send(POST + b"Content-Length: 10\r\n\r\nhalf")
     await until(lambda: upstream.requests)
-    clock.skip(CLIENT_SECONDS)
+    clock.skip(CONTENT_SECONDS)
     (answer,) = answers(await line.closed(), "POST")
     assert (answer.status, answer.code, answer.values("connection")) == (408, "body_timeout", ["close"])
     await until(lambda: upstream.connections[0].is_lost)
@@ -470,7 +475,7 @@ async def test_a_body_that_only_drips_is_refused(harness: GatewayHarness, clock:
     for _ in range(4):
         line.send(b"drip")
         await settled(line.transport.get_write_buffer_size)
-        clock.skip(CLIENT_SECONDS / 3)
+        clock.skip(CONTENT_SECONDS / 3)
     (answer,) = answers(await line.closed(), "POST")
     assert (answer.status, answer.code) == (408, "body_timeout")
 
@@ -478,11 +483,11 @@ async def test_a_body_that_only_drips_is_refused(harness: GatewayHarness, clock:
 async def test_a_body_that_takes_long_but_comes_is_taken(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    piece = b"x" * int(BODY_BYTES_PER_SECOND * CLIENT_SECONDS / 3)
+    piece = b"x" * int(MIN_CONTENT_BYTES_PER_SECOND * CONTENT_SECONDS / 3)
     line = await harness.connect()
     line.send(POST + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (20 * len(piece)))
     for _ in range(20):
-        clock.skip(CLIENT_SECONDS / 3)
+        clock.skip(CONTENT_SECONDS / 3)
         line.send(piece)
         await settled(line.transport.get_write_buffer_size)
     (answer,) = answers(await line.closed(), "POST")

@@ -20,14 +20,13 @@ from harness import (
 from starlette.types import Receive, Scope, Send
 
 from ostiary.testing import Issuer
-from ostiary_gateway.proxy.asgi_bridge import OWN_SECONDS
+from ostiary_gateway.proxy.asgi_bridge import CALL_SECONDS
 from ostiary_gateway.proxy.downstream import (
     HEAD_SECONDS,
     HIGH_WATER,
-    LINGER_BYTES,
-    LINGER_SECONDS,
-    PIECE_BYTES,
 )
+from ostiary_gateway.proxy.local_response import PIECE_BYTES
+from ostiary_gateway.proxy.slow_reader import LINGER_BYTES, LINGER_SECONDS
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
@@ -57,12 +56,12 @@ class SlowApp:
 
     def __init__(self, content: bytes = b"own") -> None:
         self.may_answer = asyncio.Event()
-        self.is_asked = False
+        self.is_circuit_closed = False
         self.is_cancelled = False
         self._content = content
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        self.is_asked = True
+        self.is_circuit_closed = True
         try:
             await self.may_answer.wait()
         except asyncio.CancelledError:
@@ -89,9 +88,9 @@ async def test_an_own_answer_has_its_own_time(
     await never(lambda: line.received)
     clock.skip(HEAD_SECONDS - 0.5)
     line.send(OWN[10:] + GET + END)
-    await until(lambda: app.is_asked)
+    await until(lambda: app.is_circuit_closed)
     for _ in range(5):
-        clock.skip((OWN_SECONDS - 5) / 5)
+        clock.skip((CALL_SECONDS - 5) / 5)
         await never(lambda: line.received or upstream.requests)
     app.may_answer.set()
     own, other = answers(await line.closed(), "GET", "GET")
@@ -105,8 +104,8 @@ async def test_an_own_answer_that_does_not_come_is_not_waited_for(
     app = use_app(harness, SlowApp(), monkeypatch)
     line = await harness.connect()
     line.send(OWN + GET + END)
-    await until(lambda: app.is_asked)
-    clock.skip(OWN_SECONDS)
+    await until(lambda: app.is_circuit_closed)
+    clock.skip(CALL_SECONDS)
     own, other = answers(await line.closed(), "GET", "GET")
     assert (own.status, own.code, own.values("retry-after")) == (503, "own_answer_timeout", ["1"])
     assert (other.status, app.is_cancelled) == (200, True)
@@ -119,7 +118,7 @@ async def test_who_leaves_is_not_answered_by_the_gateway_either(
     app = use_app(harness, SlowApp(), monkeypatch)
     line = await harness.connect()
     line.send(OWN)
-    await until(lambda: app.is_asked)
+    await until(lambda: app.is_circuit_closed)
     line.transport.close()
     await until(lambda: app.is_cancelled)
 
@@ -197,7 +196,7 @@ async def test_also_the_gateways_own_answers_say_so(
     own, failed = await harness.connect(), await harness.connect()
     own.send(OWN)
     failed.send(GET + b"\r\n")
-    await until(lambda: app.is_asked and upstream.requests)
+    await until(lambda: app.is_circuit_closed and upstream.requests)
     harness.gateway.stop()
     app.may_answer.set()
     may_break_off.set()
@@ -213,10 +212,10 @@ async def test_after_its_last_answer_a_connection_is_read_for_a_while(
     line, connection = await harness.connected()
     line.send(GET + END)
     await line.has(b"\r\n\r\nok")
-    await until(lambda: connection._lingers)
+    await until(lambda: connection._lingering)
     # It is told that nothing more comes; who closes then is not reset.
     line.send(b"x" * 1_000_000)
-    await until(lambda: connection._searched == 1_000_000)
+    await until(lambda: connection._lingering and connection._lingering.discarded == 1_000_000)
     assert len(upstream.requests) == 1
 
 
@@ -227,7 +226,7 @@ async def test_who_does_not_close_is_closed_after_its_last_answer(
     upstream.answer = OK
     line, connection = await harness.connected()
     line.send(GET + END)
-    await until(lambda: connection._lingers)
+    await until(lambda: connection._lingering)
     await never(lambda: line.is_closed)
     # It has been seen within that time that all was taken; from then on it has as much to close.
     for _ in range(2):
@@ -243,7 +242,7 @@ async def test_who_goes_on_sending_after_its_last_answer_is_closed(
     upstream.answer = OK
     line, connection = await harness.connected()
     line.send(GET + END)
-    await until(lambda: connection._lingers)
+    await until(lambda: connection._lingering)
     line.send(b"x" * (LINGER_BYTES + 1))
     await until(lambda: not harness.transports, LINGER_SECONDS)
 
@@ -344,7 +343,7 @@ async def test_a_mistake_about_one_connection_is_not_the_others(
         line.send(GET)
     await settled(lambda: sum(connection.deadline < float("inf") for connection in manager.connections))
     ticks: list[float] = []
-    manager._tasks[:0] = [fail]
+    manager._tick_handlers[:0] = [fail]
     manager.add_tick_handler(ticks.append)
     clock.skip(HEAD_SECONDS)
     for line in others:
@@ -357,4 +356,4 @@ async def test_a_mistake_about_one_connection_is_not_the_others(
     await settled(lambda: len(manager.connections))
     clock.skip(HEAD_SECONDS)
     assert answers(await last.closed())[0].status == 408
-    manager._tasks.remove(fail)
+    manager._tick_handlers.remove(fail)

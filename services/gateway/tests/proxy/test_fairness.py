@@ -8,8 +8,8 @@ from harness import Clock, GatewayHarness, Log, Received, RecordingUpstream, ans
 
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.body import MAX_CHUNKS_AT_ONCE
-from ostiary_gateway.proxy.downstream import MAX_AHEAD_BYTES, MAX_IN_A_TURN
-from ostiary_gateway.upstream.pool import MAX_INTERIM
+from ostiary_gateway.proxy.downstream import MAX_PIPELINED_BYTES, MAX_REQUESTS_PER_TURN
+from ostiary_gateway.upstream.connection import MAX_INTERIM_RESPONSES
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
@@ -49,7 +49,7 @@ async def test_many_requests_of_one_do_not_come_before_the_one_of_another(harnes
     order = [int(str(line["request_id"])) for line in log.lines]
     # Each is answered once, in its order; the other one's came after those of a turn.
     assert [number for number in order if number != count] == list(range(count))
-    assert order.index(count) <= 2 * MAX_IN_A_TURN
+    assert order.index(count) <= 2 * MAX_REQUESTS_PER_TURN
 
 
 async def test_so_many_requests_are_begun_in_a_turn(harness: GatewayHarness) -> None:
@@ -60,7 +60,7 @@ async def test_so_many_requests_are_begun_in_a_turn(harness: GatewayHarness) -> 
         before = sum(begun)
         await until(lambda before=before: len(log.lines) > before)  # type: ignore[misc]  # a default
         begun.append(len(log.lines) - before)
-    assert max(begun) == MAX_IN_A_TURN
+    assert max(begun) == MAX_REQUESTS_PER_TURN
     await line.has(b'"not_found"', 100)
 
 
@@ -69,9 +69,9 @@ async def test_requests_with_answers_from_elsewhere_are_not_lost_among_many(
 ) -> None:
     upstream.answer = OK
     line = await harness.connect()
-    line.send((nothing(1) * (MAX_IN_A_TURN + 1) + GET + b"\r\n") * 5 + GET + b"Connection: close\r\n\r\n")
-    given = answers(await line.closed(), *["GET"] * (5 * (MAX_IN_A_TURN + 2) + 1))
-    assert [answer.status for answer in given] == ([404] * (MAX_IN_A_TURN + 1) + [200]) * 5 + [200]
+    line.send((nothing(1) * (MAX_REQUESTS_PER_TURN + 1) + GET + b"\r\n") * 5 + GET + b"Connection: close\r\n\r\n")
+    given = answers(await line.closed(), *["GET"] * (5 * (MAX_REQUESTS_PER_TURN + 2) + 1))
+    assert [answer.status for answer in given] == ([404] * (MAX_REQUESTS_PER_TURN + 1) + [200]) * 5 + [200]
     assert len(upstream.requests) == 6
 
 
@@ -88,7 +88,7 @@ async def test_a_body_in_tiny_chunks_leaves_others_their_turns(
     many.send(b"1\r\nx\r\n" * CHUNKS)
     one.send(nothing(1))
     await one.has(b'"not_found"')
-    assert exchange._received <= 4 * MAX_IN_A_TURN * MAX_CHUNKS_AT_ONCE
+    assert exchange._received <= 4 * MAX_REQUESTS_PER_TURN * MAX_CHUNKS_AT_ONCE
     await until(lambda: exchange._received == CHUNKS)
 
 
@@ -126,11 +126,11 @@ async def test_an_answer_in_tiny_chunks_waits_for_a_slow_reader(
 async def test_only_so_many_interim_answers_come_before_one(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    upstream.answer = HINT * MAX_INTERIM + OK
+    upstream.answer = HINT * MAX_INTERIM_RESPONSES + OK
     for _ in range(2):
         answer = await harness.ask("/any/x")
-        assert (answer.status, answer.interim) == (200, [103] * MAX_INTERIM)
-    upstream.answer = HINT * (MAX_INTERIM + 1) + OK
+        assert (answer.status, answer.interim) == (200, [103] * MAX_INTERIM_RESPONSES)
+    upstream.answer = HINT * (MAX_INTERIM_RESPONSES + 1) + OK
     answer = await harness.ask("/any/x")
     assert (answer.status, answer.code) == (502, "upstream_failed")
     await until(lambda: all(each.is_lost for each in upstream.connections))
@@ -141,7 +141,7 @@ async def test_so_many_are_counted_however_they_come(harness: GatewayHarness, up
         for number in range(1, 1000):
             writer.write(HINT)
             await until(lambda number=number: request.connection.is_lost or line.received.count(b" 103 ") == number)  # type: ignore[misc]  # a default
-            if number > MAX_INTERIM:
+            if number > MAX_INTERIM_RESPONSES:
                 break
         await request.connection.wait_lost()
 
@@ -149,10 +149,10 @@ async def test_so_many_are_counted_however_they_come(harness: GatewayHarness, up
     line = await harness.connect()
     line.send(GET + b"Connection: close\r\n\r\n")
     data = await line.closed()
-    assert (data.count(b" 103 "), data.count(b" 502 ")) == (MAX_INTERIM, 1)
+    assert (data.count(b" 103 "), data.count(b" 502 ")) == (MAX_INTERIM_RESPONSES, 1)
 
 
-@pytest.mark.parametrize("ahead", [1, 2 * MAX_AHEAD_BYTES])
+@pytest.mark.parametrize("ahead", [1, 2 * MAX_PIPELINED_BYTES])
 async def test_a_client_that_has_asked_ahead_and_leaves_is_noticed(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, ahead: int
 ) -> None:
@@ -164,23 +164,23 @@ async def test_a_client_that_has_asked_ahead_and_leaves_is_noticed(
     clock.skip(1)
     await until(lambda: upstream.connections[0].is_lost, 1)
     await until(lambda: not harness.transports)
-    assert not harness.gateway._manager.unread
+    assert not harness.gateway._manager.paused
 
 
 async def test_of_what_is_asked_ahead_little_is_kept(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.answer = stopping_after()
     line, connection = await harness.connected()
     line.send(GET + b"\r\n" + b"x" * 20_000_000)
-    await until(lambda: len(connection._buffer) > MAX_AHEAD_BYTES)
-    assert await settled(lambda: len(connection._buffer)) < MAX_AHEAD_BYTES + 1_000_000
+    await until(lambda: len(connection._buffer) > MAX_PIPELINED_BYTES)
+    assert await settled(lambda: len(connection._buffer)) < MAX_PIPELINED_BYTES + 1_000_000
 
 
 async def test_what_was_asked_far_ahead_is_answered(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.answer = OK
     long = GET + b"X: " + b"x" * 1000 + b"\r\n"
-    count = 4 * MAX_AHEAD_BYTES // len(long)
+    count = 4 * MAX_PIPELINED_BYTES // len(long)
     line = await harness.connect()
     line.send((long + b"\r\n") * count + long + b"Connection: close\r\n\r\n")
     given = answers(await line.closed(), *["GET"] * (count + 1))
     assert {(answer.status, answer.body) for answer in given} == {(200, b"ok")}
-    assert not harness.gateway._manager.unread
+    assert not harness.gateway._manager.paused

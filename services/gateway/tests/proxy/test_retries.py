@@ -103,7 +103,7 @@ async def test_a_route_without_retries_sends_once(issuer: Issuer, upstream: Reco
 async def test_a_failing_upstream_gets_few_retries(
     issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.cluster.RETRIES_AT_ONCE", 3.0)
+    monkeypatch.setattr("ostiary_gateway.upstream.cluster.MAX_RETRY_BUDGET", 3.0)
     upstream.answer = BUSY
     async with open_gateway(issuer, upstream, *RETRYING) as it:
         for _ in range(50):
@@ -157,10 +157,10 @@ async def test_a_request_that_times_out_in_the_queue_is_not_queued_twice(
         line = await it.connect()
         line.send(b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
         (pool,) = it.gateway.runtime.current.upstreams["up"].pools
-        await until(lambda: pool._waiting)
+        await until(lambda: pool._queue._waiting)
         clock.skip(0.3)
         with suppress(TimeoutError):
-            await until(lambda: len(pool._waiting) > 1 or line.is_closed, 1)
+            await until(lambda: len(pool._queue._waiting) > 1 or line.is_closed, 1)
         goes_on.set()
         assert [answer.body for answer in await asyncio.gather(*others)] == [b"done"] * 2
         data = await line.closed()

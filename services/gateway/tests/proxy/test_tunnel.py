@@ -17,7 +17,7 @@ from ostiary.feed import Kind
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.websocket import Frames, close_frame
 from ostiary_gateway.proxy.downstream import ClientConnection
-from ostiary_gateway.proxy.exchange import FRAME_SECONDS, TALK_SECONDS
+from ostiary_gateway.proxy.tunnel import CLOSE_SECONDS, IDLE_SECONDS
 
 ROUTES = """\
 upstreams:
@@ -502,14 +502,14 @@ async def test_a_token_that_ends_within_a_frame_is_over_in_a_second_whoever_is_s
     # It is held up and goes on again, again and again; that is no reason to have more time.
     exchange = connection._exchange
     assert exchange is not None
-    await until(lambda: exchange.ends_at - time.monotonic() <= FRAME_SECONDS)
+    await until(lambda: exchange.ends_at - time.monotonic() <= CLOSE_SECONDS)
     for _ in range(3):
         line.transport.resume_reading()
         await until(lambda: connection.is_writable)
         line.transport.pause_reading()
         await until(lambda: not connection.is_writable)
-    assert connection.deadline - time.monotonic() <= FRAME_SECONDS
-    clock.skip(FRAME_SECONDS)
+    assert connection.deadline - time.monotonic() <= CLOSE_SECONDS
+    clock.skip(CLOSE_SECONDS)
     await until(lambda: not harness.transports, 1)
     await until(lambda: upstream.connections[0].is_lost)
 
@@ -556,7 +556,7 @@ async def test_a_gateway_that_ends_does_not_wait_for_a_frame_for_long(
     end(harness)
     talk.send(LONG[400:700])
     await until(lambda: len(line.received) == 700)
-    clock.skip(FRAME_SECONDS)
+    clock.skip(CLOSE_SECONDS)
     await until(lambda: line.is_closed and talk.is_over, 1)
     assert line.received == LONG[:700]
 
@@ -573,13 +573,13 @@ async def test_who_talks_has_an_hour_to_say_more(harness: GatewayHarness, talk: 
     line = await opened(harness)
     talk.send(frame(b"hello"))
     await line.has(frame(b"hello"))
-    assert connection_of(harness).deadline - time.monotonic() > TALK_SECONDS - 10
+    assert connection_of(harness).deadline - time.monotonic() > IDLE_SECONDS - 10
 
 
 async def test_who_has_just_come_has_an_hour_too(harness: GatewayHarness, talk: Talk) -> None:
     await opened(harness)
     assert not talk.is_over
-    assert connection_of(harness).deadline - time.monotonic() > TALK_SECONDS - 10
+    assert connection_of(harness).deadline - time.monotonic() > IDLE_SECONDS - 10
 
 
 async def test_a_route_says_how_long_nobody_need_say_anything(
@@ -598,7 +598,7 @@ async def test_who_was_waited_for_has_an_hour_too(harness: GatewayHarness, talk:
     connection = connection_of(harness)
     connection.pause_writing()
     connection.resume_writing()
-    assert connection.deadline - time.monotonic() > TALK_SECONDS - 10
+    assert connection.deadline - time.monotonic() > IDLE_SECONDS - 10
 
 
 # Where frames end.

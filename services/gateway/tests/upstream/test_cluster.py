@@ -22,13 +22,13 @@ from harness import (
 from ostiary.testing import Issuer
 from ostiary_gateway.routing.config import Upstream as UpstreamConfig
 from ostiary_gateway.upstream.circuit_breaker import (
-    BREAKER_OPEN_SECONDS,
-    BREAKER_REQUESTS,
-    BREAKER_WINDOW,
+    MIN_REQUESTS,
+    OPEN_SECONDS,
+    WINDOW_SECONDS,
     CircuitBreaker,
 )
-from ostiary_gateway.upstream.cluster import Upstream
-from ostiary_gateway.upstream.endpoint import FAILURES_IN_A_ROW, LEFT_OUT_SECONDS, Endpoint
+from ostiary_gateway.upstream.cluster import Cluster
+from ostiary_gateway.upstream.endpoint import EJECTION_SECONDS, FAILURES_IN_A_ROW, MAX_EJECTION_SECONDS, Endpoint
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
@@ -54,27 +54,27 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 def opened() -> CircuitBreaker:
     """Return a breaker that has just opened."""
     breaker = CircuitBreaker()
-    said = [breaker.failed(f"caller {number}") for number in range(BREAKER_REQUESTS)]
-    assert said == [False] * (BREAKER_REQUESTS - 1) + [True]
+    said = [breaker.failed(f"caller {number}") for number in range(MIN_REQUESTS)]
+    assert said == [False] * (MIN_REQUESTS - 1) + [True]
     return breaker
 
 
 def test_it_opens_when_the_requests_of_several_callers_fail(clock: Clock) -> None:
     breaker = opened()
     assert breaker.is_open
-    clock.skip(BREAKER_OPEN_SECONDS)
+    clock.skip(OPEN_SECONDS)
     assert not breaker.is_open
 
 
 def test_it_opens_when_nobody_can_be_connected_to_whoever_asks() -> None:
     breaker = CircuitBreaker()
-    assert [breaker.failed(None) for _ in range(BREAKER_REQUESTS)][-2:] == [False, True]
+    assert [breaker.failed(None) for _ in range(MIN_REQUESTS)][-2:] == [False, True]
     assert breaker.is_open
 
 
 def test_one_callers_failures_count_once() -> None:
     breaker = CircuitBreaker()
-    for number in range(BREAKER_REQUESTS - 1):
+    for number in range(MIN_REQUESTS - 1):
         for _ in range(50):
             assert not breaker.failed(f"caller {number}")
     assert not breaker.is_open
@@ -83,35 +83,35 @@ def test_one_callers_failures_count_once() -> None:
 
 def test_it_stays_closed_while_more_than_half_of_the_requests_are_answered(clock: Clock) -> None:
     breaker = CircuitBreaker()
-    for number in range(10 * BREAKER_REQUESTS):
+    for number in range(10 * MIN_REQUESTS):
         assert not breaker.failed(f"caller {number}")
         for _ in range(3 if number == 0 else 1):
             assert not breaker.succeeded()
     assert not breaker.is_open
     # What was long ago counts no more.
-    clock.skip(BREAKER_WINDOW)
-    for number in range(BREAKER_REQUESTS):
+    clock.skip(WINDOW_SECONDS)
+    for number in range(MIN_REQUESTS):
         breaker.failed(f"caller {number}")
     assert breaker.is_open
 
 
 def test_it_stays_open_for_its_time_whatever_late_answers_come(clock: Clock) -> None:
     breaker = opened()
-    for number in range(5 * BREAKER_REQUESTS):
-        clock.skip(BREAKER_OPEN_SECONDS / 1000)
+    for number in range(5 * MIN_REQUESTS):
+        clock.skip(OPEN_SECONDS / 1000)
         assert not breaker.succeeded()
         assert not breaker.failed(f"caller {number}")
         assert not breaker.failed(None)
         assert breaker.is_open
     # Nor do late failures make it stay open for longer.
-    clock.skip(BREAKER_OPEN_SECONDS * 0.9)
+    clock.skip(OPEN_SECONDS * 0.9)
     assert not breaker.is_open
 
 
 def test_afterwards_one_failure_to_connect_opens_it_again(clock: Clock) -> None:
     breaker = opened()
     for _ in range(3):
-        clock.skip(BREAKER_OPEN_SECONDS)
+        clock.skip(OPEN_SECONDS)
         assert not breaker.is_open
         # That may be one caller's doing.
         assert not breaker.failed("ada")
@@ -121,7 +121,7 @@ def test_afterwards_one_failure_to_connect_opens_it_again(clock: Clock) -> None:
 
 def test_afterwards_an_answer_closes_it(clock: Clock) -> None:
     breaker = opened()
-    clock.skip(BREAKER_OPEN_SECONDS)
+    clock.skip(OPEN_SECONDS)
     assert breaker.succeeded()
     assert not breaker.succeeded()
     assert not breaker.failed(None)
@@ -137,7 +137,7 @@ async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> int:
     """Have few requests be enough for a breaker to open."""
-    monkeypatch.setattr("ostiary_gateway.upstream.circuit_breaker.BREAKER_REQUESTS", 4)
+    monkeypatch.setattr("ostiary_gateway.upstream.circuit_breaker.MIN_REQUESTS", 4)
     return 4
 
 
@@ -148,9 +148,9 @@ def peer(number: int) -> str:
 async def test_answers_that_do_not_come_open_it(harness: GatewayHarness, upstream: RecordingUpstream, few: int) -> None:
     upstream.answer = leaving_after()
     for number in range(few):
-        assert harness.upstream().is_asked
+        assert harness.upstream().is_circuit_closed
         assert (await harness.ask("/any/x", peer=peer(number))).status == 502
-    assert not harness.upstream().is_asked
+    assert not harness.upstream().is_circuit_closed
     refused = await harness.ask("/any/x")
     assert (refused.status, refused.code, refused.values("retry-after")) == (503, "upstream_unavailable", ["1"])
     assert len(upstream.requests) == few
@@ -161,19 +161,19 @@ async def test_slow_answers_open_it(
 ) -> None:
     upstream.answer = stopping_after()
     for number in range(few):
-        assert harness.upstream().is_asked
+        assert harness.upstream().is_circuit_closed
         asked = asyncio.create_task(harness.ask("/any/x", peer=peer(number)))
         await until(lambda number=number: len(upstream.requests) > number)  # type: ignore[misc]  # a default
         clock.skip(1)
         assert (await asked).status == 504
-    assert not harness.upstream().is_asked
+    assert not harness.upstream().is_circuit_closed
 
 
 async def test_who_cannot_be_connected_to_opens_it_whoever_asks(harness: GatewayHarness, few: int) -> None:
     for _ in range(few):
-        assert harness.upstream("nobody").is_asked
+        assert harness.upstream("nobody").is_circuit_closed
         assert (await harness.ask("/nobody")).status == 503
-    assert not harness.upstream("nobody").is_asked
+    assert not harness.upstream("nobody").is_circuit_closed
 
 
 @pytest.mark.parametrize("answer", [leaving_after(), leaving_after(b"HTTP/1.1 2")])
@@ -183,7 +183,7 @@ async def test_one_caller_opens_it_for_nobody_with_answers_that_break_off(
     upstream.answer = answer
     for _ in range(5 * few):
         assert (await harness.ask("/any/x", peer=peer(1))).status == 502
-    assert harness.upstream().is_asked
+    assert harness.upstream().is_circuit_closed
 
 
 async def test_one_caller_opens_it_for_nobody_with_slow_answers(
@@ -194,7 +194,7 @@ async def test_one_caller_opens_it_for_nobody_with_slow_answers(
     await until(lambda: len(upstream.requests) == 5 * few)
     clock.skip(1)
     assert {answer.status for answer in await asyncio.gather(*asked)} == {504}
-    assert harness.upstream().is_asked
+    assert harness.upstream().is_circuit_closed
 
 
 @pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: \x7f\r\n\r\n"])
@@ -205,7 +205,7 @@ async def test_answers_that_are_not_valid_do_not_count(
     upstream.answer = answer
     for number in range(5 * few):
         assert (await harness.ask("/any/x", peer=peer(number))).status == 502
-    assert harness.upstream().is_asked
+    assert harness.upstream().is_circuit_closed
 
 
 async def test_who_does_not_send_all_of_a_request_makes_nothing_count(
@@ -216,7 +216,7 @@ async def test_who_does_not_send_all_of_a_request_makes_nothing_count(
         line = await harness.connect(peer(number))
         line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 4\r\n\r\nha")
         assert (await line.closed()).startswith(b"HTTP/1.1 502 ")
-    assert harness.upstream().is_asked
+    assert harness.upstream().is_circuit_closed
 
 
 async def test_a_websocket_that_opens_is_an_answer(
@@ -230,18 +230,18 @@ async def test_a_websocket_that_opens_is_an_answer(
     upstream.answer = leaving_after()
     for number in range(few):
         await harness.ask("/any/x", peer=peer(number))
-    assert not harness.upstream().is_asked
-    clock.skip(BREAKER_OPEN_SECONDS)
+    assert not harness.upstream().is_circuit_closed
+    clock.skip(OPEN_SECONDS)
     upstream.answer = stopping_after(OPENED)
     await open_socket()
-    assert not harness.upstream()._circuit_breaker.failed(None)
+    assert not harness.upstream()._breaker.failed(None)
     # Neither do few failures among many that open.
     for _ in range(2 * few):
         await open_socket()
     upstream.answer = leaving_after()
     for number in range(few - 1):
         await harness.ask("/any/x", peer=peer(number))
-    assert harness.upstream().is_asked
+    assert harness.upstream().is_circuit_closed
 
 
 # Addresses that fail.
@@ -257,13 +257,13 @@ def test_an_address_that_fails_several_times_in_a_row_is_left_out(clock: Clock) 
         for _ in range(FAILURES_IN_A_ROW - 1):
             it.failed("ada")
         it.succeeded()
-    assert it.is_left_in(clock())
+    assert it.is_available(clock())
     for _ in range(FAILURES_IN_A_ROW):
-        assert it.is_left_in(clock())
+        assert it.is_available(clock())
         it.failed(None)
-    assert not it.is_left_in(clock())
-    clock.skip(LEFT_OUT_SECONDS[0])
-    assert it.is_left_in(clock())
+    assert not it.is_available(clock())
+    clock.skip(EJECTION_SECONDS)
+    assert it.is_available(clock())
 
 
 def test_it_is_left_out_for_longer_each_time_until_it_answers(clock: Clock) -> None:
@@ -272,11 +272,11 @@ def test_it_is_left_out_for_longer_each_time_until_it_answers(clock: Clock) -> N
     def seconds() -> float:
         for _ in range(FAILURES_IN_A_ROW):
             it.failed(None)
-        left = it._left_out_until - clock()
+        left = it._ejected_until - clock()
         clock.skip(left)
         return left
 
-    first, most = LEFT_OUT_SECONDS
+    first, most = EJECTION_SECONDS, MAX_EJECTION_SECONDS
     assert [round(seconds()) for _ in range(6)] == [first, 2 * first, 4 * first, 8 * first, most, most]
     it.succeeded()
     assert round(seconds()) == first
@@ -286,17 +286,17 @@ def test_one_crash_with_many_requests_under_way_is_one_reason_to_leave_it_out(cl
     it = endpoint()
     for _ in range(40):
         it.failed("ada")
-    assert not it.is_left_in(clock())
-    clock.skip(LEFT_OUT_SECONDS[0])
-    assert it.is_left_in(clock())
-    assert it._times_left_out == 1
+    assert not it.is_available(clock())
+    clock.skip(EJECTION_SECONDS)
+    assert it.is_available(clock())
+    assert it._ejections == 1
 
 
 def test_a_request_that_is_sent_again_goes_to_another_address() -> None:
-    it = Upstream("up", UpstreamConfig(urls=["unix:/a", "unix:/b", "unix:/c"]), _NO_TLS)
+    it = Cluster("up", UpstreamConfig(urls=["unix:/a", "unix:/b", "unix:/c"]), _NO_TLS)
     for pool in it.pools:
         assert pool not in {it.choose(pool) for _ in range(50)}
-    alone = Upstream("up", UpstreamConfig(url="unix:/a"), _NO_TLS)
+    alone = Cluster("up", UpstreamConfig(url="unix:/a"), _NO_TLS)
     assert alone.choose(alone.pools[0]) is alone.pools[0]
 
 
@@ -326,7 +326,7 @@ async def test_while_one_of_two_addresses_fails_each_request_is_answered_by_the_
             assert (await harness.ask("/any/x", peer=peer(number))).status == 200
         # After that it was left out.
         assert len(upstream.requests) == FAILURES_IN_A_ROW
-        assert harness.upstream().left_out == 1
+        assert harness.upstream().ejected_endpoints == 1
         assert len(other.requests) == 30
 
 
@@ -349,7 +349,7 @@ async def checked(clock: Clock, *upstreams: RecordingUpstream, times: int = 1) -
         await until(lambda before=before: all(len(u.requests) > n for u, n in zip(upstreams, before, strict=True)))  # type: ignore[misc]  # a default
 
 
-async def test_an_address_that_is_not_well_is_left_out_until_it_is(
+async def test_an_address_that_is_not_well_is_ejected_until_it_is(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     async with two(issuer, upstream, HEALTH) as (harness, other):
@@ -357,15 +357,15 @@ async def test_an_address_that_is_not_well_is_left_out_until_it_is(
         await until(lambda: upstream.requests and other.requests)
         assert other.last.values("host") == ["localhost"]
         # Once may be an accident.
-        await never(lambda: harness.upstream().left_out)
+        await never(lambda: harness.upstream().ejected_endpoints)
         await checked(clock, other)
-        await until(lambda: harness.upstream().left_out == 1)
+        await until(lambda: harness.upstream().ejected_endpoints == 1)
         for _ in range(20):
             assert (await harness.ask("/any/x")).status == 200
         assert asked(other) == 0
         other.answer = OK
         await checked(clock, other)
-        await until(lambda: harness.upstream().left_out == 0)
+        await until(lambda: harness.upstream().ejected_endpoints == 0)
         while not asked(other):
             assert (await harness.ask("/any/x")).status == 200
 
@@ -380,7 +380,7 @@ async def test_only_a_whole_and_good_answer_is_a_sign_of_health(
         upstream.answer, other.answer = OK, leaving_after(answer)
         await until(lambda: other.requests)
         await checked(clock, other)
-        await until(lambda: harness.upstream().left_out == 1)
+        await until(lambda: harness.upstream().ejected_endpoints == 1)
 
 
 async def test_who_does_not_answer_in_time_is_not_well(
@@ -393,7 +393,7 @@ async def test_who_does_not_answer_in_time_is_not_well(
             clock.skip(0.5)
             await until(lambda: other.connections[-1].is_lost)
             clock.skip(0.5)
-        await until(lambda: harness.upstream().left_out == 1)
+        await until(lambda: harness.upstream().ejected_endpoints == 1)
 
 
 async def test_when_more_than_half_are_not_well_all_are_asked(
@@ -406,6 +406,6 @@ async def test_when_more_than_half_are_not_well_all_are_asked(
         upstream.answer = other.answer = sick
         await until(lambda: upstream.requests and other.requests)
         await checked(clock, upstream, other)
-        await until(lambda: harness.upstream().left_out == 2)
+        await until(lambda: harness.upstream().ejected_endpoints == 2)
         while not (asked(upstream) and asked(other)):
             assert (await harness.ask("/any/x")).status == 200

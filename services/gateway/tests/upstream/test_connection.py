@@ -270,7 +270,7 @@ async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_ag
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 5_000_000
-    monkeypatch.setattr("ostiary_gateway.upstream.pool.HIGH_WATER", size)
+    monkeypatch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", size)
     may_answer = asyncio.Event()
 
     async def answer_early(request: Received, writer: asyncio.StreamWriter) -> None:
@@ -321,7 +321,7 @@ async def test_who_waits_too_long_or_is_one_too_many_hears_so(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     harness.limit_connections(1)
-    monkeypatch.setattr("ostiary_gateway.upstream.pool.MAX_WAITING", 1)
+    monkeypatch.setattr("ostiary_gateway.upstream.fair_queue.MAX_WAITING", 1)
     upstream.answer = stopping_after()
     first = await harness.connect()
     first.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")

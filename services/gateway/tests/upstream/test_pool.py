@@ -14,7 +14,8 @@ from ostiary.testing import Issuer
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response
-from ostiary_gateway.upstream.pool import MAX_AGE_SECONDS, Failure, Pool, UpstreamConnection
+from ostiary_gateway.upstream.connection import Failure, UpstreamConnection
+from ostiary_gateway.upstream.pool import MAX_AGE_SECONDS, Pool
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n"
@@ -38,8 +39,8 @@ routes:
 class Asking:
     """Somebody who has asked for a connection. A Receiver."""
 
-    def __init__(self, client: str) -> None:
-        self.client = client
+    def __init__(self, caller: str) -> None:
+        self.caller = caller
         self.connection: UpstreamConnection | None = None
         self.failures: list[Failure] = []
 
@@ -52,7 +53,7 @@ class Asking:
     def on_connection(self, connection: UpstreamConnection) -> None:
         assert self.connection is None
         self.connection = connection
-        connection.use(self, "GET", is_sent=True)
+        connection.send_request(self, "GET", b"", has_content=False)
 
     def on_failure(self, failure: Failure) -> None:
         self.failures.append(failure)
@@ -63,7 +64,7 @@ class Asking:
     def on_content(self, content: bytes) -> None:
         """Take it."""
 
-    def on_pause(self) -> None:
+    def on_read_complete(self) -> None:
         """Take it."""
 
     def on_end(self, trailers: Fields) -> None:
@@ -139,18 +140,17 @@ class Hall:
 
     def give_back(self, asking: Asking) -> None:
         """Give a connection back, to be used again."""
-        asking.given.use(asking, "GET", is_sent=True)
         asking.given.data_received(OK)
 
     @property
     def held(self) -> dict[str, int]:
         """How many connections are counted for each caller."""
-        return dict(self.pool._held)
+        return dict(self.pool._queue._held)
 
     async def empty(self) -> None:
         """Return when nothing is left."""
         pool = self.pool
-        await until(lambda: not (pool._open or pool._attempts or pool._tasks or pool.waiting))
+        await until(lambda: not (pool._open or pool._dials or pool._tasks or pool.waiting))
         assert (self.held, pool.busy, pool.idle, pool.outstanding) == ({}, 0, 0, 0)
 
 
@@ -221,7 +221,7 @@ async def test_a_connection_that_nobody_waits_for_any_more_is_for_the_next(make:
     hall = make(1)
     gone, waiting = hall.ask("ada"), hall.ask("bob")
     await doors.knocked(1)
-    hall.pool.leave(gone)
+    hall.pool.cancel(gone)
     doors.closed[0].set_result(True)
     await until(lambda: waiting.connection)
     assert (len(doors.closed), gone.connection, gone.failures) == (1, None, [])
@@ -234,7 +234,7 @@ async def test_a_connection_that_nobody_waits_for_at_all_is_kept(make: Make, doo
     hall = make(1)
     gone = hall.ask()
     await doors.knocked(1)
-    hall.pool.leave(gone)
+    hall.pool.cancel(gone)
     doors.closed[0].set_result(True)
     await until(lambda: hall.pool.idle)
     assert (hall.held, hall.pool.busy) == ({}, 0)
@@ -261,7 +261,7 @@ async def test_an_earlier_attempts_failure_is_not_the_later_ones(make: Make, doo
     hall = make(3)
     asking = hall.ask()
     await doors.knocked(1)
-    hall.pool.leave(asking)
+    hall.pool.cancel(asking)
     hall.pool.lease(asking, 1.0, new=True)
     await doors.knocked(2)
     doors.closed[0].set_result(False)
@@ -406,7 +406,7 @@ async def test_of_few_connections_one_caller_may_have_all(make: Make) -> None:
 
 
 async def test_who_has_much_may_wait_half_as_often(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ostiary_gateway.upstream.pool.MAX_WAITING", 4)
+    monkeypatch.setattr("ostiary_gateway.upstream.fair_queue.MAX_WAITING", 4)
     hall = make(16)
     served = await hall.served(12)
     mine = [hall.ask() for _ in range(3)]
@@ -415,7 +415,7 @@ async def test_who_has_much_may_wait_half_as_often(make: Make, monkeypatch: pyte
     assert [each.failures for each in mine] == [[], [], [Failure.OVERLOADED]]
     assert [each.failures for each in others] == [[]] * 4 + [[Failure.OVERLOADED]]
     for each in [*mine, *others]:
-        hall.pool.leave(each)
+        hall.pool.cancel(each)
     for each in served:
         each.given.abort()
     await hall.empty()
@@ -425,9 +425,9 @@ async def test_nothing_is_left_of_those_who_have_gone(make: Make, doors: Doors) 
     hall = make(4)
     asked = [hall.ask(name) for name in ("a", "b", "c", "d", "e", "f", "g")]
     await doors.knocked(4)
-    hall.pool.leave(asked[0])
-    hall.pool.leave(asked[1])
-    hall.pool.leave(asked[4])
+    hall.pool.cancel(asked[0])
+    hall.pool.cancel(asked[1])
+    hall.pool.cancel(asked[4])
     for door, opens in zip(doors.closed[:4], (True, False, True, False), strict=True):
         door.set_result(opens)
     await doors.knocked(6)

@@ -41,13 +41,13 @@ class UpstreamMetrics(Collector):
             labels=labels,
         )
         for name, upstream in self._runtime.current.upstreams.items():
-            upstream.answers.add_to(first_byte, [name])
+            upstream.response_seconds.add_to(first_byte, [name])
             for failure, count in upstream.failures.items():
                 failures.add_metric([name, failure.name.lower()], count)
-            retries.add_metric([name], upstream.sent_again)
+            retries.add_metric([name], upstream.retries)
             connections.add_metric([name, "idle"], sum(pool.idle for pool in upstream.pools))
             connections.add_metric([name, "busy"], sum(pool.busy for pool in upstream.pools))
             queued.add_metric([name], sum(pool.waiting for pool in upstream.pools))
-            ejected.add_metric([name], upstream.left_out)
-            circuit.add_metric([name], upstream.is_asked)
+            ejected.add_metric([name], upstream.ejected_endpoints)
+            circuit.add_metric([name], upstream.is_circuit_closed)
         yield from (first_byte, failures, retries, connections, queued, ejected, circuit)

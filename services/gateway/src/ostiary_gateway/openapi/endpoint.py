@@ -12,11 +12,10 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, Request, Response
 
-from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.openapi.merge import merge
 from ostiary_gateway.routing.config import DOCS_PATH, OPENAPI_PATH
 from ostiary_gateway.runtime import Runtime, Snapshot
-from ostiary_gateway.upstream.cluster import Upstream
+from ostiary_gateway.upstream.cluster import Cluster
 
 _log = structlog.stdlib.get_logger("docs")
 
@@ -132,12 +131,12 @@ def _asset(path: str) -> _Representation:
     return _Representation(content, _ASSETS[path], **{"Cache-Control": f"public, max-age={ASSET_CACHE_SECONDS}"})
 
 
-async def _fetch(upstream: Upstream) -> dict[str, Any] | None:
+async def _fetch(upstream: Cluster) -> dict[str, Any] | None:
     """Return a service's document; None if it serves none."""
     try:
-        status, content = await upstream.pools[0].get(OPENAPI_PATH, FETCH_SECONDS)
+        status, content = await upstream.fetch(OPENAPI_PATH, FETCH_SECONDS)
         document = json.loads(content, parse_constant=_reject) if status == 200 else None  # noqa: PLR2004 - HTTP
-    except (OSError, BadMessage, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         _log.info("OpenAPI document unavailable", upstream=upstream.name, error=type(error).__name__)
         return None
     return document if isinstance(document, dict) else None

@@ -1,4 +1,4 @@
-"""What the gateway answers itself: an application like any other, for requests that have been read already."""
+"""The gateway's own endpoints: an ASGI application, called with requests that have been parsed already."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,27 +6,25 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message
 
-from ostiary.http import Problem
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.proxy.problems import LOCAL_TIMEOUT
 
-#: Seconds to answer.
-OWN_SECONDS = 30.0
-
-_TOO_SLOW = Problem(503, "own_answer_timeout", "The gateway could not answer in time; try again.", {"Retry-After": "1"})
+#: Seconds for the application to respond.
+CALL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class AsgiBridge:
-    """The application, and what uvicorn keeps of it."""
+    """The application, and the state that uvicorn keeps for it."""
 
     app: ASGIApp
     server_state: Any
     app_state: dict[str, Any]
 
     async def answer(self, context: RequestContext, peer: str) -> tuple[int, Fields, bytes]:
-        """Return status, fields and content of the answer. It reads no bodies. Raises ProblemError."""
+        """Return status, header fields and content. The application gets no request body. Raises ProblemError."""
         request = context.request
         status, fields, content = 500, list[tuple[bytes, bytes]](), b""
 
@@ -38,7 +36,7 @@ class AsgiBridge:
             if message["type"] == "http.response.start":
                 status, fields = message["status"], list(message.get("headers", ()))
             else:
-                # As a rule it is one piece, which need not be copied.
+                # Usually one piece, which need not be copied.
                 content = content + message["body"] if content else message.get("body", b"")
 
         scope = {
@@ -57,10 +55,10 @@ class AsgiBridge:
             "state": dict(self.app_state),
         }
         try:
-            async with asyncio.timeout(OWN_SECONDS):
+            async with asyncio.timeout(CALL_SECONDS):
                 await self.app(scope, receive, send)
         except TimeoutError:
-            raise ProblemError(_TOO_SLOW) from None
-        except Exception:  # noqa: BLE001 - it has said so itself
+            raise ProblemError(LOCAL_TIMEOUT) from None
+        except Exception:  # noqa: BLE001 - the application has logged it
             raise ProblemError(INTERNAL_ERROR) from None
         return status, [field for field in fields if field[0] != b"content-length"], content

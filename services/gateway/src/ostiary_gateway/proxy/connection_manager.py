@@ -1,4 +1,4 @@
-"""Who looks after all connections of a process."""
+"""Looks after all client connections of a process: their deadlines, their number, and whether their peers have gone."""
 
 import asyncio
 import time
@@ -16,86 +16,88 @@ from ostiary_gateway.http1.write_buffer import FlushQueue
 
 _log = structlog.stdlib.get_logger("proxy")
 
-#: Seconds between two looks at who is late.
+#: Seconds between two ticks: deadlines are met to that precision.
 TICK_SECONDS = 0.1
 
 
-class Watched(Protocol):
-    """A connection, as far as somebody looks after it."""
+class ManagedConnection(Protocol):
+    """A connection, as far as it is managed."""
 
     peer: str
-    #: Seconds on the monotonic clock.
+    #: When `on_deadline` is called, in seconds on the monotonic clock.
     deadline: float
 
     def on_deadline(self) -> None:
-        """Do something about what did not happen."""
+        """Handle that something did not happen in time."""
 
     def check_peer_closed(self) -> None:
-        """Give up if the client has left."""
+        """Give up if the client has closed."""
 
     def cut_off(self) -> None:
-        """End, whatever is going on."""
+        """Close at once, whatever is going on."""
 
 
 class ConnectionManager:
-    """Looks after all connections of a process: who is late, and whether there are new ones."""
+    """All client connections of a process. One timer serves them all."""
 
     def __init__(self, max_per_address: int, proxies: TrustedProxies) -> None:
-        """Look when `start` says so. An address has so many connections, if it is no trusted proxy's."""
+        """Accept `max_per_address` connections from each address that is not a trusted proxy's."""
         self._max_per_address = max_per_address
         self._proxies = proxies
         self._addresses: Counter[str] = Counter()
-        self.connections: set[Watched] = set()
-        #: Those that are not read, with which nobody would notice that they have left.
-        self.unread: set[Watched] = set()
-        self.is_ending = False
+        self.connections: set[ManagedConnection] = set()
+        #: Connections that are not read, so that their close would go unnoticed.
+        self.paused: set[ManagedConnection] = set()
+        #: Whether the gateway shuts down: no further requests are accepted.
+        self.is_draining = False
         self.flush_queue = FlushQueue()
+        #: The value of the `Date` field.
         self.date = b""
         self.request_ids = RequestIds()
-        self._tasks: list[Callable[[float], None]] = []
+        self._tick_handlers: list[Callable[[float], None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, connection: Watched) -> bool:
-        """Note a connection; return whether there may be one more of its address."""
+    def add(self, connection: ManagedConnection) -> bool:
+        """Manage a connection; return False if its address has too many."""
         self.connections.add(connection)
         source = source_of(connection.peer)
         self._addresses[source] += 1
         return self._addresses[source] <= self._max_per_address or self._proxies.trusts(connection.peer)
 
-    def remove(self, connection: Watched) -> None:
-        """Forget a connection."""
+    def remove(self, connection: ManagedConnection) -> None:
+        """Forget a closed connection."""
         self.connections.discard(connection)
-        self.unread.discard(connection)
+        self.paused.discard(connection)
         source = source_of(connection.peer)
         self._addresses[source] -= 1
         if not self._addresses[source]:
             del self._addresses[source]
 
-    def add_tick_handler(self, task: Callable[[float], None]) -> None:
-        """Have something done as often as connections are looked at."""
-        self._tasks.append(task)
+    def add_tick_handler(self, handler: Callable[[float], None]) -> None:
+        """Call `handler` with the monotonic time at each tick."""
+        self._tick_handlers.append(handler)
 
     def start(self) -> None:
-        """Look, and go on doing so."""
-        # First, so that nothing that goes wrong ends it.
+        """Tick, now and from now on."""
+        # First, so that no error below ends it.
         self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self.start)
         now = time.monotonic()
         self.date = formatdate(usegmt=True).encode()
         due: list[Callable[[], None]] = [each.on_deadline for each in self.connections if each.deadline <= now]
-        due += [each.check_peer_closed for each in self.unread]
-        due += [partial(task, now) for task in self._tasks]
+        due += [each.check_peer_closed for each in self.paused]
+        due += [partial(handler, now) for handler in self._tick_handlers]
         for each in due:
             try:
                 each()
-            except Exception:  # noqa: BLE001 - the others are to be looked after all the same
+            except Exception:  # noqa: BLE001 - an error in one must not keep the others from their turn
                 _log.exception("unhandled error")
 
     def cut_off(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for connection in tuple(self.connections):
             connection.cut_off()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Tick no more."""
         if self._timer is not None:
             self._timer.cancel()

@@ -1,268 +1,261 @@
-"""A client's connection: requests are read and answered one after the other, by an upstream or the gateway itself."""
+"""A client's connection: requests are read and answered one after the other.
+
+    connected --> IDLE -- a part of a head --> HEAD      A parsed head leads from IDLE or HEAD to
+                   ^                                       EXCHANGE     if an upstream answers it,
+                   |                                       LOCAL_CALL   if the gateway's own endpoints do,
+                   |                                       RESPONDING   if it is rejected, or a preflight.
+                   |
+                   +-- keep-alive ------- EXCHANGE, RESPONDING      LOCAL_CALL -- answered --> RESPONDING
+                   |                         | |   EXCHANGE -- no response, or rejected --> RESPONDING
+    FLUSHING ------+                         | +------- 101 --------> TUNNEL
+       ^   the client has read the response  |
+       +-------- it has not yet -------------+
+
+    EXCHANGE, TUNNEL, RESPONDING -- no further request --> LINGERING
+    IDLE, HEAD, FLUSHING, LINGERING -- nothing to answer --> CLOSING
+    any state -- connection lost --> CLOSED
+
+In IDLE and HEAD, received bytes are parsed; in EXCHANGE and TUNNEL they go on to the exchange while that accepts them;
+in LINGERING and CLOSING they are discarded; otherwise they are kept for later, within limits.
+"""
 
 import asyncio
-import fcntl
 import select
 import socket
 import struct
-import termios
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from ostiary.errors import OstiaryError
-from ostiary.http import PROBLEM_JSON, Problem, problem_for
+from ostiary.http import Problem, problem_for
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
 from ostiary_gateway.access.request import RequestContext
-from ostiary_gateway.http1 import parser, websocket
-from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownCoding, UnknownVersion
+from ostiary_gateway.http1 import websocket
+from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import Fields
-from ostiary_gateway.http1.serializer import head
+from ostiary_gateway.http1.parser import head_end, parse_request
+from ostiary_gateway.http1.status import NO_CONTENT
 from ostiary_gateway.http1.write_buffer import WriteBufferedProtocol
 from ostiary_gateway.observability.access_log import AccessLog
 from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
 from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.exchange import Exchange
+from ostiary_gateway.proxy.local_response import LocalResponse, may_keep_alive, problem_fields, response_head
+from ostiary_gateway.proxy.problems import BODY_TIMEOUT, HEAD_TIMEOUT, TOO_MANY_CONNECTIONS, problem_of_message
+from ostiary_gateway.proxy.slow_reader import LINGER_SECONDS, STALL_SECONDS, LingeringClose, SlowReader, unsent_bytes
 from ostiary_gateway.runtime import Runtime, Snapshot
+from ostiary_gateway.state import State
 
-_log = structlog.stdlib.get_logger("proxy")
-
-#: Seconds for a head to arrive, from the connection or from its first byte; for a client to send the next piece of its
-#: body, or to take the next piece of an answer; and for the next request on a connection: longer than clients' and
-#: proxies' own, so that it is they who close and no request meets a closing connection.
+#: Seconds for a head to arrive, from the connection or from its first byte.
 HEAD_SECONDS = 20.0
-CLIENT_SECONDS = 30.0
 
-#: Bytes a second that a body comes with at least, all in all, once those seconds are over, and that an answer is taken
-#: with: both hold up a connection to the service, and of those there are not many.
-BODY_BYTES_PER_SECOND = 1024
+#: Seconds for the next part of a body to arrive; and bytes a second at which all of it has to arrive after those: a
+#: request holds a connection to the service, and of those there are few.
+CONTENT_SECONDS = 30.0
+MIN_CONTENT_BYTES_PER_SECOND = 1024
 
-#: Seconds for a first request to arrive while the gateway ends.
-ENDING_SECONDS = 1.0
+#: Seconds for the next request. Longer than clients and proxies wait, so that it is they that close and no request
+#: meets a closing connection.
 KEEP_ALIVE_SECONDS = 75.0
 
-#: Seconds and bytes for which a connection is still read after its last answer (RFC 9112 section 9.6): closed at once,
-#: it would be reset if there were anything to read, and the answer lost.
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 16 * 1024 * 1024
+#: Seconds for the first request of a connection that is made while the gateway shuts down.
+DRAIN_SECONDS = 1.0
 
-#: Requests that came together and are begun in one turn of the event loop; others have theirs in between.
-MAX_IN_A_TURN = 16
+#: Pipelined requests begun in one turn of the event loop; other connections have theirs in between.
+MAX_REQUESTS_PER_TURN = 16
 
-#: Bytes that wait to be written before the other side is not read any more; and of further requests that wait.
+#: Bytes buffered for the client before the other side is paused.
 HIGH_WATER = 256 * 1024
-MAX_AHEAD_BYTES = 64 * 1024
 
-#: Bytes that the system keeps for a client beyond those that are on their way; it would keep four times as many.
+#: Bytes of further requests buffered before the connection is no longer read.
+MAX_PIPELINED_BYTES = 64 * 1024
+
+#: Bytes that the system buffers for a client beyond those in flight; its own limit is four times as many.
 MAX_NOT_SENT = 1024 * 1024
 
-#: Bytes of an answer of the gateway's own that are written at once.
-PIECE_BYTES = 64 * 1024
-
-#: Bytes of a head that is kept while its connection waits for the next one: there may be very many connections.
+#: Bytes of a head that is kept while its connection is idle: there may be very many connections.
 MAX_KEPT_HEAD = 4096
 
-_INVALID = Problem(400, "invalid_request", "The request is not valid HTTP/1.1.")
-_TOO_LARGE = Problem(431, "head_too_large", f"Request line and header fields may have {parser.MAX_HEAD_BYTES} bytes.")
-_UNKNOWN_VERSION = Problem(505, "unknown_version", "Send HTTP/1.1.")
-_UNKNOWN_CODING = Problem(501, "unknown_coding", "Send the body with a Content-Length, or chunked.")
-_TOO_MANY_CONNECTIONS = Problem(
-    503, "too_many_connections", "This address has too many connections open; close some.", {"Retry-After": "1"}
-)
-_HEAD_TIMEOUT = Problem(408, "head_timeout", "The request did not arrive in time.")
-_BODY_TIMEOUT = Problem(408, "body_timeout", "The request body did not arrive in time.")
+IDLE: Final = State("idle")
+HEAD: Final = State("head")
+EXCHANGE: Final = State("exchange")
+TUNNEL: Final = State("tunnel")
+LOCAL_CALL: Final = State("local call")
+RESPONDING: Final = State("responding")
+FLUSHING: Final = State("flushing")
+LINGERING: Final = State("lingering")
+CLOSING: Final = State("closing")
+CLOSED: Final = State("closed")
+IDLE.leads_to(HEAD, EXCHANGE, LOCAL_CALL, RESPONDING, FLUSHING, CLOSING, CLOSED)
+HEAD.leads_to(EXCHANGE, LOCAL_CALL, RESPONDING, FLUSHING, CLOSING, CLOSED)
+EXCHANGE.leads_to(IDLE, TUNNEL, RESPONDING, FLUSHING, LINGERING, CLOSED)
+TUNNEL.leads_to(LINGERING, CLOSED)
+LOCAL_CALL.leads_to(RESPONDING, CLOSED)
+RESPONDING.leads_to(IDLE, FLUSHING, LINGERING, CLOSED)
+FLUSHING.leads_to(IDLE, CLOSING, CLOSED)
+LINGERING.leads_to(CLOSING, CLOSED)
+CLOSING.leads_to(CLOSED)
 
-_NO_HEAD = b"GET / HTTP/1.1\r\n\r\n"
-_NO_CONTEXT = RequestContext(parser.parse_request(_NO_HEAD), "", b"", b"")
-
-_NEVER = float("inf")
-
-#: Stands for what could not be read, in the log.
-_UNREADABLE = parser.parse_request(b"- - HTTP/1.1\r\nConnection: close\r\n\r\n")
-
-_NO_CONTENT = 204
-
-#: What is counted for a client that did not wait for its answer; nobody gets to see it.
+#: Statuses in the access log, which nobody receives: the client has closed; the shutdown cut the request off.
 _CLIENT_LEFT = 499
 _CUT_OFF = 503
 
+_NEVER = float("inf")
+
+_NO_HEAD = b"GET / HTTP/1.1\r\n\r\n"
+_NO_CONTEXT = RequestContext(parse_request(_NO_HEAD), "", b"", b"")
+
+#: Stands for a request that could not be parsed.
+_UNREADABLE = parse_request(b"- - HTTP/1.1\r\nConnection: close\r\n\r\n")
+
+_log = structlog.stdlib.get_logger("proxy")
+
 
 class ClientConnection(WriteBufferedProtocol):
-    """A connection with a client."""
+    """A connection with a client; the module's head draws its states. The Client of its exchanges."""
 
     def __init__(
         self,
         manager: ConnectionManager,
         runtime: Runtime,
         exchange_of: Callable[["ClientConnection", RequestContext, Snapshot], Exchange],
-        own: AsgiBridge,
+        bridge: AsgiBridge,
         log: AccessLog,
     ) -> None:
-        """Make a connection."""
         super().__init__(manager.flush_queue)
         self._manager = manager
         self._runtime = runtime
         self._exchange_of = exchange_of
-        self._own = own
+        self._bridge = bridge
         self._log = log
+        self._state: State = IDLE
         self.peer = "unknown"
+        #: When `on_deadline` is called, in seconds on the monotonic clock.
+        self.deadline = _NEVER
+        #: Received bytes for later, and how many of them have been searched for the end of a head.
         self._buffer = b""
         self._searched = 0
-        #: The last head without a body, and its context.
-        self._last_head, self._last = _NO_HEAD, _NO_CONTEXT
-        self._arrival: RequestContext | None = None
-        self._exchange: Exchange | None = None
+        #: The last head without a body, and its context: requests repeat.
+        self._last_head, self._last_context = _NO_HEAD, _NO_CONTEXT
+        #: The current request, and when it began.
+        self._context: RequestContext | None = None
         self._started_at = 0.0
-        #: Whether the request's body, or what is beyond it, has to wait.
-        self._is_held = False
-        #: Since when the body is read, and how much of it has come since.
-        self._body_since, self._body_bytes = 0.0, 0
-        self._lingers = False
-        #: Bytes that were not taken by the client when it was looked at last, and when many more must be at the end.
-        self._untaken, self._taken_by = 0, 0.0
-        #: An answer of the gateway's own, how much of it was written, and whether the connection is kept after it.
-        self._content, self._written, self._is_kept = b"", 0, False
-        self._is_unread = False
-        self._answer: asyncio.Task[None] | None = None
-        #: Seconds on the monotonic clock.
-        self.deadline = _NEVER
-        self.is_http11 = True
+        self._exchange: Exchange | None = None
+        self._local_call: asyncio.Task[None] | None = None
+        self._response: LocalResponse | None = None
+        #: Since when a body has been read, and how many of its bytes have arrived since.
+        self._content_since, self._content_bytes = 0.0, 0
+        self._slow_reader = SlowReader()
+        self._lingering: LingeringClose | None = None
+        #: Flow control: whether the exchange has paused its input, whether the transport is paused, and whether the
+        #: client reads.
+        self._is_input_paused = False
+        self._is_transport_paused = False
         self.is_writable = True
+        self.is_http11 = True
 
-    # From the transport.
+    def _enter(self, state: State) -> None:
+        self._state = self._state.to(state)
+
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Expect the first request."""
         self._transport = transport  # type: ignore[assignment]  # of a stream
         transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[attr-defined]  # the same
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "unknown"
-        # What nobody takes is not to fill the system's buffers either.
         connected = self._socket()
         if connected is not None and hasattr(socket, "TCP_NOTSENT_LOWAT") and connected.family != socket.AF_UNIX:
+            # What a client does not read must not fill the system's buffers.
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOT_SENT)
-        self._own.server_state.connections.add(self)
-        self.deadline = time.monotonic() + (ENDING_SECONDS if self._manager.is_ending else HEAD_SECONDS)
+        self._bridge.server_state.connections.add(self)
+        self.deadline = time.monotonic() + (DRAIN_SECONDS if self._manager.is_draining else HEAD_SECONDS)
         if not self._manager.add(self):
-            self.refuse(_TOO_MANY_CONNECTIONS)
+            self.reject(TOO_MANY_CONNECTIONS)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Give up what is going on."""
+        was_tunnel = self._state is TUNNEL
         self._transport = None
+        self._enter(CLOSED)
         self._manager.remove(self)
-        self._own.server_state.connections.discard(self)
+        self._bridge.server_state.connections.discard(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.on_client_lost()
-            if exchange.is_tunnel:
-                self._note(exchange.status, "allowed", exchange.upstream_seconds)
+            if was_tunnel:
+                self._record(exchange.status, "allowed", exchange.upstream_seconds)
             else:
-                self._note(_CLIENT_LEFT, "client_left", exchange.upstream_seconds)
-        if self._answer is not None:
-            self._answer.cancel()
+                self._record(_CLIENT_LEFT, "client_left", exchange.upstream_seconds)
+        if self._local_call is not None:
+            self._local_call.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Take in a part of a request."""
-        if self._lingers:
-            self._searched += len(data)
-            if self._searched > LINGER_BYTES:
+        if self._lingering is not None:
+            if not self._lingering.discard(len(data)):
                 self._abort()
             return
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        self._take(data)
+        self._receive(data)
 
     def eof_received(self) -> bool:
-        """Close: a client that half-closes its connection has left, as far as anybody can tell."""
+        # A client that closes its side has gone, as far as can be told.
         return False
 
     def pause_writing(self) -> None:
-        """Hold the response up."""
         self.is_writable = False
-        self._untaken = self._not_taken_yet()
-        self.expect(CLIENT_SECONDS)
+        self._slow_reader.start(self._pending_bytes())
+        self.expect(STALL_SECONDS)
         if self._exchange is not None:
             self._exchange.on_client_writable(False)
+        elif self._state is IDLE or self._state is HEAD:
+            self._enter(FLUSHING)
 
     def resume_writing(self) -> None:
-        """Let the response come."""
         self.is_writable = True
         if self._exchange is not None:
             self._exchange.on_client_writable(True)
-        elif self._content:
-            self._go_on_answering()
-        elif self._arrival is None and not self._lingers:
-            self._await_next()
+        elif self._state is RESPONDING:
+            self._write_response()
+        elif self._state is FLUSHING:
+            self._await_request()
 
-    # From uvicorn.
+    # Called by uvicorn.
 
     def shutdown(self) -> None:
-        """Close when the request that is being answered is done; who talks WebSocket is told that it ends."""
-        if self._arrival is None:
+        """Close after the response under way. A WebSocket is told that the gateway shuts down."""
+        if self._state is TUNNEL and self._exchange is not None:
+            self._exchange.close_tunnel(websocket.GOING_AWAY, "going away")
+        elif self._context is None:
             self._close()
-        elif self._exchange is not None and self._exchange.is_tunnel:
-            self._exchange.end_tunnel(websocket.GOING_AWAY, "going away")
 
-    # From the manager.
+    # Called by the connection manager.
 
     def on_deadline(self) -> None:
-        """Do something about what did not happen."""
+        """Handle that something did not happen in time."""
         self.deadline = _NEVER
-        exchange = self._exchange
-        if self._takes_what_it_gets():
-            return
-        if self._lingers:
-            self._abort()
+        exchange, now = self._exchange, time.monotonic()
+        if self._lingering is not None:
+            self._extend_or_abort(self._lingering.extension(self._pending_bytes(), now))
         elif not self.is_writable:
-            # The client does not take its answer.
-            self._abort()
-        elif exchange is not None and not exchange.is_sent and exchange.takes_body and not self._is_held:
-            exchange.give_up(_BODY_TIMEOUT)
+            keeps_up = self._slow_reader.keeps_up(self._pending_bytes())
+            is_over = exchange is not None and exchange.ends_at <= now
+            self._extend_or_abort(STALL_SECONDS if keeps_up and not is_over else 0.0)
+        elif exchange is not None and exchange.accepts_content and not self._is_input_paused:
+            exchange.give_up(BODY_TIMEOUT)
         elif exchange is not None:
             exchange.on_timeout()
         elif self._buffer:
-            self.refuse(_HEAD_TIMEOUT)
+            self.reject(HEAD_TIMEOUT)
         else:
             self._close()
 
-    def _takes_what_it_gets(self) -> bool:
-        """Return whether a client that is behind comes along, and give it more time if it does."""
-        if self.is_writable and not self._lingers:
-            return False
-        left, now = self._not_taken_yet(), time.monotonic()
-        if self._lingers and left and now < self._taken_by:
-            # It has more time to take all, but not to close when it has.
-            self.expect(min(LINGER_SECONDS, self._taken_by - now))
-            return True
-        untaken, self._untaken = self._untaken, left
-        if self._lingers and untaken and not left:
-            # All is taken: only now the client has its time to close.
-            self.expect(LINGER_SECONDS)
-        elif not untaken or untaken - left < BODY_BYTES_PER_SECOND * CLIENT_SECONDS:
-            return False
-        else:
-            self._taken_by = now + CLIENT_SECONDS
-            self.expect(LINGER_SECONDS if self._lingers else CLIENT_SECONDS)
-        return self.deadline > now
-
-    def _not_taken_yet(self) -> int:
-        """Return how many bytes the client has not taken, nor its system for it."""
-        connected = self._socket()
-        if connected is None:
-            return 0
-        (in_the_system,) = struct.unpack("i", fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4)))
-        return self.unsent + int(in_the_system)
-
-    def _socket(self) -> Any:
-        """Return the connection's socket, as far as event loops show it; None if it is closed."""
-        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
-        return connected if connected is not None and connected.fileno() >= 0 else None
-
     def check_peer_closed(self) -> None:
-        """Give up if the client has left. What is not read is not told."""
+        """Give up if the client has closed. Without reading, nothing else tells."""
         connected = self._socket()
         if connected is None:
             return
@@ -272,313 +265,313 @@ class ClientConnection(WriteBufferedProtocol):
             self._abort()
 
     def cut_off(self) -> None:
-        """End the connection, whatever is going on."""
+        """Close at once, whatever is going on."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.on_client_lost()
-            self._note(exchange.status or _CUT_OFF, "cut_off", exchange.upstream_seconds)
-            self._arrival = None
+            self._record(exchange.status or _CUT_OFF, "cut_off", exchange.upstream_seconds)
+            self._context = None
         self._abort()
 
-    # From the exchange.
+    # Called by the exchange.
 
     @property
-    def is_ending(self) -> bool:
-        """Whether no more requests are taken."""
-        return self._manager.is_ending
+    def is_draining(self) -> bool:
+        """Whether no further requests are accepted."""
+        return self._manager.is_draining
 
     @property
     def date(self) -> bytes:
-        """The present, as fields have it."""
+        """The value of the `Date` field."""
         return self._manager.date
 
     def expect(self, seconds: float) -> None:
-        """Wait for what comes next so long, and no longer than the exchange may take."""
+        """Set the deadline, but not beyond the end of the exchange."""
         until = time.monotonic() + seconds
         exchange = self._exchange
         self.deadline = until if exchange is None or until < exchange.ends_at else exchange.ends_at
 
-    def read_more(self, more: bool) -> None:
-        """Read the request's body, or hold it up."""
-        self._is_held = not more
-        if not more:
-            self._stop_reading()
-            return
-        self._body_since, self._body_bytes = time.monotonic(), 0
-        if self._exchange is not None and not self._exchange.is_sent:
-            self.expect(CLIENT_SECONDS)
-        self._read_again()
+    def pause_input(self) -> None:
+        """Stop reading."""
+        self._is_input_paused = True
+        self._pause_transport()
+
+    def resume_input(self) -> None:
+        """Read content, or bytes of a tunnel."""
+        self._is_input_paused = False
+        self._content_since, self._content_bytes = time.monotonic(), 0
+        if self._exchange is not None and not self._exchange.is_request_sent:
+            self.expect(CONTENT_SECONDS)
+        self._resume_transport()
         if self._buffer:
             data, self._buffer = self._buffer, b""
-            self._take(data)
+            self._receive(data)
 
-    def refuse(self, problem: Problem) -> None:
-        """Answer with a problem."""
+    def enter_tunnel(self) -> None:
+        """Pass on what the client sends as it is."""
+        self._enter(TUNNEL)
+
+    def reject(self, problem: Problem) -> None:
+        """Respond with a problem."""
         exchange, self._exchange = self._exchange, None
-        context = self._arrival
+        context = self._context
         if context is None:
             request_id = self._manager.request_ids.id_for(_UNREADABLE)
-            context = self._arrival = RequestContext(_UNREADABLE, self.peer, b"http", request_id)
+            context = self._context = RequestContext(_UNREADABLE, self.peer, b"http", request_id)
             self._started_at = time.monotonic()
-        fields = [(b"content-type", PROBLEM_JSON.encode())]
-        fields += [
-            (name.lower().encode(), value.encode("latin-1", "replace")) for name, value in problem.headers.items()
-        ]
-        fields += [*context.cors, (b"x-request-id", context.request_id)]
-        self._note(problem.status, problem.code, exchange.upstream_seconds if exchange is not None else 0.0)
-        self._respond(problem.status, fields, problem.to_json())
+        self._record(problem.status, problem.code, exchange.upstream_seconds if exchange is not None else 0.0)
+        self._respond(context, problem.status, problem_fields(problem, context), problem.to_json())
 
-    def break_off(self) -> None:
+    def abort_response(self) -> None:
         """Close the connection within a response."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            self._note(exchange.status, "broken_off", exchange.upstream_seconds)
+            self._record(exchange.status, "broken_off", exchange.upstream_seconds)
         connected = self._socket()
         if connected is not None and not self.is_http11:
-            # To HTTP/1.0 the end of the connection is the end of the answer, but for a reset.
+            # To HTTP/1.0 an orderly close is the end of the response, but a reset is not.
             self.send_now()
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._abort()
 
-    def finished(self) -> None:
+    def end_exchange(self) -> None:
         """Go on with the next request."""
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
-        self._note(exchange.status, "allowed", exchange.upstream_seconds)
-        self._next(keep_alive=exchange.keep_alive)
+        self._record(exchange.status, "allowed", exchange.upstream_seconds)
+        self._end_request(keep_alive=exchange.keep_alive)
 
     # Requests, one after the other.
 
-    def _take(self, data: bytes) -> None:
-        """Take in bytes from where the last ones ended."""
+    def _receive(self, data: bytes) -> None:
         steps = 0
-        while data and self._transport is not None and not self._lingers:
-            exchange = self._exchange
+        while data and self._transport is not None and self._lingering is None:
+            exchange, state = self._exchange, self._state
             steps += 1
-            if steps > MAX_IN_A_TURN:
+            if steps > MAX_REQUESTS_PER_TURN:
                 self._keep(data)
-                asyncio.get_running_loop().call_soon(self._go_on)
+                asyncio.get_running_loop().call_soon(self._continue)
                 return
-            if self._arrival is None and self.is_writable:
-                data = self._take_head(data)
-            elif exchange is not None and exchange.takes_body and not exchange.is_sent and not self._is_held:
-                data = self._take_body(exchange, data)
-            elif exchange is not None and exchange.is_tunnel and not self._is_held:
-                exchange.on_talk(data)
+            if state is IDLE or state is HEAD:
+                data = self._receive_head(data)
+            elif exchange is not None and exchange.accepts_content and not self._is_input_paused:
+                data = self._receive_content(exchange, data)
+            elif exchange is not None and state is TUNNEL and not self._is_input_paused:
+                exchange.on_tunnel_data(data)
                 return
             else:
-                # It is not its turn yet.
                 self._keep(data)
-                if exchange is not None and not exchange.is_sent:
-                    self._stop_reading()
+                if exchange is not None and not exchange.is_request_sent:
+                    self._pause_transport()
                 return
 
-    def _keep(self, data: bytes) -> None:
-        """Keep bytes for later, and read no more if there are many."""
-        self._buffer = data
-        if len(data) > MAX_AHEAD_BYTES:
-            self._stop_reading()
-            self._manager.unread.add(self)
-
-    def _stop_reading(self) -> None:
-        if self._transport is not None and not self._is_unread and not self._transport.is_closing():
-            self._is_unread = True
-            self._transport.pause_reading()
-
-    def _read_again(self) -> None:
-        if self._transport is not None and self._is_unread:
-            self._is_unread = False
-            self._manager.unread.discard(self)
-            self._transport.resume_reading()
-
-    def _take_head(self, data: bytes) -> bytes:
-        """Begin a request if its head is there; return what comes after it."""
+    def _receive_head(self, data: bytes) -> bytes:
+        """Begin a request if its head is complete; return what follows it."""
         # RFC 9112 section 2.2: an empty line before a request is ignored. One.
         start = 2 if data.startswith(b"\r\n") else 0
         if data.startswith(self._last_head, start):
-            # A client that asks the same again means the same.
             self._searched = 0
-            self._begin(self._last.reuse(self._manager.request_ids.id_for(self._last.request)))
+            self._begin(self._last_context.reuse(self._manager.request_ids.id_for(self._last_context.request)))
             return data[start + len(self._last_head) :]
         try:
-            end = parser.head_end(data, self._searched)
+            end = head_end(data, self._searched)
             if end < 0:
-                if not self._searched:
-                    self.deadline = time.monotonic() + HEAD_SECONDS
-                self._buffer, self._searched = data, len(data)
+                self._keep_head(data)
                 return b""
             self._searched = 0
             head = data[start:end]
-            request = parser.parse_request(head)
+            request = parse_request(head)
         except BadMessage as error:
-            self.refuse(_problem_of(error))
+            self.reject(problem_of_message(error))
             return b""
         context = RequestContext(request, self.peer, b"http", self._manager.request_ids.id_for(request))
         if request.body is None and len(head) <= MAX_KEPT_HEAD:
-            self._last_head, self._last = head, context
+            self._last_head, self._last_context = head, context
         self._begin(context)
         return data[end:]
 
-    def _take_body(self, exchange: Exchange, data: bytes) -> bytes:
+    def _keep_head(self, data: bytes) -> None:
+        if not self._searched:
+            self.deadline = time.monotonic() + HEAD_SECONDS
+        self._buffer, self._searched = data, len(data)
+        if self._state is IDLE:
+            self._enter(HEAD)
+
+    def _receive_content(self, exchange: Exchange, data: bytes) -> bytes:
         body = exchange.body
-        assert body is not None  # noqa: S101 - it takes one
+        assert body is not None  # noqa: S101 - it accepts content
         try:
             content, surplus = body.take(data)
         except BadMessage as error:
-            exchange.give_up(_problem_of(error))
+            exchange.give_up(problem_of_message(error))
             return b""
-        self._body_bytes += len(data)
-        is_due = self._body_since + CLIENT_SECONDS + self._body_bytes / BODY_BYTES_PER_SECOND
-        self.expect(min(CLIENT_SECONDS, is_due - time.monotonic()))
+        self._content_bytes += len(data)
+        is_due = self._content_since + CONTENT_SECONDS + self._content_bytes / MIN_CONTENT_BYTES_PER_SECOND
+        self.expect(min(CONTENT_SECONDS, is_due - time.monotonic()))
         if content:
-            exchange.on_body(content)
+            exchange.on_content_received(content)
         if body.done and self._exchange is exchange:
-            exchange.on_body_end(body.trailers)
+            exchange.on_request_end(body.trailers)
         return surplus
 
     def _begin(self, context: RequestContext) -> None:
         self._started_at = time.monotonic()
         self.is_http11 = context.request.is_http11
-        self._arrival = context
+        self._context = context
         snapshot = self._runtime.current
         try:
             if not context.host:
                 snapshot.admission.locate(context)
             if context.is_local:
-                self._answer_here(context)
+                self._call_local(context)
                 return
             self._log.begin(context)
             preflight = snapshot.admission.preflight(context)
             if preflight is not None:
-                self._note(_NO_CONTENT, "preflight", 0.0)
-                self._respond(_NO_CONTENT, [*preflight, (b"x-request-id", context.request_id)], b"")
+                self._record(NO_CONTENT, "preflight", 0.0)
+                self._respond(context, NO_CONTENT, [*preflight, (b"x-request-id", context.request_id)], b"")
                 return
             snapshot.admission.admit(context)
         except ProblemError as error:
-            self.refuse(error.problem)
+            self.reject(error.problem)
         except OstiaryError as error:
-            self.refuse(problem_for(error))
-        except Exception:  # noqa: BLE001 - whatever it is, it is this request's alone
+            self.reject(problem_for(error))
+        except Exception:  # noqa: BLE001 - a defect in the handling of this request must not end the others
             _log.exception("unhandled error")
-            self.refuse(INTERNAL_ERROR)
+            self.reject(INTERNAL_ERROR)
         else:
             exchange = self._exchange = self._exchange_of(self, context, snapshot)
+            self._enter(EXCHANGE)
             exchange.start()
 
-    def _next(self, *, keep_alive: bool) -> None:
-        """Go on with what has come meanwhile, or end."""
-        self._arrival = None
+    def _end_request(self, *, keep_alive: bool) -> None:
+        """Go on with the next request, or close."""
+        self._context = None
         if self._transport is None:
             return
-        if not keep_alive or self._manager.is_ending:
+        if not keep_alive or self._manager.is_draining:
             self._linger()
             return
-        self._is_held = False
+        self._is_input_paused = False
         if self.is_writable:
-            self._await_next()
+            self._await_request()
+        else:
+            self._enter(FLUSHING)
 
-    def _await_next(self) -> None:
-        """Read the next request."""
+    def _await_request(self) -> None:
+        self._enter(IDLE)
         self.deadline = time.monotonic() + KEEP_ALIVE_SECONDS
         if self._buffer:
-            # Not from within what has just ended.
-            asyncio.get_running_loop().call_soon(self._go_on)
-        self._read_again()
+            # Not from within the end of the last one.
+            asyncio.get_running_loop().call_soon(self._continue)
+        self._resume_transport()
 
-    def _go_on(self) -> None:
-        """Take what has been kept."""
-        if self._buffer and not self._lingers:
-            data, self._buffer = self._buffer, b""
-            if self._arrival is None:
-                self.deadline = time.monotonic() + HEAD_SECONDS
-            if not self._is_held:
-                self._read_again()
-            self._take(data)
+    def _continue(self) -> None:
+        """Go on with the bytes that were kept."""
+        if not self._buffer or self._lingering is not None:
+            return
+        data, self._buffer = self._buffer, b""
+        if self._context is None:
+            self.deadline = time.monotonic() + HEAD_SECONDS
+        if not self._is_input_paused:
+            self._resume_transport()
+        self._receive(data)
+
+    def _keep(self, data: bytes) -> None:
+        self._buffer = data
+        if len(data) > MAX_PIPELINED_BYTES:
+            self._pause_transport()
+            self._manager.paused.add(self)
+
+    def _record(self, status: int, decision: str, upstream_seconds: float) -> None:
+        context = self._context
+        if context is not None:
+            self._log.add(context, status, decision, time.monotonic() - self._started_at, upstream_seconds)
+
+    # The gateway's own responses.
+
+    def _respond(self, context: RequestContext, status: int, fields: Fields, content: bytes) -> None:
+        self._enter(RESPONDING)
+        request = context.request
+        keep_alive = may_keep_alive(request) and not self._manager.is_draining
+        self.write(response_head(request, status, fields, len(content), self._manager.date, keep_alive=keep_alive))
+        self._response = LocalResponse(b"" if request.method == "HEAD" else content, keep_alive=keep_alive)
+        self._write_response()
+
+    def _write_response(self) -> None:
+        response = self._response
+        if response is not None and response.write_to(self):
+            self._response = None
+            self._end_request(keep_alive=response.keep_alive)
+
+    def _call_local(self, context: RequestContext) -> None:
+        self._enter(LOCAL_CALL)
+        # The call has a timeout of its own.
+        self.deadline = _NEVER
+        task = self._local_call = asyncio.create_task(self._answer_locally(context))
+        self._bridge.server_state.tasks.add(task)
+        task.add_done_callback(self._bridge.server_state.tasks.discard)
+
+    async def _answer_locally(self, context: RequestContext) -> None:
+        try:
+            status, fields, content = await self._bridge.answer(context, self.peer)
+        except ProblemError as error:
+            self._local_call = None
+            self.reject(error.problem)
+        else:
+            self._local_call = None
+            self._respond(context, status, fields, content)
+
+    # The end of the connection.
 
     def _linger(self) -> None:
-        """End the answer, and forget what comes until the client closes."""
+        """End the response, and read on until the client closes: see LINGER_SECONDS."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        self._lingers = True
+        self._enter(LINGERING)
         self._buffer, self._searched = b"", 0
         self.send_now()
-        self._untaken = self._not_taken_yet()
-        self._taken_by = time.monotonic() + CLIENT_SECONDS
+        self._lingering = LingeringClose(self._pending_bytes(), time.monotonic())
         self.expect(LINGER_SECONDS)
         if transport.can_write_eof():
             transport.write_eof()
-        self._read_again()
+        self._resume_transport()
 
     def _close(self) -> None:
-        if self._transport is not None:
-            self.deadline = time.monotonic() + CLIENT_SECONDS
-            self._lingers = True
-            self.send_now()
-            self._transport.close()
-
-    def _note(self, status: int, decision: str, upstream_seconds: float) -> None:
-        context = self._arrival
-        if context is None:
+        """Close when all has been sent."""
+        if self._transport is None or self._transport.is_closing():
             return
-        self._log.add(context, status, decision, time.monotonic() - self._started_at, upstream_seconds)
+        self._enter(CLOSING)
+        self.send_now()
+        self._lingering = LingeringClose(self._pending_bytes(), time.monotonic())
+        self.expect(STALL_SECONDS)
+        self._transport.close()
 
-    def _respond(self, status: int, fields: Fields, content: bytes) -> None:
-        """Answer a request here, and go on. Without content, the response has none."""
-        request = self._arrival.request if self._arrival is not None else None
-        keep_alive = request is not None and request.keep_alive and (request.body is None or request.body.done)
-        if self._manager.is_ending:
-            keep_alive = False
-        more = [(b"date", self._manager.date)]
-        if status != _NO_CONTENT:
-            more.append((b"content-length", b"%d" % len(content)))
-        if not keep_alive:
-            more.append((b"connection", b"close"))
-        elif request is not None and not request.is_http11:
-            more.append((b"connection", b"keep-alive"))
-        self.write(head(status, [*fields, *more]))
-        self._is_kept = keep_alive
-        if request is None or request.method != "HEAD":
-            self._content = content
-        self._go_on_answering()
+    def _extend_or_abort(self, seconds: float) -> None:
+        if seconds:
+            self.expect(seconds)
+        else:
+            self._abort()
 
-    def _go_on_answering(self) -> None:
-        """Write as much of an answer as the client takes: it may be large, and nobody need read it."""
-        while self._written < len(self._content) and self.is_writable:
-            self.write(self._content[self._written : self._written + PIECE_BYTES])
-            self._written += PIECE_BYTES
-        if self._written >= len(self._content):
-            self._content, self._written = b"", 0
-            self._next(keep_alive=self._is_kept)
+    def _pending_bytes(self) -> int:
+        """Return how many bytes the client has not read, nor its system for it."""
+        connected = self._socket()
+        return self.unsent + unsent_bytes(connected) if connected is not None else 0
 
-    # The gateway's own endpoints.
+    def _socket(self) -> Any:
+        """Return the connection's socket, as far as event loops show it; None if it is closed."""
+        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return connected if connected is not None and connected.fileno() >= 0 else None
 
-    def _answer_here(self, context: RequestContext) -> None:
-        # It has a time of its own.
-        self.deadline = _NEVER
-        task = self._answer = asyncio.create_task(self._ask_own(context))
-        self._own.server_state.tasks.add(task)
-        task.add_done_callback(self._own.server_state.tasks.discard)
+    def _pause_transport(self) -> None:
+        if self._transport is not None and not self._is_transport_paused and not self._transport.is_closing():
+            self._is_transport_paused = True
+            self._transport.pause_reading()
 
-    async def _ask_own(self, context: RequestContext) -> None:
-        try:
-            status, fields, content = await self._own.answer(context, self.peer)
-        except ProblemError as error:
-            self._answer = None
-            self.refuse(error.problem)
-            return
-        self._answer = None
-        self._respond(status, fields, content)
-
-
-def _problem_of(error: BadMessage) -> Problem:
-    match error:
-        case TooLarge():
-            return _TOO_LARGE
-        case UnknownVersion():
-            return _UNKNOWN_VERSION
-        case UnknownCoding():
-            return _UNKNOWN_CODING
-        case _:
-            return _INVALID
+    def _resume_transport(self) -> None:
+        if self._transport is not None and self._is_transport_paused:
+            self._is_transport_paused = False
+            self._manager.paused.discard(self)
+            self._transport.resume_reading()

@@ -1,77 +1,101 @@
-"""A circuit breaker: stops requests to an upstream while most of them fail."""
+"""A circuit breaker: no requests go to an upstream while most of them fail, so that it can recover.
+
+    CLOSED -- most requests fail --> OPEN -- its time is over, or a probe connects --> HALF_OPEN
+       ^                              ^                                                 |     |
+       |                              +------ a connection fails, or most requests -----+     |
+       +-------------------------------------- a response ------------------------------------+
+
+A failure that a caller may have brought about counts once for each caller, so that no caller can take a service away
+from the others by requests that the service does not answer.
+"""
 
 import time
+from typing import Final
 
-#: A breaker looks at this many seconds; it opens when of so many requests at least this share fails, for so long.
-BREAKER_WINDOW = 10.0
-BREAKER_REQUESTS = 20
-BREAKER_SHARE = 0.5
-BREAKER_OPEN_SECONDS = 2.0
+from ostiary_gateway.state import State
+
+#: Seconds over which requests and failures are counted.
+WINDOW_SECONDS = 10.0
+
+#: It opens if at least so many requests were counted, and at least this share of them failed.
+MIN_REQUESTS = 20
+FAILURE_SHARE = 0.5
+
+#: Seconds that it stays open.
+OPEN_SECONDS = 2.0
+
+CLOSED: Final = State("closed")
+OPEN: Final = State("open")
+HALF_OPEN: Final = State("half open")
+CLOSED.leads_to(OPEN)
+OPEN.leads_to(HALF_OPEN)
+HALF_OPEN.leads_to(CLOSED, OPEN)
 
 
 class CircuitBreaker:
-    """Opens when most requests fail, for a moment.
-
-    What a caller may have brought about itself counts once for each caller, so that nobody can take a service away
-    from the others by requests that it does not like.
-    """
+    """The circuit breaker of one upstream."""
 
     def __init__(self) -> None:
-        """Start closed."""
+        self._state: State = CLOSED
+        self._open_until = 0.0
+        self._opened_unreachable = False
         self._window_ends_at = 0.0
         self._requests = self._failures = 0
+        #: Callers whose failures have been counted.
         self._callers: set[str] = set()
-        self._opened_until = 0.0
-        #: Whether it was open, and nothing has succeeded since.
-        self._is_on_trial = False
-        #: Whether it opened because nobody could be connected to.
-        self._is_unreachable = False
 
     @property
     def is_open(self) -> bool:
-        """Whether requests are refused."""
-        return self._opened_until > 0.0 and self._opened_until > time.monotonic()
+        """Whether requests are rejected."""
+        if self._state is OPEN and time.monotonic() >= self._open_until:
+            self._enter(HALF_OPEN)
+        return self._state is OPEN
+
+    @property
+    def awaits_connection(self) -> bool:
+        """Whether it is open because connections failed, so that one that succeeds ends that."""
+        return self._opened_unreachable and self.is_open
 
     def succeeded(self) -> bool:
-        """Note an answer; return whether it is the first one after the breaker was open."""
+        """Count a response; return whether it closed the breaker."""
         self._requests += 1
-        if not self._is_on_trial or self.is_open:
-            # What comes while it is open was asked for before.
+        # A response that arrives while it is open is to a request from before.
+        if self._state is CLOSED or self.is_open:
             return False
-        self._is_on_trial = False
+        self._enter(CLOSED)
         self._begin_window(time.monotonic())
         return True
 
-    def failed(self, client: str | None) -> bool:
-        """Note that there was none; return whether the breaker opened with it."""
-        now = time.monotonic()
-        if now < self._opened_until:
+    def failed(self, caller: str | None) -> bool:
+        """Count a failure, of no caller if a connection failed; return whether it opened the breaker."""
+        if self.is_open:
             return False
+        now = time.monotonic()
         if now >= self._window_ends_at:
             self._begin_window(now)
-        if client is not None:
-            if client in self._callers:
+        if caller is not None:
+            if caller in self._callers:
                 return False
-            self._callers.add(client)
+            self._callers.add(caller)
         self._requests += 1
         self._failures += 1
-        is_clear = self._requests >= BREAKER_REQUESTS and self._failures >= self._requests * BREAKER_SHARE
-        if not is_clear and not (self._is_on_trial and client is None):
+        most_fail = self._requests >= MIN_REQUESTS and self._failures >= self._requests * FAILURE_SHARE
+        if not most_fail and not (self._state is HALF_OPEN and caller is None):
             return False
-        self._opened_until, self._is_on_trial = now + BREAKER_OPEN_SECONDS, True
-        self._is_unreachable = client is None
-        self._begin_window(self._opened_until)
+        self._enter(OPEN)
+        self._open_until = now + OPEN_SECONDS
+        self._opened_unreachable = caller is None
+        self._begin_window(self._open_until)
         return True
 
-    @property
-    def waits_for_a_connection(self) -> bool:
-        """Whether it would close if somebody could be connected to."""
-        return self._is_unreachable and self.is_open
-
     def connected(self) -> None:
-        """Close, as somebody can be connected to again."""
-        self._opened_until = 0.0
+        """Let requests through again: a connection has succeeded."""
+        if self.is_open:
+            self._enter(HALF_OPEN)
+
+    def _enter(self, state: State) -> None:
+        self._state = self._state.to(state)
 
     def _begin_window(self, now: float) -> None:
-        self._window_ends_at, self._requests, self._failures = now + BREAKER_WINDOW, 0, 0
+        self._window_ends_at, self._requests, self._failures = now + WINDOW_SECONDS, 0, 0
         self._callers.clear()

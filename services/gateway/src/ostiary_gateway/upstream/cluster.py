@@ -1,8 +1,6 @@
-"""Which address of a service a request goes to, and whether it goes there at all.
+"""An upstream: its endpoints, load balancing among them, retries and the circuit breaker.
 
-An address is left out for a while when it fails several times in a row, or when it does not answer its health check.
-When too many are left out, something else is wrong, and all are asked again. When most requests to a service fail, it
-is asked nothing for a moment: who cannot be served hears so at once, and the service gets to recover.
+When too many endpoints are unavailable, something else is wrong, and all of them get requests again (panic mode).
 """
 
 import asyncio
@@ -12,93 +10,94 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-import structlog
-
 from ostiary.prometheus import Timings
 from ostiary_chassis.metrics import REQUEST_BUCKETS
 from ostiary_gateway.routing.config import Upstream as UpstreamConfig
 from ostiary_gateway.upstream.circuit_breaker import CircuitBreaker
+from ostiary_gateway.upstream.connection import Failure
+from ostiary_gateway.upstream.dialer import DIAL_ERRORS
 from ostiary_gateway.upstream.endpoint import Endpoint
-from ostiary_gateway.upstream.pool import Failure, Pool
+from ostiary_gateway.upstream.fetch import fetch
+from ostiary_gateway.upstream.pool import Pool
 
-_log = structlog.stdlib.get_logger("upstream")
-
-#: When fewer than this share of the addresses are left in, all are.
+#: With fewer available endpoints than this share, all get requests.
 PANIC_SHARE = 0.5
 
-#: Seconds for a connection that shows that an upstream is back.
-LOOK_SECONDS = 1.0
+#: Seconds that a probe's connection may take.
+PROBE_SECONDS = 1.0
 
-#: Requests that are sent once more: as a share of all, and how many at once.
+#: Retries as a share of requests, and how many may come together (retry budget).
 RETRY_SHARE = 0.2
-RETRIES_AT_ONCE = 10.0
+MAX_RETRY_BUDGET = 10.0
 
 
-class Upstream:
-    """A service: its addresses, and what it can be asked now."""
+class Cluster:
+    """The endpoints of one upstream."""
 
     def __init__(self, name: str, config: UpstreamConfig, tls: ssl.SSLContext | None) -> None:
-        """Make an upstream that has no connections yet."""
+        """Make it; there are no connections yet."""
         self.name = name
         self.config = config
-        self._circuit_breaker = CircuitBreaker()
-        self._endpoints = [
-            Endpoint(name, url, config.connections, tls, self._circuit_breaker) for url in config.addresses
-        ]
-        self._retries = RETRIES_AT_ONCE
-        self._look: asyncio.Task[None] | None = None
-        #: Seconds until an answer began, how often none came and why, and how many requests were sent once more.
-        self.answers = Timings(REQUEST_BUCKETS)
+        self._breaker = CircuitBreaker()
+        self._endpoints = [Endpoint(name, url, config.connections, tls, self._breaker) for url in config.addresses]
+        self._retry_budget = MAX_RETRY_BUDGET
+        self._probe: asyncio.Task[None] | None = None
+        #: Seconds from a request to the head of its response; failures by reason; requests sent again.
+        self.response_seconds = Timings(REQUEST_BUCKETS)
         self.failures: Counter[Failure] = Counter()
-        self.sent_again = 0
+        self.retries = 0
 
     @property
-    def is_asked(self) -> bool:
-        """Whether requests are sent, and not refused for a while."""
-        return not self._circuit_breaker.is_open
+    def is_circuit_closed(self) -> bool:
+        """Whether requests are sent, and not rejected by the circuit breaker."""
+        return not self._breaker.is_open
 
     @property
-    def left_out(self) -> int:
-        """How many addresses get no requests for now."""
+    def ejected_endpoints(self) -> int:
+        """How many endpoints get no requests: ejected or unhealthy ones."""
         now = time.monotonic()
-        return sum(not endpoint.is_left_in(now) for endpoint in self._endpoints)
+        return sum(not endpoint.is_available(now) for endpoint in self._endpoints)
 
     @property
     def pools(self) -> Sequence[Pool]:
-        """The connections to each address."""
+        """The connections to each endpoint."""
         return [endpoint.pool for endpoint in self._endpoints]
 
-    def choose(self, after: Pool | None) -> Pool | None:
-        """Return who is to be asked for a connection for a request; None if nobody is for now.
+    def choose(self, previous: Pool | None) -> Pool | None:
+        """Return the pool for a request, None while the circuit breaker is open.
 
-        `after` is for a request that was sent before, and who was asked then: another one if there is one.
+        `previous` is the pool that a retried request had before: it gets another one if there is one.
         """
-        if self._circuit_breaker.is_open:
+        if self._breaker.is_open:
             return None
-        if after is not None:
-            self.sent_again += 1
+        if previous is not None:
+            self.retries += 1
         else:
-            self._retries = min(RETRIES_AT_ONCE, self._retries + RETRY_SHARE)
-        return self._choose(after).pool
+            self._retry_budget = min(MAX_RETRY_BUDGET, self._retry_budget + RETRY_SHARE)
+        return self._balance(previous).pool
 
     def may_retry(self) -> bool:
-        """Return whether a request may be sent once more, and count it: retries must not keep an upstream down."""
-        if self._retries < 1:
+        """Take a retry from the budget; return False if it is used up: retries must not keep an upstream down."""
+        if self._retry_budget < 1:
             return False
-        self._retries -= 1
+        self._retry_budget -= 1
         return True
 
+    async def fetch(self, path: str, seconds: float) -> tuple[int, bytes]:
+        """Return status and content of what the first endpoint serves at a path. Raises OSError."""
+        return await fetch(self.name, self._endpoints[0].pool.dialer, path, seconds)
+
     def on_tick(self, now: float) -> None:
-        """Do what is to be done now and then."""
+        """Look after the endpoints, and probe them while connections fail."""
         for endpoint in self._endpoints:
             endpoint.on_tick(now, self.config.health)
-        if self._circuit_breaker.waits_for_a_connection and (self._look is None or self._look.done()):
-            self._look = asyncio.create_task(self._look_whether_it_is_back())
+        if self._breaker.awaits_connection and (self._probe is None or self._probe.done()):
+            self._probe = asyncio.create_task(self._probe_endpoints())
 
     def retire(self) -> None:
-        """Get no more requests; what is going on goes on."""
-        if self._look is not None:
-            self._look.cancel()
+        """Take no more requests; those under way go on."""
+        if self._probe is not None:
+            self._probe.cancel()
         for endpoint in self._endpoints:
             endpoint.retire()
 
@@ -108,23 +107,27 @@ class Upstream:
         for endpoint in self._endpoints:
             endpoint.pool.close()
 
-    async def _look_whether_it_is_back(self) -> None:
-        """Try by ourselves: so nobody has to fail for that, and a service that was started again is asked at once."""
+    async def _probe_endpoints(self) -> None:
+        """Try to connect: a restarted service gets requests at once, and no caller has to fail for that."""
         for endpoint in self._endpoints:
-            if await endpoint.pool.can_be_connected_to(LOOK_SECONDS):
-                self._circuit_breaker.connected()
-                return
+            try:
+                transport, _ = await endpoint.pool.dialer.dial(asyncio.Protocol, PROBE_SECONDS)
+            except DIAL_ERRORS:
+                continue
+            transport.abort()
+            self._breaker.connected()
+            return
 
-    def _choose(self, after: Pool | None) -> Endpoint:
-        """Return the less busy one of two that are left in: nearly as good as the least busy one, without a herd."""
+    def _balance(self, previous: Pool | None) -> Endpoint:
+        """Return the less busy of two random endpoints: nearly the least busy one, without a herd."""
         endpoints = self._endpoints
         if len(endpoints) == 1:
             return endpoints[0]
         now = time.monotonic()
-        left_in = [endpoint for endpoint in endpoints if endpoint.is_left_in(now)]
-        if len(left_in) < len(endpoints) * PANIC_SHARE:
-            left_in = endpoints
-        others = [endpoint for endpoint in left_in if endpoint.pool is not after] or left_in
+        available = [endpoint for endpoint in endpoints if endpoint.is_available(now)]
+        if len(available) < len(endpoints) * PANIC_SHARE:
+            available = endpoints
+        others = [endpoint for endpoint in available if endpoint.pool is not previous] or available
         if len(others) == 1:
             return others[0]
         return min(random.sample(others, 2), key=lambda endpoint: endpoint.pool.outstanding)

@@ -1,0 +1,56 @@
+"""The head of the response that a client gets from an upstream."""
+
+from ostiary_gateway.access.cors import CORS_PREFIX
+from ostiary_gateway.access.request import RequestContext
+from ostiary_gateway.http1 import headers
+from ostiary_gateway.http1.body import ContentLengthBody
+from ostiary_gateway.http1.parser import Response
+from ostiary_gateway.http1.serializer import lines, status_line
+
+
+def interim_head(response: Response) -> bytes:
+    """Serialise an interim response (RFC 9110 section 15.2)."""
+    return b"%b%b\r\n" % (status_line(response.status), headers.lines_of_response(response))
+
+
+def upgrade_head(context: RequestContext, response: Response) -> bytes:
+    """Serialise the response that opens a WebSocket (RFC 6455 section 4.2.2)."""
+    return b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" % (
+        status_line(response.status),
+        headers.lines_of_response(response),
+        context.request_id,
+    )
+
+
+def final_head(
+    context: RequestContext, response: Response, date: bytes, *, is_chunked: bool, keep_alive: bool, is_http11: bool
+) -> bytes:
+    """Serialise the head of a final response, with framing of its own (RFC 9112 section 6)."""
+    cors = context.cors
+    if cors:
+        others = [field for field in response.fields if not field[0].startswith(CORS_PREFIX)]
+        passed = headers.to_client(others, response.connection_options) + lines(cors)
+    else:
+        passed = headers.lines_of_response(response)
+    length = b""
+    if is_chunked:
+        length = b"transfer-encoding: chunked\r\n"
+    elif isinstance(response.body, ContentLengthBody):
+        announced = response.by_name.get(b"content-length")
+        if announced is not None and response.may_have_length:
+            length = b"content-length: %d\r\n" % int(announced)
+    if b"date" not in response.by_name:
+        # RFC 9110 section 6.6.1.
+        passed += b"date: %b\r\n" % date
+    connection = b""
+    if not keep_alive:
+        connection = b"connection: close\r\n"
+    elif not is_http11:
+        connection = b"connection: keep-alive\r\n"
+    return b"%b%bx-request-id: %b\r\n%b%b\r\n" % (
+        status_line(response.status),
+        passed,
+        context.request_id,
+        length,
+        connection,
+    )

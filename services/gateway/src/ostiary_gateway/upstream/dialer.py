@@ -1,0 +1,74 @@
+"""Opens connections to one address: by name, IP address or unix socket, with or without TLS."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+#: What `Dialer.dial` raises if it does not succeed; UnicodeError is for a host that cannot be a domain name.
+DIAL_ERRORS = (OSError, TimeoutError, UnicodeError)
+
+
+class Dialer:
+    """Opens connections to the address in a URL, `http:`, `https:` or `unix:`."""
+
+    def __init__(self, url: str, tls: ssl.SSLContext | None) -> None:
+        parts = urlsplit(url)
+        #: The value of the `Host` field.
+        self.host = parts.netloc.encode() or b"localhost"
+        self._socket_path = parts.path if parts.scheme == "unix" else None
+        self._name = parts.hostname or ""
+        self._port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+        self._tls = tls if parts.scheme == "https" else None
+        #: The IP address that the last connection went to.
+        self._last_good = ""
+
+    async def dial(self, protocol: Callable[[], P], seconds: float) -> tuple[asyncio.Transport, P]:
+        """Open a connection within `seconds`. Raises one of DIAL_ERRORS."""
+        async with asyncio.timeout(seconds):
+            if self._socket_path is not None:
+                return await asyncio.get_running_loop().create_unix_connection(protocol, self._socket_path)
+            *others, last = await self._resolve()
+            for address in others:
+                # An address that does not answer must not take the time of the others.
+                with suppress(OSError, TimeoutError):
+                    async with asyncio.timeout(seconds / (len(others) + 1)):
+                        return await self._connect(protocol, address)
+            return await self._connect(protocol, last)
+
+    async def _connect(self, protocol: Callable[[], P], address: str) -> tuple[asyncio.Transport, P]:
+        connected = await asyncio.get_running_loop().create_connection(
+            protocol,
+            address,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._name if self._tls is not None else None,
+        )
+        self._last_good = address
+        return connected
+
+    async def _resolve(self) -> list[str]:
+        """Return the name's IP addresses, the last good one first. Raises OSError or UnicodeError."""
+        if _is_ip_address(self._name):
+            return [self._name]
+        found = await asyncio.get_running_loop().getaddrinfo(self._name, self._port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        if not addresses:
+            raise OSError("the name has no address")
+        return sorted(addresses, key=lambda address: address != self._last_good)
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
