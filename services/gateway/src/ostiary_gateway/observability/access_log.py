@@ -18,7 +18,7 @@ from ostiary_gateway.http1.memo import BoundedCache
 from ostiary_gateway.http1.parser import Request
 
 #: Buffered lines at which the buffer is written; it is written at each tick in any case.
-MAX_BUFFERED_LINES = 512
+MAX_LINES = 512
 
 #: Subjects whose pseudonyms are cached.
 _PSEUDONYM_CACHE_SIZE = 4096
@@ -81,7 +81,7 @@ class AccessLog:
                 f" client={context.client} subject={subject} request_id={context.request_id.decode()}\n"
             )
         self._lines.append(line)
-        if len(self._lines) >= MAX_BUFFERED_LINES:
+        if len(self._lines) >= MAX_LINES:
             self.flush()
         if context.trace is not None:
             context.trace.end(
