@@ -296,6 +296,22 @@ async def test_a_reload_during_a_load_loads_once_more(changing: Changing, monkey
     assert [await changing.status("/old"), await changing.status("/new")] == [404, 200]
 
 
+async def test_a_reload_is_possible_after_a_load_that_failed_unexpectedly(
+    changing: Changing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: RoutesSource) -> RoutesFile:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RoutesSource, "load", fail)
+        changing.runtime.reload()
+        assert changing.runtime._task is not None
+        with pytest.raises(ZeroDivisionError):
+            await changing.runtime._task
+    await changing.write(NEW)
+    assert await changing.status("/new") == 200
+
+
 async def test_upstreams_get_requests_by_weight(
     issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

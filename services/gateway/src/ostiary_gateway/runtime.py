@@ -7,13 +7,13 @@ States of the reload:
       ^                       |   ^                   |
       +---- load finished ----+   +-- load finished --+   (and is started again)
 
-What is being loaded when `reload` is called may be the version before the change: so it is loaded once more.
+What is being loaded when `reload` is called may be the version before the change: so it is loaded once more. An
+unexpected exception leads back to IDLE from both other states.
 """
 
 import asyncio
 import random
 import ssl
-from enum import Enum, auto
 from typing import Self
 
 import structlog
@@ -27,12 +27,21 @@ from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.routing.table import RouteTable
+from ostiary_gateway.state import State
 from ostiary_gateway.upstream.cluster import Cluster
 
 _log = structlog.stdlib.get_logger("routes")
 
 #: Seconds between two polls of the routes file.
 POLL_SECONDS = 1.0
+
+IDLE = State("idle")
+LOADING = State("loading")
+LOADING_OUTDATED = State("loading outdated")
+
+IDLE.leads_to(LOADING)
+LOADING.leads_to(LOADING_OUTDATED, IDLE)
+LOADING_OUTDATED.leads_to(LOADING_OUTDATED, LOADING, IDLE)
 
 
 class Snapshot:
@@ -72,14 +81,6 @@ def _tls_context(routes: RoutesFile) -> ssl.SSLContext | None:
     return ssl.create_default_context() if any(each.startswith("https://") for each in addresses) else None
 
 
-class ReloadState(Enum):
-    """States of the reload; see the module's head."""
-
-    IDLE = auto()
-    LOADING = auto()
-    LOADING_OUTDATED = auto()
-
-
 class Runtime:
     """The current snapshot, which is replaced when the routes file changes."""
 
@@ -92,7 +93,7 @@ class Runtime:
         self._proxies = proxies
         self._source = source
         self._next_poll = 0.0
-        self._state = ReloadState.IDLE
+        self._state = IDLE
         self._task: asyncio.Task[None] | None = None
 
     def on_tick(self, now: float) -> None:
@@ -100,32 +101,35 @@ class Runtime:
             upstream.on_tick(now)
         if now >= self._next_poll:
             self._next_poll = now + POLL_SECONDS
-            if self._source is not None and self._state is ReloadState.IDLE and self._source.has_changed():
+            if self._source is not None and self._state is IDLE and self._source.has_changed():
                 self.reload()
 
     def reload(self) -> None:
         """Load the routes file in the background. If it is invalid, that is logged, and the current routes stay."""
         if self._source is None:
             return
-        if self._state is ReloadState.IDLE:
-            self._state = ReloadState.LOADING
+        if self._state is IDLE:
+            self._enter(LOADING)
             self._task = asyncio.create_task(self._load_until_current(self._source))
         else:
-            self._state = ReloadState.LOADING_OUTDATED
+            self._enter(LOADING_OUTDATED)
 
     def close(self) -> None:
         """Close all connections to upstreams."""
         for upstream in self.current.upstreams.values():
             upstream.close()
 
+    def _enter(self, state: State) -> None:
+        self._state = self._state.to(state)
+
     async def _load_until_current(self, source: RoutesSource) -> None:
         try:
             await self._load(source)
-            while self._state is ReloadState.LOADING_OUTDATED:
-                self._state = ReloadState.LOADING
+            while self._state is LOADING_OUTDATED:
+                self._enter(LOADING)
                 await self._load(source)
         finally:
-            self._state = ReloadState.IDLE
+            self._enter(IDLE)
 
     async def _load(self, source: RoutesSource) -> None:
         previous = self.current
