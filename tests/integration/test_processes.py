@@ -369,7 +369,7 @@ class TestCommands:
         auth = local_cluster.urls["auth"]
         gone = {"OSTIARY_PROFILE_URL": "http://127.0.0.1:1"}
         for arguments, settings, code, last in (
-            ([], {}, 0, "0 differences to auth, profile\n"),
+            ([], {}, 0, "differences: 0; compared: auth, profile\n"),
             (["--openapi", f"{auth}/openapi.json"], {}, 0, "not compared: profile\n"),
             (["--openapi", f"{auth}/none.json"], {}, 2, f"{auth}/none.json: the answer is a 404\n"),
             ([], gone, 2, "http://127.0.0.1:1/openapi.json: [Errno 111] Connection refused\n"),

@@ -20,7 +20,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 @dataclass
 class Done:
-    """How a command has ended."""
+    """The result of a command."""
 
     code: int
     output: str
@@ -32,7 +32,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs the command with these arguments."""
+    """Return a function that runs the command with arguments."""
 
     def run(*arguments: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["ostiary-gateway", *map(str, arguments)])
@@ -134,14 +134,14 @@ class TestExplain:
 
 
 class Service:
-    """A service that says what it offers, on a socket."""
+    """A service with an OpenAPI document, on a unix socket."""
 
     def __init__(self, path: Path) -> None:
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                service.asked.append(self.path)
+                service.targets.append(self.path)
                 self.send_response(service.status)
                 self.end_headers()
                 self.wfile.write(service.content)
@@ -150,16 +150,16 @@ class Service:
                 return "a socket has none"
 
             def log_message(self, *_arguments: object) -> None:
-                """Say nothing."""
+                """Keep quiet."""
 
         self.status = 200
         self.content = b"{}"
-        self.asked: list[str] = []
+        self.targets: list[str] = []
         self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def offer(self, *scopes: str, path: str = "/orders") -> None:
-        """Describe one operation that asks for a token with these scopes."""
+        """Describe one operation that requires a token with these scopes."""
         schemes = {"bearer": {"type": "http", "scheme": "bearer"}}
         operation = {"security": [{"bearer": scopes}]}
         described = {"paths": {path: {"get": operation}}, "components": {"securitySchemes": schemes}}
@@ -190,13 +190,15 @@ class TestPolicy:
 
     def test_without_differences_it_exits_with_0(self, run: Run, service: Service) -> None:
         service.offer("orders")
-        assert run("policy") == Done(0, "0 differences to shop\n", "")
-        assert service.asked == ["/openapi.json"]
+        assert run("policy") == Done(0, "differences: 0; compared: shop\n", "")
+        assert service.targets == ["/openapi.json"]
 
     def test_with_differences_it_exits_with_1(self, run: Run, service: Service) -> None:
         service.offer("orders", "stock")
-        said = "GET /orders (orders): does not require scope stock, but the service does\n1 differences to shop\n"
-        assert run("policy") == Done(1, said, "")
+        output = (
+            "GET /orders (orders): does not require scope stock, but the service does\ndifferences: 1; compared: shop\n"
+        )
+        assert run("policy") == Done(1, output, "")
 
     def test_a_route_that_is_not_in_the_document_is_a_difference(self, run: Run, service: Service) -> None:
         service.offer("orders", path="/others")
@@ -225,4 +227,4 @@ class TestPolicy:
 
     def test_an_address_of_no_upstream_exits_with_2(self, run: Run, service: Service) -> None:
         assert run("policy", "--openapi", "http://elsewhere/openapi.json").code == 2
-        assert service.asked == []
+        assert service.targets == []

@@ -224,14 +224,14 @@ async def test_removed_upstreams_are_freed_after_their_last_response(changing: C
     for number in range(6):
         may_answer = asyncio.Event()
         before = len(changing.upstream.requests)
-        asked = [asyncio.create_task(changing.status("/old")) for _ in range(10)]
+        pending = [asyncio.create_task(changing.status("/old")) for _ in range(10)]
         await until(lambda before=before: len(changing.upstream.requests) > before)  # type: ignore[misc]  # a default
         # Each time it is another one: of so many connections, for which some have to wait.
         of_it = f"connections: {number + 3}, health: {{path: /health, seconds: 0.1}}"
         changing.path.write_text(text(OLD, up=changing.upstream.url).replace('"}', f'", {of_it}}}', 1))
         await changing.read()
         may_answer.set()
-        assert set(await asyncio.gather(*asked)) == {200}
+        assert set(await asyncio.gather(*pending)) == {200}
     (pool,) = changing.harness.upstream().pools
     await until(lambda: sizes_of_upstreams() & set(range(3, 9)) == {8})
     await until(lambda: sum(not each.is_lost for each in changing.upstream.connections) == pool.idle)
@@ -274,7 +274,7 @@ async def test_a_reload_keeps_revocations(issuer: Issuer, upstream: RecordingUps
 
 
 async def test_a_reload_during_a_load_loads_once_more(changing: Changing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is being read then may be what was there before the change that is asked about."""
+    """The first load may have read the version before the change."""
     read, may_go_on = threading.Event(), threading.Event()
     load = RoutesSource.load
 

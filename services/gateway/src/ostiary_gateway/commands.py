@@ -157,7 +157,7 @@ def policy(
         lines = differences(RouteTable(routes.routes), documents)
     except InvalidDocument as error:
         raise ConfigError(str(error)) from None
-    typer.echo("\n".join([*lines, f"{len(lines)} differences to {', '.join(sorted(documents))}"]))
+    typer.echo("\n".join([*lines, f"differences: {len(lines)}; compared: {', '.join(sorted(documents))}"]))
     if missing := sorted(routes.upstreams.keys() - documents.keys()):
         typer.echo(f"not compared: {', '.join(missing)}")
     sys.exit(1 if lines else 0)

@@ -124,7 +124,7 @@ async def test_cors_fields_of_an_upstream_are_dropped(issuer: Issuer, upstream: 
         assert answer.values("x-total") == ["1"]
         assert cors_fields(await it.ask("/shop", OTHER_PAGE, bearer(issuer.token()))) == {}
         assert cors_fields(await it.ask("/open", OTHER_PAGE)) == {"allow-origin": "*", "expose-headers": "X-Request-ID"}
-        # Of a route that says nothing, the service may.
+        # For a route without `cors`, the service decides.
         assert cors_fields(await it.ask("/plain", SHOP))["allow-origin"] == "https://evil.example"
 
 

@@ -41,12 +41,12 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> RoutesFile:
 
 
 @pytest.fixture
-def ask(routes: RoutesFile, issuer: Issuer) -> "Ask":
-    return Ask(routes, issuer)
+def explainer(routes: RoutesFile, issuer: Issuer) -> "Explainer":
+    return Explainer(routes, issuer)
 
 
-class Ask:
-    """Asks what would be done."""
+class Explainer:
+    """Explains requests to the routes."""
 
     def __init__(self, routes: RoutesFile, issuer: Issuer) -> None:
         self._routes = routes
@@ -56,22 +56,22 @@ class Ask:
     def __call__(
         self, method: str, url: str, *headers: str, token: str | None = None, client: str = "192.0.2.1"
     ) -> tuple[dict[str, list[str]], bool]:
-        """Return what is said, by the words that lines begin with, and whether it would go on."""
+        """Return the lines of the explanation, by their labels, and whether the request is allowed."""
         request = HypotheticalRequest(method, url, headers, token, client)
-        lines, is_allowed = explain(self._routes, self._verifier, self.proxies, request)
-        assert token is None or token not in "".join(lines)
-        said: dict[str, list[str]] = {}
-        for line in lines:
-            said.setdefault(line[:12].strip(), []).append(line[12:])
-        return said, is_allowed
+        output, is_allowed = explain(self._routes, self._verifier, self.proxies, request)
+        assert token is None or token not in "".join(output)
+        lines: dict[str, list[str]] = {}
+        for line in output:
+            lines.setdefault(line[:12].strip(), []).append(line[12:])
+        return lines, is_allowed
 
 
-def test_an_allowed_request_is_explained_with_all_rules(ask: Ask, issuer: Issuer) -> None:
+def test_an_allowed_request_is_explained_with_all_rules(explainer: Explainer, issuer: Issuer) -> None:
     claims = {"org": "acme", "groups": ["a", "b"]}
     token = issuer.token(subject="ada", scopes=["orders:read"], roles=["clerk"], claims=claims)
-    said, is_allowed = ask("GET", "https://shop.example/orders/1?a=b", token=token)
+    lines, is_allowed = explainer("GET", "https://shop.example/orders/1?a=b", token=token)
     assert is_allowed
-    assert said == {
+    assert lines == {
         "request": ["GET /orders/1?a=b"],
         "client": ["192.0.2.1"],
         "route": ["order: GET /orders/{id}"],
@@ -86,18 +86,18 @@ def test_an_allowed_request_is_explained_with_all_rules(ask: Ask, issuer: Issuer
     }
 
 
-def test_missing_requirements_are_listed_beside_the_tokens_own(ask: Ask, issuer: Issuer) -> None:
+def test_missing_requirements_are_listed_beside_the_tokens_own(explainer: Explainer, issuer: Issuer) -> None:
     token = issuer.token(scopes=["profile"], roles=["clerk"], claims={"org": "umbrella"})
-    said, is_allowed = ask("GET", "/orders/1", token=token)
+    lines, is_allowed = explainer("GET", "/orders/1", token=token)
     assert not is_allowed
-    assert said["token"] == ["subject user-1, client test-client; scopes: profile; roles: clerk"]
-    assert said["missing"] == [
+    assert lines["token"] == ["subject user-1, client test-client; scopes: profile; roles: clerk"]
+    assert lines["missing"] == [
         "scope orders:read",
         'claim groups containing "a"; the token has null',
         'claim org = "acme" or 7; the token has "umbrella"',
     ]
-    assert said["response"][0].startswith("403 insufficient_scope: ")
-    assert "upstream" not in said
+    assert lines["response"][0].startswith("403 insufficient_scope: ")
+    assert "upstream" not in lines
 
 
 @pytest.mark.parametrize(
@@ -105,29 +105,29 @@ def test_missing_requirements_are_listed_beside_the_tokens_own(ask: Ask, issuer:
     [({"roles": []}, "role clerk"), ({"org": True}, 'claim org = "acme" or 7; the token has true')],
 )
 def test_a_single_missing_requirement_is_named(
-    ask: Ask, issuer: Issuer, claims: dict[str, object], missing: str
+    explainer: Explainer, issuer: Issuer, claims: dict[str, object], missing: str
 ) -> None:
     given = {"org": "acme", "groups": ["a"], "roles": ["clerk"], **claims}
-    said, is_allowed = ask("GET", "/orders/1", token=issuer.token(scopes=["orders:read"], claims=given))
-    assert (said["missing"], is_allowed) == ([missing], False)
+    lines, is_allowed = explainer("GET", "/orders/1", token=issuer.token(scopes=["orders:read"], claims=given))
+    assert (lines["missing"], is_allowed) == ([missing], False)
 
 
-def test_an_expired_token_is_explained(ask: Ask, issuer: Issuer) -> None:
-    said, is_allowed = ask("GET", "/orders/1", token=issuer.token(claims={"exp": 1, "iat": 0, "nbf": 0}))
-    assert said["response"] == ["401 expired: The access token has expired; refresh it."]
-    assert "token" not in said
+def test_an_expired_token_is_explained(explainer: Explainer, issuer: Issuer) -> None:
+    lines, is_allowed = explainer("GET", "/orders/1", token=issuer.token(claims={"exp": 1, "iat": 0, "nbf": 0}))
+    assert lines["response"] == ["401 expired: The access token has expired; refresh it."]
+    assert "token" not in lines
     assert not is_allowed
 
 
-def test_the_owner_of_a_rewritten_path_is_named(ask: Ask, issuer: Issuer) -> None:
-    said, is_allowed = ask("GET", "/shelves/3", token=issuer.token())
+def test_the_owner_of_a_rewritten_path_is_named(explainer: Explainer, issuer: Issuer) -> None:
+    lines, is_allowed = explainer("GET", "/shelves/3", token=issuer.token())
     assert not is_allowed
-    assert said["route"] == ["public-shelf: GET, PUT /shelves/{id}"]
-    assert said["missing"] == ["scope stock"]
-    said, is_allowed = ask("GET", "/shelves/3", token=issuer.token(scopes=["stock"]))
+    assert lines["route"] == ["public-shelf: GET, PUT /shelves/{id}"]
+    assert lines["missing"] == ["scope stock"]
+    lines, is_allowed = explainer("GET", "/shelves/3", token=issuer.token(scopes=["stock"]))
     assert is_allowed
-    assert said["path owner"] == ["shelf: GET /v1/shelves/{id}; its access applies, too: scope stock"]
-    assert said["upstream"] == ["stock (http://stock:1, http://stock:2) gets /v1/shelves/3"]
+    assert lines["path owner"] == ["shelf: GET /v1/shelves/{id}; its access applies, too: scope stock"]
+    assert lines["upstream"] == ["stock (http://stock:1, http://stock:2) gets /v1/shelves/3"]
 
 
 PREFLIGHT = "Access-Control-Request-Method: GET"
@@ -146,33 +146,33 @@ PREFLIGHT = "Access-Control-Request-Method: GET"
     ],
 )
 def test_a_preflight_that_makes_a_browser_block_the_request_is_not_allowed(
-    ask: Ask, path: str, headers: list[str], fault: str
+    explainer: Explainer, path: str, headers: list[str], fault: str
 ) -> None:
-    said, is_allowed = ask("OPTIONS", path, PREFLIGHT, *headers)
-    assert said["response"] == [f"204; a browser blocks the request: {fault}"]
+    lines, is_allowed = explainer("OPTIONS", path, PREFLIGHT, *headers)
+    assert lines["response"] == [f"204; a browser blocks the request: {fault}"]
     assert not is_allowed
 
 
-def test_a_successful_preflight_is_allowed(ask: Ask) -> None:
+def test_a_successful_preflight_is_allowed(explainer: Explainer) -> None:
     fields = ["Origin: https://app.example", "Access-Control-Request-Headers: authorization,x-version"]
-    said, is_allowed = ask("OPTIONS", "/orders/1", PREFLIGHT, *fields)
-    assert said["response"] == ["204; a browser sends the request"]
+    lines, is_allowed = explainer("OPTIONS", "/orders/1", PREFLIGHT, *fields)
+    assert lines["response"] == ["204; a browser sends the request"]
     assert is_allowed
 
 
 @pytest.mark.parametrize("name", ["access_token", "token", "code", "api_key", "KEY", "access%5Ftoken", "id_token_hint"])
-def test_secrets_in_a_query_are_redacted(ask: Ask, name: str) -> None:
-    said, _ = ask("GET", f"/?a=1&{name}=hidden=1&b=2")
-    assert said["request"] == [f"GET /?a=1&{name}=***&b=2"]
-    assert said["upstream"] == [f"shop (http://shop:1) gets /?a=1&{name}=***&b=2"]
+def test_secrets_in_a_query_are_redacted(explainer: Explainer, name: str) -> None:
+    lines, _ = explainer("GET", f"/?a=1&{name}=hidden=1&b=2")
+    assert lines["request"] == [f"GET /?a=1&{name}=***&b=2"]
+    assert lines["upstream"] == [f"shop (http://shop:1) gets /?a=1&{name}=***&b=2"]
 
 
-def test_the_client_is_taken_from_trusted_proxies_only(ask: Ask) -> None:
+def test_the_client_is_taken_from_trusted_proxies_only(explainer: Explainer) -> None:
     forwarded = "X-Forwarded-For: 198.51.100.7"
-    assert ask("GET", "/", forwarded, client="10.0.0.1")[0]["client"] == ["10.0.0.1"]
+    assert explainer("GET", "/", forwarded, client="10.0.0.1")[0]["client"] == ["10.0.0.1"]
     config = GatewayConfig.load({"OSTIARY_GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8"})
-    ask.proxies = TrustedProxies(config.trusted_proxies)
-    assert ask("GET", "/", forwarded, client="10.0.0.1")[0]["client"] == ["198.51.100.7"]
+    explainer.proxies = TrustedProxies(config.trusted_proxies)
+    assert explainer("GET", "/", forwarded, client="10.0.0.1")[0]["client"] == ["198.51.100.7"]
 
 
 @pytest.mark.parametrize(
@@ -187,14 +187,16 @@ def test_the_client_is_taken_from_trusted_proxies_only(ask: Ask) -> None:
         ("GET", "//", "400 ambiguous_path"),
     ],
 )
-def test_rejected_requests_are_explained_with_their_response(ask: Ask, method: str, url: str, answer: str) -> None:
-    said, is_allowed = ask(method, url)
-    assert said["response"][0].startswith(answer)
+def test_rejected_requests_are_explained_with_their_response(
+    explainer: Explainer, method: str, url: str, answer: str
+) -> None:
+    lines, is_allowed = explainer(method, url)
+    assert lines["response"][0].startswith(answer)
     assert not is_allowed
 
 
-def test_local_paths_are_explained(ask: Ask) -> None:
-    assert ask("GET", "http://gw/readyz") == (
+def test_local_paths_are_explained(explainer: Explainer) -> None:
+    assert explainer("GET", "http://gw/readyz") == (
         {"request": ["GET /readyz"], "client": ["192.0.2.1"], "response": ["from the gateway itself"]},
         True,
     )

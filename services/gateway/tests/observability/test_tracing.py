@@ -57,8 +57,8 @@ async def test_a_request_is_a_span_with_the_data_of_the_access_log(
     assert span.attributes["http.response.status_code"] == answer.status == 200
     assert span.attributes["ostiary.decision"] == "allowed"
     assert span.attributes["ostiary.request_id"] == answer.values("x-request-id")[0]
-    said = span.to_json()
-    assert not any(secret in said for secret in (token, "alice", "secret"))
+    text = span.to_json()
+    assert not any(secret in text for secret in (token, "alice", "secret"))
 
 
 async def test_the_gateways_span_is_the_parent_for_the_upstream(

@@ -36,7 +36,7 @@ async def test_each_address_has_its_own_limit(issuer: Issuer, upstream: Recordin
         refused = await it.ask("/address", peer="192.0.2.1")
         assert (refused.status, refused.code) == (429, "too_many_requests")
         assert 400 < int(refused.values("retry-after")[0]) <= 500
-        # Somebody untrusted may say what he likes.
+        # An untrusted peer does not set the client.
         assert (await it.ask("/address", "X-Forwarded-For: 192.0.2.77", peer="192.0.2.1")).status == 429
         assert len(upstream.requests) == 3
 
@@ -47,8 +47,8 @@ async def test_clients_behind_a_trusted_proxy_have_their_own_limits(
     async with open_gateway(issuer, upstream, *LIMITED) as it:
         trust_proxies(it, "10.0.0.0/8")
         for client in ("192.0.2.1", "192.0.2.2:4711", "2001:db8::1", "[2001:db8:1::1]:443"):
-            said = f"X-Forwarded-For: 198.51.100.9, {client}"
-            assert [(await it.ask("/address", said, peer="10.1.1.1")).status for _ in range(3)] == [200, 200, 429]
+            forwarded = f"X-Forwarded-For: 198.51.100.9, {client}"
+            assert [(await it.ask("/address", forwarded, peer="10.1.1.1")).status for _ in range(3)] == [200, 200, 429]
 
 
 async def test_an_ipv6_network_has_one_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
@@ -59,8 +59,8 @@ async def test_an_ipv6_network_has_one_limit(issuer: Issuer, upstream: Recording
 
 async def test_preflights_count_like_other_requests(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *LIMITED) as it:
-        asks = ("Origin: https://a.example", "Access-Control-Request-Method: GET")
-        answers = [await it.ask("/address", *asks, method="OPTIONS") for _ in range(3)]
+        preflight = ("Origin: https://a.example", "Access-Control-Request-Method: GET")
+        answers = [await it.ask("/address", *preflight, method="OPTIONS") for _ in range(3)]
         assert [answer.status for answer in answers] == [204, 204, 429]
         assert (await it.ask("/address")).status == 429
         assert upstream.requests == []
@@ -87,7 +87,7 @@ async def test_an_invalid_token_does_not_use_up_its_subjects_limit(issuer: Issue
         for _ in range(5):
             assert (await it.ask("/subject", bearer(forged))).status == 401
         assert (await it.ask("/subject", bearer(issuer.token(subject="ada")))).status == 200
-        # But what its address may ask is used up by whatever comes from there.
+        # But all requests of an address count for the address.
         assert [(await it.ask("/both")).status for _ in range(4)] == [401, 401, 401, 429]
 
 

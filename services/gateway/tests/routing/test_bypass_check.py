@@ -111,7 +111,7 @@ GUARD = of('path: "/admin/{rest...}"', ADMIN)
 @pytest.mark.parametrize(
     ("routes", "message"),
     [
-        # By another name of the address, or another route's rewriting.
+        # By another name of the address, or by a rewrite.
         ([GUARD, of('path: "/pub2/{rest...}"', "public", "same", "/{rest...}")], "lets /pub2/admin/x as /admin/x"),
         ([of('path: "/secure/{r...}"', ADMIN, "one", "/internal/{r...}"), of('path: "/{r...}"')], "lets /internal/x"),
         (
@@ -133,7 +133,7 @@ GUARD = of('path: "/admin/{rest...}"', ADMIN)
             [of('path: "/{kind}/keys"', ADMIN), of('path: "/p/{id}/{x}"', "public", "one", "/a/{id}")],
             "lets /p/keys/x as /a/keys",
         ),
-        # Beside what is said about the first paths alone.
+        # A longer path than the shortest common one.
         (
             [
                 GUARD,
@@ -142,7 +142,7 @@ GUARD = of('path: "/admin/{rest...}"', ADMIN)
             ],
             "lets /v1/admin/x/x as /admin/x/x",
         ),
-        # By a host or a header field, which are the caller's choice.
+        # By a host or a header, which the client chooses.
         (
             [
                 of('path: "/admin/{rest...}", hosts: [api.example.com]', ADMIN),
@@ -180,7 +180,7 @@ def test_a_route_to_a_path_that_another_one_protects_at_the_same_address_is_reje
         [of("path: /me", "authenticated"), of("path: /mine", "authenticated", "one", "/me")],
         [GUARD, of("path: /health", "public", "one", "/admin/health")],
         [of("path: /x", ADMIN), of("path: /y", rewrite="/x").replace("[GET, PUT]", "[POST]")],
-        # What leads there has its own rule.
+        # A more specific route with the same access leads there.
         [
             GUARD,
             of('path: "/v1/{rest...}"', "public", "one", "/{rest...}"),

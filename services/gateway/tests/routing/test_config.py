@@ -188,8 +188,8 @@ def test_errors_are_about_the_union_member_that_was_meant(tmp_path: Path, member
 
 
 def test_errors_use_no_terms_of_python_and_pydantic(tmp_path: Path) -> None:
-    """Whatever stands in the place of a value."""
-    odd = ["{}", "[]", "5", "1.5", "true", "null", "x", '""', "[[x]]", "{x: y}"]
+    """Whatever the value is."""
+    values = ["{}", "[]", "5", "1.5", "true", "null", "x", '""', "[[x]]", "{x: y}"]
     members = [
         "match: {path: /p, methods: [GET], hosts: %s}",
         "match: {path: /p, methods: %s}",
@@ -201,7 +201,7 @@ def test_errors_use_no_terms_of_python_and_pydantic(tmp_path: Path) -> None:
         *(f"cors: {{{name}: %s}}" for name in Cors.model_fields),
     ]
     foreign = re.compile(r"instance|valid |frozenset|tuple|dict|[Ii]nput|\^|Node|object")
-    for member, value in product(members, odd):
+    for member, value in product(members, values):
         try:
             read(tmp_path, GOOD + f"  - {member % value}\n")
         except ConfigError as error:

@@ -32,7 +32,7 @@ def text(*routes: str, upstreams: str = '  up: {url: "${UPSTREAM}"}\n') -> str:
 async def statuses(
     issuer: Issuer, upstream: RecordingUpstream, routes: str, target: str, host: str = "gw", method: str = "GET"
 ) -> tuple[int, int, int]:
-    """Return what a stranger, a user and an administrator get."""
+    """Return the statuses without a token, for a user and for an administrator."""
     async with GatewayHarness.open(routes, upstream.url, issuer.verifier()) as harness:
         found = []
         for roles in (None, ["user"], ["admin"]):
@@ -43,8 +43,8 @@ async def statuses(
         return found[0], found[1], found[2]
 
 
-NOT_FOR_ALL = (401, 403, 200)
-FOR_ALL = (200, 200, 200)
+ADMIN_ONLY = (401, 403, 200)
+PUBLIC = (200, 200, 200)
 
 TWO_NAMES = '  up: {url: "${UPSTREAM}"}\n  up2: {url: "${UPSTREAM}"}\n'
 PREFIXED = line("v1", 'path: "/v1/{rest...}"', more='upstream: up, rewrite: "/{rest...}"')
@@ -102,7 +102,7 @@ ALL = line("all", 'path: "/{rest...}"')
 async def test_the_access_of_a_paths_owner_applies_on_all_routes(
     issuer: Issuer, upstream: RecordingUpstream, routes: str, target: str, host: str
 ) -> None:
-    assert await statuses(issuer, upstream, routes, target, host) == NOT_FOR_ALL
+    assert await statuses(issuer, upstream, routes, target, host) == ADMIN_ONLY
 
 
 async def test_a_method_that_the_owner_lacks_is_not_reachable_through_another_host(
@@ -114,7 +114,7 @@ async def test_a_method_that_the_owner_lacks_is_not_reachable_through_another_ho
         line("w", 'path: "/{rest...}"'),
     )
     assert await statuses(issuer, upstream, routes, "/v1/admin/x", "x", "POST") == (405, 405, 405)
-    assert await statuses(issuer, upstream, routes, "/admin/x", "x", "POST") == NOT_FOR_ALL
+    assert await statuses(issuer, upstream, routes, "/admin/x", "x", "POST") == ADMIN_ONLY
 
 
 ROOT = text(line("root", 'path: "/root/{r...}"', ADMIN), line("me", 'path: "/users/@me"', ADMIN), ALL)
@@ -133,12 +133,12 @@ ROOT = text(line("root", 'path: "/root/{r...}"', ADMIN), line("me", 'path: "/use
 async def test_a_lookalike_of_a_protected_path_takes_its_access(
     issuer: Issuer, upstream: RecordingUpstream, target: str
 ) -> None:
-    assert await statuses(issuer, upstream, ROOT, target) == NOT_FOR_ALL
+    assert await statuses(issuer, upstream, ROOT, target) == ADMIN_ONLY
 
 
 @pytest.mark.parametrize("target", ["/users/%40you", "/r%C3%B6%C3%B6t/x", "/x/root/y", "/ROOT/x"])
 async def test_other_paths_stay_public(issuer: Issuer, upstream: RecordingUpstream, target: str) -> None:
-    assert await statuses(issuer, upstream, ROOT, target) == FOR_ALL
+    assert await statuses(issuer, upstream, ROOT, target) == PUBLIC
 
 
 @pytest.mark.parametrize("target", ["/ROOT/x", "/rOOt/x", "/users/@ME", "/RO%E2%84%AAT/x", "/%E2%84%AAEYS"])
@@ -152,7 +152,7 @@ async def test_paths_are_protected_in_any_case_if_the_service_ignores_case(
         ALL,
         upstreams='  up: {url: "${UPSTREAM}", ignores_case: true}\n',
     )
-    assert await statuses(issuer, upstream, routes, target) == NOT_FOR_ALL
+    assert await statuses(issuer, upstream, routes, target) == ADMIN_ONLY
 
 
 async def test_an_exception_has_its_own_access_alone(issuer: Issuer, upstream: RecordingUpstream) -> None:
@@ -160,10 +160,10 @@ async def test_an_exception_has_its_own_access_alone(issuer: Issuer, upstream: R
         line("admin", 'path: "/admin/{rest...}"', ADMIN),
         line("health", "path: /health", more="upstream: up, rewrite: /admin/health"),
     )
-    assert await statuses(issuer, upstream, routes, "/health") == FOR_ALL
+    assert await statuses(issuer, upstream, routes, "/health") == PUBLIC
 
 
-# The same as by looking at each route.
+# The index agrees with a linear search.
 
 _ACCESS: list[object] = ["public", "public", "authenticated", {"roles": ["admin"]}, {"roles": ["admin", "clerk"]}]
 _PLACES = [("/a/{x}", "/{x}"), ("/{r...}", None), ("/v/{r...}", "/{r...}"), ("/a/{r...}", None), ("/{x}/b", "/b/{x}")]
@@ -205,8 +205,8 @@ def addresses(route: Route) -> set[str]:
     return {"one": {"one"}, "same": {"one", "other"}, "two": {"two"}}[str(route.upstream)]
 
 
-def owners_by_looking_at_each(file: RoutesFile, route: Route, path: str, method: str) -> list[Route]:
-    """Return whose access a path of a service asks for, as the documentation says it."""
+def owners_by_linear_search(file: RoutesFile, route: Route, path: str, method: str) -> list[Route]:
+    """Return the owners of an upstream path by a linear search, as documented."""
     loose = normalize("NFKC", unquote(path))
     if file.upstreams[str(route.upstream)].ignores_case:
         loose = loose.lower()
@@ -218,9 +218,9 @@ def owners_by_looking_at_each(file: RoutesFile, route: Route, path: str, method:
     return [each for each in fitting if each.upstream_template.precedence == first and method in each.match.methods]
 
 
-Asked = tuple[str, bytes, Fields, list[str]]
+Request = tuple[str, bytes, Fields, list[str]]
 
-_ASKED: st.SearchStrategy[Asked] = st.tuples(
+_REQUESTS: st.SearchStrategy[Request] = st.tuples(
     st.sampled_from(["GET", "POST"]),
     st.sampled_from([b"", b"h.test", b"i.test"]),
     st.sampled_from([[], [(b"x-v", b"1")]]),
@@ -228,9 +228,9 @@ _ASKED: st.SearchStrategy[Asked] = st.tuples(
 )
 
 
-@given(files(), st.lists(_ASKED, min_size=30, max_size=30))
+@given(files(), st.lists(_REQUESTS, min_size=30, max_size=30))
 @settings(deadline=None, max_examples=100)
-def test_each_request_meets_the_access_of_its_paths_owner(file: RoutesFile, requests: list[Asked]) -> None:
+def test_each_request_meets_the_access_of_its_paths_owner(file: RoutesFile, requests: list[Request]) -> None:
     table, index, is_good = RouteTable(file.routes), OwnerIndex(file), has_no_bypass(file)
     for method, host, fields, words in requests:
         path = "/" + "/".join(words)
@@ -241,7 +241,7 @@ def test_each_request_meets_the_access_of_its_paths_owner(file: RoutesFile, requ
         if route.rewrite is not None:
             path = paths.rewrite(tuple(words), route.match.path, route.rewrite).decode()
         checked = [each for each in [route, *index.owners(route, path.encode())] if method in each.match.methods]
-        for owner in owners_by_looking_at_each(file, route, path, method):
+        for owner in owners_by_linear_search(file, route, path, method):
             assert any(each.implies_access_to(owner) for each in checked)
         if is_good and route.is_public and path.islower() and "%" not in path:
             # Without a bypass, a plain path of a public route needs nothing.
@@ -256,7 +256,7 @@ def has_no_bypass(file: RoutesFile) -> bool:
     return True
 
 
-# What it costs.
+# Only what conflicts costs a second lookup.
 
 
 def load(tmp_path: Path, routes: str) -> RoutesFile:
@@ -265,30 +265,30 @@ def load(tmp_path: Path, routes: str) -> RoutesFile:
     return load_file(path, {"UPSTREAM": "http://up:9000"})
 
 
-def looked_up(file: RoutesFile, path: bytes) -> set[str]:
-    """Return the names of routes whose paths are looked up once more."""
+def second_lookups(file: RoutesFile, path: bytes) -> set[str]:
+    """Return the names of routes whose paths need a second lookup."""
     index = OwnerIndex(file)
     return {route.name for route in file.routes if index.owners(route, path)}
 
 
 def test_only_conflicting_routes_need_a_second_lookup(tmp_path: Path) -> None:
     plain = load(tmp_path, text(line("root", 'path: "/root/{r...}"', ADMIN), line("a", "path: /a"), ALL))
-    assert looked_up(plain, b"/plain") == set()
-    assert looked_up(plain, b"/%C3%A4") == {"all"}
+    assert second_lookups(plain, b"/plain") == set()
+    assert second_lookups(plain, b"/%C3%A4") == {"all"}
     hosts = load(
         tmp_path, text(line("root", 'path: "/root/{r...}", hosts: [a.test]', ADMIN), line("a", "path: /a"), ALL)
     )
-    assert looked_up(hosts, b"/plain") == {"all"}
+    assert second_lookups(hosts, b"/plain") == {"all"}
     same = "hosts: [a.test], "
     one_host = load(
         tmp_path, text(line("root", f'{same}path: "/root/{{r...}}"', ADMIN), line("all", f'{same}path: "/{{rest...}}"'))
     )
-    assert looked_up(one_host, b"/plain") == set()
+    assert second_lookups(one_host, b"/plain") == set()
 
 
 def test_the_shipped_routes_need_no_second_lookup() -> None:
     shipped = load_file(Path(__file__).parents[4] / "deploy" / "gateway.yaml", {})
-    assert looked_up(shipped, b"/plain") == set()
+    assert second_lookups(shipped, b"/plain") == set()
 
 
 def is_shared(tmp_path: Path, one: str, other: str) -> bool:
@@ -297,7 +297,7 @@ def is_shared(tmp_path: Path, one: str, other: str) -> bool:
         line("all", 'path: "/{rest...}"', more="upstream: other"),
         upstreams=f'  one: {{url: "{one}"}}\n  other: {{urls: ["http://elsewhere", "{other}"]}}\n',
     )
-    return bool(looked_up(load(tmp_path, routes), b"/x"))
+    return bool(second_lookups(load(tmp_path, routes), b"/x"))
 
 
 def test_spellings_of_an_address_are_the_same_address(tmp_path: Path) -> None:

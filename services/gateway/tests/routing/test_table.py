@@ -39,7 +39,7 @@ def decide(
 def decision(
     table: RouteTable, path: bytes, *, method: str = "GET", host: bytes = b"gw", **fields: bytes
 ) -> str | frozenset[str] | None:
-    """Return the same for a GET request to this gateway, unless it is said otherwise."""
+    """Decide about a GET request for the host `gw` by default."""
     return decide(table, method, host, path, {name.replace("_", "-").encode(): value for name, value in fields.items()})
 
 
@@ -204,7 +204,7 @@ def test_an_ambiguous_path_has_no_route() -> None:
             table.find("GET", b"gw", path, [])
 
 
-# The same as by looking at each route.
+# The tree agrees with a linear search.
 
 _SEGMENTS = st.sampled_from(["a", "b", "{p}", "{q}"])
 _HOST_LISTS: list[list[str]] = [[], [], ["h.test"], ["*.test"], ["*.h.test"], ["h.test", "*.other"]]
@@ -248,10 +248,10 @@ _PATHS = st.builds(
 _FIELDS = st.dictionaries(st.sampled_from([b"x-v", b"x-w"]), st.sampled_from([b"1", b"2"]))
 
 
-def by_looking_at_each(
+def by_linear_search(
     routes: list[Route], method: str, host: bytes, path: bytes, fields: Mapping[bytes, bytes]
 ) -> str | frozenset[str] | None:
-    """Decide as the documentation says it, without a tree."""
+    """Decide by a linear search, as documented."""
     name = host.decode().lower().partition(":")[0].removesuffix(".")
     segments = tuple(path.decode()[1:].split("/"))
 
@@ -285,7 +285,7 @@ def by_looking_at_each(
 
 @cache
 def _others() -> tuple[Route, ...]:
-    """Return routes that none of the paths above takes."""
+    """Return routes that match none of the paths above."""
     shapes = ["/other-{0}", "/a/b/a/b/{0}", "/b/{{id}}/x-{0}", "/other/{{id}}/{0}/{{rest...}}", "/a/{0}/{{rest...}}"]
     hosts: list[list[str]] = [[], ["h.test"], ["*.test"]]
     return tuple(
@@ -297,18 +297,18 @@ def _others() -> tuple[Route, ...]:
 @given(route_lists(), st.lists(st.tuples(_METHODS, _HOSTS, _PATHS, _FIELDS), min_size=1, max_size=10))
 @settings(deadline=None, max_examples=50)
 def test_the_tree_agrees_with_a_linear_search(
-    routes: list[Route], asked: list[tuple[str, bytes, bytes, dict[bytes, bytes]]]
+    routes: list[Route], requests: list[tuple[str, bytes, bytes, dict[bytes, bytes]]]
 ) -> None:
     table = RouteTable(routes)
-    for method, host, path, fields in [*asked, *asked]:
-        expected = by_looking_at_each(routes, method, host, path, fields)
+    for method, host, path, fields in [*requests, *requests]:
+        expected = by_linear_search(routes, method, host, path, fields)
         assert decide(table, method, host, path, fields) == expected
 
 
 @given(route_lists(), st.lists(st.tuples(_METHODS, _HOSTS, _PATHS, _FIELDS), min_size=1, max_size=10), st.integers())
 @settings(deadline=None, max_examples=25)
 def test_unrelated_routes_do_not_change_the_result(
-    routes: list[Route], asked: list[tuple[str, bytes, bytes, dict[bytes, bytes]]], seed: int
+    routes: list[Route], requests: list[tuple[str, bytes, bytes, dict[bytes, bytes]]], seed: int
 ) -> None:
     few = RouteTable(routes)
     # Theirs in their order, with all the others between them.
@@ -316,7 +316,7 @@ def test_unrelated_routes_do_not_change_the_result(
     random.Random(seed).shuffle(order)  # noqa: S311 - an order
     own, others = iter(routes), iter(_others())
     many = RouteTable([next(own if is_local else others) for is_local in order])
-    for each in asked:
+    for each in requests:
         assert decide(few, *each) == decide(many, *each)
 
 
@@ -394,7 +394,7 @@ def test_conditions_that_no_request_can_meet_are_errors(tmp_path: Path, match: s
         load(tmp_path, "{path: /first, methods: [GET]}", match)
 
 
-# All the way.
+# Through the gateway.
 
 ROUTES = """\
 upstreams:
