@@ -34,12 +34,12 @@ async def test_claim_conditions_compare_type_and_value(
         issuer, upstream, f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, {access}"
     ) as it:
         for value in good:
-            assert (await it.ask("/a", bearer(issuer.token(claims={"plan": value})))).status == 200, value
+            assert (await it.request("/a", bearer(issuer.token(claims={"plan": value})))).status == 200, value
         count = len(upstream.requests)
         for value in [*bad, Issuer.REMOVED]:
-            answer = await it.ask("/a", bearer(issuer.token(claims={"plan": value})))
+            answer = await it.request("/a", bearer(issuer.token(claims={"plan": value})))
             assert (answer.status, answer.code) == (403, "insufficient_claims"), value
-        assert (await it.ask("/a")).status == 401
+        assert (await it.request("/a")).status == 401
         assert len(upstream.requests) == count
 
 
@@ -51,7 +51,7 @@ async def test_all_claims_scopes_and_roles_are_required(issuer: Issuer, upstream
 
         async def status(scope: str = "read", role: str = "staff", plan: str = "gold", team: int = 1) -> int:
             token = issuer.token(scopes=[scope], roles=[role], claims={"plan": plan, "team": team})
-            return (await it.ask("/a", bearer(token))).status
+            return (await it.request("/a", bearer(token))).status
 
         assert await status() == 200
         assert [await status(scope="x"), await status(role="x"), await status(plan="x"), await status(team=2)] == [
@@ -68,7 +68,7 @@ async def test_conditions_may_name_subject_and_client(issuer: Issuer, upstream: 
     ) as it:
         for subject, client, expected in [("ada", "x", (200, 403)), ("bob", "b", (403, 200)), ("Ada", "B", (403, 403))]:
             token = bearer(issuer.token(subject=subject, claims={"client_id": client}))
-            assert ((await it.ask("/ada", token)).status, (await it.ask("/batch", token)).status) == expected
+            assert ((await it.request("/ada", token)).status, (await it.request("/batch", token)).status) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ async def test_a_head_over_the_routes_limit_gets_431(issuer: Issuer, upstream: R
         "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: authenticated, limits: {header_bytes: 300}",
         "name: b, match: {path: /b, methods: [GET]}, upstream: up, access: public",
     ) as it:
-        refused = await it.ask("/a", "X-Pad: " + "x" * 300)
+        refused = await it.request("/a", "X-Pad: " + "x" * 300)
         assert (refused.status, refused.code) == (431, "head_too_large")
-        assert (await it.ask("/a?" + "x" * 300)).status == 431
+        assert (await it.request("/a?" + "x" * 300)).status == 431
         empty = len("GET /a HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nX-Pad: \r\n\r\n")
-        assert (await it.ask("/a", "X-Pad: " + "x" * (300 - empty))).status == 401
-        assert (await it.ask("/a", "X-Pad: " + "x" * (301 - empty))).status == 431
-        assert (await it.ask("/b", "X-Pad: " + "x" * 300)).status == 200
+        assert (await it.request("/a", "X-Pad: " + "x" * (300 - empty))).status == 401
+        assert (await it.request("/a", "X-Pad: " + "x" * (301 - empty))).status == 431
+        assert (await it.request("/b", "X-Pad: " + "x" * 300)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ async def test_only_trusted_proxies_set_client_and_scheme(
     ) as it:
         trust_proxies(it, "10.0.0.0/8")
         forged = ["X-Real-IP: 1.2.3.4", "Forwarded: for=1.2.3.4", "X-Forwarded-Host: evil.example"]
-        assert (await it.ask("/a", *lines, *forged, peer=peer)).status == 200
+        assert (await it.request("/a", *lines, *forged, peer=peer)).status == 200
         last = upstream.last
         assert (last.values("x-forwarded-for"), last.values("x-forwarded-proto")) == ([client], [scheme])
         assert (last.values("x-real-ip"), last.values("forwarded")) == ([], [])

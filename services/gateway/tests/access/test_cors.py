@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from harness import (
-    Answer,
+    ReceivedResponse,
     RecordingUpstream,
 )
 from route_files import bearer, errors_of, open_gateway
@@ -23,7 +23,7 @@ CORS = (
 )
 
 
-def cors_fields(answer: Answer) -> dict[str, str]:
+def cors_fields(answer: ReceivedResponse) -> dict[str, str]:
     found = [(name, value) for name, value in answer.fields if name.startswith("access-control-")]
     assert len(dict(found)) == len(found)
     return {name.removeprefix("access-control-"): value for name, value in found}
@@ -31,7 +31,7 @@ def cors_fields(answer: Answer) -> dict[str, str]:
 
 async def test_a_preflight_gets_the_routes_cors_rules(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
-        answer = await it.ask("/shop", SHOP, ASKS, "Access-Control-Request-Headers: x-cart", method="OPTIONS")
+        answer = await it.request("/shop", SHOP, ASKS, "Access-Control-Request-Headers: x-cart", method="OPTIONS")
         assert (answer.status, answer.body, answer.values("vary")) == (204, b"", ["origin"])
         assert cors_fields(answer) == {
             "allow-origin": "https://shop.example",
@@ -64,8 +64,8 @@ async def test_pages_of_other_origins_get_no_cors_fields(
     async with open_gateway(issuer, upstream, *CORS) as it:
         token = bearer(issuer.token())
         for answer in (
-            await it.ask("/shop", f"Origin: {origin}", ASKS, method="OPTIONS"),
-            await it.ask("/shop", f"Origin: {origin}", token),
+            await it.request("/shop", f"Origin: {origin}", ASKS, method="OPTIONS"),
+            await it.request("/shop", f"Origin: {origin}", token),
         ):
             assert answer.status in {200, 204}
             assert (cors_fields(answer), answer.values("vary")) == ({}, ["origin"])
@@ -73,11 +73,11 @@ async def test_pages_of_other_origins_get_no_cors_fields(
 
 async def test_preflights_for_routes_without_cors(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
-        assert (await it.ask("/nothing", SHOP, ASKS, method="OPTIONS")).status == 404
+        assert (await it.request("/nothing", SHOP, ASKS, method="OPTIONS")).status == 404
         wrong = "Access-Control-Request-Method: DELETE"
-        assert (await it.ask("/shop", SHOP, wrong, method="OPTIONS")).status == 405
+        assert (await it.request("/shop", SHOP, wrong, method="OPTIONS")).status == 405
         for origin in (SHOP, OTHER_PAGE):
-            assert cors_fields(await it.ask("/plain", origin, ASKS, method="OPTIONS")) == {}
+            assert cors_fields(await it.request("/plain", origin, ASKS, method="OPTIONS")) == {}
         assert upstream.requests == []
 
 
@@ -92,52 +92,55 @@ async def test_a_preflight_selects_the_route_by_the_announced_headers(
     routes = (made % ("b", "/shop", beta, 1), made % ("plain", "/shop", "", 2), made % ("c", "/beta", beta, 3))
     asks, announces = "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: x-other, x-beta"
     async with open_gateway(issuer, upstream, *routes) as it:
-        assert cors_fields(await it.ask("/shop", SHOP, asks, announces, method="OPTIONS"))["max-age"] == "1"
-        assert cors_fields(await it.ask("/shop", SHOP, asks, method="OPTIONS"))["max-age"] == "2"
-        assert cors_fields(await it.ask("/beta", SHOP, asks, announces, method="OPTIONS"))["max-age"] == "3"
-        assert (await it.ask("/beta", SHOP, asks, method="OPTIONS")).status == 404
+        assert cors_fields(await it.request("/shop", SHOP, asks, announces, method="OPTIONS"))["max-age"] == "1"
+        assert cors_fields(await it.request("/shop", SHOP, asks, method="OPTIONS"))["max-age"] == "2"
+        assert cors_fields(await it.request("/beta", SHOP, asks, announces, method="OPTIONS"))["max-age"] == "3"
+        assert (await it.request("/beta", SHOP, asks, method="OPTIONS")).status == 404
 
 
 async def test_options_without_a_requested_method_is_an_ordinary_request(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
-        assert (await it.ask("/plain", SHOP, method="OPTIONS")).status == 200
-        assert (await it.ask("/plain", ASKS, method="OPTIONS")).status == 200
+        assert (await it.request("/plain", SHOP, method="OPTIONS")).status == 200
+        assert (await it.request("/plain", ASKS, method="OPTIONS")).status == 200
         assert [each.method for each in upstream.requests] == ["OPTIONS", "OPTIONS"]
-        assert (await it.ask("/shop", SHOP, method="OPTIONS")).status == 405
+        assert (await it.request("/shop", SHOP, method="OPTIONS")).status == 405
 
 
 async def test_cors_fields_of_an_upstream_are_dropped(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    upstream.answer = (
+    upstream.response = (
         b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: https://evil.example\r\nACCESS-CONTROL-EXPOSE-HEADERS: *\r\n"
         b"Access-Control-Allow-Credentials: true\r\nAccess-Control-Max-Age: 9\r\n"
         b"X-Total: 1\r\nContent-Length: 0\r\n\r\n"
     )
     async with open_gateway(issuer, upstream, *CORS) as it:
-        answer = await it.ask("/shop", SHOP, bearer(issuer.token()))
+        answer = await it.request("/shop", SHOP, bearer(issuer.token()))
         assert cors_fields(answer) == {
             "allow-origin": "https://shop.example",
             "allow-credentials": "true",
             "expose-headers": "X-Request-ID, X-Total",
         }
         assert answer.values("x-total") == ["1"]
-        assert cors_fields(await it.ask("/shop", OTHER_PAGE, bearer(issuer.token()))) == {}
-        assert cors_fields(await it.ask("/open", OTHER_PAGE)) == {"allow-origin": "*", "expose-headers": "X-Request-ID"}
+        assert cors_fields(await it.request("/shop", OTHER_PAGE, bearer(issuer.token()))) == {}
+        assert cors_fields(await it.request("/open", OTHER_PAGE)) == {
+            "allow-origin": "*",
+            "expose-headers": "X-Request-ID",
+        }
         # For a route without `cors`, the service decides.
-        assert cors_fields(await it.ask("/plain", SHOP))["allow-origin"] == "https://evil.example"
+        assert cors_fields(await it.request("/plain", SHOP))["allow-origin"] == "https://evil.example"
 
 
 async def test_a_response_without_origin_varies_by_origin_too(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
-        assert (await it.ask("/shop", bearer(issuer.token()))).values("vary") == ["origin"]
+        assert (await it.request("/shop", bearer(issuer.token()))).values("vary") == ["origin"]
 
 
 async def test_errors_have_cors_fields_too(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *CORS) as it:
-        refused = await it.ask("/shop", SHOP)
-        upstream.answer = b"nonsense\r\n\r\n"
-        failed = await it.ask("/shop", SHOP, bearer(issuer.token()))
+        refused = await it.request("/shop", SHOP)
+        upstream.response = b"nonsense\r\n\r\n"
+        failed = await it.request("/shop", SHOP, bearer(issuer.token()))
         for answer, status in [(refused, 401), (failed, 502)]:
             assert answer.status == status
             assert cors_fields(answer)["allow-origin"] == "https://shop.example"

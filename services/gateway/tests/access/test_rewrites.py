@@ -47,7 +47,7 @@ async def test_an_upstream_gets_the_rewritten_path(
     issuer: Issuer, upstream: RecordingUpstream, target: str, expected: str
 ) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
-        assert (await it.ask(target)).status == 200
+        assert (await it.request(target)).status == 200
         assert upstream.last.target == expected
 
 
@@ -56,7 +56,7 @@ async def test_an_upstream_gets_the_rewritten_path(
 )
 async def test_ambiguous_paths_are_not_rewritten(issuer: Issuer, upstream: RecordingUpstream, target: str) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
-        assert (await it.ask(target)).status in {400, 404}
+        assert (await it.request(target)).status in {400, 404}
         assert upstream.requests == []
 
 
@@ -65,11 +65,11 @@ async def test_the_access_of_a_rewritten_paths_owner_applies_too(
     issuer: Issuer, upstream: RecordingUpstream, target: str
 ) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
-        assert (await it.ask(target)).status == 401
-        assert (await it.ask(target, bearer(issuer.token(roles=["user"])))).status == 403
+        assert (await it.request(target)).status == 401
+        assert (await it.request(target, bearer(issuer.token(roles=["user"])))).status == 403
         assert upstream.requests == []
         good = issuer.token(roles=["admin"], claims={"plan": "gold"})
-        assert (await it.ask(target, bearer(good))).status == 200
+        assert (await it.request(target, bearer(good))).status == 200
         assert upstream.last.target == target.removeprefix("/api")
 
 
@@ -77,8 +77,8 @@ async def test_a_rewrite_does_not_bypass_the_methods_of_the_paths_owner(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
-        assert (await it.ask("/reports", method="POST")).status == 405
-        assert (await it.ask("/api/reports", method="POST")).status in {401, 403, 405}
+        assert (await it.request("/reports", method="POST")).status == 405
+        assert (await it.request("/api/reports", method="POST")).status in {401, 403, 405}
         assert upstream.requests == []
 
 
@@ -86,7 +86,7 @@ async def test_routes_to_other_upstreams_do_not_own_a_rewritten_path(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
-        assert (await it.ask("/api/elsewhere", method="POST")).status == 200
+        assert (await it.request("/api/elsewhere", method="POST")).status == 200
 
 
 @pytest.mark.parametrize(

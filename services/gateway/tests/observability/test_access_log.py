@@ -2,9 +2,9 @@
 
 import pytest
 from harness import (
-    Log,
+    CapturedAccessLog,
     RecordingUpstream,
-    leaving_after,
+    respond_and_close,
 )
 from route_files import bearer, open_gateway, trust_proxies
 
@@ -20,10 +20,12 @@ LOGGED = (
 
 async def test_a_line_has_the_decision_and_no_identity(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *LOGGED) as it:
-        log, token = Log(it), issuer.token(subject="ada@example.org")
-        await it.ask(f"/a/secret-id?access_token={token}", bearer(token), "X-Request-ID: id-1", f"Cookie: s={token}")
-        await it.ask("/a/7", bearer(token[:-4] + "AAAA"))
-        await it.ask("/nothing/" + token.replace(".", "-"))
+        log, token = CapturedAccessLog(it), issuer.token(subject="ada@example.org")
+        await it.request(
+            f"/a/secret-id?access_token={token}", bearer(token), "X-Request-ID: id-1", f"Cookie: s={token}"
+        )
+        await it.request("/a/7", bearer(token[:-4] + "AAAA"))
+        await it.request("/nothing/" + token.replace(".", "-"))
         (line, refused, lost) = log.lines
         timed = {"ms", "upstream_ms", "timestamp"}
         assert {name: value for name, value in line.items() if name not in timed} == {
@@ -51,8 +53,8 @@ async def test_a_line_has_the_decision_and_no_identity(issuer: Issuer, upstream:
 async def test_a_rejected_request_is_logged_with_its_subject(issuer: Issuer, upstream: RecordingUpstream) -> None:
     route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: {roles: [admin]}"
     async with open_gateway(issuer, upstream, route) as it:
-        log = Log(it)
-        assert (await it.ask("/a", bearer(issuer.token(subject="eve")))).status == 403
+        log = CapturedAccessLog(it)
+        assert (await it.request("/a", bearer(issuer.token(subject="eve")))).status == 403
         assert upstream.requests == []
         (line,) = log.lines
         assert (line["status"], line["subject"]) == (403, pseudonym("eve"))
@@ -64,7 +66,7 @@ async def test_hostile_input_does_not_break_a_line(
 ) -> None:
     async with open_gateway(issuer, upstream, *LOGGED) as it:
         trust_proxies(it, "10.0.0.0/8")
-        log = Log(it, kind)
+        log = CapturedAccessLog(it, kind)
         hostile = [
             '/"',
             "/%22,%22status%22:1",
@@ -76,13 +78,13 @@ async def test_hostile_input_does_not_break_a_line(
             '/p?","status":1',
         ]
         for target in hostile:
-            await it.ask(target)
+            await it.request(target)
         for method in ("BREW", "!#$%&'*+-.^_`|~", "get", "A" * 300):
-            await it.ask("/p", method=method)
+            await it.request("/p", method=method)
         for name in ('"', 'x","status":1,"y":"', "a b", "%s", "\xe4", "a" * 65, "", "{}"):
-            await it.ask("/p", f"X-Request-ID: {name}")
+            await it.request("/p", f"X-Request-ID: {name}")
         for said in ('"', "1.1.1.1%s", 'fe80::1%","x":"', "a, b"):
-            await it.ask("/p", f"X-Forwarded-For: {said}", peer="10.0.0.1")
+            await it.request("/p", f"X-Forwarded-For: {said}", peer="10.0.0.1")
         expected = len(hostile) + 4 + 8 + 4
         if kind == "text":
             assert len(log.text.splitlines()) == expected
@@ -97,17 +99,17 @@ async def test_hostile_input_does_not_break_a_line(
 
 
 async def test_an_aborted_response_is_logged_as_such(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    upstream.answer = leaving_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
+    upstream.response = respond_and_close(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
     async with open_gateway(issuer, upstream, *LOGGED) as it:
-        log = Log(it)
-        assert not (await it.ask("/p")).is_complete
+        log = CapturedAccessLog(it)
+        assert not (await it.request("/p")).is_complete
         (line,) = log.lines
         assert (line["status"], line["decision"]) == (200, "broken_off")
 
 
 async def test_requests_are_served_if_the_log_cannot_be_written(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with open_gateway(issuer, upstream, *LOGGED) as it:
-        Log(it).stream.close()
-        assert (await it.ask("/p")).status == 200
+        CapturedAccessLog(it).stream.close()
+        assert (await it.request("/p")).status == 200
         it.gateway._access_log.flush()
-        assert (await it.ask("/p")).status == 200
+        assert (await it.request("/p")).status == 200

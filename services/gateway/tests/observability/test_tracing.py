@@ -49,7 +49,7 @@ async def test_a_request_is_a_span_with_the_data_of_the_access_log(
     harness: GatewayHarness, spans: InMemorySpanExporter, issuer: Issuer
 ) -> None:
     token = issuer.token(subject="alice@example.com")
-    answer = await harness.ask("/mine?secret=1", f"Authorization: Bearer {token}")
+    answer = await harness.request("/mine?secret=1", f"Authorization: Bearer {token}")
     (span,) = await finished(harness, spans)
     assert span.attributes is not None
     assert (span.name, span.kind, span.parent) == ("GET /mine", SpanKind.SERVER, None)
@@ -64,7 +64,7 @@ async def test_a_request_is_a_span_with_the_data_of_the_access_log(
 async def test_the_gateways_span_is_the_parent_for_the_upstream(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
-    await harness.ask("/items/1", CALLER, "Tracestate: a=b")
+    await harness.request("/items/1", CALLER, "Tracestate: a=b")
     (span,) = await finished(harness, spans)
     assert span.parent is not None
     assert span.context is not None
@@ -76,7 +76,7 @@ async def test_the_gateways_span_is_the_parent_for_the_upstream(
 async def test_connection_cannot_drop_the_gateways_trace_context(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
-    await harness.ask("/items/1", CALLER, "Tracestate: a=b", "Connection: traceparent, tracestate")
+    await harness.request("/items/1", CALLER, "Tracestate: a=b", "Connection: traceparent, tracestate")
     (span,) = await finished(harness, spans)
     assert span.context is not None
     assert upstream.last.values("traceparent") == [f"00-{TRACE}-{span.context.span_id:016x}-01"]
@@ -96,7 +96,7 @@ async def test_connection_cannot_drop_the_gateways_trace_context(
 async def test_an_invalid_trace_context_starts_a_new_trace(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream, field: str
 ) -> None:
-    answer = await harness.ask("/items/1", field, "Tracestate: a=b")
+    answer = await harness.request("/items/1", field, "Tracestate: a=b")
     (span,) = await finished(harness, spans)
     assert (answer.status, span.parent) == (200, None)
     assert span.context is not None
@@ -108,7 +108,7 @@ async def test_an_invalid_trace_context_starts_a_new_trace(
 async def test_an_unsampled_trace_stays_unsampled(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
-    await harness.ask("/items/1", f"Traceparent: 00-{TRACE}-{SPAN}-00")
+    await harness.request("/items/1", f"Traceparent: 00-{TRACE}-{SPAN}-00")
     assert await finished(harness, spans) == []
     (passed,) = upstream.last.values("traceparent")
     assert passed.startswith(f"00-{TRACE}-")
@@ -132,7 +132,7 @@ async def test_rejected_and_failed_requests_are_spans_too(
     decision: str,
     code: StatusCode,
 ) -> None:
-    assert (await harness.ask(target)).status == status
+    assert (await harness.request(target)).status == status
     (span,) = await finished(harness, spans)
     assert span.attributes is not None
     assert (span.name, span.status.status_code) == (name, code)
@@ -144,7 +144,7 @@ async def test_without_tracing_the_clients_trace_context_is_forwarded(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        await harness.ask("/items/1", CALLER, "Tracestate: a=b")
+        await harness.request("/items/1", CALLER, "Tracestate: a=b")
     assert upstream.last.values("traceparent") == [CALLER.partition(": ")[2]]
     assert upstream.last.values("tracestate") == ["a=b"]
 
@@ -155,4 +155,4 @@ async def test_a_failing_exporter_does_not_affect_requests(issuer: Issuer, upstr
             raise OSError("the collector is gone")
 
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier(), Tracing(Failing())) as harness:
-        assert (await harness.ask("/items/1")).status == 200
+        assert (await harness.request("/items/1")).status == 200

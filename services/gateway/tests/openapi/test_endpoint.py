@@ -23,7 +23,7 @@ routes:
 
 async def test_unavailable_services_are_left_out_of_the_document(issuer: Issuer, upstream: RecordingUpstream) -> None:
     offered = json.dumps(document({"/home": {"get": operation()}, "/secret": {"get": operation()}}, "string")).encode()
-    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(offered), offered)
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(offered), offered)
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
         merged = (await harness.client.get("/openapi.json")).json()
         assert list(merged["paths"]) == ["/home"]
@@ -38,7 +38,7 @@ async def test_unavailable_services_are_left_out_of_the_document(issuer: Issuer,
     [b'{"paths": {"/home": {"get": {"parameters": null}}}}', b'{"paths": {}, "x": NaN}', b"[]", b"[" * 5000, b"\xff"],
 )
 async def test_invalid_documents_are_left_out(issuer: Issuer, upstream: RecordingUpstream, content: bytes) -> None:
-    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
         answer = await harness.client.get("/openapi.json")
         assert (answer.status_code, answer.json()["paths"]) == (200, {})
@@ -82,7 +82,7 @@ async def test_responses_are_compressed_if_the_client_accepts_it(
     issuer: Issuer, upstream: RecordingUpstream, path: str, accepted: str, *, is_packed: bool
 ) -> None:
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
-        answer = await harness.ask(path, f"Accept-Encoding: {accepted}")
+        answer = await harness.request(path, f"Accept-Encoding: {accepted}")
         assert answer.values("content-encoding") == (["gzip"] if is_packed else [])
         assert answer.values("vary") == ["Accept-Encoding"]
         content = gzip.decompress(answer.body) if is_packed else answer.body

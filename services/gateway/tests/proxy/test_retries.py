@@ -7,8 +7,9 @@ from contextlib import suppress
 import pytest
 from harness import (
     Clock,
-    Received,
+    ReceivedRequest,
     RecordingUpstream,
+    settled,
     until,
 )
 from route_files import open_gateway
@@ -25,7 +26,7 @@ class Script:
     def __init__(self, *parts: bytes | None) -> None:
         self.left = list(parts)
 
-    async def __call__(self, _: Received, writer: asyncio.StreamWriter) -> None:
+    async def __call__(self, _: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         part = self.left.pop(0)
         if part is None:
             writer.close()
@@ -60,9 +61,9 @@ RETRYING = (
 async def test_a_request_is_retried_up_to_the_routes_limit(
     issuer: Issuer, upstream: RecordingUpstream, parts: Iterable[bytes | None], status: int, count: int
 ) -> None:
-    upstream.answer = Script(*parts)
+    upstream.response = Script(*parts)
     async with open_gateway(issuer, upstream, *RETRYING) as it:
-        answer = await it.ask("/again")
+        answer = await it.request("/again")
         assert (answer.status, answer.is_complete, len(upstream.requests)) == (status, True, count)
         assert answer.values("content-length") == [str(len(answer.body))]
         assert len({each.head for each in upstream.requests}) == 1
@@ -86,17 +87,19 @@ async def test_only_idempotent_requests_without_a_body_are_retried(
     issuer: Issuer, upstream: RecordingUpstream, method: str, body: bytes, count: int
 ) -> None:
     empty = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
-    upstream.answer = Script(empty, empty.replace(b"503 Busy", b"200 OK"))
+    upstream.response = Script(empty, empty.replace(b"503 Busy", b"200 OK"))
     async with open_gateway(issuer, upstream, *RETRYING) as it:
-        answer = await it.ask("/again", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body)
+        answer = await it.request(
+            "/again", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body
+        )
         assert (answer.status, len(upstream.requests)) == (200 if count == 2 else 503, count)
 
 
 async def test_a_route_without_retries_sends_once(issuer: Issuer, upstream: RecordingUpstream) -> None:
     # A connection that was used before may have been closed for another reason.
-    upstream.answer = Script(BUSY, None, None)
+    upstream.response = Script(BUSY, None, None)
     async with open_gateway(issuer, upstream, *RETRYING) as it:
-        assert [(await it.ask("/once")).status for _ in range(2)] == [503, 502]
+        assert [(await it.request("/once")).status for _ in range(2)] == [503, 502]
         assert len(upstream.requests) == 3
 
 
@@ -104,10 +107,10 @@ async def test_a_failing_upstream_gets_few_retries(
     issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.cluster.MAX_RETRY_BUDGET", 3.0)
-    upstream.answer = BUSY
+    upstream.response = BUSY
     async with open_gateway(issuer, upstream, *RETRYING) as it:
         for _ in range(50):
-            assert (await it.ask("/again")).status == 503
+            assert (await it.request("/again")).status == 503
         # A fifth of them, and what was left to begin with.
         assert 50 + 10 <= len(upstream.requests) <= 50 + 10 + 3
 
@@ -115,17 +118,17 @@ async def test_a_failing_upstream_gets_few_retries(
 async def test_nothing_is_retried_after_the_total_timeout(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    async def wait(request: Received, _: asyncio.StreamWriter) -> None:
+    async def wait(request: ReceivedRequest, _: asyncio.StreamWriter) -> None:
         clock.skip(0.3)
-        await request.connection.wait_lost()
+        await request.connection.wait_closed()
 
-    upstream.answer = wait
+    upstream.response = wait
     route = (
         "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public, retries: {attempts: 3},"
         " timeouts: {total: 0.2}"
     )
     async with open_gateway(issuer, upstream, route) as it:
-        assert (await it.ask("/a")).status == 504
+        assert (await it.request("/a")).status == 504
         assert len(upstream.requests) == 1
 
 
@@ -137,22 +140,21 @@ async def test_a_request_that_times_out_in_the_queue_is_not_queued_twice(
     def times_again() -> int:
         return [each.target for each in upstream.requests].count("/again")
 
-    async def wait(request: Received, writer: asyncio.StreamWriter) -> None:
+    async def wait(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await goes_on.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndo")
         if request.target == "/again":
-            with suppress(TimeoutError):
-                await until(lambda: times_again() > 1, 0.3)
+            await settled(times_again)
         writer.write(b"ne")
 
-    upstream.answer = wait
+    upstream.response = wait
     route = (
         "name: again, match: {path: /again, methods: [GET]}, upstream: up, access: public, retries: {attempts: 1},"
         " timeouts: {connect: 0.2}"
     )
     async with open_gateway(issuer, upstream, route, RETRYING[1]) as it:
         it.limit_connections(2)
-        others = [asyncio.create_task(it.ask("/once")) for _ in range(2)]
+        others = [asyncio.create_task(it.request("/once")) for _ in range(2)]
         await until(lambda: len(upstream.requests) == 2)
         line = await it.connect()
         line.send(b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
@@ -160,9 +162,9 @@ async def test_a_request_that_times_out_in_the_queue_is_not_queued_twice(
         await until(lambda: pool._queue._waiting)
         clock.skip(0.3)
         with suppress(TimeoutError):
-            await until(lambda: len(pool._queue._waiting) > 1 or line.is_closed, 1)
+            await until(lambda: len(pool._queue._waiting) > 1 or line.is_closed)
         goes_on.set()
         assert [answer.body for answer in await asyncio.gather(*others)] == [b"done"] * 2
-        data = await line.closed()
+        data = await line.wait_closed()
         assert data.count(b"HTTP/1.1 ") == 1, data
         assert times_again() <= 1
