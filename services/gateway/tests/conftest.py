@@ -15,7 +15,9 @@ _one_tls_context = cache(ssl.create_default_context)
 
 #: What is also tested on the event loop that serves in production, where that is there; others are on asyncio's, whose
 #: time the tests can put forward.
-ON_BOTH_LOOPS = frozenset({"test_fairness", "test_connection", "test_retry", "test_tunnel", "test_tunnel_end"})
+ON_BOTH_LOOPS = frozenset(
+    {"test_fairness", "test_connection", "test_stale_connection", "test_tunnel", "test_tunnel_end"}
+)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
