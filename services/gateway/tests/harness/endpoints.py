@@ -15,7 +15,7 @@ from ostiary.testing import Issuer
 async def gateway_with_two_endpoints(
     issuer: Issuer, upstream: RecordingUpstream, more: str = "", route: str = ""
 ) -> AsyncIterator[tuple[GatewayHarness, RecordingUpstream]]:
-    """Run a gateway before two addresses."""
+    """Run a gateway whose upstream has two endpoints. Yield it and the second endpoint."""
     with short_directory() as directory:
         async with RecordingUpstream(directory / "up") as other:
             routes = f"""\

@@ -27,7 +27,7 @@ HANDSHAKE = (
 
 @dataclass
 class UpstreamWebSocket:
-    """An upstream's side of a WebSocket."""
+    """The upstream's side of a WebSocket, a responder."""
 
     acceptance: bytes = ACCEPTED
     may_accept: asyncio.Event = field(default_factory=asyncio.Event)
@@ -53,18 +53,18 @@ class UpstreamWebSocket:
 
 
 async def send_request(harness: GatewayHarness, target: str, *lines: str, method: str = "GET") -> ClientSocket:
-    line = await harness.connect()
-    line.send("\r\n".join([f"{method} {target} HTTP/1.1", "Host: gw", *lines, "", ""]).encode())
-    return line
+    client = await harness.connect()
+    client.send("\r\n".join([f"{method} {target} HTTP/1.1", "Host: gw", *lines, "", ""]).encode())
+    return client
 
 
 async def open_websocket(harness: GatewayHarness, *lines: str, target: str = "/open") -> ClientSocket:
-    """Open a WebSocket; from then on, what has been received is what comes after the handshake."""
-    line = await send_request(harness, target, *HANDSHAKE, *lines)
-    await line.wait_for(b"\r\n\r\n")
-    head, _, line.received = line.received.partition(b"\r\n\r\n")
+    """Open a WebSocket. The handshake is removed from what the client has received."""
+    client = await send_request(harness, target, *HANDSHAKE, *lines)
+    await client.wait_for(b"\r\n\r\n")
+    head, _, client.received = client.received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 "), head
-    return line
+    return client
 
 
 def bearer(token: str) -> str:
@@ -72,7 +72,7 @@ def bearer(token: str) -> str:
 
 
 def frame(payload: bytes, *, mask: bytes = b"", opcode: int = 0x2) -> bytes:
-    """Return a frame as RFC 6455 section 5.2 writes it."""
+    """Serialize a frame."""
     size, flag = len(payload), 0x80 if mask else 0
     if size <= 125:
         head = bytes([0x80 | opcode, flag | size])

@@ -41,7 +41,7 @@ END = b"Connection: close\r\n\r\n"
 
 
 class SlowApp:
-    """An application that answers with `content`, when it may."""
+    """An application that responds with `content` once it may."""
 
     def __init__(self, content: bytes = b"own") -> None:
         self.may_answer = asyncio.Event()
@@ -61,7 +61,7 @@ class SlowApp:
 
 
 def use_app(harness: GatewayHarness, app: SlowApp, patch: pytest.MonkeyPatch) -> SlowApp:
-    """Let connections that come from now on be answered by an application."""
+    """Serve connections opened from now on with another application."""
     patch.setattr(harness.gateway, "app", app)
     return app
 
@@ -71,18 +71,18 @@ async def test_the_application_has_its_own_timeout(
 ) -> None:
     app = use_app(harness, SlowApp(), monkeypatch)
     upstream.response = OK
-    line = await harness.connect()
-    # The head's time is nearly over when it is complete, and there is more behind it.
-    line.send(OWN[:10])
-    await never(lambda: line.received)
+    client = await harness.connect()
+    # The head completes shortly before its timeout, and a pipelined request follows.
+    client.send(OWN[:10])
+    await never(lambda: client.received)
     clock.skip(HEAD_SECONDS - 0.5)
-    line.send(OWN[10:] + GET + END)
+    client.send(OWN[10:] + GET + END)
     await until(lambda: app.is_called)
     for _ in range(5):
         clock.skip((CALL_SECONDS - 5) / 5)
-        await never(lambda: line.received or upstream.requests)
+        await never(lambda: client.received or upstream.requests)
     app.may_answer.set()
-    own, other = parse_responses(await line.wait_closed(), "GET", "GET")
+    own, other = parse_responses(await client.wait_closed(), "GET", "GET")
     assert [own.body, other.body] == [b"own", b"ok"]
 
 
@@ -91,11 +91,11 @@ async def test_an_application_that_hangs_times_out(
 ) -> None:
     log = CapturedAccessLog(harness)
     app = use_app(harness, SlowApp(), monkeypatch)
-    line = await harness.connect()
-    line.send(OWN + GET + END)
+    client = await harness.connect()
+    client.send(OWN + GET + END)
     await until(lambda: app.is_called)
     clock.skip(CALL_SECONDS)
-    own, other = parse_responses(await line.wait_closed(), "GET", "GET")
+    own, other = parse_responses(await client.wait_closed(), "GET", "GET")
     assert (own.status, own.code, own.values("retry-after")) == (503, "own_answer_timeout", ["1"])
     assert (other.status, app.is_cancelled) == (200, True)
     assert [each["decision"] for each in log.lines] == ["own_answer_timeout", "allowed"]
@@ -103,10 +103,10 @@ async def test_an_application_that_hangs_times_out(
 
 async def test_a_disconnect_cancels_the_application(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     app = use_app(harness, SlowApp(), monkeypatch)
-    line = await harness.connect()
-    line.send(OWN)
+    client = await harness.connect()
+    client.send(OWN)
     await until(lambda: app.is_called)
-    line.transport.close()
+    client.transport.close()
     await until(lambda: app.is_cancelled)
 
 
@@ -115,14 +115,14 @@ async def test_a_large_response_waits_for_a_slow_reader(
 ) -> None:
     size = 5_000_000
     use_app(harness, SlowApp(b"x" * size), monkeypatch).may_answer.set()
-    line, connection = await harness.connect_both_sides()
-    line.transport.pause_reading()
-    line.send(OWN + OWN.replace(b"\r\n\r\n", b"\r\n" + END))
+    client, connection = await harness.connect_both_sides()
+    client.transport.pause_reading()
+    client.send(OWN + OWN.replace(b"\r\n\r\n", b"\r\n" + END))
     await until(lambda: not connection.is_writable)
     assert 0 < await settled(lambda: connection.unsent) <= HIGH_WATER + PIECE_BYTES
-    line.transport.resume_reading()
-    given = parse_responses(await line.wait_closed(), "GET", "GET")
-    assert [(len(answer.body), answer.is_complete) for answer in given] == [(size, True)] * 2
+    client.transport.resume_reading()
+    responses = parse_responses(await client.wait_closed(), "GET", "GET")
+    assert [(len(response.body), response.is_complete) for response in responses] == [(size, True)] * 2
 
 
 async def test_responses_during_shutdown_close_the_connection(
@@ -143,6 +143,6 @@ async def test_responses_during_shutdown_close_the_connection(
     harness.gateway.stop()
     app.may_answer.set()
     may_break_off.set()
-    for line, status in ((own, 200), (failed, 502)):
-        (answer,) = parse_responses(await line.wait_closed())
-        assert (answer.status, answer.values("connection")) == (status, ["close"])
+    for client, status in ((own, 200), (failed, 502)):
+        (response,) = parse_responses(await client.wait_closed())
+        assert (response.status, response.values("connection")) == (status, ["close"])

@@ -46,8 +46,8 @@ async def test_connections_over_the_limit_are_rejected_logged_and_counted(
     first, _ = await harness.connect(), await harness.connect()
     await until(lambda: len(harness.connections) == 2)
     one_too_many = await harness.connect()
-    (answer,) = parse_responses(await one_too_many.wait_closed())
-    assert (answer.status, answer.code) == (503, "too_many_connections")
+    (response,) = parse_responses(await one_too_many.wait_closed())
+    assert (response.status, response.code) == (503, "too_many_connections")
     log = CapturedAccessLog(harness)
     await (await harness.connect()).wait_closed()
     (entry,) = log.lines
@@ -65,7 +65,7 @@ async def test_an_error_on_a_tick_affects_no_other_connection(
         raise RuntimeError("a mistake")
 
     manager = harness.gateway._manager
-    # Each line of the log is written at once, and this one cannot be.
+    # Write each line at once; for this connection, writing fails.
     monkeypatch.setattr("ostiary_gateway.observability.access_log.MAX_LINES", 1)
     broken = CapturedAccessLog(harness)
     monkeypatch.setattr(broken.stream, "write", lambda _: fail(0.0))
@@ -73,20 +73,20 @@ async def test_an_error_on_a_tick_affects_no_other_connection(
     await until(lambda: len(manager.connections) == 1)
     good = CapturedAccessLog(harness)
     others = [await harness.connect() for _ in range(5)]
-    for line in (late, *others):
-        line.send(GET)
+    for client in (late, *others):
+        client.send(GET)
     await settled(lambda: sum(connection.deadline < float("inf") for connection in manager.connections))
     ticks: list[float] = []
     manager._tick_handlers[:0] = [fail]
     manager.add_tick_handler(ticks.append)
-    # Captured, as a traceback takes longer to print than it is from one tick to the next.
+    # Captured, as printing a traceback takes longer than a tick.
     with structlog.testing.capture_logs() as logged:
         clock.skip(HEAD_SECONDS)
-        for line in others:
-            assert parse_responses(await line.wait_closed())[0].status == 408
+        for client in others:
+            assert parse_responses(await client.wait_closed())[0].status == 408
         assert len(good.lines) == 5
         await until(lambda: ticks)
-        # Nor is it the next time's.
+        # Later ticks are not affected either.
         last = await harness.connect()
         last.send(GET)
         await settled(lambda: len(manager.connections))
@@ -102,16 +102,16 @@ async def test_proxied_responses_during_shutdown_close_the_connection(
     upstream.response = held = PausedResponse(
         then=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
     )
-    asked = [await harness.connect() for _ in range(2)]
-    for line in asked:
-        line.send(GET + b"\r\n" + GET + b"\r\n")
+    clients = [await harness.connect() for _ in range(2)]
+    for client in clients:
+        client.send(GET + b"\r\n" + GET + b"\r\n")
     await until(lambda: len(upstream.requests) == 2)
     harness.gateway.stop()
     held.resume()
-    for line in asked:
-        # There is one: what was asked beyond it is another connection's matter.
-        (answer,) = parse_responses(await line.wait_closed())
-        assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])
+    for client in clients:
+        # The pipelined request is not answered.
+        (response,) = parse_responses(await client.wait_closed())
+        assert (response.body, response.is_complete, response.values("connection")) == (b"ok", True, ["close"])
 
 
 async def test_requests_cut_off_by_a_forced_shutdown_are_logged(
@@ -126,20 +126,20 @@ async def test_requests_cut_off_by_a_forced_shutdown_are_logged(
     answered.send(GET + b"\r\n")
     await answered.wait_for(b"part")
     harness.gateway._manager.cut_off()
-    for line in (waiting, answered, idle):
-        await line.wait_closed()
+    for client in (waiting, answered, idle):
+        await client.wait_closed()
     assert sorted((each["status"], each["decision"]) for each in log.lines) == [(201, "cut_off"), (503, "cut_off")]
 
 
 async def test_a_shutdown_completes_pending_requests(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = held = PausedResponse(then=OK)
-    line = await harness.connect()
-    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    client = await harness.connect()
+    client.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
     harness.gateway.stop()
     held.resume()
-    (answer,) = parse_responses(await line.wait_closed())
-    assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])
+    (response,) = parse_responses(await client.wait_closed())
+    assert (response.body, response.is_complete, response.values("connection")) == (b"ok", True, ["close"])
 
 
 async def test_an_ipv6_network_has_the_connections_of_one_address(issuer: Issuer, upstream: RecordingUpstream) -> None:

@@ -47,21 +47,21 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 async def test_pipelined_requests_are_answered_in_order(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     async def late(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if request.target == "/any/0":
-            # Were they sent on at once, the next one would come now.
+            # If requests were forwarded concurrently, the next one would arrive now.
             await never(lambda: len(upstream.requests) > 1)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n" + request.target.encode())
 
     upstream.response = late
     requests = [b"GET /any/%d HTTP/1.1\r\nHost: gw\r\n" % number for number in range(5)]
     data = await harness.send_raw(b"\r\n".join(requests) + END)
-    assert [answer.body for answer in parse_responses(data, *["GET"] * 5)] == [
+    assert [response.body for response in parse_responses(data, *["GET"] * 5)] == [
         b"/any/%d" % number for number in range(5)
     ]
 
 
 async def test_requests_of_all_kinds_may_be_pipelined(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    line = await harness.connect()
-    line.send(
+    client = await harness.connect()
+    client.send(
         b"POST /any/1 HTTP/1.1\r\nHost: gw\r\nContent-Length: 3\r\n\r\none"
         b"GET /nothing HTTP/1.1\r\nHost: gw\r\n\r\n"
         b"GET /livez HTTP/1.1\r\nHost: gw\r\n\r\n"
@@ -70,8 +70,8 @@ async def test_requests_of_all_kinds_may_be_pipelined(harness: GatewayHarness, u
         b"HEAD /any/3 HTTP/1.1\r\nHost: gw\r\n\r\n"
         b"GET /any/4 HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n"
     )
-    given = parse_responses(await line.wait_closed(), "POST", "GET", "GET", "POST", "GET", "HEAD", "GET")
-    assert [answer.status for answer in given] == [200, 404, 200, 200, 401, 200, 200]
+    responses = parse_responses(await client.wait_closed(), "POST", "GET", "GET", "POST", "GET", "HEAD", "GET")
+    assert [response.status for response in responses] == [200, 404, 200, 200, 401, 200, 200]
     assert [each.body for each in upstream.requests] == [b"one", b"two", b"", b""]
 
 
@@ -80,35 +80,35 @@ async def test_a_request_may_arrive_in_pieces_of_any_size(
     harness: GatewayHarness, upstream: RecordingUpstream, size: int
 ) -> None:
     request = POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n4;x\r\n two\r\n0\r\nX-Sum: 1\r\n\r\n" + GET + END
-    line = await harness.connect()
+    client = await harness.connect()
     for start in range(0, len(request), size):
-        line.send(request[start : start + size])
+        client.send(request[start : start + size])
         await asyncio.sleep(0)
-    assert [answer.status for answer in parse_responses(await line.wait_closed(), "POST", "GET")] == [200, 200]
+    assert [response.status for response in parse_responses(await client.wait_closed(), "POST", "GET")] == [200, 200]
     assert [each.body for each in upstream.requests] == [b"one two", b""]
 
 
 async def test_requests_after_connection_close_are_ignored(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    (answer,) = parse_responses(await harness.send_raw(GET + END + GET + END))
-    assert (answer.status, len(upstream.requests)) == (200, 1)
+    (response,) = parse_responses(await harness.send_raw(GET + END + GET + END))
+    assert (response.status, len(upstream.requests)) == (200, 1)
 
 
 async def test_reading_pauses_while_a_request_is_pending(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = held = PausedResponse(then=OK)
-    line = await harness.connect()
+    client = await harness.connect()
     count = 20_000
-    line.send((GET + b"\r\n") * count)
+    client.send((GET + b"\r\n") * count)
     await until(lambda: upstream.requests)
-    await never(lambda: not line.transport.get_write_buffer_size())
+    await never(lambda: not client.transport.get_write_buffer_size())
     held.resume()
-    await line.wait_for(OK[-2:], 100)
+    await client.wait_for(OK[-2:], 100)
 
 
 async def test_an_empty_line_before_a_request_is_ignored(harness: GatewayHarness) -> None:
-    given = parse_responses(await harness.send_raw(b"\r\n" + GET + b"\r\n\r\n" + GET + END), "GET", "GET")
-    assert [answer.status for answer in given] == [200, 200]
+    responses = parse_responses(await harness.send_raw(b"\r\n" + GET + b"\r\n\r\n" + GET + END), "GET", "GET")
+    assert [response.status for response in responses] == [200, 200]
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ async def test_ambiguous_framing_is_rejected(
 ) -> None:
     head = "\r\n".join(["POST /any/x HTTP/1.1", "Host: gw", *lines, "", ""]).encode("latin-1")
     data = await harness.send_raw(head + b"0\r\n\r\nGET /any/smuggled HTTP/1.1\r\nHost: gw\r\n\r\n")
-    (answer,) = parse_responses(data, "POST")
-    assert (answer.status, answer.values("connection")) == (status, ["close"])
+    (response,) = parse_responses(data, "POST")
+    assert (response.status, response.values("connection")) == (status, ["close"])
     assert upstream.connections == []
 
 
@@ -193,24 +193,24 @@ async def test_ambiguous_framing_is_rejected(
 async def test_malformed_heads_are_rejected(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, data: bytes, status: int
 ) -> None:
-    line = await harness.connect()
-    line.send(data)
+    client = await harness.connect()
+    client.send(data)
     if status == 408:
-        # It looks like the beginning of a head.
-        await never(lambda: line.received)
+        # It could be the beginning of a head.
+        await never(lambda: client.received)
         clock.skip(HEAD_SECONDS)
-    (answer,) = parse_responses(await line.wait_closed())
-    assert (answer.status, answer.values("connection")) == (status, ["close"])
+    (response,) = parse_responses(await client.wait_closed())
+    assert (response.status, response.values("connection")) == (status, ["close"])
     assert upstream.connections == []
 
 
 async def test_a_slow_head_times_out(harness: GatewayHarness, clock: Clock) -> None:
-    line = await harness.connect()
-    line.send(GET)
-    await never(lambda: line.received)
+    client = await harness.connect()
+    client.send(GET)
+    await never(lambda: client.received)
     clock.skip(HEAD_SECONDS)
-    (answer,) = parse_responses(await line.wait_closed())
-    assert (answer.status, answer.code) == (408, "head_timeout")
+    (response,) = parse_responses(await client.wait_closed())
+    assert (response.status, response.code) == (408, "head_timeout")
 
 
 async def test_idle_connections_are_closed(harness: GatewayHarness, clock: Clock) -> None:
@@ -242,17 +242,17 @@ async def test_malformed_requests_are_logged_and_counted(
 ) -> None:
     counted = f'http_requests_total{{method="other",route="unmatched",status="{status}"}} '
     assert counted not in (await harness.client.get("/metrics")).text
-    line, _ = await harness.connect_both_sides()
+    client, _ = await harness.connect_both_sides()
     log = CapturedAccessLog(harness)
     logged = await harness.connect("192.0.2.9")
-    for each in (line, logged):
+    for each in (client, logged):
         each.send(data)
     if status == 408:
-        await never(lambda: line.received)
+        await never(lambda: client.received)
         clock.skip(HEAD_SECONDS)
-    (answer,) = parse_responses(await line.wait_closed())
+    (response,) = parse_responses(await client.wait_closed())
     await logged.wait_closed()
-    assert (answer.status, answer.code) == (status, decision)
+    assert (response.status, response.code) == (status, decision)
     assert counted in (await harness.client.get("/metrics")).text
     (entry,) = log.lines
     assert (entry["status"], entry["decision"], entry["client"]) == (status, decision, "192.0.2.9")
@@ -262,12 +262,12 @@ async def test_malformed_requests_are_logged_and_counted(
 
 async def test_data_after_the_last_response_is_discarded(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = OK
-    line, connection = await harness.connect_both_sides()
-    line.send(GET + END)
-    await line.wait_for(b"\r\n\r\nok")
+    client, connection = await harness.connect_both_sides()
+    client.send(GET + END)
+    await client.wait_for(b"\r\n\r\nok")
     await until(lambda: connection._lingering)
-    # It is told that nothing more comes; who closes then is not reset.
-    line.send(b"x" * 1_000_000)
+    # Only the gateway's side is closed for writing: no reset loses the response.
+    client.send(b"x" * 1_000_000)
     await until(lambda: connection._lingering and connection._lingering.discarded == 1_000_000)
     assert len(upstream.requests) == 1
 
@@ -277,11 +277,11 @@ async def test_a_client_that_does_not_close_is_closed_after_lingering(
 ) -> None:
     monkeypatch.setattr("harness.ClientSocket.eof_received", lambda _: True, raising=False)
     upstream.response = OK
-    line, connection = await harness.connect_both_sides()
-    line.send(GET + END)
+    client, connection = await harness.connect_both_sides()
+    client.send(GET + END)
     await until(lambda: connection._lingering)
-    await never(lambda: line.is_closed)
-    # It has been seen within that time that all was taken; from then on it has as much to close.
+    await never(lambda: client.is_closed)
+    # The first period ends when the client has read all; the second when it must have closed.
     for _ in range(2):
         clock.skip(LINGER_SECONDS)
         await settled(lambda: len(harness.transports))
@@ -293,19 +293,19 @@ async def test_lingering_discards_a_limited_number_of_bytes(
 ) -> None:
     monkeypatch.setattr("harness.ClientSocket.eof_received", lambda _: True, raising=False)
     upstream.response = OK
-    line, connection = await harness.connect_both_sides()
-    line.send(GET + END)
+    client, connection = await harness.connect_both_sides()
+    client.send(GET + END)
     await until(lambda: connection._lingering)
-    line.send(b"x" * (LINGER_BYTES + 1))
+    client.send(b"x" * (LINGER_BYTES + 1))
     await until(lambda: not harness.transports)
 
 
 async def test_the_gateway_closes_after_the_client_does(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = OK
-    line = await harness.connect()
-    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.wait_for(b"ok")
-    sock: socket.socket = line.transport.get_extra_info("socket")
+    client = await harness.connect()
+    client.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await client.wait_for(b"ok")
+    sock: socket.socket = client.transport.get_extra_info("socket")
     assert sock.fileno() > 0
-    line.transport.close()
+    client.transport.close()
     await until(lambda: not harness.transports)

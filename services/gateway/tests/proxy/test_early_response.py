@@ -28,7 +28,7 @@ routes:
      limits: {body_bytes: 100000000}}
 """
 
-#: More than all buffers on the way hold.
+#: Bytes, more than all buffers on the way hold.
 BIG = 20_000_000
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -70,9 +70,9 @@ async def test_a_response_before_the_end_of_the_body_reaches_the_client(
     size = 5_000_000
     body = b"%x\r\n" % BIG + b"x" * size if b"chunked" in framing else b"x" * size
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % framing + body)
-    (answer,) = parse_responses(await line.wait_closed(), "POST")
-    assert (answer.status, answer.body, answer.is_complete) == (403, b"no", True)
-    assert answer.values("connection") == ["close"]
+    (response,) = parse_responses(await line.wait_closed(), "POST")
+    assert (response.status, response.body, response.is_complete) == (403, b"no", True)
+    assert response.values("connection") == ["close"]
     await until(lambda: upstream.connections[0].is_closed)
 
 
@@ -127,7 +127,7 @@ async def test_the_response_timeout_starts_after_a_large_body(
 
 
 class _Client:
-    """The client's side of an exchange, which notes its answers."""
+    """The client's side of an exchange, which records rejections."""
 
     is_http11 = True
     is_writable = True
@@ -160,7 +160,7 @@ async def test_an_exchange_fails_once(harness: GatewayHarness, upstream: Recordi
     client = _Client()
     context, snapshot = exchanges[0]._context, harness.gateway.runtime.current
     again = make(client, context, snapshot)  # type: ignore[arg-type]  # a part of one
-    # Its client has been told that it takes too long; then the attempt to connect ends as well.
+    # The client gets the timeout; then dialing fails as well.
     again.on_timeout()
     again.on_failure(Failure.UNREACHABLE)
     assert client.refusals == [503]

@@ -1,4 +1,4 @@
-"""The data path in one process: a gateway in front of an upstream that records what it gets."""
+"""Requests from client to upstream and back: admission, relay, failures."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -51,14 +51,14 @@ async def test_admission_is_decided_for_each_request(
     harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer
 ) -> None:
     token = issuer.token(scopes=["orders:read"]).encode()
-    asked = [(b"GET /orders/7", 200), (b"PUT /orders/7", 403), (b"GET /admin/a", 403), (b"GET /wide/admin", 403)]
+    requests = [(b"GET /orders/7", 200), (b"PUT /orders/7", 403), (b"GET /admin/a", 403), (b"GET /wide/admin", 403)]
     line = await harness.connect()
     for _ in range(3):
-        for start, _ in asked:
+        for start, _ in requests:
             line.send(b"%b HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n\r\n" % (start, token))
     line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
-    given = parse_responses(await line.wait_closed(), *["GET"] * 13)
-    assert [answer.status for answer in given] == [status for _, status in asked] * 3 + [200]
+    responses = parse_responses(await line.wait_closed(), *["GET"] * 13)
+    assert [answer.status for answer in responses] == [status for _, status in requests] * 3 + [200]
     assert [request.target for request in upstream.requests] == ["/orders/7"] * 3 + ["/ping"]
 
 

@@ -33,9 +33,9 @@ async def test_http_1_0_clients_get_no_chunks(harness: GatewayHarness, upstream:
     )
     for line in (b"", b"Connection: keep-alive\r\n"):
         data = await harness.send_raw(b"GET /any/x HTTP/1.0\r\nHost: gw\r\n" + line + b"\r\n")
-        (answer,) = parse_responses(data)
-        assert (answer.status, answer.body, answer.interim) == (200, b"ok", [])
-        assert answer.values("transfer-encoding") == []
+        (response,) = parse_responses(data)
+        assert (response.status, response.body, response.interim) == (200, b"ok", [])
+        assert response.values("transfer-encoding") == []
         assert data.endswith(b"\r\n\r\nok")
 
 
@@ -44,8 +44,8 @@ async def test_http_1_0_connections_persist_only_on_request(
 ) -> None:
     upstream.response = OK
     old = b"GET /any/x HTTP/1.0\r\nHost: gw\r\n"
-    (answer,) = parse_responses(await harness.send_raw(old + b"\r\n" + old + b"\r\n"))
-    assert answer.values("connection") == ["close"]
+    (response,) = parse_responses(await harness.send_raw(old + b"\r\n" + old + b"\r\n"))
+    assert response.values("connection") == ["close"]
     first, second = parse_responses(
         await harness.send_raw(old + b"Connection: keep-alive\r\n\r\n" + old + b"\r\n"), "GET", "GET"
     )
@@ -57,13 +57,13 @@ async def test_responses_to_http_1_0_say_whether_the_connection_persists(
     harness: GatewayHarness, upstream: RecordingUpstream, target: bytes
 ) -> None:
     upstream.response = OK
-    line = await harness.connect()
+    client = await harness.connect()
     for number in (1, 2):
-        line.send(b"GET %b HTTP/1.0\r\nHost: gw\r\nConnection: keep-alive\r\n\r\n" % target)
-        await line.wait_for(b"connection: keep-alive\r\n", number)
-    line.received = b""
-    line.send(b"GET %b HTTP/1.0\r\nHost: gw\r\n\r\n" % target)
-    assert b"connection: close\r\n" in await line.wait_closed()
+        client.send(b"GET %b HTTP/1.0\r\nHost: gw\r\nConnection: keep-alive\r\n\r\n" % target)
+        await client.wait_for(b"connection: keep-alive\r\n", number)
+    client.received = b""
+    client.send(b"GET %b HTTP/1.0\r\nHost: gw\r\n\r\n" % target)
+    assert b"connection: close\r\n" in await client.wait_closed()
 
 
 async def test_a_response_to_head_keeps_its_length(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
@@ -74,39 +74,49 @@ async def test_a_response_to_head_keeps_its_length(harness: GatewayHarness, upst
         "HEAD",
     )
     assert (head.values("content-length"), head.body) == (["1234"], b"")
-    # What was announced may still come, and would be taken for the next answer.
+    # The upstream may still send the body, which would be taken for the next response.
     assert len(upstream.connections) == 2
 
 
 async def test_a_chunked_response_to_head_has_no_body(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     for _ in range(2):
-        answer = await harness.request("/any/x", method="HEAD")
-        assert (answer.status, answer.values("content-length"), answer.is_complete) == (200, [], True)
+        response = await harness.request("/any/x", method="HEAD")
+        assert (response.status, response.values("content-length"), response.is_complete) == (200, [], True)
     assert len(upstream.connections) == 2
 
 
 async def test_a_rejection_of_head_has_no_body(harness: GatewayHarness) -> None:
-    answer = await harness.request("/nothing", method="HEAD")
-    assert (answer.status, answer.body) == (404, b"")
-    assert int(answer.values("content-length")[0]) > 0
+    response = await harness.request("/nothing", method="HEAD")
+    assert (response.status, response.body) == (404, b"")
+    assert int(response.values("content-length")[0]) > 0
 
 
 async def test_204_has_no_body_and_no_length(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nETag: x\r\n\r\n"
     first, second = parse_responses(await harness.send_raw(GET + b"\r\n" + GET + END), "GET", "GET")
-    for answer in (first, second):
-        assert (answer.status, answer.body, answer.is_complete, answer.values("etag")) == (204, b"", True, ["x"])
-        assert answer.values("content-length") == answer.values("transfer-encoding") == []
+    for response in (first, second):
+        assert (response.status, response.body, response.is_complete, response.values("etag")) == (
+            204,
+            b"",
+            True,
+            ["x"],
+        )
+        assert response.values("content-length") == response.values("transfer-encoding") == []
 
 
 async def test_304_has_no_body(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n"
     first, second = parse_responses(await harness.send_raw(GET + b"\r\n" + GET + END), "GET", "GET")
-    for answer in (first, second):
-        assert (answer.status, answer.body, answer.is_complete, answer.values("etag")) == (304, b"", True, ["x"])
-        assert answer.values("content-length") in ([], ["5"])
-        assert answer.values("transfer-encoding") == []
+    for response in (first, second):
+        assert (response.status, response.body, response.is_complete, response.values("etag")) == (
+            304,
+            b"",
+            True,
+            ["x"],
+        )
+        assert response.values("content-length") in ([], ["5"])
+        assert response.values("transfer-encoding") == []
     assert len(upstream.connections) == 2
 
 
@@ -114,8 +124,8 @@ async def test_interim_responses_are_relayed(harness: GatewayHarness, upstream: 
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nServer: s\r\n\r\n"
     upstream.response = b"HTTP/1.1 100 Continue\r\n\r\n" + hints + hints + OK
     data = await harness.send_raw(GET + END)
-    (answer,) = parse_responses(data)
-    assert (answer.status, answer.interim, answer.body) == (200, [103, 103], b"ok")
+    (response,) = parse_responses(data)
+    assert (response.status, response.interim, response.body) == (200, [103, 103], b"ok")
     assert data.count(b"link: </style.css>; rel=preload\r\n") == 2
     assert b"server" not in data
 

@@ -31,12 +31,12 @@ routes:
      limits: {body_bytes: 100000000}}
 """
 
-#: More than all buffers on the way hold.
+#: Bytes, more than all buffers on the way hold.
 BIG = 20_000_000
 
 
 class Flood:
-    """Answers with as many bytes as it can get rid of, and counts them."""
+    """Responds with `size` bytes, as fast as the gateway reads them, and counts them."""
 
     def __init__(self, size: int = BIG, *, in_chunks: bool = False) -> None:
         self.size = size
@@ -55,12 +55,12 @@ class Flood:
         writer.write(b"0\r\n\r\n" if self._in_chunks else b"")
 
 
-async def asking(harness: GatewayHarness, *, target: bytes = b"/any/x") -> ClientSocket:
-    """Ask, and read nothing of the answer."""
-    line = await harness.connect()
-    line.transport.pause_reading()
-    line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n" % target)
-    return line
+async def request_without_reading(harness: GatewayHarness, *, target: bytes = b"/any/x") -> ClientSocket:
+    """Send a request, and do not read the response."""
+    client = await harness.connect()
+    client.transport.pause_reading()
+    client.send(b"GET %b HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n" % target)
+    return client
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
@@ -68,14 +68,14 @@ async def test_a_slow_reader_slows_the_upstream_down(
     harness: GatewayHarness, upstream: RecordingUpstream, in_chunks: bool
 ) -> None:
     upstream.response = flood = Flood(in_chunks=in_chunks)
-    line = await asking(harness)
+    client = await request_without_reading(harness)
     await until(lambda: flood.written)
     assert await settled(lambda: flood.written) < 3_000_000
     (transport,) = harness.transports
     assert transport.get_write_buffer_size() < 1_000_000
-    line.transport.resume_reading()
-    (answer,) = parse_responses(await line.wait_closed())
-    assert (len(answer.body), answer.is_complete) == (BIG, True)
+    client.transport.resume_reading()
+    (response,) = parse_responses(await client.wait_closed())
+    assert (len(response.body), response.is_complete) == (BIG, True)
 
 
 async def test_a_slow_upstream_slows_the_client_down(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
@@ -86,21 +86,23 @@ async def test_a_slow_upstream_slows_the_client_down(harness: GatewayHarness, up
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%08d" % len(await request.read_body()))
 
     upstream.response, upstream.responds_before_body = take, True
-    line = await harness.connect()
-    line.transport.set_write_buffer_limits(0)
-    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BIG + b"x" * BIG)
+    client = await harness.connect()
+    client.transport.set_write_buffer_limits(0)
+    client.send(
+        b"POST /any/x HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BIG + b"x" * BIG
+    )
     await until(lambda: upstream.requests)
-    assert await settled(line.transport.get_write_buffer_size) >= BIG - 3_000_000
+    assert await settled(client.transport.get_write_buffer_size) >= BIG - 3_000_000
     goes_on.set()
-    (answer,) = parse_responses(await line.wait_closed(), "POST")
-    assert (answer.status, answer.body) == (200, b"%08d" % BIG)
+    (response,) = parse_responses(await client.wait_closed(), "POST")
+    assert (response.status, response.body) == (200, b"%08d" % BIG)
 
 
 async def test_a_client_that_stops_reading_is_disconnected(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.response = flood = Flood()
-    await asking(harness)
+    await request_without_reading(harness)
     await until(lambda: flood.written)
     await settled(lambda: flood.written)
     assert not upstream.connections[0].is_closed
@@ -114,33 +116,33 @@ async def test_a_client_that_reads_slowly_is_not_disconnected(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.response = Flood(1_000_000)
-    line = await asking(harness)
+    client = await request_without_reading(harness)
     await until(lambda: upstream.requests)
     (connection,) = harness.connections
     await until(lambda: not connection.is_writable)
     taken = 0
-    # What is taken meanwhile are no more than drops of what there is room for.
+    # The client reads little, but steadily.
     for _ in range(12):
-        taken += len(taken_by_hand(line, 40_000))
+        taken += len(read_paused(client, 40_000))
         clock.skip(STALL_SECONDS / 3)
-        await ticked(connection)
-        assert not line.is_closed
+        await wait_tick(connection)
+        assert not client.is_closed
     assert harness.transports
-    line.transport.resume_reading()
-    await line.wait_closed()
-    assert taken + len(line.received) > 1_000_000
+    client.transport.resume_reading()
+    await client.wait_closed()
+    assert taken + len(client.received) > 1_000_000
 
 
-def taken_by_hand(line: ClientSocket, size: int) -> bytes:
-    """Read so many bytes from a connection on which nothing is read by itself."""
-    number, data = line.transport.get_extra_info("socket").fileno(), b""
+def read_paused(client: ClientSocket, size: int) -> bytes:
+    """Read `size` bytes from a connection whose reading is paused."""
+    number, data = client.transport.get_extra_info("socket").fileno(), b""
     while len(data) < size:
         data += os.read(number, size - len(data))
     return data
 
 
-async def ticked(connection: ClientConnection) -> None:
-    """Return when all has been done that was due."""
+async def wait_tick(connection: ClientConnection) -> None:
+    """Wait until the next tick of the connection manager is done."""
     manager = connection._manager
     ticks: list[float] = []
     manager.add_tick_handler(ticks.append)
@@ -154,19 +156,19 @@ async def test_a_slow_reader_gets_an_early_response_although_its_body_never_ends
     size = 1_000_000
     upstream.response = respond_and_stall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
     upstream.responds_before_body = True
-    line, connection = await harness.connect_both_sides()
-    line.transport.pause_reading()
-    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\nhalf")
+    client, connection = await harness.connect_both_sides()
+    client.transport.pause_reading()
+    client.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\nhalf")
     await until(lambda: not connection.is_writable)
     data = b""
     for _ in range(6):
-        # All in all it takes longer than a client has that takes nothing, and longer than one has to close.
+        # Altogether longer than the timeouts for stalled and for lingering clients.
         clock.skip(STALL_SECONDS / 3)
-        await ticked(connection)
-        data += taken_by_hand(line, 40_000)
-    line.transport.resume_reading()
-    (answer,) = parse_responses(data + await line.wait_closed(), "POST")
-    assert (len(answer.body), answer.is_complete, answer.values("connection")) == (size, True, ["close"])
+        await wait_tick(connection)
+        data += read_paused(client, 40_000)
+    client.transport.resume_reading()
+    (response,) = parse_responses(data + await client.wait_closed(), "POST")
+    assert (len(response.body), response.is_complete, response.values("connection")) == (size, True, ["close"])
 
 
 async def test_a_client_that_does_not_read_its_last_response_is_disconnected(
@@ -174,7 +176,7 @@ async def test_a_client_that_does_not_read_its_last_response_is_disconnected(
 ) -> None:
     size = 400_000
     upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
-    await asking(harness)
+    await request_without_reading(harness)
     await until(lambda: upstream.requests)
     (connection,) = harness.connections
     await until(lambda: connection._lingering)
@@ -188,15 +190,15 @@ async def test_a_slow_reader_does_not_use_up_the_upstreams_timeout(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.response = flood = Flood()
-    line = await asking(harness, target=b"/quick")
+    client = await request_without_reading(harness, target=b"/quick")
     await until(lambda: flood.written)
     await settled(lambda: flood.written)
-    # Thrice the time that the route gives its upstream.
+    # Three times the route's idle timeout.
     clock.skip(0.6)
     await never(lambda: upstream.connections[0].is_closed)
-    line.transport.resume_reading()
-    (answer,) = parse_responses(await line.wait_closed())
-    assert (len(answer.body), answer.is_complete) == (BIG, True)
+    client.transport.resume_reading()
+    (response,) = parse_responses(await client.wait_closed())
+    assert (len(response.body), response.is_complete) == (BIG, True)
 
 
 async def test_pipelined_requests_of_a_client_that_does_not_read_wait(
@@ -206,15 +208,15 @@ async def test_pipelined_requests_of_a_client_that_does_not_read_wait(
     count, size = 200, 50_000
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
     upstream.response = head + b"x" * size
-    line = await harness.connect()
-    line.transport.pause_reading()
-    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n" * count)
+    client = await harness.connect()
+    client.transport.pause_reading()
+    client.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n" * count)
     await until(lambda: upstream.requests)
     assert await settled(lambda: len(upstream.requests)) <= 50
     (transport,) = harness.transports
     assert transport.get_write_buffer_size() < 1_000_000
-    line.transport.resume_reading()
-    await line.wait_for(b"HTTP/1.1 200", count)
+    client.transport.resume_reading()
+    await client.wait_for(b"HTTP/1.1 200", count)
 
 
 @pytest.mark.parametrize("target", [b"/nothing", b"/livez"])
@@ -223,9 +225,9 @@ async def test_local_responses_to_a_client_that_does_not_read_are_limited(
 ) -> None:
     high_water, count = 10_000, 10_000
     monkeypatch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", high_water)
-    line = await harness.connect()
-    line.transport.pause_reading()
-    line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target * count)
+    client = await harness.connect()
+    client.transport.pause_reading()
+    client.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target * count)
     await until(lambda: harness.transports)
     (transport,) = harness.transports
     await until(lambda: transport.get_write_buffer_size() > high_water)

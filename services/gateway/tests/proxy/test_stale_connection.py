@@ -25,8 +25,8 @@ async def test_a_safe_request_is_retried_when_a_reused_connection_was_closed(
 ) -> None:
     await pool_a_connection(harness, upstream)
     upstream.response = RespondOncePerConnection(upstream, at_once=False)
-    answer = await harness.request("/any/y", method=method)
-    assert (answer.status, len(upstream.requests), len(upstream.connections)) == (200, 3, 2)
+    response = await harness.request("/any/y", method=method)
+    assert (response.status, len(upstream.requests), len(upstream.connections)) == (200, 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,10 @@ async def test_other_requests_are_not_retried(
 ) -> None:
     await pool_a_connection(harness, upstream)
     upstream.response = RespondOncePerConnection(upstream, at_once=False)
-    answer = await harness.request(
+    response = await harness.request(
         "/any/y", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body
     )
-    assert (answer.status, answer.code) == (502, "upstream_failed")
+    assert (response.status, response.code) == (502, "upstream_failed")
     assert (len(upstream.requests), len(upstream.connections)) == (2, 1)
 
 

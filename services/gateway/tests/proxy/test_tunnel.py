@@ -34,7 +34,7 @@ routes:
   - {name: plain, match: {path: /plain, methods: [GET]}, upstream: up, access: public}
 """
 
-#: More than all buffers on the way hold.
+#: Bytes, more than all buffers on the way hold.
 BIG = 20_000_000
 
 
@@ -47,9 +47,9 @@ def issuer(issuer: Issuer) -> Issuer:
 async def test_a_handshake_is_relayed(
     harness: GatewayHarness, upstream: RecordingUpstream, peer: UpstreamWebSocket
 ) -> None:
-    line = await send_request(harness, "/open?room=1", *HANDSHAKE, "Origin: https://shop.example")
-    await line.wait_for(b"\r\n\r\n")
-    status, *rest = line.received.decode().removesuffix("\r\n\r\n").split("\r\n")
+    client = await send_request(harness, "/open?room=1", *HANDSHAKE, "Origin: https://shop.example")
+    await client.wait_for(b"\r\n\r\n")
+    status, *rest = client.received.decode().removesuffix("\r\n\r\n").split("\r\n")
     fields = dict(each.lower().split(": ", 1) for each in rest)
     assert status == "HTTP/1.1 101 Switching Protocols"
     assert fields.pop("x-request-id")
@@ -59,7 +59,7 @@ async def test_a_handshake_is_relayed(
         "connection": "upgrade",
         "upgrade": "websocket",
     }
-    assert f"sec-websocket-accept: {ACCEPT.decode()}" in line.received.decode()
+    assert f"sec-websocket-accept: {ACCEPT.decode()}" in client.received.decode()
     last = upstream.last
     assert (last.method, last.target) == ("GET", "/open?room=1")
     assert (last.values("connection"), last.values("upgrade")) == (["upgrade"], ["websocket"])
@@ -74,15 +74,15 @@ async def test_a_rejected_handshake_is_an_ordinary_response(
     harness: GatewayHarness, upstream: RecordingUpstream, status: str
 ) -> None:
     upstream.response = f"HTTP/1.1 {status}\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nno".encode()
-    line = await send_request(harness, "/open", *HANDSHAKE)
-    await line.wait_for(b"\r\n\r\nno")
-    assert line.received.startswith(f"HTTP/1.1 {status[:3]} ".encode())
-    assert b"upgrade:" not in line.received.lower()
-    # What comes now is a request, and no frame.
-    line.send(b"GET /live HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.wait_for(b"HTTP/1.1 401 ")
-    line.send(frame(b"hello", mask=b"abcd") + b"\r\n\r\n")
-    await line.wait_for(b"HTTP/1.1 400 ")
+    client = await send_request(harness, "/open", *HANDSHAKE)
+    await client.wait_for(b"\r\n\r\nno")
+    assert client.received.startswith(f"HTTP/1.1 {status[:3]} ".encode())
+    assert b"upgrade:" not in client.received.lower()
+    # Later bytes are requests, not frames.
+    client.send(b"GET /live HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await client.wait_for(b"HTTP/1.1 401 ")
+    client.send(frame(b"hello", mask=b"abcd") + b"\r\n\r\n")
+    await client.wait_for(b"HTTP/1.1 400 ")
     assert len(upstream.requests) == 1
 
 
@@ -99,9 +99,9 @@ async def test_a_rejected_handshake_is_an_ordinary_response(
 async def test_an_unrequested_upgrade_is_a_failure(
     harness: GatewayHarness, upstream: RecordingUpstream, peer: UpstreamWebSocket, target: str, lines: tuple[str, ...]
 ) -> None:
-    line = await send_request(harness, target, *lines, "X-Last: 1")
-    await line.wait_for(b"HTTP/1.1 ")
-    assert line.received.startswith(b"HTTP/1.1 502 ")
+    client = await send_request(harness, target, *lines, "X-Last: 1")
+    await client.wait_for(b"HTTP/1.1 ")
+    assert client.received.startswith(b"HTTP/1.1 502 ")
     assert (upstream.last.values("upgrade"), upstream.last.values("connection")) == ([], [])
     await until(lambda: peer.is_closed)
 
@@ -119,23 +119,23 @@ async def test_an_upgrade_to_another_protocol_is_a_failure(
     harness: GatewayHarness, peer: UpstreamWebSocket, acceptance: bytes
 ) -> None:
     peer.acceptance = acceptance
-    line = await send_request(harness, "/open", *HANDSHAKE)
-    await line.wait_for(b"HTTP/1.1 ")
-    assert line.received.startswith(b"HTTP/1.1 502 ")
+    client = await send_request(harness, "/open", *HANDSHAKE)
+    await client.wait_for(b"HTTP/1.1 ")
+    assert client.received.startswith(b"HTTP/1.1 502 ")
 
 
 async def test_routes_without_websockets_drop_the_upgrade(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    line = await send_request(harness, "/plain", *HANDSHAKE)
-    await line.wait_for(b'"target"')
-    assert line.received.startswith(b"HTTP/1.1 200 ")
+    client = await send_request(harness, "/plain", *HANDSHAKE)
+    await client.wait_for(b'"target"')
+    assert client.received.startswith(b"HTTP/1.1 200 ")
     assert (upstream.last.values("upgrade"), upstream.last.values("connection")) == ([], [])
 
 
 @pytest.mark.parametrize("method", ["POST", "get", "HEAD"])
 async def test_only_get_opens_a_websocket(harness: GatewayHarness, upstream: RecordingUpstream, method: str) -> None:
-    line = await send_request(harness, "/open", *HANDSHAKE, method=method)
-    await line.wait_for(b"\r\n\r\n")
-    assert not line.received.startswith(b"HTTP/1.1 101 ")
+    client = await send_request(harness, "/open", *HANDSHAKE, method=method)
+    await client.wait_for(b"\r\n\r\n")
+    assert not client.received.startswith(b"HTTP/1.1 101 ")
     assert all(each.values("upgrade") == [] for each in upstream.requests)
 
 
@@ -143,8 +143,8 @@ async def test_only_get_opens_a_websocket(harness: GatewayHarness, upstream: Rec
 async def test_a_websocket_needs_a_valid_token(
     harness: GatewayHarness, upstream: RecordingUpstream, lines: tuple[str, ...]
 ) -> None:
-    line = await send_request(harness, "/live", *HANDSHAKE, *lines)
-    await line.wait_for(b"HTTP/1.1 401 ")
+    client = await send_request(harness, "/live", *HANDSHAKE, *lines)
+    await client.wait_for(b"HTTP/1.1 401 ")
     assert upstream.requests == []
 
 
@@ -173,45 +173,45 @@ async def test_cookies_are_accepted_from_allowed_origins_only(
     lines: tuple[str, ...],
     status: int,
 ) -> None:
-    line = await send_request(harness, "/live", *HANDSHAKE, bearer(issuer.token()), *lines)
-    await line.wait_for(b"HTTP/1.1 %d " % status)
+    client = await send_request(harness, "/live", *HANDSHAKE, bearer(issuer.token()), *lines)
+    await client.wait_for(b"HTTP/1.1 %d " % status)
     assert len(upstream.requests) == (status == 101)
     assert not peer.is_closed
 
 
 async def test_frames_are_relayed_unchanged(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
-    line = await open_websocket(harness)
+    client = await open_websocket(harness)
     sizes = (0, 1, 125, 126, 300, 65535, 65536, 200_000)
     sent, answered = b"", b""
     for number, size in enumerate(sizes):
         sent += frame(bytes([number]) * size, mask=b"m\x00\xffk")
         answered += frame(bytes([255 - number]) * size)
-    line.send(sent)
+    client.send(sent)
     peer.send(answered)
-    await until(lambda: len(peer.received) >= len(sent) and len(line.received) >= len(answered))
-    assert (peer.received, line.received) == (sent, answered)
+    await until(lambda: len(peer.received) >= len(sent) and len(client.received) >= len(answered))
+    assert (peer.received, client.received) == (sent, answered)
 
 
 async def test_frames_that_arrive_with_the_handshake_are_relayed(
     harness: GatewayHarness, peer: UpstreamWebSocket
 ) -> None:
     peer.acceptance = ACCEPTED + frame(b"first")
-    line = await send_request(harness, "/open", *HANDSHAKE)
-    await line.wait_for(frame(b"first"))
-    assert line.received.endswith(b"\r\n\r\n" + frame(b"first"))
+    client = await send_request(harness, "/open", *HANDSHAKE)
+    await client.wait_for(frame(b"first"))
+    assert client.received.endswith(b"\r\n\r\n" + frame(b"first"))
 
 
 async def test_early_frames_wait_for_the_handshake(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
     peer.may_accept.clear()
     early = frame(b"early", mask=b"abcd")
-    line = await send_request(harness, "/open", *HANDSHAKE)
+    client = await send_request(harness, "/open", *HANDSHAKE)
     await until(lambda: peer.writer)
-    line.send(early)
+    client.send(early)
     await never(lambda: peer.received)
     peer.may_accept.set()
     await until(lambda: peer.received)
     assert peer.received == early
-    line.send(frame(b"later", mask=b"abcd"))
+    client.send(frame(b"later", mask=b"abcd"))
     await until(lambda: len(peer.received) > len(early))
     assert peer.received == early + frame(b"later", mask=b"abcd")
 
@@ -221,28 +221,28 @@ async def test_early_frames_do_not_reach_an_upstream_that_rejects(
 ) -> None:
     peer.may_accept.clear()
     peer.acceptance = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
-    line = await send_request(harness, "/open", *HANDSHAKE)
+    client = await send_request(harness, "/open", *HANDSHAKE)
     await until(lambda: peer.writer)
-    line.send(b"GET /live HTTP/1.1\r\nHost: gw\r\n\r\n")
+    client.send(b"GET /live HTTP/1.1\r\nHost: gw\r\n\r\n")
     peer.may_accept.set()
-    await line.wait_for(b"HTTP/1.1 401 ")
+    await client.wait_for(b"HTTP/1.1 401 ")
     assert (peer.received, len(upstream.requests)) == (b"", 1)
 
 
 async def test_a_clients_close_reaches_the_upstream(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
-    line = await open_websocket(harness)
-    line.transport.close()
+    client = await open_websocket(harness)
+    client.transport.close()
     await until(lambda: peer.is_closed)
     await until(lambda: not harness.transports)
 
 
 async def test_an_upstreams_close_reaches_the_client(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
-    line = await open_websocket(harness)
+    client = await open_websocket(harness)
     assert peer.writer is not None
     peer.send(close_frame(1001, "bye"))
     peer.writer.close()
-    await line.wait_closed()
-    assert line.received == close_frame(1001, "bye")
+    await client.wait_closed()
+    assert client.received == close_frame(1001, "bye")
     await until(lambda: not harness.transports)
 
 
@@ -266,14 +266,14 @@ class Flooding:
 
 async def test_a_slow_client_slows_the_upstream_down(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = flood = Flooding(BIG)
-    line = await open_websocket(harness)
-    line.transport.pause_reading()
+    client = await open_websocket(harness)
+    client.transport.pause_reading()
     assert await settled(lambda: flood.sent) < 5_000_000
     (transport,) = harness.transports
     assert transport.get_write_buffer_size() < 1_000_000
-    line.transport.resume_reading()
-    await until(lambda: len(line.received) >= BIG)
-    assert line.received == frame(b"x" * 50_000) * (flood.sent // len(frame(b"x" * 50_000)))
+    client.transport.resume_reading()
+    await until(lambda: len(client.received) >= BIG)
+    assert client.received == frame(b"x" * 50_000) * (flood.sent // len(frame(b"x" * 50_000)))
 
 
 async def test_a_slow_upstream_slows_the_client_down(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
@@ -287,11 +287,11 @@ async def test_a_slow_upstream_slows_the_client_down(harness: GatewayHarness, up
             heard.extend(data)
 
     upstream.response = listen_late
-    line = await open_websocket(harness)
-    line.transport.set_write_buffer_limits(0)
+    client = await open_websocket(harness)
+    client.transport.set_write_buffer_limits(0)
     said = frame(b"x" * BIG)
-    line.send(said)
-    assert await settled(line.transport.get_write_buffer_size) > BIG - 5_000_000
+    client.send(said)
+    assert await settled(client.transport.get_write_buffer_size) > BIG - 5_000_000
     goes_on.set()
     await until(lambda: len(heard) == len(said))
     assert bytes(heard) == said
@@ -303,9 +303,9 @@ def connection_of(harness: GatewayHarness) -> ClientConnection:
 
 
 async def test_a_frame_renews_the_idle_timeout(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
-    line = await open_websocket(harness)
+    client = await open_websocket(harness)
     peer.send(frame(b"hello"))
-    await line.wait_for(frame(b"hello"))
+    await client.wait_for(frame(b"hello"))
     assert connection_of(harness).deadline - time.monotonic() > IDLE_SECONDS - 10
 
 
@@ -316,16 +316,16 @@ async def test_an_open_websocket_has_the_idle_timeout(harness: GatewayHarness, p
 
 
 async def test_a_route_sets_the_idle_timeout(harness: GatewayHarness, peer: UpstreamWebSocket, clock: Clock) -> None:
-    line = await open_websocket(harness, target="/brief")
+    client = await open_websocket(harness, target="/brief")
     assert not peer.is_closed
     clock.skip(0.5)
-    await until(lambda: line.is_closed)
+    await until(lambda: client.is_closed)
 
 
 async def test_the_idle_timeout_is_renewed_after_backpressure(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
-    line = await open_websocket(harness)
+    client = await open_websocket(harness)
     peer.send(frame(b"hello"))
-    await line.wait_for(frame(b"hello"))
+    await client.wait_for(frame(b"hello"))
     connection = connection_of(harness)
     connection.pause_writing()
     connection.resume_writing()

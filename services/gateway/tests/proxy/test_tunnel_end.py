@@ -28,7 +28,7 @@ routes:
 #: A frame with 1000 bytes of content.
 LONG = frame(b"x" * 1000)
 
-#: More than all buffers on the way hold.
+#: Bytes, more than all buffers on the way hold.
 BIG = 20_000_000
 
 
@@ -42,20 +42,20 @@ async def live(harness: GatewayHarness, issuer: Issuer) -> ClientSocket:
     return await open_websocket(harness, bearer(issuer.token(subject="ada")), target="/live")
 
 
-def is_ended(code: str = "revoked") -> bytes:
+def close_frame_of(code: str = "revoked") -> bytes:
     return close_frame(4401, code)
 
 
 async def test_revocation_closes_a_websocket_between_two_frames(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
 ) -> None:
-    line = await live(harness, issuer)
+    client = await live(harness, issuer)
     peer.send(frame(b"one") + frame(b"two"))
-    await line.wait_for(frame(b"two"))
+    await client.wait_for(frame(b"two"))
     issuer.revoke(Kind.SUBJECT, "ada")
-    await line.wait_closed()
-    assert line.received.startswith(frame(b"one") + frame(b"two") + b"\x88")
-    end = line.received.removeprefix(frame(b"one") + frame(b"two"))
+    await client.wait_closed()
+    assert client.received.startswith(frame(b"one") + frame(b"two") + b"\x88")
+    end = client.received.removeprefix(frame(b"one") + frame(b"two"))
     assert (int.from_bytes(end[2:4]), end[1]) == (4401, len(end) - 2)
     await until(lambda: peer.is_closed)
 
@@ -63,64 +63,64 @@ async def test_revocation_closes_a_websocket_between_two_frames(
 async def test_revocation_closes_a_silent_websocket(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
 ) -> None:
-    line = await live(harness, issuer)
+    client = await live(harness, issuer)
     issuer.revoke(Kind.SUBJECT, "bob")
-    await never(lambda: line.received or line.is_closed)
+    await never(lambda: client.received or client.is_closed)
     issuer.revoke(Kind.SUBJECT, "ada")
-    await line.wait_closed()
-    assert line.received[:1] == b"\x88"
-    assert line.received[2:4] == (4401).to_bytes(2)
+    await client.wait_closed()
+    assert client.received[:1] == b"\x88"
+    assert client.received[2:4] == (4401).to_bytes(2)
     await until(lambda: peer.is_closed)
 
 
 async def revoked_within_a_frame(harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket) -> ClientSocket:
-    """Open a WebSocket whose token is revoked when 400 bytes of a long frame have come."""
-    line = await live(harness, issuer)
+    """Open a WebSocket whose token is revoked after 400 bytes of a long frame."""
+    client = await live(harness, issuer)
     peer.send(LONG[:400])
-    await until(lambda: len(line.received) == 400)
+    await until(lambda: len(client.received) == 400)
     issuer.revoke(Kind.SUBJECT, "ada")
-    return line
+    return client
 
 
 async def test_revocation_waits_for_the_end_of_a_frame(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
 ) -> None:
-    line = await revoked_within_a_frame(harness, issuer, peer)
+    client = await revoked_within_a_frame(harness, issuer, peer)
     peer.send(LONG[400:] + frame(b"begun")[:3])
-    await line.wait_closed()
-    assert line.received[: len(LONG)] == LONG
-    assert line.received[len(LONG) :].startswith(b"\x88")
+    await client.wait_closed()
+    assert client.received[: len(LONG)] == LONG
+    assert client.received[len(LONG) :].startswith(b"\x88")
 
 
 async def test_no_other_frame_is_relayed_after_revocation(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
 ) -> None:
-    line = await revoked_within_a_frame(harness, issuer, peer)
+    client = await revoked_within_a_frame(harness, issuer, peer)
     peer.send(LONG[400:] + frame(b"not any more"))
-    await line.wait_closed()
-    assert b"not any more" not in line.received
+    await client.wait_closed()
+    assert b"not any more" not in client.received
 
 
 async def test_a_long_frame_ends_in_pieces_after_revocation(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
 ) -> None:
-    line = await revoked_within_a_frame(harness, issuer, peer)
+    client = await revoked_within_a_frame(harness, issuer, peer)
     peer.send(LONG[400:700])
-    await until(lambda: len(line.received) == 700)
+    await until(lambda: len(client.received) == 700)
     peer.send(LONG[700:] + frame(b"not any more"))
-    await line.wait_closed()
-    assert line.received[: len(LONG)] == LONG
-    assert line.received[len(LONG) :].startswith(b"\x88")
+    await client.wait_closed()
+    assert client.received[: len(LONG)] == LONG
+    assert client.received[len(LONG) :].startswith(b"\x88")
 
 
 async def test_an_unfinished_frame_does_not_keep_a_websocket_open(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket, clock: Clock
 ) -> None:
-    line = await revoked_within_a_frame(harness, issuer, peer)
-    line.send(frame(b"unheard", mask=b"abcd"))
-    await never(lambda: line.is_closed)
+    client = await revoked_within_a_frame(harness, issuer, peer)
+    client.send(frame(b"unheard", mask=b"abcd"))
+    await never(lambda: client.is_closed)
     clock.skip(1.1)
-    await until(lambda: line.is_closed and peer.is_closed)
+    await until(lambda: client.is_closed and peer.is_closed)
     assert peer.received == b""
 
 
@@ -132,19 +132,19 @@ async def test_backpressure_does_not_extend_the_time_after_revocation(
         await request.connection.wait_closed()
 
     upstream.response = begin
-    line = await live(harness, issuer)
-    line.transport.pause_reading()
+    client = await live(harness, issuer)
+    client.transport.pause_reading()
     connection = connection_of(harness)
     await until(lambda: not connection.is_writable)
     issuer.revoke(Kind.SUBJECT, "ada")
-    # It is held up and goes on again, again and again; that is no reason to have more time.
+    # Pausing and resuming must not extend the deadline.
     exchange = connection._exchange
     assert exchange is not None
     await until(lambda: exchange.ends_at - time.monotonic() <= CLOSE_SECONDS)
     for _ in range(3):
-        line.transport.resume_reading()
+        client.transport.resume_reading()
         await until(lambda: connection.is_writable)
-        line.transport.pause_reading()
+        client.transport.pause_reading()
         await until(lambda: not connection.is_writable)
     assert connection.deadline - time.monotonic() <= CLOSE_SECONDS
     clock.skip(CLOSE_SECONDS)
@@ -152,8 +152,8 @@ async def test_backpressure_does_not_extend_the_time_after_revocation(
     await until(lambda: upstream.connections[0].is_closed)
 
 
-def end(harness: GatewayHarness) -> None:
-    """End the gateway, as uvicorn does."""
+def shut_down(harness: GatewayHarness) -> None:
+    """Shut the gateway down, as uvicorn does."""
     harness.gateway.stop()
     for connection in tuple(harness.connections):
         connection.shutdown()
@@ -163,7 +163,7 @@ async def test_a_shutdown_sends_close_frames(harness: GatewayHarness, peer: Upst
     silent, talking = await open_websocket(harness), await open_websocket(harness)
     peer.send(frame(b"one"))
     await until(lambda: silent.received or talking.received)
-    end(harness)
+    shut_down(harness)
     await silent.wait_closed()
     await talking.wait_closed()
     goodbye = close_frame(1001, "going away")
@@ -172,28 +172,28 @@ async def test_a_shutdown_sends_close_frames(harness: GatewayHarness, peer: Upst
 
 
 async def test_a_shutdown_waits_for_the_end_of_a_frame(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:
-    line = await open_websocket(harness)
+    client = await open_websocket(harness)
     peer.send(LONG[:400])
-    await until(lambda: len(line.received) == 400)
-    end(harness)
-    await never(lambda: line.is_closed or len(line.received) > 400)
+    await until(lambda: len(client.received) == 400)
+    shut_down(harness)
+    await never(lambda: client.is_closed or len(client.received) > 400)
     peer.send(LONG[400:] + frame(b"not any more"))
-    await line.wait_closed()
-    assert line.received == LONG + close_frame(1001, "going away")
+    await client.wait_closed()
+    assert client.received == LONG + close_frame(1001, "going away")
 
 
 async def test_a_shutdown_does_not_wait_long_for_a_frame(
     harness: GatewayHarness, peer: UpstreamWebSocket, clock: Clock
 ) -> None:
-    line = await open_websocket(harness)
+    client = await open_websocket(harness)
     peer.send(LONG[:400])
-    await until(lambda: len(line.received) == 400)
-    end(harness)
+    await until(lambda: len(client.received) == 400)
+    shut_down(harness)
     peer.send(LONG[400:700])
-    await until(lambda: len(line.received) == 700)
+    await until(lambda: len(client.received) == 700)
     clock.skip(CLOSE_SECONDS)
-    await until(lambda: line.is_closed and peer.is_closed)
-    assert line.received == LONG[:700]
+    await until(lambda: client.is_closed and peer.is_closed)
+    assert client.received == LONG[:700]
 
 
 def connection_of(harness: GatewayHarness) -> ClientConnection:

@@ -35,7 +35,7 @@ routes:
 
 
 def opened() -> CircuitBreaker:
-    """Return a breaker that has just opened."""
+    """Return a circuit breaker that has just opened."""
     breaker = CircuitBreaker()
     said = [breaker.failed(f"caller {number}") for number in range(MIN_REQUESTS)]
     assert said == [False] * (MIN_REQUESTS - 1) + [True]
@@ -71,7 +71,7 @@ def test_it_stays_closed_while_most_requests_succeed(clock: Clock) -> None:
         for _ in range(3 if number == 0 else 1):
             assert not breaker.succeeded()
     assert not breaker.is_open
-    # What was long ago counts no more.
+    # Outcomes before the window do not count.
     clock.skip(WINDOW_SECONDS)
     for number in range(MIN_REQUESTS):
         breaker.failed(f"caller {number}")
@@ -86,7 +86,7 @@ def test_late_outcomes_do_not_affect_an_open_breaker(clock: Clock) -> None:
         assert not breaker.failed(f"caller {number}")
         assert not breaker.failed(None)
         assert breaker.is_open
-    # Nor do late failures make it stay open for longer.
+    # Late failures do not extend the time either.
     clock.skip(OPEN_SECONDS * 0.9)
     assert not breaker.is_open
 
@@ -96,7 +96,7 @@ def test_a_failure_to_connect_opens_a_half_open_breaker(clock: Clock) -> None:
     for _ in range(3):
         clock.skip(OPEN_SECONDS)
         assert not breaker.is_open
-        # That may be one caller's doing.
+        # A single client may cause that.
         assert not breaker.failed("ada")
         assert breaker.failed(None)
         assert breaker.is_open
@@ -113,7 +113,7 @@ def test_a_success_closes_a_half_open_breaker(clock: Clock) -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Have few requests be enough for a breaker to open."""
+    """Let few requests open the circuit breaker."""
     monkeypatch.setattr("ostiary_gateway.upstream.circuit_breaker.MIN_REQUESTS", 4)
     return 4
 
@@ -139,10 +139,10 @@ async def test_slow_responses_open_it(
     upstream.response = respond_and_stall()
     for number in range(few):
         assert harness.upstream().is_circuit_closed
-        asked = asyncio.create_task(harness.request("/any/x", peer=peer(number)))
+        task = asyncio.create_task(harness.request("/any/x", peer=peer(number)))
         await until(lambda number=number: len(upstream.requests) > number)  # type: ignore[misc]  # a default
         clock.skip(1)
-        assert (await asked).status == 504
+        assert (await task).status == 504
     assert not harness.upstream().is_circuit_closed
 
 
@@ -153,11 +153,11 @@ async def test_an_unreachable_upstream_opens_it_for_any_client(harness: GatewayH
     assert not harness.upstream("nobody").is_circuit_closed
 
 
-@pytest.mark.parametrize("answer", [respond_and_close(), respond_and_close(b"HTTP/1.1 2")])
+@pytest.mark.parametrize("response", [respond_and_close(), respond_and_close(b"HTTP/1.1 2")])
 async def test_one_client_cannot_open_it_with_truncated_responses(
-    harness: GatewayHarness, upstream: RecordingUpstream, few: int, answer: Responder
+    harness: GatewayHarness, upstream: RecordingUpstream, few: int, response: Responder
 ) -> None:
-    upstream.response = answer
+    upstream.response = response
     for _ in range(5 * few):
         assert (await harness.request("/any/x", peer=peer(1))).status == 502
     assert harness.upstream().is_circuit_closed
@@ -167,19 +167,19 @@ async def test_one_client_cannot_open_it_with_slow_responses(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int, clock: Clock
 ) -> None:
     upstream.response = respond_and_stall()
-    asked = [asyncio.create_task(harness.request("/any/x")) for _ in range(5 * few)]
+    tasks = [asyncio.create_task(harness.request("/any/x")) for _ in range(5 * few)]
     await until(lambda: len(upstream.requests) == 5 * few)
     clock.skip(1)
-    assert {answer.status for answer in await asyncio.gather(*asked)} == {504}
+    assert {response.status for response in await asyncio.gather(*tasks)} == {504}
     assert harness.upstream().is_circuit_closed
 
 
-@pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: \x7f\r\n\r\n"])
+@pytest.mark.parametrize("response", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: \x7f\r\n\r\n"])
 async def test_invalid_responses_do_not_count(
-    harness: GatewayHarness, upstream: RecordingUpstream, few: int, answer: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, few: int, response: bytes
 ) -> None:
-    # A request may have put into it what makes it so.
-    upstream.response = answer
+    # A request may be the cause.
+    upstream.response = response
     for number in range(5 * few):
         assert (await harness.request("/any/x", peer=peer(number))).status == 502
     assert harness.upstream().is_circuit_closed
@@ -188,9 +188,9 @@ async def test_invalid_responses_do_not_count(
 async def test_incomplete_requests_do_not_count(harness: GatewayHarness, upstream: RecordingUpstream, few: int) -> None:
     upstream.response, upstream.responds_before_body = respond_and_close(), True
     for number in range(5 * few):
-        line = await harness.connect(peer(number))
-        line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 4\r\n\r\nha")
-        assert (await line.wait_closed()).startswith(b"HTTP/1.1 502 ")
+        client = await harness.connect(peer(number))
+        client.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 4\r\n\r\nha")
+        assert (await client.wait_closed()).startswith(b"HTTP/1.1 502 ")
     assert harness.upstream().is_circuit_closed
 
 
@@ -198,9 +198,9 @@ async def test_an_opened_websocket_is_a_success(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int, clock: Clock
 ) -> None:
     async def open_socket() -> None:
-        line = await harness.connect()
-        line.send(b"GET /live HTTP/1.1\r\nHost: gw\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-        await line.wait_for(b"HTTP/1.1 101 ")
+        client = await harness.connect()
+        client.send(b"GET /live HTTP/1.1\r\nHost: gw\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await client.wait_for(b"HTTP/1.1 101 ")
 
     upstream.response = respond_and_close()
     for number in range(few):
@@ -210,7 +210,7 @@ async def test_an_opened_websocket_is_a_success(
     upstream.response = respond_and_stall(OPENED)
     await open_socket()
     assert not harness.upstream()._breaker.failed(None)
-    # Neither do few failures among many that open.
+    # A few failures among many successes do not open it.
     for _ in range(2 * few):
         await open_socket()
     upstream.response = respond_and_close()

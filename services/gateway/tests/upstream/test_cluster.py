@@ -33,7 +33,7 @@ async def test_while_one_endpoint_fails_the_other_serves_every_request(
         upstream.response, other.response = respond_and_close(), OK
         for number in range(30):
             assert (await harness.request("/any/x", peer=f"192.0.2.{number}")).status == 200
-        # After that it was left out.
+        # Then it is ejected.
         assert len(upstream.requests) == FAILURES_IN_A_ROW
         assert harness.upstream().ejected_endpoints == 1
         assert len(other.requests) == 30

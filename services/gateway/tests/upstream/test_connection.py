@@ -34,8 +34,8 @@ async def test_a_connection_is_reused_for_requests_of_several_clients(
 ) -> None:
     for method, body in [("GET", b""), ("POST", b"body"), ("OPTIONS", b""), ("DELETE", b""), ("PUT", b"")]:
         length = f"Content-Length: {len(body)}"
-        answer = await harness.request("/any/x", length, method=method, body=body)
-        assert (answer.status, upstream.last.body) == (200, body)
+        response = await harness.request("/any/x", length, method=method, body=body)
+        assert (response.status, upstream.last.body) == (200, body)
     assert (len(upstream.connections), len(upstream.requests)) == (1, 5)
 
 
@@ -47,8 +47,8 @@ async def test_concurrent_requests_have_connections_of_their_own(
         writer.write(OK)
 
     upstream.response = wait
-    given = await asyncio.gather(*(harness.request(f"/any/{number}") for number in range(3)))
-    assert [answer.body for answer in given] == [b"ok"] * 3
+    responses = await asyncio.gather(*(harness.request(f"/any/{number}") for number in range(3)))
+    assert [response.body for response in responses] == [b"ok"] * 3
     assert len(upstream.connections) == 3
 
 
@@ -65,8 +65,8 @@ async def test_a_connection_that_the_upstream_closes_is_not_reused(
 ) -> None:
     upstream.response = head + b"Content-Length: 2\r\n\r\nok"
     for _ in range(2):
-        answer = await harness.request("/any/x")
-        assert (answer.body, answer.values("connection")) == (b"ok", ["close"])
+        response = await harness.request("/any/x")
+        assert (response.body, response.values("connection")) == (b"ok", ["close"])
     assert len(upstream.connections) == 2
 
 
@@ -91,7 +91,7 @@ async def test_a_connection_closed_while_idle_affects_no_request(
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n" + OK,
@@ -99,9 +99,9 @@ async def test_a_connection_closed_while_idle_affects_no_request(
     ],
 )
 async def test_surplus_data_is_not_the_next_response(
-    harness: GatewayHarness, upstream: RecordingUpstream, answer: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, response: bytes
 ) -> None:
-    upstream.response = answer
+    upstream.response = response
     for _ in range(2):
         assert (await harness.request("/any/x")).body == b"ok"
     assert len(upstream.connections) == 2
@@ -115,8 +115,8 @@ async def test_an_unexpected_body_is_not_the_next_response(
 ) -> None:
     upstream.response = head + b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
     for _ in range(2):
-        answer = await harness.request("/any/x", method="HEAD")
-        assert (answer.body, answer.is_complete) == (b"", True)
+        response = await harness.request("/any/x", method="HEAD")
+        assert (response.body, response.is_complete) == (b"", True)
     assert len(upstream.connections) == 2
 
 
@@ -132,15 +132,15 @@ async def test_a_response_before_the_request_was_sent_closes_the_connection(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     upstream.response, upstream.responds_before_body = OK, True
-    line = await harness.connect()
-    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\n")
-    (answer,) = parse_responses(await line.wait_closed(), "POST")
-    assert (answer.body, answer.values("connection")) == (b"ok", ["close"])
+    client = await harness.connect()
+    client.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\n")
+    (response,) = parse_responses(await client.wait_closed(), "POST")
+    assert (response.body, response.values("connection")) == (b"ok", ["close"])
     await until(lambda: upstream.connections[0].is_closed)
 
 
 @pytest.mark.parametrize(
-    ("method", "answer"),
+    ("method", "response"),
     [
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"),
         ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
@@ -150,9 +150,9 @@ async def test_a_response_before_the_request_was_sent_closes_the_connection(
     ],
 )
 async def test_a_connection_is_not_reused_after_a_length_without_a_body(
-    harness: GatewayHarness, upstream: RecordingUpstream, method: str, answer: bytes
+    harness: GatewayHarness, upstream: RecordingUpstream, method: str, response: bytes
 ) -> None:
-    upstream.response = answer
+    upstream.response = response
     for count in (1, 2):
         assert (await harness.request("/any/x", method=method)).is_complete
         await until(lambda count=count: upstream.connections[count - 1].is_closed)  # type: ignore[misc]  # a default
@@ -195,27 +195,27 @@ async def test_a_connection_with_unsent_data_is_not_reused(
         await request.connection.wait_closed()
 
     upstream.response, upstream.responds_before_body = answer_early, True
-    line = await harness.connect()
-    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    client = await harness.connect()
+    client.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
     (pool,) = harness.upstream().pools
     await until(lambda: any(each.is_request_sent for each in pool._open))
     (connection,) = pool._open
     assert await settled(lambda: connection.unsent) > 0
     may_answer.set()
-    await line.wait_for(b"\r\n\r\nok")
+    await client.wait_for(b"\r\n\r\nok")
     await until(lambda: upstream.connections[0].is_closed)
-    # For the client, all is well.
+    # The client's connection persists.
     upstream.response = OK
-    line.send(b"GET /any/y HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
-    assert [each.body for each in parse_responses(await line.wait_closed(), "POST", "GET")] == [b"ok", b"ok"]
+    client.send(b"GET /any/y HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+    assert [each.body for each in parse_responses(await client.wait_closed(), "POST", "GET")] == [b"ok", b"ok"]
     assert len(upstream.connections) == 2
 
 
 async def test_requests_wait_for_a_free_connection(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     harness.limit_connections(2)
-    given = await asyncio.gather(*(harness.request(f"/any/{number}") for number in range(10)))
-    assert [answer.status for answer in given] == [200] * 10
-    assert sorted(answer.body for answer in given) == sorted(
+    responses = await asyncio.gather(*(harness.request(f"/any/{number}") for number in range(10)))
+    assert [response.status for response in responses] == [200] * 10
+    assert sorted(response.body for response in responses) == sorted(
         b'{"target": "/any/%d", "body": ""}' % number for number in range(10)
     )
     assert len(upstream.connections) == 2
@@ -226,8 +226,8 @@ async def test_waiting_requests_get_new_connections_when_others_close(
 ) -> None:
     harness.limit_connections(1)
     upstream.response = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
-    given = await asyncio.gather(*(harness.request(f"/any/{number}") for number in range(5)))
-    assert [answer.status for answer in given] == [200] * 5
+    responses = await asyncio.gather(*(harness.request(f"/any/{number}") for number in range(5)))
+    assert [response.status for response in responses] == [200] * 5
     assert len(upstream.connections) == 5
 
 
@@ -240,12 +240,12 @@ async def test_requests_that_wait_too_long_or_exceed_the_queue_are_rejected(
     first = await harness.connect()
     first.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
-    asked = [asyncio.create_task(harness.request(target)) for target in ("/any/y", "/any/z")]
-    await until(lambda: asked[0].done() or asked[1].done())
+    tasks = [asyncio.create_task(harness.request(target)) for target in ("/any/y", "/any/z")]
+    await until(lambda: tasks[0].done() or tasks[1].done())
     clock.skip(0.4)
-    given = await asyncio.gather(*asked)
-    assert [(answer.status, answer.code) for answer in given] == [(503, "upstream_unavailable")] * 2
-    assert [answer.values("retry-after") for answer in given] == [["1"]] * 2
+    responses = await asyncio.gather(*tasks)
+    assert [(response.status, response.code) for response in responses] == [(503, "upstream_unavailable")] * 2
+    assert [response.values("retry-after") for response in responses] == [["1"]] * 2
     assert len(upstream.requests) == 1
 
 
@@ -259,7 +259,7 @@ async def test_a_connection_is_reused_after_backpressure(
     await until(lambda: harness.transports)
     (transport,) = harness.transports
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    # The whole answer comes in one piece, more than the client's side takes.
+    # The response arrives at once, and exceeds the client's buffer.
     upstream.response = big
     slow.send(b"GET /any/big HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
     await until(transport.get_write_buffer_size)

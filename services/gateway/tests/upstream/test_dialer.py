@@ -94,15 +94,15 @@ async def test_a_late_dial_failure_affects_no_request(
     upstream.response = before = PausedResponse(then=OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
         harness.limit_connections(1)
-        first, line = await harness.connect(), await harness.connect()
+        first, client = await harness.connect(), await harness.connect()
         first.send(GET)
         await dials.wait_dialed(1)
         dials.pending[0].set_result(True)
         await until(lambda: upstream.requests)
-        line.send(GET)
+        client.send(GET)
         (pool,) = harness.upstream().pools
         await until(lambda: pool.waiting)
-        # It has waited for some of its time when it gets to try.
+        # Part of its connect timeout is over when it dials.
         clock.skip(3)
         upstream.response = held = PausedResponse(
             first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last"
@@ -114,13 +114,13 @@ async def test_a_late_dial_failure_affects_no_request(
         await dials.wait_dialed(3)
         if when == "while the answer comes":
             dials.pending[2].set_result(True)
-            await line.wait_for(b"first")
+            await client.wait_for(b"first")
         dials.pending[1].set_result(False)
-        await never(lambda: line.is_closed or len(dials.pending) > 3)
+        await never(lambda: client.is_closed or len(dials.pending) > 3)
         if when == "while it is tried again":
             dials.pending[2].set_result(True)
-            await line.wait_for(b"first")
+            await client.wait_for(b"first")
         held.resume()
-        (answer,) = parse_responses(await line.wait_closed())
-        assert (answer.status, answer.body, answer.is_complete) == (200, b"firstlast", True)
+        (response,) = parse_responses(await client.wait_closed())
+        assert (response.status, response.body, response.is_complete) == (200, b"firstlast", True)
         assert len(upstream.requests) == 2

@@ -32,7 +32,7 @@ async def test_a_client_with_half_of_the_connections_leaves_a_quarter_free(make_
     more = it.lease()
     await never(lambda: more.connection)
     assert (it.pool.busy, it.pool.waiting) == (12, 1)
-    # They get theirs although somebody waits.
+    # Other clients get connections although one waits.
     others = [each for name in ("bob", "cy") for each in await it.leases(2, name)]
     assert it.pool.busy == 16
     assert more.connection is None
@@ -49,21 +49,21 @@ async def test_clients_behind_one_proxy_have_shares_of_their_own(issuer: Issuer,
         (pool,) = harness.upstream().pools
         upstream.response = respond_and_stall()
         for number in range(20):
-            line = await harness.connect("10.0.0.1")
-            line.send(b"GET /any/%d HTTP/1.1\r\nHost: gw\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n" % number)
+            client = await harness.connect("10.0.0.1")
+            client.send(b"GET /any/%d HTTP/1.1\r\nHost: gw\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n" % number)
         await until(lambda: len(upstream.requests) == 12 and pool.waiting == 8)
         upstream.response = OK
         for other in ("192.0.2.2", "192.0.2.3"):
-            answer = await harness.request("/any/x", f"X-Forwarded-For: {other}", peer="10.0.0.1")
-            assert answer.status == 200
+            response = await harness.request("/any/x", f"X-Forwarded-For: {other}", peer="10.0.0.1")
+            assert response.status == 200
         assert (len(upstream.requests), pool.waiting) == (14, 8)
 
 
 async def test_several_clients_within_their_share_may_use_all(make_pool: MakePool) -> None:
     it = make_pool(16)
-    asked = [each for name in ("ada", "bob") for each in await it.leases(8, name)]
+    handlers = [each for name in ("ada", "bob") for each in await it.leases(8, name)]
     assert (it.pool.busy, it.pool.waiting, it.held) == (16, 0, {"ada": 8, "bob": 8})
-    for each in asked:
+    for each in handlers:
         each.leased.abort()
     await it.wait_empty()
 
@@ -78,7 +78,7 @@ async def test_requests_over_the_share_wait_behind_others(make_pool: MakePool) -
         each.leased.abort()
         await until(lambda it=next_one: it.connection)  # type: ignore[misc]  # a default
     assert [each.connection for each in more] == [None] * 3
-    # Ada has 10, and there is room beyond the quarter when five are free.
+    # Ada has 10, so five must be free.
     for each in [*others, late[0]]:
         await never(lambda: any(waiting.connection for waiting in more))
         each.leased.abort()
@@ -100,7 +100,7 @@ async def test_a_client_that_reaches_its_share_while_waiting_blocks_no_one(make_
     for number, each in enumerate(others[:9], 1):
         each.leased.abort()
         await until(lambda number=number: it.pool.busy == 16 or number == 9)  # type: ignore[misc]  # a default
-    # Ada has got her share with eight of them; the ninth connection is for the one who came after her.
+    # Eight connections are Ada's share; the ninth is for the next client.
     await until(lambda: last.connection)
     assert sum(each.connection is not None for each in waiting) == 8
     for each in [*others[9:], *waiting[:8], last]:

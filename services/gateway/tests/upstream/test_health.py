@@ -23,13 +23,13 @@ BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
 HEALTH = ", health: {path: /health, seconds: 1, timeout: 0.5}"
 
 
-def asked(upstream: RecordingUpstream) -> int:
-    """Return how many requests of callers have come."""
+def proxied_requests(upstream: RecordingUpstream) -> int:
+    """Return how many requests of clients the endpoint got."""
     return sum(each.target != "/health" for each in upstream.requests)
 
 
-async def checked(clock: Clock, *upstreams: RecordingUpstream, times: int = 1) -> None:
-    """Return when each has been asked for its health so many more times."""
+async def run_checks(clock: Clock, *upstreams: RecordingUpstream, times: int = 1) -> None:
+    """Run so many more health checks of each endpoint."""
     for _ in range(times):
         before = [len(each.requests) for each in upstreams]
         clock.skip(1)
@@ -43,30 +43,30 @@ async def test_an_unhealthy_endpoint_is_ejected_until_it_recovers(
         upstream.response, other.response = OK, BUSY
         await until(lambda: upstream.requests and other.requests)
         assert other.last.values("host") == ["localhost"]
-        # Once may be an accident.
+        # One failed check is not enough.
         await never(lambda: harness.upstream().ejected_endpoints)
-        await checked(clock, other)
+        await run_checks(clock, other)
         await until(lambda: harness.upstream().ejected_endpoints == 1)
         for _ in range(20):
             assert (await harness.request("/any/x")).status == 200
-        assert asked(other) == 0
+        assert proxied_requests(other) == 0
         other.response = OK
-        await checked(clock, other)
+        await run_checks(clock, other)
         await until(lambda: harness.upstream().ejected_endpoints == 0)
-        while not asked(other):
+        while not proxied_requests(other):
             assert (await harness.request("/any/x")).status == 200
 
 
 @pytest.mark.parametrize(
-    "answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart", b"HTTP/1.1 301 x\r\n\r\n"]
+    "response", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart", b"HTTP/1.1 301 x\r\n\r\n"]
 )
 async def test_only_a_complete_2xx_response_is_healthy(
-    issuer: Issuer, upstream: RecordingUpstream, clock: Clock, answer: bytes
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock, response: bytes
 ) -> None:
     async with gateway_with_two_endpoints(issuer, upstream, HEALTH) as (harness, other):
-        upstream.response, other.response = OK, respond_and_close(answer)
+        upstream.response, other.response = OK, respond_and_close(response)
         await until(lambda: other.requests)
-        await checked(clock, other)
+        await run_checks(clock, other)
         await until(lambda: harness.upstream().ejected_endpoints == 1)
 
 
@@ -92,7 +92,7 @@ async def test_when_most_endpoints_are_unhealthy_all_are_used(
     async with gateway_with_two_endpoints(issuer, upstream, HEALTH) as (harness, other):
         upstream.response = other.response = sick
         await until(lambda: upstream.requests and other.requests)
-        await checked(clock, upstream, other)
+        await run_checks(clock, upstream, other)
         await until(lambda: harness.upstream().ejected_endpoints == 2)
-        while not (asked(upstream) and asked(other)):
+        while not (proxied_requests(upstream) and proxied_requests(other)):
             assert (await harness.request("/any/x")).status == 200

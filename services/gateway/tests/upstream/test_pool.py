@@ -48,7 +48,7 @@ async def test_a_new_connection_may_replace_an_idle_one(make_pool: MakePool, ups
     assert it.pool.waiting == 0
     await until(lambda: again.connection)
     assert again.connection not in {each.connection for each in first}
-    # The one that was idle for longest has made room for it.
+    # The longest idle connection was closed.
     assert (it.pool.busy, it.pool.idle, len(it.pool._open)) == (1, 1, 2)
     assert first[1].leased in it.pool._idle
     await until(lambda: len(upstream.connections) == 3)
@@ -59,23 +59,23 @@ async def test_a_new_connection_may_replace_an_idle_one(make_pool: MakePool, ups
 
 async def test_cancelled_leases_leave_nothing_behind(make_pool: MakePool, dials: ControlledDials) -> None:
     it = make_pool(4)
-    asked = [it.lease(name) for name in ("a", "b", "c", "d", "e", "f", "g")]
+    handlers = [it.lease(name) for name in ("a", "b", "c", "d", "e", "f", "g")]
     await dials.wait_dialed(4)
-    it.pool.cancel(asked[0])
-    it.pool.cancel(asked[1])
-    it.pool.cancel(asked[4])
+    it.pool.cancel(handlers[0])
+    it.pool.cancel(handlers[1])
+    it.pool.cancel(handlers[4])
     for door, opens in zip(dials.pending[:4], (True, False, True, False), strict=True):
         door.set_result(opens)
     await dials.wait_dialed(6)
     for door in dials.pending[4:]:
         door.set_result(True)
-    await until(lambda: asked[5].connection and asked[6].connection)
-    assert [bool(each.connection) for each in asked] == [False, False, True, False, False, True, True]
-    assert [each.failures for each in asked if each.failures] == [[Failure.UNREACHABLE]]
+    await until(lambda: handlers[5].connection and handlers[6].connection)
+    assert [bool(each.connection) for each in handlers] == [False, False, True, False, False, True, True]
+    assert [each.failures for each in handlers if each.failures] == [[Failure.UNREACHABLE]]
     assert it.held == {"c": 1, "f": 1, "g": 1}
-    it.release(asked[2])
+    it.release(handlers[2])
     assert it.held == {"f": 1, "g": 1}
     it.pool.retire()
-    asked[5].leased.abort()
-    it.release(asked[6])
+    handlers[5].leased.abort()
+    it.release(handlers[6])
     await it.wait_empty()
