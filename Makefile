@@ -7,6 +7,9 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 
+# Compiled modules are kept: processes that tests start would compile them again, and pytest rewrite its assertions.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 PARTS := libs/ostiary libs/chassis services/auth services/gateway services/profile
 SOURCES := libs services tests demo bench deploy
