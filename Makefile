@@ -11,6 +11,10 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
+
+# Twice the cores, as tests of processes wait more than they work.
+WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
+
 PARTS := libs/ostiary libs/chassis services/auth services/gateway services/profile
 SOURCES := libs services tests demo bench deploy
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
@@ -19,7 +23,7 @@ COMPOSE := docker compose -f deploy/compose.yaml
 SECRETS := $(abspath $(or $(OSTIARY_SECRETS_DIR),deploy/secrets))
 FOUND_PYTHON = [ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and was not found; set PYTHON" >&2; exit 1; }
 
-.PHONY: help run demo test test-fast test-compiled fuzz check format bench up down lock clean
+.PHONY: help run demo test test-fast test-slow test-compiled fuzz check format bench up down lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,13 +34,15 @@ run: .venv/installed ## Run the cluster as local processes on SQLite, until Ctrl
 demo: .venv/installed ## Play the main story against a running cluster
 	@$(BIN)/python demo/demo.py
 
-test: .venv/installed ## Run all tests: fast ones, real processes, containers if a Docker engine answers
-	$(BIN)/pytest -n auto -m "not docker" libs services
-	$(BIN)/pytest -m docker libs services
-	$(BIN)/pytest tests
+test: .venv/installed ## Run the tests: fast ones, real processes, containers if a Docker engine answers
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not serial and not slow" tests services libs
+	$(BIN)/pytest -m "serial and not slow" tests services libs
 
 test-fast: .venv/installed ## Run the unit tests only
-	$(BIN)/pytest -n auto -m "not docker" libs services
+	$(BIN)/pytest -n auto -m "not docker and not serial and not slow" libs services
+
+test-slow: .venv/installed ## Run the tests that move gigabytes and hold thousands of connections
+	$(BIN)/pytest -m slow
 
 test-compiled: build/compiled ## Run the unit tests of the gateway and the verifier against their compiled modules
 	PYTHONPATH=build/compiled $(BIN)/pytest -n auto services/gateway/tests libs/ostiary/tests
