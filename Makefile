@@ -23,7 +23,7 @@ COMPOSE := docker compose -f deploy/compose.yaml
 SECRETS := $(abspath $(or $(OSTIARY_SECRETS_DIR),deploy/secrets))
 FOUND_PYTHON = [ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and was not found; set PYTHON" >&2; exit 1; }
 
-.PHONY: help run demo test test-fast test-slow test-compiled fuzz check format bench up down lock clean
+.PHONY: help run demo test test-fast test-slow test-compiled fuzz mutants check format bench up down lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-compiled: build/compiled ## Run the unit tests of the gateway and the verif
 fuzz: build/fuzz/installed ## Look for what the gateway's parser reads in two ways, for FUZZ_SECONDS (60)
 	PYTHONPATH=build/fuzz/packages:services/gateway/tests \
 		$(BIN)/python tests/fuzz/http1.py build/fuzz/corpus -max_total_time=$(or $(FUZZ_SECONDS),60)
+
+mutants: .venv/installed ## Change deciding code at COUNT (60) random places, by SEED (1), and see what tests notice
+	$(BIN)/python tests/mutants/run.py --count $(or $(COUNT),60) --seed $(or $(SEED),1)
 
 check: .venv/installed ## Lint, check types and imports
 	$(BIN)/ruff check $(SOURCES)
