@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from harness import (
+    PATIENCE,
     Clock,
     GatewayHarness,
     Received,
@@ -30,8 +31,11 @@ routes:
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-#: Seconds in which a connection is closed that is not used again: less than those in which an idle one is.
-AT_ONCE = IDLE_SECONDS / 2
+
+@pytest.fixture(autouse=True)
+def idle_connections_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a connection that is to be closed not be closed anyway, for being idle, while a test waits."""
+    monkeypatch.setattr("ostiary_gateway.upstream.pool.IDLE_SECONDS", 10 * PATIENCE)
 
 
 @pytest.fixture
@@ -96,8 +100,9 @@ async def test_a_connection_that_the_upstream_ends_is_not_used_again(
 
 
 async def test_a_connection_that_is_idle_for_long_is_closed(
-    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ostiary_gateway.upstream.pool.IDLE_SECONDS", IDLE_SECONDS)
     await harness.ask("/any/x")
     await idle(harness)
     clock.skip(IDLE_SECONDS + 0.1)
@@ -239,7 +244,7 @@ async def test_a_connection_is_not_used_again_where_a_body_may_come_that_there_i
     upstream.answer = answer
     for count in (1, 2):
         assert (await harness.ask("/any/x", method=method)).is_complete
-        await until(lambda count=count: upstream.connections[count - 1].is_lost, AT_ONCE)  # type: ignore[misc]  # a default
+        await until(lambda count=count: upstream.connections[count - 1].is_lost)  # type: ignore[misc]  # a default
     assert len(upstream.connections) == 2
 
 
@@ -262,7 +267,7 @@ async def test_a_connection_is_not_used_again_after_a_body_that_means_nothing(
     upstream.answer = b"HTTP/1.1 204 No Content\r\n\r\n"
     body = b"body" if "Length" in framing else b"4\r\nbody\r\n0\r\n\r\n"
     assert (await harness.ask("/any/x", framing, method=method, body=body)).status == 204
-    await until(lambda: upstream.connections[0].is_lost, AT_ONCE)
+    await until(lambda: upstream.connections[0].is_lost)
     await idle(harness, 0)
 
 
@@ -287,7 +292,7 @@ async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_ag
     assert await settled(lambda: connection.unsent) > 0
     may_answer.set()
     await line.has(b"\r\n\r\nok")
-    await until(lambda: upstream.connections[0].is_lost, AT_ONCE)
+    await until(lambda: upstream.connections[0].is_lost)
     # For the client, all is well.
     upstream.answer = OK
     line.send(b"GET /any/y HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
