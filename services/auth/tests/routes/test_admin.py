@@ -131,3 +131,16 @@ class TestWhoIsAnAdminNoMore:
         assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
         await services.accounts.delete(user_id, Context(datetime.now(UTC)))
         assert (await client.get("/admin/users", headers=bearer)).status_code == 401
+
+    async def test_who_was_disabled_is_out_though_their_session_has_not_ended(
+        self, client: httpx.AsyncClient, services: Services, mallory: tuple[UUID, dict[str, str]]
+    ) -> None:
+        user_id, bearer = mallory
+        # Disabling a user does not end sessions that are idle for too long.
+        async with services.store.write() as transaction:
+            user = await transaction.users.get(user_id)
+            assert user is not None
+            await transaction.users.replace(replace(user, disabled_at=datetime.now(UTC)))
+        for path in ("/admin/users", "/auth/sessions"):
+            response = await client.get(path, headers=bearer)
+            assert (response.status_code, response.json()["code"]) == (401, "revoked")

@@ -376,7 +376,7 @@ class TestChangingThePassword:
 
 
 async def test_free_attempts_of_the_same_moment_do_not_wait_for_each_other(logins: Logins) -> None:
-    """Dependencies reach the counters in another order than the clock was read in."""
+    """Requests reach the counters in another order than the clock was read in."""
     late, early = NOW + timedelta(milliseconds=1), NOW
     keys = login_keys(EMAIL, HOME, None)
     assert await logins.count(keys, late)
