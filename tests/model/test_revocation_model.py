@@ -1,6 +1,6 @@
 """Revocation against a model of what it promises, whatever the network, the processes and the store do.
 
-Both sides are the real code: `Follower` and `Verifier` on the one, on the other the feed's route, the log, the account
+Both sides are the real code: `FeedClient` and `Verifier` on the one, on the other the feed's route, the log, the account
 of verifiers, waiting and background. Stood in for are the clocks, the network, the store and the signatures. Time is
 simulated: it jumps from one thing that happens to the next. All periods are shorter than in earnest.
 
@@ -53,10 +53,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-import ostiary._follower
+import ostiary._feed_client
 import ostiary._revocations
 from ostiary import KeySet, LocalKeys, Revocations, Verifier, VerifierConfig, _base64url
-from ostiary._follower import Feed, Follower
+from ostiary._feed_client import Feed, FeedClient
 from ostiary._revocations import names_of
 from ostiary._token import VerifiedToken
 from ostiary.errors import Expired, OstiaryError, RevocationStale, Revoked
@@ -733,7 +733,7 @@ class Service:
         bounds = {self.party.bound}
         transport = Network(self)
         clock = world.loop.time
-        self.follower = Follower(
+        self.follower = FeedClient(
             ISSUER, config, LocalKeys(KEYS), bounds, allow_insecure=True, transport=transport, clock=clock
         )
         self.follower.revocations = self.party.revocations
@@ -1194,7 +1194,7 @@ class RestoringMachine(Machine):
 def scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_module, "EXPIRY_MARGIN", timedelta(seconds=MARGIN))
     monkeypatch.setattr(log_module, "KEYS_HELD", timedelta(seconds=2 * LIFETIME))
-    monkeypatch.setattr(ostiary._follower, "MAX_ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(ostiary._feed_client, "MAX_ANSWER_SECONDS", 2.0)
     monkeypatch.setattr(ostiary._revocations, "KEPT_AT_LEAST", LIFETIME)
     monkeypatch.setattr(ostiary._revocations, "KEPT_LONGER", MARGIN)
     monkeypatch.setattr(feed_module, "MAX_EVENTS", 2)

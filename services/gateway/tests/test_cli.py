@@ -15,7 +15,7 @@ from harness import short_directory
 
 from ostiary_gateway import cli
 
-README = Path(__file__).parents[1] / "README.md"
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "routes-file.md"
 
 
 @dataclass
@@ -46,8 +46,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 class TestCheck:
-    def test_the_example_in_the_readme_is_good(self, run: Run, tmp_path: Path) -> None:
-        (example,) = re.findall(r"^```yaml\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    def test_the_example_in_the_reference_is_valid(self, run: Run, tmp_path: Path) -> None:
+        (example,) = re.findall(r"^```yaml\n(.*?)^```", REFERENCE.read_text(), re.MULTILINE | re.DOTALL)
         file = tmp_path / "example.yaml"
         file.write_text(example)
         assert run("check", file) == Done(0, f"{file}: 1 routes to 2 upstreams\n", "")

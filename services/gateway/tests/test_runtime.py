@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
-from harness import PATIENCE, GatewayHarness, Held, Received, RecordingUpstream, answers, short_directory, until
+from harness import (
+    PATIENCE,
+    GatewayHarness,
+    PausedResponse,
+    ReceivedRequest,
+    RecordingUpstream,
+    parse_responses,
+    short_directory,
+    until,
+)
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
@@ -53,7 +62,7 @@ class Changing:
         return [dict(entry) for entry in logged]
 
     async def status(self, target: str, *lines: str) -> int:
-        return (await self.harness.ask(target, *lines)).status
+        return (await self.harness.request(target, *lines)).status
 
 
 @pytest.fixture
@@ -72,23 +81,29 @@ async def test_the_same_request_is_decided_anew_by_a_changed_file(changing: Chan
     for number, access in enumerate(["public", "authenticated", "{roles: [admin]}", "public"], 1):
         await changing.write(OLD.replace("public", access))
         line.send(same)
-        await line.has(b"HTTP/1.1 ", number)
+        await line.wait_for(b"HTTP/1.1 ", number)
     line.send(b"GET /old HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
-    assert [each.status for each in answers(await line.closed(), *["GET"] * 5)] == [200, 200, 403, 200, 200]
+    assert [each.status for each in parse_responses(await line.wait_closed(), *["GET"] * 5)] == [
+        200,
+        200,
+        403,
+        200,
+        200,
+    ]
 
 
 async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection(changing: Changing) -> None:
     line = await changing.harness.connect()
     for target in (b"/old", b"/new"):
         line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target)
-    await line.has(b"not_found")
-    assert [each.status for each in answers(line.received, "GET", "GET")] == [200, 404]
+    await line.wait_for(b"not_found")
+    assert [each.status for each in parse_responses(line.received, "GET", "GET")] == [200, 404]
     line.received = b""
     logged = await changing.write(NEW)
     for target in (b"/new", b"/old"):
         line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target)
-    await line.has(b"not_found")
-    assert [each.status for each in answers(line.received, "GET", "GET")] == [200, 404]
+    await line.wait_for(b"not_found")
+    assert [each.status for each in parse_responses(line.received, "GET", "GET")] == [200, 404]
     assert [(entry["event"], entry["log_level"], entry["routes"]) for entry in logged] == [
         ("routes changed", "info", 1)
     ]
@@ -166,23 +181,23 @@ async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
 
 
 async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_end(changing: Changing) -> None:
-    held = Held(first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last")
-    changing.upstream.answer = held
+    held = PausedResponse(first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last")
+    changing.upstream.response = held
     line = await changing.harness.connect()
     line.send(b"GET /old HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.has(b"first")
+    await line.wait_for(b"first")
     with short_directory() as directory:
         async with RecordingUpstream(directory / "up") as other:
             await changing.write(NEW, up=other.url)
             assert await changing.status("/new") == 200
-            held.may_go_on.set()
-            await line.has(b"firstlast")
-            assert answers(line.received)[0].is_complete
+            held.resume()
+            await line.wait_for(b"firstlast")
+            assert parse_responses(line.received)[0].is_complete
             # Its connection is not kept for anybody.
-            await until(lambda: changing.upstream.connections[0].is_lost)
+            await until(lambda: changing.upstream.connections[0].is_closed)
             line.received = b""
             line.send(b"GET /new HTTP/1.1\r\nHost: gw\r\n\r\n")
-            await line.has(b'"target"')
+            await line.wait_for(b'"target"')
             assert [each.target for each in other.requests] == ["/new", "/new"]
             assert len(changing.upstream.requests) == 1
 
@@ -195,8 +210,8 @@ async def test_what_is_being_decided_goes_by_one_file(changing: Changing) -> Non
     await until(lambda: changing.upstream.requests)
     await changing.write(NEW)
     line.send(b"ves")
-    await line.has(b'"target"')
-    (answer,) = answers(line.received, "POST")
+    await line.wait_for(b'"target"')
+    (answer,) = parse_responses(line.received, "POST")
     assert json.loads(answer.body) == {"target": "/old", "body": "halves"}
 
 
@@ -210,17 +225,17 @@ async def test_connections_of_an_upstream_that_stays_are_used_again(changing: Ch
 async def test_idle_connections_of_a_removed_upstream_are_closed(changing: Changing) -> None:
     assert await changing.status("/old") == 200
     await changing.write(NEW, up="unix:/nowhere")
-    await until(lambda: changing.upstream.connections[0].is_lost)
+    await until(lambda: changing.upstream.connections[0].is_closed)
     assert await changing.status("/new") == 503
 
 
 async def test_removed_upstreams_are_gone_when_their_requests_are_answered(changing: Changing) -> None:
-    async def answer_late(request: Received, writer: asyncio.StreamWriter) -> None:
+    async def answer_late(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if request.target != "/health":
             await may_answer.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    changing.upstream.answer = answer_late
+    changing.upstream.response = answer_late
     for number in range(6):
         may_answer = asyncio.Event()
         before = len(changing.upstream.requests)
@@ -234,7 +249,7 @@ async def test_removed_upstreams_are_gone_when_their_requests_are_answered(chang
         assert set(await asyncio.gather(*asked)) == {200}
     (pool,) = changing.harness.upstream().pools
     await until(lambda: sizes_of_upstreams() & set(range(3, 9)) == {8})
-    await until(lambda: sum(not each.is_lost for each in changing.upstream.connections) == pool.idle)
+    await until(lambda: sum(not each.is_closed for each in changing.upstream.connections) == pool.idle)
 
 
 def sizes_of_upstreams() -> set[int]:

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 from harness import (
-    Answer,
+    CapturedAccessLog,
     Clock,
     GatewayHarness,
-    Log,
-    Received,
+    ReceivedRequest,
+    ReceivedResponse,
     RecordingUpstream,
-    answers,
-    leaving_after,
+    parse_responses,
+    respond_and_close,
+    respond_and_stall,
+    settled,
     short_directory,
-    stopping_after,
     until,
 )
 from hypothesis import given, settings
@@ -87,12 +88,12 @@ async def test_a_claim_is_of_one_type(
     access = f"access: {{claims: {{plan: {condition}}}}}"
     async with opened(issuer, upstream, f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, {access}") as it:
         for value in good:
-            assert (await it.ask("/a", bearer(issuer.token(claims={"plan": value})))).status == 200, value
+            assert (await it.request("/a", bearer(issuer.token(claims={"plan": value})))).status == 200, value
         count = len(upstream.requests)
         for value in [*bad, Issuer.REMOVED]:
-            answer = await it.ask("/a", bearer(issuer.token(claims={"plan": value})))
+            answer = await it.request("/a", bearer(issuer.token(claims={"plan": value})))
             assert (answer.status, answer.code) == (403, "insufficient_claims"), value
-        assert (await it.ask("/a")).status == 401
+        assert (await it.request("/a")).status == 401
         assert len(upstream.requests) == count
 
 
@@ -102,7 +103,7 @@ async def test_all_claims_scopes_and_roles_are_asked_for(issuer: Issuer, upstrea
 
         async def status(scope: str = "read", role: str = "staff", plan: str = "gold", team: int = 1) -> int:
             token = issuer.token(scopes=[scope], roles=[role], claims={"plan": plan, "team": team})
-            return (await it.ask("/a", bearer(token))).status
+            return (await it.request("/a", bearer(token))).status
 
         assert await status() == 200
         assert [await status(scope="x"), await status(role="x"), await status(plan="x"), await status(team=2)] == [
@@ -119,7 +120,7 @@ async def test_subject_and_client_are_claims_too(issuer: Issuer, upstream: Recor
     ) as it:
         for subject, client, expected in [("ada", "x", (200, 403)), ("bob", "b", (403, 200)), ("Ada", "B", (403, 403))]:
             token = bearer(issuer.token(subject=subject, claims={"client_id": client}))
-            assert ((await it.ask("/ada", token)).status, (await it.ask("/batch", token)).status) == expected
+            assert ((await it.request("/ada", token)).status, (await it.request("/batch", token)).status) == expected
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ async def test_an_upstream_gets_the_path_that_the_route_makes(
     issuer: Issuer, upstream: RecordingUpstream, target: str, expected: str
 ) -> None:
     async with opened(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
-        assert (await it.ask(target)).status == 200
+        assert (await it.request(target)).status == 200
         assert upstream.last.target == expected
 
 
@@ -179,7 +180,7 @@ async def test_an_upstream_gets_the_path_that_the_route_makes(
 )
 async def test_nothing_odd_comes_of_a_rewritten_path(issuer: Issuer, upstream: RecordingUpstream, target: str) -> None:
     async with opened(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
-        assert (await it.ask(target)).status in {400, 404}
+        assert (await it.request(target)).status in {400, 404}
         assert upstream.requests == []
 
 
@@ -188,11 +189,11 @@ async def test_a_rewritten_path_takes_the_access_of_its_own_route_too(
     issuer: Issuer, upstream: RecordingUpstream, target: str
 ) -> None:
     async with opened(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
-        assert (await it.ask(target)).status == 401
-        assert (await it.ask(target, bearer(issuer.token(roles=["user"])))).status == 403
+        assert (await it.request(target)).status == 401
+        assert (await it.request(target, bearer(issuer.token(roles=["user"])))).status == 403
         assert upstream.requests == []
         good = issuer.token(roles=["admin"], claims={"plan": "gold"})
-        assert (await it.ask(target, bearer(good))).status == 200
+        assert (await it.request(target, bearer(good))).status == 200
         assert upstream.last.target == target.removeprefix("/api")
 
 
@@ -200,8 +201,8 @@ async def test_a_rewritten_path_is_no_way_around_the_methods_of_its_own_route(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with opened(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
-        assert (await it.ask("/reports", method="POST")).status == 405
-        assert (await it.ask("/api/reports", method="POST")).status in {401, 403, 405}
+        assert (await it.request("/reports", method="POST")).status == 405
+        assert (await it.request("/api/reports", method="POST")).status in {401, 403, 405}
         assert upstream.requests == []
 
 
@@ -209,7 +210,7 @@ async def test_a_rewritten_path_is_not_about_routes_to_other_upstreams(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with opened(issuer, upstream, *REWRITES, upstreams=OTHER) as it:
-        assert (await it.ask("/api/elsewhere", method="POST")).status == 200
+        assert (await it.request("/api/elsewhere", method="POST")).status == 200
 
 
 @pytest.mark.parametrize(
@@ -364,13 +365,13 @@ def use_proxies(harness: GatewayHarness, *networks: str) -> None:
 
 async def test_an_address_has_a_limit_of_its_own(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *LIMITED) as it:
-        assert [(await it.ask("/address", peer="192.0.2.1")).status for _ in range(3)] == [200, 200, 429]
-        assert (await it.ask("/address", peer="192.0.2.2")).status == 200
-        refused = await it.ask("/address", peer="192.0.2.1")
+        assert [(await it.request("/address", peer="192.0.2.1")).status for _ in range(3)] == [200, 200, 429]
+        assert (await it.request("/address", peer="192.0.2.2")).status == 200
+        refused = await it.request("/address", peer="192.0.2.1")
         assert (refused.status, refused.code) == (429, "too_many_requests")
         assert 400 < int(refused.values("retry-after")[0]) <= 500
         # Somebody untrusted may say what he likes.
-        assert (await it.ask("/address", "X-Forwarded-For: 192.0.2.77", peer="192.0.2.1")).status == 429
+        assert (await it.request("/address", "X-Forwarded-For: 192.0.2.77", peer="192.0.2.1")).status == 429
         assert len(upstream.requests) == 3
 
 
@@ -379,13 +380,13 @@ async def test_behind_a_trusted_proxy_its_clients_have_the_limit(issuer: Issuer,
         use_proxies(it, "10.0.0.0/8")
         for client in ("192.0.2.1", "192.0.2.2:4711", "2001:db8::1", "[2001:db8:1::1]:443"):
             said = f"X-Forwarded-For: 198.51.100.9, {client}"
-            assert [(await it.ask("/address", said, peer="10.1.1.1")).status for _ in range(3)] == [200, 200, 429]
+            assert [(await it.request("/address", said, peer="10.1.1.1")).status for _ in range(3)] == [200, 200, 429]
 
 
 async def test_one_network_of_ipv6_has_one_limit(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *LIMITED) as it:
         peers = ["2001:db8::1", "2001:db8::2:3:4:5", "2001:db8::ffff", "2001:db8:0:1::1"]
-        assert [(await it.ask("/address", peer=peer)).status for peer in peers] == [200, 200, 429, 200]
+        assert [(await it.request("/address", peer=peer)).status for peer in peers] == [200, 200, 429, 200]
 
 
 async def test_one_network_of_ipv6_has_the_connections_of_one_address(
@@ -420,9 +421,9 @@ async def test_one_network_of_ipv6_has_the_connections_of_one_address(
 async def test_a_preflight_counts_like_any_other_request(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *LIMITED) as it:
         asks = ("Origin: https://a.example", "Access-Control-Request-Method: GET")
-        answers = [await it.ask("/address", *asks, method="OPTIONS") for _ in range(3)]
+        answers = [await it.request("/address", *asks, method="OPTIONS") for _ in range(3)]
         assert [answer.status for answer in answers] == [204, 204, 429]
-        assert (await it.ask("/address")).status == 429
+        assert (await it.request("/address")).status == 429
         assert upstream.requests == []
 
 
@@ -431,7 +432,7 @@ async def test_a_subject_and_a_client_have_limits_of_their_own(issuer: Issuer, u
 
         async def statuses(target: str, subject: str, client: str, count: int) -> list[int]:
             tokens = [issuer.token(subject=subject, claims={"client_id": client}) for _ in range(count)]
-            return [(await it.ask(target, bearer(token))).status for token in tokens]
+            return [(await it.request(target, bearer(token))).status for token in tokens]
 
         assert await statuses("/subject", "ada", "one", 2) == [200, 200]
         assert await statuses("/subject", "ada", "two", 1) == [429]
@@ -445,10 +446,10 @@ async def test_who_has_no_good_token_uses_up_nobodys_limit(issuer: Issuer, upstr
     async with opened(issuer, upstream, *LIMITED) as it:
         forged = Issuer(issuer.issuer).token(subject="ada")
         for _ in range(5):
-            assert (await it.ask("/subject", bearer(forged))).status == 401
-        assert (await it.ask("/subject", bearer(issuer.token(subject="ada")))).status == 200
+            assert (await it.request("/subject", bearer(forged))).status == 401
+        assert (await it.request("/subject", bearer(issuer.token(subject="ada")))).status == 200
         # But what its address may ask is used up by whatever comes from there.
-        assert [(await it.ask("/both")).status for _ in range(4)] == [401, 401, 401, 429]
+        assert [(await it.request("/both")).status for _ in range(4)] == [401, 401, 401, 429]
 
 
 def test_a_public_route_cannot_be_limited_by_token(tmp_path: Path) -> None:
@@ -468,13 +469,13 @@ async def test_a_head_may_be_as_large_as_the_route_says(issuer: Issuer, upstream
         "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: authenticated, limits: {header_bytes: 300}",
         "name: b, match: {path: /b, methods: [GET]}, upstream: up, access: public",
     ) as it:
-        refused = await it.ask("/a", "X-Pad: " + "x" * 300)
+        refused = await it.request("/a", "X-Pad: " + "x" * 300)
         assert (refused.status, refused.code) == (431, "head_too_large")
-        assert (await it.ask("/a?" + "x" * 300)).status == 431
+        assert (await it.request("/a?" + "x" * 300)).status == 431
         empty = len("GET /a HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nX-Pad: \r\n\r\n")
-        assert (await it.ask("/a", "X-Pad: " + "x" * (300 - empty))).status == 401
-        assert (await it.ask("/a", "X-Pad: " + "x" * (301 - empty))).status == 431
-        assert (await it.ask("/b", "X-Pad: " + "x" * 300)).status == 200
+        assert (await it.request("/a", "X-Pad: " + "x" * (300 - empty))).status == 401
+        assert (await it.request("/a", "X-Pad: " + "x" * (301 - empty))).status == 431
+        assert (await it.request("/b", "X-Pad: " + "x" * 300)).status == 200
 
 
 # Browsers.
@@ -491,7 +492,7 @@ CORS = (
 )
 
 
-def cors_fields(answer: Answer) -> dict[str, str]:
+def cors_fields(answer: ReceivedResponse) -> dict[str, str]:
     found = [(name, value) for name, value in answer.fields if name.startswith("access-control-")]
     assert len(dict(found)) == len(found)
     return {name.removeprefix("access-control-"): value for name, value in found}
@@ -499,7 +500,7 @@ def cors_fields(answer: Answer) -> dict[str, str]:
 
 async def test_a_preflight_is_answered_for_the_route(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *CORS) as it:
-        answer = await it.ask("/shop", SHOP, ASKS, "Access-Control-Request-Headers: x-cart", method="OPTIONS")
+        answer = await it.request("/shop", SHOP, ASKS, "Access-Control-Request-Headers: x-cart", method="OPTIONS")
         assert (answer.status, answer.body, answer.values("vary")) == (204, b"", ["origin"])
         assert cors_fields(answer) == {
             "allow-origin": "https://shop.example",
@@ -532,8 +533,8 @@ async def test_pages_of_other_origins_are_allowed_nothing(
     async with opened(issuer, upstream, *CORS) as it:
         token = bearer(issuer.token())
         for answer in (
-            await it.ask("/shop", f"Origin: {origin}", ASKS, method="OPTIONS"),
-            await it.ask("/shop", f"Origin: {origin}", token),
+            await it.request("/shop", f"Origin: {origin}", ASKS, method="OPTIONS"),
+            await it.request("/shop", f"Origin: {origin}", token),
         ):
             assert answer.status in {200, 204}
             assert (cors_fields(answer), answer.values("vary")) == ({}, ["origin"])
@@ -541,11 +542,11 @@ async def test_pages_of_other_origins_are_allowed_nothing(
 
 async def test_preflights_where_there_is_nothing_to_allow(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *CORS) as it:
-        assert (await it.ask("/nothing", SHOP, ASKS, method="OPTIONS")).status == 404
+        assert (await it.request("/nothing", SHOP, ASKS, method="OPTIONS")).status == 404
         wrong = "Access-Control-Request-Method: DELETE"
-        assert (await it.ask("/shop", SHOP, wrong, method="OPTIONS")).status == 405
+        assert (await it.request("/shop", SHOP, wrong, method="OPTIONS")).status == 405
         for origin in (SHOP, OTHER_PAGE):
-            assert cors_fields(await it.ask("/plain", origin, ASKS, method="OPTIONS")) == {}
+            assert cors_fields(await it.request("/plain", origin, ASKS, method="OPTIONS")) == {}
         assert upstream.requests == []
 
 
@@ -560,54 +561,57 @@ async def test_a_preflight_is_for_the_route_whose_fields_the_browser_announces(
     routes = (made % ("b", "/shop", beta, 1), made % ("plain", "/shop", "", 2), made % ("c", "/beta", beta, 3))
     asks, announces = "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: x-other, x-beta"
     async with opened(issuer, upstream, *routes) as it:
-        assert cors_fields(await it.ask("/shop", SHOP, asks, announces, method="OPTIONS"))["max-age"] == "1"
-        assert cors_fields(await it.ask("/shop", SHOP, asks, method="OPTIONS"))["max-age"] == "2"
-        assert cors_fields(await it.ask("/beta", SHOP, asks, announces, method="OPTIONS"))["max-age"] == "3"
-        assert (await it.ask("/beta", SHOP, asks, method="OPTIONS")).status == 404
+        assert cors_fields(await it.request("/shop", SHOP, asks, announces, method="OPTIONS"))["max-age"] == "1"
+        assert cors_fields(await it.request("/shop", SHOP, asks, method="OPTIONS"))["max-age"] == "2"
+        assert cors_fields(await it.request("/beta", SHOP, asks, announces, method="OPTIONS"))["max-age"] == "3"
+        assert (await it.request("/beta", SHOP, asks, method="OPTIONS")).status == 404
 
 
 async def test_options_that_asks_for_no_method_is_an_ordinary_request(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with opened(issuer, upstream, *CORS) as it:
-        assert (await it.ask("/plain", SHOP, method="OPTIONS")).status == 200
-        assert (await it.ask("/plain", ASKS, method="OPTIONS")).status == 200
+        assert (await it.request("/plain", SHOP, method="OPTIONS")).status == 200
+        assert (await it.request("/plain", ASKS, method="OPTIONS")).status == 200
         assert [each.method for each in upstream.requests] == ["OPTIONS", "OPTIONS"]
-        assert (await it.ask("/shop", SHOP, method="OPTIONS")).status == 405
+        assert (await it.request("/shop", SHOP, method="OPTIONS")).status == 405
 
 
 async def test_an_upstream_has_no_say_about_pages(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    upstream.answer = (
+    upstream.response = (
         b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: https://evil.example\r\nACCESS-CONTROL-EXPOSE-HEADERS: *\r\n"
         b"Access-Control-Allow-Credentials: true\r\nAccess-Control-Max-Age: 9\r\n"
         b"X-Total: 1\r\nContent-Length: 0\r\n\r\n"
     )
     async with opened(issuer, upstream, *CORS) as it:
-        answer = await it.ask("/shop", SHOP, bearer(issuer.token()))
+        answer = await it.request("/shop", SHOP, bearer(issuer.token()))
         assert cors_fields(answer) == {
             "allow-origin": "https://shop.example",
             "allow-credentials": "true",
             "expose-headers": "X-Request-ID, X-Total",
         }
         assert answer.values("x-total") == ["1"]
-        assert cors_fields(await it.ask("/shop", OTHER_PAGE, bearer(issuer.token()))) == {}
-        assert cors_fields(await it.ask("/open", OTHER_PAGE)) == {"allow-origin": "*", "expose-headers": "X-Request-ID"}
+        assert cors_fields(await it.request("/shop", OTHER_PAGE, bearer(issuer.token()))) == {}
+        assert cors_fields(await it.request("/open", OTHER_PAGE)) == {
+            "allow-origin": "*",
+            "expose-headers": "X-Request-ID",
+        }
         # Of a route that says nothing, the service may.
-        assert cors_fields(await it.ask("/plain", SHOP))["allow-origin"] == "https://evil.example"
+        assert cors_fields(await it.request("/plain", SHOP))["allow-origin"] == "https://evil.example"
 
 
 async def test_an_answer_to_no_page_says_that_it_would_be_another_one_for_a_page(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with opened(issuer, upstream, *CORS) as it:
-        assert (await it.ask("/shop", bearer(issuer.token()))).values("vary") == ["origin"]
+        assert (await it.request("/shop", bearer(issuer.token()))).values("vary") == ["origin"]
 
 
 async def test_pages_may_read_errors_too(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *CORS) as it:
-        refused = await it.ask("/shop", SHOP)
-        upstream.answer = b"nonsense\r\n\r\n"
-        failed = await it.ask("/shop", SHOP, bearer(issuer.token()))
+        refused = await it.request("/shop", SHOP)
+        upstream.response = b"nonsense\r\n\r\n"
+        failed = await it.request("/shop", SHOP, bearer(issuer.token()))
         for answer, status in [(refused, 401), (failed, 502)]:
             assert answer.status == status
             assert cors_fields(answer)["allow-origin"] == "https://shop.example"
@@ -636,7 +640,7 @@ class Script:
     def __init__(self, *parts: bytes | None) -> None:
         self.left = list(parts)
 
-    async def __call__(self, _: Received, writer: asyncio.StreamWriter) -> None:
+    async def __call__(self, _: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         part = self.left.pop(0)
         if part is None:
             writer.close()
@@ -671,9 +675,9 @@ RETRYING = (
 async def test_a_request_is_sent_again_as_often_as_the_route_says(
     issuer: Issuer, upstream: RecordingUpstream, parts: Iterable[bytes | None], status: int, count: int
 ) -> None:
-    upstream.answer = Script(*parts)
+    upstream.response = Script(*parts)
     async with opened(issuer, upstream, *RETRYING) as it:
-        answer = await it.ask("/again")
+        answer = await it.request("/again")
         assert (answer.status, answer.is_complete, len(upstream.requests)) == (status, True, count)
         assert answer.values("content-length") == [str(len(answer.body))]
         assert len({each.head for each in upstream.requests}) == 1
@@ -697,17 +701,19 @@ async def test_only_what_may_be_sent_twice_is(
     issuer: Issuer, upstream: RecordingUpstream, method: str, body: bytes, count: int
 ) -> None:
     empty = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
-    upstream.answer = Script(empty, empty.replace(b"503 Busy", b"200 OK"))
+    upstream.response = Script(empty, empty.replace(b"503 Busy", b"200 OK"))
     async with opened(issuer, upstream, *RETRYING) as it:
-        answer = await it.ask("/again", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body)
+        answer = await it.request(
+            "/again", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body
+        )
         assert (answer.status, len(upstream.requests)) == (200 if count == 2 else 503, count)
 
 
 async def test_a_route_that_says_nothing_sends_once(issuer: Issuer, upstream: RecordingUpstream) -> None:
     # A connection that was used before may have been closed for another reason.
-    upstream.answer = Script(BUSY, None, None)
+    upstream.response = Script(BUSY, None, None)
     async with opened(issuer, upstream, *RETRYING) as it:
-        assert [(await it.ask("/once")).status for _ in range(2)] == [503, 502]
+        assert [(await it.request("/once")).status for _ in range(2)] == [503, 502]
         assert len(upstream.requests) == 3
 
 
@@ -715,10 +721,10 @@ async def test_an_upstream_that_is_down_gets_few_requests_again(
     issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.cluster.MAX_RETRY_BUDGET", 3.0)
-    upstream.answer = BUSY
+    upstream.response = BUSY
     async with opened(issuer, upstream, *RETRYING) as it:
         for _ in range(50):
-            assert (await it.ask("/again")).status == 503
+            assert (await it.request("/again")).status == 503
         # A fifth of them, and what was left to begin with.
         assert 50 + 10 <= len(upstream.requests) <= 50 + 10 + 3
 
@@ -726,17 +732,17 @@ async def test_an_upstream_that_is_down_gets_few_requests_again(
 async def test_nothing_is_sent_again_when_the_time_is_over(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    async def wait(request: Received, _: asyncio.StreamWriter) -> None:
+    async def wait(request: ReceivedRequest, _: asyncio.StreamWriter) -> None:
         clock.skip(0.3)
-        await request.connection.wait_lost()
+        await request.connection.wait_closed()
 
-    upstream.answer = wait
+    upstream.response = wait
     route = (
         "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public, retries: {attempts: 3},"
         " timeouts: {total: 0.2}"
     )
     async with opened(issuer, upstream, route) as it:
-        assert (await it.ask("/a")).status == 504
+        assert (await it.request("/a")).status == 504
         assert len(upstream.requests) == 1
 
 
@@ -748,22 +754,21 @@ async def test_who_waits_too_long_for_a_connection_does_not_get_two(
     def times_again() -> int:
         return [each.target for each in upstream.requests].count("/again")
 
-    async def wait(request: Received, writer: asyncio.StreamWriter) -> None:
+    async def wait(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await goes_on.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndo")
         if request.target == "/again":
-            with suppress(TimeoutError):
-                await until(lambda: times_again() > 1, 0.3)
+            await settled(times_again)
         writer.write(b"ne")
 
-    upstream.answer = wait
+    upstream.response = wait
     route = (
         "name: again, match: {path: /again, methods: [GET]}, upstream: up, access: public, retries: {attempts: 1},"
         " timeouts: {connect: 0.2}"
     )
     async with opened(issuer, upstream, route, RETRYING[1]) as it:
         it.limit_connections(2)
-        others = [asyncio.create_task(it.ask("/once")) for _ in range(2)]
+        others = [asyncio.create_task(it.request("/once")) for _ in range(2)]
         await until(lambda: len(upstream.requests) == 2)
         line = await it.connect()
         line.send(b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
@@ -771,10 +776,10 @@ async def test_who_waits_too_long_for_a_connection_does_not_get_two(
         await until(lambda: pool._queue._waiting)
         clock.skip(0.3)
         with suppress(TimeoutError):
-            await until(lambda: len(pool._queue._waiting) > 1 or line.is_closed, 1)
+            await until(lambda: len(pool._queue._waiting) > 1 or line.is_closed)
         goes_on.set()
         assert [answer.body for answer in await asyncio.gather(*others)] == [b"done"] * 2
-        data = await line.closed()
+        data = await line.wait_closed()
         assert data.count(b"HTTP/1.1 ") == 1, data
         assert times_again() <= 1
 
@@ -806,11 +811,11 @@ def test_shares_are_of_upstreams_that_are_there(tmp_path: Path) -> None:
 # Time.
 
 
-def dripping(clock: Clock, *, head: bool) -> Callable[[Received, asyncio.StreamWriter], asyncio.Future[None]]:
+def dripping(clock: Clock, *, head: bool) -> Callable[[ReceivedRequest, asyncio.StreamWriter], asyncio.Future[None]]:
     """Return an answer of which a little comes all the time, and that never ends."""
 
-    async def drip(request: Received, writer: asyncio.StreamWriter) -> None:
-        lost = asyncio.ensure_future(request.connection.wait_lost())
+    async def drip(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        lost = asyncio.ensure_future(request.connection.wait_closed())
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" if head else b"HTTP/1.1 200 OK\r\n")
         while not lost.done():
             writer.write(b"x" if head else b"X: 1\r\n")
@@ -824,29 +829,29 @@ def timed(timeouts: str) -> str:
     return f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, timeouts: {timeouts}"
 
 
-async def ask_briefly(harness: GatewayHarness) -> Answer:
+async def ask_briefly(harness: GatewayHarness) -> ReceivedResponse:
     """Ask, and see that it does not take three seconds."""
     async with asyncio.timeout(3):
-        return await harness.ask("/a")
+        return await harness.request("/a")
 
 
 @pytest.mark.parametrize("timeouts", ["{total: 0.3}", "{total: 0.3, first_byte: 5, idle: 5}"])
 async def test_an_answer_has_to_end_in_all_of_its_time(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock, timeouts: str
 ) -> None:
-    upstream.answer = dripping(clock, head=True)
+    upstream.response = dripping(clock, head=True)
     async with opened(issuer, upstream, timed(timeouts)) as it:
         answer = await ask_briefly(it)
         assert (answer.status, answer.is_complete) == (200, False)
         assert answer.body
-        await until(lambda: upstream.connections[0].is_lost)
+        await until(lambda: upstream.connections[0].is_closed)
 
 
 @pytest.mark.parametrize("timeouts", ["{first_byte: 0.3}", "{total: 0.3}"])
 async def test_a_head_has_to_come_in_time(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock, timeouts: str
 ) -> None:
-    upstream.answer = dripping(clock, head=False)
+    upstream.response = dripping(clock, head=False)
     async with opened(issuer, upstream, timed(timeouts)) as it:
         answer = await ask_briefly(it)
         assert (answer.status, answer.code) == (504, "upstream_timeout")
@@ -855,25 +860,25 @@ async def test_a_head_has_to_come_in_time(
 async def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    upstream.answer = dripping(clock, head=True)
+    upstream.response = dripping(clock, head=True)
     async with opened(issuer, upstream, timed("{idle: 0.3}")) as it:
         line = await it.connect()
         line.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
         # 0.8 seconds.
-        await line.has(b"x", 40)
+        await line.wait_for(b"x", 40)
         assert not line.is_closed
 
 
 async def test_an_answer_that_does_not_go_on_is_broken_off(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
+    upstream.response = respond_and_stall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
     async with opened(issuer, upstream, timed("{idle: 0.2}")) as it:
         line = await it.connect()
         line.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
-        await line.has(b"part")
+        await line.wait_for(b"part")
         clock.skip(0.3)
-        (answer,) = answers(await line.closed())
+        (answer,) = parse_responses(await line.wait_closed())
         assert (answer.body, answer.is_complete) == (b"part", False)
 
 
@@ -910,7 +915,7 @@ async def test_only_trusted_proxies_say_who_asks(
     ) as it:
         use_proxies(it, "10.0.0.0/8")
         forged = ["X-Real-IP: 1.2.3.4", "Forwarded: for=1.2.3.4", "X-Forwarded-Host: evil.example"]
-        assert (await it.ask("/a", *lines, *forged, peer=peer)).status == 200
+        assert (await it.request("/a", *lines, *forged, peer=peer)).status == 200
         last = upstream.last
         assert (last.values("x-forwarded-for"), last.values("x-forwarded-proto")) == ([client], [scheme])
         assert (last.values("x-real-ip"), last.values("forwarded")) == ([], [])
@@ -928,10 +933,12 @@ LOGGED = (
 
 async def test_a_line_says_what_was_decided_and_not_who_it_was(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *LOGGED) as it:
-        log, token = Log(it), issuer.token(subject="ada@example.org")
-        await it.ask(f"/a/secret-id?access_token={token}", bearer(token), "X-Request-ID: id-1", f"Cookie: s={token}")
-        await it.ask("/a/7", bearer(token[:-4] + "AAAA"))
-        await it.ask("/nothing/" + token.replace(".", "-"))
+        log, token = CapturedAccessLog(it), issuer.token(subject="ada@example.org")
+        await it.request(
+            f"/a/secret-id?access_token={token}", bearer(token), "X-Request-ID: id-1", f"Cookie: s={token}"
+        )
+        await it.request("/a/7", bearer(token[:-4] + "AAAA"))
+        await it.request("/nothing/" + token.replace(".", "-"))
         (line, refused, lost) = log.lines
         timed = {"ms", "upstream_ms", "timestamp"}
         assert {name: value for name, value in line.items() if name not in timed} == {
@@ -959,8 +966,8 @@ async def test_a_line_says_what_was_decided_and_not_who_it_was(issuer: Issuer, u
 async def test_a_line_says_who_was_refused(issuer: Issuer, upstream: RecordingUpstream) -> None:
     route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: {roles: [admin]}"
     async with opened(issuer, upstream, route) as it:
-        log = Log(it)
-        assert (await it.ask("/a", bearer(issuer.token(subject="eve")))).status == 403
+        log = CapturedAccessLog(it)
+        assert (await it.request("/a", bearer(issuer.token(subject="eve")))).status == 403
         assert upstream.requests == []
         (line,) = log.lines
         assert (line["status"], line["subject"]) == (403, pseudonym("eve"))
@@ -970,7 +977,7 @@ async def test_a_line_says_who_was_refused(issuer: Issuer, upstream: RecordingUp
 async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: RecordingUpstream, kind: LogFormat) -> None:
     async with opened(issuer, upstream, *LOGGED) as it:
         use_proxies(it, "10.0.0.0/8")
-        log = Log(it, kind)
+        log = CapturedAccessLog(it, kind)
         hostile = [
             '/"',
             "/%22,%22status%22:1",
@@ -982,13 +989,13 @@ async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: Reco
             '/p?","status":1',
         ]
         for target in hostile:
-            await it.ask(target)
+            await it.request(target)
         for method in ("BREW", "!#$%&'*+-.^_`|~", "get", "A" * 300):
-            await it.ask("/p", method=method)
+            await it.request("/p", method=method)
         for name in ('"', 'x","status":1,"y":"', "a b", "%s", "\xe4", "a" * 65, "", "{}"):
-            await it.ask("/p", f"X-Request-ID: {name}")
+            await it.request("/p", f"X-Request-ID: {name}")
         for said in ('"', "1.1.1.1%s", 'fe80::1%","x":"', "a, b"):
-            await it.ask("/p", f"X-Forwarded-For: {said}", peer="10.0.0.1")
+            await it.request("/p", f"X-Forwarded-For: {said}", peer="10.0.0.1")
         expected = len(hostile) + 4 + 8 + 4
         if kind == "text":
             assert len(log.text.splitlines()) == expected
@@ -1003,17 +1010,17 @@ async def test_nothing_that_is_sent_breaks_a_line(issuer: Issuer, upstream: Reco
 
 
 async def test_an_answer_that_was_broken_off_is_logged_as_that(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    upstream.answer = leaving_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
+    upstream.response = respond_and_close(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
     async with opened(issuer, upstream, *LOGGED) as it:
-        log = Log(it)
-        assert not (await it.ask("/p")).is_complete
+        log = CapturedAccessLog(it)
+        assert not (await it.request("/p")).is_complete
         (line,) = log.lines
         assert (line["status"], line["decision"]) == (200, "broken_off")
 
 
 async def test_a_log_that_cannot_be_written_stops_nobody(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with opened(issuer, upstream, *LOGGED) as it:
-        Log(it).stream.close()
-        assert (await it.ask("/p")).status == 200
+        CapturedAccessLog(it).stream.close()
+        assert (await it.request("/p")).status == 200
         it.gateway._access_log.flush()
-        assert (await it.ask("/p")).status == 200
+        assert (await it.request("/p")).status == 200

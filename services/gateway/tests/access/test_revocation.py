@@ -6,7 +6,18 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness import Answer, Clock, GatewayHarness, Line, Received, RecordingUpstream, answers, never, until
+from harness import (
+    ClientSocket,
+    Clock,
+    GatewayHarness,
+    ReceivedRequest,
+    ReceivedResponse,
+    RecordingUpstream,
+    eventually,
+    never,
+    parse_responses,
+    until,
+)
 
 from ostiary.errors import Revoked
 from ostiary.feed import Kind, Position
@@ -44,14 +55,14 @@ class Revoking:
         assert source is not None
         source.revocations.fresh_at = source.revocations.now() - seconds
 
-    async def open_stream(self, media_type: str) -> Line:
+    async def open_stream(self, media_type: str) -> ClientSocket:
         """Ask for an answer that begins, and goes on when it is told to."""
 
-        async def begin(request: Received, writer: asyncio.StreamWriter) -> None:
+        async def begin(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
             writer.write(head.encode() + b"5\r\nfirst\r\n")
             lost, goes_on = (
-                asyncio.create_task(request.connection.wait_lost()),
+                asyncio.create_task(request.connection.wait_closed()),
                 asyncio.create_task(self.goes_on.wait()),
             )
             await asyncio.wait({lost, goes_on}, return_when=asyncio.FIRST_COMPLETED)
@@ -61,11 +72,11 @@ class Revoking:
                 task.cancel()
             await asyncio.gather(lost, goes_on, return_exceptions=True)
 
-        self.upstream.answer = begin
+        self.upstream.response = begin
         line = await self.harness.connect()
         authorization = self.headers["Authorization"].encode()
         line.send(b"GET /normal HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nAuthorization: %b\r\n\r\n" % authorization)
-        await line.has(b"first")
+        await line.wait_for(b"first")
         return line
 
 
@@ -76,9 +87,8 @@ async def gateway(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[
         yield Revoking(own, harness, upstream)
 
 
-async def ending(line: Line, seconds: float) -> Answer:
-    await until(lambda: line.is_closed, seconds)
-    return answers(line.received)[0]
+async def ending(line: ClientSocket) -> ReceivedResponse:
+    return parse_responses(await line.wait_closed())[0]
 
 
 async def test_a_revoked_token_does_not_get_through(gateway: Revoking) -> None:
@@ -138,9 +148,9 @@ async def test_a_stream_of_events_ends_when_its_token_is_revoked(gateway: Revoki
     gateway.issuer.revoke(Kind.SESSION, "somebody else's")
     await never(lambda: line.is_closed)
     gateway.issuer.revoke(Kind.SUBJECT, "ada")
-    answer = await ending(line, 0.5)
+    answer = await ending(line)
     assert (answer.body, answer.is_complete) == (b"first", False)
-    await until(lambda: gateway.upstream.connections[0].is_lost)
+    await until(lambda: gateway.upstream.connections[0].is_closed)
 
 
 async def test_another_response_may_end_by_itself_for_a_second(gateway: Revoking, clock: Clock) -> None:
@@ -150,7 +160,7 @@ async def test_another_response_may_end_by_itself_for_a_second(gateway: Revoking
     clock.skip(0.2)
     await never(lambda: line.is_closed)
     gateway.goes_on.set()
-    answer = await ending(line, 5)
+    answer = await ending(line)
     assert (answer.body, answer.is_complete) == (b"firstlast", True)
 
 
@@ -159,16 +169,17 @@ async def test_another_response_is_broken_off_after_a_second(gateway: Revoking, 
     gateway.issuer.revoke(Kind.SUBJECT, "ada")
     await never(lambda: line.is_closed)
     clock.skip(1)
-    answer = await ending(line, 5)
+    answer = await ending(line)
     assert (answer.body, answer.is_complete) == (b"first", False)
-    await until(lambda: gateway.upstream.connections[0].is_lost)
+    await until(lambda: gateway.upstream.connections[0].is_closed)
 
 
 async def test_a_stream_of_events_ends_when_nothing_is_known_any_more(gateway: Revoking) -> None:
     gateway.issuer.revoke(Kind.SESSION, "somebody's")
     gateway.knows_nothing_for(29.8)
     line = await gateway.open_stream("text/event-stream")
-    answer = await ending(line, 5)
+    await eventually(lambda: line.is_closed)
+    answer = await ending(line)
     assert (answer.body, answer.is_complete) == (b"first", False)
 
 

@@ -50,7 +50,7 @@ async def test_a_request_is_a_span_that_says_what_the_access_log_says(
     harness: GatewayHarness, spans: InMemorySpanExporter, issuer: Issuer
 ) -> None:
     token = issuer.token(subject="alice@example.com")
-    answer = await harness.ask("/mine?secret=1", f"Authorization: Bearer {token}")
+    answer = await harness.request("/mine?secret=1", f"Authorization: Bearer {token}")
     (span,) = await finished(harness, spans)
     assert span.attributes is not None
     assert (span.name, span.kind, span.parent) == ("GET /mine", SpanKind.SERVER, None)
@@ -65,7 +65,7 @@ async def test_a_request_is_a_span_that_says_what_the_access_log_says(
 async def test_the_service_goes_on_from_the_gateways_span(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
-    await harness.ask("/items/1", CALLER, "Tracestate: a=b")
+    await harness.request("/items/1", CALLER, "Tracestate: a=b")
     (span,) = await finished(harness, spans)
     assert span.parent is not None
     assert span.context is not None
@@ -77,7 +77,7 @@ async def test_the_service_goes_on_from_the_gateways_span(
 async def test_connection_does_not_take_away_the_gateways_own_trace_context(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
-    await harness.ask("/items/1", CALLER, "Tracestate: a=b", "Connection: traceparent, tracestate")
+    await harness.request("/items/1", CALLER, "Tracestate: a=b", "Connection: traceparent, tracestate")
     (span,) = await finished(harness, spans)
     assert span.context is not None
     assert upstream.last.values("traceparent") == [f"00-{TRACE}-{span.context.span_id:016x}-01"]
@@ -97,7 +97,7 @@ async def test_connection_does_not_take_away_the_gateways_own_trace_context(
 async def test_what_is_no_trace_context_begins_a_new_trace(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream, field: str
 ) -> None:
-    answer = await harness.ask("/items/1", field, "Tracestate: a=b")
+    answer = await harness.request("/items/1", field, "Tracestate: a=b")
     (span,) = await finished(harness, spans)
     assert (answer.status, span.parent) == (200, None)
     assert span.context is not None
@@ -109,7 +109,7 @@ async def test_what_is_no_trace_context_begins_a_new_trace(
 async def test_what_is_not_sampled_goes_on_unsampled(
     harness: GatewayHarness, spans: InMemorySpanExporter, upstream: RecordingUpstream
 ) -> None:
-    await harness.ask("/items/1", f"Traceparent: 00-{TRACE}-{SPAN}-00")
+    await harness.request("/items/1", f"Traceparent: 00-{TRACE}-{SPAN}-00")
     assert await finished(harness, spans) == []
     (passed,) = upstream.last.values("traceparent")
     assert passed.startswith(f"00-{TRACE}-")
@@ -133,7 +133,7 @@ async def test_refused_and_failed_requests_are_spans_too(
     decision: str,
     code: StatusCode,
 ) -> None:
-    assert (await harness.ask(target)).status == status
+    assert (await harness.request(target)).status == status
     (span,) = await finished(harness, spans)
     assert span.attributes is not None
     assert (span.name, span.status.status_code) == (name, code)
@@ -143,7 +143,7 @@ async def test_refused_and_failed_requests_are_spans_too(
 
 async def test_without_tracing_the_callers_trace_context_passes(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        await harness.ask("/items/1", CALLER, "Tracestate: a=b")
+        await harness.request("/items/1", CALLER, "Tracestate: a=b")
     assert upstream.last.values("traceparent") == [CALLER.partition(": ")[2]]
     assert upstream.last.values("tracestate") == ["a=b"]
 
@@ -154,7 +154,7 @@ async def test_an_exporter_that_fails_disturbs_no_request(issuer: Issuer, upstre
             raise OSError("the collector is gone")
 
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier(), Tracing(Failing())) as harness:
-        assert (await harness.ask("/items/1")).status == 200
+        assert (await harness.request("/items/1")).status == 200
 
 
 def upstream_metrics(text: str) -> dict[tuple[str, str, str], float]:

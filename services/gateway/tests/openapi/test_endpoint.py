@@ -255,7 +255,7 @@ async def test_the_gateway_asks_its_services_and_leaves_out_who_does_not_answer(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     offered = json.dumps(document({"/home": {"get": operation()}, "/secret": {"get": operation()}}, "string")).encode()
-    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(offered), offered)
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(offered), offered)
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
         merged = (await harness.client.get("/openapi.json")).json()
         assert list(merged["paths"]) == ["/home"]
@@ -272,7 +272,7 @@ async def test_the_gateway_asks_its_services_and_leaves_out_who_does_not_answer(
 async def test_an_odd_document_of_a_service_is_no_failure_of_the_gateway(
     issuer: Issuer, upstream: RecordingUpstream, content: bytes
 ) -> None:
-    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
         answer = await harness.client.get("/openapi.json")
         assert (answer.status_code, answer.json()["paths"]) == (200, {})
@@ -316,7 +316,7 @@ async def test_it_is_packed_for_those_who_take_it_so(
     issuer: Issuer, upstream: RecordingUpstream, path: str, accepted: str, *, is_packed: bool
 ) -> None:
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
-        answer = await harness.ask(path, f"Accept-Encoding: {accepted}")
+        answer = await harness.request(path, f"Accept-Encoding: {accepted}")
         assert answer.values("content-encoding") == (["gzip"] if is_packed else [])
         assert answer.values("vary") == ["Accept-Encoding"]
         content = gzip.decompress(answer.body) if is_packed else answer.body

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from harness import GatewayHarness, RecordingUpstream, answers
+from harness import GatewayHarness, RecordingUpstream, parse_responses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -422,7 +422,7 @@ async def status_of(harness: GatewayHarness, target: str, host: str, *lines: str
     head = [f"GET {target} HTTP/1.1", f"Host: {host}", "Connection: close", *lines, "", ""]
     line = await harness.connect()
     line.send("\r\n".join(head).encode())
-    return answers(await line.closed())[0].status
+    return parse_responses(await line.wait_closed())[0].status
 
 
 @pytest.mark.parametrize("host", ["admin.test", "ADMIN.TEST", "admin.test:8443", "admin.test.", "Admin.Test.:1"])
@@ -472,5 +472,5 @@ async def test_what_picks_routes_is_not_said_after_the_body(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     body = b"0\r\nX-Version: 2\r\nx-beta: 1\r\nX-Checksum: 7\r\n\r\n"
-    answer = await harness.ask("/either", "X-Beta: 1", "Transfer-Encoding: chunked", body=body)
+    answer = await harness.request("/either", "X-Beta: 1", "Transfer-Encoding: chunked", body=body)
     assert (answer.status, upstream.last.trailers) == (200, [("x-checksum", "7")])

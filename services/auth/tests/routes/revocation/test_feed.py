@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from sqlalchemy import select
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
-from ostiary._follower import Feed, Follower
+from ostiary._feed_client import Feed, FeedClient
 from ostiary.errors import Revoked
 from ostiary.feed import MAX_NUMBER, MEDIA_TYPE, Answer, Kind, read
 from ostiary_auth.app import create_app
@@ -375,7 +375,7 @@ class TestFollower:
             secret_file=asking.config.feed_secret_path,
             name=asking.name,
         )
-        follower = Follower(ISSUER, feed, keys, {30.0}, transport=httpx.ASGITransport(shared_app))
+        follower = FeedClient(ISSUER, feed, keys, {30.0}, transport=httpx.ASGITransport(shared_app))
         config = VerifierConfig(issuer=ISSUER, audience="ostiary", key_source=keys, revocation_source=follower)
         async with Verifier(config) as verifier:
             assert verifier.ready

@@ -153,7 +153,7 @@ class Admission:
     def _check_upgrade(self, route: Route, context: RequestContext) -> None:
         """Note an offer to become a WebSocket. Others are ignored (RFC 9110 section 7.8). Raises ProblemError."""
         request = context.request
-        context.is_websocket = route.websocket and websocket.is_wanted(request)
+        context.is_websocket = route.websocket and websocket.is_handshake(request)
         if context.is_websocket and b"cookie" in request.by_name and not _is_of_origin(route, context):
             # Browsers send cookies along with the handshakes of any page (RFC 6455 section 10.2).
             raise ProblemError(_FOREIGN_ORIGIN)

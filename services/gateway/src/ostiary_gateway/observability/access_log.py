@@ -14,7 +14,7 @@ from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.metrics import RequestMetrics
 from ostiary_chassis.problems import METHODS
 from ostiary_gateway.access.request import RequestContext, Trace
-from ostiary_gateway.http1.memo import BoundedCache
+from ostiary_gateway.http1.bounded_cache import BoundedCache
 from ostiary_gateway.http1.parser import Request
 
 #: Lines that are written together at most; they are written at each tick in any case.

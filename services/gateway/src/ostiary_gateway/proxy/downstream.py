@@ -330,7 +330,7 @@ class ClientConnection(WriteBufferedProtocol):
         connected = self._socket()
         if connected is not None and not self.is_http11:
             # To HTTP/1.0 an orderly close is the end of the response, but a reset is not.
-            self.send_now()
+            self.flush()
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._abort()
 
@@ -532,7 +532,7 @@ class ClientConnection(WriteBufferedProtocol):
             return
         self._enter(LINGERING)
         self._buffer, self._searched = b"", 0
-        self.send_now()
+        self.flush()
         self._lingering = LingeringClose(self._pending_bytes(), time.monotonic())
         self.expect(LINGER_SECONDS)
         if transport.can_write_eof():
@@ -544,7 +544,7 @@ class ClientConnection(WriteBufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._enter(CLOSING)
-        self.send_now()
+        self.flush()
         self._lingering = LingeringClose(self._pending_bytes(), time.monotonic())
         self.expect(STALL_SECONDS)
         self._transport.close()

@@ -433,7 +433,7 @@ class Exchange:
         return True
 
     def _open_tunnel(self, response: Response) -> None:
-        if not self._context.is_websocket or not websocket.is_opened(response):
+        if not self._context.is_websocket or not websocket.is_accepted(response):
             self.on_failure(Failure.INVALID)
             return
         self._enter(TUNNEL)

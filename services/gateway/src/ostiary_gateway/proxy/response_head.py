@@ -10,14 +10,14 @@ from ostiary_gateway.http1.serializer import lines, status_line
 
 def interim_head(response: Response) -> bytes:
     """Serialise an interim response (RFC 9110 section 15.2)."""
-    return b"%b%b\r\n" % (status_line(response.status), headers.lines_of_response(response))
+    return b"%b%b\r\n" % (status_line(response.status), headers.response_to_client(response))
 
 
 def upgrade_head(context: RequestContext, response: Response) -> bytes:
     """Serialise the response that opens a WebSocket (RFC 6455 section 4.2.2)."""
     return b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" % (
         status_line(response.status),
-        headers.lines_of_response(response),
+        headers.response_to_client(response),
         context.request_id,
     )
 
@@ -31,7 +31,7 @@ def final_head(
         others = [field for field in response.fields if not field[0].startswith(PREFIX)]
         passed = headers.to_client(others, response.connection_options) + lines(cors)
     else:
-        passed = headers.lines_of_response(response)
+        passed = headers.response_to_client(response)
     length = b""
     if is_chunked:
         length = b"transfer-encoding: chunked\r\n"

@@ -10,11 +10,9 @@ import asyncio
 import logging
 import random
 import re
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -25,6 +23,7 @@ from ostiary import _disk, _json
 from ostiary._addresses import check_address
 from ostiary._clock import suspend_aware_clock
 from ostiary._keyset import InvalidKeySet, KeySet
+from ostiary._polling import Backoff, Poller, PollFailed, read_body
 from ostiary.errors import KeysUnavailable
 from ostiary.observer import Observer, harmless
 
@@ -55,14 +54,11 @@ ANNOUNCED_COOLDOWN = 0.1
 
 #: Seconds of pause after a failed fetch: from the first, doubling, up to the last. Without any
 #: keys nothing works, so there the pause stays short.
-RETRY_PAUSES_WITH_KEYS = (1.0, 60.0)
-RETRY_PAUSES_WITHOUT_KEYS = (0.1, 0.6)
+RETRY_DELAYS_WITH_KEYS = (1.0, 60.0)
+RETRY_DELAYS_WITHOUT_KEYS = (0.1, 0.6)
 
 #: Seconds of pause that an endpoint may ask for with Retry-After.
 MAX_RETRY_AFTER = 60.0
-
-#: Seconds of failing after which it is worth a warning; services that start together miss each other at first.
-WARN_AFTER = 5.0
 
 #: Seconds slept at a time: the loop's own clock stands still in suspend, ours does not.
 MAX_SLICE = 10.0
@@ -78,14 +74,6 @@ _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"\Z')
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=(\d{1,9})(?:$|[\s,])", re.IGNORECASE)
 
 
-class _FetchFailed(Exception):
-    """A fetch brought no usable document. `retry_after` is what the endpoint asked for, in seconds."""
-
-    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
-
-
 @dataclass(frozen=True, slots=True)
 class _Held:
     """A key set with when it was fetched, its validator and how long it counts as fresh (seconds)."""
@@ -96,21 +84,7 @@ class _Held:
     fresh_for: float
 
 
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Return the one context of the process; reading the system's certificates takes 20 ms."""
-    return ssl.create_default_context()
-
-
-def transport_to(*urls: str | None) -> httpx.AsyncHTTPTransport:
-    """Return what talks to these addresses, and to no others; None is for one that is not known yet."""
-    if all(url is not None and url.startswith("http://") for url in urls):
-        # To know the system's authorities takes megabytes. One that knows none trusts nobody.
-        return httpx.AsyncHTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    return httpx.AsyncHTTPTransport(verify=tls_context())
-
-
-class RemoteKeys:
+class RemoteKeys(Poller):
     """The keys that an issuer publishes. A KeySource."""
 
     def __init__(
@@ -132,21 +106,18 @@ class RemoteKeys:
         Raises ValueError for an address that keys must not come from.
         """
         check_address(jwks_url or issuer, allow_insecure=allow_insecure)
+        super().__init__("ostiary-keys", jwks_url, transport=transport)
         self._issuer = issuer
         self._url = jwks_url
         self._allow_insecure = allow_insecure
         self._last_good = last_good
         self._observer = observer
-        self._transport = transport
         self._clock = clock
+        self._backoff = Backoff(clock)
         self._held: _Held | None = None
-        self._failures = 0
-        self._failing_since = 0.0
-        self._warned = False
         self._wanted = asyncio.Event()
         self._announced = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Start the refresher, and wait for its first fetch to end, well or not."""
@@ -155,21 +126,11 @@ class RemoteKeys:
         self._wanted, self._announced = asyncio.Event(), asyncio.Event()
         if self._last_good is not None:
             await asyncio.to_thread(self._load_last_good, self._last_good)
-        first_fetch_done = asyncio.Event()
-        self._task = asyncio.create_task(self._keep_fresh(first_fetch_done), name="ostiary-keys")
-        try:
-            await first_fetch_done.wait()
-        except BaseException:
-            self._task.cancel()
-            raise
-        return self
+        return await super().__aenter__()
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop the refresher."""
         self._loop = None
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await super().__aexit__()
 
     def current(self) -> KeySet:
         """Return the keys held now. Raises KeysUnavailable if there are none, or none young enough."""
@@ -193,17 +154,7 @@ class RemoteKeys:
         self._announced.set()
         self._wanted.set()
 
-    async def _keep_fresh(self, first_fetch_done: asyncio.Event) -> None:
-        try:
-            async with self._client() as client:
-                while True:
-                    pause = await self._refresh(client)
-                    first_fetch_done.set()
-                    await self._pause(pause)
-        finally:
-            first_fetch_done.set()
-
-    async def _pause(self, seconds: float) -> None:
+    async def _sleep(self, seconds: float) -> None:
         """Wait on the clock that runs in suspend.
 
         News from the issuer end the wait; an unknown key does so too, but not within the cool-down.
@@ -222,16 +173,7 @@ class RemoteKeys:
                 async with asyncio.timeout(min(until - now, MAX_SLICE)):
                     await event.wait()
 
-    def _client(self) -> httpx.AsyncClient:
-        # No proxies or credentials out of the environment: keys come straight from the issuer.
-        return httpx.AsyncClient(
-            transport=self._transport or transport_to(self._url),
-            timeout=FETCH_TIMEOUT,
-            follow_redirects=False,
-            trust_env=False,
-        )
-
-    async def _refresh(self, client: httpx.AsyncClient) -> float:
+    async def _poll(self, client: httpx.AsyncClient) -> float:
         """Fetch once and return the seconds until the next time."""
         self._wanted.clear()
         # What the issuer itself says is new must not come out of a cache on the way.
@@ -246,7 +188,7 @@ class RemoteKeys:
             return self._note_failure(error, asked_at)
         changed = self._held is None or held.keys is not self._held.keys
         self._held = held
-        self._failures = 0
+        self._backoff.reset()
         self._observe("changed" if changed else "unchanged", asked_at)
         if changed:
             _log.info("keys fetched", extra={"issuer": self._issuer, "kids": sorted(held.keys.keys)})
@@ -256,20 +198,16 @@ class RemoteKeys:
 
     def _note_failure(self, error: Exception, asked_at: float) -> float:
         self._observe("failed", asked_at)
-        if self._failures == 0:
-            self._failing_since = asked_at
-            self._warned = False
-        if not self._warned and self._clock() - self._failing_since >= WARN_AFTER:
-            self._warned = True
-            reason = str(error) if isinstance(error, _FetchFailed | InvalidKeySet) else type(error).__name__
+        delays = RETRY_DELAYS_WITH_KEYS if self._has_keys() else RETRY_DELAYS_WITHOUT_KEYS
+        delay = self._backoff.fail(asked_at, delays)
+        if self._backoff.is_warning_due():
+            reason = str(error) if isinstance(error, PollFailed | InvalidKeySet) else type(error).__name__
+            self._backoff.logged = reason
             _log.warning("keys cannot be fetched, retrying", extra={"issuer": self._issuer, "reason": reason})
-        first, last = RETRY_PAUSES_WITH_KEYS if self._has_keys() else RETRY_PAUSES_WITHOUT_KEYS
-        pause = min(last, first * 2.0 ** min(self._failures, 16)) * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
-        self._failures += 1
         if self._held is not None and self._clock() - self._held.fetched_at < self._held.fresh_for:
             # It was an unknown key that made us ask early; the keys are fresh, and there is no hurry.
-            pause = max(pause, UNKNOWN_KEY_COOLDOWN)
-        return max(pause, error.retry_after if isinstance(error, _FetchFailed) else 0.0)
+            delay = max(delay, UNKNOWN_KEY_COOLDOWN)
+        return max(delay, error.retry_after if isinstance(error, PollFailed) else 0.0)
 
     def _has_keys(self) -> bool:
         try:
@@ -286,7 +224,7 @@ class RemoteKeys:
     async def _fetch(
         self, client: httpx.AsyncClient, asked_at: float, headers: dict[str, str]
     ) -> tuple[_Held, bytes | None]:
-        """Fetch the key set, and its document unless that is known. Raises _FetchFailed, InvalidKeySet and more."""
+        """Fetch the key set, and its document unless that is known. Raises PollFailed, InvalidKeySet and more."""
         url = self._url or await self._discover(client)
         held = self._held
         if held is not None and held.etag is not None:
@@ -317,16 +255,16 @@ class RemoteKeys:
         try:
             metadata = _json.parse_object(document.strip())
         except ValueError as error:
-            raise _FetchFailed("the metadata are not strict JSON") from error
+            raise PollFailed("the metadata are not strict JSON") from error
         if metadata.get("issuer") != self._issuer:
-            raise _FetchFailed("the metadata are another issuer's")
+            raise PollFailed("the metadata are another issuer's")
         jwks_uri = metadata.get("jwks_uri")
         if not isinstance(jwks_uri, str):
-            raise _FetchFailed("the metadata lack jwks_uri")
+            raise PollFailed("the metadata lack jwks_uri")
         try:
             check_address(jwks_uri, allow_insecure=self._allow_insecure)
         except ValueError as error:
-            raise _FetchFailed(str(error)) from error
+            raise PollFailed(str(error)) from error
         return jwks_uri
 
     async def _store_last_good(self, path: Path, document: bytes) -> None:
@@ -346,20 +284,13 @@ class RemoteKeys:
 
 
 async def _read_json(response: httpx.Response) -> bytes:
-    """Return a response's body if it is JSON of bearable size. Raises _FetchFailed."""
+    """Return a response's body if it is JSON of bearable size. Raises PollFailed."""
     if response.status_code != httpx.codes.OK:
-        raise _FetchFailed(f"status {response.status_code}", _retry_after(response))
+        raise PollFailed(f"status {response.status_code}", _retry_after(response))
     content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content_type not in _JSON_TYPES:
-        raise _FetchFailed("not JSON")
-    body = bytearray()
-    if "Content-Encoding" in response.headers:
-        raise _FetchFailed("compressed, which was not asked for")
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > MAX_DOCUMENT_BYTES:
-            raise _FetchFailed(f"over {MAX_DOCUMENT_BYTES} bytes")
-    return bytes(body)
+        raise PollFailed("not JSON")
+    return await read_body(response, MAX_DOCUMENT_BYTES)
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -1,11 +1,11 @@
-"""Remembered tokens: bounded, re-checked on every hit, gone with their key."""
+"""CacheEntry tokens: bounded, re-checked on every hit, gone with their key."""
 
 import threading
 
 import pytest
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig, errors
-from ostiary._remembered import AcceptedIssuer, Remembered, RememberedTokens, name_of
+from ostiary._cache import AcceptedIssuer, CacheEntry, TokenCache, cache_key
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
 
@@ -95,8 +95,8 @@ def test_a_bad_token_is_not_remembered(verifier: Verifier, issuer: Issuer) -> No
     for _ in range(2):
         with pytest.raises(errors.WrongAudience):
             verifier.verify(issuer.token(claims={"aud": "other"}))
-    assert verifier._remembered is not None
-    assert len(verifier._remembered) == 0
+    assert verifier._cache is not None
+    assert len(verifier._cache) == 0
 
 
 class TestPresented:
@@ -156,14 +156,14 @@ class TestPresented:
 
 
 class TestBounds:
-    def entry(self, issuer: Issuer) -> Remembered:
+    def entry(self, issuer: Issuer) -> CacheEntry:
         keys = keys_of(issuer)
         accepted = AcceptedIssuer(issuer.issuer, issuer.audience, 0, LocalKeys(keys), None)
-        return Remembered(issuer.verifier().verify(issuer.token()), accepted, keys)
+        return CacheEntry(issuer.verifier().verify(issuer.token()), accepted, keys)
 
     def test_the_least_recently_used_go_first(self, issuer: Issuer) -> None:
-        memory, entry = RememberedTokens(2), self.entry(issuer)
-        names = [name_of(text) for text in ("a", "b", "c")]
+        memory, entry = TokenCache(2), self.entry(issuer)
+        names = [cache_key(text) for text in ("a", "b", "c")]
         memory.put(names[0], entry)
         memory.put(names[1], entry)
         assert memory.get(names[0]) is entry
@@ -173,16 +173,19 @@ class TestBounds:
 
     def test_a_name_is_of_the_whole_token(self, issuer: Issuer) -> None:
         token = issuer.token()
-        assert len({name_of(token), name_of(token[:-1]), name_of(token + "A"), name_of("\ud800"), name_of("")}) == 5
+        assert (
+            len({cache_key(token), cache_key(token[:-1]), cache_key(token + "A"), cache_key("\ud800"), cache_key("")})
+            == 5
+        )
 
     def test_threads_do_not_harm_it(self, issuer: Issuer) -> None:
-        memory, entry = RememberedTokens(50), self.entry(issuer)
+        memory, entry = TokenCache(50), self.entry(issuer)
         failures: list[BaseException] = []
 
         def work(seed: int) -> None:
             try:
                 for step in range(3000):
-                    name = name_of(str((seed * step) % 97))
+                    name = cache_key(str((seed * step) % 97))
                     if memory.get(name) is None:
                         memory.put(name, entry)
                     if step % 7 == 0:

@@ -1,4 +1,4 @@
-"""A real HTTP server that misbehaves: the keys that are held stay, nothing blocks, nothing grows."""
+"""A faulty JWKS server: the keys in memory stay, nothing blocks, and memory use stays bounded."""
 
 import asyncio
 import contextlib
@@ -8,111 +8,19 @@ import json
 import ssl
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Self
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from jwks_server import JwksServer, Respond, reset, response, until, verifier_of
 
-from ostiary import SyncVerifier, Verifier, VerifierConfig, _remote, errors
+from ostiary import Verifier, VerifierConfig, _jwks, _polling, errors
 from ostiary.testing import Issuer
 
-pytestmark = pytest.mark.enable_socket
-
-Respond = Callable[[asyncio.StreamWriter, str], Awaitable[None]]
-
-
-def response(body: bytes, status: str = "200 OK", *fields: str, content_type: str = "application/json") -> bytes:
-    head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Type: {content_type}", f"Content-Length: {len(body)}", *fields])
-    return head.encode() + b"\r\nConnection: close\r\n\r\n" + body
-
-
-class Server:
-    """An issuer's HTTP server on loopback; `respond` is what it does with a request."""
-
-    def __init__(self) -> None:
-        self.respond: Respond = self.hang
-        self.paths: list[str] = []
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def answer(self, *chunks: bytes) -> None:
-        async def respond(writer: asyncio.StreamWriter, _path: str) -> None:
-            for chunk in chunks:
-                writer.write(chunk)
-                await writer.drain()
-
-        self.respond = respond
-
-    @staticmethod
-    async def hang(_writer: asyncio.StreamWriter, _path: str) -> None:
-        await asyncio.sleep(3600)
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.add(task)
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
-                self.paths.append(path)
-                await self.respond(writer, path)
-                writer.close()
-                await writer.wait_closed()
-        finally:
-            writer.transport.abort()
-
-    @contextlib.asynccontextmanager
-    async def listening(self, context: ssl.SSLContext | None = None) -> AsyncIterator[Self]:
-        server = await asyncio.start_server(self.handle, "127.0.0.1", 0, ssl=context)
-        self.port = server.sockets[0].getsockname()[1]
-        yield self
-        server.close()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with Server().listening() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what takes seconds and minutes take milliseconds."""
-    monkeypatch.setattr(_remote, "FETCH_TIMEOUT", 0.1)
-    monkeypatch.setattr(_remote, "MIN_FRESH", 0.01)
-    monkeypatch.setattr(_remote, "UNKNOWN_KEY_COOLDOWN", 0.01)
-    monkeypatch.setattr(_remote, "RETRY_PAUSES_WITH_KEYS", (0.01, 0.02))
-    monkeypatch.setattr(_remote, "RETRY_PAUSES_WITHOUT_KEYS", (0.01, 0.02))
-
-
-def verifier_of(issuer: Issuer, server: Server, **settings: object) -> Verifier:
-    config = VerifierConfig(
-        issuer=issuer.issuer,
-        audience=issuer.audience,
-        jwks_url=f"{server.url}/jwks",
-        **settings,  # type: ignore[arg-type]  # test settings
-    )
-    return Verifier(config)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(poll(), 10)
+pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("fast_refresh")]
 
 
 async def drip(writer: asyncio.StreamWriter, _path: str) -> None:
@@ -130,12 +38,8 @@ async def gigabyte(writer: asyncio.StreamWriter, _path: str) -> None:
         await writer.drain()
 
 
-async def reset(writer: asyncio.StreamWriter, _path: str) -> None:
-    writer.transport.abort()
-
-
 BAD_ANSWERS: dict[str, Respond | list[bytes]] = {
-    "hangs": Server.hang,
+    "hangs": JwksServer.hang,
     "drips": drip,
     "sends a gigabyte": gigabyte,
     "resets": reset,
@@ -147,7 +51,7 @@ BAD_ANSWERS: dict[str, Respond | list[bytes]] = {
     "wrong content type": [response(b'{"keys":[]}', content_type="text/plain")],
     "an empty set": [response(b'{"keys":[]}')],
     "ten thousand keys": [response(json.dumps({"keys": [{"kid": "k"}] * 10_000}).encode())],
-    "500": [response(b"", "500 Internal Server Error")],
+    "500": [response(b"", "500 Internal JwksServer Error")],
     "429": [response(b"", "429 Too Many Requests", "Retry-After: 0")],
     "redirect": [response(b"", "302 Found", "Location: http://127.0.0.1:1/evil")],
     "compressed": [response(b"\x1f\x8b", "200 OK", "Content-Encoding: gzip")],
@@ -156,21 +60,32 @@ BAD_ANSWERS: dict[str, Respond | list[bytes]] = {
 }
 
 
+def misbehave(server: JwksServer, name: str) -> None:
+    bad = BAD_ANSWERS[name]
+    if isinstance(bad, list):
+        server.answer(*bad)
+    else:
+        server.respond = bad
+
+
+#: Bad answers that only a time limit ends.
+ENDLESS = {"hangs", "drips"}
+
+
 @pytest.mark.parametrize("name", BAD_ANSWERS)
 async def test_a_bad_answer_leaves_the_keys_that_are_held_and_a_good_one_replaces_them(
-    issuer: Issuer, stranger: Issuer, server: Server, name: str
+    issuer: Issuer, stranger: Issuer, server: JwksServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=0"))
     async with verifier_of(issuer, server) as verifier:
         token, other = issuer.token(), Issuer(kid="other", private_key=stranger.private_key)
         assert verifier.verify(token).issuer == issuer.issuer
-        bad = BAD_ANSWERS[name]
-        if isinstance(bad, list):
-            server.answer(*bad)
-        else:
-            server.respond = bad
-        seen = len(server.paths)
-        await until(lambda: len(server.paths) >= seen + 3)
+        with monkeypatch.context() as patch:
+            if name in ENDLESS:
+                patch.setattr(_jwks, "FETCH_TIMEOUT", 0.1)
+            misbehave(server, name)
+            seen = len(server.paths)
+            await until(lambda: len(server.paths) >= seen + 3)
         assert verifier.verify(token).issuer == issuer.issuer
         server.answer(response(other.jwks()))
         await until(lambda: verifies(verifier, other.token()))
@@ -180,19 +95,23 @@ async def test_a_bad_answer_leaves_the_keys_that_are_held_and_a_good_one_replace
 
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
-async def test_a_cold_start_with_a_bad_answer_recovers(issuer: Issuer, server: Server, name: str) -> None:
-    bad = BAD_ANSWERS[name]
-    if isinstance(bad, list):
-        server.answer(*bad)
-    else:
-        server.respond = bad
-    async with verifier_of(issuer, server) as verifier:
+async def test_a_cold_start_with_a_bad_answer_recovers(
+    issuer: Issuer, server: JwksServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    misbehave(server, name)
+    with monkeypatch.context() as patch:
+        if name in ENDLESS:
+            patch.setattr(_jwks, "FETCH_TIMEOUT", 0.1)
+        verifier = await verifier_of(issuer, server).__aenter__()
+    try:
         assert not verifier.ready
         with pytest.raises(errors.KeysUnavailable):
             verifier.verify(issuer.token())
         server.answer(response(issuer.jwks()))
         await until(lambda: verifier.ready)
         assert verifier.verify(issuer.token()).issuer == issuer.issuer
+    finally:
+        await verifier.__aexit__()
 
 
 def verifies(verifier: Verifier, token: str) -> bool:
@@ -203,7 +122,7 @@ def verifies(verifier: Verifier, token: str) -> bool:
     return True
 
 
-async def test_a_gigabyte_takes_no_memory(issuer: Issuer, server: Server) -> None:
+async def test_a_gigabyte_takes_no_memory(issuer: Issuer, server: JwksServer) -> None:
     server.respond = gigabyte
     tracemalloc.start()
     try:
@@ -214,17 +133,17 @@ async def test_a_gigabyte_takes_no_memory(issuer: Issuer, server: Server) -> Non
         tracemalloc.stop()
 
 
-async def test_retry_after_is_kept_to(issuer: Issuer, server: Server) -> None:
+async def test_retry_after_is_kept_to(issuer: Issuer, server: JwksServer) -> None:
     server.answer(response(b"", "503 Service Unavailable", "Retry-After: 30"))
     async with verifier_of(issuer, server):
         await asyncio.sleep(0.2)
         assert len(server.paths) == 1
 
 
-async def test_verifying_does_not_wait_for_an_endpoint_that_hangs(issuer: Issuer, server: Server) -> None:
+async def test_verifying_does_not_wait_for_an_endpoint_that_hangs(issuer: Issuer, server: JwksServer) -> None:
     server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=0"))
     async with verifier_of(issuer, server) as verifier:
-        server.respond = Server.hang
+        server.respond = JwksServer.hang
         known, unknown = issuer.token(), issuer.token(header={"kid": "unknown"})
         started_at = time.perf_counter()
         for _ in range(5_000):
@@ -236,10 +155,10 @@ async def test_verifying_does_not_wait_for_an_endpoint_that_hangs(issuer: Issuer
 
 
 async def test_unknown_keys_do_not_hammer_an_endpoint_that_fails(
-    issuer: Issuer, server: Server, monkeypatch: pytest.MonkeyPatch
+    issuer: Issuer, server: JwksServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cooldown = 0.1
-    monkeypatch.setattr(_remote, "UNKNOWN_KEY_COOLDOWN", cooldown)
+    monkeypatch.setattr(_jwks, "UNKNOWN_KEY_COOLDOWN", cooldown)
     server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=3600"))
     async with verifier_of(issuer, server) as verifier:
         server.respond = reset
@@ -252,7 +171,7 @@ async def test_unknown_keys_do_not_hammer_an_endpoint_that_fails(
     assert 2 <= len(server.paths) <= 2 + passed / cooldown
 
 
-async def test_a_rotation_comes_through_a_flood_of_unknown_keys(issuer: Issuer, server: Server) -> None:
+async def test_a_rotation_comes_through_a_flood_of_unknown_keys(issuer: Issuer, server: JwksServer) -> None:
     server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=3600"))
     async with verifier_of(issuer, server) as verifier:
         following = Issuer(kid="following")
@@ -302,22 +221,21 @@ class TestTls:
         context.load_cert_chain(*certificate)
         if trusted:
             monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-        _remote.tls_context.cache_clear()
-        monkeypatch.setattr(_remote, "FETCH_TIMEOUT", 5.0)
-        server = Server()
+        _polling.tls_context.cache_clear()
+        server = JwksServer()
         server.answer(response(issuer.jwks()))
         async with server.listening(context):
             url = f"https://127.0.0.1:{server.port}/jwks"
             config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience, jwks_url=url)
             async with Verifier(config) as verifier:
                 assert verifier.ready is trusted
-        _remote.tls_context.cache_clear()
+        _polling.tls_context.cache_clear()
 
 
 class TestDiscovery:
     """RFC 8414: the address of the keys out of the issuer's metadata."""
 
-    def metadata(self, server: Server, signer: Issuer, /, **changes: object) -> Respond:
+    def metadata(self, server: JwksServer, signer: Issuer, /, **changes: object) -> Respond:
         document = {"issuer": server.url, "jwks_uri": f"{server.url}/keys", **changes}
 
         async def respond(writer: asyncio.StreamWriter, path: str) -> None:
@@ -325,14 +243,14 @@ class TestDiscovery:
 
         return respond
 
-    async def test_keys_are_found(self, server: Server) -> None:
+    async def test_keys_are_found(self, server: JwksServer) -> None:
         issuer = Issuer(server.url)
         server.respond = self.metadata(server, issuer)
         async with Verifier(VerifierConfig(issuer=server.url, audience="ostiary")) as verifier:
             assert verifier.verify(issuer.token()).issuer == server.url
         assert server.paths == ["/.well-known/oauth-authorization-server", "/keys"]
 
-    async def test_an_issuer_may_have_a_path(self, server: Server) -> None:
+    async def test_an_issuer_may_have_a_path(self, server: JwksServer) -> None:
         """Section 3.1: the well-known part goes before it."""
         issuer = Issuer(f"{server.url}/tenant")
         server.respond = self.metadata(server, issuer, issuer=issuer.issuer)
@@ -352,7 +270,7 @@ class TestDiscovery:
         ],
     )
     async def test_metadata_that_do_not_fit_are_refused(
-        self, issuer: Issuer, server: Server, changes: dict[str, object]
+        self, issuer: Issuer, server: JwksServer, changes: dict[str, object]
     ) -> None:
         """Section 3.3."""
         issuer = Issuer(server.url, private_key=issuer.private_key)
@@ -362,63 +280,9 @@ class TestDiscovery:
         assert "/keys" not in server.paths
 
 
-class TestLastGood:
-    """The last good keys on disk, for a restart while the issuer is away."""
-
-    async def start(self, issuer: Issuer, server: Server, path: Path) -> bool:
-        async with verifier_of(issuer, server, last_good=path) as verifier:
-            return verifier.ready
-
-    async def test_a_restart_during_an_outage_works(self, issuer: Issuer, server: Server, tmp_path: Path) -> None:
-        path = tmp_path / "keys.json"
-        server.answer(response(issuer.jwks()))
-        assert await self.start(issuer, server, path)
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert list(tmp_path.iterdir()) == [path]
-        server.respond = reset
-        assert await self.start(issuer, server, path)
-        async with verifier_of(issuer, server, last_good=path) as verifier:
-            assert verifier.verify(issuer.token()).issuer == issuer.issuer
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"fetched_at": time.time() - 25 * 3600},
-            {"fetched_at": time.time() + 3600},
-            {"fetched_at": "now"},
-            {"issuer": "https://other.example"},
-            {"document": "{}"},
-            {"document": 1},
-        ],
-    )
-    async def test_what_is_old_or_not_ours_is_not_used(
-        self, issuer: Issuer, server: Server, tmp_path: Path, change: dict[str, object]
-    ) -> None:
-        path = tmp_path / "keys.json"
-        stored = {"issuer": issuer.issuer, "fetched_at": time.time(), "document": issuer.jwks().decode()}
-        path.write_text(json.dumps({**stored, **change}))
-        server.respond = reset
-        assert not await self.start(issuer, server, path)
-
-    @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]"])
-    async def test_a_broken_file_is_no_obstacle(
-        self, issuer: Issuer, server: Server, tmp_path: Path, content: bytes
-    ) -> None:
-        path = tmp_path / "keys.json"
-        path.write_bytes(content)
-        server.answer(response(issuer.jwks()))
-        assert await self.start(issuer, server, path)
-        server.respond = reset
-        assert await self.start(issuer, server, path)
-
-    async def test_a_disk_that_cannot_be_written_is_no_obstacle(self, issuer: Issuer, server: Server) -> None:
-        server.answer(response(issuer.jwks()))
-        assert await self.start(issuer, server, Path("/dev/null/keys.json"))
-
-
 class TestClock:
     async def test_keys_do_not_live_longer_for_a_clock_that_is_set_back(
-        self, issuer: Issuer, server: Server, monkeypatch: pytest.MonkeyPatch
+        self, issuer: Issuer, server: JwksServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=3600"))
         token = issuer.token()
@@ -430,28 +294,3 @@ class TestClock:
                 assert verifier.ready
                 with pytest.raises((errors.NotYetValid, errors.Expired)):
                     verifier.verify(token)
-
-
-class TestSynchronousFace:
-    async def test_threads_verify_while_a_thread_keeps_the_keys(self, issuer: Issuer, server: Server) -> None:
-        server.answer(response(issuer.jwks()))
-
-        def work() -> str:
-            config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience, jwks_url=f"{server.url}/jwks")
-            with SyncVerifier(config) as verifier:
-                assert verifier.ready
-                return verifier.verify(issuer.token(subject="u1")).subject
-
-        assert await asyncio.to_thread(work) == "u1"
-
-    async def test_it_starts_and_stops_without_an_issuer_too(self, issuer: Issuer, server: Server) -> None:
-        server.respond = reset
-
-        def work() -> bool:
-            config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience, jwks_url=f"{server.url}/jwks")
-            verifier = SyncVerifier(config)
-            verifier.close()
-            with SyncVerifier(config) as verifier:
-                return verifier.ready
-
-        assert not await asyncio.to_thread(work)

@@ -29,7 +29,7 @@ class AcceptedIssuer:
 
 
 @dataclass(slots=True)
-class Remembered:
+class CacheEntry:
     """A token, its issuer, the key set that verified it, and the revocations that it was last held against."""
 
     token: VerifiedToken
@@ -46,18 +46,18 @@ class Remembered:
         return self._names
 
 
-def name_of(token: str) -> bytes:
+def cache_key(token: str) -> bytes:
     """Return the name of a token's entry."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-class RememberedTokens:
+class TokenCache:
     """A least-recently-used memory of `size` entries. Safe to use from several threads."""
 
     def __init__(self, size: int) -> None:
         """Make an empty memory."""
         self._size = size
-        self._entries: OrderedDict[bytes, Remembered] = OrderedDict()
+        self._entries: OrderedDict[bytes, CacheEntry] = OrderedDict()
         # Each call below is several steps; the interpreter's lock, where there is one, covers single steps.
         self._lock = threading.Lock()
 
@@ -65,7 +65,7 @@ class RememberedTokens:
         """Return the number of entries."""
         return len(self._entries)
 
-    def get(self, name: bytes) -> Remembered | None:
+    def get(self, name: bytes) -> CacheEntry | None:
         """Return an entry and make it the most recently used."""
         with self._lock:
             entry = self._entries.get(name)
@@ -73,7 +73,7 @@ class RememberedTokens:
                 self._entries.move_to_end(name)
             return entry
 
-    def put(self, name: bytes, entry: Remembered) -> None:
+    def put(self, name: bytes, entry: CacheEntry) -> None:
         """Add an entry, and drop the least recently used one if there are too many."""
         with self._lock:
             self._entries[name] = entry

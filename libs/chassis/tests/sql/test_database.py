@@ -123,8 +123,8 @@ def test_a_password_may_be_kept_apart() -> None:
 
 @pytest.mark.usefixtures("database")
 async def test_writers_that_wait_give_up_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "WRITE_WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(sql, "SQLITE_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sql.database, "WRITE_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(sql.sqlite, "BUSY_SECONDS", 0.2)
     impatient = Database(engine_url(f"sqlite:///{tmp_path / 'test.db'}"))
 
     async def write() -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import httpx
 import pytest
 
-from ostiary import KeySet, RemoteKeys, _remote, errors
+from ostiary import KeySet, RemoteKeys, _jwks, errors
 from ostiary._clock import suspend_aware_clock
 from ostiary.testing import Issuer
 
@@ -28,7 +29,7 @@ class Endpoint:
 
     async def next_request(self) -> None:
         self.asked.clear()
-        await asyncio.wait_for(self.asked.wait(), 5)
+        await asyncio.wait_for(self.asked.wait(), 60)
 
     def keys(self, clock: Callable[[], float] = suspend_aware_clock) -> RemoteKeys:
         return RemoteKeys("https://issuer.example", URL, transport=httpx.MockTransport(self), clock=clock)
@@ -42,10 +43,10 @@ def document(body: bytes, status: int = 200, **headers: str) -> Callable[[httpx.
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pauses be milliseconds where they are minutes, so that tests see many of them."""
-    monkeypatch.setattr(_remote, "MIN_FRESH", 0.002)
-    monkeypatch.setattr(_remote, "UNKNOWN_KEY_COOLDOWN", 0.002)
-    monkeypatch.setattr(_remote, "RETRY_PAUSES_WITH_KEYS", (0.001, 0.002))
-    monkeypatch.setattr(_remote, "RETRY_PAUSES_WITHOUT_KEYS", (0.001, 0.002))
+    monkeypatch.setattr(_jwks, "MIN_FRESH", 0.002)
+    monkeypatch.setattr(_jwks, "UNKNOWN_KEY_COOLDOWN", 0.002)
+    monkeypatch.setattr(_jwks, "RETRY_DELAYS_WITH_KEYS", (0.001, 0.002))
+    monkeypatch.setattr(_jwks, "RETRY_DELAYS_WITHOUT_KEYS", (0.001, 0.002))
 
 
 async def test_keys_are_there_once_entered(issuer: Issuer) -> None:
@@ -84,7 +85,7 @@ async def test_a_cold_start_during_an_outage_recovers(issuer: Issuer) -> None:
         await endpoint.next_request()
         endpoint.answer = document(issuer.jwks())
         await endpoint.next_request()
-        await endpoint_settles(lambda: list(keys.current().keys) == [issuer.kid])
+        await settles(lambda: list(keys.current().keys) == [issuer.kid])
 
 
 @pytest.mark.usefixtures("impatient")
@@ -103,16 +104,16 @@ async def test_a_removed_key_is_gone_with_the_next_refresh(issuer: Issuer) -> No
     endpoint = Endpoint(document(issuer.jwks(), Cache_Control="max-age=0"))
     async with endpoint.keys() as keys:
         endpoint.answer = document(other.jwks())
-        await endpoint_settles(lambda: list(keys.current().keys) == ["other"])
+        await settles(lambda: list(keys.current().keys) == ["other"])
 
 
 async def test_keys_past_the_hard_cap_are_not_trusted(issuer: Issuer) -> None:
     now = 0.0
     endpoint = Endpoint(document(issuer.jwks()))
     async with endpoint.keys(clock=lambda: now) as keys:
-        now = _remote.HARD_CAP
+        now = _jwks.HARD_CAP
         assert keys.current() is not None
-        now = _remote.HARD_CAP + 1
+        now = _jwks.HARD_CAP + 1
         with pytest.raises(errors.KeysUnavailable):
             keys.current()
 
@@ -129,13 +130,41 @@ async def test_a_set_that_did_not_change_is_not_sent_again(issuer: Issuer) -> No
         assert keys.current() is before
 
 
-async def test_a_flood_of_unknown_keys_causes_no_fetch_within_the_cooldown(issuer: Issuer) -> None:
-    endpoint = Endpoint(document(issuer.jwks()))
-    async with endpoint.keys() as keys:
-        for _ in range(10_000):
-            keys.report_unknown_key()
-        await asyncio.sleep(0)
-        assert len(endpoint.requests) == 1
+@dataclass
+class Clock:
+    """A clock that is set by hand, and counts how often it is read."""
+
+    now: float = 0.0
+    reads: int = 0
+
+    def __call__(self) -> float:
+        self.reads += 1
+        return self.now
+
+    async def is_read_again(self) -> None:
+        """Wait until the refresher has looked several times whether it is due."""
+        before = self.reads
+        await settles(lambda: self.reads >= before + 6)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_unknown_keys_cause_one_fetch_in_thirty_seconds(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(_jwks, "MAX_SLICE", 0.001)
+    monkeypatch.setattr(_jwks, "ANNOUNCED_COOLDOWN", 0.0)
+    clock = Clock()
+    endpoint = Endpoint(document(issuer.jwks(), Cache_Control="max-age=3600"))
+    async with endpoint.keys(clock) as keys:
+        endpoint.answer = document(issuer.jwks(), status, Cache_Control="max-age=3600")
+        for fetches in (1, 2, 3):
+            for _ in range(1000):
+                keys.report_unknown_key()
+            clock.now += 29.9
+            await clock.is_read_again()
+            assert len(endpoint.requests) == fetches
+            clock.now += 0.1
+            await settles(lambda: len(endpoint.requests) == fetches + 1)  # noqa: B023 - done within the iteration
 
 
 @pytest.mark.usefixtures("impatient")
@@ -148,7 +177,7 @@ async def test_an_unknown_key_makes_the_refresh_come_early(issuer: Issuer) -> No
 
 
 async def test_an_endpoint_that_hangs_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_remote, "FETCH_TIMEOUT", 0.01)
+    monkeypatch.setattr(_jwks, "FETCH_TIMEOUT", 0.01)
 
     async def drip() -> AsyncIterator[bytes]:
         for byte in issuer.jwks():
@@ -169,19 +198,19 @@ async def test_an_endpoint_that_hangs_is_given_up(issuer: Issuer, monkeypatch: p
         ("public, max-age=300", 300),
         ("max-age=600", 600),
         ("MAX-AGE=600", 600),
-        ("max-age=1", _remote.MIN_FRESH),
-        ("max-age=999999999", _remote.MAX_FRESH),
-        ("s-maxage=700", _remote.DEFAULT_FRESH),
-        ("max-age=-5", _remote.DEFAULT_FRESH),
-        ("no-store", _remote.DEFAULT_FRESH),
-        ("", _remote.DEFAULT_FRESH),
+        ("max-age=1", _jwks.MIN_FRESH),
+        ("max-age=999999999", _jwks.MAX_FRESH),
+        ("s-maxage=700", _jwks.DEFAULT_FRESH),
+        ("max-age=-5", _jwks.DEFAULT_FRESH),
+        ("no-store", _jwks.DEFAULT_FRESH),
+        ("", _jwks.DEFAULT_FRESH),
     ],
 )
 def test_freshness_follows_cache_control_within_bounds(cache_control: str, seconds: float) -> None:
-    assert _remote._freshness(cache_control) == seconds
+    assert _jwks._freshness(cache_control) == seconds
 
 
-async def endpoint_settles(condition: Callable[[], bool]) -> None:
+async def settles(condition: Callable[[], bool]) -> None:
     """Wait until a background task has done its part."""
 
     async def poll() -> None:
@@ -193,7 +222,7 @@ async def endpoint_settles(condition: Callable[[], bool]) -> None:
                 pass
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(poll(), 5)
+    await asyncio.wait_for(poll(), 60)
 
 
 def test_a_key_set_is_a_value(issuer: Issuer) -> None:
@@ -231,10 +260,10 @@ async def test_a_validator_that_is_none_is_not_sent_back(issuer: Issuer, etag: s
 
 
 async def test_after_a_suspend_the_keys_are_fetched_at_once(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_remote, "MAX_SLICE", 0.01)
+    monkeypatch.setattr(_jwks, "MAX_SLICE", 0.01)
     now = 0.0
     endpoint = Endpoint(document(issuer.jwks(), Cache_Control="max-age=3600"))
     async with endpoint.keys(clock=lambda: now) as keys:
-        now = _remote.HARD_CAP + 1
-        await endpoint_settles(lambda: list(keys.current().keys) == [issuer.kid])
+        now = _jwks.HARD_CAP + 1
+        await settles(lambda: list(keys.current().keys) == [issuer.kid])
     assert len(endpoint.requests) == 2

@@ -8,7 +8,6 @@ still counts as fresh for the strictest of those who ask this verifier.
 import asyncio
 import logging
 import math
-import random
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ import httpx
 from ostiary import _json, feed
 from ostiary._addresses import check_address
 from ostiary._clock import suspend_aware_clock
-from ostiary._remote import transport_to
+from ostiary._polling import Backoff, Poller, PollFailed, read_body
 from ostiary._revocations import Revocations
 from ostiary._source import KeySource
 from ostiary.errors import KeysUnavailable, UnknownKey
@@ -50,13 +49,10 @@ LEAVE_TIMEOUT = 1.0
 TOKEN_RENEWAL_SHARE = 0.8
 
 #: Seconds of pause after a failure: from the first, doubling, up to the last.
-RETRY_PAUSES = (0.05, 1.0)
+RETRY_DELAYS = (0.05, 1.0)
 
 #: Seconds of pause when an answer came at once and brought nothing new.
 IDLE_PAUSE = 0.05
-
-#: Seconds of failing after which it is worth a warning; services that start together miss each other at first.
-WARN_AFTER = 5.0
 
 #: With something random added, it is what the feed takes.
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,40}\Z")
@@ -91,7 +87,7 @@ class Feed:
         if _NAME.match(self.name) is None:
             raise ValueError("a feed's name must be 1 to 40 of A-Z, a-z, 0-9, '.', '_' and '-'")
         if "?" in self.url or "#" in self.url:
-            raise ValueError("a feed's url has no query: it is where the question goes")
+            raise ValueError("a feed's url must have no query or fragment")
 
     @property
     def token_endpoint(self) -> str:
@@ -104,11 +100,7 @@ class Feed:
         return self.client_secret or Path(self.secret_file or "").read_text(encoding="utf-8").rstrip("\r\n")
 
 
-class _NoAnswer(Exception):
-    """A request that brought nothing to apply."""
-
-
-class Follower:
+class FeedClient(Poller):
     """The revocations of an issuer that has a feed. A RevocationSource."""
 
     def __init__(
@@ -132,65 +124,39 @@ class Follower:
         """
         for address in (config.url, config.token_endpoint):
             check_address(address, allow_insecure=allow_insecure)
+        super().__init__("ostiary-revocations", config.url, config.token_endpoint, transport=transport)
         self.revocations = Revocations(clock)
         self._issuer = issuer
         self._config = config
         self._keys = keys
         self._bounds = bounds
         self._observer = observer
-        self._transport = transport
         self._clock = clock
+        self._backoff = Backoff(clock)
         self._id = ""
         self._token = ""
         self._token_ends_at = 0.0
         #: Seconds beyond its wait until a question counts as lost; at first there is nothing to lose.
         self._patience = MAX_ANSWER_SECONDS
-        self._failures = 0
         #: Answers in a row that named other keys than those held.
         self._outdated = 0
-        self._failing_since = 0.0
-        self._warned: str | None = None
-        self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Start following; returns when the first question has been answered or has failed."""
         # Here and not before: what was made before a server forked its workers is none of them.
         self._id = f"{self._config.name}-{secrets.token_hex(8)}"
-        first_done = asyncio.Event()
-        self._task = asyncio.create_task(self._follow(first_done), name="ostiary-revocations")
-        try:
-            await first_done.wait()
-        except BaseException:
-            self._task.cancel()
-            raise
-        return self
+        return await super().__aenter__()
 
-    async def __aexit__(self, *_: object) -> None:
-        """Stop, and tell the issuer that this verifier need not be waited for any more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+    async def _stop(self, client: httpx.AsyncClient) -> None:
+        # The issuer stops counting on this verifier, so nothing is accepted from here on.
+        self.revocations.fresh_at = -math.inf
+        with suppress(Exception):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                headers = {"Authorization": f"Bearer {self._token}"}
+                await client.delete(self._config.url, params={"verifier": self._id}, headers=headers)
 
-    async def _follow(self, first_done: asyncio.Event) -> None:
-        try:
-            async with self._client() as client:
-                try:
-                    while True:
-                        pause = await self._step(client)
-                        if not self._catching_up:
-                            first_done.set()
-                        await asyncio.sleep(pause)
-                finally:
-                    # The issuer does not count on this verifier any more, so nothing is accepted from here on.
-                    self.revocations.fresh_at = -math.inf
-                    await self._leave(client)
-        finally:
-            first_done.set()
-
-    @property
-    def _catching_up(self) -> bool:
-        """Whether a part of the first full set has come, and more is to come."""
-        return self._failures == 0 and not self.revocations.complete
+    def _is_catching_up(self) -> bool:
+        return self._backoff.failures == 0 and not self.revocations.complete
 
     @property
     def _wait(self) -> float:
@@ -202,15 +168,7 @@ class Follower:
         """How long a question is waited for beyond its own wait, at most."""
         return max(self._wait, min([MAX_ANSWER_SECONDS, *([max(self._bounds) * SHARE] if self._bounds else [])]))
 
-    def _client(self) -> httpx.AsyncClient:
-        # No proxies or credentials out of the environment: revocations come straight from the issuer.
-        return httpx.AsyncClient(
-            transport=self._transport or transport_to(self._config.url, self._config.token_endpoint),
-            follow_redirects=False,
-            trust_env=False,
-        )
-
-    async def _step(self, client: httpx.AsyncClient) -> float:
+    async def _poll(self, client: httpx.AsyncClient) -> float:
         """Ask once, apply the answer, and return the seconds until the next question."""
         started_at = self._clock()
         try:
@@ -221,7 +179,7 @@ class Follower:
             return self._note_failure("signed with an unknown key", "failed", started_at)
         except FeedFault as error:
             return self._note_failure(str(error), "refused", started_at)
-        except (_NoAnswer, KeysUnavailable) as error:
+        except (PollFailed, KeysUnavailable) as error:
             return self._note_failure(str(error), "failed", started_at)
         except TimeoutError:
             self._patience = min(2 * self._patience, self._most_patience)
@@ -234,7 +192,7 @@ class Follower:
         await self._renew_token(client)
         lease, position = max(tuple(self._bounds), default=None), self.revocations.position
         # Who knows nothing yet, or has missed an answer, does not wait for news on top.
-        wait = 0.0 if self._failures or not self.revocations.complete else self._wait
+        wait = 0.0 if self._backoff.failures or not self.revocations.complete else self._wait
         question: dict[str, str | int] = {
             "epoch": position.epoch if position else "",
             "after": position.number if position else 0,
@@ -264,7 +222,7 @@ class Follower:
         return IDLE_PAUSE if quick and not answer.revocations else 0.0
 
     async def _get(self, client: httpx.AsyncClient, question: Mapping[str, str | int], request_id: str) -> str:
-        """Return the body of an answer to this question. Raises _NoAnswer or FeedFault."""
+        """Return the body of an answer to this question. Raises PollFailed or FeedFault."""
         headers = {
             "Authorization": f"Bearer {self._token}",
             "Accept": feed.MEDIA_TYPE,
@@ -272,26 +230,26 @@ class Follower:
             "Cache-Control": "no-store",
             "X-Request-ID": request_id,
         }
-        async with client.stream("GET", self._config.url, params=question, headers=headers, timeout=None) as response:
+        async with client.stream("GET", self._config.url, params=question, headers=headers) as response:
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 self._token = ""
             if response.status_code != httpx.codes.OK:
-                raise _NoAnswer(f"status {response.status_code}")
+                raise PollFailed(f"status {response.status_code}")
             if response.headers.get("X-Request-ID") != request_id:
                 # Something on the way repeats answers or mixes them up.
                 raise FeedFault("the answer to another request")
             if response.headers.get("Content-Type") != feed.MEDIA_TYPE:
-                raise _NoAnswer("not a feed")
-            return (await _body(response, feed.MAX_ANSWER_LENGTH)).decode("ascii", "replace")
+                raise PollFailed("not a feed")
+            return (await read_body(response, feed.MAX_ANSWER_LENGTH)).decode("ascii", "replace")
 
     async def _renew_token(self, client: httpx.AsyncClient) -> None:
-        """Have a token that is good for a while (RFC 6749 section 4.4). Raises _NoAnswer."""
+        """Have a token that is good for a while (RFC 6749 section 4.4). Raises PollFailed."""
         if self._token and self._clock() < self._token_ends_at:
             return
         try:
             secret = self._config.secret()
         except (OSError, ValueError) as error:
-            raise _NoAnswer(f"the client's secret cannot be read: {type(error).__name__}") from None
+            raise PollFailed(f"the client's secret cannot be read: {type(error).__name__}") from None
         form = {
             "grant_type": "client_credentials",
             "scope": feed.SCOPE,
@@ -303,26 +261,20 @@ class Follower:
             async with asyncio.timeout(TOKEN_TIMEOUT):
                 granted = await self._request_token(client, form)
         except TimeoutError:
-            raise _NoAnswer("no token for the feed: no answer in time") from None
+            raise PollFailed("no token for the feed: no answer in time") from None
         token, lifetime = granted.get("access_token"), granted.get("expires_in")
         if not isinstance(token, str) or not token.isascii() or not isinstance(lifetime, int):
-            raise _NoAnswer("no token for the feed: not in the form of RFC 6749 section 5.1")
+            raise PollFailed("no token for the feed: not in the form of RFC 6749 section 5.1")
         self._token, self._token_ends_at = token, asked_at + lifetime * TOKEN_RENEWAL_SHARE
 
     async def _request_token(self, client: httpx.AsyncClient, form: dict[str, str]) -> dict[str, Any]:
-        async with client.stream("POST", self._config.token_endpoint, data=form, timeout=None) as response:
+        async with client.stream("POST", self._config.token_endpoint, data=form) as response:
             if response.status_code != httpx.codes.OK:
-                raise _NoAnswer(f"no token for the feed: status {response.status_code}")
+                raise PollFailed(f"no token for the feed: status {response.status_code}")
             try:
-                return _json.parse_object(await _body(response, MAX_TOKEN_BYTES))
+                return _json.parse_object(await read_body(response, MAX_TOKEN_BYTES))
             except ValueError:
-                raise _NoAnswer("no token for the feed: not JSON") from None
-
-    async def _leave(self, client: httpx.AsyncClient) -> None:
-        with suppress(Exception):
-            async with asyncio.timeout(LEAVE_TIMEOUT):
-                headers = {"Authorization": f"Bearer {self._token}"}
-                await client.delete(self._config.url, params={"verifier": self._id}, headers=headers)
+                raise PollFailed("no token for the feed: not JSON") from None
 
     def _observe(self, outcome: str, asked_at: float, number: int | None) -> None:
         if self._observer is not None:
@@ -330,35 +282,20 @@ class Follower:
                 self._observer.followed(self._issuer, outcome, self._clock() - asked_at, number)
 
     def _note_answer(self, answer: feed.Answer, asked_at: float) -> None:
-        if self._warned is not None:
+        if self._backoff.logged is not None:
             _log.info("revocations are followed again", extra={"issuer": self._issuer})
-        self._failures, self._warned = 0, None
+        self._backoff.reset()
         self._observe("news" if answer.revocations else "quiet", asked_at, answer.head)
 
     def _note_failure(self, reason: str, outcome: str, started_at: float) -> float:
         """Log and count a failure, and return the pause after it."""
         self._observe(outcome, started_at, None)
-        if self._failures == 0:
-            self._failing_since = started_at
-        self._failures += 1
+        delay = self._backoff.fail(started_at, RETRY_DELAYS)
         about = {"issuer": self._issuer, "reason": reason}
-        if outcome == "refused" and self._warned != reason:
-            self._warned = reason
+        if outcome == "refused" and self._backoff.logged != reason:
+            self._backoff.logged = reason
             _log.error("the revocation feed is refused; what asks for fresh revocations gets 503", extra=about)
-        elif self._warned is None and self._clock() - self._failing_since >= WARN_AFTER:
-            self._warned = reason
+        elif self._backoff.is_warning_due():
+            self._backoff.logged = reason
             _log.warning("revocations cannot be followed, retrying", extra=about)
-        first, last = RETRY_PAUSES
-        return min(last, first * 2.0 ** min(self._failures - 1, 16)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-
-
-async def _body(response: httpx.Response, limit: int) -> bytes:
-    """Return a response's body. Raises _NoAnswer for one that is too large or compressed."""
-    if "Content-Encoding" in response.headers:
-        raise _NoAnswer("compressed, which was not asked for")
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > limit:
-            raise _NoAnswer(f"over {limit} bytes")
-    return bytes(body)
+        return delay
