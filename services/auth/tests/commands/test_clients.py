@@ -58,7 +58,7 @@ class TestClients:
         assert heading.split()[:2] == ["ID", "NAME"]
         assert verifiers.split()[0] == VERIFIERS_CLIENT_ID
         assert row.split()[:2] == ["reports", "Nightly"]
-        assert line.refuses("clients", "create", "reports") == "There is a client with this id already."
+        assert line.refuses("clients", "create", "reports") == "A client with this id already exists."
 
     def test_a_client_comes_with_public_keys(self, line: CommandLine, tmp_path: Path) -> None:
         file = tmp_path / "jwks.json"
@@ -85,7 +85,7 @@ class TestClients:
         assert self.registered(line) == []
 
     def test_a_client_that_cannot_be_is_refused(self, line: CommandLine) -> None:
-        assert "2 to 64 of" in line.refuses("clients", "create", "Reports")
+        assert "2 to 64 characters of" in line.refuses("clients", "create", "Reports")
         assert "grants are" in line.refuses("clients", "create", "reports", "--grant", "password")
         assert "characters" in line.refuses("clients", "create", "reports", "--scope", "two words")
 
@@ -106,4 +106,4 @@ class TestClients:
             assert line.prints("clients", command, "reports") == ""
             assert self.authenticates(line, secret) is good
         for command in ("disable", "enable", "rotate-secret", "delete"):
-            assert line.refuses("clients", command, "reports") == "There is no such client."
+            assert line.refuses("clients", command, "reports") == "Client not found."

@@ -99,5 +99,5 @@ class TestUsers:
             ["export"],
             ["delete", "--yes"],
         ):
-            assert line.refuses("users", command[0], "ada@example.com", *command[1:]) == "There is no such user."
-        assert line.refuses("users", "disable", "00000000-0000-0000-0000-000000000001") == "There is no such user."
+            assert line.refuses("users", command[0], "ada@example.com", *command[1:]) == "User not found."
+        assert line.refuses("users", "disable", "00000000-0000-0000-0000-000000000001") == "User not found."

@@ -218,7 +218,7 @@ class TestBatches:
         later = NOW + SECOND
         assert [await database.prune(later, limit=2) for _ in range(4)] == [4, 3, 1, 0]
 
-    async def test_upkeep_goes_on_until_nothing_is_left(self, database: Database) -> None:
+    async def test_pruning_goes_on_until_nothing_is_left(self, database: Database) -> None:
         rows = 2 * PRUNE_BATCH + 1
         await database.add(revocations, *(revocation(number, NOW - DAY) for number in range(rows)))
         await Background(database.services).prune()

@@ -523,7 +523,7 @@ class TestReplicas:
         await there.heard("orders", 1)
         await there.verifiers.remove("orders")
         here.verifiers.on_message(f"{WANTED}1")
-        await here.verifiers._tell()
+        await here.verifiers._share()
         assert await there.stored() == {}
         assert await there.is_in_force(await there.revoke())
 
@@ -536,7 +536,7 @@ class TestReplicas:
         await there.verifiers.remove("orders")
         messages.sent.clear()
         here.verifiers.on_message(f"{WANTED}1")
-        await here.verifiers._tell()
+        await here.verifiers._share()
         assert messages.sent == []
 
     async def test_the_longest_lease_said_anywhere_counts(self, replica: Replica, second: Replica) -> None:
@@ -720,7 +720,7 @@ class TestDatabaseAway:
             def has_failed() -> bool:
                 nonlocal printed
                 printed += capsys.readouterr().out
-                return "cannot be looked up" in printed
+                return "reading verifiers failed" in printed
 
             await until(has_failed)
             assert not waiting.done()

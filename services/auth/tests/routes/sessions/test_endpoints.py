@@ -47,7 +47,7 @@ async def test_a_refused_login_does_not_say_why(client: httpx.AsyncClient, body:
         "title": "Unauthorized",
         "status": 401,
         "code": "invalid_credentials",
-        "detail": "E-mail address or password is wrong.",
+        "detail": "Wrong e-mail address or password.",
     }
 
 
