@@ -86,7 +86,7 @@ class TestClients:
 
     def test_a_client_that_cannot_be_is_refused(self, line: CommandLine) -> None:
         assert "2 to 64 characters of" in line.refuses("clients", "create", "Reports")
-        assert "grants are" in line.refuses("clients", "create", "reports", "--grant", "password")
+        assert "Unknown grant" in line.refuses("clients", "create", "reports", "--grant", "password")
         assert "characters" in line.refuses("clients", "create", "reports", "--scope", "two words")
 
     def test_a_clients_name_that_is_too_long_is_refused(self, line: CommandLine) -> None:
