@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from session_tokens import ADA
+from users import ADA
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
 

@@ -5,13 +5,12 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from command_line import ESCAPES, CommandLine
+from users import PASSWORD
 
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.sessions.model import Grant
 from ostiary_auth.services import Services
-
-PASSWORD = "correct horse battery staple"
 
 
 class TestUsers:

@@ -6,7 +6,8 @@ from uuid import uuid4
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from throttling import ELSEWHERE, EMAIL, HOME, SECOND
+from throttling import ELSEWHERE, HOME, SECOND
+from users import EMAIL
 
 from ostiary_auth.domain.accounts.attempts import (
     ACCOUNT,

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from throttling import ELSEWHERE, EMAIL, HOME, PASSWORD, SECOND
+from throttling import ELSEWHERE, HOME, SECOND
+from users import EMAIL, PASSWORD
 
 from ostiary_auth.domain.accounts.attempts import (
     ACCOUNT,

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select
+from users import new_user
 
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.audit.log import AuditLog
@@ -60,7 +61,7 @@ class TestJudge:
 
 @pytest.fixture
 async def user(store: AuthStore) -> User:
-    user = User(uuid4(), "ada@example.com", "ada@example.com", None, "-", ("user",), None, NOW)
+    user = new_user(at=NOW)
     async with store.write() as transaction:
         await transaction.users.add(user)
     return user

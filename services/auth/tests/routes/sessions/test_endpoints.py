@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from session_tokens import ADA, bearer
+from users import ADA, bearer
 
 
 async def test_login_answers_as_oauth_does(tokens: dict[str, Any], client: httpx.AsyncClient) -> None:
