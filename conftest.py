@@ -4,10 +4,15 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from databases import PostgresServer, running_postgres
 
 _ROOT = Path(__file__).parent
+
+# How long one example takes is up to what else the machine does.
+hypothesis.settings.register_profile("ostiary", deadline=None)
+hypothesis.settings.load_profile("ostiary")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -412,7 +412,7 @@ kinds = st.sampled_from(list(Kind))
 targets = st.sampled_from(["a", "b"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(kinds, targets), max_size=10), st.data())
 def test_answers_in_any_order_and_any_number_come_to_what_a_prefix_of_the_log_says(
     made: list[tuple[Kind, str]], data: st.DataObject
@@ -605,7 +605,7 @@ class TestForgetting:
         # Not more than twice what matters still.
         assert (LIFE + KEPT_LONGER) / 40 <= len(revocations) <= 2 * (LIFE + KEPT_LONGER) / 40
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(
         st.lists(
             st.tuples(st.floats(0, 5000), st.sampled_from([Kind.SESSION, Kind.TOKEN]), st.integers(-10, 9000)),
