@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from ostiary import VerifierConfig
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.proxies import Networks
-from ostiary_chassis.settings import BaseUrl, ConfigError, Port, Settings, read_secret, refuse_unknown
+from ostiary_chassis.settings import BaseUrl, ConfigError, Port, Settings, read_secret, reject_unknown
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
 _STORE_FORM = "must be redis:// or rediss:// and a host, without user and password, as in redis://redis:6379/0"
@@ -69,7 +69,7 @@ class GatewayConfig(Settings):
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Self:
         """Read the settings; refuse names that look like one and are none. Raises ConfigError."""
-        refuse_unknown(environ, "OSTIARY_GATEWAY_", cls.names() | _OF_COMPOSE)
+        reject_unknown(environ, "OSTIARY_GATEWAY_", cls.names() | _OF_COMPOSE)
         return super().load(environ)
 
     def rate_limit_store_password(self) -> str | None:
