@@ -56,7 +56,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from ostiary_auth.domain import passwords
+from ostiary_auth.domain.accounts import password_hashing
 
 #: Limit for the whole run, in seconds.
 TOTAL_SECONDS = 355
@@ -274,11 +274,11 @@ def token_rounds(place: Place, scale: Scale, server: Service, secret: str, email
 def login_rounds(place: Place, scale: Scale, server: Service, emails: list[str]) -> Rounds:
     """Measure logins, and Argon2 alone."""
     hasher = argon2.PasswordHasher(
-        time_cost=passwords.ITERATIONS,
-        memory_cost=passwords.MEMORY_KIB,
-        parallelism=passwords.LANES,
-        hash_len=passwords.HASH_BYTES,
-        salt_len=passwords.SALT_BYTES,
+        time_cost=password_hashing.ITERATIONS,
+        memory_cost=password_hashing.MEMORY_KIB,
+        parallelism=password_hashing.LANES,
+        hash_len=password_hashing.HASH_BYTES,
+        salt_len=password_hashing.SALT_BYTES,
     )
     hashed = hasher.hash(PASSWORD)
     callers = [LoggingIn(emails[number::LOGIN_CONNECTIONS]) for number in range(LOGIN_CONNECTIONS)]

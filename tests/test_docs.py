@@ -13,11 +13,11 @@ import pytest
 import typer
 import yaml
 from clusters import BIN, LocalCluster, clean_environment, free_ports, wait_until
+from ostiary_auth.domain.journal import Event
 from people import People
 
 from ostiary_auth.cli import _cli as auth_cli
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain.journal import Event
 from ostiary_gateway.commands import cli as gateway_cli
 from ostiary_gateway.config import GatewayConfig
 from ostiary_profile.cli import _cli as profile_cli
