@@ -250,6 +250,24 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
+class TestHttpApi:
+    def test_the_reference_lists_every_exposed_endpoint_and_no_other(self) -> None:
+        routes = yaml.safe_load((ROOT / "deploy" / "gateway.yaml").read_text())["routes"]
+        exposed = {(method, route["match"]["path"]) for route in routes for method in route["match"]["methods"]}
+        operations = {("GET", path) for path in ("/livez", "/readyz", "/metrics")}
+        assert set(endpoints((REFERENCE / "http-api.md").read_text())) == exposed | operations
+
+
+def endpoints(text: str) -> Iterator[tuple[str, str]]:
+    """Yield methods and paths, as in `GET /a` or, for several methods of one path, `GET`, `PUT /a`."""
+    methods: list[str] = []
+    for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE)(?: (/[^` ]*))?[^`]*`", text):
+        methods.append(method)
+        if path:
+            yield from ((each, path) for each in methods)
+            methods.clear()
+
+
 class TestErrors:
     def test_the_reference_lists_every_code_and_no_other(self) -> None:
         text = (REFERENCE / "errors.md").read_text()
