@@ -349,7 +349,7 @@ class TestCommands:
         with client_of(local_cluster) as client:
             file.write_text(People(client).new().headers["Authorization"].removeprefix("Bearer ") + "\n")
         for path, code, answer in (
-            ("/profiles/me", 0, "goes to     profile"),
+            ("/profiles/me", 0, "upstream    profile"),
             ("/admin/users", 1, "missing     scope admin"),
         ):
             done = subprocess.run(  # noqa: S603 - our own command
@@ -369,7 +369,7 @@ class TestCommands:
         auth = local_cluster.urls["auth"]
         gone = {"OSTIARY_PROFILE_URL": "http://127.0.0.1:1"}
         for arguments, settings, code, last in (
-            ([], {}, 0, "0 disagreements with auth, profile\n"),
+            ([], {}, 0, "differences: 0; compared: auth, profile\n"),
             (["--openapi", f"{auth}/openapi.json"], {}, 0, "not compared: profile\n"),
             (["--openapi", f"{auth}/none.json"], {}, 2, f"{auth}/none.json: the answer is a 404\n"),
             ([], gone, 2, "http://127.0.0.1:1/openapi.json: [Errno 111] Connection refused\n"),

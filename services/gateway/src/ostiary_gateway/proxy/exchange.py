@@ -454,7 +454,9 @@ class Exchange:
     def _watch_token(self, grace: float) -> None:
         token = self._context.token
         if token is not None:
-            self._watch = self._verifier.watch(token, self._on_token_end, max_staleness=self._route.bound, grace=grace)
+            self._watch = self._verifier.watch(
+                token, self._on_token_end, max_staleness=self._route.staleness_limit, grace=grace
+            )
             self._watch.__enter__()
 
     def _on_token_end(self, error: OstiaryError) -> None:

@@ -1,6 +1,6 @@
 """The head of the response that a client gets from an upstream."""
 
-from ostiary_gateway.access.cors import PREFIX
+from ostiary_gateway.access.cors import CORS_PREFIX
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.http1.body import ContentLengthBody
@@ -28,7 +28,7 @@ def final_head(
     """Serialise the head of a final response, with framing of its own (RFC 9112 section 6)."""
     cors = context.cors
     if cors:
-        others = [field for field in response.fields if not field[0].startswith(PREFIX)]
+        others = [field for field in response.fields if not field[0].startswith(CORS_PREFIX)]
         passed = headers.to_client(others, response.connection_options) + lines(cors)
     else:
         passed = headers.response_to_client(response)
