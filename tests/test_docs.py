@@ -297,6 +297,10 @@ class TestMetrics:
         assert len(listed) == len(rows)
         assert listed == set(metrics())
 
+    def test_the_alerts_use_metrics_that_exist(self) -> None:
+        used = re.findall(r"\b((?:ostiary|gateway|http)_[a-z_]+)\b", (DOCS / "how-to" / "observe.md").read_text())
+        assert set(used) <= {name for name, _, _ in metrics()}
+
     def test_names_follow_the_conventions_of_prometheus(self) -> None:
         for name, kind, labels in metrics():
             assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", name), name
