@@ -10,7 +10,14 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 # The images' Python, on which what ships compiled is tested. Where it is not installed, that happens in a container.
 IMAGE_PYTHON ?= $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null)
 
+# Compiled modules are kept: processes that tests start would compile them again, and pytest rewrite its assertions.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
+
+# Twice the cores, as tests of processes wait more than they work.
+WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
+
 PARTS := libs/ostiary libs/chassis services/auth services/gateway services/profile
 SOURCES := libs services tests demo bench deploy
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
@@ -19,7 +26,7 @@ COMPOSE := docker compose -f deploy/compose.yaml
 SECRETS := $(abspath $(or $(OSTIARY_SECRETS_DIR),deploy/secrets))
 FOUND_PYTHON = [ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and was not found; set PYTHON" >&2; exit 1; }
 
-.PHONY: help run demo test test-fast test-compiled fuzz check format bench up down lock clean
+.PHONY: help run demo test test-fast test-slow test-compiled fuzz mutants check format bench up down lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,13 +37,15 @@ run: .venv/installed ## Run the cluster as local processes on SQLite, until Ctrl
 demo: .venv/installed ## Play the main story against a running cluster
 	@$(BIN)/python demo/demo.py
 
-test: .venv/installed ## Run all tests: fast ones, real processes, containers if a Docker engine answers
-	$(BIN)/pytest -n auto -m "not docker" libs services
-	$(BIN)/pytest -m docker libs services
-	$(BIN)/pytest tests
+test: .venv/installed ## Run the tests: fast ones, real processes, containers if a Docker engine answers
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not serial and not slow" tests services libs
+	$(BIN)/pytest -m "serial and not slow" tests services libs
 
 test-fast: .venv/installed ## Run the unit tests only
-	$(BIN)/pytest -n auto -m "not docker" libs services
+	$(BIN)/pytest -n auto -m "not docker and not serial and not slow" libs services
+
+test-slow: .venv/installed ## Run the tests that move gigabytes and hold thousands of connections
+	$(BIN)/pytest -m slow
 
 # Compiled coroutines pass an exception on by the signature of throw() that is deprecated since Python 3.12. The warning
 # is the compiler's own affair; as an error, it would take the place of the exception that is passed on.
@@ -56,6 +65,9 @@ endif
 fuzz: build/fuzz/installed ## Look for what the gateway's parser reads in two ways, for FUZZ_SECONDS (60)
 	PYTHONPATH=build/fuzz/packages:services/gateway/tests \
 		$(BIN)/python tests/fuzz/http1.py build/fuzz/corpus -max_total_time=$(or $(FUZZ_SECONDS),60)
+
+mutants: .venv/installed ## Change deciding code at COUNT (60) random places, by SEED (1), and see what tests notice
+	$(BIN)/python tests/mutants/run.py --count $(or $(COUNT),60) --seed $(or $(SEED),1)
 
 check: .venv/installed ## Lint, check types and imports
 	$(BIN)/ruff check $(SOURCES)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import docker
 import httpx
+import pytest
 from docker.models.containers import Container
 
 ROOT = Path(__file__).parents[2]
@@ -72,10 +73,42 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = READY_
 
 def is_ready(url: str) -> bool:
     """Return whether the service at an address says that it is ready."""
+    return _is_ok(f"{url}/readyz")
+
+
+def is_alive(url: str) -> bool:
+    """Return whether the service at an address answers at all."""
+    return _is_ok(f"{url}/livez")
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and is still listed does not."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == httpx.codes.OK
-    except httpx.HTTPError:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or ") Z " not in stat.read_text()
+
+
+def client_of(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=READY_SECONDS, trust_env=False)
+
+
+def run(
+    *command: str | Path, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours to its end, without settings of ours unless they are given."""
+    return subprocess.run(  # noqa: S603 - our own command
+        command,
+        env=clean_environment() if env is None else env,
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=False,
+    )
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
@@ -149,16 +182,14 @@ class LocalCluster:
 
     def try_auth_command(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
         """Run it, and return its exit code and what it prints; if that is not 0, what it says is wrong."""
-        done = subprocess.run(  # noqa: S603 - our own command
-            [BIN / "ostiary-auth", *arguments],
-            env=self.environ,
-            cwd=ROOT,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run(BIN / "ostiary-auth", *arguments, env=self.environ, stdin=stdin)
         return done.returncode, done.stdout if done.returncode == 0 else done.stderr
+
+    def rotate_keys(self) -> bool:
+        """Try to rotate the signing keys. Return False while a verifier may lack the next one."""
+        code, output = self.try_auth_command("keys", "rotate")
+        assert code == 0 or "published long enough" in output, output
+        return code == 0
 
     def stop_all(self) -> None:
         """End whatever still runs."""
@@ -256,9 +287,23 @@ def engine_answers() -> bool:
     return True
 
 
+def need_engine() -> None:
+    """Skip the test without a Docker engine and compose v2, or fail it if CI=true."""
+    if engine_answers():
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail("no Docker engine with compose v2 answers, and CI=true makes that a failure")
+    pytest.skip("no Docker engine with compose v2 answers")
+
+
+def _is_ok(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
 def _run(command: list[str], environ: Mapping[str, str], stdin: str = "") -> str:
-    done = subprocess.run(  # noqa: S603 - our own command
-        command, env=environ, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=RUN_SECONDS
-    )
+    done = run(*command, env=environ, stdin=stdin)
     assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout

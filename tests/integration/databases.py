@@ -1,15 +1,17 @@
 """A real PostgreSQL for tests: one that OSTIARY_TEST_POSTGRES_URL names, or a container of one's own."""
 
 import asyncio
+import fcntl
+import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import asyncpg
 import docker
-import pytest
-from clusters import engine_answers, free_ports, wait_until
+from clusters import LocalCluster, free_ports, need_engine, wait_until
 
 IMAGE = "postgres:17-trixie"
 
@@ -72,32 +74,64 @@ class PostgresServer:
         asyncio.run(execute())
 
 
-@contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """Yield a server. Without an engine the test is skipped, or fails if CI=true."""
-    if url := os.environ.get("OSTIARY_TEST_POSTGRES_URL"):
-        yield PostgresServer(url)
-        return
-    if not engine_answers():
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Docker engine answers, and CI=true makes that a failure")
-        pytest.skip("no Docker engine answers, and OSTIARY_TEST_POSTGRES_URL is not set")
-    engine = docker.from_env()
+class SharedPostgres:
+    """A server for all processes of a test run. The first that needs it starts it; the run's main process ends it."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take the folder that the processes of the run share."""
+        self._lock, self._started = directory / "postgres.lock", directory / "postgres.json"
+
+    def server(self) -> PostgresServer:
+        """Return the server. Without one, and without an engine, the test is skipped, or fails if CI=true."""
+        if url := os.environ.get("OSTIARY_TEST_POSTGRES_URL"):
+            return PostgresServer(url)
+        with self._lock.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self._started.exists():
+                self._started.write_text(json.dumps(_start_container()))
+            return PostgresServer(json.loads(self._started.read_text())["url"])
+
+    def close(self) -> None:
+        """End the server, if one was started."""
+        if self._started.exists():
+            with closing(docker.from_env()) as engine:
+                engine.containers.get(json.loads(self._started.read_text())["container"]).remove(force=True)
+
+
+def _start_container() -> dict[str, str]:
+    need_engine()
     password = secrets.token_hex(16)
     (port,) = free_ports(1)
-    container = engine.containers.run(
-        IMAGE,
-        ["postgres", *CAREFREE],
-        environment={"POSTGRES_PASSWORD": password},
-        ports={"5432/tcp": ("127.0.0.1", port)},
-        tmpfs={"/var/lib/postgresql/data": ""},
-        detach=True,
-        auto_remove=True,
-    )
+    with closing(docker.from_env()) as engine:
+        container = engine.containers.run(
+            IMAGE,
+            ["postgres", *CAREFREE],
+            environment={"POSTGRES_PASSWORD": password},
+            ports={"5432/tcp": ("127.0.0.1", port)},
+            tmpfs={"/var/lib/postgresql/data": ""},
+            detach=True,
+            auto_remove=True,
+        )
+    url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
+    wait_until(PostgresServer(url).answers, "PostgreSQL answers")
+    return {"url": url, "container": container.id or ""}
+
+
+@contextmanager
+def replicas(server: PostgresServer, *members: LocalCluster) -> Iterator[str]:
+    """Make clusters replicas of the first one: one issuer, database and secrets. Yield the database's name."""
+    name = server.create_database()
+    shared = {
+        "OSTIARY_ISSUER": members[0].url,
+        "OSTIARY_AUTH_DATABASE_URL": f"{server.url}/{name}",
+        "OSTIARY_AUTH_KEK_FILE": str(members[0].data_dir / "kek"),
+        "OSTIARY_FEED_SECRET_FILE": members[0].environ["OSTIARY_FEED_SECRET_FILE"],
+    }
     try:
-        server = PostgresServer(f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres")
-        wait_until(server.answers, "PostgreSQL answers")
-        yield server
+        for member in members:
+            member.environ |= shared
+        yield name
     finally:
-        container.remove(force=True)
-        engine.close()
+        for member in members:
+            member.stop_all()
+        server.drop_database(name)

@@ -31,6 +31,9 @@ SLACK = 1.5
 #: Seconds within which something counts as done at once.
 AT_ONCE = 1.0
 
+#: Seconds within which all is well again after a fault, on a busy machine.
+RECOVERED = 15.0
+
 #: Routes to services that verify by themselves, and to one of the test's that does not: what it answers with, the
 #: gateway alone has let in.
 ROUTES = """\

@@ -118,13 +118,6 @@ def take(connection: socket.socket, size: int, beginning: bytes = b"") -> None:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[RawUpstream]:
-    upstream = RawUpstream()
-    yield upstream
-    upstream.close()
-
-
-@pytest.fixture(scope="module")
 def gateway(upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     with GatewayProcess(tmp_path_factory.mktemp("gateway"), ROUTES.format(url=url_of(upstream))) as gateway:
         yield gateway
@@ -185,14 +178,19 @@ def body_of(answer: bytes, status: int = 200) -> bytes:
 
 
 class TestMemory:
-    def test_a_big_upload_takes_none(self, gateway: GatewayProcess, upstream: RawUpstream) -> None:
-        upload(gateway, upstream, "/r/upload", BIG)
+    @pytest.mark.parametrize("size", [BIG // 8, pytest.param(BIG, marks=pytest.mark.slow)])
+    def test_a_big_upload_takes_none(self, gateway: GatewayProcess, upstream: RawUpstream, size: int) -> None:
+        upload(gateway, upstream, "/r/upload", size)
 
-    def test_a_big_download_to_a_slow_reader_takes_none(self, gateway: GatewayProcess, upstream: RawUpstream) -> None:
-        download(gateway, upstream, "/r/download", BIG)
+    @pytest.mark.parametrize("size", [BIG // 8, pytest.param(BIG, marks=pytest.mark.slow)])
+    def test_a_big_download_to_a_slow_reader_takes_none(
+        self, gateway: GatewayProcess, upstream: RawUpstream, size: int
+    ) -> None:
+        download(gateway, upstream, "/r/download", size)
 
+    @pytest.mark.parametrize("leaving", [LEAVING // 10, pytest.param(LEAVING, marks=pytest.mark.slow)])
     def test_clients_that_leave_within_an_answer_leave_nothing(
-        self, process_upstream: ProcessUpstream, tmp_path: Path
+        self, process_upstream: ProcessUpstream, tmp_path: Path, leaving: int
     ) -> None:
         with GatewayProcess(tmp_path, ROUTES.format(url=url_of(process_upstream))) as gateway:
 
@@ -208,11 +206,10 @@ class TestMemory:
             files = [open_files(pid) for pid in sides]
             come_and_leave_often(LEAVING // 10)
             before = gateway.rss()
-            come_and_leave_often(LEAVING)
+            come_and_leave_often(leaving)
             wait_until(
                 lambda: all(open_files(pid) <= count for pid, count in zip(sides, files, strict=True)),
                 "all connections are closed, on both sides",
-                5,
             )
             assert gateway.rss() - before < GROWTH // 5
             # Nobody is taken to have connections open any more, of which there may be a thousand.
@@ -306,11 +303,11 @@ class TestEnd:
             assert has_come.wait(PATIENCE)
             gateway.process.send_signal(signal.SIGTERM)
             assert read_all(idle) == b""
-            wait_until(lambda: not gateway.listens(), "it takes no more connections", 5)
+            wait_until(lambda: not gateway.listens(), "it takes no more connections")
             sending.sendall(b"half")
             released.set()
             assert [body_of(read_all(each)) for each in (waiting, sending)] == [b"ok", b"ok"]
-            assert gateway.process.wait(5) == 0
+            assert gateway.process.wait(PATIENCE) == 0
             assert "Traceback" not in gateway.log
 
     def test_who_would_never_end_is_not_waited_for_long(self, upstream: RawUpstream, tmp_path: Path) -> None:
@@ -334,7 +331,7 @@ class TestEnd:
             listening.sendall(head("/r/stream"))
             read_until(listening, b"begun\r\n")
             gateway.process.send_signal(signal.SIGTERM)
-            assert gateway.process.wait(10) == 0
+            assert gateway.process.wait(PATIENCE) == 0
             # Not `0\r\n\r\n`: that would say that it was all there. WebSockets are told.
             assert (read_all(talking), read_all(listening)) == (b"\x88\x0c\x03\xe9going away", b"")
             assert "Traceback" not in gateway.log
@@ -357,10 +354,10 @@ class TestEnd:
             assert has_come.wait(PATIENCE)
             send_what_fits(connection, head("/r/good") * 20_000)
             gateway.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: not gateway.listens(), "it takes no more connections", 5)
+            wait_until(lambda: not gateway.listens(), "it takes no more connections")
             released.set()
             assert body_of(read_to_the_end(connection)) == LARGE_BODY
-            assert gateway.process.wait(10) == 0
+            assert gateway.process.wait(PATIENCE) == 0
 
 
 def test_a_last_answer_reaches_who_has_asked_further(gateway: GatewayProcess, upstream: RawUpstream) -> None:
@@ -557,8 +554,8 @@ class TestNames:
         async with GatewayHarness.open(routes, "", verifier) as harness:
             started_at = time.monotonic()
             answer = await harness.request("/r/x")
-            # It takes two seconds to give up on who does not answer.
-            assert time.monotonic() - started_at < 1
+            # To give up on an address that does not answer takes two seconds.
+            assert time.monotonic() - started_at < 2
         assert (answer.status, answer.code) == (503, "upstream_unavailable")
 
 
@@ -667,7 +664,8 @@ class TestSlowness:
                 connection.sendall(head("/r/wait", "POST", b"Content-Length: 1\r\nConnection: close\r\n"))
             started_at = time.monotonic()
             assert body_of(gateway.ask("/r/good")) == b"ok"
-            assert time.monotonic() - started_at < 2
+            # Well before the slow requests are given up.
+            assert time.monotonic() - started_at < 5
             for connection in heads:
                 connection.sendall(b"\r\n")
             for connection in bodies:
@@ -719,7 +717,7 @@ def test_an_address_has_so_many_connections_and_no_more(upstream: RawUpstream, t
         if is_address("127.0.0.2"):
             assert body_of(gateway.ask("/r/good", source="127.0.0.2")) == b"ok"
         mine[0].close()
-        wait_until(lambda: gateway.ask("/r/good").startswith(b"HTTP/1.1 200 "), "there is room for another one", 5)
+        wait_until(lambda: gateway.ask("/r/good").startswith(b"HTTP/1.1 200 "), "there is room for another one")
 
 
 def is_address(address: str) -> bool:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 import shutil
 import signal
@@ -10,26 +9,27 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from clusters import BIN, ROOT, LocalCluster, clean_environment, free_ports, is_ready, wait_until
+from clusters import (
+    BIN,
+    ROOT,
+    RUN_SECONDS,
+    LocalCluster,
+    clean_environment,
+    client_of,
+    free_ports,
+    is_alive,
+    is_ready,
+    is_running,
+    run,
+    wait_until,
+)
 from people import PASSWORD, People
-
-
-@pytest.fixture
-def own_cluster(tmp_path: Path) -> Iterator[LocalCluster]:
-    """A cluster of one's own, to break."""
-    cluster = LocalCluster(tmp_path / "data")
-    yield cluster
-    cluster.stop_all()
-
-
-def client_of(cluster: LocalCluster) -> httpx.Client:
-    return httpx.Client(base_url=cluster.url, timeout=20, trust_env=False)
 
 
 class TestDirectAccess:
@@ -47,7 +47,7 @@ class TestDirectAccess:
         assert httpx.get(url, headers=headers, trust_env=False).status_code == 401
 
     def test_profile_takes_a_good_token_from_anybody(self, local_cluster: LocalCluster) -> None:
-        with client_of(local_cluster) as client:
+        with client_of(local_cluster.url) as client:
             ada = People(client).new()
         url = f"{local_cluster.urls['profile']}/profiles/me"
         assert httpx.get(url, headers=ada.headers, trust_env=False).json()["id"] == ada.id
@@ -56,7 +56,7 @@ class TestDirectAccess:
         self, local_cluster: LocalCluster, own_cluster: LocalCluster
     ) -> None:
         own_cluster.start_all()
-        with client_of(own_cluster) as own, client_of(local_cluster) as other:
+        with client_of(own_cluster.url) as own, client_of(local_cluster.url) as other:
             ada = People(own).new()
             assert own.get("/profiles/me", headers=ada.headers).status_code == 200
             response = other.get("/profiles/me", headers=ada.headers)
@@ -66,13 +66,13 @@ class TestDirectAccess:
 class TestDeaths:
     def test_issued_tokens_outlive_the_auth_service(self, own_cluster: LocalCluster) -> None:
         own_cluster.start_all()
-        with client_of(own_cluster) as client:
+        with client_of(own_cluster.url) as client:
             ada = People(client).new()
             statuses: list[int] = []
             enough, done = threading.Event(), threading.Event()
 
             def keep_asking() -> None:
-                with client_of(own_cluster) as asking:
+                with client_of(own_cluster.url) as asking:
                     while not done.is_set():
                         statuses.append(asking.get("/profiles/me", headers=ada.headers).status_code)
                         if len(statuses) >= 50:
@@ -82,7 +82,7 @@ class TestDeaths:
             asker.start()
             own_cluster.signal("auth", signal.SIGKILL)
             statuses.clear()
-            assert enough.wait(20)
+            assert enough.wait(RUN_SECONDS)
             done.set()
             asker.join()
             assert set(statuses) == {200}
@@ -105,7 +105,7 @@ class TestDeaths:
 
         def register(number: int) -> None:
             email = f"person-{number}@example.com"
-            with client_of(own_cluster) as client:
+            with client_of(own_cluster.url) as client:
                 response = client.post("/auth/register", json={"email": email, "password": PASSWORD})
             if response.status_code == 201:
                 acknowledged.append(email)
@@ -114,18 +114,18 @@ class TestDeaths:
 
         with ThreadPoolExecutor(4) as pool:
             attempts = [pool.submit(register, number) for number in range(200)]
-            assert some.wait(30)
+            assert some.wait(RUN_SECONDS)
             own_cluster.signal("auth", signal.SIGKILL)
             for attempt in attempts:
                 attempt.cancel()
         own_cluster.start("auth")
-        with client_of(own_cluster) as client:
+        with client_of(own_cluster.url) as client:
             for email in acknowledged:
                 assert client.post("/auth/login", json={"email": email, "password": PASSWORD}).status_code == 200
 
     def test_a_killed_service_is_a_problem_document(self, own_cluster: LocalCluster) -> None:
         own_cluster.start_all()
-        with client_of(own_cluster) as client:
+        with client_of(own_cluster.url) as client:
             ada = People(client).new()
             client.put("/profiles/me", json={"bio": "kept"}, headers=ada.headers)
             own_cluster.signal("profile", signal.SIGKILL)
@@ -145,33 +145,25 @@ class TestWrongOrder:
     def test_verifiers_wait_for_the_auth_service(self, own_cluster: LocalCluster) -> None:
         for service in ("gateway", "profile"):
             own_cluster.start(service, wait=False)
-            url = f"{own_cluster.urls[service]}/livez"
-            wait_until(lambda url=url: answers(url), f"{service} is alive")  # type: ignore[misc]  # a default binds the name
+            wait_until(partial(is_alive, own_cluster.urls[service]), f"{service} is alive")
             assert not is_ready(own_cluster.urls[service])
         claims = base64.urlsafe_b64encode(json.dumps({"iss": own_cluster.url}).encode()).decode().rstrip("=")
         token = f"eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6ImsifQ.{claims}.AAAA"
-        with client_of(own_cluster) as client:
+        with client_of(own_cluster.url) as client:
             response = client.get("/profiles/me", headers={"Authorization": f"Bearer {token}"})
             assert (response.status_code, response.json()["code"]) == (503, "keys_unavailable")
             own_cluster.start("auth")
             for service in ("gateway", "profile"):
-                wait_until(lambda name=service: is_ready(own_cluster.urls[name]), "keys are there", 5)  # type: ignore[misc]  # the same
+                wait_until(partial(is_ready, own_cluster.urls[service]), "keys are there")
             ada = People(client).new()
             assert client.get("/profiles/me", headers=ada.headers).status_code == 200
 
     def test_two_clusters_run_side_by_side(self, local_cluster: LocalCluster, own_cluster: LocalCluster) -> None:
         own_cluster.start_all()
-        with client_of(own_cluster) as own, client_of(local_cluster) as other:
+        with client_of(own_cluster.url) as own, client_of(local_cluster.url) as other:
             email = People(own).new().email
             assert own.post("/auth/login", json={"email": email, "password": PASSWORD}).status_code == 200
             assert other.post("/auth/login", json={"email": email, "password": PASSWORD}).status_code == 401
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 class Runner:
@@ -211,7 +203,7 @@ class TestRunner:
             pids = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", "".join(seen))]
             assert len(pids) == 3
             process.send_signal(signal.SIGINT)
-            rest, errors = process.communicate(timeout=20)
+            rest, errors = process.communicate(timeout=RUN_SECONDS)
             assert process.returncode == 0
             assert errors == ""
             assert "Traceback" not in "".join(seen) + rest
@@ -227,7 +219,7 @@ class TestRunner:
                 answer = client.post("/auth/logout", headers={**user.headers, "Prefer": "wait=5"})
             assert answer.json()["complete"] is True
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
+            process.communicate(timeout=RUN_SECONDS)
 
     def test_it_ends_when_nobody_reads_it_any_more(self, tmp_path: Path) -> None:
         runner = Runner(tmp_path / "data")
@@ -237,7 +229,7 @@ class TestRunner:
         process.stdout.close()
         # Whatever is printed next finds the pipe closed.
         httpx.get(f"{runner.url}/nothing", trust_env=False)
-        assert process.wait(30) is not None
+        assert process.wait(RUN_SECONDS) is not None
         assert process.stderr is not None
         process.stderr.close()
         assert not any(is_running(pid) for pid in pids)
@@ -253,7 +245,7 @@ class TestRunner:
             assert shell(profile.replace("<access_token>", token))["bio"] is None
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
+            process.communicate(timeout=RUN_SECONDS)
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -270,7 +262,7 @@ class TestRunner:
     )
     def test_a_bad_setting_is_one_line(self, tmp_path: Path, settings: dict[str, str], message: str) -> None:
         process = Runner(tmp_path / "data", **settings).start()
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=RUN_SECONDS)
         assert process.returncode == 2
         assert output == ""
         assert errors.count("\n") == 1
@@ -283,7 +275,7 @@ class TestRunner:
             other.listen()
             port = str(other.getsockname()[1])
             process = Runner(tmp_path / "data", **{f"OSTIARY_{service}_PORT": port}).start()
-            output, errors = process.communicate(timeout=30)
+            output, errors = process.communicate(timeout=RUN_SECONDS)
         assert (process.returncode, output) == (2, "")
         expected = f"make run: OSTIARY_{service}_PORT: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
         assert errors == expected
@@ -302,17 +294,9 @@ def read_until_ready(process: subprocess.Popen[str]) -> list[str]:
 
 def shell(command: str) -> dict[str, object]:
     """Run a line as a user would paste it, and return the JSON that it prints."""
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=True)  # noqa: S602 - as a user does
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=RUN_SECONDS, check=True)  # noqa: S602 - as a user does
     answer: dict[str, object] = json.loads(done.stdout)
     return answer
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 class TestCommands:
@@ -321,15 +305,7 @@ class TestCommands:
     @pytest.mark.parametrize("service", ["auth", "profile", "gateway"])
     def test_a_bad_setting_is_one_line(self, tmp_path: Path, service: str) -> None:
         settings = {f"OSTIARY_{service.upper()}_PORT": "x", "OSTIARY_DATA_DIR": str(tmp_path)}
-        done = subprocess.run(  # noqa: S603 - our own command
-            [BIN / f"ostiary-{service}", "serve"],
-            env=clean_environment(**settings),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        done = run(BIN / f"ostiary-{service}", "serve", env=clean_environment(**settings))
         assert done.returncode == 2
         assert done.stderr.startswith(f"ostiary-{service}: OSTIARY_{service.upper()}_PORT: ")
         assert (done.stderr.count("\n"), done.stdout) == (1, "")
@@ -337,30 +313,21 @@ class TestCommands:
     def test_a_bad_routes_file_names_its_line(self, tmp_path: Path) -> None:
         file = tmp_path / "gateway.yaml"
         file.write_text("upstreams: {a: {url: 'http://a'}}\nroutes:\n  - {name: r, upstream: a}\n")
-        done = subprocess.run(  # noqa: S603 - our own command
-            [BIN / "ostiary-gateway", "check", file], capture_output=True, text=True, timeout=30, check=False
-        )
+        done = run(BIN / "ostiary-gateway", "check", file)
         assert done.returncode == 2
         assert f"{file}:3: routes[0].match: Field required" in done.stderr
         assert f"{file}:3: routes[0].access: Field required" in done.stderr
 
     def test_explain_looks_at_a_token_as_the_gateway_does(self, local_cluster: LocalCluster, tmp_path: Path) -> None:
         file = tmp_path / "token"
-        with client_of(local_cluster) as client:
+        with client_of(local_cluster.url) as client:
             file.write_text(People(client).new().headers["Authorization"].removeprefix("Bearer ") + "\n")
         for path, code, answer in (
             ("/profiles/me", 0, "upstream    profile"),
             ("/admin/users", 1, "missing     scope admin"),
         ):
-            done = subprocess.run(  # noqa: S603 - our own command
-                [BIN / "ostiary-gateway", "explain", "GET", path, "--token-file", file],
-                env=local_cluster.environ,
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=False,
-            )
+            command = (BIN / "ostiary-gateway", "explain", "GET", path, "--token-file", file)
+            done = run(*command, env=local_cluster.environ)
             assert done.returncode == code, done.stdout
             assert answer in done.stdout
             assert file.read_text().strip() not in done.stdout + done.stderr
@@ -374,33 +341,16 @@ class TestCommands:
             (["--openapi", f"{auth}/none.json"], {}, 2, f"{auth}/none.json: the answer is a 404\n"),
             ([], gone, 2, "http://127.0.0.1:1/openapi.json: [Errno 111] Connection refused\n"),
         ):
-            done = subprocess.run(  # noqa: S603 - our own command
-                [BIN / "ostiary-gateway", "policy", *arguments],
-                env={**local_cluster.environ, **settings},
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=False,
-            )
+            done = run(BIN / "ostiary-gateway", "policy", *arguments, env={**local_cluster.environ, **settings})
             assert (done.stdout + done.stderr).endswith(last)
             assert done.returncode == code
 
 
 class TestDemo:
-    def run(self, url: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603 - our own command
-            [sys.executable, "demo/demo.py", url],
-            env=environ or clean_environment(),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    DEMO = (sys.executable, "demo/demo.py")
 
     def test_it_plays_the_whole_story(self, local_cluster: LocalCluster) -> None:
-        done = self.run(local_cluster.url, local_cluster.environ)
+        done = run(*self.DEMO, local_cluster.url, env=local_cluster.environ)
         assert done.returncode == 0, done.stdout
         assert "All 19 steps passed" in done.stdout
         assert re.search(r"gateway [\d.]+ ms, second gateway [\d.]+ ms, profile [\d.]+ ms, auth [\d.]+ ms", done.stdout)
@@ -408,12 +358,12 @@ class TestDemo:
     def test_it_fails_when_a_step_is_not_as_promised(self, own_cluster: LocalCluster) -> None:
         for service in ("auth", "gateway"):
             own_cluster.start(service)
-        done = self.run(own_cluster.url)
+        done = run(*self.DEMO, own_cluster.url)
         assert done.returncode == 1
         assert "FAILED: step 4: status 503 instead of 200" in done.stdout
 
     def test_it_fails_without_a_cluster(self) -> None:
         (port,) = free_ports(1)
-        done = self.run(f"http://localhost:{port}")
+        done = run(*self.DEMO, f"http://localhost:{port}")
         assert done.returncode == 1
         assert "Is the cluster running" in done.stdout

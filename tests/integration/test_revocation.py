@@ -7,15 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import httpx
 import jwt
 import pytest
-from clusters import engine_answers, is_ready, wait_until
-from databases import PostgresServer
+from clusters import is_alive, is_ready, wait_until
 from people import PASSWORD, User
 from proxies import Message
 from stacks import (
@@ -23,12 +22,12 @@ from stacks import (
     GOOD,
     GOOD_EVERYWHERE,
     LEASE,
+    RECOVERED,
     REVOKED,
     REVOKED_EVERYWHERE,
     SLACK,
     STALE,
     STRICT,
-    Containers,
     PlayedVerifier,
     Stack,
     Stream,
@@ -109,7 +108,7 @@ class TestSlowNetwork:
         stack.log_out_unwaited(ada)
         assert {stack.ask_strictly("gateway", user) for user in [ada, bob] * 10} <= {STALE, REVOKED}
         stack.proxies["gateway"].heal()
-        wait_until(lambda: stack.ask_strictly("gateway", bob) == GOOD, "its news are fresh again", 5)
+        wait_until(lambda: stack.ask_strictly("gateway", bob) == GOOD, "its news are fresh again", RECOVERED)
         assert stack.ask_all(ada) == REVOKED_EVERYWHERE
 
 
@@ -153,7 +152,7 @@ class TestPartition:
         assert answer["complete"]
         assert LEASE <= answer["in_force_after_ms"] / 1000 < LEASE + SLACK
         stack.proxies[victim].heal()
-        wait_until(lambda: stack.ask_strictly(victim, bob) == GOOD, "it hears again", 5)
+        wait_until(lambda: stack.ask_strictly(victim, bob) == GOOD, "it hears again", RECOVERED)
         assert stack.ask_all(ada) == REVOKED_EVERYWHERE
         assert stack.ask_all(bob) == GOOD_EVERYWHERE
 
@@ -173,7 +172,7 @@ class TestPartition:
         wait_until(lambda: stack.ask("gateway", ada) == REVOKED, "the gateway knows", AT_ONCE)
         assert verdict(stack.client.get(own, headers=bob.headers)) == STALE
         stack.proxies["profile"].heal()
-        wait_until(lambda: stack.client.get(own, headers=bob.headers).status_code == 200, "it has caught up", 5)
+        wait_until(lambda: stack.client.get(own, headers=bob.headers).status_code == 200, "it has caught up", RECOVERED)
 
 
 def late_by_one() -> Callable[[str, Message], bytes]:
@@ -245,7 +244,7 @@ class TestAnswersOfOthers:
     def heal(stack: Stack, user: User) -> None:
         for proxy in stack.proxies.values():
             proxy.heal()
-        wait_until(lambda: stack.all_accept_strictly(user), "both follow again", 5)
+        wait_until(lambda: stack.all_accept_strictly(user), "both follow again", RECOVERED)
 
     @staticmethod
     def refused(stack: Stack, name: str) -> float:
@@ -273,7 +272,7 @@ class TestSleep:
         assert set(found) <= {STALE, REVOKED}
         assert answer["complete"]
         assert LEASE <= answer["in_force_after_ms"] / 1000 < LEASE + SLACK
-        wait_until(lambda: stack.ask_strictly("profile", bob) == GOOD, "it is awake", 5)
+        wait_until(lambda: stack.ask_strictly("profile", bob) == GOOD, "it is awake", RECOVERED)
         assert stack.ask_all(ada) == REVOKED_EVERYWHERE
 
 
@@ -302,7 +301,7 @@ class TestWhatLasts:
             url = f"{stack.urls['gateway']}/plain/slow"
             slow = pool.submit(stack.client.get, url, headers=ada.headers)
             try:
-                assert stack.upstream.has_slow.wait(5)
+                assert stack.upstream.has_slow.wait(RECOVERED)
                 assert stack.log_out(ada, wait=5)["complete"]
                 assert stack.ask("gateway", ada) == REVOKED
             finally:
@@ -395,13 +394,13 @@ class TestKeys:
         with ThreadPoolExecutor(len(users)) as pool:
             using = [pool.submit(use, stack, user, done) for user in users]
             try:
-                assert not rotated(stack)
+                assert not stack.rotate_keys()
                 late.leave()
                 # It is not published for long enough yet, if it were not known who holds it.
                 for _ in range(2):
                     signing = kid_of(stack.log_in(users[0]))
-                    wait_until(lambda: rotated(stack), "the keys change", 10)
-                    wait_until(lambda: kid_of(stack.log_in(users[0])) != signing, "the next one signs", 5)  # noqa: B023 - called at once
+                    wait_until(stack.rotate_keys, "the keys change", RECOVERED)
+                    wait_until(lambda: kid_of(stack.log_in(users[0])) != signing, "the next one signs", RECOVERED)  # noqa: B023 - called at once
             finally:
                 done.set()
             assert [each.result() for each in using] == [set(GOOD_EVERYWHERE.items())] * len(users)
@@ -414,13 +413,6 @@ def kid_of(user: User) -> str:
 
 def is_refused_everywhere(stack: Stack, user: User) -> bool:
     return set(stack.ask_all(user).values()) <= {REVOKED, "unknown_key"}
-
-
-def rotated(stack: Stack) -> bool:
-    """Try to rotate the keys; it is refused while there may be a verifier without the next one."""
-    code, output = stack.try_auth_command("keys", "rotate")
-    assert code == 0 or "published long enough" in output, output
-    return code == 0
 
 
 def use(stack: Stack, user: User, done: threading.Event) -> set[tuple[str, str]]:
@@ -447,189 +439,27 @@ class TestDeathOfAuth:
             assert own_stack.ask_strictly(name, cy) in {STALE, REVOKED}
             assert (own_stack.ask(name, ada), own_stack.ask(name, bob)) == (REVOKED, GOOD)
         own_stack.start("auth")
-        wait_until(lambda: own_stack.all_accept_strictly(bob), "all is well again", 5)
+        wait_until(lambda: own_stack.all_accept_strictly(bob), "all is well again", RECOVERED)
         assert own_stack.ask_all(ada) == own_stack.ask_all(cy) == REVOKED_EVERYWHERE
         assert own_stack.ask_all(bob) == GOOD_EVERYWHERE
 
     def test_nobody_is_ready_before_a_first_full_set(self, own_stack: Stack) -> None:
         url, proxy = own_stack.urls["gateway"], own_stack.proxies["gateway"]
         own_stack.start("gateway", wait=False)
-        wait_until(lambda: is_alive(url), "the gateway is alive")
+        wait_until(partial(is_alive, url), "the gateway is alive")
         refusal = own_stack.client.get(f"{url}/readyz")
         assert (refusal.status_code, refusal.json()["failing"]) == (503, ["verifier"])
         proxy.only = "/feed"
         proxy.cut()
         own_stack.start("auth")
         ada = own_stack.people.new()
-        wait_until(lambda: own_stack.ask("gateway", ada) != "keys_unavailable", "it holds keys", 5)
+        wait_until(lambda: own_stack.ask("gateway", ada) != "keys_unavailable", "it holds keys", RECOVERED)
         # Without revocations, it cannot say yes, and does not want to be asked.
         assert own_stack.ask("gateway", ada) == own_stack.ask_strictly("gateway", ada) == STALE
         assert not is_ready(url)
         proxy.heal()
-        wait_until(lambda: is_ready(url), "it is ready by itself", 5)
+        wait_until(partial(is_ready, url), "it is ready by itself", RECOVERED)
         assert own_stack.ask("gateway", ada) == own_stack.ask_strictly("gateway", ada) == GOOD
-
-
-def is_alive(url: str) -> bool:
-    with suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/livez", timeout=2, trust_env=False).status_code == 200
-    return False
-
-
-#: Seconds that the verifiers of the replicas go without news.
-REPLICAS_LEASE = 2.0
-
-
-class Replicas:
-    """Two auth services on one database. The gateway follows the first one, the profile service the second."""
-
-    def __init__(self, server: PostgresServer, directory: Path) -> None:
-        self._server = server
-        self._database = server.create_database()
-        self.first, self.second = (Stack(directory / name, lease=REPLICAS_LEASE) for name in ("first", "second"))
-        self.second.environ["OSTIARY_FEED_SECRET_FILE"] = self.first.environ["OSTIARY_FEED_SECRET_FILE"]
-        for member in (self.first, self.second):
-            member.environ["OSTIARY_ISSUER"] = self.first.url
-            member.environ["OSTIARY_AUTH_DATABASE_URL"] = f"{server.url}/{self._database}"
-            member.environ["OSTIARY_AUTH_KEK_FILE"] = str(directory / "kek")
-
-    def start(self) -> None:
-        for member in (self.first, self.second):
-            member.start("auth", wait=False)
-        for member, service in ((self.first, "gateway"), (self.second, "profile")):
-            member.start(service, wait=False)
-        for url in self.urls:
-            wait_until(lambda url=url: is_ready(url), "all are ready")  # type: ignore[misc]  # a default binds the url
-
-    @property
-    def urls(self) -> list[str]:
-        return [
-            self.first.urls["auth"],
-            self.second.urls["auth"],
-            self.first.urls["gateway"],
-            self.second.urls["profile"],
-        ]
-
-    def ask_all(self, user: User) -> list[str]:
-        first, second = self.first, self.second
-        asked = (first, "auth"), (second, "auth"), (first, "gateway"), (second, "profile")
-        return [member.ask(service, user) for member, service in asked]
-
-    def close(self) -> None:
-        self.first.close()
-        self.second.close()
-        self._server.drop_database(self._database)
-
-
-@pytest.fixture(scope="module")
-def replicas(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    with closing(Replicas(postgres_server, tmp_path_factory.mktemp("replicas"))) as replicas:
-        replicas.start()
-        yield replicas
-
-
-@pytest.mark.docker
-class TestReplicas:
-    @pytest.mark.parametrize("balanced", [False, True], ids=["each-its-own", "in-turn"])
-    def test_what_one_says_to_be_in_force_is_refused_everywhere(self, replicas: Replicas, balanced: bool) -> None:
-        first, second = replicas.first, replicas.second
-        gateway, profile = first.proxies["gateway"], second.proxies["profile"]
-        own = gateway.upstreams, profile.upstreams
-        if balanced:
-            # Their questions go now to this one, now to that one.
-            gateway.upstreams = profile.upstreams = (first.urls["auth"], second.urls["auth"])
-        for member in (first, second) * 4:
-            ada = first.people.new()
-            assert replicas.ask_all(ada) == [GOOD] * 4
-            answer = member.log_out(ada, wait=10)
-            assert replicas.ask_all(ada) == [REVOKED] * 4
-            assert answer["complete"]
-            assert answer["acknowledged_by"] == 4
-            assert answer["in_force_after_ms"] < (AT_ONCE + SLACK) * 1000
-        gateway.upstreams, profile.upstreams = own
-
-    def test_one_that_dies_while_somebody_waits_leaves_the_other_to_answer(self, replicas: Replicas) -> None:
-        first, second = replicas.first, replicas.second
-        ada, bob = first.people.new(), first.people.new()
-        asleep = PlayedVerifier(first)
-        asleep.ask(keys="any", lease=20)
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(second.log_out, ada, wait=15)
-            wait_until(lambda: first.ask("gateway", ada) == REVOKED, "it has been revoked", AT_ONCE)
-            assert not waiting.done()
-            second.signal("auth", signal.SIGKILL)
-            assert isinstance(waiting.exception(), httpx.HTTPError)
-        assert first.ask("gateway", ada) == first.ask("auth", ada) == REVOKED
-        asleep.leave()
-        answer = first.log_out(bob, wait=20)
-        assert second.ask("profile", bob) in {STALE, REVOKED}
-        assert first.ask("gateway", bob) == first.ask("auth", bob) == REVOKED
-        # The dead one accepts nothing any more, and is not waited for longer than it could have.
-        assert answer["complete"]
-        second.start("auth")
-        cy = first.people.new()
-        wait_until(lambda: replicas.ask_all(cy) == [GOOD] * 4, "all is well again", 5)
-        assert replicas.ask_all(ada) == replicas.ask_all(bob) == [REVOKED] * 4
-
-
-@pytest.fixture(scope="module")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    if not engine_answers():
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Docker engine with compose v2 answers, and CI=true makes that a failure")
-        pytest.skip("no Docker engine with compose v2 answers")
-    with ExitStack() as stack:
-        containers = Containers(tmp_path_factory.mktemp("compose"))
-        stack.callback(containers.down)
-        containers.up()
-        yield containers
-
-
-@pytest.mark.docker
-class TestContainers:
-    def test_what_is_said_to_be_in_force_is_refused_everywhere_at_once(self, containers: Containers) -> None:
-        for _ in range(2):
-            ada = containers.people.new()
-            assert containers.ask_all(ada) == GOOD_EVERYWHERE
-            answer = containers.log_out(ada, wait=5)
-            assert containers.ask_all(ada) == REVOKED_EVERYWHERE
-            assert answer["complete"]
-            assert answer["acknowledged_by"] == 3
-            assert answer["in_force_after_ms"] < AT_ONCE * 1000
-
-    def test_who_is_cut_off_stops_accepting_and_the_others_refuse_at_once(self, containers: Containers) -> None:
-        ada, bob = containers.people.new(), containers.people.new()
-        assert containers.ask_all(ada) == containers.ask_all(bob) == GOOD_EVERYWHERE
-        with containers.cut_off("profile"), ThreadPoolExecutor(1) as pool:
-            cut_at = time.monotonic()
-            waiting = pool.submit(containers.log_out, ada, wait=15)
-            wait_until(lambda: containers.ask("gateway", ada) == REVOKED, "the gateway refuses", AT_ONCE)
-            assert containers.ask("auth", ada) == REVOKED
-            assert last_yes(lambda: containers.ask_strictly(bob)) < cut_at + STRICT
-            answer = waiting.result()
-            assert containers.ask("profile", ada) == containers.ask("profile", bob) == STALE
-        assert answer["complete"]
-        assert LEASE <= answer["in_force_after_ms"] / 1000 < LEASE + SLACK
-        wait_until(lambda: containers.ask_strictly(bob) == GOOD, "it hears again", 10)
-        assert containers.ask_all(ada) == REVOKED_EVERYWHERE
-        assert containers.ask_all(bob) == GOOD_EVERYWHERE
-        assert containers.client.get("/profiles/me", headers=bob.headers).status_code == 200
-
-    def test_nothing_is_forgotten_when_the_database_breaks_down(self, containers: Containers) -> None:
-        ada, bob, cy = (containers.people.new() for _ in range(3))
-        assert containers.log_out(ada, wait=5)["complete"]
-        containers.client.post("/auth/logout", headers=cy.headers).raise_for_status()
-        containers.container("postgres").kill()
-        try:
-            wait_until(lambda: containers.ask_strictly(bob) == STALE, "there are no news without a database")
-            assert containers.ask("gateway", ada) in {STALE, REVOKED}
-        finally:
-            containers.start("postgres")
-        wait_until(lambda: containers.ask_all(bob) == GOOD_EVERYWHERE, "all follow again", 10)
-        wait_until(lambda: containers.ask_strictly(bob) == GOOD, "strict routes, too", 5)
-        assert containers.ask_all(ada) == containers.ask_all(cy) == REVOKED_EVERYWHERE
-        assert containers.log_out(bob, wait=10)["complete"]
-        assert containers.ask_all(bob) == REVOKED_EVERYWHERE
 
 
 class TestEndOfTime:

@@ -4,10 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from clusters import wait_until
 from gateways import GatewayProcess
 from upstreams import RawUpstream
@@ -18,13 +16,6 @@ upstreams:
 routes:
   - {{name: {name}, match: {{path: /{name}, methods: [GET]}}, upstream: up, access: public}}
 """
-
-
-@pytest.fixture
-def upstream() -> Iterator[RawUpstream]:
-    upstream = RawUpstream()
-    yield upstream
-    upstream.close()
 
 
 def status(gateway: GatewayProcess, path: str) -> bytes:
@@ -78,5 +69,5 @@ def test_what_comes_while_it_starts_is_not_lost(tmp_path: Path, upstream: RawUps
         writer.close()
         wait_until(lambda: gateway.process.poll() is not None or gateway.listens(), "it listens")
         assert gateway.process.poll() is None
-        wait_until(lambda: status(gateway, "/new") == b"200", "the change is seen", 10)
+        wait_until(lambda: status(gateway, "/new") == b"200", "the change is seen")
         assert status(gateway, "/old") == b"404"

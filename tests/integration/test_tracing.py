@@ -16,9 +16,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 #: Seconds in which container runtimes expect a process to end.
 END_SECONDS = 10.0
 
-#: Seconds for the last spans to be sent, and for all else that a process does at its end.
+#: Seconds for the last spans to be sent, and for all else that a process does at its end. Together they are less
+#: than the exporter's own time-out of 10 s.
 FLUSH_SECONDS = 2.0
-SPARE_SECONDS = 2.0
+SPARE_SECONDS = 6.0
 
 
 class Collector:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import LocalCluster, is_ready, wait_until
+from clusters import READY_SECONDS, LocalCluster, is_ready, is_running, wait_until
 from gateways import GatewayProcess
 from people import People, User
 from prometheus_client.parser import text_string_to_metric_families
@@ -54,14 +54,6 @@ def ask_many(cluster: LocalCluster, user: User) -> list[httpx.Response]:
 def children(pid: int) -> list[int]:
     """Return the processes that a process has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_running(pid: int) -> bool:
-    """Return whether there is such a process, and not just what is left of one."""
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def test_all_workers_serve_and_are_counted_together(cluster: LocalCluster, people: People) -> None:
@@ -120,16 +112,14 @@ routes:
 
 
 @pytest.fixture
-def changing(tmp_path: Path) -> Iterator[GatewayProcess]:
+def changing(tmp_path: Path, upstream: RawUpstream) -> Iterator[GatewayProcess]:
     """A gateway of two workers whose one route is public, and will not be."""
-    upstream = RawUpstream()
     gateway = GatewayProcess(tmp_path, ROUTES.format(port=upstream.port, access="public"), OSTIARY_GATEWAY_WORKERS="2")
     with gateway:
         wait_until(lambda: gateway.log.count("starting") == 2, "both workers have started")
         gateway.change(ROUTES.format(port=upstream.port, access="authenticated"))
         wait_until(lambda: gateway.log.count("routes reloaded") == 2, "both workers have seen the change")
         yield gateway
-    upstream.close()
 
 
 def statuses(gateway: GatewayProcess) -> set[str]:
@@ -197,11 +187,11 @@ def test_sighup_does_not_end_a_worker_that_does_not_listen_to_it_yet() -> None:
         process.stdin.flush()
         assert process.stdout.readline() == "heard it\n"
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(READY_SECONDS) == 0
 
 
 def test_workers_that_cannot_start_end_the_service_with_one_line() -> None:
     with supervise("fail") as process:
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=READY_SECONDS)
     assert (process.returncode, errors) == (2, "gateway: OSTIARY_GATEWAY_PORT: cannot listen\n")
     assert len(re.findall("worker cannot start", output)) == 5

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from harness import (
+    PATIENCE,
     Clock,
     GatewayHarness,
     ReceivedRequest,
@@ -29,6 +30,12 @@ routes:
 """
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(autouse=True)
+def idle_connections_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a connection that is to be closed not be closed anyway, for being idle, while a test waits."""
+    monkeypatch.setattr("ostiary_gateway.upstream.pool.IDLE_SECONDS", 10 * PATIENCE)
 
 
 @pytest.fixture
@@ -93,8 +100,9 @@ async def test_a_connection_that_the_upstream_ends_is_not_used_again(
 
 
 async def test_a_connection_that_is_idle_for_long_is_closed(
-    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ostiary_gateway.upstream.pool.IDLE_SECONDS", IDLE_SECONDS)
     await harness.request("/any/x")
     await idle(harness)
     clock.skip(IDLE_SECONDS + 0.1)

@@ -1,0 +1,174 @@
+"""Change the code that decides at random places, one at a time, and see whether the unit tests notice.
+
+    python tests/mutants/run.py [--count 60] [--seed 1] [--jobs 2] [PATTERN ...]
+
+Mutants are drawn with a seed from all that the modules of `TARGETS` have, or those that match a pattern. Each is tried
+in a copy of the tree: first against the tests named beside its module, and if those pass, against all unit tests of
+its part. Prints what survives with its diff, and the share that was caught. Some survivors change nothing that can be
+seen: read them before writing a test.
+
+Of the tools that exist, mutmut draws no sample and runs all mutants of a package through a copy of its own making,
+which our editable parts and generated clusters of fixtures do not survive; cosmic-ray keeps a database of sessions and
+draws neither. What is needed here are two hundred lines.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from mutation import Mutant, mutants_of
+
+ROOT = Path(__file__).parents[2]
+
+#: Seconds for the tests of a mutant. One that hangs is caught.
+LIMIT_SECONDS = 600.0
+
+#: Exit codes of pytest: all passed, some failed, or could not be imported.
+PASSED, FAILED, INTERRUPTED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Target:
+    """Modules that decide, and the tests that should notice first. Globs, each of which has to match something."""
+
+    part: str
+    modules: str
+    tests: tuple[str, ...]
+
+    def files(self) -> list[Path]:
+        package = f"{self.part}/src/{next((ROOT / self.part / 'src').glob('ostiary*')).name}"
+        return [file for file in _matching(f"{package}/{self.modules}") if file.name != "__init__.py"]
+
+    def test_paths(self) -> list[str]:
+        return [str(file) for pattern in self.tests for file in _matching(f"{self.part}/tests/{pattern}")]
+
+
+_LIBRARY, _AUTH, _GATEWAY = "libs/ostiary", "services/auth", "services/gateway"
+
+TARGETS = (
+    Target(_LIBRARY, "_verifier.py", ("test_verifier.py", "attacks/test_*.py")),
+    Target(_LIBRARY, "_jws.py", ("attacks/test_*.py",)),
+    Target(_LIBRARY, "_token.py", ("attacks/test_*.py", "test_verifier.py")),
+    Target(_LIBRARY, "_keyset.py", ("test_keyset.py",)),
+    Target(_LIBRARY, "_revocations.py", ("test_revocations.py", "test_staleness.py")),
+    Target(_LIBRARY, "feed.py", ("test_feed.py",)),
+    Target(_GATEWAY, "http1/parser.py", ("http1/test_parser.py",)),
+    Target(_GATEWAY, "http1/headers.py", ("http1/test_headers.py",)),
+    Target(_GATEWAY, "routing/[tpo]*.py", ("routing/test_[tpo]*.py",)),
+    Target(_GATEWAY, "routing/bypass_check.py", ("routing/test_bypass_check.py",)),
+    Target(_GATEWAY, "access/admission.py", ("access/test_*.py",)),
+    Target(_GATEWAY, "ratelimit/*.py", ("access/test_*.py",)),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A mutant, where it is, and what is run to catch it."""
+
+    file: Path
+    mutant: Mutant
+    target: Target
+
+    def survives(self, tree: Path) -> bool:
+        """Try it in a copy of the tree, which is left as it was."""
+        file = tree / self.file
+        file.write_text(self.mutant.after)
+        try:
+            return all(_pass(tree, tests) for tests in (self.target.test_paths(), [f"{self.target.part}/tests"]))
+        finally:
+            file.write_text(self.mutant.before)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw, try and tell."""
+    parser = argparse.ArgumentParser(description="See which changes of deciding code no unit test notices.")
+    parser.add_argument("--count", type=int, default=60, help="mutants to draw")
+    parser.add_argument("--seed", type=int, default=1, help="draws the same ones each time")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants that are tried at the same time")
+    parser.add_argument("patterns", nargs="*", help="only modules whose path contains one of these")
+    options = parser.parse_args(arguments)
+    trials = _all_trials(options.patterns)
+    drawn = random.Random(options.seed).sample(trials, min(options.count, len(trials)))  # noqa: S311 - no secret
+    print(f"{len(drawn)} of {len(trials)} mutants, seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
+        trees: SimpleQueue[Path] = SimpleQueue()
+        for number in range(options.jobs):
+            trees.put(_copy(Path(directory) / str(number)))
+        survivors = sum(_try_all(drawn, trees, options.jobs))
+    print(f"caught {len(drawn) - survivors} of {len(drawn)} ({1 - survivors / len(drawn):.1%})")
+
+
+def _all_trials(patterns: Sequence[str]) -> list[Trial]:
+    targets = [(target, file) for target in TARGETS for file in target.files()]
+    for target, _ in targets:
+        target.test_paths()  # fails now, not after an hour
+    return [
+        Trial(file, mutant, target)
+        for target, file in targets
+        if not patterns or any(pattern in str(file) for pattern in patterns)
+        for mutant in mutants_of((ROOT / file).read_text())
+    ]
+
+
+def _try_all(trials: Sequence[Trial], trees: SimpleQueue[Path], jobs: int) -> list[bool]:
+    def attempt(trial: Trial) -> bool:
+        tree = trees.get()
+        try:
+            survives = trial.survives(tree)
+        finally:
+            trees.put(tree)
+        mutant = trial.mutant
+        verdict = "SURVIVED" if survives else "caught"
+        diff = f"\n{mutant.diff(str(trial.file))}" if survives else ""
+        print(f"{verdict:9}{trial.file}:{mutant.line}: {mutant.kind}{diff}", flush=True)
+        return survives
+
+    with ThreadPoolExecutor(jobs) as pool:
+        unchanged = {tuple(trial.target.test_paths()) for trial in trials}
+        tree = trees.get()
+        for tests in unchanged:
+            assert _pass(tree, tests), f"without a mutant, these fail: {tests}"
+        trees.put(tree)
+        return list(pool.map(attempt, trials))
+
+
+def _pass(tree: Path, tests: Sequence[str]) -> bool:
+    """Run tests in a tree, up to the first that fails."""
+    sources = [str(source) for part in ("libs", "services") for source in (tree / part).glob("*/src")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sources), "PYTHONDONTWRITEBYTECODE": "1"}
+    selection = ("-m", "not docker and not serial and not slow")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-pno:xdist", "-pno:cacheprovider", *selection, *tests]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own command
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if done.returncode not in {PASSED, FAILED, INTERRUPTED}:
+        raise RuntimeError(f"the tests could not be run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == PASSED
+
+
+def _copy(tree: Path) -> Path:
+    leave_out = shutil.ignore_patterns(".*", "build", "__pycache__", "bench")
+    return Path(shutil.copytree(ROOT, tree, ignore=leave_out))
+
+
+def _matching(pattern: str) -> list[Path]:
+    found = sorted(file.relative_to(ROOT) for file in ROOT.glob(pattern))
+    if not found:
+        raise SystemExit(f"mutants: nothing matches {pattern}; has it moved?")
+    return found
+
+
+if __name__ == "__main__":
+    main()
