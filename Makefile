@@ -29,7 +29,7 @@ FOUND_PYTHON = [ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is neede
 .PHONY: help run demo test test-fast test-slow test-compiled fuzz mutants check format bench up down lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/installed ## Run the cluster as local processes on SQLite, until Ctrl-C
 	@$(BIN)/python deploy/local.py
