@@ -1,9 +1,9 @@
-"""What the auth service does in a second, and what a storm of logins does to everybody else.
+"""Throughput of the auth service, and what a storm of failed logins does to other requests.
 
-A real process on SQLite. It has one core, and the load comes from another, so that what it does can be held
-against what the same core does with nothing but OpenSSL, or nothing but Argon2: measured in turn with it, round
-by round, so that a noisy moment hits all alike. A figure is the median of its rounds, a share the median
-of the rounds' shares. Results are printed and written to `bench/results/auth.json`. Takes four minutes at most.
+A real process on SQLite. It has one core, and the load runs on another, so that its throughput can be compared
+with what the same core achieves with OpenSSL alone, or Argon2 alone. Both are measured in alternating rounds, so that
+noise affects them alike. A result is the median of its rounds; a share is the median of the rounds' shares. Results are
+printed and written to `bench/results/auth.json`. Takes at most four minutes.
 
     python bench/auth.py [--quick] [part ...]
 """
@@ -56,9 +56,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from ostiary_auth.domain import passwords
+from ostiary_auth.domain.accounts import password_hashing
 
-#: Seconds for all of it.
+#: Limit for the whole run, in seconds.
 TOTAL_SECONDS = 355
 
 LIMIT_SECONDS = 1
@@ -74,14 +74,14 @@ STORM_LEAD_SECONDS = 0.5
 PROBES_PER_SECOND = 20
 PROBE_CONNECTIONS = 4
 
-SIGNED_BYTES = 500  # the size of an access token's first two parts
+SIGNED_BYTES = 500  # header and payload of an access token
 
 LIBRARIES = ("ostiary-auth", "cryptography", "argon2-cffi")
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured."""
+    """How much to measure."""
 
     starts: int = 7
     rounds: int = 5
@@ -92,18 +92,15 @@ QUICK = Scale(starts=2, rounds=1, storm_pairs=1)
 
 
 class Refreshing:
-    """Continues a session, each time with the token of the answer before."""
+    """Refreshes a session, each time with the token of the previous response."""
 
     def __init__(self, refresh_token: str) -> None:
-        """Begin with the token of the login."""
         self._token = refresh_token
 
     def request(self) -> bytes:
-        """Return the next refresh."""
         return post_json("/auth/refresh", {"refresh_token": self._token})
 
     def take(self, answer: Answer) -> None:
-        """Keep the next token."""
         self._token = read(answer)["refresh_token"]
 
 
@@ -111,15 +108,12 @@ class LoggingIn:
     """Logs users in, one after the other."""
 
     def __init__(self, emails: Iterable[str]) -> None:
-        """Go around these users."""
         self._emails = itertools.cycle(emails)
 
     def request(self) -> bytes:
-        """Return the next user's login."""
         return login(next(self._emails), PASSWORD)
 
     def take(self, answer: Answer) -> None:
-        """Expect success."""
         read(answer)
 
 
@@ -127,15 +121,14 @@ class Guessing:
     """Tries wrong passwords on accounts that do not exist, each from another address."""
 
     def request(self) -> bytes:
-        """Return the next guess."""
         return login(f"{secrets.token_hex(8)}@example.com", "a wrong password")
 
     def take(self, answer: Answer) -> None:
-        """Expect any answer."""
+        """Accept any response."""
 
 
 async def probe(port: int, callers: list[Caller], seconds: float) -> list[float]:
-    """Ask at a steady pace, whatever the answers take, and return what they took."""
+    """Send requests at a fixed rate, regardless of response times, and return the latencies."""
     connections = await connect(port, len(callers))
     times: list[float] = []
     started_at, count = time.perf_counter(), int(seconds * PROBES_PER_SECOND)
@@ -146,7 +139,7 @@ async def probe(port: int, callers: list[Caller], seconds: float) -> list[float]
             if (early := due - time.perf_counter()) > 0:
                 await asyncio.sleep(early)
                 sent_at = time.perf_counter()
-            # One that could not be sent in time because of the answer before counts from when it was due.
+            # A request delayed by the previous response counts from when it was due.
             answer = await connections[number].ask(callers[number].request())
             times.append(time.perf_counter() - sent_at)
             callers[number].take(answer)
@@ -160,12 +153,12 @@ async def probe(port: int, callers: list[Caller], seconds: float) -> list[float]
 
 
 async def open_sessions(port: int, emails: Iterable[str]) -> list[Caller]:
-    """Log users in; what is returned goes on from there."""
+    """Log users in; return clients that refresh their sessions."""
     return [Refreshing(answer["refresh_token"]) for answer in await log_in(port, emails)]
 
 
 def starts(scale: Scale) -> Row:
-    """Measure how long a start takes, on a new data folder and on the same once more, and the memory after it."""
+    """Measure start time and memory, with a new data folder and with the same folder again."""
     seconds: dict[str, list[float]] = {"first": [], "second": []}
     memory: dict[str, list[float]] = {"first": [], "second": []}
     for _ in range(scale.starts):
@@ -182,7 +175,7 @@ def starts(scale: Scale) -> Row:
 
 
 def openssl_signs() -> float | None:
-    """Return how often a second OpenSSL's own benchmark signs, if there is one."""
+    """Return the signatures per second of OpenSSL's own benchmark, if it is installed."""
     program = shutil.which("openssl")
     if program is None:
         return None
@@ -193,7 +186,7 @@ def openssl_signs() -> float | None:
 
 
 def rate(call: Callable[[], object]) -> float:
-    """Return how often a second a call can be made, one after the other."""
+    """Return calls per second, sequentially."""
     count, started_at = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - started_at) < LIMIT_SECONDS:
         call()
@@ -203,25 +196,25 @@ def rate(call: Callable[[], object]) -> float:
 
 @dataclass(slots=True)
 class Rounds:
-    """Rates by name, round by round, and of our own all times and what the load took."""
+    """Rates by name, one per round, and for the service also all latencies and the load's CPU share."""
 
     rates: dict[str, list[float]] = field(default_factory=dict)
     times: dict[str, list[float]] = field(default_factory=dict)
     busy: dict[str, list[float]] = field(default_factory=dict)
 
     def limit(self, name: str, value: float | None) -> None:
-        """Note what the machine can do."""
+        """Add the machine's limit."""
         if value is not None:
             self.rates.setdefault(name, []).append(value)
 
     def ours(self, name: str, outcome: Load) -> None:
-        """Note what the service did."""
+        """Add a round of the service."""
         self.rates.setdefault(name, []).append(outcome.rate)
         self.busy.setdefault(name, []).append(outcome.busy)
         self.times.setdefault(name, []).extend(itertools.chain.from_iterable(outcome.times.values()))
 
     def row(self, name: str, *limits: str) -> Row:
-        """Sum up; with the shares of those limits that were measured."""
+        """Summarise, with the share of each limit that was measured."""
         row: Row = {"per_second": summary(self.rates[name], 1)}
         if name in self.times:
             row |= {**milliseconds(self.times[name]), "load_busy": round(statistics.median(self.busy[name]), 2)}
@@ -233,7 +226,7 @@ class Rounds:
 
 
 def rates(place: Place, scale: Scale) -> Row:
-    """Measure tokens and logins a second, in turn with what bounds them."""
+    """Measure tokens and logins per second, in turn with what limits them."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         server = Service("auth", Path(folder))
         with on(place.server):
@@ -281,11 +274,11 @@ def token_rounds(place: Place, scale: Scale, server: Service, secret: str, email
 def login_rounds(place: Place, scale: Scale, server: Service, emails: list[str]) -> Rounds:
     """Measure logins, and Argon2 alone."""
     hasher = argon2.PasswordHasher(
-        time_cost=passwords.ITERATIONS,
-        memory_cost=passwords.MEMORY_KIB,
-        parallelism=passwords.LANES,
-        hash_len=passwords.HASH_BYTES,
-        salt_len=passwords.SALT_BYTES,
+        time_cost=password_hashing.ITERATIONS,
+        memory_cost=password_hashing.MEMORY_KIB,
+        parallelism=password_hashing.LANES,
+        hash_len=password_hashing.HASH_BYTES,
+        salt_len=password_hashing.SALT_BYTES,
     )
     hashed = hasher.hash(PASSWORD)
     callers = [LoggingIn(emails[number::LOGIN_CONNECTIONS]) for number in range(LOGIN_CONNECTIONS)]
@@ -298,12 +291,12 @@ def login_rounds(place: Place, scale: Scale, server: Service, emails: list[str])
 
 
 def storm(port: int) -> Load:
-    """Guess passwords as fast as the answers come. It runs in a process of its own, not to delay the probes."""
+    """Guess passwords as fast as responses arrive, in a process of its own so as not to delay the probes."""
     return asyncio.run(load(port, [Guessing() for _ in range(STORM_CONNECTIONS)], STORM_LEAD_SECONDS + STORM_SECONDS))
 
 
 def storms(place: Place, scale: Scale) -> Row:
-    """Measure how long a refresh and the keys take, quiet and during a storm of logins, in turn."""
+    """Measure the latency of refreshes and of the JWKS, idle and during a storm of logins, in turn."""
     times: dict[str, list[list[float]]] = {}
     guesses = Load()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -329,12 +322,11 @@ def storms(place: Place, scale: Scale) -> Row:
 
 
 async def prepare_sessions(port: int) -> list[Caller]:
-    """Open the sessions that are refreshed."""
     return await open_sessions(port, await sign_up(port, PROBE_CONNECTIONS))
 
 
 async def slice_of(port: int, sessions: list[Caller], pool: Executor | None, guesses: Load) -> dict[str, list[float]]:
-    """Measure for one slice, during a storm if there is a pool to make it, and add up its guesses."""
+    """Measure one slice, during a storm if there is a pool to run it, and add its guesses to `guesses`."""
     raging = asyncio.get_running_loop().run_in_executor(pool, storm, port) if pool else None
     await asyncio.sleep(STORM_LEAD_SECONDS)
     keys: list[Caller] = [Repeating(request("GET", "/.well-known/jwks.json"))] * PROBE_CONNECTIONS
@@ -348,7 +340,7 @@ async def slice_of(port: int, sessions: list[Caller], pool: Executor | None, gue
 
 
 def slices(values: list[list[float]]) -> Row:
-    """Sum up times over all slices, and how far the slices' 99th percentiles are apart."""
+    """Summarise latencies over all slices, and the spread of the slices' 99th percentiles."""
     spread = summary((percentile(each, 0.99) * 1000 for each in values), 2)
     return {**milliseconds(itertools.chain(*values)), "p99_ms_of_slices": spread}
 
@@ -362,5 +354,5 @@ PARTS: dict[str, Callable[[Scale], Row]] = {
 
 if __name__ == "__main__":
     measure(
-        "auth", PARTS, Scale(), QUICK, seconds=TOTAL_SECONDS, taking_part=versions(LIBRARIES, {"openssl": "version"})
+        "auth", PARTS, Scale(), QUICK, seconds=TOTAL_SECONDS, participants=versions(LIBRARIES, {"openssl": "version"})
     )

@@ -1,22 +1,22 @@
-"""The gateway beside other proxies: the same upstream, the same load, one core for the proxy and one for all else.
+"""The gateway compared with other proxies: same upstream, same load, one core for the proxy and one for the rest.
 
-The gateway does all it always does: it verifies, follows revocations, counts and logs. Its modules are compiled, as in
-its image (`make build/compiled`); `requests` also shows it as it is otherwise. Contenders take turns in each round; the
-quotient of medians counts. A peer that is not installed is left out, with a line that says so.
+The gateway does all its work: it verifies tokens, follows revocations, counts and logs. Its modules are compiled, as in
+its image (`make build/compiled`); `requests` also measures it interpreted. Contenders take turns in each round; results
+are ratios of medians. A proxy that is not installed is skipped with a message.
 
-requests  An authenticated GET with a small JSON answer, over 64 connections, with a token that comes again and with
-          tokens that are new. HAProxy verifies the same tokens with `jwt_verify` and checks the same claims; nginx
-          and Caddy pass requests on without any check. Goal: a p99 that is not higher than HAProxy's.
-routes    The same with a thousand routes, of which it takes one, and with ten. Goal: 0.9 of the requests a second.
-workers   The same with two workers, on two cores, and with one. Goal: 1.8 times the requests a second; where no cores
-          are left for the load, all share all, `cores_free` is false, and that cannot show.
-body      A gigabyte down and up, beside nginx, which streams too (`proxy_buffering off`, `proxy_request_buffering
-          off`) and checks no token. Goals: half of its throughput, and at most 80 MB in memory. Where the load's core
-          is what bounds both, `cpu_seconds_per_gb` says what each of them costs.
-idle      Ten thousand connections that have had an answer and stay open. Goal: at most 200 MB in memory.
+requests  An authenticated GET with a small JSON response over 64 connections, with repeated tokens and with new ones.
+          HAProxy verifies the same tokens with `jwt_verify` and checks the same claims; nginx and Caddy forward
+          requests without any check. Goal: a p99 not above HAProxy's.
+routes    The same with a thousand routes, one of which is used, and with ten. Goal: 0.9 of the requests per second.
+workers   The same with two workers on two cores, and with one. Goal: 1.8 times the requests per second. If no cores are
+          left for the load, all processes share all cores, `cores_free` is false, and the goal cannot be measured.
+body      A gigabyte down and up, compared with nginx, which also streams (`proxy_buffering off`,
+          `proxy_request_buffering off`) and verifies no token. Goals: half of its throughput, and at most 80 MB of
+          memory. If the load's core is the bottleneck, compare `cpu_seconds_per_gb`.
+idle      Ten thousand idle keep-alive connections. Goal: at most 200 MB of memory.
 
-Results are printed and written to `bench/results/gateway.json`. Takes ten minutes. `--quick` does less of everything,
-to see that it works, and names of parts do only those; neither writes anything.
+Results are printed and written to `bench/results/gateway.json`. Takes ten minutes. `--quick` is a short functional
+check, and part names select parts; neither writes results.
 
     python bench/gateway.py [--quick] [part ...]
 """
@@ -52,7 +52,7 @@ from common import (
     in_turn,
     measure,
     on,
-    quotients,
+    ratios,
     request,
     side_by_side,
     summary,
@@ -70,7 +70,7 @@ CONNECTIONS = 64
 LIBRARIES = ("ostiary", "ostiary-gateway", "uvloop", "cryptography")
 PROGRAMS = {"haproxy": "-v", "nginx": "-v", "caddy": "version", "wrk": "-v"}
 
-#: Each request of wrk takes the next token of the file; no token comes again while it is remembered.
+#: wrk sends the next token of the file with each request; no token repeats while it is cached.
 NEW_TOKENS = """\
 local tokens = {{}}
 for line in io.lines("{tokens}") do tokens[#tokens + 1] = "Bearer " .. line end
@@ -87,7 +87,7 @@ Proxy = Service | Peer
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured."""
+    """How much to measure."""
 
     rounds: int = 7
     seconds: int = 4
@@ -97,16 +97,16 @@ class Scale:
     idle_connections: int = 10_000
 
 
-#: With so few tokens, they are remembered, and those that are said to be new are not.
+#: With so few tokens, even the new ones are cached.
 QUICK = Scale(rounds=1, seconds=1, new_tokens=1000, body_bytes=200_000_000, idle_rounds=1, idle_connections=1000)
 
 
-# What stands around the gateway.
+# The gateway's surroundings.
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """What a gateway needs, running: an issuer, and an upstream that always answers the same."""
+class Setup:
+    """What a gateway needs, running: an issuer, and an upstream with a constant response."""
 
     folder: Path
     issuer: Service
@@ -115,11 +115,10 @@ class Stage:
 
     @property
     def bearer(self) -> str:
-        """The header field with a token."""
         return f"Authorization: Bearer {self.tokens[0]}"
 
     def gateway(self, routes: dict[str, Any], *, is_compiled: bool = True, **settings: str) -> Service:
-        """Return a gateway with these routes, ready to run."""
+        """Return a gateway with these routes, not yet started."""
         if is_compiled:
             settings["PYTHONPATH"] = str(COMPILED)
         # JSON is YAML.
@@ -138,8 +137,8 @@ class Stage:
 
 
 @contextmanager
-def stage(load: Cores, tokens: int = 1) -> Iterator[Stage]:
-    """Run issuer and upstream where the load runs, and get access tokens."""
+def running_setup(load: Cores, tokens: int = 1) -> Iterator[Setup]:
+    """Run issuer and upstream on the load's cores, and get access tokens."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         stack.enter_context(on(load))
@@ -147,11 +146,10 @@ def stage(load: Cores, tokens: int = 1) -> Iterator[Stage]:
         stack.enter_context(upstream.running())
         issuer = Service("auth", folder, OSTIARY_ISSUER=ISSUER, OSTIARY_FEED_SECRET_FILE=str(folder / "feed-secret"))
         stack.enter_context(issuer.running())
-        yield Stage(folder, issuer, upstream.port, asyncio.run(client_tokens(issuer, tokens)))
+        yield Setup(folder, issuer, upstream.port, asyncio.run(client_tokens(issuer, tokens)))
 
 
 async def client_tokens(issuer: Service, count: int) -> list[str]:
-    """Return so many access tokens of a client."""
     secret = issuer.command("clients", "create", "bench", "--scope", SCOPE)
     form = urlencode({"grant_type": "client_credentials", "client_id": "bench", "client_secret": secret}).encode()
     asking = request("POST", "/oauth/token", form, "Content-Type: application/x-www-form-urlencoded")
@@ -159,7 +157,7 @@ async def client_tokens(issuer: Service, count: int) -> list[str]:
 
 
 def public_key(port: int, token: str) -> bytes:
-    """Return the issuer's key that has signed a token, in PEM; there are others, for later."""
+    """Return the key that signed a token, in PEM."""
     kid = json.loads(decoded(token.partition(".")[0]))["kid"]
     with urllib.request.urlopen(f"http://{HOST}:{port}/.well-known/jwks.json") as answer:
         (key,) = (each for each in json.load(answer)["keys"] if each["kid"] == kid)
@@ -168,65 +166,60 @@ def public_key(port: int, token: str) -> bytes:
 
 
 def decoded(text: str) -> bytes:
-    """Return what is encoded in Base64url."""
     return base64.urlsafe_b64decode(text + "==")
 
 
 def upstream_at(port: int) -> dict[str, str]:
-    """Return an upstream, for a routes file."""
     return {"url": f"http://{HOST}:{port}"}
 
 
 def route(name: str, path: str, method: str, upstream: str, scope: str = SCOPE) -> dict[str, Any]:
-    """Return a route, for a routes file."""
     match = {"path": path, "methods": [method]}
     return {"name": name, "match": match, "upstream": upstream, "access": {"scopes": [scope]}}
 
 
 def orders(port: int) -> dict[str, Any]:
-    """Return the routes of a small gateway."""
     return {"upstreams": {"orders": upstream_at(port)}, "routes": [route("orders", "/orders", "GET", "orders")]}
 
 
-# Requests a second.
+# Requests per second.
 
 
 def requests(scale: Scale) -> Row:
-    """Measure requests a second of all proxies, with tokens that come again and with tokens that are new."""
+    """Measure requests per second of all proxies, with repeated and with new tokens."""
     place = Place.apart()
-    with stage(place.load, scale.new_tokens) as around, ExitStack() as stack:
-        (around.folder / "key.pem").write_bytes(public_key(around.issuer.port, around.tokens[0]))
-        ours = around.gateway(orders(around.upstream))
-        as_it_is = around.gateway(orders(around.upstream), is_compiled=False)
+    with running_setup(place.load, scale.new_tokens) as setup, ExitStack() as stack:
+        (setup.folder / "key.pem").write_bytes(public_key(setup.issuer.port, setup.tokens[0]))
+        ours = setup.gateway(orders(setup.upstream))
+        interpreted = setup.gateway(orders(setup.upstream), is_compiled=False)
         with on(place.server):
             stack.enter_context(ours.running())
-            stack.enter_context(as_it_is.running())
-            peers = stack.enter_context(running_proxies(around.folder, around.upstream))
-        all_of_them: dict[str, Proxy] = {"ostiary": ours, **peers, "ostiary_not_compiled": as_it_is}
-        checking = {name: each for name, each in all_of_them.items() if name not in {"nginx", "caddy"}}
-        returning, new = ["--header", around.bearer], ["--script", str(new_tokens(around))]
+            stack.enter_context(interpreted.running())
+            peers = stack.enter_context(running_proxies(setup.folder, setup.upstream))
+        contenders: dict[str, Proxy] = {"ostiary": ours, **peers, "ostiary_not_compiled": interpreted}
+        checking = {name: each for name, each in contenders.items() if name not in {"nginx", "caddy"}}
+        returning, new = ["--header", setup.bearer], ["--script", str(new_tokens(setup))]
         return {
-            "returning": side_by_side(loads(all_of_them, scale, "/orders", *returning), scale.rounds),
+            "returning": side_by_side(loads(contenders, scale, "/orders", *returning), scale.rounds),
             "new": side_by_side(loads(checking, scale, "/orders", *new), scale.rounds),
         }
 
 
-def new_tokens(around: Stage) -> Path:
-    """Return a script for wrk that sends another token each time."""
-    tokens, script = around.folder / "tokens", around.folder / "new.lua"
-    tokens.write_text("\n".join(around.tokens))
+def new_tokens(setup: Setup) -> Path:
+    """Return a wrk script that sends another token each time."""
+    tokens, script = setup.folder / "tokens", setup.folder / "new.lua"
+    tokens.write_text("\n".join(setup.tokens))
     script.write_text(NEW_TOKENS.format(tokens=tokens))
     return script
 
 
 def loads(contenders: dict[str, Proxy], scale: Scale, path: str, *options: str) -> dict[str, Callable[[], Hit]]:
-    """Return what loads each of these for a round."""
     return {
         name: partial(hit, each.port, path, scale.seconds, CONNECTIONS, *options) for name, each in contenders.items()
     }
 
 
-#: What each of many services has: the end of the route's name, the path below the service's, the method, the right.
+#: The routes of each of many services: suffix of the name, path below the service's, method, permission.
 KINDS = (
     ("items", "/items", "GET", "read"),
     ("item", "/items/{id}", "GET", "read"),
@@ -237,7 +230,7 @@ KINDS = (
 
 
 def services(count: int, port: int) -> dict[str, Any]:
-    """Return the routes of a gateway before many services, of which the first, and last in the file, is asked."""
+    """Return routes to many services; the load uses the first service, which is last in the file."""
     names = [f"service-{number}" for number in reversed(range(count))]
     return {
         "upstreams": {name: upstream_at(port) for name in names},
@@ -250,30 +243,30 @@ def services(count: int, port: int) -> dict[str, Any]:
 
 
 def routes(scale: Scale) -> Row:
-    """Measure requests a second with a thousand routes and with ten."""
+    """Measure requests per second with a thousand routes and with ten."""
     place = Place.apart()
-    with stage(place.load) as around, ExitStack() as stack:
+    with running_setup(place.load) as setup, ExitStack() as stack:
         contenders: dict[str, Proxy] = {
-            f"{count}_routes": around.gateway(services(count // len(KINDS), around.upstream)) for count in (1000, 10)
+            f"{count}_routes": setup.gateway(services(count // len(KINDS), setup.upstream)) for count in (1000, 10)
         }
         with on(place.server):
             for each in contenders.values():
                 stack.enter_context(each.running())
-        return side_by_side(loads(contenders, scale, "/service-0/items/4711", "--header", around.bearer), scale.rounds)
+        return side_by_side(loads(contenders, scale, "/service-0/items/4711", "--header", setup.bearer), scale.rounds)
 
 
 def workers(scale: Scale) -> Row:
-    """Measure requests a second with two workers and with one; there are cores for two if some are left over."""
+    """Measure requests per second with two workers and with one."""
     cores = usable_cores()
     are_free = len(cores) > 2  # noqa: PLR2004 - two for the workers
     load = frozenset(cores[2:]) if are_free else frozenset(cores)
-    with stage(load) as around, ExitStack() as stack:
+    with running_setup(load) as setup, ExitStack() as stack:
         contenders: dict[str, Proxy] = {}
         for name, count in (("two_workers", 2), ("one_worker", 1)):
-            contenders[name] = around.gateway(orders(around.upstream), OSTIARY_GATEWAY_WORKERS=str(count))
+            contenders[name] = setup.gateway(orders(setup.upstream), OSTIARY_GATEWAY_WORKERS=str(count))
             with on(frozenset(cores[:count]) if are_free else load):
                 stack.enter_context(contenders[name].running())
-        figures = side_by_side(loads(contenders, scale, "/orders", "--header", around.bearer), scale.rounds)
+        figures = side_by_side(loads(contenders, scale, "/orders", "--header", setup.bearer), scale.rounds)
         return {"cores_free": are_free, **figures}
 
 
@@ -282,7 +275,7 @@ def workers(scale: Scale) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What one transfer came to: gigabytes a second, seconds on a core for each, and megabytes in memory at most."""
+    """One transfer: gigabytes per second, CPU seconds per gigabyte, and peak memory in MB."""
 
     rate: float
     cpu_seconds: float
@@ -292,33 +285,33 @@ class Transfer:
 def bodies(scale: Scale) -> Row:
     """Measure large bodies, down and up, through the gateway and through nginx."""
     place = Place.apart()
-    with stage(place.load) as around, ExitStack() as stack:
-        files = nginx(around.folder, f"root {sparse_file(around.folder, scale.body_bytes)};")
+    with running_setup(place.load) as setup, ExitStack() as stack:
+        files = nginx(setup.folder, f"root {sparse_file(setup.folder, scale.body_bytes)};")
         stack.enter_context(files.running())
         sink = stack.enter_context(running_sink())
         ways: dict[str, tuple[int, Callable[[int], float]]] = {
-            "download": (files.port, lambda port: download(port, "/body", scale.body_bytes, around.bearer)),
-            "upload": (sink, lambda port: upload(port, "/body", scale.body_bytes, around.bearer)),
+            "download": (files.port, lambda port: download(port, "/body", scale.body_bytes, setup.bearer)),
+            "upload": (sink, lambda port: upload(port, "/body", scale.body_bytes, setup.bearer)),
         }
-        return {way: transfers(around, place, scale, *of) for way, of in ways.items()}
+        return {way: transfers(setup, place, scale, *of) for way, of in ways.items()}
 
 
 def sparse_file(folder: Path, size: int) -> Path:
-    """Return a folder with a file of so many bytes, which takes no room."""
+    """Return a folder with a sparse file of that many bytes."""
     files = folder / "files"
     files.mkdir()
-    # Where nginx was started by root, it reads as somebody else.
+    # nginx started by root reads files as another user.
     folder.chmod(0o755)
     with (files / "body").open("wb") as file:
         file.truncate(size)
     return files
 
 
-def transfers(around: Stage, place: Place, scale: Scale, upstream: int, transfer: Callable[[int], float]) -> Row:
-    """Measure transfers with an upstream, in turn."""
+def transfers(setup: Setup, place: Place, scale: Scale, upstream: int, transfer: Callable[[int], float]) -> Row:
+    """Measure transfers through each proxy in turn."""
     contenders: dict[str, Proxy] = {
-        "ostiary": around.gateway(large_bodies(upstream, scale.body_bytes)),
-        "nginx": nginx_proxy(around.folder, upstream, STREAM),
+        "ostiary": setup.gateway(large_bodies(upstream, scale.body_bytes)),
+        "nginx": nginx_proxy(setup.folder, upstream, STREAM),
     }
     with ExitStack() as stack:
         with on(place.server):
@@ -337,11 +330,10 @@ def transfers(around: Stage, place: Place, scale: Scale, upstream: int, transfer
         }
         for name, values in rounds.items()
     }
-    return {**rows, **quotients(rates)}
+    return {**rows, **ratios(rates)}
 
 
 def large_bodies(upstream: int, size: int) -> dict[str, Any]:
-    """Return routes for bodies of so many bytes."""
     each = [route(f"body-{method.lower()}", "/body", method, "bodies") for method in ("GET", "POST")]
     return {
         "upstreams": {"bodies": upstream_at(upstream)},
@@ -350,7 +342,6 @@ def large_bodies(upstream: int, size: int) -> dict[str, Any]:
 
 
 def transferred(proxy: Proxy, transfer: Callable[[int], float], size: int) -> Transfer:
-    """Let a body go through a proxy."""
     proxy.forget_peak()
     busy = proxy.cpu_seconds()
     seconds = transfer(proxy.port)
@@ -358,42 +349,40 @@ def transferred(proxy: Proxy, transfer: Callable[[int], float], size: int) -> Tr
     return Transfer(gigabytes / seconds, (proxy.cpu_seconds() - busy) / gigabytes, proxy.peak_memory())
 
 
-# Connections that do nothing.
+# Idle connections.
 
-#: Open files of a process besides the connections that are measured.
+#: Open files of a process besides the measured connections.
 OTHER_FILES = 500
 
-#: Seconds after which memory is looked at.
+#: Seconds before memory is measured.
 SETTLING_SECONDS = 1.0
 
 
 def idle(scale: Scale) -> Row:
-    """Measure the memory of gateways, each newly started, before and with connections that stay open."""
+    """Measure the memory of fresh gateways, with one and with many idle connections."""
     place = Place.apart()
     count = raised_file_limit(scale.idle_connections + OTHER_FILES) - OTHER_FILES
     before: list[float] = []
-    with_them: list[float] = []
-    with stage(place.load) as around:
-        question = request("GET", "/orders", b"", around.bearer)
+    with_connections: list[float] = []
+    with running_setup(place.load) as setup:
+        query = request("GET", "/orders", b"", setup.bearer)
         for _ in range(scale.idle_rounds):
-            gateway = around.gateway(
-                orders(around.upstream), OSTIARY_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS=str(2 * count)
-            )
+            gateway = setup.gateway(orders(setup.upstream), OSTIARY_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS=str(2 * count))
             with on(place.server), ExitStack() as stack:
                 stack.enter_context(gateway.running())
-                with on(place.load), connections(gateway.port, 1, question):
+                with on(place.load), connections(gateway.port, 1, query):
                     before.append(gateway.memory())
-                with on(place.load), connections(gateway.port, count, question):
-                    with_them.append(gateway.memory())
+                with on(place.load), connections(gateway.port, count, query):
+                    with_connections.append(gateway.memory())
     return {
         "connections": count,
         "memory_before_mb": summary(before, 1),
-        "memory_mb": summary(with_them, 1),
+        "memory_mb": summary(with_connections, 1),
     }
 
 
 def raised_file_limit(wanted: int) -> int:
-    """Let this process, and those it starts, have so many files open, or as many as may be; return how many."""
+    """Raise the limit of open files towards `wanted`; return the new limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
@@ -401,27 +390,27 @@ def raised_file_limit(wanted: int) -> int:
 
 
 @contextmanager
-def connections(port: int, count: int, question: bytes) -> Iterator[None]:
-    """Open so many connections, ask on each once, and keep them open. Raises RuntimeError if any is not."""
+def connections(port: int, count: int, query: bytes) -> Iterator[None]:
+    """Open connections, send one request on each, and keep them open. Raises RuntimeError if any is closed."""
     with ExitStack() as stack:
-        opened = [stack.enter_context(asked(port, question)) for _ in range(count)]
+        opened = [stack.enter_context(connected(port, query)) for _ in range(count)]
         time.sleep(SETTLING_SECONDS)
         yield
         if closed := sum(is_closed(each) for each in opened):
-            raise RuntimeError(f"{closed} of {count} connections have been closed")
+            raise RuntimeError(f"{closed} of {count} connections were closed")
 
 
-def asked(port: int, question: bytes) -> socket.socket:
-    """Return a connection on which a question has been answered."""
+def connected(port: int, query: bytes) -> socket.socket:
+    """Return a connection after one request and its response."""
     connection = socket.create_connection((HOST, port), timeout=10)
-    # Closed with a reset, so that its port is free again at once.
+    # Close with a reset, so that the port is free at once.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    ask(connection, question)
+    ask(connection, query)
     return connection
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Return whether the other side has closed, or says anything unasked."""
+    """Return whether the peer has closed the connection or sent anything unexpected."""
     connection.setblocking(False)
     try:
         connection.recv(1)
@@ -440,15 +429,14 @@ PARTS: dict[str, Callable[[Scale], Row]] = {
 
 
 def main() -> None:
-    """Measure, print and store."""
     if shutil.which("wrk") is None or shutil.which("nginx") is None:
-        print("wrk and nginx make load and answers here; without them, nothing is measured")
+        print("wrk and nginx are required: install them to run this benchmark")
         return
     if not COMPILED.exists():
-        print("the gateway is not compiled yet: make build/compiled")
+        print("the gateway is not compiled; run: make build/compiled")
         return
-    taking_part = versions(LIBRARIES, PROGRAMS)
-    measure("gateway", PARTS, Scale(), QUICK, seconds=LIMIT_SECONDS, taking_part=taking_part)
+    participants = versions(LIBRARIES, PROGRAMS)
+    measure("gateway", PARTS, Scale(), QUICK, seconds=LIMIT_SECONDS, participants=participants)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Other programs that the gateway is measured beside, each on one core: how they are set up, and run."""
+"""The proxies that the gateway is compared with, each on one core: configuration and start."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from common import HOST, Process, free_ports, listens
 
-#: What the gateway asks of a token, and HAProxy too.
+#: Required of tokens by the gateway and HAProxy.
 ISSUER, AUDIENCE, SCOPE = "http://localhost:8080", "ostiary", "orders:read"
 
-#: One worker on one core, keeping connections open on both sides.
+#: One worker on one core, with keep-alive on both sides.
 NGINX = """\
 daemon off; worker_processes 1; pid {folder}/nginx-{port}.pid; error_log stderr error;
 events {{ worker_connections 4096; }}
@@ -26,10 +26,10 @@ http {{
 """
 ANSWER = """default_type application/json; return 200 '{"id":7,"items":[{"sku":"a-1","count":2}],"total":19.9}';"""
 UPSTREAM = "upstream orders {{ server {host}:{port}; keepalive 256; keepalive_requests 1000000000; }}"
-HAND_ON = 'proxy_pass http://orders; proxy_http_version 1.1; proxy_set_header Connection "";'
+FORWARD = 'proxy_pass http://orders; proxy_http_version 1.1; proxy_set_header Connection "";'
 
-#: Bodies go on as they come, as they do through the gateway, in pieces as large as the gateway's. With pieces of its
-#: default size nginx takes four to six times as much of a core.
+#: Bodies are streamed in buffers as large as the gateway's. With its default buffers, nginx uses four to six times
+#: as much CPU.
 STREAM = (
     "proxy_buffering off; proxy_buffer_size 256k; proxy_buffers 4 256k; proxy_busy_buffers_size 256k; "
     "proxy_request_buffering off; client_body_buffer_size 256k; client_max_body_size 0; "
@@ -71,7 +71,7 @@ backend orders
   server orders {host}:{upstream}
 """
 
-#: By default it keeps 32 connections with the upstream, and opens others anew for each request.
+#: By default, Caddy keeps 32 idle connections to the upstream and opens others for each request.
 CADDY = """\
 {{
   admin off
@@ -89,10 +89,10 @@ http://{host}:{port} {{
 
 
 class Peer(Process):
-    """Somebody else's program, on a port of its own."""
+    """Another proxy, on a port of its own."""
 
     def __init__(self, command: Sequence[str], folder: Path, port: int, **settings: str) -> None:
-        """Nothing is started yet. `command` makes it listen on `port`."""
+        """Prepare a proxy; `command` makes it listen on `port`."""
         self.port = port
         name, *arguments = command
         log = folder / f"{name}-{port}.log"
@@ -100,7 +100,7 @@ class Peer(Process):
 
 
 def nginx(folder: Path, location: str, upstream: str = "") -> Peer:
-    """Return nginx, with what it does for all paths."""
+    """Return nginx with one location for all paths."""
     (port,) = free_ports(1)
     path = folder / f"nginx-{port}.conf"
     path.write_text(NGINX.format(folder=folder, host=HOST, port=port, location=location, upstream=upstream))
@@ -108,12 +108,11 @@ def nginx(folder: Path, location: str, upstream: str = "") -> Peer:
 
 
 def nginx_proxy(folder: Path, upstream: int, options: str = "") -> Peer:
-    """Return nginx as a proxy."""
-    return nginx(folder, options + HAND_ON, UPSTREAM.format(host=HOST, port=upstream))
+    return nginx(folder, options + FORWARD, UPSTREAM.format(host=HOST, port=upstream))
 
 
 def haproxy(folder: Path, upstream: int) -> Peer:
-    """Return HAProxy with the checks that the gateway makes; the issuer's key is in `key.pem`."""
+    """Return HAProxy with the gateway's checks; the issuer's key is in `key.pem`."""
     (port,) = free_ports(1)
     path = folder / "haproxy.cfg"
     values = {"issuer": ISSUER, "audience": AUDIENCE, "scope": SCOPE, "key": folder / "key.pem"}
@@ -122,7 +121,6 @@ def haproxy(folder: Path, upstream: int) -> Peer:
 
 
 def caddy(folder: Path, upstream: int) -> Peer:
-    """Return Caddy as a proxy."""
     (port,) = free_ports(1)
     path = folder / "Caddyfile"
     path.write_text(CADDY.format(host=HOST, port=port, upstream=upstream))
@@ -130,7 +128,7 @@ def caddy(folder: Path, upstream: int) -> Peer:
     return Peer(command, folder, port, GOMAXPROCS="1", HOME=str(folder))
 
 
-#: Those that pass requests on, in the order in which they take turns.
+#: In the order in which they take turns.
 PROXIES: dict[str, Callable[[Path, int], Peer]] = {"haproxy": haproxy, "nginx": nginx_proxy, "caddy": caddy}
 
 
@@ -141,7 +139,7 @@ def running_proxies(folder: Path, upstream: int) -> Iterator[dict[str, Peer]]:
         running: dict[str, Peer] = {}
         for name, prepare in PROXIES.items():
             if shutil.which(name) is None:
-                print(f"{name} is not installed, and left out")
+                print(f"{name} is not installed: skipped")
                 continue
             running[name] = prepare(folder, upstream)
             stack.enter_context(running[name].running())

@@ -1,23 +1,22 @@
-"""How long it takes until a logout is in force everywhere, and what that costs.
+"""How long a logout takes to be in force everywhere, and what that costs.
 
-Four things are measured, on real processes on SQLite:
+Measured on real processes on SQLite:
 
-logout    When a logout has been answered, how long four verifiers go on accepting the session's token: two gateways,
-          the profile service and the auth service itself. Each is asked without a pause over a connection that stays
-          open, from before the logout on. What counts is when the first refusal arrives, which is too long by as much
-          as the question took; when the last question was sent that was answered well is too short. Then the same as
-          a logout with `Prefer: wait` says it, without those questions, and with one to each verifier after that.
-check     What looking at revocations adds to the verification of a token that is remembered, in memory and in time.
-          Round by round in turn; `extra` is how much longer it takes than without revocations in the same round.
-feed      What a thousand verifiers cost that follow one auth service, which has a core of its own: while nothing
-          happens, when something is revoked, and when they ask as fast as they are answered; that in turn with
-          an answer that costs nothing but the HTTP.
-requests  Requests a second of the same small service, which has a core of its own: with the feed, without it, with a
-          look into a denylist in Redis, and with session ids in Redis and no tokens at all. Redis, reached over a
-          Unix socket by a client that does next to nothing, and the auth service share the other core with the load.
+logout    How long four verifiers accept a session's token after the logout's response: two gateways, the profile
+          service and the auth service itself. Each is probed continuously over a keep-alive connection.
+          The result is when the first rejection arrives, which is too long by the duration of that request; the time
+          when the last accepted request was sent is too short. Then the same as reported by a logout with
+          `Prefer: wait`, without these probes, and with one probe of each verifier afterwards.
+check     The cost of the revocation check for a cached token, in memory and time. Contenders take turns; `extra` is the
+          difference to a verification without revocations in the same round.
+feed      The cost of a thousand verifiers that follow one auth service on a core of its own: idle, on a revocation, and
+          polling as fast as possible, in turn with a request that does nothing.
+requests  Requests per second of the same small service on a core of its own: with the feed, without it, with a look-up
+          in a Redis denylist, and with opaque session ids in Redis without tokens. Redis, reached over a Unix socket by
+          a minimal client, and the auth service share the other core with the load.
 
-Results are printed and written to `bench/results/revocation.json`. Takes five minutes. `--quick` does less of
-everything, to see that it works, and names of parts do only those; neither writes anything.
+Results are printed and written to `bench/results/revocation.json`. Takes five minutes. `--quick` is a short functional
+check, and part names select parts; neither writes results.
 """
 
 import asyncio
@@ -90,17 +89,17 @@ from ostiary.feed import Answer as FeedAnswer
 from ostiary.http import bearer_token
 from ostiary.testing import Issuer
 
-#: Seconds for all of it.
+#: Limit for the whole run, in seconds.
 LIMIT_SECONDS = 355
 
-#: Seconds for which tokens are accepted by a verifier that hears nothing: nothing is accepted for longer than that.
+#: Seconds for which a disconnected verifier accepts tokens; no token may be accepted for longer.
 LEASE_SECONDS = 30
 
 ROUTES = Path(__file__).parents[1] / "deploy" / "gateway.yaml"
 UNAUTHORIZED, FORBIDDEN = 401, 403
 
-#: Seconds for which a revocation is in the log, and in a verifier's memory; and seconds of steady revoking after which
-#: most are in memory: those that are over go together, with the last one that came with them.
+#: Seconds that a revocation stays in the log and in a verifier's memory; seconds of steady load after which memory
+#: peaks: expired revocations are removed in generations.
 REVOCATION_SECONDS = KEPT_AT_LEAST + KEPT_LONGER
 FULLEST_SECONDS = (REVOCATION_SECONDS + KEPT_LONGER) * (1 + GENERATION_SHARE) - 1
 
@@ -113,7 +112,7 @@ PROGRAMS = {"redis-server": "-v", "wrk": "-v"}
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is done."""
+    """How much to measure."""
 
     users: int = 100
     logouts: int = 1000
@@ -146,15 +145,15 @@ QUICK = Scale(
 )
 
 
-# Until a logout is in force.
+# Time until a logout is in force.
 
-#: Seconds between two questions of a probe; what is measured is as exact as that.
+#: Seconds between two requests of a probe; the resolution of the measurement.
 PROBE_PAUSE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A verifier and a question to it, answered with `accepted` if the token is good."""
+    """A verifier and a request to it; the response has the status `accepted` if the token is valid."""
 
     name: str
     port: int
@@ -162,7 +161,7 @@ class Target:
     accepted: int
 
     def accepts(self, answer: Answer) -> bool:
-        """Return whether the token was accepted. Raises RuntimeError if it was refused for another reason."""
+        """Return whether the token was accepted. Raises RuntimeError if it was rejected for another reason."""
         if answer.status == self.accepted:
             return True
         if answer.status == UNAUTHORIZED and b'"revoked"' in answer.body:
@@ -172,37 +171,35 @@ class Target:
 
 @dataclass(slots=True)
 class Probe:
-    """Asks a verifier over and over, and notes how long it takes to answer. Times are in seconds."""
+    """Sends requests to a verifier continuously and records latencies. Times are in seconds."""
 
     target: Target
     connection: Connection
     round_trips: list[float] = field(default_factory=list)
-    #: By logout, after its answer: when the last question that was answered well was sent, and when a refusal came.
+    #: Per logout, relative to its response: when the last accepted request was sent, and when the rejection came.
     accepted: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
 
     async def accepts(self, token: str) -> bool:
-        """Ask once."""
-        question = request("GET", self.target.path, b"", f"Authorization: Bearer {token}")
-        return self.target.accepts(await self.connection.ask(question))
+        query = request("GET", self.target.path, b"", f"Authorization: Bearer {token}")
+        return self.target.accepts(await self.connection.ask(query))
 
     async def until_refused(self, token: str, begun: asyncio.Event) -> tuple[float, float]:
-        """Ask until the token is refused; return when the last good question was sent, and when the refusal came."""
-        question = request("GET", self.target.path, b"", f"Authorization: Bearer {token}")
+        """Probe until the token is rejected; return when the last accepted request was sent and the rejection came."""
+        query = request("GET", self.target.path, b"", f"Authorization: Bearer {token}")
         last_at = -math.inf
         while True:
             sent_at = time.perf_counter()
-            answer = await self.connection.ask(question)
+            answer = await self.connection.ask(query)
             if not self.target.accepts(answer):
                 return last_at, answer.at
             last_at = sent_at
             self.round_trips.append(answer.at - sent_at)
             begun.set()
-            # Without a pause, the probes take the time of those that they ask.
+            # Without a pause, the probes take CPU time from the verifiers.
             await asyncio.sleep(PROBE_PAUSE)
 
     def row(self) -> Row:
-        """Sum up."""
         return {
             "refused": times(self.refused),
             "accepted_until": times(self.accepted),
@@ -211,7 +208,7 @@ class Probe:
 
 
 def logouts(scale: Scale) -> Row:
-    """Measure how long a token is accepted after the logout's answer, and what a logout that waits says."""
+    """Measure how long a token is accepted after the logout's response, and what a waiting logout reports."""
     with tempfile.TemporaryDirectory() as folder, cluster(Path(folder)) as targets:
         auth_port = targets[-1].port
         tokens = asyncio.run(open_sessions(auth_port, scale.users, scale.logouts + scale.waits))
@@ -228,7 +225,7 @@ def logouts(scale: Scale) -> Row:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[list[Target]]:
-    """Run the three services, and a second gateway; yields what to ask of whom, the auth service last."""
+    """Run the three services and a second gateway; yields the targets, the auth service last."""
     auth, profile, *gateways = free_ports(4)
     settings = {
         "OSTIARY_FEED_SECRET_FILE": str(folder / "feed-secret"),
@@ -240,7 +237,7 @@ def cluster(folder: Path) -> Iterator[list[Target]]:
     with ExitStack() as stack:
         for name, port in [("auth", auth), ("profile", profile), *(("gateway", port) for port in gateways)]:
             stack.enter_context(Service(name, folder, port=port, **settings).running())
-        # A gateway is asked for what a user may not do: that it answers by itself, and no other verifier has a say.
+        # Gateways are probed with a request that they reject themselves, so that no other verifier is involved.
         yield [
             *(Target(f"gateway_{number}", port, "/admin/audit", FORBIDDEN) for number, port in enumerate(gateways, 1)),
             Target("profile", profile, "/profiles/me", OK),
@@ -249,31 +246,30 @@ def cluster(folder: Path) -> Iterator[list[Target]]:
 
 
 async def open_sessions(port: int, users: int, count: int) -> list[str]:
-    """Return access tokens of so many sessions."""
+    """Return access tokens of that many sessions."""
     emails = await sign_up(port, users)
     logins = await log_in(port, itertools.islice(itertools.cycle(emails), count))
     return [answer["access_token"] for answer in logins]
 
 
 async def connect_probes(targets: Iterable[Target]) -> list[Probe]:
-    """Return a probe for each target."""
     return [Probe(target, (await connect(target.port, 1))[0]) for target in targets]
 
 
 async def log_out_all(port: int, targets: Sequence[Target], tokens: Iterable[str]) -> tuple[list[Probe], list[float]]:
-    """Log sessions out, one after the other; return what the probes saw, and the seconds that the logouts took."""
+    """Log sessions out one after the other; return the probes and the seconds that the logouts took."""
     (connection,) = await connect(port, 1)
     probes = await connect_probes(targets)
     answered = []
     for token in tokens:
-        # Later than the lease would be a defect, and the end of this.
+        # Later than the lease is a defect.
         async with asyncio.timeout(LEASE_SECONDS):
             answered.append(await log_out(connection, probes, token))
     return probes, answered
 
 
 async def log_out(connection: Connection, probes: list[Probe], token: str) -> float:
-    """Log a session out while its token is probed everywhere; return the seconds until the answer."""
+    """Log a session out while its token is probed everywhere; return the seconds until the response."""
     async with asyncio.TaskGroup() as group:
         begun = [asyncio.Event() for _ in probes]
         tasks = [
@@ -292,53 +288,52 @@ async def log_out(connection: Connection, probes: list[Probe], token: str) -> fl
 
 
 async def wait_for_all(port: int, targets: Sequence[Target], tokens: Sequence[str]) -> Row:
-    """Log sessions out and wait for that to be in force; count who accepts their tokens after that."""
+    """Log sessions out with `Prefer: wait`; count verifiers that accept their tokens afterwards."""
     (connection,) = await connect(port, 1)
     probes = await connect_probes(targets)
-    said: list[float] = []
+    reported: list[float] = []
     answered: list[float] = []
     accepted = 0
     for token in tokens:
         for probe in probes:
             if not await probe.accepts(token):
-                raise RuntimeError(f"{probe.target.name} refuses a token that is good")
+                raise RuntimeError(f"{probe.target.name} rejects a valid token")
         sent_at = time.perf_counter()
         answer = await connection.ask(logout(token, "Prefer: wait=5"))
         document = expect_ended(answer)
         if not document["complete"]:
             raise RuntimeError(f"a logout was not in force in time: {document}")
-        said.append(document["in_force_after_ms"] / 1000)
+        reported.append(document["in_force_after_ms"] / 1000)
         answered.append(answer.at - sent_at)
         accepted += sum([await probe.accepts(token) for probe in probes])
     return {
         "logouts": len(tokens),
-        "in_force_after": times(said),
+        "in_force_after": times(reported),
         "answered_after": times(answered),
         "accepted_after_answer": accepted,
     }
 
 
 def logout(token: str, *fields: str) -> bytes:
-    """Return a logout."""
     return request("POST", "/auth/logout", b"", f"Authorization: Bearer {token}", *fields)
 
 
 def expect_ended(answer: Answer) -> dict[str, Any]:
-    """Return what a logout said. Raises RuntimeError if it did not end its session."""
+    """Return a logout's document. Raises RuntimeError if it did not end its session."""
     document: dict[str, Any] = json.loads(answer.body)
     if answer.status != OK or document["revoked"] != 1:
-        raise RuntimeError(f"a logout was answered {answer.status}: {document}")
+        raise RuntimeError(f"unexpected response to a logout: {answer.status}: {document}")
     return document
 
 
-# What a check costs.
+# Cost of the revocation check.
 
 
 class Arriving(Revocations):
-    """Revocations that have come over some time up to now."""
+    """Revocations that arrived over some time up to now."""
 
     def arrive(self, count: int, seconds: float) -> None:
-        """Let so many come, evenly over these seconds."""
+        """Add `count` revocations, spread evenly over the last `seconds`."""
         until = suspend_aware_clock()
         for first in range(1, count + 1, MAX_EVENTS):
             head = min(first + MAX_EVENTS - 1, count)
@@ -349,22 +344,22 @@ class Arriving(Revocations):
 
 
 def part_of_a_log(first: int, head: int) -> FeedAnswer:
-    """Return an answer with revocations of sessions, whose names are as long as real ones."""
+    """Return a feed response with revocations of sessions, whose ids are as long as real ones."""
     expires_at = int(REVOCATION_SECONDS)
     revocations = (Revocation(number, Kind.SESSION, f"{number:036d}", expires_at) for number in range(first, head + 1))
     return FeedAnswer("", 0, "bench", first, head, False, GENESIS, True, tuple(revocations), "keys")
 
 
 def checks(scale: Scale) -> Row:
-    """Measure what looking at revocations takes, in memory and in time."""
+    """Measure the cost of the revocation check, in memory and in time."""
     count = round(scale.live * FULLEST_SECONDS / REVOCATION_SECONDS)
     return {"memory": memory_taken(scale.live, count), "nanoseconds": check_times(scale, count)}
 
 
 def memory_taken(live: int, count: int) -> Row:
-    """Return the memory that revocations take, as the system counts it and as Python does, each in a new process.
+    """Return the memory that revocations take, resident and as traced by Python, each in a new process.
 
-    That is of so many that come at once, and of what is there at most when that many live ones are there all the time.
+    Measured for revocations that arrive at once, and for a steady state with that many live ones.
     """
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         traced = pool.submit(mebibytes, live, 0.0, traced=True)
@@ -377,7 +372,7 @@ def memory_taken(live: int, count: int) -> Row:
 
 
 def mebibytes(count: int, seconds: float, *, traced: bool) -> float:
-    """Take so many revocations in, and return how much more memory this process has after that."""
+    """Add revocations and return how much the memory of this process grew."""
 
     def taken() -> int:
         gc.collect()
@@ -389,12 +384,12 @@ def mebibytes(count: int, seconds: float, *, traced: bool) -> float:
     revocations = Arriving()
     revocations.arrive(count, seconds)
     if len(revocations) != count:
-        raise RuntimeError("some have been thrown away")
+        raise RuntimeError("some revocations were dropped")
     return (taken() - before) / 2**20
 
 
 def check_times(scale: Scale, count: int) -> Row:
-    """Measure the verification of remembered tokens with and without revocations, in nanoseconds."""
+    """Measure the verification of cached tokens with and without revocations, in nanoseconds."""
     issuer = Issuer()
     tokens = [issuer.token(scopes=[SCOPE]) for _ in range(scale.tokens)]
     none, few, many = Revocations(), Arriving(), Arriving()
@@ -424,7 +419,7 @@ def check_times(scale: Scale, count: int) -> Row:
 
 
 def verifier_of(issuer: Issuer, revocations: Revocations | None) -> Verifier:
-    """Return a verifier that looks at these revocations, or at none."""
+    """Return a verifier with these revocations, or with none."""
     source = None
     if revocations is not None:
         source = LocalRevocations()
@@ -435,45 +430,44 @@ def verifier_of(issuer: Issuer, revocations: Revocations | None) -> Verifier:
 
 
 def verify_all(verifier: Verifier, tokens: Sequence[str], changing: Revocations) -> float:
-    """Verify tokens while revocations change, be it those that the verifier looks at or others."""
+    """Verify tokens while revocations change: those of the verifier, or unrelated ones."""
 
     def verify(token: str) -> None:
         changing.version += 1
         verifier.verify(token)
 
-    # Each has been held against what there was before.
+    # Warm up.
     for token in tokens:
         verifier.verify(token)
     return per_call(verify, [(token,) for token in tokens])
 
 
 def per_call(call: Callable[..., object], arguments: Sequence[tuple[Any, ...]]) -> float:
-    """Return the nanoseconds that a call takes."""
+    """Return nanoseconds per call."""
     started_at = time.perf_counter_ns()
     for each in arguments:
         call(*each)
     return (time.perf_counter_ns() - started_at) / len(arguments)
 
 
-# What the feed costs.
+# Cost of the feed.
 
 
 class Follower:
-    """A verifier that follows the feed as the library's does, but looks at no signature. A Caller."""
+    """A verifier that follows the feed like the library's but verifies no signature. A Caller."""
 
     def __init__(self, number: int, token: str, waits: Iterable[float]) -> None:
-        """Ask with `token`, and wait for news for `waits` seconds, one question after the other."""
+        """Poll with `token`; `waits` are the seconds that each poll waits for news."""
         self._name = f"bench-{number}"
         self._token = token
         self._waits = iter(waits)
         self._epoch, self._keys = "", "none"
         self.number = self.answers = 0
-        #: When the last news came.
+        #: When the last new entry came.
         self.moved_at = 0.0
 
     def request(self) -> bytes:
-        """Return the next question."""
-        question: dict[str, str | int] = {
+        query: dict[str, str | int] = {
             "epoch": self._epoch,
             "after": self.number,
             "wait": int(next(self._waits) * 1000),
@@ -481,12 +475,11 @@ class Follower:
             "keys": self._keys,
             "lease": LEASE_SECONDS * 1000,
         }
-        return request("GET", f"/feed?{urlencode(question)}", b"", f"Authorization: Bearer {self._token}")
+        return request("GET", f"/feed?{urlencode(query)}", b"", f"Authorization: Bearer {self._token}")
 
     def take(self, answer: Answer) -> None:
-        """Take an answer in."""
         if answer.status != OK:
-            raise RuntimeError(f"the feed answered {answer.status}: {answer.body.decode()}")
+            raise RuntimeError(f"unexpected response of the feed: {answer.status}: {answer.body.decode()}")
         self.answers += 1
         claims = claims_of(answer.body)
         self._epoch, self._keys = claims["epoch"], claims["keys"]
@@ -494,20 +487,19 @@ class Follower:
             self.number, self.moved_at = claims["head"], answer.at
 
     async def follow(self, connection: Connection) -> None:
-        """Ask until cancelled."""
+        """Poll until cancelled."""
         while True:
             self.take(await connection.ask(self.request()))
 
 
 @lru_cache(64)
 def claims_of(token: bytes) -> dict[str, Any]:
-    """Return what a token says."""
     claims: dict[str, Any] = json.loads(base64url.decode(token.split(b".")[1]))
     return claims
 
 
 def feeds(scale: Scale) -> Row:
-    """Measure what verifiers cost that follow one auth service."""
+    """Measure the cost of verifiers that follow one auth service."""
     place = Place.apart()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         auth = Service("auth", Path(folder))
@@ -522,7 +514,6 @@ def feeds(scale: Scale) -> Row:
 
 
 async def feed_token(auth: Service, folder: Path) -> str:
-    """Return a token for the feed."""
     secret = (folder / "feed-secret").read_text().strip()
     form = {"grant_type": "client_credentials", "client_id": VERIFIERS_CLIENT, "client_secret": secret}
     media_type = "Content-Type: application/x-www-form-urlencoded"
@@ -531,7 +522,7 @@ async def feed_token(auth: Service, folder: Path) -> str:
 
 
 async def follow(scale: Scale, auth: Service, token: str, sessions: Iterable[str]) -> Row:
-    """Measure verifiers that wait for news: spread over time, when there are some, and all at once."""
+    """Measure waiting verifiers: spread over time, on news, and in step."""
     wait = scale.wait_seconds
     followers = [
         Follower(number, token, spread(wait * number / scale.verifiers, wait)) for number in range(scale.verifiers)
@@ -563,19 +554,19 @@ async def follow(scale: Scale, auth: Service, token: str, sessions: Iterable[str
 
 
 def spread(offset: float, wait: float) -> Iterator[float]:
-    """Return how long questions wait: the first one is answered at once, and the second one spreads verifiers out."""
+    """Return the waits of a verifier's polls: the first returns at once, the second spreads the verifiers out."""
     return itertools.chain([0.0, offset], itertools.repeat(wait))
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something, for as long as a lease at most."""
+    """Wait for a condition, for the length of a lease at most."""
     async with asyncio.timeout(LEASE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - what is waited for comes over a thousand connections
+        while not condition():  # noqa: ASYNC110 - the condition depends on a thousand connections
             await asyncio.sleep(0.002)
 
 
 async def idle(auth: Service, followers: Sequence[Follower], seconds: float) -> Row:
-    """Measure what the auth service does while nothing happens: what it does again and again, so not the first time."""
+    """Measure the auth service while nothing happens, in steady state."""
     await asyncio.sleep(seconds + 0.2)
     polls, busy, started_at = total(followers), auth.cpu_seconds(), time.perf_counter()
     await asyncio.sleep(seconds)
@@ -589,25 +580,24 @@ async def idle(auth: Service, followers: Sequence[Follower], seconds: float) -> 
 
 
 def total(followers: Iterable[Follower]) -> int:
-    """Return how many answers these have had."""
     return sum(follower.answers for follower in followers)
 
 
 async def revoke(connection: Connection, followers: Sequence[Follower], token: str) -> tuple[list[float], float]:
-    """Log a session out; return after how many seconds each follower knew, and there was an answer."""
+    """Log a session out; return after how many seconds each follower knew, and the response came."""
     before = followers[0].number
     sent_at = time.perf_counter()
     answer = await connection.ask(logout(token))
     expect_ended(answer)
     await until(lambda: all(follower.number > before for follower in followers))
     known = [follower.moved_at - sent_at for follower in followers]
-    # They have asked again and wait.
+    # All verifiers are polling again.
     await asyncio.sleep(0.5)
     return known, answer.at - sent_at
 
 
 async def poll(scale: Scale, auth: Service, token: str) -> Row:
-    """Measure questions that do not wait, in turn with requests for nothing."""
+    """Measure polls that do not wait, in turn with requests that do nothing."""
     followers = [Follower(number, token, itertools.repeat(0.0)) for number in range(scale.verifiers)]
     nothing = [Repeating(request("GET", "/livez"))] * scale.verifiers
     callers: dict[str, Sequence[Caller]] = {"polls": followers, "livez": nothing}
@@ -627,14 +617,14 @@ async def poll(scale: Scale, auth: Service, token: str) -> Row:
     return {name: {"per_second": summary(rates[name], 1), "cpu_ms": summary(costs[name], 3)} for name in callers}
 
 
-# Requests a second, side by side.
+# Requests per second, compared.
 
 Way = Literal["feed", "without", "denylist", "opaque"]
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """A small service that lets requests in by `way`, and where it finds what it needs for that."""
+    """A small service that authenticates by `way`, and the addresses that it needs."""
 
     way: Way
     port: int
@@ -644,26 +634,24 @@ class Orders:
 
 
 class Redis(asyncio.Protocol):
-    """Redis over one connection, on which questions follow each other without waiting for the answers."""
+    """Redis over one connection, with pipelined commands."""
 
     _transport: asyncio.Transport
     _received = b""
 
     def __init__(self) -> None:
-        """Nothing has been asked yet."""
         self._waiting: deque[asyncio.Future[bytes | None]] = deque()
 
     @classmethod
     async def connect(cls, path: str) -> "Redis":
-        """Return a connection to a Unix socket."""
+        """Connect to a Unix socket."""
         return (await asyncio.get_running_loop().create_unix_connection(cls, path))[1]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def ask(self, *words: str) -> asyncio.Future[bytes | None]:
-        """Send a command; the answer comes later."""
+        """Send a command; the future gets the reply."""
         parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in map(str.encode, words)]
         self._transport.write(b"*%d\r\n%s" % (len(parts), b"".join(parts)))
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
@@ -671,7 +659,7 @@ class Redis(asyncio.Protocol):
         return answer
 
     def data_received(self, data: bytes) -> None:
-        """Give out the answers that are whole: lines, and strings after a line with their length."""
+        """Parse complete replies: lines, and bulk strings with their length."""
         self._received += data
         while True:
             line, end, rest = self._received.partition(b"\r\n")
@@ -681,21 +669,18 @@ class Redis(asyncio.Protocol):
             value = rest[:length] if length >= 0 else None if line == b"$-1" else line[1:]
             self._received = rest[length + 2 :] if length >= 0 else rest
             if line.startswith(b"-"):
-                raise RuntimeError(f"Redis says: {line.decode()}")
+                raise RuntimeError(f"Redis error: {line.decode()}")
             self._waiting.popleft().set_result(value)
 
     def close(self) -> None:
-        """Close it."""
         self._transport.close()
 
 
 def serve(orders: Orders) -> None:
-    """Serve it until SIGTERM."""
     uvicorn.run(application(orders), host=HOST, port=orders.port, loop="uvloop", access_log=False, log_level="warning")
 
 
 def application(orders: Orders) -> FastAPI:
-    """Return the small service."""
     url = f"http://{HOST}:{orders.auth_port}"
     feed = Feed(url=f"{url}/feed", client_id=VERIFIERS_CLIENT, secret_file=orders.feed_secret, name="orders")
     config = VerifierConfig(
@@ -743,7 +728,7 @@ def application(orders: Orders) -> FastAPI:
 
 
 def requests(scale: Scale) -> Row:
-    """Measure the small service in all ways that can be had here, in turn."""
+    """Measure the small service with every way that is available, in turn."""
     place = Place.apart()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -770,16 +755,16 @@ def requests(scale: Scale) -> Row:
         end_session(auth.port, session, redis, opaque)
         accepted = [each.way for each in services if is_accepted(each, bearers[each.way])]
         if accepted != ["without"]:
-            raise RuntimeError(f"after the logout, these still accept the session: {accepted}")
+            raise RuntimeError(f"still accepting the session after the logout: {accepted}")
     return {"load": "wrk" if shutil.which("wrk") else "asyncio", **rows}
 
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
-    """Run Redis, if it is installed; yields the path of its socket, or nothing."""
+    """Run Redis if it is installed; yields the path of its socket, or an empty string."""
     program = shutil.which("redis-server")
     if program is None:
-        print("redis-server is not installed: what needs it is skipped")
+        print("redis-server is not installed: skipping what needs it")
         yield ""
         return
     path = folder / "redis"
@@ -795,21 +780,19 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def running(orders: Orders, folder: Path) -> Iterator[None]:
-    """Run a small service."""
     command = [sys.executable, __file__, "--serve", json.dumps(asdict(orders))]
     with Process(command, folder / f"{orders.way}.log", partial(answers, orders.port, "/readyz")).running():
         yield
 
 
 async def tell_redis(path: str, *words: str) -> None:
-    """Send Redis a command."""
     redis = await Redis.connect(path)
     await redis.ask(*words)
     redis.close()
 
 
 def load_orders(port: int, bearer: str, scale: Scale) -> Hit:
-    """Ask a small service as fast as the answers come, with wrk if it is installed."""
+    """Load a small service, with wrk if it is installed."""
     if shutil.which("wrk") is None:
         callers = [Repeating(orders_request(bearer))] * scale.connections
         outcome = asyncio.run(load(port, callers, scale.round_seconds))
@@ -819,12 +802,11 @@ def load_orders(port: int, bearer: str, scale: Scale) -> Hit:
 
 
 def orders_request(bearer: str) -> bytes:
-    """Return a request to a small service."""
     return request("GET", "/orders", b"", f"Authorization: Bearer {bearer}")
 
 
 def end_session(port: int, session: dict[str, Any], redis: str, opaque: str) -> None:
-    """Log out, in all of the ways."""
+    """Log out, in every way."""
     asyncio.run(ask_all(port, [logout(session["access_token"], "Prefer: wait=5")]))
     if redis:
         asyncio.run(tell_redis(redis, "SET", f"revoked:{session['session_id']}", ""))
@@ -832,8 +814,6 @@ def end_session(port: int, session: dict[str, Any], redis: str, opaque: str) -> 
 
 
 def is_accepted(orders: Orders, bearer: str) -> bool:
-    """Return whether a small service lets a request in."""
-
     async def ask() -> int:
         (connection,) = await connect(orders.port, 1)
         status = (await connection.ask(orders_request(bearer))).status
@@ -843,11 +823,10 @@ def is_accepted(orders: Orders, bearer: str) -> bool:
     return asyncio.run(ask()) == OK
 
 
-# All of it.
+# Main.
 
 
 def times(seconds: Iterable[float]) -> Row:
-    """Sum up times."""
     ordered = sorted(seconds)
     return {**milliseconds(ordered), "max_ms": round(ordered[-1] * 1000, 2)}
 
@@ -856,11 +835,11 @@ PARTS: dict[str, Callable[[Scale], Row]] = {"logout": logouts, "check": checks, 
 
 
 def main() -> None:
-    """Measure, print and store; or serve a small service, as `running` asks for."""
+    """Run the benchmark, or serve a small service for `running`."""
     if sys.argv[1:2] == ["--serve"]:
         serve(Orders(**json.loads(sys.argv[2])))
         return
-    measure("revocation", PARTS, Scale(), QUICK, seconds=LIMIT_SECONDS, taking_part=versions(LIBRARIES, PROGRAMS))
+    measure("revocation", PARTS, Scale(), QUICK, seconds=LIMIT_SECONDS, participants=versions(LIBRARIES, PROGRAMS))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""What it costs to verify an access token: ours and others', in turn in one run.
+"""The cost of verifying an access token, compared with other libraries in one run.
 
-The same token, the same key held in memory, signature and claims checked. Rounds go around all
-contenders, so that a noisy moment hits all alike; a figure is the median of its rounds' medians.
-Results are printed and written to `bench/results/verify.json`. Takes two minutes, most of it the
-minute in which a million unknown keys are asked for.
+Same token, same key in memory, signature and claims checked. Contenders take turns in each round, so that noise affects
+them alike; a result is the median of the rounds' medians. Results are printed and written to
+`bench/results/verify.json`. Takes two minutes, one of them for a million tokens with unknown keys.
 
     python bench/verify.py [--quick] [part ...]
 """
@@ -36,7 +35,7 @@ from ostiary.testing import Issuer
 with warnings.catch_warnings(record=True):  # it announces its successor, joserfc
     from authlib.jose import JsonWebToken
 
-#: Seconds for all of it.
+#: Limit for the whole run, in seconds.
 LIMIT_SECONDS = 300
 
 FLOOD_PER_SECOND = 10_000
@@ -49,7 +48,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured."""
+    """How much to measure."""
 
     rounds: int = 15
     calls: int = 300
@@ -61,14 +60,14 @@ QUICK = Scale(rounds=3, calls=50, flood_seconds=2, unknown_seconds=3)
 
 
 def contenders(issuer: Issuer) -> dict[str, Call]:
-    """Return what is measured, by name."""
+    """Return the functions to measure, by name."""
     token = new_token(issuer)
     public_key = issuer.private_key.public_key()
     signing_input, _, encoded_signature = token.encode().rpartition(b".")
     signature = _base64url.decode(encoded_signature)
     padding, digest = PKCS1v15(), SHA256()
-    anew, remembering = Verifier(issuer.config(), remember=0), issuer.verifier()
-    remembering.verify(token)
+    uncached, cached = Verifier(issuer.config(), remember=0), issuer.verifier()
+    cached.verify(token)
     pyjwk = jwt.PyJWK(issuer.jwk())
     joserfc_key = RSAKey.import_key(public_key)
     iss: ClaimsOption = {"value": issuer.issuer, "essential": True}
@@ -89,8 +88,8 @@ def contenders(issuer: Issuer) -> dict[str, Call]:
 
     return {
         BASE: lambda: public_key.verify(signature, signing_input, padding, digest),
-        "ostiary, first sight": lambda: anew.verify(token),
-        "ostiary, remembered": lambda: remembering.verify(token),
+        "ostiary, first sight": lambda: uncached.verify(token),
+        "ostiary, remembered": lambda: cached.verify(token),
         "PyJWT, key at hand": with_pyjwt,
         "joserfc, key at hand": with_joserfc,
         "Authlib, key at hand": with_authlib,
@@ -104,7 +103,7 @@ def new_token(issuer: Issuer, **header: object) -> str:
 
 
 def costs(scale: Scale) -> Row:
-    """Measure all contenders, in microseconds a call."""
+    """Measure all contenders, in microseconds per call."""
 
     def typical(call: Call) -> float:
         return statistics.median(microseconds(call) for _ in range(scale.calls))
@@ -119,14 +118,13 @@ def costs(scale: Scale) -> Row:
 
 
 def microseconds(call: Call) -> float:
-    """Time one call."""
     started_at = time.perf_counter_ns()
     call()
     return (time.perf_counter_ns() - started_at) / 1000
 
 
 def memory(_scale: Scale) -> Row:
-    """Return the bytes that a remembered token takes."""
+    """Measure the bytes that a cached token takes."""
     issuer, count = Issuer(), 2000
     tokens = [new_token(issuer) for _ in range(count)]
     verifier = issuer.verifier()
@@ -142,15 +140,13 @@ def memory(_scale: Scale) -> Row:
 
 
 class Endpoint:
-    """A JWKS endpoint that answers once and then hangs, and counts."""
+    """A JWKS endpoint that responds once, then hangs, and counts requests."""
 
     def __init__(self, issuer: Issuer) -> None:
-        """Make it; it is served by `verifier`."""
         self.issuer = issuer
         self.requests = 0
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the first request."""
         await reader.readuntil(b"\r\n\r\n")
         self.requests += 1
         if self.requests > 1:
@@ -163,7 +159,7 @@ class Endpoint:
 
 
 async def flood(scale: Scale) -> Row:
-    """Measure known tokens, quiet and while unknown keys arrive and the endpoint hangs, slice by slice in turn."""
+    """Measure known tokens, idle and while tokens with unknown keys arrive and the JWKS endpoint hangs, in turn."""
     issuer = Issuer()
     endpoint = Endpoint(issuer)
     server = await asyncio.start_server(endpoint.handle, "127.0.0.1", 0)
@@ -225,4 +221,4 @@ PARTS: dict[str, Callable[[Scale], Row]] = {
 }
 
 if __name__ == "__main__":
-    measure("verify", PARTS, Scale(), QUICK, seconds=LIMIT_SECONDS, taking_part=versions(LIBRARIES, {}))
+    measure("verify", PARTS, Scale(), QUICK, seconds=LIMIT_SECONDS, participants=versions(LIBRARIES, {}))

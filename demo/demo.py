@@ -1,7 +1,7 @@
 """`make demo`: the main story against a running cluster, step by step.
 
-Each step shows what was sent, what came back and how long it took, and is held against what the
-README promises. The exit code is 1 if a step is not as promised. Usage: demo.py [URL OF THE GATEWAY]
+Each step prints the request, the response and the time it took, and checks the response. The exit code is 1 if a step
+fails. Usage: demo.py [URL OF THE GATEWAY]
 """
 
 import json
@@ -18,26 +18,26 @@ import httpx
 import jwt
 import stack
 
-#: Seconds to wait for an answer.
+#: Seconds to wait for a response.
 TIMEOUT = 10.0
 
-#: Milliseconds after which no verifier may accept a token whose owner has logged out.
+#: Milliseconds after which no verifier may accept a token of an ended session.
 LEASE_MS = 30_000
 
-#: Characters of a value shown; tokens are longer.
+#: Characters of a token that are shown.
 SHOWN = 24
 
 Body = dict[str, object]
 Check = Callable[[Body], bool]
 
 
-class NotAsPromisedError(Exception):
-    """A step that went otherwise."""
+class StepFailedError(Exception):
+    """A step with an unexpected result."""
 
 
 @dataclass
 class Story:
-    """Plays steps and counts them."""
+    """Runs and counts the steps."""
 
     client: httpx.Client
     count: int = 0
@@ -54,7 +54,7 @@ class Story:
         status: int,
         check: Check = lambda _: True,
     ) -> Body:
-        """Send one request and hold the answer against `status` and `check`. Raises NotAsPromisedError."""
+        """Send one request and check the response against `status` and `check`. Raises StepFailedError."""
         method, path = request
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         headers |= {"Prefer": prefer} if prefer else {}
@@ -64,16 +64,16 @@ class Story:
         print(f"    -> {method} {path}{bearer}{f'  Prefer: {prefer}' if prefer else ''}{shown}")
         started_at = time.perf_counter()
         response = self.client.request(method, path, json=body, headers=headers)
-        answer: Body = response.json() if response.content else {}
-        self._result(f"{response.status_code} {_show(answer)}", started_at)
+        document: Body = response.json() if response.content else {}
+        self._result(f"{response.status_code} {_show(document)}", started_at)
         if response.status_code != status:
-            raise NotAsPromisedError(f"step {self.count} answered {response.status_code} and not {status}")
-        if not check(answer):
-            raise NotAsPromisedError(f"step {self.count} answered something else than promised")
-        return answer
+            raise StepFailedError(f"step {self.count}: status {response.status_code} instead of {status}")
+        if not check(document):
+            raise StepFailedError(f"step {self.count}: unexpected response body")
+        return document
 
     def local(self, title: str, what: str, action: Callable[[], str]) -> None:
-        """Do something on this side of the network."""
+        """Run an action on the client's side."""
         self._title(title)
         print(f"    -> {what}")
         started_at = time.perf_counter()
@@ -90,70 +90,72 @@ class Story:
 
 
 def main() -> int:
-    """Play the story and return the exit code."""
+    """Run the story and return the exit code."""
     port = os.environ.get("OSTIARY_GATEWAY_PORT") or "8080"
     url = sys.argv[1] if len(sys.argv) > 1 else f"http://localhost:{port}"
-    print(f"Ostiary's main story, against {url}\n")
+    print(f"Ostiary's main story, at {url}\n")
     with httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
         story = Story(client)
         try:
             play(story, url)
-        except NotAsPromisedError as error:
-            print(f"\nNOT AS PROMISED: {error}")
+        except StepFailedError as error:
+            print(f"\nFAILED: {error}")
             return 1
         except (httpx.HTTPError, json.JSONDecodeError, jwt.PyJWTError, subprocess.SubprocessError) as error:
-            print(f"\nNOT AS PROMISED: step {story.count}: {type(error).__name__}: {error}")
+            print(f"\nFAILED: step {story.count}: {type(error).__name__}: {error}")
             print(f"Is the cluster running at {url}? Start it with: make run")
             return 1
-    print(f"\nAll {story.count} steps went as promised, in {story.total_ms:.0f} ms.")
+    print(f"\nAll {story.count} steps passed in {story.total_ms:.0f} ms.")
     return 0
 
 
 def play(story: Story, url: str) -> None:
-    """Play all steps. Raises NotAsPromisedError."""
+    """Run all steps. Raises StepFailedError."""
     account = {"email": f"ada-{secrets.token_hex(4)}@example.com", "password": secrets.token_urlsafe(16)}
-    user = story.step("Open an account", ("POST", "/auth/register"), body=account, status=201)
+    user = story.step("Create an account", ("POST", "/auth/register"), body=account, status=201)
     tokens = story.step("Log in", ("POST", "/auth/login"), body=account, status=200)
     access, refresh = str(tokens["access_token"]), str(tokens["refresh_token"])
     story.local(
-        "Verify the token with somebody else's library, from the published metadata alone",
+        "Verify the token with another library (PyJWT), using only the published metadata",
         f"GET {url}/.well-known/oauth-authorization-server, its jwks_uri, then PyJWT",
         lambda: _verify_with_pyjwt(story.client, url, access, str(user["id"])),
     )
     me = ("GET", "/profiles/me")
-    story.step("Read one's own profile: another service, which verifies by itself", me, token=access, status=200)
+    story.step("Read the profile: another service, which verifies the token itself", me, token=access, status=200)
     change = {"display_name": "Ada Lovelace", "bio": "Notes on the Analytical Engine."}
-    story.step("Change it", ("PATCH", "/profiles/me"), body=change, token=access, status=200)
+    story.step("Change the profile", ("PATCH", "/profiles/me"), body=change, token=access, status=200)
     bio = change["bio"]
-    story.step("Read it again", me, token=access, status=200, check=lambda answer: answer["bio"] == bio)
-    story.step("Nobody gets in without a token", me, status=401, check=_code("missing_token"))
+    story.step("Read it again", me, token=access, status=200, check=lambda document: document["bio"] == bio)
+    story.step("A request without a token is rejected", me, status=401, check=_code("missing_token"))
     forged = access[:-8] + ("AAAAAAAA" if access[-8:] != "AAAAAAAA" else "BBBBBBBA")
-    story.step("Nor with a forged one", me, token=forged, status=401, check=_code("bad_signature"))
+    story.step("A forged token is rejected", me, token=forged, status=401, check=_code("bad_signature"))
     other = ("GET", "/profiles/somebody-else")
-    story.step("Nor to other people's profiles", other, token=access, status=403, check=_code("insufficient_scope"))
+    story.step(
+        "Another user's profile is forbidden", other, token=access, status=403, check=_code("insufficient_scope")
+    )
     body = {"refresh_token": refresh}
     renewed = story.step("Refresh the tokens", ("POST", "/auth/refresh"), body=body, status=200)
     story.step(
-        "Refresh again, as a client does that lost the answer: the same successor, and no alarm",
+        "Refresh again, as if the response was lost: the same successor, and the session continues",
         ("POST", "/auth/refresh"),
         body=body,
         status=200,
-        check=lambda answer: answer["refresh_token"] == renewed["refresh_token"],
+        check=lambda document: document["refresh_token"] == renewed["refresh_token"],
     )
     access = str(renewed["access_token"])
     phone = story.step("Log in on another device", ("POST", "/auth/login"), body=account, status=200)
     story.step(
-        "See where one is logged in",
+        "List the sessions",
         ("GET", "/auth/sessions"),
         token=access,
         status=200,
-        check=lambda answer: len(cast("list[object]", answer["sessions"])) == 2,  # noqa: PLR2004 - this one and the other
+        check=lambda document: len(cast("list[object]", document["sessions"])) == 2,  # noqa: PLR2004 - both
     )
-    story.step("End the other one", ("DELETE", f"/auth/sessions/{phone['session_id']}"), token=access, status=200)
-    title = "Log out, and hear when that is in force in every service"
+    story.step("End the other session", ("DELETE", f"/auth/sessions/{phone['session_id']}"), token=access, status=200)
+    title = "Log out and wait until the logout is in force everywhere"
     story.step(title, ("POST", "/auth/logout"), token=access, prefer="wait=5", status=200, check=_in_force)
     story.step(
-        "The access token is refused at once, long before it expires",
+        "Use the access token again: it is rejected long before it expires",
         me,
         token=access,
         status=401,
@@ -161,11 +163,13 @@ def play(story: Story, url: str) -> None:
     )
     body = {"refresh_token": str(renewed["refresh_token"])}
     ended = _code("invalid_refresh_token")
-    story.step("The session cannot be continued", ("POST", "/auth/refresh"), body=body, status=401, check=ended)
+    story.step(
+        "Refresh the ended session: it is rejected", ("POST", "/auth/refresh"), body=body, status=401, check=ended
+    )
     again = story.step("Log in again", ("POST", "/auth/login"), body=account, status=200)
     with stack.find(url) as found:
         story.local(
-            "Log out once more, while the token is tried at every verifier all the time: who refuses it when?",
+            "Log out while every verifier is probed with the token: when does each reject it?",
             f"POST /auth/logout, against {', '.join(found.verifiers)}",
             lambda: _race(found, str(again["access_token"])),
         )
@@ -174,32 +178,32 @@ def play(story: Story, url: str) -> None:
 def _verify_with_pyjwt(client: httpx.Client, url: str, token: str, subject: str) -> str:
     metadata = client.get("/.well-known/oauth-authorization-server").json()
     if metadata["issuer"] != url:
-        raise NotAsPromisedError(f"the issuer is {metadata['issuer']} and not {url}; call it by its name")
+        raise StepFailedError(f"the issuer is {metadata['issuer']}, not {url}; run the demo with that URL")
     key = jwt.PyJWKClient(metadata["jwks_uri"]).get_signing_key_from_jwt(token)
     claims = jwt.decode(token, key, algorithms=["RS256"], audience="ostiary", issuer=metadata["issuer"])
     if claims["sub"] != subject:
-        raise NotAsPromisedError("the token names somebody else")
-    return f"a good token: {_show({name: claims[name] for name in ('iss', 'sub', 'scope', 'roles', 'exp')})}"
+        raise StepFailedError("the token has another subject")
+    return f"valid: {_show({name: claims[name] for name in ('iss', 'sub', 'scope', 'roles', 'exp')})}"
 
 
 def _race(found: stack.Stack, token: str) -> str:
     milliseconds = found.race(token)
     if max(milliseconds.values()) > LEASE_MS:
-        raise NotAsPromisedError(f"refused too late: {milliseconds}")
+        raise StepFailedError(f"rejected too late: {milliseconds}")
     listed = ", ".join(f"{name} {after} ms" for name, after in milliseconds.items())
-    return f"after the answer, the first refusal: {listed}"
+    return f"from the response to the first rejection: {listed}"
 
 
-def _in_force(answer: Body) -> bool:
-    return answer["revoked"] == 1 and answer["complete"] is True
+def _in_force(document: Body) -> bool:
+    return document["revoked"] == 1 and document["complete"] is True
 
 
 def _code(code: str) -> Check:
-    return lambda answer: answer.get("code") == code
+    return lambda document: document.get("code") == code
 
 
 def _show(body: Mapping[str, object]) -> str:
-    """Return JSON with long values cut, as tokens are, and without the password."""
+    """Return JSON with tokens shortened and without the password."""
     return json.dumps({name: _cut(name, value) for name, value in body.items()}, ensure_ascii=False)
 
 

@@ -1,8 +1,8 @@
-"""When does each verifier refuse a token after its owner has logged out? Needs no more than httpx.
+"""Measure when each verifier rejects a token after its user has logged out. Needs only httpx.
 
-Reads JSON from standard input: `token`, `logout` (an address), and `verifiers`, addresses by name at which the token is
-good. Prints the milliseconds from the answer of the logout to the first refusal, by name. It runs here, or in a
-container of the compose stack, which reaches services that are not published.
+Reads JSON from standard input: `token`, `logout` (a URL), and `verifiers` (URLs by name at which the token is valid).
+Prints the milliseconds from the logout's response to the first rejection, by name. It runs locally, or in a container
+of the compose stack, from where services are reachable that are not published.
 """
 
 import json
@@ -12,35 +12,33 @@ import time
 
 import httpx
 
-#: Seconds until a verifier must be ready, and must refuse.
+#: Seconds until a verifier must accept the token, and until it must reject it.
 READY_SECONDS = 30.0
-REFUSED_SECONDS = 30.0
+REJECTED_SECONDS = 30.0
 
-#: Seconds between two tries at one verifier.
+#: Seconds between two requests to one verifier.
 PAUSE = 0.001
 
 
 class Probe(threading.Thread):
-    """Tries a token at one verifier until it is refused."""
+    """Sends a token to one verifier until it is rejected."""
 
     def __init__(self, url: str, token: str) -> None:
-        """Try at `url`."""
         super().__init__(daemon=True)
         self._url = url
         self._token = token
         self.accepted = threading.Event()
-        self.refused_at = float("inf")
+        self.rejected_at = float("inf")
 
     def run(self) -> None:
-        """Try until the token is refused, or time is over."""
-        deadline = time.monotonic() + READY_SECONDS + REFUSED_SECONDS
+        deadline = time.monotonic() + READY_SECONDS + REJECTED_SECONDS
         with httpx.Client(trust_env=False, timeout=5, headers={"Authorization": f"Bearer {self._token}"}) as client:
             while time.monotonic() < deadline:
                 status = self._try(client)
                 if status == httpx.codes.OK:
                     self.accepted.set()
                 elif status == httpx.codes.UNAUTHORIZED and self.accepted.is_set():
-                    self.refused_at = time.perf_counter()
+                    self.rejected_at = time.perf_counter()
                     return
                 time.sleep(PAUSE)
 
@@ -52,19 +50,19 @@ class Probe(threading.Thread):
 
 
 def race(token: str, logout: str, verifiers: dict[str, str]) -> dict[str, float]:
-    """Log out, and return after how many milliseconds each verifier refused the token; infinitely many for never."""
+    """Log out, and return after how many milliseconds each verifier rejected the token; infinity for never."""
     probes = {name: Probe(url, token) for name, url in verifiers.items()}
     for probe in probes.values():
         probe.start()
     for name, probe in probes.items():
         if not probe.accepted.wait(READY_SECONDS):
-            raise SystemExit(f"{name} does not accept the token to begin with")
-    answer = httpx.post(logout, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=10)
-    answered_at = time.perf_counter()
-    answer.raise_for_status()
+            raise SystemExit(f"{name} does not accept the token before the logout")
+    response = httpx.post(logout, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=10)
+    responded_at = time.perf_counter()
+    response.raise_for_status()
     for probe in probes.values():
-        probe.join(REFUSED_SECONDS)
-    return {name: round(max(0.0, probe.refused_at - answered_at) * 1000, 1) for name, probe in probes.items()}
+        probe.join(REJECTED_SECONDS)
+    return {name: round(max(0.0, probe.rejected_at - responded_at) * 1000, 1) for name, probe in probes.items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the demo finds the cluster's other parts: a second gateway, the auth service and the example service."""
+"""Find the cluster's other parts for the demo: a second gateway, the auth service and the example service."""
 
 import json
 import os
@@ -24,28 +24,28 @@ _COMMAND_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Stack:
-    """The verifiers of a cluster by name, and the container to reach them from, if they are not published."""
+    """The verifiers of a cluster by name, and the container from which they are reachable if they are not published."""
 
     verifiers: Mapping[str, str]
     logout: str
     container: str | None = None
 
     def race(self, token: str) -> dict[str, float]:
-        """Log out, and return after how many milliseconds each verifier refused the token."""
-        question = {"token": token, "logout": self.logout, "verifiers": dict(self.verifiers)}
+        """Log out, and return after how many milliseconds each verifier rejected the token."""
+        query = {"token": token, "logout": self.logout, "verifiers": dict(self.verifiers)}
         if self.container is None:
             return race(token, self.logout, dict(self.verifiers))
         source = (_HERE / "race.py").read_text()
         command = ["docker", "exec", "--interactive", self.container, "python", "-c", source]
-        answer: dict[str, float] = json.loads(_run(command, stdin=json.dumps(question)))
-        return answer
+        timings: dict[str, float] = json.loads(_run(command, stdin=json.dumps(query)))
+        return timings
 
 
 @contextmanager
 def find(url: str) -> Iterator[Stack]:
-    """Find the stack behind a gateway, and add a second gateway to it as long as it is needed.
+    """Find the stack behind a gateway, and add a second gateway for the duration of the context.
 
-    If it is neither `make run` nor `make up` of this folder and with these settings, only the gateway is known.
+    If it is neither `make run` nor `make up` of this folder with these settings, only the gateway is known.
     """
     auth = f"http://127.0.0.1:{os.environ.get('OSTIARY_AUTH_PORT') or '8081'}"
     if _issuer_at(auth) == url:
@@ -118,7 +118,7 @@ def _issuer_at(address: str) -> str | None:
 
 
 def _gateway_container(url: str) -> str | None:
-    """Return the compose stack's gateway, if it is the one at a URL."""
+    """Return the compose stack's gateway if it is published at this URL."""
     try:
         container = _run([*_COMPOSE, "ps", "--quiet", "gateway"]).strip()
         address = _run(["docker", "port", container, "8080"]).strip() if container else ""

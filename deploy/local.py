@@ -1,7 +1,7 @@
 """`make run`: the cluster as three local processes on SQLite.
 
-Settings are environment variables (see the README). They are all looked at before anything starts,
-so that a mistake is one line and not three processes' output.
+Settings are environment variables (docs/reference/settings.md). All of them are validated before anything starts, so
+that a mistake is reported once and not by three processes.
 """
 
 import os
@@ -25,17 +25,17 @@ from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.routing.loader import load_file
 from ostiary_profile.config import ProfileConfig
 
-#: Seconds until the services must be ready; the first start makes a key and two databases.
+#: Seconds until the services must be ready; the first start generates keys and creates two databases.
 START_SECONDS = 30.0
 
-#: Seconds for gateway and profile to end before the auth service is told to.
-LEAVE_SECONDS = 3.0
+#: Seconds for gateway and profile to stop before the auth service is stopped.
+FOLLOWER_STOP_SECONDS = 3.0
 
-#: Settings that no service's config has: of `deploy/gateway.yaml` and of the compose stack.
+#: Settings read by `deploy/gateway.yaml` and the compose stack, not by a service.
 OTHER_NAMES = frozenset({"OSTIARY_PROFILE_URL", "OSTIARY_GATEWAY_BIND", "OSTIARY_SECRETS_DIR"})
 
-#: Addresses that mean all of this machine's, and are none to connect to.
-ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+#: Wildcard addresses, to which no client can connect.
+ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
 def main() -> int:
@@ -54,20 +54,20 @@ def main() -> int:
         manager.add_process(name, f"exec {shlex.quote(str(command))} serve", env=environ)
     threading.Thread(target=_announce, args=configs, daemon=True).start()
     manager.loop()
-    # Ctrl-C and SIGTERM are how it is meant to end.
+    # Ctrl-C and SIGTERM are the normal ways to stop.
     return 0 if manager.returncode in {130, 143} else int(manager.returncode or 1)
 
 
 def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, GatewayConfig]:
-    """Fill in what follows from other settings, and check everything. Raises ConfigError."""
+    """Set defaults that depend on other settings, and validate everything. Raises ConfigError."""
     _check_names(environ)
     auth, profile, gateway = AuthConfig.load(environ), ProfileConfig.load(environ), GatewayConfig.load(environ)
     environ.setdefault("OSTIARY_ISSUER", f"http://localhost:{gateway.port}")
     environ.setdefault("OSTIARY_AUTH_URL", _address(auth.host, auth.port))
     environ.setdefault("OSTIARY_PROFILE_URL", _address(profile.host, profile.port))
-    # The gateway is on this machine, too; it says for whom it asks.
+    # The gateway runs on this machine, too, and forwards the client's address.
     environ.setdefault("OSTIARY_AUTH_TRUSTED_PROXIES", "127.0.0.1,::1")
-    # The auth service makes it.
+    # The auth service creates it.
     environ.setdefault("OSTIARY_FEED_SECRET_FILE", str(auth.feed_secret_path))
     environ["PYTHONUNBUFFERED"] = "1"
     for config, name in ((gateway, "gateway"), (auth, "auth"), (profile, "profile")):
@@ -80,13 +80,13 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
 
 
 def _check_names(environ: Mapping[str, str]) -> None:
-    """Refuse settings that nobody reads. Raises ConfigError."""
+    """Reject unknown settings. Raises ConfigError."""
     known = AuthConfig.names() | ProfileConfig.names() | GatewayConfig.names() | OTHER_NAMES
     refuse_unknown(environ, "OSTIARY_", known | {name for name in environ if name.startswith("OSTIARY_TEST_")})
 
 
 def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) -> None:
-    """Wait until all three are ready and say where they are."""
+    """Wait until all three are ready and print where they listen."""
     addresses = {
         "gateway": _address(gateway.host, gateway.port),
         "auth": _address(auth.host, auth.port),
@@ -99,7 +99,7 @@ def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) 
             waiting = {name for name in waiting if not _is_ready(client, addresses[name])}
             time.sleep(0.05)
     if waiting:
-        print(f"Not ready after {START_SECONDS:.0f} s: {', '.join(sorted(waiting))}", flush=True)
+        print(f"not ready after {START_SECONDS:.0f} s: {', '.join(sorted(waiting))}", flush=True)
         return
     addresses["gateway"] = gateway.issuer
     with suppress(BrokenPipeError):
@@ -107,18 +107,17 @@ def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) 
 
 
 def _address(host: str, port: int) -> str:
-    """Return where a service answers that listens on this host."""
+    """Return the URL at which a service is reachable that listens on this host."""
     host = "127.0.0.1" if host in ANY_ADDRESS else host
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _Printer(Printer):  # type: ignore[misc]  # honcho ships no types
-    """A printer that survives the loss of its output: then nobody looks any more, and the cluster ends."""
+    """A printer that ends the cluster when its output is closed."""
 
     on_closed: Callable[[], None] | None = None
 
     def write(self, message: object) -> None:
-        """Print a line."""
         try:
             super().write(message)
         except BrokenPipeError:
@@ -128,15 +127,14 @@ class _Printer(Printer):  # type: ignore[misc]  # honcho ships no types
 
 
 class _Manager(Manager):  # type: ignore[misc]  # honcho ships no types
-    """Ends the auth service last, so that those who follow its feed can tell it that they leave.
+    """Ends the auth service last, so that verifiers can sign off from its feed.
 
-    Of one that goes without a word, the service has to think for half a minute that it may still accept tokens.
+    Otherwise the auth service must assume for half a minute that they may still accept tokens.
     """
 
     _is_ending = False
 
     def terminate(self) -> None:
-        """End all processes."""
         if not self._is_ending:
             self._is_ending = True
             threading.Thread(target=self._end, daemon=True).start()
@@ -146,7 +144,7 @@ class _Manager(Manager):  # type: ignore[misc]  # honcho ships no types
         for each in followers:
             with suppress(ProcessLookupError):
                 os.kill(each["pid"], signal.SIGTERM)
-        deadline = time.monotonic() + LEAVE_SECONDS
+        deadline = time.monotonic() + FOLLOWER_STOP_SECONDS
         while time.monotonic() < deadline and not all("returncode" in each for each in followers):
             time.sleep(0.02)
         super().terminate()
@@ -166,7 +164,7 @@ def _banner(addresses: Mapping[str, str], data_dir: Path) -> str:
     return f"""
 Ostiary is ready.
 
-  gateway  {gateway}   (the one address for clients)
+  gateway  {gateway}   (the public address, for clients)
   auth     {addresses["auth"]}
   profile  {addresses["profile"]}
   data     {data_dir.resolve()}
@@ -177,7 +175,7 @@ Try it, in another terminal:
   curl {gateway}/auth/login {json_header} -d '{account}'
   curl {gateway}/profiles/me -H 'Authorization: Bearer <access_token>'
 
-Or see the whole story: make demo. Stop with Ctrl-C.
+Or run the whole story: make demo. Stop with Ctrl-C.
 """
 
 

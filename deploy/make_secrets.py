@@ -1,7 +1,7 @@
-"""Make the secrets of the compose stack: a file each, random, once. Usage: make_secrets.py DIRECTORY.
+"""Create the secrets of the compose stack: one file each, random, once. Usage: make_secrets.py DIRECTORY.
 
-The directory is for its owner only. The files in it can be read by all, because in the containers
-other users must read them: compose mounts a file with the mode that it has.
+Only the owner can enter the directory. The files are readable by all, because compose mounts them with their mode and
+containers run as other users.
 """
 
 import base64
@@ -10,7 +10,7 @@ import secrets
 import sys
 from pathlib import Path
 
-#: Bytes of randomness in each.
+#: Random bytes per secret.
 SECRET_BYTES = 32
 
 #: The key-encryption key of the auth service is base64, the passwords are hexadecimal.
@@ -19,7 +19,7 @@ PASSWORDS = ("postgres-password", "auth-db-password", "profile-db-password", "fe
 
 
 def main() -> None:
-    """Make what is not there yet; what is there stays, as the databases know it."""
+    """Create missing secrets. Existing ones stay, because the databases depend on them."""
     directory = Path(sys.argv[1])
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)

@@ -1,5 +1,5 @@
--- Runs once, when the database server starts for the first time: a database and a role for each
--- service, and no way from one into the other.
+-- Runs once, at the first start of the database server: one database and one role for each service. No role can
+-- connect to another service's database.
 \set auth_password `cat /run/secrets/auth-db-password`
 \set profile_password `cat /run/secrets/profile-db-password`
 

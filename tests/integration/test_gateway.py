@@ -517,12 +517,12 @@ class TestNames:
         self, harness: GatewayHarness, addresses: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         addresses[:] = ["127.0.0.1"]
-        assert (await harness.ask("/r/who")).body == b"1"
+        assert (await harness.request("/r/who")).body == b"1"
         addresses[:] = ["127.0.0.2"]
         # What is open stays in use, and no longer than it may.
-        assert (await harness.ask("/r/who")).body == b"1"
+        assert (await harness.request("/r/who")).body == b"1"
         monkeypatch.setattr("ostiary_gateway.upstream.pool.MAX_AGE_SECONDS", 0.0)
-        assert (await harness.ask("/r/who")).body == b"2"
+        assert (await harness.request("/r/who")).body == b"2"
 
     async def test_a_name_is_asked_for_again_when_its_upstream_has_gone(
         self, harness: GatewayHarness, upstreams: tuple[RawUpstream, RawUpstream], addresses: list[str]
@@ -530,30 +530,30 @@ class TestNames:
         gone = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1"
         upstreams[0].answer("who", gone)
         addresses[:] = ["127.0.0.1"]
-        assert (await harness.ask("/r/who")).body == b"1"
+        assert (await harness.request("/r/who")).body == b"1"
         addresses[:] = ["127.0.0.2"]
-        assert (await harness.ask("/r/who")).body == b"2"
+        assert (await harness.request("/r/who")).body == b"2"
 
     async def test_an_address_that_refuses_is_not_a_names_last(
         self, harness: GatewayHarness, upstreams: tuple[RawUpstream, RawUpstream], addresses: list[str]
     ) -> None:
         upstreams[0].close()
         addresses[:] = ["127.0.0.1", "127.0.0.2"]
-        assert (await harness.ask("/r/who")).body == b"2"
+        assert (await harness.request("/r/who")).body == b"2"
 
     async def test_a_name_without_an_address_is_unavailable(
         self, harness: GatewayHarness, addresses: list[str]
     ) -> None:
-        answer = await harness.ask("/r/who")
+        answer = await harness.request("/r/who")
         assert (answer.status, answer.code) == (503, "upstream_unavailable")
         addresses[:] = ["127.0.0.1"]
-        assert (await harness.ask("/r/who")).body == b"1"
+        assert (await harness.request("/r/who")).body == b"1"
 
     async def test_what_can_be_no_name_is_unavailable_at_once(self) -> None:
         routes, verifier = ROUTES.format(url=f"http://{'a' * 64}:80"), Issuer("http://localhost:8080").verifier()
         async with GatewayHarness.open(routes, "", verifier) as harness:
             started_at = time.monotonic()
-            answer = await harness.ask("/r/x")
+            answer = await harness.request("/r/x")
             # To give up on an address that does not answer takes two seconds.
             assert time.monotonic() - started_at < 2
         assert (answer.status, answer.code) == (503, "upstream_unavailable")

@@ -323,7 +323,7 @@ class TestCommands:
         with client_of(local_cluster.url) as client:
             file.write_text(People(client).new().headers["Authorization"].removeprefix("Bearer ") + "\n")
         for path, code, answer in (
-            ("/profiles/me", 0, "goes to     profile"),
+            ("/profiles/me", 0, "upstream    profile"),
             ("/admin/users", 1, "missing     scope admin"),
         ):
             command = (BIN / "ostiary-gateway", "explain", "GET", path, "--token-file", file)
@@ -336,7 +336,7 @@ class TestCommands:
         auth = local_cluster.urls["auth"]
         gone = {"OSTIARY_PROFILE_URL": "http://127.0.0.1:1"}
         for arguments, settings, code, last in (
-            ([], {}, 0, "0 disagreements with auth, profile\n"),
+            ([], {}, 0, "differences: 0; compared: auth, profile\n"),
             (["--openapi", f"{auth}/openapi.json"], {}, 0, "not compared: profile\n"),
             (["--openapi", f"{auth}/none.json"], {}, 2, f"{auth}/none.json: the answer is a 404\n"),
             ([], gone, 2, "http://127.0.0.1:1/openapi.json: [Errno 111] Connection refused\n"),
@@ -352,7 +352,7 @@ class TestDemo:
     def test_it_plays_the_whole_story(self, local_cluster: LocalCluster) -> None:
         done = run(*self.DEMO, local_cluster.url, env=local_cluster.environ)
         assert done.returncode == 0, done.stdout
-        assert "All 19 steps went as promised" in done.stdout
+        assert "All 19 steps passed" in done.stdout
         assert re.search(r"gateway [\d.]+ ms, second gateway [\d.]+ ms, profile [\d.]+ ms, auth [\d.]+ ms", done.stdout)
 
     def test_it_fails_when_a_step_is_not_as_promised(self, own_cluster: LocalCluster) -> None:
@@ -360,7 +360,7 @@ class TestDemo:
             own_cluster.start(service)
         done = run(*self.DEMO, own_cluster.url)
         assert done.returncode == 1
-        assert "NOT AS PROMISED: step 4 answered 503 and not 200" in done.stdout
+        assert "FAILED: step 4: status 503 instead of 200" in done.stdout
 
     def test_it_fails_without_a_cluster(self) -> None:
         (port,) = free_ports(1)

@@ -26,7 +26,7 @@ def test_sighup_makes_it_read_the_file(tmp_path: Path, upstream: RawUpstream) ->
     with GatewayProcess(tmp_path, ROUTES.format(port=upstream.port, name="old")) as gateway:
         for number in range(1, 4):
             gateway.process.send_signal(signal.SIGHUP)
-            wait_until(lambda number=number: gateway.log.count("routes changed") >= number, "it has read the file")  # type: ignore[misc]  # a default
+            wait_until(lambda number=number: gateway.log.count("routes reloaded") >= number, "it has read the file")  # type: ignore[misc]  # a default
         assert gateway.process.poll() is None
         assert (status(gateway, "/old"), status(gateway, "/new")) == (b"200", b"404")
 

@@ -129,6 +129,6 @@ def test_without_the_store_each_limits_alone_and_together_again_afterwards(gatew
         wait_until(is_said, said)
 
     redis.container.stop(timeout=1)
-    asks_until("rate limits are not shared")
+    asks_until("rate limit store unavailable")
     redis.container.start()
-    asks_until("rate limits are shared again")
+    asks_until("rate limit store available again")

@@ -118,7 +118,7 @@ def changing(tmp_path: Path, upstream: RawUpstream) -> Iterator[GatewayProcess]:
     with gateway:
         wait_until(lambda: gateway.log.count("starting") == 2, "both workers have started")
         gateway.change(ROUTES.format(port=upstream.port, access="authenticated"))
-        wait_until(lambda: gateway.log.count("routes changed") == 2, "both workers have seen the change")
+        wait_until(lambda: gateway.log.count("routes reloaded") == 2, "both workers have seen the change")
         yield gateway
 
 
@@ -132,7 +132,7 @@ def test_workers_that_are_started_again_bring_no_old_route_back(changing: Gatewa
     assert statuses(changing) == {"401"}
     if is_bad:
         changing.change("routes: [")
-        wait_until(lambda: changing.log.count("the file cannot be used") == 2, "both have seen the bad file")
+        wait_until(lambda: changing.log.count("routes file rejected") == 2, "both have seen the bad file")
     for child in children(changing.process.pid):
         os.kill(child, signal.SIGKILL)
     wait_until(lambda: changing.log.count("starting") == 4, "there are new workers")
@@ -143,7 +143,7 @@ def test_workers_that_are_started_again_bring_no_old_route_back(changing: Gatewa
 def test_sighup_makes_all_workers_read_the_file(changing: GatewayProcess) -> None:
     before = children(changing.process.pid)
     changing.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: changing.log.count("routes changed") == 4, "both workers have read it again")
+    wait_until(lambda: changing.log.count("routes reloaded") == 4, "both workers have read it again")
     assert children(changing.process.pid) == before
     assert changing.process.poll() is None
 

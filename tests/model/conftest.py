@@ -5,7 +5,8 @@ import pytest
 from databases import PostgresServer
 
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.services import Services, prepare
+from ostiary_auth.services import Services
+from ostiary_auth.startup import prepare
 from ostiary_auth.storage.store import AuthStore
 
 

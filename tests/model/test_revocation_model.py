@@ -1,8 +1,8 @@
 """Revocation against a model of what it promises, whatever the network, the processes and the store do.
 
-Both sides are the real code: `Follower` and `Verifier` on the one, on the other the feed's route, the log, the account
-of verifiers, waiting and upkeep. Stood in for are the clocks, the network, the store and the signatures. Time is
-simulated: it jumps from one thing that happens to the next. All periods are shorter than in earnest.
+Both sides are the real code: `FeedClient` and `Verifier` on the one, on the other the feed's route, the log, the
+account of verifiers, waiting and background. Stood in for are the clocks, the network, the store and the signatures.
+Time is simulated: it jumps from one thing that happens to the next. All periods are shorter than in earnest.
 
 Promised is:
 
@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import partial
 from types import SimpleNamespace
@@ -53,23 +53,28 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-import ostiary._follower
+import ostiary._feed_client
 import ostiary._revocations
 from ostiary import KeySet, LocalKeys, Revocations, Verifier, VerifierConfig, _base64url
-from ostiary._follower import Feed, Follower
+from ostiary._feed_client import Feed, FeedClient
 from ostiary._revocations import names_of
 from ostiary._token import VerifiedToken
 from ostiary.errors import Expired, OstiaryError, RevocationStale, Revoked
 from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Revocation, chain
-from ostiary_auth import upkeep
-from ostiary_auth.domain import journal, revocation_log, verifiers
+from ostiary_auth import background
+from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.journal import Journal, LoggedRevocation, LogHead
-from ostiary_auth.domain.revocation_log import RevocationLog
-from ostiary_auth.domain.store import Store
-from ostiary_auth.domain.verifiers import Verifiers
-from ostiary_auth.routes import waiting
-from ostiary_auth.routes.feed import feed_routes
+from ostiary_auth.domain.ports import Store
+from ostiary_auth.domain.revocation import feed as feed_module
+from ostiary_auth.domain.revocation import log as log_module
+from ostiary_auth.domain.revocation import verifiers
+from ostiary_auth.domain.revocation.feed import RevocationFeed
+from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.messages import REVOKED
+from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, RegisteredVerifier
+from ostiary_auth.domain.revocation.verifiers import Verifiers
+from ostiary_auth.routes import prefer_wait
+from ostiary_auth.routes.revocation.feed import feed_routes
 from ostiary_auth.storage import pruning
 from ostiary_auth.storage.store import AuthStore
 
@@ -98,7 +103,7 @@ SLOW = (0.0, 0.1, 0.5)
 PATIENCE = 1.0
 
 #: Seconds by which replicas' clocks may be fast or slow, and how long verifiers are stored that are not live any more.
-CLOCKS_DIFFER = 0.4
+CLOCK_SKEW = 0.4
 VERIFIERS_KEPT = timedelta(seconds=2)
 
 REPLICAS = 2
@@ -236,25 +241,16 @@ class Lane:
             self.step()
 
 
-class SimulatedTime:
-    """What parts of the auth service have in place of the module `time`."""
+class SimulatedClock:
+    """What the auth service has in place of the system's clocks."""
 
-    @staticmethod
-    def monotonic() -> float:
+    def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
-    @staticmethod
-    def time() -> float:
+    def now(self) -> datetime:
         process = _PROCESS.get()
-        return wall(asyncio.get_running_loop().time()) + (process.fast if process else 0.0)
-
-
-class SimulatedDate(datetime):
-    """What they have in place of `datetime`."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> Any:
-        return datetime.fromtimestamp(SimulatedTime.time(), tz)
+        seconds = wall(asyncio.get_running_loop().time()) + (process.fast if process else 0.0)
+        return datetime.fromtimestamp(seconds, UTC)
 
 
 def wall(monotonic: float) -> float:
@@ -330,7 +326,7 @@ class Tables:
 
     state: State
     revocations: dict[int, LoggedRevocation] = field(default_factory=dict)
-    registered: dict[str, verifiers.Verifier] = field(default_factory=dict)
+    registered: dict[str, RegisteredVerifier] = field(default_factory=dict)
 
     def copy(self) -> "Tables":
         return Tables(self.state, dict(self.revocations), dict(self.registered))
@@ -356,7 +352,7 @@ class Database:
             self.tables.revocations[revocation.number] = revocation
         self.world.committed()
 
-    def register(self, rows: Collection["verifiers.Verifier"]) -> None:
+    def register(self, rows: Collection[RegisteredVerifier]) -> None:
         for row in rows:
             known = self.tables.registered.get(row.id, row)
             self.tables.registered[row.id] = replace(
@@ -429,7 +425,11 @@ class Rows:
         self.afterwards: list[Callable[[], None]] = []
 
     @property
-    def journal(self) -> "Rows":
+    def audit(self) -> "Rows":
+        return self
+
+    @property
+    def revocations(self) -> "Rows":
         return self
 
     @property
@@ -462,20 +462,20 @@ class Rows:
             self.lock = lock
         return await self.head()
 
-    async def add_revocation(self, logged: LoggedRevocation) -> None:
+    async def add(self, logged: LoggedRevocation) -> None:
         assert self.lock is not None
         epoch = (self._head or self._database.tables.state.head).epoch
         self._head = head = LogHead(epoch, logged.number, logged.digest)
         self._work += [
             lambda: self._database.enter(head, logged),
-            lambda: self._database.world.publish(verifiers.REVOKED),
+            lambda: self._database.world.publish(REVOKED),
         ]
 
-    async def restart_log(self, epoch: str, number: int) -> None:
+    async def restart(self, epoch: str, number: int) -> None:
         self._head = head = LogHead(epoch, number, GENESIS)
         self._work.append(lambda: self._database.enter(head, None))
 
-    async def revocations_after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
+    async def after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
         await self._hop()
         rows = sorted(self._database.tables.revocations.items())
         return [logged for at, logged in rows if number < at <= head][:limit]
@@ -486,12 +486,12 @@ class Rows:
     async def add_entry(self, _entry: object, _mac: bytes) -> None:
         """Leave it out."""
 
-    async def put(self, changed: Collection["verifiers.Verifier"]) -> None:
+    async def put(self, changed: Collection[RegisteredVerifier]) -> None:
         await self._hop()
         rows = tuple(changed)
         self._work.append(lambda: self._database.register(rows))
 
-    async def live(self, now: datetime) -> list["verifiers.Verifier"]:
+    async def live(self, now: datetime) -> list[RegisteredVerifier]:
         await self._hop()
         return [verifier for verifier in self._database.tables.registered.values() if verifier.live_until > now]
 
@@ -634,27 +634,29 @@ class Replica:
         self.connection = connection = Connection(world.database, self.process)
         self.party = Party(world, f"auth {number}", OWN_BOUND, self.process)
         store = cast("Store", connection)
-        log = RevocationLog(store, ISSUER, cast("Any", lambda: RING))
-        log.own.revocations = self.party.revocations
-        self.party.use(log.own)
+        clock = SimulatedClock()
+        feed = RevocationFeed(store, ISSUER, cast("Any", lambda: RING), clock)
+        feed.local.revocations = self.party.revocations
+        self.party.use(feed.local)
         own_id = f"auth-{world.next_number()}"
         self.party.name_of = lambda: own_id
-        self.log = log
-        self.verifiers = Verifiers(store, log, connection.publish, own_id)
+        self.feed = feed
+        self.verifiers = Verifiers(store, feed, connection.publish, own_id, clock)
         self.listener: Callable[[str], None] | None = None
         self.services: Any = SimpleNamespace(
-            log=log,
+            feed=feed,
+            clock=clock,
             verifiers=self.verifiers,
-            follow_log=lambda: log.follow(lambda: self.verifiers.heard_of_own(int(OWN_BOUND * 1000))),
+            follow_feed=lambda: feed.refresh_local(lambda: self.verifiers.on_local_poll(int(OWN_BOUND * 1000))),
             store=connection,
             database=SimpleNamespace(is_sqlite=False, listen=self._listen),
-            own_keys=SimpleNamespace(use=lambda _ring: None, current=RING),
+            local_keys=SimpleNamespace(use=lambda _ring: None, current=RING),
             keys=SimpleNamespace(load=_done, advance=_done),
             sessions=SimpleNamespace(limits=SimpleNamespace(idle=timedelta())),
             revoked=asyncio.Event(),
             key_revoked=asyncio.Event(),
         )
-        self.journal = Journal(b"", timedelta(seconds=LIFETIME), self.services.revoked.set)
+        self.revocations = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME), self.services.revoked.set)
         anybody = SimpleNamespace(verify=lambda *_args, **_options: SimpleNamespace(require=lambda **_scopes: None))
         routes = feed_routes(self.services, cast("Any", SimpleNamespace(auth=SimpleNamespace(verifier=anybody))))
         self.endpoints = {method: route.endpoint for route in routes for method in _methods(route)}
@@ -664,11 +666,11 @@ class Replica:
             self.process.spawn(self._run(), lane)
 
     async def _run(self) -> None:
-        work = upkeep.Upkeep(self.services)
+        work = background.Background(self.services)
         while True:
             # What keeps a replica from starting ends it; it is started again.
             try:
-                await work.follow_log()
+                await work.follow_feed()
                 break
             except Exception:  # noqa: BLE001 - whatever it is
                 await asyncio.sleep(0.5)
@@ -696,21 +698,21 @@ class Replica:
         reply(
             (
                 response.status_code,
-                {**response.headers, "X-Request-ID": question.headers["X-Request-ID"]},
+                {**response.headers, "X-Request-ID": question.headers.get("X-Request-ID", "")},
                 response.body,
             )
         )
 
     async def revoke(self, targets: list[tuple[Kind, str]]) -> None:
         """Revoke, and wait for it to be in force."""
-        context = Context(SimulatedDate.now(UTC))
+        context = Context(self.services.clock.now())
         async with self.connection.write() as transaction:
-            for kind, target in targets:
-                await self.journal.revoke(transaction, context, kind, target)
-        request = Request({"type": "http", "headers": [(b"prefer", b"wait=20")], "state": {"context": context}})
+            revoked = [await self.revocations.revoke(transaction, context, kind, target) for kind, target in targets]
+        state = {"revoked": tuple(itertools.chain.from_iterable(revoked))}
+        request = Request({"type": "http", "headers": [(b"prefer", b"wait=20")], "state": state})
         states = self.world.database.tables.state.past
         answer = json.loads(
-            bytes((await waiting.wait_if_asked(self.services, request, Response(status_code=204))).body)
+            bytes((await prefer_wait.apply_prefer_wait(self.services, request, Response(status_code=204))).body)
         )
         self.world.answers.append(answer)
         if answer["complete"]:
@@ -731,7 +733,7 @@ class Service:
         bounds = {self.party.bound}
         transport = Network(self)
         clock = world.loop.time
-        self.follower = Follower(
+        self.follower = FeedClient(
             ISSUER, config, LocalKeys(KEYS), bounds, allow_insecure=True, transport=transport, clock=clock
         )
         self.follower.revocations = self.party.revocations
@@ -900,8 +902,8 @@ class World:
         if begin_anew:
             command = Process(self.loop)
             connection = cast("Store", Connection(self.database, command))
-            told = Journal(b"", timedelta(seconds=LIFETIME), lambda: None)
-            command.spawn(told.restart_log(connection, Context(date(self.now))))
+            told = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME))
+            command.spawn(told.restart(connection, Context(date(self.now))))
         else:
             self.tokens = [token for token in self.tokens if token.issued in copy.state.past]
 
@@ -947,7 +949,7 @@ class World:
                 self.report(party, "is not up to date")
         # Those that were killed have said nothing; for them the lease counts.
         gone = self.database.tables.registered.keys() - {party.name_of() for party in self.parties}
-        self.run(max(BOUNDS) if gone else verifiers.ASK_AGAIN)
+        self.run(max(BOUNDS) if gone else verifiers.REQUERY_SECONDS)
         if state.complete_at is None:
             self.violations.append(f"{state.head.number} is not complete")
 
@@ -1153,7 +1155,7 @@ class ClocksMachine(Machine):
 
     EXAMPLES = 30
 
-    @rule(number=st.integers(0, REPLICAS - 1), fast=st.sampled_from((-CLOCKS_DIFFER, 0.0, CLOCKS_DIFFER)))
+    @rule(number=st.integers(0, REPLICAS - 1), fast=st.sampled_from((-CLOCK_SKEW, 0.0, CLOCK_SKEW)))
     def set_clock(self, number: int, fast: float) -> None:
         self.world.replicas[number].process.fast = fast
 
@@ -1190,24 +1192,20 @@ class RestoringMachine(Machine):
 
 
 def scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (revocation_log, verifiers, waiting):
-        monkeypatch.setattr(module, "time", SimulatedTime)
-    for module in (verifiers, upkeep):
-        monkeypatch.setattr(module, "datetime", SimulatedDate)
-    monkeypatch.setattr(journal, "EXPIRY_MARGIN", timedelta(seconds=MARGIN))
-    monkeypatch.setattr(journal, "KEYS_HELD", timedelta(seconds=2 * LIFETIME))
-    monkeypatch.setattr(ostiary._follower, "MAX_ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(log_module, "EXPIRY_MARGIN", timedelta(seconds=MARGIN))
+    monkeypatch.setattr(log_module, "KEYS_HELD", timedelta(seconds=2 * LIFETIME))
+    monkeypatch.setattr(ostiary._feed_client, "MAX_ANSWER_SECONDS", 2.0)
     monkeypatch.setattr(ostiary._revocations, "KEPT_AT_LEAST", LIFETIME)
     monkeypatch.setattr(ostiary._revocations, "KEPT_LONGER", MARGIN)
-    monkeypatch.setattr(revocation_log, "MAX_EVENTS", 2)
-    monkeypatch.setattr(revocation_log, "TAIL", 2)
-    monkeypatch.setattr(revocation_log, "SIGNED_FOR", 2.0)
-    monkeypatch.setattr(verifiers, "STORED_LONGER", timedelta(seconds=2))
-    monkeypatch.setattr(verifiers, "CLOCKS_DIFFER", timedelta(seconds=2))
+    monkeypatch.setattr(feed_module, "MAX_EVENTS", 2)
+    monkeypatch.setattr(feed_module, "TAIL", 2)
+    monkeypatch.setattr(feed_module, "SIGNED_FOR_SECONDS", 2.0)
+    monkeypatch.setattr(verifiers, "STORED_AHEAD", timedelta(seconds=2))
+    monkeypatch.setattr(verifiers, "CLOCK_SKEW", timedelta(seconds=2))
     monkeypatch.setattr(pruning, "VERIFIERS_KEPT", VERIFIERS_KEPT)
-    monkeypatch.setattr(upkeep, "PRUNE_SECONDS", 3.0)
+    monkeypatch.setattr(background, "PRUNE_SECONDS", 3.0)
     for name in ("FOLLOW_SECONDS", "ADVANCE_SECONDS"):  # of keys, of which there is one
-        monkeypatch.setattr(upkeep, name, 1e9)
+        monkeypatch.setattr(background, name, 1e9)
 
 
 @pytest.fixture(autouse=True)
@@ -1315,7 +1313,7 @@ class TestOrderOfStatements:
         world.revoke(replica, (Kind.SESSION, "session"), lane=revoking)
         world.run(0.005)
         order.carry_out(world, beginning, revoking)
-        waits_until = world.now + verifiers.ASK_AGAIN + 0.1
+        waits_until = world.now + verifiers.REQUERY_SECONDS + 0.1
         while not world.answers and world.now < waits_until:
             world.run(0.02)
         assert not world.violations, order
@@ -1470,29 +1468,29 @@ class TestStandIn:
         """Return what can be seen of what is stored."""
         now, seen = date(MONOTONIC_START), []
         first, second, late = (now + timedelta(seconds=seconds) for seconds in (10, 20, 11 + LIFETIME + MARGIN))
-        known, other = (verifiers.Verifier(name, 5, "keys", 3000, second) for name in ("known", "other"))
+        known, other = (RegisteredVerifier(name, 5, "keys", 3000, second) for name in ("known", "other"))
         from_before = replace(known, acknowledged=3, keys="others", lease_ms=1000, live_until=first)
-        journal = Journal(b"", timedelta(seconds=LIFETIME))
+        log = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME))
         for rows in ((known, replace(other, live_until=first)), (from_before,)):
             async with store.write() as transaction:
                 await transaction.verifiers.put(rows)
         for targets in (((Kind.SESSION, "a"), (Kind.KEY, "b")), ((Kind.SUBJECT, "c"),)):
             async with store.write() as transaction:
                 for kind, target in targets:
-                    await journal.revoke(transaction, Context(now), kind, target)
+                    await log.revoke(transaction, Context(now), kind, target)
         with suppress(ZeroDivisionError):
             async with store.write() as transaction:
                 await transaction.verifiers.remove("known")
-                await journal.revoke(transaction, Context(now), Kind.ALL, EVERYTHING)
+                await log.revoke(transaction, Context(now), Kind.ALL, EVERYTHING)
                 raise ZeroDivisionError
         for at in (now, first, late):
             async with store.write() as transaction:
                 await transaction.prune(at, idle=timedelta(), limit=10)
             async with store.read() as transaction:
                 seen += sorted(await transaction.verifiers.live(min(at, first)), key=lambda row: row.id)
-                seen.append(replace(await transaction.journal.head(), epoch=""))
+                seen.append(replace(await transaction.revocations.head(), epoch=""))
                 for after, head, limit in ((0, 3, 2), (1, 3, 9), (0, 2, 9)):
-                    seen += await transaction.journal.revocations_after(after, head, limit)
+                    seen += await transaction.revocations.after(after, head, limit)
         async with store.write() as transaction:
             await transaction.verifiers.remove("known")
         async with store.read() as transaction:

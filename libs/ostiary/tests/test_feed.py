@@ -6,6 +6,7 @@ import json
 import string
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -290,9 +291,17 @@ class TestForm:
             {"events": {"n": 1}},
         ],
     )
-    def test_values_out_of_range_are_refused(self, changes: dict[str, object]) -> None:
+    def test_a_value_out_of_range_is_rejected(self, changes: dict[str, object]) -> None:
         with pytest.raises(FeedFault, match="not in the form"):
             read(signed(changed(**changes)))
+
+    @pytest.mark.parametrize("is_reset", [False, True])
+    def test_more_after_nothing_is_rejected(self, is_reset: bool) -> None:
+        """A verifier would poll again at once, for ever."""
+        nothing = answer_with(first=18, head=17, reset=is_reset)
+        assert read(signed(nothing)).revocations == ()
+        with pytest.raises(FeedFault, match="not in the form"):
+            read(signed(replace(nothing, more=True)))
 
     @pytest.mark.parametrize(
         "bad",

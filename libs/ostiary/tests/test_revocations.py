@@ -114,7 +114,7 @@ async def until(condition: Callable[[], bool]) -> None:
         while not condition():
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(poll(), 5)
+    await asyncio.wait_for(poll(), 60)
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ async def until(condition: Callable[[], bool]) -> None:
         while not condition():
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(poll(), 5)
+    await asyncio.wait_for(poll(), 60)
 
 
 def revocations_of(issuer: Issuer) -> Revocations:
@@ -418,7 +418,7 @@ class Connection:
 
     async def is_served(self) -> None:
         """Wait for the end, which is not a cancellation for whoever is around."""
-        assert await asyncio.wait_for(self.task, 5) == "served"
+        assert await asyncio.wait_for(self.task, 60) == "served"
 
 
 @dataclass
@@ -428,8 +428,11 @@ class Service:
     issuer: Issuer
     app: Application
 
-    def connect(self, kind: str = "http", raw_token: str | None = None, **settings: Any) -> Connection:
-        protected = BearerAuth(self.app, self.issuer.verifier(), **settings)
+    def connect(
+        self, kind: str = "http", raw_token: str | None = None, *, is_nested: bool = False, **settings: Any
+    ) -> Connection:
+        verifier = self.issuer.verifier()
+        protected = BearerAuth(EndWithToken(self.app, verifier) if is_nested else self.app, verifier, **settings)
         authorization = f"Bearer {raw_token or self.issuer.token(subject='u1')}".encode()
         scope: dict[str, Any] = {"type": kind, "path": "/", "headers": [(b"authorization", authorization)]}
         return Connection(protected, scope)
@@ -462,6 +465,23 @@ class TestStreams:
         assert connection.bodies == [b"1", b"2"]
         assert connection.sent[-1]["more_body"]
         assert events.app.ended == "cancelled"
+        assert not events.is_watched
+
+    @pytest.mark.parametrize("kind", ["http", "websocket"])
+    async def test_a_second_layer_of_middleware_changes_nothing(
+        self, events: Service, issuer: Issuer, kind: str
+    ) -> None:
+        connection = events.connect(kind, is_nested=True)
+        await connection.has_sent(1)
+        await until(lambda: events.is_watched)
+        issuer.revoke(Kind.SUBJECT, "u1")
+        await connection.is_served()
+        assert connection.task.cancelling() == 0
+        assert events.app.ended == "cancelled"
+        assert [message["type"] for message in connection.sent] == {
+            "http": ["http.response.start"],
+            "websocket": ["websocket.accept", "websocket.close"],
+        }[kind]
         assert not events.is_watched
 
     @pytest.mark.parametrize(
@@ -780,7 +800,12 @@ class TestFramework:
         return []
 
     @pytest.fixture
-    def service(self, issuer: Issuer, stopped: list[str]) -> App:
+    def is_waiting(self) -> asyncio.Event:
+        """Set once the stream waits for its second event."""
+        return asyncio.Event()
+
+    @pytest.fixture
+    def service(self, issuer: Issuer, stopped: list[str], is_waiting: asyncio.Event) -> App:
         verifier = issuer.verifier()
         auth = Auth(verifier)
         app = FastAPI(lifespan=auth.lifespan, exception_handlers=auth.exception_handlers)
@@ -789,6 +814,7 @@ class TestFramework:
         async def ticks() -> AsyncIterator[bytes]:
             try:
                 yield b"data: 1\n\n"
+                is_waiting.set()
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 stopped.append("cancelled")
@@ -818,11 +844,11 @@ class TestFramework:
 
     @pytest.mark.parametrize("spec_version", ["2.0", "2.4"])
     async def test_a_stream_is_broken_off_at_once(
-        self, service: App, issuer: Issuer, stopped: list[str], spec_version: str
+        self, service: App, issuer: Issuer, stopped: list[str], is_waiting: asyncio.Event, spec_version: str
     ) -> None:
         scope = self.scope(issuer.token(subject="u1"), spec_version)
         connection = Connection(service, scope)
-        await connection.has_sent(2)
+        await is_waiting.wait()
         assert scope[TOKEN].subject == "u1"
         assert scope[MAX_STALENESS] == 5
         issuer.revoke(Kind.SUBJECT, "u1")
@@ -834,10 +860,10 @@ class TestFramework:
 
     @pytest.mark.parametrize("spec_version", ["2.0", "2.4"])
     async def test_a_server_that_ends_ends_it_too(
-        self, service: App, issuer: Issuer, stopped: list[str], spec_version: str
+        self, service: App, issuer: Issuer, stopped: list[str], is_waiting: asyncio.Event, spec_version: str
     ) -> None:
         connection = Connection(service, self.scope(issuer.token(), spec_version))
-        await connection.has_sent(2)
+        await is_waiting.wait()
         connection.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await connection.task

@@ -4,15 +4,39 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import argon2
 import httpx
 import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric import ec
 from databases import PostgresServer
+from fastapi import FastAPI
+from oauth_harness import OAuth
+from serving import opened, serving
+from session_tokens import ADA
 
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.services import OwnSecrets, Services, prepare
+from ostiary_auth.domain.accounts import password_hashing
+from ostiary_auth.services import Services, ServiceSecrets
+from ostiary_auth.startup import prepare
 from ostiary_auth.storage.store import AuthStore
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_password_hashes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hash passwords with the least effort, except where hashing is what is tested."""
+    if request.path.stem == "test_password_hashing":
+        yield
+        return
+    dummy = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("a password that nobody has")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(password_hashing, "ITERATIONS", 1)
+        patch.setattr(password_hashing, "MEMORY_KIB", 8)
+        patch.setattr(password_hashing, "_DUMMY_HASH", dummy)
+        yield
 
 
 @dataclass(frozen=True)
@@ -20,7 +44,7 @@ class Prepared:
     """A folder with the key-encryption key, what it opens, and the name of a database or one in the folder."""
 
     directory: Path
-    own: OwnSecrets
+    own: ServiceSecrets
     database: str | None = None
 
 
@@ -75,16 +99,14 @@ def config(copy: Callable[[Path], AbstractContextManager[AuthConfig]], tmp_path:
 
 
 @pytest.fixture(scope="session")
-def own(template: Prepared) -> OwnSecrets:
+def own(template: Prepared) -> ServiceSecrets:
     return template.own
 
 
 @pytest.fixture
-async def services(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[Services]:
-    services = Services(config, own)
-    services.own_keys.use(await services.keys.load())
-    yield services
-    await services.close()
+async def services(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
+    async with opened(config, own) as services:
+        yield services
 
 
 @pytest.fixture
@@ -93,11 +115,55 @@ def store(services: Services) -> AuthStore:
 
 
 @pytest.fixture
-async def client(config: AuthConfig, own: OwnSecrets) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(config, own)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 40000))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://auth") as client,
-    ):
+async def client(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(create_app(config, own)) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def shared_config(
+    copy: Callable[[Path], AbstractContextManager[AuthConfig]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AuthConfig]:
+    with copy(tmp_path_factory.mktemp("shared")) as config:
+        yield config
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_services(shared_config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
+    """The parts of a second replica beside `shared_app`."""
+    async with opened(shared_config, own) as services:
+        yield services
+
+
+@pytest.fixture(scope="module")
+def shared_app(shared_config: AuthConfig, own: ServiceSecrets) -> FastAPI:
+    """An application for all tests of a module, as creating one takes longer than most tests."""
+    return create_app(shared_config, own)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_client(shared_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(shared_app) as client:
+        yield client
+
+
+@pytest.fixture
+async def tokens(client: httpx.AsyncClient) -> dict[str, Any]:
+    """The tokens of a user who has registered and logged in."""
+    await client.post("/auth/register", json=ADA)
+    response = await client.post("/auth/login", json=ADA)
+    body: dict[str, Any] = response.json()
+    return body
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def oauth(shared_client: httpx.AsyncClient, shared_services: Services) -> OAuth:
+    """The OAuth endpoints, with the confidential client `worker`."""
+    oauth = OAuth(shared_client, shared_services)
+    oauth.worker = await oauth.register("worker")
+    return oauth
+
+
+@pytest.fixture(scope="session")
+def ec_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())

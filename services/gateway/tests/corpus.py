@@ -564,3 +564,8 @@ CORPUS: tuple[Entry, ...] = (
     *_CHUNKS_WIN,
     *_PLAIN,
 )
+
+
+def short_name(entry: Entry) -> str:
+    """Return a name for pytest's reports."""
+    return entry.name if len(entry.name) < 60 else f"{entry.name[:60]}..."

@@ -1,4 +1,4 @@
-"""The command: what it prints, and how it ends. Serving is in tests/integration."""
+"""The command line: output and exit codes. Serving is tested in tests/integration."""
 
 import json
 import re
@@ -15,12 +15,12 @@ from harness import short_directory
 
 from ostiary_gateway import cli
 
-README = Path(__file__).parents[1] / "README.md"
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "routes-file.md"
 
 
 @dataclass
 class Done:
-    """How a command has ended."""
+    """The result of a command."""
 
     code: int
     output: str
@@ -32,7 +32,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs the command with these arguments."""
+    """Return a function that runs the command with arguments."""
 
     def run(*arguments: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["ostiary-gateway", *map(str, arguments)])
@@ -46,13 +46,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 class TestCheck:
-    def test_the_example_in_the_readme_is_good(self, run: Run, tmp_path: Path) -> None:
-        (example,) = re.findall(r"^```yaml\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    def test_the_example_in_the_reference_is_valid(self, run: Run, tmp_path: Path) -> None:
+        (example,) = re.findall(r"^```yaml\n(.*?)^```", REFERENCE.read_text(), re.MULTILINE | re.DOTALL)
         file = tmp_path / "example.yaml"
         file.write_text(example)
         assert run("check", file) == Done(0, f"{file}: 1 routes to 2 upstreams\n", "")
 
-    def test_an_upstream_that_no_route_uses_is_named(self, run: Run, tmp_path: Path) -> None:
+    def test_an_unused_upstream_is_named(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "gateway.yaml"
         file.write_text(
             "upstreams: {up: {url: http://up}, spare: {url: http://spare}}\n"
@@ -60,18 +60,19 @@ class TestCheck:
         )
         done = run("check", file)
         assert done.code == 0
-        assert f"{file}: upstreams.spare: no route uses it\n" in done.output
+        assert f"{file}: upstreams.spare: not used by any route\n" in done.output
 
-    def test_mistakes_are_lines_and_nothing_else(self, run: Run, tmp_path: Path) -> None:
+    def test_errors_are_one_line_each(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "gateway.yaml"
         file.write_text("upstreams: {a: {url: 'http://a'}}\nroutes:\n  - {name: r, upstream: a}\n")
         assert run("check", file) == Done(
             2,
             "",
-            f"ostiary-gateway: {file}:3: routes[0].match: Field required\n{file}:3: routes[0].access: Field required\n",
+            f"ostiary-gateway: {file}:3: routes[0].match: required field is missing\n"
+            f"{file}:3: routes[0].access: required field is missing\n",
         )
 
-    def test_a_file_that_is_not_there_is_the_arguments_fault(self, run: Run, tmp_path: Path) -> None:
+    def test_a_missing_file_is_an_error_that_names_the_argument(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "none.yaml"
         assert run("check", file) == Done(
             2, "", f"ostiary-gateway: FILE: cannot read {file}: No such file or directory\n"
@@ -90,19 +91,19 @@ class TestExplain:
         )
         monkeypatch.setenv("OSTIARY_GATEWAY_ROUTES", str(file))
 
-    def test_what_goes_on_ends_with_0_and_what_is_refused_with_1(self, run: Run) -> None:
+    def test_it_exits_with_0_if_allowed_and_with_1_if_rejected(self, run: Run) -> None:
         done = run("explain", "GET", "/r")
         assert (done.code, done.errors) == (0, "")
-        assert done.output.endswith("goes to     up (http://up) as /r\n")
+        assert done.output.endswith("upstream    up (http://up) gets /r\n")
         done = run("explain", "GET", "/s", "--header", "X-Some: thing")
         assert (done.code, done.errors) == (1, "")
-        assert "answer      401 missing_token: " in done.output
+        assert "response    401 missing_token: " in done.output
 
-    def test_trusted_proxies_are_those_of_the_setting(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_trusted_proxies_come_from_the_setting(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         arguments = ["explain", "GET", "/r", "--client", "10.0.0.1", "--header", "X-Forwarded-For: 198.51.100.7"]
-        assert "from        10.0.0.1\n" in run(*arguments).output
+        assert "client      10.0.0.1\n" in run(*arguments).output
         monkeypatch.setenv("OSTIARY_GATEWAY_TRUSTED_PROXIES", "10.0.0.1")
-        assert "from        198.51.100.7\n" in run(*arguments).output
+        assert "client      198.51.100.7\n" in run(*arguments).output
 
     @pytest.mark.parametrize(
         ("arguments", "fault"),
@@ -115,13 +116,13 @@ class TestExplain:
             (["/r", "--token-file", "/none"], "--token-file: cannot read /none: No such file or directory"),
         ],
     )
-    def test_a_mistake_in_the_arguments_is_one_line(self, run: Run, arguments: list[str], fault: str) -> None:
+    def test_an_invalid_argument_is_one_line(self, run: Run, arguments: list[str], fault: str) -> None:
         done = run("explain", "GET", *arguments)
         assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
         assert done.errors.startswith(f"ostiary-gateway: {fault}")
 
     @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"\x00", b"two words", b"a\nb", b"Bearer abc"])
-    def test_a_file_without_a_token_is_one_line_that_does_not_show_it(
+    def test_an_invalid_token_file_is_one_line_that_does_not_show_the_content(
         self, run: Run, tmp_path: Path, content: bytes
     ) -> None:
         file = tmp_path / "token"
@@ -133,14 +134,14 @@ class TestExplain:
 
 
 class Service:
-    """A service that says what it offers, on a socket."""
+    """A service with an OpenAPI document, on a unix socket."""
 
     def __init__(self, path: Path) -> None:
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                service.asked.append(self.path)
+                service.targets.append(self.path)
                 self.send_response(service.status)
                 self.end_headers()
                 self.wfile.write(service.content)
@@ -149,16 +150,16 @@ class Service:
                 return "a socket has none"
 
             def log_message(self, *_arguments: object) -> None:
-                """Say nothing."""
+                """Keep quiet."""
 
         self.status = 200
         self.content = b"{}"
-        self.asked: list[str] = []
+        self.targets: list[str] = []
         self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def offer(self, *scopes: str, path: str = "/orders") -> None:
-        """Describe one operation that asks for a token with these scopes."""
+        """Describe one operation that requires a token with these scopes."""
         schemes = {"bearer": {"type": "http", "scheme": "bearer"}}
         operation = {"security": [{"bearer": scopes}]}
         described = {"paths": {path: {"get": operation}}, "components": {"securitySchemes": schemes}}
@@ -187,34 +188,36 @@ class TestPolicy:
             yield service
             service.close()
 
-    def test_agreement_ends_with_0(self, run: Run, service: Service) -> None:
+    def test_without_differences_it_exits_with_0(self, run: Run, service: Service) -> None:
         service.offer("orders")
-        assert run("policy") == Done(0, "0 disagreements with shop\n", "")
-        assert service.asked == ["/openapi.json"]
+        assert run("policy") == Done(0, "differences: 0; compared: shop\n", "")
+        assert service.targets == ["/openapi.json"]
 
-    def test_disagreement_ends_with_1(self, run: Run, service: Service) -> None:
+    def test_with_differences_it_exits_with_1(self, run: Run, service: Service) -> None:
         service.offer("orders", "stock")
-        said = "GET /orders (orders): does not ask for stock, but the service does\n1 disagreements with shop\n"
-        assert run("policy") == Done(1, said, "")
+        output = (
+            "GET /orders (orders): does not require scope stock, but the service does\ndifferences: 1; compared: shop\n"
+        )
+        assert run("policy") == Done(1, output, "")
 
-    def test_a_route_that_the_service_does_not_know_is_a_disagreement(self, run: Run, service: Service) -> None:
+    def test_a_route_that_is_not_in_the_document_is_a_difference(self, run: Run, service: Service) -> None:
         service.offer("orders", path="/others")
         done = run("policy")
         assert (done.code, done.errors) == (1, "")
-        assert "GET /orders (orders): the service does not describe it\n" in done.output
+        assert "GET /orders (orders): not in the service's document\n" in done.output
 
     @pytest.mark.parametrize(
         ("status", "content", "fault"),
         [
-            (404, b"{}", "the answer is a 404"),
-            (200, b"<html>", "the answer is not JSON"),
-            (200, b"[" * 5000, "the answer is not JSON"),
-            (200, b"[]", "the answer is no OpenAPI document"),
-            (200, b'{"paths": {"/orders": {"get": {"parameters": null}}}}', "shop says of itself is not in the form"),
-            (200, b'{"paths": {"/orders": {"get": {"security": "foo"}}}}', "shop says of itself is not in the form"),
+            (404, b"{}", "response with status 404"),
+            (200, b"<html>", "response is not JSON"),
+            (200, b"[" * 5000, "response is not JSON"),
+            (200, b"[]", "response is not an OpenAPI document"),
+            (200, b'{"paths": {"/orders": {"get": {"parameters": null}}}}', "invalid OpenAPI document of shop"),
+            (200, b'{"paths": {"/orders": {"get": {"security": "foo"}}}}', "invalid OpenAPI document of shop"),
         ],
     )
-    def test_what_cannot_be_compared_is_one_line_and_ends_with_2(
+    def test_an_invalid_response_is_one_line_and_exits_with_2(
         self, run: Run, service: Service, status: int, content: bytes, fault: str
     ) -> None:
         service.status, service.content = status, content
@@ -222,6 +225,6 @@ class TestPolicy:
         assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
         assert fault in done.errors
 
-    def test_an_address_that_no_upstream_has_ends_with_2(self, run: Run, service: Service) -> None:
+    def test_an_address_of_no_upstream_exits_with_2(self, run: Run, service: Service) -> None:
         assert run("policy", "--openapi", "http://elsewhere/openapi.json").code == 2
-        assert service.asked == []
+        assert service.targets == []

@@ -1,15 +1,15 @@
-"""Settings: what is wrong with one is said in a line, and secrets are not."""
+"""Settings: errors are one line, and secrets are not shown."""
 
 from pathlib import Path
 
 import pytest
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway.config import GatewayConfig, check_authorities
+from ostiary_gateway.config import GatewayConfig, check_ca_file
 
 
 @pytest.mark.parametrize("url", ["", "redis://redis", "rediss://redis.example:6380/1", "redis://[::1]:6379"])
-def test_a_store_is_named_by_its_address(url: str) -> None:
+def test_the_store_is_a_redis_url(url: str) -> None:
     assert GatewayConfig.load({"OSTIARY_GATEWAY_RATE_LIMIT_STORE": url}).rate_limit_store == url
 
 
@@ -30,19 +30,19 @@ def test_a_store_is_named_by_its_address(url: str) -> None:
         "redis://[::1:6379",
     ],
 )
-def test_what_is_no_address_of_a_store_is_named_and_not_shown(url: str) -> None:
+def test_an_invalid_store_url_is_an_error_that_does_not_show_it(url: str) -> None:
     with pytest.raises(ConfigError, match="OSTIARY_GATEWAY_RATE_LIMIT_STORE: ") as caught:
         GatewayConfig.load({"OSTIARY_GATEWAY_RATE_LIMIT_STORE": url})
     assert "letmein" not in str(caught.value)
 
 
-def test_an_address_of_a_collector_is_not_shown_either() -> None:
+def test_the_collectors_url_is_not_shown_either() -> None:
     with pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_ENDPOINT: ") as caught:
         GatewayConfig.load({"OTEL_EXPORTER_OTLP_ENDPOINT": "user:letmein@collector"})
     assert "letmein" not in str(caught.value)
 
 
-def test_a_name_that_is_no_setting_is_refused() -> None:
+def test_an_unknown_setting_is_rejected() -> None:
     with pytest.raises(ConfigError, match=r"OSTIARY_GATEWAY_PORRT: .*did you mean OSTIARY_GATEWAY_PORT\?"):
         GatewayConfig.load({"OSTIARY_GATEWAY_PORRT": "80"})
     # Others read these.
@@ -50,10 +50,10 @@ def test_a_name_that_is_no_setting_is_refused() -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificates", b"\xff"])
-def test_authorities_that_cannot_be_used_are_named(tmp_path: Path, content: bytes | None) -> None:
+def test_an_invalid_ca_file_is_an_error(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "authorities.pem"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"SSL_CERT_FILE: cannot use .*authorities\.pem: "):
-        check_authorities({"SSL_CERT_FILE": str(file)})
-    check_authorities({"SSL_CERT_FILE": ""})
+        check_ca_file({"SSL_CERT_FILE": str(file)})
+    check_ca_file({"SSL_CERT_FILE": ""})

@@ -1,8 +1,9 @@
-"""The routes file changes while the gateway runs: as a whole, between two requests, or not at all."""
+"""Reload of the routes file: as a whole, between two requests, or not at all."""
 
 import asyncio
 import gc
 import json
+import random
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,7 +11,17 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
-from harness import PATIENCE, GatewayHarness, Held, Received, RecordingUpstream, answers, short_directory, until
+from harness import (
+    PATIENCE,
+    GatewayHarness,
+    PausedResponse,
+    ReceivedRequest,
+    RecordingUpstream,
+    parse_responses,
+    short_directory,
+    until,
+)
+from route_files import errors_of, open_gateway
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
@@ -48,12 +59,12 @@ class Changing:
     async def read(self) -> list[dict[str, object]]:
         with structlog.testing.capture_logs() as logged:
             self.runtime.reload()
-            assert self.runtime._reading is not None
-            await self.runtime._reading
+            assert self.runtime._task is not None
+            await self.runtime._task
         return [dict(entry) for entry in logged]
 
     async def status(self, target: str, *lines: str) -> int:
-        return (await self.harness.ask(target, *lines)).status
+        return (await self.harness.request(target, *lines)).status
 
 
 @pytest.fixture
@@ -66,48 +77,54 @@ async def changing(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) 
         yield it
 
 
-async def test_the_same_request_is_decided_anew_by_a_changed_file(changing: Changing, issuer: Issuer) -> None:
+async def test_a_cached_request_is_decided_by_the_current_routes(changing: Changing, issuer: Issuer) -> None:
     line = await changing.harness.connect()
     same = f"GET /old HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {issuer.token()}\r\n\r\n".encode()
     for number, access in enumerate(["public", "authenticated", "{roles: [admin]}", "public"], 1):
         await changing.write(OLD.replace("public", access))
         line.send(same)
-        await line.has(b"HTTP/1.1 ", number)
+        await line.wait_for(b"HTTP/1.1 ", number)
     line.send(b"GET /old HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
-    assert [each.status for each in answers(await line.closed(), *["GET"] * 5)] == [200, 200, 403, 200, 200]
+    assert [each.status for each in parse_responses(await line.wait_closed(), *["GET"] * 5)] == [
+        200,
+        200,
+        403,
+        200,
+        200,
+    ]
 
 
-async def test_a_changed_file_counts_for_the_next_request_on_the_same_connection(changing: Changing) -> None:
+async def test_a_reload_applies_to_the_next_request_of_a_connection(changing: Changing) -> None:
     line = await changing.harness.connect()
     for target in (b"/old", b"/new"):
         line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target)
-    await line.has(b"not_found")
-    assert [each.status for each in answers(line.received, "GET", "GET")] == [200, 404]
+    await line.wait_for(b"not_found")
+    assert [each.status for each in parse_responses(line.received, "GET", "GET")] == [200, 404]
     line.received = b""
     logged = await changing.write(NEW)
     for target in (b"/new", b"/old"):
         line.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % target)
-    await line.has(b"not_found")
-    assert [each.status for each in answers(line.received, "GET", "GET")] == [200, 404]
+    await line.wait_for(b"not_found")
+    assert [each.status for each in parse_responses(line.received, "GET", "GET")] == [200, 404]
     assert [(entry["event"], entry["log_level"], entry["routes"]) for entry in logged] == [
-        ("routes changed", "info", 1)
+        ("routes reloaded", "info", 1)
     ]
 
 
-async def test_a_change_is_seen_without_being_told(changing: Changing) -> None:
+async def test_a_change_is_noticed_by_polling(changing: Changing) -> None:
     changing.path.write_text(text(OLD + NEW, up=changing.upstream.url))
-    now = changing.runtime._next_look
+    now = changing.runtime._next_poll
     changing.runtime.on_tick(now + 1)
-    assert changing.runtime._reading is not None
-    await changing.runtime._reading
+    assert changing.runtime._task is not None
+    await changing.runtime._task
     assert await changing.status("/new") == 200
     before = changing.runtime.current
-    changing.runtime.on_tick(changing.runtime._next_look + 1)
-    assert changing.runtime._reading.done()
+    changing.runtime.on_tick(changing.runtime._next_poll + 1)
+    assert changing.runtime._task.done()
     assert changing.runtime.current is before
 
 
-async def test_access_may_change_too(changing: Changing, issuer: Issuer) -> None:
+async def test_a_reload_may_change_access(changing: Changing, issuer: Issuer) -> None:
     assert await changing.status("/old") == 200
     await changing.write(OLD.replace("access: public", "access: {roles: [admin]}"))
     assert await changing.status("/old") == 401
@@ -129,13 +146,11 @@ async def test_access_may_change_too(changing: Changing, issuer: Issuer) -> None
         b"[" * 600,
     ],
 )
-async def test_a_file_that_cannot_be_used_changes_nothing(changing: Changing, content: bytes) -> None:
+async def test_an_invalid_file_changes_nothing(changing: Changing, content: bytes) -> None:
     before = changing.runtime.current
     changing.path.write_bytes(content)
     logged = await changing.read()
-    assert [(entry["event"], entry["log_level"]) for entry in logged] == [
-        ("routes not changed: the file cannot be used", "error")
-    ]
+    assert [(entry["event"], entry["log_level"]) for entry in logged] == [("routes file rejected", "error")]
     assert "gateway.yaml" in str(logged[0]["error"])
     assert changing.runtime.current is before
     assert [await changing.status("/old"), await changing.status("/new")] == [200, 404]
@@ -144,7 +159,7 @@ async def test_a_file_that_cannot_be_used_changes_nothing(changing: Changing, co
     assert await changing.status("/new") == 200
 
 
-async def test_a_file_that_cannot_be_read_changes_nothing(changing: Changing) -> None:
+async def test_an_unreadable_file_changes_nothing(changing: Changing) -> None:
     changing.path.unlink()
     assert [entry["log_level"] for entry in await changing.read()] == ["error"]
     changing.path.mkdir()
@@ -155,39 +170,39 @@ async def test_a_file_that_cannot_be_read_changes_nothing(changing: Changing) ->
     assert await changing.status("/new") == 200
 
 
-async def test_a_bad_file_is_reported_once(changing: Changing) -> None:
+async def test_an_invalid_file_is_reported_once(changing: Changing) -> None:
     changing.path.write_text("")
-    changing.runtime.on_tick(changing.runtime._next_look + 1)
-    reading = changing.runtime._reading
+    changing.runtime.on_tick(changing.runtime._next_poll + 1)
+    reading = changing.runtime._task
     assert reading is not None
     await reading
-    changing.runtime.on_tick(changing.runtime._next_look + 1)
-    assert changing.runtime._reading is reading
+    changing.runtime.on_tick(changing.runtime._next_poll + 1)
+    assert changing.runtime._task is reading
 
 
-async def test_what_is_being_answered_by_a_removed_upstream_is_answered_to_the_end(changing: Changing) -> None:
-    held = Held(first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last")
-    changing.upstream.answer = held
+async def test_a_removed_upstream_finishes_its_responses(changing: Changing) -> None:
+    held = PausedResponse(first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last")
+    changing.upstream.response = held
     line = await changing.harness.connect()
     line.send(b"GET /old HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.has(b"first")
+    await line.wait_for(b"first")
     with short_directory() as directory:
         async with RecordingUpstream(directory / "up") as other:
             await changing.write(NEW, up=other.url)
             assert await changing.status("/new") == 200
-            held.may_go_on.set()
-            await line.has(b"firstlast")
-            assert answers(line.received)[0].is_complete
+            held.resume()
+            await line.wait_for(b"firstlast")
+            assert parse_responses(line.received)[0].is_complete
             # Its connection is not kept for anybody.
-            await until(lambda: changing.upstream.connections[0].is_lost)
+            await until(lambda: changing.upstream.connections[0].is_closed)
             line.received = b""
             line.send(b"GET /new HTTP/1.1\r\nHost: gw\r\n\r\n")
-            await line.has(b'"target"')
+            await line.wait_for(b'"target"')
             assert [each.target for each in other.requests] == ["/new", "/new"]
             assert len(changing.upstream.requests) == 1
 
 
-async def test_what_is_being_decided_goes_by_one_file(changing: Changing) -> None:
+async def test_a_request_in_progress_keeps_its_routes(changing: Changing) -> None:
     """A body that is still coming belongs to a request that was admitted before."""
     await changing.write(OLD.replace("[GET]", "[POST]"))
     line = await changing.harness.connect()
@@ -195,12 +210,12 @@ async def test_what_is_being_decided_goes_by_one_file(changing: Changing) -> Non
     await until(lambda: changing.upstream.requests)
     await changing.write(NEW)
     line.send(b"ves")
-    await line.has(b'"target"')
-    (answer,) = answers(line.received, "POST")
+    await line.wait_for(b'"target"')
+    (answer,) = parse_responses(line.received, "POST")
     assert json.loads(answer.body) == {"target": "/old", "body": "halves"}
 
 
-async def test_connections_of_an_upstream_that_stays_are_used_again(changing: Changing) -> None:
+async def test_an_unchanged_upstream_keeps_its_connections(changing: Changing) -> None:
     assert await changing.status("/old") == 200
     await changing.write(NEW)
     assert await changing.status("/new") == 200
@@ -210,31 +225,31 @@ async def test_connections_of_an_upstream_that_stays_are_used_again(changing: Ch
 async def test_idle_connections_of_a_removed_upstream_are_closed(changing: Changing) -> None:
     assert await changing.status("/old") == 200
     await changing.write(NEW, up="unix:/nowhere")
-    await until(lambda: changing.upstream.connections[0].is_lost)
+    await until(lambda: changing.upstream.connections[0].is_closed)
     assert await changing.status("/new") == 503
 
 
-async def test_removed_upstreams_are_gone_when_their_requests_are_answered(changing: Changing) -> None:
-    async def answer_late(request: Received, writer: asyncio.StreamWriter) -> None:
+async def test_removed_upstreams_are_freed_after_their_last_response(changing: Changing) -> None:
+    async def answer_late(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         if request.target != "/health":
             await may_answer.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    changing.upstream.answer = answer_late
+    changing.upstream.response = answer_late
     for number in range(6):
         may_answer = asyncio.Event()
         before = len(changing.upstream.requests)
-        asked = [asyncio.create_task(changing.status("/old")) for _ in range(10)]
+        pending = [asyncio.create_task(changing.status("/old")) for _ in range(10)]
         await until(lambda before=before: len(changing.upstream.requests) > before)  # type: ignore[misc]  # a default
         # Each time it is another one: of so many connections, for which some have to wait.
         of_it = f"connections: {number + 3}, health: {{path: /health, seconds: 0.1}}"
         changing.path.write_text(text(OLD, up=changing.upstream.url).replace('"}', f'", {of_it}}}', 1))
         await changing.read()
         may_answer.set()
-        assert set(await asyncio.gather(*asked)) == {200}
+        assert set(await asyncio.gather(*pending)) == {200}
     (pool,) = changing.harness.upstream().pools
     await until(lambda: sizes_of_upstreams() & set(range(3, 9)) == {8})
-    await until(lambda: sum(not each.is_lost for each in changing.upstream.connections) == pool.idle)
+    await until(lambda: sum(not each.is_closed for each in changing.upstream.connections) == pool.idle)
 
 
 def sizes_of_upstreams() -> set[int]:
@@ -243,7 +258,7 @@ def sizes_of_upstreams() -> set[int]:
     return {each.config.connections for each in gc.get_objects() if type(each) is Cluster}
 
 
-async def test_what_was_counted_counts_on_with_the_same_limit(changing: Changing) -> None:
+async def test_an_unchanged_rate_limit_keeps_its_counts(changing: Changing) -> None:
     def limited(requests: int) -> str:
         limit = f"rate_limits: [{{by: address, requests: {requests}, seconds: 1000}}]"
         return OLD.replace("access: public", f"access: public, {limit}")
@@ -260,9 +275,7 @@ async def test_what_was_counted_counts_on_with_the_same_limit(changing: Changing
     assert [await changing.status("/old") for _ in range(4)] == [200, 200, 200, 429]
 
 
-async def test_a_file_does_not_bring_a_revoked_token_back(
-    issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path
-) -> None:
+async def test_a_reload_keeps_revocations(issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path) -> None:
     own = Issuer(issuer.issuer, private_key=issuer.private_key)
     routes = OLD.replace("access: public", "access: authenticated")
     async with GatewayHarness.open(text(routes, up="${UPSTREAM}"), upstream.url, own.verifier()) as harness:
@@ -275,10 +288,8 @@ async def test_a_file_does_not_bring_a_revoked_token_back(
         assert await it.status("/old", token) == 401
 
 
-async def test_who_asks_while_the_file_is_read_has_it_read_once_more(
-    changing: Changing, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is being read then may be what was there before the change that is asked about."""
+async def test_a_reload_during_a_load_loads_once_more(changing: Changing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first load may have read the version before the change."""
     read, may_go_on = threading.Event(), threading.Event()
     load = RoutesSource.load
 
@@ -290,7 +301,7 @@ async def test_who_asks_while_the_file_is_read_has_it_read_once_more(
 
     monkeypatch.setattr(RoutesSource, "load", slow)
     changing.runtime.reload()
-    reading = changing.runtime._reading
+    reading = changing.runtime._task
     assert reading is not None
     await asyncio.to_thread(read.wait, PATIENCE)
     changing.path.write_text(text(NEW, up=changing.upstream.url))
@@ -298,3 +309,40 @@ async def test_who_asks_while_the_file_is_read_has_it_read_once_more(
     may_go_on.set()
     await reading
     assert [await changing.status("/old"), await changing.status("/new")] == [404, 200]
+
+
+async def test_a_reload_is_possible_after_a_load_that_failed_unexpectedly(
+    changing: Changing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: RoutesSource) -> RoutesFile:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RoutesSource, "load", fail)
+        changing.runtime.reload()
+        assert changing.runtime._task is not None
+        with pytest.raises(ZeroDivisionError):
+            await changing.runtime._task
+    await changing.write(NEW)
+    assert await changing.status("/new") == 200
+
+
+async def test_upstreams_get_requests_by_weight(
+    issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.runtime.random", random.Random(11))  # noqa: S311 - the same each time
+    with short_directory() as directory:
+        async with RecordingUpstream(directory / "canary") as canary:
+            route = "name: a, match: {path: /a, methods: [GET]}, upstream: {up: 9, canary: 3}, access: public"
+            more = f'  canary: {{url: "{canary.url}"}}\n'
+            async with open_gateway(issuer, upstream, route, upstreams=more) as it:
+                for _ in range(400):
+                    assert (await it.client.get("/a")).status_code == 200
+                assert len(upstream.requests) + len(canary.requests) == 400
+                assert 75 < len(canary.requests) < 125
+
+
+def test_invalid_weights_are_errors(tmp_path: Path) -> None:
+    for shares in ("{up: 1, other: 1}", "{up: 1}", "{up: 0, up2: 1}"):
+        text = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: {shares}, access: public"
+        assert "gateway.yaml:4: " in errors_of(tmp_path, text)

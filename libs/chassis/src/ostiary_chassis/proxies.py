@@ -71,7 +71,6 @@ class TrustedProxies:
 
 
 @lru_cache(_REMEMBERED_SOURCES)
-@lru_cache(_REMEMBERED_SOURCES)
 def source_of(address: str) -> str:
     """Return what counts as one caller where callers are counted: an IPv4 address, or the /64 of an IPv6 address."""
     found = _address(address)

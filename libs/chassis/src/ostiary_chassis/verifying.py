@@ -6,12 +6,10 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from ostiary import Feed, VerifierConfig
+from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
 
 #: Seconds by which revocations may be out of date, where a route does not say.
 DEFAULT_MAX_STALENESS = 30
-
-#: The client that this stack's own verifiers ask the revocation feed as.
-VERIFIERS_CLIENT_ID = "ostiary-verifiers"
 
 
 def _max_staleness(value: object) -> object:

@@ -12,8 +12,8 @@ from ostiary.observer import Observer
 from ostiary.sync import SyncVerifier
 
 if TYPE_CHECKING:
-    from ostiary._follower import Feed
-    from ostiary._remote import RemoteKeys
+    from ostiary._feed_client import Feed
+    from ostiary._jwks import RemoteKeys
 
 __all__ = [
     "Feed",
@@ -38,11 +38,11 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Import the HTTP client of `RemoteKeys` only when that is needed: an issuer verifies with its own keys."""
     if name == "RemoteKeys":
-        from ostiary._remote import RemoteKeys  # noqa: PLC0415 - see above
+        from ostiary._jwks import RemoteKeys  # noqa: PLC0415 - see above
 
         return RemoteKeys
     if name == "Feed":
-        from ostiary._follower import Feed  # noqa: PLC0415 - see above
+        from ostiary._feed_client import Feed  # noqa: PLC0415 - see above
 
         return Feed
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Self
 
 from ostiary import _jws
-from ostiary._remembered import AcceptedIssuer, Remembered, RememberedTokens, name_of
+from ostiary._cache import AcceptedIssuer, CacheEntry, TokenCache, cache_key
 from ostiary._revocations import names_of
 from ostiary._source import KeySource, RevocationSource
 from ostiary._token import VerifiedToken, read_claims
@@ -29,7 +29,7 @@ from ostiary.feed import Position
 from ostiary.observer import Observer
 
 if TYPE_CHECKING:
-    from ostiary._follower import Feed
+    from ostiary._feed_client import Feed
 
 #: Tokens that are remembered by default: some 15 MB, and more callers than one process serves in 15 minutes.
 REMEMBERED_TOKENS = 10_000
@@ -96,14 +96,14 @@ class Presented:
         """Nothing is known of it yet."""
         self.verifier = verifier
         self.token = token
-        self.entry: Remembered | None = None
+        self.entry: CacheEntry | None = None
         self._name = b""
 
     @property
     def name(self) -> bytes:
         """The name under which it is remembered."""
         if not self._name:
-            self._name = name_of(self.token)
+            self._name = cache_key(self.token)
         return self._name
 
 
@@ -135,7 +135,7 @@ class Verifier:
         self._issuers = {config.issuer: self._at_run_time(config, observer) for config in configs}
         if not configs or len(self._issuers) != len(configs):
             raise ValueError("a verifier needs one configuration for each of its issuers, and one issuer at least")
-        self._remembered = RememberedTokens(remember) if remember > 0 else None
+        self._cache = TokenCache(remember) if remember > 0 else None
         self._observer = observer
         self._running = AsyncExitStack()
 
@@ -284,25 +284,25 @@ class Verifier:
             self._forget(presented)
         entry = self._verify_anew(presented.token, now)
         _check_revocations(entry, bound)
-        if self._remembered is not None:
-            self._remembered.put(presented.name, entry)
+        if self._cache is not None:
+            self._cache.put(presented.name, entry)
             presented.entry = entry
         return entry.token, "verified"
 
-    def _recall(self, presented: Presented) -> Remembered | None:
-        if self._remembered is None:
+    def _recall(self, presented: Presented) -> CacheEntry | None:
+        if self._cache is None:
             return None
         if len(presented.token) > _jws.MAX_TOKEN_LENGTH:
             raise TooLarge("token")
-        presented.entry = self._remembered.get(presented.name)
+        presented.entry = self._cache.get(presented.name)
         return presented.entry
 
     def _forget(self, presented: Presented) -> None:
         presented.entry = None
-        if self._remembered is not None:
-            self._remembered.drop(presented.name)
+        if self._cache is not None:
+            self._cache.drop(presented.name)
 
-    def _verify_anew(self, token: str, now: float) -> Remembered:
+    def _verify_anew(self, token: str, now: float) -> CacheEntry:
         jws = _jws.parse(token)
         # The issuer that the token names decides which keys are looked at, and no others (RFC 8725 section 3.8).
         issuer = self._issuer_of(jws)
@@ -314,13 +314,13 @@ class Verifier:
             raise
         verified = read_claims(jws.claims, issuer.name, issuer.audience, jws.kid)
         verified.check_time(now, issuer.leeway)
-        return Remembered(verified, issuer, keys)
+        return CacheEntry(verified, issuer, keys)
 
     def _at_run_time(self, config: VerifierConfig, observer: Observer | None) -> AcceptedIssuer:
-        keys = config.key_source or _remote_keys(config, observer)
+        keys = config.key_source or _jwks_keys(config, observer)
         source = config.revocation_source
         if config.feed is not None:
-            source = _follower(config, config.feed, keys, self._bounds, observer)
+            source = _feed_client(config, config.feed, keys, self._bounds, observer)
         # Keys first: revocations are signed.
         self._running_parts += [keys] if source is None else [keys, source]
         revocations = source.revocations if source is not None else None
@@ -336,8 +336,8 @@ class Verifier:
         return issuer
 
 
-def _remote_keys(config: VerifierConfig, observer: Observer | None) -> KeySource:
-    from ostiary._remote import RemoteKeys  # noqa: PLC0415 - its HTTP client is a large import; see the package
+def _jwks_keys(config: VerifierConfig, observer: Observer | None) -> KeySource:
+    from ostiary._jwks import RemoteKeys  # noqa: PLC0415 - its HTTP client is a large import; see the package
 
     return RemoteKeys(
         config.issuer,
@@ -348,15 +348,15 @@ def _remote_keys(config: VerifierConfig, observer: Observer | None) -> KeySource
     )
 
 
-def _follower(
+def _feed_client(
     config: VerifierConfig, feed: "Feed", keys: KeySource, bounds: set[float], observer: Observer | None
 ) -> RevocationSource:
-    from ostiary._follower import Follower  # noqa: PLC0415 - as above
+    from ostiary._feed_client import FeedClient  # noqa: PLC0415 - as above
 
-    return Follower(config.issuer, feed, keys, bounds, allow_insecure=config.allow_insecure, observer=observer)
+    return FeedClient(config.issuer, feed, keys, bounds, allow_insecure=config.allow_insecure, observer=observer)
 
 
-def _check_revocations(entry: Remembered, max_staleness: float | None) -> None:
+def _check_revocations(entry: CacheEntry, max_staleness: float | None) -> None:
     """Hold a token against what its issuer has revoked. Raises Revoked, and RevocationStale if that is too old."""
     revocations = entry.issuer.revocations
     if revocations is None:

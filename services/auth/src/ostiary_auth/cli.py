@@ -7,7 +7,7 @@ import typer
 from ostiary_auth.app import create_app
 from ostiary_auth.commands import audit, clients, keys, revocations, users
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.services import prepare
+from ostiary_auth.startup import prepare
 from ostiary_chassis import logs, server
 from ostiary_chassis.settings import environment
 

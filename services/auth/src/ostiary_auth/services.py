@@ -1,59 +1,48 @@
-"""The parts of the service, put together: what both the HTTP application and the command line work with."""
+"""The parts of the service, wired together: what the HTTP application and the command line both work with."""
 
 import asyncio
 import os
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
-from ostiary.feed import SCOPE as FEED_SCOPE
 from ostiary.feed import Kind
 from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
-from ostiary_auth.domain.accounts import Accounts
-from ostiary_auth.domain.clients import VERIFIERS_CLIENT_ID, Client, Clients
-from ostiary_auth.domain.context import SYSTEM, Context
-from ostiary_auth.domain.devices import DeviceTokens
-from ostiary_auth.domain.journal import Journal, LoggedRevocation
-from ostiary_auth.domain.keys import KeyPolicy, SigningKeys
-from ostiary_auth.domain.oauth import OAuth
-from ostiary_auth.domain.passwords import PasswordHasher
-from ostiary_auth.domain.revocation_log import RevocationLog
-from ostiary_auth.domain.sealing import CannotBeOpened, Vault, load_vault, new_kek
-from ostiary_auth.domain.security_events import SecurityEvents
-from ostiary_auth.domain.sessions import SessionLimits, Sessions
-from ostiary_auth.domain.tokens import AccessTokens, TokenPolicy
-from ostiary_auth.domain.verifiers import Verifiers
-from ostiary_auth.own_keys import OwnKeys
+from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
+from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
+from ostiary_auth.domain.accounts.service import Accounts
+from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.clock import Clock
+from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
+from ostiary_auth.domain.oauth.access_tokens import AccessTokens, TokenPolicy
+from ostiary_auth.domain.oauth.authorization_server import AuthorizationServer
+from ostiary_auth.domain.oauth.clients import Clients
+from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.revocation.feed import RevocationFeed
+from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.model import LoggedRevocation
+from ostiary_auth.domain.revocation.security_events import SecurityEvents
+from ostiary_auth.domain.revocation.verifiers import Verifiers
+from ostiary_auth.domain.sessions.model import SessionLimits
+from ostiary_auth.domain.sessions.service import Sessions
+from ostiary_auth.kek_file import open_vault
+from ostiary_auth.local_keys import LocalKeyRing
+from ostiary_auth.paths import TOKEN_PATH
 from ostiary_auth.storage.store import AuthStore, AuthTransaction
-from ostiary_chassis.settings import ConfigError, create_secret, read_secret, require_writable
+from ostiary_auth.system_clock import SystemClock
+from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
 from ostiary_chassis.sql import Database
 
-_MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
-
-#: The names and the length of the service's own secrets: keys for HMAC-SHA256 (RFC 2104 section 3).
-_OWN_SECRETS = frozenset({"audit", "device"})
-SECRET_BYTES = 32
-
-#: A key is public for two life-times of the JWKS before it signs: one in a cache on the way, one in the verifier's.
+#: A key is published for two lifetimes of the JWKS before it signs: one in a cache on the way, one in the verifier's.
 PUBLISHED_FOR_MAX_AGES = 2
 
-TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
-REVOKE_PATH = "/oauth/revoke"
-INTROSPECT_PATH = "/oauth/introspect"
-FEED_PATH = "/feed"
-
-#: Seconds by which this service's own verifier may be behind the log: less than people wait at most, so that a replica
-#: that has died does not hold them up to the end.
-OWN_MAX_STALENESS = 15.0
-
-#: Characters of its secret at least.
-MIN_FEED_SECRET_CHARACTERS = 32
+#: Maximum staleness of this service's own verifier, in seconds: less than the longest `Prefer: wait`, so that a replica
+#: that has died does not delay the response until its end.
+LOCAL_MAX_STALENESS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class OwnSecrets:
+class ServiceSecrets:
     """The service's own secrets, besides its signing keys; made once, and stored sealed."""
 
     audit_key: bytes = field(repr=False)
@@ -66,22 +55,25 @@ def usable_cores() -> int:
 
 
 class Services:
-    """Everything the service can do. It has no keys to sign with until `own_keys` are given some."""
+    """Everything the service can do. It has no keys to sign with until `local_keys` are given some."""
 
-    def __init__(self, config: AuthConfig, own: OwnSecrets) -> None:
+    def __init__(self, config: AuthConfig, own: ServiceSecrets, clock: Clock | None = None) -> None:
         """Put the parts together; nothing is connected yet. `own` is what `prepare` returned."""
         self.config = config
+        self.clock = clock = clock or SystemClock()
         self.database = Database(config.database())
         self.store = AuthStore(self.database, AuthTransaction)
         cores = usable_cores()
         self.hasher = PasswordHasher(cores)
-        self.own_keys = OwnKeys()
+        self.local_keys = LocalKeyRing()
         # Not what is set now: tokens from before may live longer, and other replicas' too.
         token_lifetime = timedelta(seconds=MAX_ACCESS_TOKEN_TTL)
-        self.journal = Journal(own.audit_key, token_lifetime, self._on_revoked)
+        self.audit = AuditLog(own.audit_key)
+        self.revocations = RevocationLog(self.audit, token_lifetime, self._on_revoked)
         self.keys = SigningKeys(
             self.store,
-            self.journal,
+            self.audit,
+            self.revocations,
             KeyPolicy(
                 bits=config.rsa_bits,
                 period=timedelta(seconds=config.key_rotation_period),
@@ -93,30 +85,38 @@ class Services:
         limits = SessionLimits(
             idle=timedelta(seconds=config.session_idle_ttl), absolute=timedelta(seconds=config.session_max_ttl)
         )
-        self.sessions = Sessions(self.store, self.journal, limits)
+        self.sessions = Sessions(self.store, self.audit, self.revocations, limits, clock)
         self.accounts = Accounts(
             self.store,
-            self.journal,
+            self.audit,
+            self.revocations,
             self.sessions,
-            self.hasher,
-            DeviceTokens(own.device_key),
+            hasher=self.hasher,
+            devices=DeviceTokens(own.device_key),
             min_password_characters=config.min_password_length,
         )
-        self.clients = Clients(self.store, self.journal, frozenset({config.issuer, f"{config.issuer}{TOKEN_PATH}"}))
+        self.clients = Clients(
+            self.store,
+            self.audit,
+            self.revocations,
+            assertion_audiences=frozenset({config.issuer, f"{config.issuer}{TOKEN_PATH}"}),
+            reserved_ids=frozenset({FIRST_PARTY_CLIENT_ID, VERIFIERS_CLIENT_ID}),
+        )
         policy = TokenPolicy(config.issuer, config.audience, config.access_token_ttl)
-        self.tokens = AccessTokens(policy, self.own_keys.ring, cores)
-        self.oauth = OAuth(self.store, self.journal, self.sessions, self.tokens)
-        self.log = RevocationLog(self.store, config.issuer, self.own_keys.ring)
-        self.log.listen(self._on_logged)
-        self.own_keys.on_change = self.log.wake
-        self.verifiers = Verifiers(self.store, self.log, self.database.publish, f"auth-{secrets.token_hex(8)}")
-        self.events = SecurityEvents(self.store, self.log, self.own_keys.ring, config.issuer)
+        self.tokens = AccessTokens(policy, self.local_keys.ring, cores)
+        self.oauth = AuthorizationServer(self.store, self.audit, self.revocations, self.sessions, self.tokens)
+        self.feed = RevocationFeed(self.store, config.issuer, self.local_keys.ring, clock)
+        self.feed.subscribe(self._on_logged)
+        self.local_keys.on_change = self.feed.notify
+        own_id = f"auth-{secrets.token_hex(8)}"
+        self.verifiers = Verifiers(self.store, self.feed, self.database.publish, own_id, clock)
+        self.events = SecurityEvents(self.store, self.feed, self.local_keys.ring, config.issuer, clock)
         #: Told when something has been revoked, and when a key has been.
         self.revoked, self.key_revoked = asyncio.Event(), asyncio.Event()
 
     def _on_revoked(self) -> None:
         # Whoever comes next gets a token from after it.
-        self.clients.forget()
+        self.clients.invalidate()
         self.revoked.set()
 
     def _on_logged(self, logged: LoggedRevocation) -> None:
@@ -124,117 +124,23 @@ class Services:
             case Kind.KEY:
                 self.key_revoked.set()
             case Kind.CLIENT:
-                self.clients.forget(logged.target)
+                self.clients.invalidate(logged.target)
             case Kind.ALL:
-                self.clients.forget()
+                self.clients.invalidate()
 
-    async def follow_log(self) -> None:
+    async def follow_feed(self) -> None:
         """Know what has been revoked, for this process's own verifier."""
-        await self.log.follow(lambda: self.verifiers.heard_of_own(int(OWN_MAX_STALENESS * 1000)))
+        await self.feed.refresh_local(lambda: self.verifiers.on_local_poll(int(LOCAL_MAX_STALENESS * 1000)))
 
     def stop(self) -> None:
         """Answer whoever waits: the service is about to end."""
-        self.log.release()
-        self.verifiers.release()
+        self.feed.release_waiters()
+        self.verifiers.release_waiters()
 
     async def close(self) -> None:
         """Close connections and end threads."""
         await self.verifiers.close()
-        await self.log.close()
+        await self.feed.close()
         self.tokens.close()
         self.hasher.close()
         await self.database.close()
-
-
-async def prepare(config: AuthConfig) -> OwnSecrets:
-    """Migrate the database, and make the first secrets and signing keys, if that has not been done.
-
-    Raises ConfigError.
-    """
-    if config.kek_file is None or config.database_url is None:
-        require_writable(config.data_dir, "OSTIARY_DATA_DIR")
-    database = Database(config.database())
-    try:
-        await database.migrate(_MIGRATIONS, "auth")
-        own = await _make_own_secrets(config, AuthStore(database, AuthTransaction))
-    finally:
-        await database.close()
-    services = Services(config, own)
-    try:
-        await services.keys.advance(Context(datetime.now(UTC), SYSTEM))
-        # That they can be opened is better known now than at the first login.
-        await services.keys.load()
-        await _provide_verifiers_client(config, services.clients)
-    except CannotBeOpened:
-        raise _wrong_kek(config) from None
-    finally:
-        await services.close()
-    return own
-
-
-async def open_prepared(config: AuthConfig) -> OwnSecrets:
-    """Return what `prepare` returned when the service was started, and make nothing. Raises ConfigError."""
-    database = Database(config.database())
-    try:
-        await database.require_migrated(_MIGRATIONS, "auth")
-        async with AuthStore(database, AuthTransaction).read() as transaction:
-            sealed = await transaction.keys.secrets()
-    finally:
-        await database.close()
-    return _unseal(config, open_vault(config), sealed)
-
-
-async def _provide_verifiers_client(config: AuthConfig, clients: Clients) -> None:
-    """Register the client of the stack's own verifiers with the secret in their file. Raises ConfigError."""
-    path, name = config.feed_secret_path, "OSTIARY_FEED_SECRET_FILE"
-    try:
-        create_secret(path, secrets.token_hex(SECRET_BYTES))
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot write {path}: {error.strerror}") from None
-    secret = read_secret(path, name)
-    if len(secret) < MIN_FEED_SECRET_CHARACTERS:
-        raise ConfigError(f"{name}: the secret in {path} has less than {MIN_FEED_SECRET_CHARACTERS} characters")
-    client = Client(
-        id=VERIFIERS_CLIENT_ID,
-        name="This stack's verifiers",
-        grants=("client_credentials",),
-        scopes=(FEED_SCOPE,),
-        audiences=(config.audience,),
-    )
-    await clients.provide(client, secret, Context(datetime.now(UTC), SYSTEM))
-
-
-async def _make_own_secrets(config: AuthConfig, store: AuthStore) -> OwnSecrets:
-    async with store.write() as transaction:
-        await transaction.lock("own-secrets")
-        sealed = await transaction.keys.secrets()
-        # A new key-encryption key is of use only while nothing is sealed with another.
-        vault = open_vault(config, may_create=not sealed and not await transaction.keys.all())
-        for name in _OWN_SECRETS - sealed.keys():
-            sealed[name] = vault.seal(secrets.token_bytes(SECRET_BYTES), name)
-            await transaction.keys.put_secret(name, sealed[name])
-    return _unseal(config, vault, sealed)
-
-
-def _unseal(config: AuthConfig, vault: Vault, sealed: Mapping[str, bytes]) -> OwnSecrets:
-    try:
-        audit, device = (vault.open(sealed[name], name) for name in ("audit", "device"))
-    except CannotBeOpened:
-        raise _wrong_kek(config) from None
-    return OwnSecrets(audit, device)
-
-
-def open_vault(config: AuthConfig, *, may_create: bool = False) -> Vault:
-    """Return the vault of the key-encryption keys in their file. Raises ConfigError."""
-    try:
-        if may_create:
-            create_secret(config.kek_path, new_kek())
-        return load_vault(config.kek_path)
-    except ValueError as error:
-        raise ConfigError(f"OSTIARY_AUTH_KEK_FILE: {config.kek_path} {error}") from None
-    except OSError as error:
-        raise ConfigError(f"OSTIARY_AUTH_KEK_FILE: cannot use {config.kek_path}: {error.strerror}") from None
-
-
-def _wrong_kek(config: AuthConfig) -> ConfigError:
-    return ConfigError(f"OSTIARY_AUTH_KEK_FILE: {config.kek_path} does not open the keys in the database")

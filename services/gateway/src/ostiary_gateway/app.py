@@ -1,4 +1,4 @@
-"""The gateway: its own endpoints as an application, and a protocol for all connections, which passes on the rest."""
+"""Builds a gateway process: the application for its own endpoints, and the protocol for all connections."""
 
 import asyncio
 import signal
@@ -28,29 +28,29 @@ from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.runtime import Runtime, Snapshot
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # large imports, made only when they are used
     from ostiary_gateway.observability.tracing import Tracing
-    from ostiary_gateway.ratelimit.redis import SharedLimits
+    from ostiary_gateway.ratelimit.redis import SharedRateLimits
 
-#: Seconds that a worker waits for keys and revocations before it takes connections without.
+#: Seconds for which a worker waits for keys and revocations before it accepts connections without them.
 READY_SECONDS = 5.0
 
 
-def _shared_limits(config: GatewayConfig, runtime: Runtime) -> "SharedLimits":
-    from ostiary_gateway.ratelimit.redis import SharedLimits  # noqa: PLC0415 - as below
+def _shared_rate_limits(config: GatewayConfig, runtime: Runtime) -> "SharedRateLimits":
+    from ostiary_gateway.ratelimit.redis import SharedRateLimits  # noqa: PLC0415 - a large import
 
     url, password = config.rate_limit_store, config.rate_limit_store_password()
-    return SharedLimits(url, password, lambda: runtime.current.admission.limiters)
+    return SharedRateLimits(url, password, lambda: runtime.current.admission.limiters)
 
 
 def _otlp_tracing() -> "Tracing":
-    from ostiary_gateway.observability.tracing import Tracing  # noqa: PLC0415 - a large import, for those who want it
+    from ostiary_gateway.observability.tracing import Tracing  # noqa: PLC0415 - a large import
 
     return Tracing()
 
 
 class Gateway:
-    """What a gateway's process is made of."""
+    """The parts of a gateway process."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Gateway:
         worker: Worker | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
-        """Make the gateway, or one of several as a `worker`. If there is a `source` of the routes, they change with it.
+        """With a `source`, routes are reloaded when it changes; a `worker` is one of several processes.
 
         `verifier` and `tracing` replace the configured ones in tests.
         """
@@ -79,9 +79,9 @@ class Gateway:
         self._manager = ConnectionManager(config.max_connections_per_address, proxies)
         self._manager.add_tick_handler(self.runtime.on_tick)
         self._manager.add_tick_handler(self._access_log.flush)
-        self._shared_limits = _shared_limits(config, self.runtime) if config.rate_limit_store else None
-        if self._shared_limits is not None:
-            self._manager.add_tick_handler(self._shared_limits.on_tick)
+        self._shared_rate_limits = _shared_rate_limits(config, self.runtime) if config.rate_limit_store else None
+        if self._shared_rate_limits is not None:
+            self._manager.add_tick_handler(self._shared_rate_limits.on_tick)
         self.app = new_app(
             title="Ostiary gateway",
             version=version("ostiary-gateway"),
@@ -95,12 +95,12 @@ class Gateway:
             self.app.include_router(ApiDocument(self.runtime, version("ostiary-gateway")).routes())
 
     def protocol(self, *, server_state: Any, app_state: dict[str, Any], **_: Any) -> asyncio.Protocol:
-        """Return the protocol of a new connection, for uvicorn."""
+        """Create the protocol of a new connection, for uvicorn."""
         own = AsgiBridge(self.app, server_state, app_state)
         return ClientConnection(self._manager, self.runtime, self._exchange, own, self._access_log)
 
     def stop(self) -> None:
-        """Answer what has come, and take nothing more."""
+        """Finish requests in progress, and accept no more."""
         self._manager.is_draining = True
 
     def _exchange(self, client: ClientConnection, context: RequestContext, snapshot: Snapshot) -> Exchange:
@@ -119,16 +119,16 @@ class Gateway:
             self._manager.cut_off()
             self.runtime.close()
             self._access_log.flush()
-            if self._shared_limits is not None:
-                await self._shared_limits.close()
+            if self._shared_rate_limits is not None:
+                await self._shared_rate_limits.close()
             if self._tracing is not None:
                 await self._tracing.close()
 
     async def _wait_until_ready(self) -> None:
-        """Take no connections before they can be served: there are other workers who can, as a rule."""
+        """Accept no connections before they can be served: other workers can, as a rule."""
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_SECONDS):
-                while not self._verifier.ready:  # noqa: ASYNC110 - the verifier calls nobody for that
+                while not self._verifier.ready:  # noqa: ASYNC110 - the verifier has no event for that
                     await asyncio.sleep(0.01)
 
     async def _can_decide(self) -> bool:

@@ -1,12 +1,11 @@
-"""The command `ostiary-gateway`: what has to be done before the rest is imported, which takes most of a second."""
+"""The entry point of `ostiary-gateway`: what must happen before the slow imports, which take most of a second."""
 
 import signal
 
 
 def main() -> None:
-    """Run the command line."""
-    # A SIGHUP must not end a gateway that does not listen to it yet. What it says, the file says, too: a change that
-    # comes after the file was read is noticed.
+    # A SIGHUP must not end a gateway that has no handler for it yet. No reload is missed: the file is read later, and a
+    # change after that is noticed.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from ostiary_chassis import server  # noqa: PLC0415 - see above
     from ostiary_gateway import commands  # noqa: PLC0415 - see above

@@ -1,4 +1,4 @@
-"""The settings of the gateway. What it routes where stands in its routes file."""
+"""The gateway's settings. Routes and upstreams are in the routes file."""
 
 import re
 import ssl
@@ -15,15 +15,15 @@ from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import BaseUrl, ConfigError, Port, Settings, read_secret, refuse_unknown
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
-_STORE_FORM = "must be redis:// or rediss:// and a host, without user and password, as in redis://redis:6379/0"
+_STORE_ERROR = "must be a redis:// or rediss:// URL without user and password, such as redis://redis:6379/0"
 _STORE_PATH = re.compile(r"(?:/[0-9]{0,3})?\Z")
 
-#: What the compose stack reads, and not the gateway.
-_OF_COMPOSE = frozenset({"OSTIARY_GATEWAY_BIND"})
+#: Settings of the compose stack, which share the prefix.
+_COMPOSE_SETTINGS = frozenset({"OSTIARY_GATEWAY_BIND"})
 
 
-def _store_url(value: object) -> object:
-    """Let through the URL of a Redis; its password has a setting of its own."""
+def _check_store_url(value: object) -> object:
+    """Accept the URL of a Redis; the password is in a file."""
     if not isinstance(value, str) or not value:
         return value
     parts = urlsplit(value)
@@ -32,15 +32,13 @@ def _store_url(value: object) -> object:
     except ValueError:
         has_port = False
     if parts.scheme not in {"redis", "rediss"} or not parts.hostname or not has_port or "@" in parts.netloc:
-        raise ValueError(_STORE_FORM)
+        raise ValueError(_STORE_ERROR)
     if parts.query or parts.fragment or not _STORE_PATH.match(parts.path):
-        raise ValueError(_STORE_FORM)
+        raise ValueError(_STORE_ERROR)
     return value
 
 
 class GatewayConfig(Settings):
-    """The settings of the gateway."""
-
     host: Annotated[str, Field(alias="OSTIARY_GATEWAY_HOST")] = "127.0.0.1"
     port: Annotated[Port, Field(alias="OSTIARY_GATEWAY_PORT")] = 8080
     routes_file: Annotated[Path, Field(alias="OSTIARY_GATEWAY_ROUTES")] = Path("deploy/gateway.yaml")
@@ -56,7 +54,7 @@ class GatewayConfig(Settings):
     workers: Annotated[int, Field(alias="OSTIARY_GATEWAY_WORKERS", ge=1, le=64)] = 1
     docs: Annotated[Literal["on", "off"], Field(alias="OSTIARY_GATEWAY_DOCS")] = "on"
     rate_limit_store: Annotated[
-        str, BeforeValidator(_store_url), Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE", repr=False)
+        str, BeforeValidator(_check_store_url), Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE", repr=False)
     ] = ""
     rate_limit_store_password_file: Annotated[
         Path | None, Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE_PASSWORD_FILE")
@@ -68,29 +66,28 @@ class GatewayConfig(Settings):
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings; refuse names that look like one and are none. Raises ConfigError."""
-        refuse_unknown(environ, "OSTIARY_GATEWAY_", cls.names() | _OF_COMPOSE)
+        """Read the settings, and reject unknown ones with the gateway's prefix. Raises ConfigError."""
+        refuse_unknown(environ, "OSTIARY_GATEWAY_", cls.names() | _COMPOSE_SETTINGS)
         return super().load(environ)
 
     def rate_limit_store_password(self) -> str | None:
-        """Return the store's password. Raises ConfigError."""
+        """Read the store's password; None if it has none. Raises ConfigError."""
         file = self.rate_limit_store_password_file
         return read_secret(file, "OSTIARY_GATEWAY_RATE_LIMIT_STORE_PASSWORD_FILE") if file else None
 
     def issuer_config(self) -> VerifierConfig:
-        """Return whose tokens are accepted, and where keys and revocations come from."""
         return issuer_config(self.issuer, self.audience, self.auth_url, self.feed_secret_file, "gateway")
 
 
-def check_authorities(environ: Mapping[str, str]) -> None:
-    """See that the file of authorities for `https://` upstreams can be used, if one is named. Raises ConfigError.
+def check_ca_file(environ: Mapping[str, str]) -> None:
+    """Check that the file of SSL_CERT_FILE, if it is set, has certificates. Raises ConfigError.
 
-    OpenSSL itself says nothing of one that cannot: it then trusts nobody.
+    OpenSSL itself ignores a file that it cannot use, and then trusts no certificate.
     """
     file = environ.get("SSL_CERT_FILE")
     if file:
         try:
             ssl.create_default_context(cafile=file)
         except OSError as error:
-            reason = "there are no certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
+            reason = "no certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
             raise ConfigError(f"SSL_CERT_FILE: cannot use {file}: {reason}") from None

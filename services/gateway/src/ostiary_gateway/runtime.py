@@ -1,9 +1,19 @@
-"""What a routes file makes of requests: who gets in, and where to. It is changed as a whole, between two requests."""
+"""The routes in use, and their reload while the gateway runs: as a whole, between two requests.
+
+States of the reload:
+
+              reload()                  reload()
+    IDLE ------------------> LOADING -------------> LOADING_OUTDATED
+      ^                       |   ^                   |
+      +---- load finished ----+   +-- load finished --+   (and is started again)
+
+What is being loaded when `reload` is called may be the version before the change: so it is loaded once more. An
+unexpected exception leads back to IDLE from both other states.
+"""
 
 import asyncio
 import random
 import ssl
-from pathlib import Path
 from typing import Self
 
 import structlog
@@ -14,120 +24,124 @@ from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.access.admission import Admission
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.routing.config import RoutesFile
-from ostiary_gateway.routing.loader import SETTING
-from ostiary_gateway.routing.overlap import Guards
+from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.routing.table import RouteTable
+from ostiary_gateway.state import State
 from ostiary_gateway.upstream.cluster import Cluster
 
 _log = structlog.stdlib.get_logger("routes")
 
-#: Seconds between two looks at the file.
-LOOK_SECONDS = 1.0
+#: Seconds between two polls of the routes file.
+POLL_SECONDS = 1.0
 
+IDLE = State("idle")
+LOADING = State("loading")
+LOADING_OUTDATED = State("loading outdated")
 
-def load_routes(path: Path, setting: str = SETTING) -> RoutesFile:
-    """Read a routes file, which `setting` names, and see that it can be used. Raises ConfigError."""
-    return RoutesSource(path, setting).load()
+IDLE.leads_to(LOADING)
+LOADING.leads_to(LOADING_OUTDATED, IDLE)
+LOADING_OUTDATED.leads_to(LOADING_OUTDATED, LOADING, IDLE)
 
 
 class Snapshot:
-    """A routes file at work."""
+    """A routes file in use: route table, admission and upstreams."""
 
     def __init__(
-        self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, before: Self | None = None
+        self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, previous: Self | None = None
     ) -> None:
-        """Put a file to work; what has not changed is taken over from the policy `before`."""
+        """Take over rate limiters and upstreams of `previous` that have not changed."""
         self.table = RouteTable(routes.routes)
         self.admission: Admission = Admission(
-            self.table, Guards(routes), verifier, proxies, before.admission if before else None
+            self.table, OwnerIndex(routes), verifier, proxies, previous.admission if previous else None
         )
-        known = before.upstreams if before is not None else {}
-        tls = _tls_for(routes)
+        known = previous.upstreams if previous is not None else {}
+        tls = _tls_context(routes)
         self.upstreams: dict[str, Cluster] = {
             name: known[name] if name in known and known[name].config == config else Cluster(name, config, tls)
             for name, config in routes.upstreams.items()
         }
-        self._choices = {
+        self._weighted = {
             route.name: ([self.upstreams[name] for name in route.upstreams], list(route.upstreams.values()))
             for route in routes.routes
         }
 
     def upstream_for(self, context: RequestContext) -> Cluster:
-        """Return where an admitted request goes."""
+        """Choose the upstream of an admitted request by weight."""
         assert context.route is not None  # noqa: S101 - admitted
-        upstreams, shares = self._choices[context.route.name]
+        upstreams, weights = self._weighted[context.route.name]
         if len(upstreams) == 1:
             return upstreams[0]
-        return random.choices(upstreams, shares)[0]  # noqa: S311 - a share of the load
+        return random.choices(upstreams, weights)[0]  # noqa: S311 - load balancing
 
 
-def _tls_for(routes: RoutesFile) -> ssl.SSLContext | None:
-    """Return how certificates are verified, if there are any: to hold all authorities takes megabytes."""
+def _tls_context(routes: RoutesFile) -> ssl.SSLContext | None:
+    """Return a context that verifies certificates; None if nothing needs it, as the authorities take megabytes."""
     addresses = [address for upstream in routes.upstreams.values() for address in upstream.addresses]
     return ssl.create_default_context() if any(each.startswith("https://") for each in addresses) else None
 
 
 class Runtime:
-    """The policy that counts now, and where it comes from."""
+    """The current snapshot, which is replaced when the routes file changes."""
 
     def __init__(
         self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, source: RoutesSource | None = None
     ) -> None:
-        """Begin with `routes`, loaded from `source`; without one, they do not change."""
+        """Start with `routes`, loaded from `source`; without a source, they never change."""
         self.current = Snapshot(routes, verifier, proxies)
         self._verifier = verifier
         self._proxies = proxies
         self._source = source
-        self._next_look = 0.0
-        self._reading: asyncio.Task[None] | None = None
-        self._is_asked_again = False
+        self._next_poll = 0.0
+        self._state = IDLE
+        self._task: asyncio.Task[None] | None = None
 
     def on_tick(self, now: float) -> None:
-        """Look after the upstreams, and see now and then whether the file has changed."""
         for upstream in self.current.upstreams.values():
             upstream.on_tick(now)
-        if now >= self._next_look:
-            self._next_look = now + LOOK_SECONDS
-            if self._source is not None and not self._is_reading and self._source.has_changed():
+        if now >= self._next_poll:
+            self._next_poll = now + POLL_SECONDS
+            if self._source is not None and self._state is IDLE and self._source.has_changed():
                 self.reload()
 
     def reload(self) -> None:
-        """Read the file again, and once more if that is going on: what is being read may be what was there before.
-
-        A file that cannot be used is reported, and what is there goes on.
-        """
-        if self._is_reading:
-            self._is_asked_again = True
-        elif self._source is not None:
-            self._reading = asyncio.create_task(self._read(self._source))
+        """Load the routes file in the background. If it is invalid, that is logged, and the current routes stay."""
+        if self._source is None:
+            return
+        if self._state is IDLE:
+            self._enter(LOADING)
+            self._task = asyncio.create_task(self._load_until_current(self._source))
+        else:
+            self._enter(LOADING_OUTDATED)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections to upstreams."""
         for upstream in self.current.upstreams.values():
             upstream.close()
 
-    @property
-    def _is_reading(self) -> bool:
-        return self._reading is not None and not self._reading.done()
+    def _enter(self, state: State) -> None:
+        self._state = self._state.to(state)
 
-    async def _read(self, source: RoutesSource) -> None:
-        await self._read_once(source)
-        while self._is_asked_again:
-            self._is_asked_again = False
-            await self._read_once(source)
-
-    async def _read_once(self, source: RoutesSource) -> None:
-        before = self.current
+    async def _load_until_current(self, source: RoutesSource) -> None:
         try:
-            # A long file takes a while, and requests go on.
+            await self._load(source)
+            while self._state is LOADING_OUTDATED:
+                self._enter(LOADING)
+                await self._load(source)
+        finally:
+            self._enter(IDLE)
+
+    async def _load(self, source: RoutesSource) -> None:
+        previous = self.current
+        try:
+            # In a thread, as the checks of a long file take time.
             routes = await asyncio.to_thread(source.load)
-            snapshot = Snapshot(routes, self._verifier, self._proxies, before)
+            snapshot = Snapshot(routes, self._verifier, self._proxies, previous)
         except (ConfigError, ValueError) as error:
-            _log.error("routes not changed: the file cannot be used", error=str(error))
+            _log.error("routes file rejected", error=str(error))
             return
         self.current = snapshot
-        for name, upstream in before.upstreams.items():
+        for name, upstream in previous.upstreams.items():
             if snapshot.upstreams.get(name) is not upstream:
                 upstream.retire()
-        _log.info("routes changed", routes=len(routes.routes), upstreams=len(routes.upstreams))
+        _log.info("routes reloaded", routes=len(routes.routes), upstreams=len(routes.upstreams))

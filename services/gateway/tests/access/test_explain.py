@@ -1,13 +1,13 @@
-"""What the gateway would do with a request: which route, and why not."""
+"""Explanations: the route, its rules, and why a request is rejected."""
 
 import pytest
 
 from ostiary.testing import Issuer
 from ostiary_chassis.proxies import TrustedProxies
-from ostiary_gateway.access.explain import Question, explain
+from ostiary_gateway.access.explain import HypotheticalRequest, explain
 from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.routing.config import RoutesFile
-from ostiary_gateway.runtime import load_routes
+from ostiary_gateway.routing.source import load_routes
 
 ROUTES = """\
 upstreams:
@@ -41,12 +41,12 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> RoutesFile:
 
 
 @pytest.fixture
-def ask(routes: RoutesFile, issuer: Issuer) -> "Ask":
-    return Ask(routes, issuer)
+def explainer(routes: RoutesFile, issuer: Issuer) -> "Explainer":
+    return Explainer(routes, issuer)
 
 
-class Ask:
-    """Asks what would be done."""
+class Explainer:
+    """Explains requests to the routes."""
 
     def __init__(self, routes: RoutesFile, issuer: Issuer) -> None:
         self._routes = routes
@@ -56,76 +56,78 @@ class Ask:
     def __call__(
         self, method: str, url: str, *headers: str, token: str | None = None, client: str = "192.0.2.1"
     ) -> tuple[dict[str, list[str]], bool]:
-        """Return what is said, by the words that lines begin with, and whether it would go on."""
-        question = Question(method, url, headers, token, client)
-        lines, is_allowed = explain(self._routes, self._verifier, self.proxies, question)
-        assert token is None or token not in "".join(lines)
-        said: dict[str, list[str]] = {}
-        for line in lines:
-            said.setdefault(line[:12].strip(), []).append(line[12:])
-        return said, is_allowed
+        """Return the lines of the explanation, by their labels, and whether the request is allowed."""
+        request = HypotheticalRequest(method, url, headers, token, client)
+        output, is_allowed = explain(self._routes, self._verifier, self.proxies, request)
+        assert token is None or token not in "".join(output)
+        lines: dict[str, list[str]] = {}
+        for line in output:
+            lines.setdefault(line[:12].strip(), []).append(line[12:])
+        return lines, is_allowed
 
 
-def test_what_goes_on_is_said_with_all_that_counts(ask: Ask, issuer: Issuer) -> None:
+def test_an_allowed_request_is_explained_with_all_rules(explainer: Explainer, issuer: Issuer) -> None:
     claims = {"org": "acme", "groups": ["a", "b"]}
     token = issuer.token(subject="ada", scopes=["orders:read"], roles=["clerk"], claims=claims)
-    said, is_allowed = ask("GET", "https://shop.example/orders/1?a=b", token=token)
+    lines, is_allowed = explainer("GET", "https://shop.example/orders/1?a=b", token=token)
     assert is_allowed
-    assert said == {
+    assert lines == {
         "request": ["GET /orders/1?a=b"],
-        "from": ["192.0.2.1"],
+        "client": ["192.0.2.1"],
         "route": ["order: GET /orders/{id}"],
-        "access": ['scope orders:read and role clerk and claim groups with "a" in it and claim org "acme" or 7'],
+        "access": ['scope orders:read and role clerk and claim groups containing "a" and claim org = "acme" or 7'],
         "staleness": ["1.0"],
-        "rate limit": ["100 requests in 60 s, by subject"],
-        "limits": ["1048576 bytes of body, 32768 of head"],
+        "rate limit": ["100 requests per 60 s by subject"],
+        "limits": ["body 1048576 bytes, head 32768 bytes"],
         "timeouts": ["connect 2 s, first_byte 30 s, idle 30 s, total 60 s"],
-        "retries": ["2, after no answer or 503"],
-        "token": ["of ada, client test-client; scopes: orders:read; roles: clerk"],
-        "goes to": ["shop (http://shop:1) as /orders/1?a=b"],
+        "retries": ["at most 2, after no response or 503"],
+        "token": ["subject ada, client test-client; scopes: orders:read; roles: clerk"],
+        "upstream": ["shop (http://shop:1) gets /orders/1?a=b"],
     }
 
 
-def test_what_a_token_lacks_is_said_beside_what_it_holds(ask: Ask, issuer: Issuer) -> None:
+def test_missing_requirements_are_listed_beside_the_tokens_own(explainer: Explainer, issuer: Issuer) -> None:
     token = issuer.token(scopes=["profile"], roles=["clerk"], claims={"org": "umbrella"})
-    said, is_allowed = ask("GET", "/orders/1", token=token)
+    lines, is_allowed = explainer("GET", "/orders/1", token=token)
     assert not is_allowed
-    assert said["token"] == ["of user-1, client test-client; scopes: profile; roles: clerk"]
-    assert said["missing"] == [
+    assert lines["token"] == ["subject user-1, client test-client; scopes: profile; roles: clerk"]
+    assert lines["missing"] == [
         "scope orders:read",
-        'claim groups with "a" in it; it is null',
-        'claim org "acme" or 7; it is "umbrella"',
+        'claim groups containing "a"; the token has null',
+        'claim org = "acme" or 7; the token has "umbrella"',
     ]
-    assert said["answer"][0].startswith("403 insufficient_scope: ")
-    assert "goes to" not in said
+    assert lines["response"][0].startswith("403 insufficient_scope: ")
+    assert "upstream" not in lines
 
 
 @pytest.mark.parametrize(
     ("claims", "missing"),
-    [({"roles": []}, "role clerk"), ({"org": True}, 'claim org "acme" or 7; it is true')],
+    [({"roles": []}, "role clerk"), ({"org": True}, 'claim org = "acme" or 7; the token has true')],
 )
-def test_one_thing_that_is_missing_is_named(ask: Ask, issuer: Issuer, claims: dict[str, object], missing: str) -> None:
+def test_a_single_missing_requirement_is_named(
+    explainer: Explainer, issuer: Issuer, claims: dict[str, object], missing: str
+) -> None:
     given = {"org": "acme", "groups": ["a"], "roles": ["clerk"], **claims}
-    said, is_allowed = ask("GET", "/orders/1", token=issuer.token(scopes=["orders:read"], claims=given))
-    assert (said["missing"], is_allowed) == ([missing], False)
+    lines, is_allowed = explainer("GET", "/orders/1", token=issuer.token(scopes=["orders:read"], claims=given))
+    assert (lines["missing"], is_allowed) == ([missing], False)
 
 
-def test_a_bad_token_is_said_to_be_one(ask: Ask, issuer: Issuer) -> None:
-    said, is_allowed = ask("GET", "/orders/1", token=issuer.token(claims={"exp": 1, "iat": 0, "nbf": 0}))
-    assert said["answer"] == ["401 expired: The access token has expired; refresh it."]
-    assert "token" not in said
+def test_an_expired_token_is_explained(explainer: Explainer, issuer: Issuer) -> None:
+    lines, is_allowed = explainer("GET", "/orders/1", token=issuer.token(claims={"exp": 1, "iat": 0, "nbf": 0}))
+    assert lines["response"] == ["401 expired: The access token has expired; refresh it."]
+    assert "token" not in lines
     assert not is_allowed
 
 
-def test_a_route_that_the_rewritten_path_belongs_to_is_named(ask: Ask, issuer: Issuer) -> None:
-    said, is_allowed = ask("GET", "/shelves/3", token=issuer.token())
+def test_the_owner_of_a_rewritten_path_is_named(explainer: Explainer, issuer: Issuer) -> None:
+    lines, is_allowed = explainer("GET", "/shelves/3", token=issuer.token())
     assert not is_allowed
-    assert said["route"] == ["public-shelf: GET, PUT /shelves/{id}"]
-    assert said["missing"] == ["scope stock"]
-    said, is_allowed = ask("GET", "/shelves/3", token=issuer.token(scopes=["stock"]))
+    assert lines["route"] == ["public-shelf: GET, PUT /shelves/{id}"]
+    assert lines["missing"] == ["scope stock"]
+    lines, is_allowed = explainer("GET", "/shelves/3", token=issuer.token(scopes=["stock"]))
     assert is_allowed
-    assert said["asked too"] == ["shelf: GET /v1/shelves/{id}, for its path; access scope stock"]
-    assert said["goes to"] == ["stock (http://stock:1, http://stock:2) as /v1/shelves/3"]
+    assert lines["path owner"] == ["shelf: GET /v1/shelves/{id}; its access applies, too: scope stock"]
+    assert lines["upstream"] == ["stock (http://stock:1, http://stock:2) gets /v1/shelves/3"]
 
 
 PREFLIGHT = "Access-Control-Request-Method: GET"
@@ -139,38 +141,38 @@ PREFLIGHT = "Access-Control-Request-Method: GET"
         (
             "/orders/1",
             ["Origin: https://app.example", "Access-Control-Request-Headers: authorization,x-other"],
-            "'cors' does not name x-other",
+            "the route's 'cors' does not name x-other",
         ),
     ],
 )
-def test_a_preflight_after_which_a_browser_sends_nothing_is_none_that_succeeds(
-    ask: Ask, path: str, headers: list[str], fault: str
+def test_a_preflight_that_makes_a_browser_block_the_request_is_not_allowed(
+    explainer: Explainer, path: str, headers: list[str], fault: str
 ) -> None:
-    said, is_allowed = ask("OPTIONS", path, PREFLIGHT, *headers)
-    assert said["answer"] == [f"204, and a browser does not send the request: {fault}"]
+    lines, is_allowed = explainer("OPTIONS", path, PREFLIGHT, *headers)
+    assert lines["response"] == [f"204; a browser blocks the request: {fault}"]
     assert not is_allowed
 
 
-def test_a_good_preflight_goes_on(ask: Ask) -> None:
+def test_a_successful_preflight_is_allowed(explainer: Explainer) -> None:
     fields = ["Origin: https://app.example", "Access-Control-Request-Headers: authorization,x-version"]
-    said, is_allowed = ask("OPTIONS", "/orders/1", PREFLIGHT, *fields)
-    assert said["answer"] == ["204, and a browser sends the request"]
+    lines, is_allowed = explainer("OPTIONS", "/orders/1", PREFLIGHT, *fields)
+    assert lines["response"] == ["204; a browser sends the request"]
     assert is_allowed
 
 
 @pytest.mark.parametrize("name", ["access_token", "token", "code", "api_key", "KEY", "access%5Ftoken", "id_token_hint"])
-def test_secrets_in_a_query_are_not_shown(ask: Ask, name: str) -> None:
-    said, _ = ask("GET", f"/?a=1&{name}=hidden=1&b=2")
-    assert said["request"] == [f"GET /?a=1&{name}=***&b=2"]
-    assert said["goes to"] == [f"shop (http://shop:1) as /?a=1&{name}=***&b=2"]
+def test_secrets_in_a_query_are_redacted(explainer: Explainer, name: str) -> None:
+    lines, _ = explainer("GET", f"/?a=1&{name}=hidden=1&b=2")
+    assert lines["request"] == [f"GET /?a=1&{name}=***&b=2"]
+    assert lines["upstream"] == [f"shop (http://shop:1) gets /?a=1&{name}=***&b=2"]
 
 
-def test_what_trusted_proxies_say_counts_and_nobody_elses_word(ask: Ask) -> None:
+def test_the_client_is_taken_from_trusted_proxies_only(explainer: Explainer) -> None:
     forwarded = "X-Forwarded-For: 198.51.100.7"
-    assert ask("GET", "/", forwarded, client="10.0.0.1")[0]["from"] == ["10.0.0.1"]
+    assert explainer("GET", "/", forwarded, client="10.0.0.1")[0]["client"] == ["10.0.0.1"]
     config = GatewayConfig.load({"OSTIARY_GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8"})
-    ask.proxies = TrustedProxies(config.trusted_proxies)
-    assert ask("GET", "/", forwarded, client="10.0.0.1")[0]["from"] == ["198.51.100.7"]
+    explainer.proxies = TrustedProxies(config.trusted_proxies)
+    assert explainer("GET", "/", forwarded, client="10.0.0.1")[0]["client"] == ["198.51.100.7"]
 
 
 @pytest.mark.parametrize(
@@ -185,16 +187,16 @@ def test_what_trusted_proxies_say_counts_and_nobody_elses_word(ask: Ask) -> None
         ("GET", "//", "400 ambiguous_path"),
     ],
 )
-def test_what_is_no_request_for_a_route_is_answered_as_it_would_be(
-    ask: Ask, method: str, url: str, answer: str
+def test_rejected_requests_are_explained_with_their_response(
+    explainer: Explainer, method: str, url: str, answer: str
 ) -> None:
-    said, is_allowed = ask(method, url)
-    assert said["answer"][0].startswith(answer)
+    lines, is_allowed = explainer(method, url)
+    assert lines["response"][0].startswith(answer)
     assert not is_allowed
 
 
-def test_its_own_endpoints_the_gateway_answers_itself(ask: Ask) -> None:
-    assert ask("GET", "http://gw/readyz") == (
-        {"request": ["GET /readyz"], "from": ["192.0.2.1"], "answer": ["by the gateway itself"]},
+def test_local_paths_are_explained(explainer: Explainer) -> None:
+    assert explainer("GET", "http://gw/readyz") == (
+        {"request": ["GET /readyz"], "client": ["192.0.2.1"], "response": ["from the gateway itself"]},
         True,
     )

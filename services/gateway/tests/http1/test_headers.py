@@ -47,11 +47,11 @@ depth destination overwrite
 
 
 @pytest.mark.parametrize("name", [name.encode() for name in ORDINARY.split()])
-def test_a_callers_own_fields_pass(name: bytes) -> None:
+def test_ordinary_fields_are_forwarded(name: bytes) -> None:
     assert forwarded((name, b"v")) == lines((name, b"v"))
 
 
-def test_fields_that_come_several_times_stay_so_and_in_their_order() -> None:
+def test_repeated_fields_stay_separate_and_in_order() -> None:
     several = [(b"x-b", b"1"), (b"accept", b"a"), (b"x-b", b"2"), (b"accept", b"b")]
     assert forwarded(*several) == lines(*several)
 
@@ -84,7 +84,7 @@ BELIEVED = [
 
 
 @pytest.mark.parametrize("name", BELIEVED)
-def test_who_somebody_is_does_not_come_from_outside(name: bytes) -> None:
+def test_fields_that_upstreams_trust_are_dropped(name: bytes) -> None:
     assert forwarded((name, b"admin")) == b""
     assert trailers_to_upstream([(name, b"admin")]) == b""
 
@@ -96,12 +96,12 @@ def test_who_somebody_is_does_not_come_from_outside(name: bytes) -> None:
         *(b"proxy-connection", b"expect", b"content-length"),
     ],
 )
-def test_what_is_between_neighbours_stays_there(name: bytes) -> None:
+def test_hop_by_hop_fields_are_dropped(name: bytes) -> None:
     assert forwarded((name, b"v")) == b""
     assert trailers_to_upstream([(name, b"v")]) == b""
 
 
-def test_what_connection_names_is_dropped() -> None:
+def test_fields_nominated_by_connection_are_dropped() -> None:
     fields = [(b"connection", b"close, X-Custom"), (b"x-custom", b"v"), (b"accept", b"*/*")]
     assert forwarded(*fields, options=frozenset({b"close", b"x-custom"})) == lines((b"accept", b"*/*"))
 
@@ -109,21 +109,21 @@ def test_what_connection_names_is_dropped() -> None:
 @pytest.mark.parametrize(
     "name", [b"authorization", b"cookie", b"content-type", b"if-match", b"range", b"origin", b"sec-fetch-site"]
 )
-def test_connection_cannot_drop_what_was_decided_on(name: bytes) -> None:
+def test_connection_cannot_drop_fields_that_admission_uses(name: bytes) -> None:
     assert forwarded((name, b"v"), options=frozenset({b"close", name})) == lines((name, b"v"))
 
 
 @pytest.mark.parametrize("value", [b"api.example", b"api.example:8080", b"[::1]:8080", b"127.0.0.1"])
-def test_one_host_is_a_host(value: bytes) -> None:
+def test_valid_hosts_are_accepted(value: bytes) -> None:
     assert is_host(value)
 
 
 @pytest.mark.parametrize("value", [b"", b"a b", b"a/b", b"u@a", b"a,b", b"a\r\nx: y", b"a\n"])
-def test_anything_else_is_none(value: bytes) -> None:
+def test_invalid_hosts_are_rejected(value: bytes) -> None:
     assert not is_host(value)
 
 
-def test_a_response_passes_without_what_is_the_gateways_own() -> None:
+def test_response_fields_that_the_gateway_sets_are_dropped() -> None:
     fields = [
         (b"content-type", b"text/plain"),
         (b"set-cookie", b"a=1"),
@@ -145,12 +145,12 @@ def test_a_response_passes_without_what_is_the_gateways_own() -> None:
 @pytest.mark.parametrize(
     "name", [b"authorization", b"content-type", b"content-length", b"if-match", b"range", b"transfer-encoding", b"host"]
 )
-def test_nothing_that_is_decided_on_before_a_body_comes_after_it(name: bytes) -> None:
+def test_fields_that_admission_uses_are_dropped_from_trailers(name: bytes) -> None:
     assert trailers_to_upstream([(name, b"v"), (b"x-checksum", b"1")]) == lines((b"x-checksum", b"1"))
 
 
 @pytest.mark.parametrize("name", [b"origin", b"sec-fetch-site", b"referer", b"dpop", b"accept", b"x-version"])
-def test_nothing_that_routes_and_services_go_by_comes_after_a_requests_body(name: bytes) -> None:
+def test_fields_that_routing_or_services_use_are_dropped_from_request_trailers(name: bytes) -> None:
     trailers = [(name, b"v"), (b"x-checksum", b"1")]
     assert trailers_to_upstream(trailers, {b"x-version"}) == lines((b"x-checksum", b"1"))
 
@@ -163,18 +163,20 @@ def test_nothing_that_routes_and_services_go_by_comes_after_a_requests_body(name
         *(b"cross-origin-opener-policy", b"x-frame-options", b"cache-control", b"expires", b"refresh", b"date"),
     ],
 )
-def test_nothing_that_clients_go_by_comes_after_a_responses_body(name: bytes) -> None:
+def test_fields_that_clients_act_on_are_dropped_from_response_trailers(name: bytes) -> None:
     trailers = [(name, b"v"), (b"etag", b"1"), (b"server-timing", b"t"), (b"grpc-status", b"0")]
     assert trailers_to_client(trailers) == lines(*trailers[1:])
 
 
-def test_trailers_of_a_response_pass_without_what_is_the_gateways_own() -> None:
+def test_response_trailers_that_the_gateway_sets_are_dropped() -> None:
     trailers = [(b"x-checksum", b"1"), (b"server", b"s"), (b"content-length", b"5")]
     assert trailers_to_client(trailers) == lines((b"x-checksum", b"1"))
 
 
-async def test_an_upstream_is_told_who_asked_and_how(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    answer = await harness.ask("/any", "X-Request-ID: r1", "Accept: */*")
+async def test_the_upstream_learns_the_clients_address_and_the_original_host(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    answer = await harness.request("/any", "X-Request-ID: r1", "Accept: */*")
     assert answer.status == 200
     assert sorted(upstream.last.fields) == [
         ("accept", "*/*"),
@@ -186,26 +188,26 @@ async def test_an_upstream_is_told_who_asked_and_how(harness: GatewayHarness, up
     ]
 
 
-async def test_nobody_outside_says_who_asked_and_how(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_forged_identity_fields_do_not_reach_the_upstream(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
     forged = [f"{name.decode()}: admin" for name in BELIEVED if name != b"x-request-id"]
-    assert (await harness.ask("/any", *forged)).status == 200
+    assert (await harness.request("/any", *forged)).status == 200
     names = [name for name, _ in upstream.last.fields]
     assert sorted(names) == sorted({"host", *GATEWAYS_OWN})
     assert "admin" not in [value for _, value in upstream.last.fields]
 
 
-async def test_connection_cannot_drop_what_the_gateway_says(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_connection_cannot_drop_the_gateways_fields(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     for options in ("x-forwarded-for, x-request-id", "host", "X-Forwarded-Host,x-forwarded-proto"):
-        assert (await harness.ask("/any", f"Connection: {options}")).status == 200
+        assert (await harness.request("/any", f"Connection: {options}")).status == 200
         assert sorted(name for name, _ in upstream.last.fields) == sorted({"host", *GATEWAYS_OWN})
 
 
-async def test_what_a_request_says_of_its_own_connection_is_dropped(
+async def test_fields_about_the_clients_connection_are_dropped(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    await harness.ask(
+    await harness.request(
         "/any", "Connection: X-Custom", "Connection: te, authorization", "X-Custom: v", "Authorization: a"
     )
     assert upstream.last.values("x-custom") == []
@@ -213,16 +215,16 @@ async def test_what_a_request_says_of_its_own_connection_is_dropped(
     assert upstream.last.values("authorization") == ["a"]
 
 
-async def test_white_space_around_a_value_is_none_of_it(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    await harness.ask("/any", "Accept: \t */* \t")
+async def test_whitespace_around_a_value_is_not_forwarded(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    await harness.request("/any", "Accept: \t */* \t")
     assert b"\r\naccept: */*\r\n" in upstream.last.head
 
 
 @pytest.mark.parametrize("value", ["a b", "x" * 65, "\xe9", "", "a;b", "${x}"])
-async def test_a_request_id_that_could_be_something_else_is_replaced(
+async def test_malformed_request_ids_are_replaced(
     harness: GatewayHarness, upstream: RecordingUpstream, value: str
 ) -> None:
-    answer = await harness.ask("/any", f"X-Request-ID: {value}")
+    answer = await harness.request("/any", f"X-Request-ID: {value}")
     (given,) = upstream.last.values("x-request-id")
     assert answer.values("x-request-id") == [given]
     assert given != value
@@ -232,20 +234,20 @@ async def test_a_request_id_that_could_be_something_else_is_replaced(
 @pytest.mark.parametrize(
     "hosts", [[], ["Host: a", "Host: b"], ["Host:"], ["Host: a b"], ["Host: a/b"], ["Host: u@a"], ["Host: a,b"]]
 )
-async def test_a_request_without_one_host_goes_nowhere(
+async def test_requests_without_exactly_one_valid_host_are_rejected(
     harness: GatewayHarness, upstream: RecordingUpstream, hosts: list[str]
 ) -> None:
-    data = await harness.raw("\r\n".join(["GET /any HTTP/1.1", "Connection: close", *hosts, "", ""]).encode())
+    data = await harness.send_raw("\r\n".join(["GET /any HTTP/1.1", "Connection: close", *hosts, "", ""]).encode())
     assert data.startswith(b"HTTP/1.1 400 ")
     assert upstream.requests == []
 
 
 @pytest.mark.parametrize("value", [b"a\x00", b"a\rb", b"a\nset-cookie: evil=1", b"\x1b[31m", b"\x7f"])
-async def test_a_control_character_is_not_passed_on(
+async def test_responses_with_control_characters_are_not_forwarded(
     harness: GatewayHarness, upstream: RecordingUpstream, value: bytes
 ) -> None:
-    upstream.answer = b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 0\r\n\r\n" % value
-    answer = await harness.ask("/any")
+    upstream.response = b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 0\r\n\r\n" % value
+    answer = await harness.request("/any")
     if b"\nset-cookie" in value:
         # To see it as a line's end would be lenient.
         assert answer.values("set-cookie") == []
@@ -253,18 +255,18 @@ async def test_a_control_character_is_not_passed_on(
 
 
 @pytest.mark.parametrize("status", [b"099", b"600", b"999", b"20", b"2000", b"abc"])
-async def test_a_status_that_is_none_is_not_passed_on(
+async def test_responses_with_an_invalid_status_are_not_forwarded(
     harness: GatewayHarness, upstream: RecordingUpstream, status: bytes
 ) -> None:
-    upstream.answer = b"HTTP/1.1 %b What\r\nContent-Length: 0\r\n\r\n" % status
-    answer = await harness.ask("/any")
+    upstream.response = b"HTTP/1.1 %b What\r\nContent-Length: 0\r\n\r\n" % status
+    answer = await harness.request("/any")
     assert (answer.status, answer.code) == (502, "upstream_failed")
 
 
-async def test_chunks_say_the_length_if_there_are_both(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+async def test_chunked_overrides_the_length_of_a_response(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
     for _ in range(2):
-        answer = await harness.ask("/any")
+        answer = await harness.request("/any")
         assert (answer.body, answer.is_complete) == (b"a", True)
         assert answer.values("content-length") == []
     assert len(upstream.connections) == 2, "such an upstream's connection is not used again"

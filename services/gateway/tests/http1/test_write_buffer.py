@@ -1,12 +1,12 @@
-"""What connections have to send goes out together, in its order, and none of it is lost when one closes."""
+"""Writes are flushed together and in order, and none is lost when a connection closes."""
 
 import asyncio
 
 import pytest
-from harness import GatewayHarness, RecordingUpstream, answers, until
+from harness import GatewayHarness, RecordingUpstream, parse_responses, until
 
 from ostiary.testing import Issuer
-from ostiary_gateway.http1.write_buffer import MAX_WAITING_BYTES, FlushQueue, WriteBufferedProtocol
+from ostiary_gateway.http1.write_buffer import MAX_BUFFERED_BYTES, FlushQueue, WriteBufferedProtocol
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -18,102 +18,102 @@ routes:
 """
 
 
-class Wire(asyncio.Transport):
-    """Notes what is done with it, among other things that happen."""
+class RecordingTransport(asyncio.Transport):
+    """Appends its calls to a list of events."""
 
-    def __init__(self, happened: list[object]) -> None:
+    def __init__(self, events: list[object]) -> None:
         super().__init__()
-        self._happened = happened
+        self._events = events
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._happened.append(bytes(data))
+        self._events.append(bytes(data))
 
     def abort(self) -> None:
-        self._happened.append("abort")
+        self._events.append("abort")
 
     def get_write_buffer_size(self) -> int:
         return 0
 
 
 @pytest.fixture
-def happened() -> list[object]:
+def events() -> list[object]:
     return []
 
 
-def sender(flush_queue: FlushQueue, happened: list[object]) -> WriteBufferedProtocol:
-    it = WriteBufferedProtocol(flush_queue)
-    it._transport = Wire(happened)
-    return it
+def make_connection(flush_queue: FlushQueue, events: list[object]) -> WriteBufferedProtocol:
+    connection = WriteBufferedProtocol(flush_queue)
+    connection._transport = RecordingTransport(events)
+    return connection
 
 
-async def turn() -> None:
-    """Let all that is due now be done, and what comes of it at once."""
+async def iterate() -> None:
+    """Run pending callbacks, and those that they schedule."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
 
-async def test_what_several_have_to_say_is_sent_after_all_that_came_was_looked_at(happened: list[object]) -> None:
+async def test_writes_are_flushed_after_all_pending_callbacks(events: list[object]) -> None:
     flush_queue = FlushQueue()
     loop = asyncio.get_running_loop()
 
-    def look(name: str, it: WriteBufferedProtocol) -> None:
-        happened.append(name)
-        it.write(name.encode())
+    def on_data(name: str, connection: WriteBufferedProtocol) -> None:
+        events.append(name)
+        connection.write(name.encode())
 
     for name in ("one", "two", "three"):
-        loop.call_soon(look, name, sender(flush_queue, happened))
-    await turn()
-    assert happened == ["one", "two", "three", b"one", b"two", b"three"]
+        loop.call_soon(on_data, name, make_connection(flush_queue, events))
+    await iterate()
+    assert events == ["one", "two", "three", b"one", b"two", b"three"]
 
 
-async def test_what_one_has_to_say_in_a_turn_is_sent_at_once(happened: list[object]) -> None:
-    it = sender(FlushQueue(), happened)
+async def test_small_writes_are_joined(events: list[object]) -> None:
+    connection = make_connection(FlushQueue(), events)
     for part in (b"a", b"", b"b", b"c"):
-        it.write(part)
-    assert (happened, it.unsent) == ([], 3)
-    await turn()
-    assert (happened, it.unsent) == ([b"abc"], 0)
-    it.write(b"d")
-    await turn()
-    assert happened == [b"abc", b"d"]
+        connection.write(part)
+    assert (events, connection.unsent) == ([], 3)
+    await iterate()
+    assert (events, connection.unsent) == ([b"abc"], 0)
+    connection.write(b"d")
+    await iterate()
+    assert events == [b"abc", b"d"]
 
 
-async def test_much_is_sent_without_waiting_and_in_its_order(happened: list[object]) -> None:
-    it, much = sender(FlushQueue(), happened), b"x" * (MAX_WAITING_BYTES + 1)
-    it.write(much)
-    assert happened == [much]
-    it.write(b"before")
-    it.write(much)
-    assert happened == [much, b"before" + much]
-    it.write(b"after")
-    await turn()
-    assert happened == [much, b"before" + much, b"after"]
+async def test_large_writes_are_not_buffered_and_keep_their_order(events: list[object]) -> None:
+    connection, large = make_connection(FlushQueue(), events), b"x" * (MAX_BUFFERED_BYTES + 1)
+    connection.write(large)
+    assert events == [large]
+    connection.write(b"before")
+    connection.write(large)
+    assert events == [large, b"before" + large]
+    connection.write(b"after")
+    await iterate()
+    assert events == [large, b"before" + large, b"after"]
 
 
-async def test_what_was_written_before_the_end_is_sent(happened: list[object]) -> None:
-    it = sender(FlushQueue(), happened)
-    it.write(b"last")
-    it._abort()
-    await turn()
-    assert happened == [b"last", "abort"]
+async def test_buffered_bytes_are_sent_before_an_abort(events: list[object]) -> None:
+    connection = make_connection(FlushQueue(), events)
+    connection.write(b"last")
+    connection._abort()
+    await iterate()
+    assert events == [b"last", "abort"]
 
 
-async def test_who_is_not_connected_any_more_sends_nothing(happened: list[object]) -> None:
-    it = sender(FlushQueue(), happened)
-    it.write(b"late")
-    it._transport = None
-    it.write(b"later")
-    await turn()
-    assert happened == []
-    it._abort()
+async def test_a_lost_connection_sends_nothing(events: list[object]) -> None:
+    connection = make_connection(FlushQueue(), events)
+    connection.write(b"late")
+    connection._transport = None
+    connection.write(b"later")
+    await iterate()
+    assert events == []
+    connection._abort()
 
 
-async def test_an_answer_is_sent_before_a_gateway_that_ends_closes(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_a_shutdown_flushes_responses_before_it_closes(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        upstream.answer = OK
-        line, connection = await harness.connected()
+        upstream.response = OK
+        line, connection = await harness.connect_both_sides()
         line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
         await until(lambda: connection._unsent)
         connection.shutdown()
-        (answer,) = answers(await line.closed())
+        (answer,) = parse_responses(await line.wait_closed())
         assert (answer.body, answer.is_complete) == (b"ok", True)

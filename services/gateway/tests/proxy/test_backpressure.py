@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 from harness import (
+    ClientSocket,
     Clock,
     GatewayHarness,
-    Held,
-    Line,
-    Received,
+    PausedResponse,
+    ReceivedRequest,
     RecordingUpstream,
-    answers,
     never,
+    parse_responses,
+    respond_and_stall,
     settled,
-    stopping_after,
     until,
 )
 
@@ -58,7 +58,7 @@ class Flood:
         self.written = 0
         self._in_chunks = in_chunks
 
-    async def __call__(self, _: Received, writer: asyncio.StreamWriter) -> None:
+    async def __call__(self, _: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(0)
         coding = b"Transfer-Encoding: chunked" if self._in_chunks else b"Content-Length: %d" % self.size
         writer.write(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % coding)
@@ -70,7 +70,7 @@ class Flood:
         writer.write(b"0\r\n\r\n" if self._in_chunks else b"")
 
 
-async def asking(harness: GatewayHarness, *, target: bytes = b"/any/x") -> Line:
+async def asking(harness: GatewayHarness, *, target: bytes = b"/any/x") -> ClientSocket:
     """Ask, and read nothing of the answer."""
     line = await harness.connect()
     line.transport.pause_reading()
@@ -82,45 +82,45 @@ async def asking(harness: GatewayHarness, *, target: bytes = b"/any/x") -> Line:
 async def test_a_slow_reader_holds_the_upstream_up(
     harness: GatewayHarness, upstream: RecordingUpstream, in_chunks: bool
 ) -> None:
-    upstream.answer = flood = Flood(in_chunks=in_chunks)
+    upstream.response = flood = Flood(in_chunks=in_chunks)
     line = await asking(harness)
     await until(lambda: flood.written)
     assert await settled(lambda: flood.written) < 3_000_000
     (transport,) = harness.transports
     assert transport.get_write_buffer_size() < 1_000_000
     line.transport.resume_reading()
-    (answer,) = answers(await line.closed())
+    (answer,) = parse_responses(await line.wait_closed())
     assert (len(answer.body), answer.is_complete) == (BIG, True)
 
 
 async def test_a_slow_upstream_holds_the_client_up(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     goes_on = asyncio.Event()
 
-    async def take(request: Received, writer: asyncio.StreamWriter) -> None:
+    async def take(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await goes_on.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%08d" % len(await request.read_body()))
 
-    upstream.answer, upstream.is_early = take, True
+    upstream.response, upstream.responds_before_body = take, True
     line = await harness.connect()
     line.transport.set_write_buffer_limits(0)
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BIG + b"x" * BIG)
     await until(lambda: upstream.requests)
     assert await settled(line.transport.get_write_buffer_size) >= BIG - 3_000_000
     goes_on.set()
-    (answer,) = answers(await line.closed(), "POST")
+    (answer,) = parse_responses(await line.wait_closed(), "POST")
     assert (answer.status, answer.body) == (200, b"%08d" % BIG)
 
 
 async def test_a_client_that_does_not_take_its_answer_is_left(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    upstream.answer = flood = Flood()
+    upstream.response = flood = Flood()
     await asking(harness)
     await until(lambda: flood.written)
     await settled(lambda: flood.written)
-    assert not upstream.connections[0].is_lost
+    assert not upstream.connections[0].is_closed
     clock.skip(STALL_SECONDS)
-    await until(lambda: upstream.connections[0].is_lost)
+    await until(lambda: upstream.connections[0].is_closed)
     assert flood.written < BIG
     assert harness.transports == []
 
@@ -128,7 +128,7 @@ async def test_a_client_that_does_not_take_its_answer_is_left(
 async def test_a_client_that_takes_its_answer_slowly_is_not_left(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    upstream.answer = Flood(1_000_000)
+    upstream.response = Flood(1_000_000)
     line = await asking(harness)
     await until(lambda: upstream.requests)
     (connection,) = harness.connections
@@ -142,11 +142,11 @@ async def test_a_client_that_takes_its_answer_slowly_is_not_left(
         assert not line.is_closed
     assert harness.transports
     line.transport.resume_reading()
-    await line.closed()
+    await line.wait_closed()
     assert taken + len(line.received) > 1_000_000
 
 
-def taken_by_hand(line: Line, size: int) -> bytes:
+def taken_by_hand(line: ClientSocket, size: int) -> bytes:
     """Read so many bytes from a connection on which nothing is read by itself."""
     number, data = line.transport.get_extra_info("socket").fileno(), b""
     while len(data) < size:
@@ -167,9 +167,9 @@ async def test_an_early_answer_reaches_a_slow_reader_although_the_body_never_end
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     size = 1_000_000
-    upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
-    upstream.is_early = True
-    line, connection = await harness.connected()
+    upstream.response = respond_and_stall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    upstream.responds_before_body = True
+    line, connection = await harness.connect_both_sides()
     line.transport.pause_reading()
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\nhalf")
     await until(lambda: not connection.is_writable)
@@ -180,7 +180,7 @@ async def test_an_early_answer_reaches_a_slow_reader_although_the_body_never_end
         await ticked(connection)
         data += taken_by_hand(line, 40_000)
     line.transport.resume_reading()
-    (answer,) = answers(data + await line.closed(), "POST")
+    (answer,) = parse_responses(data + await line.wait_closed(), "POST")
     assert (len(answer.body), answer.is_complete, answer.values("connection")) == (size, True, ["close"])
 
 
@@ -188,7 +188,7 @@ async def test_a_client_that_takes_nothing_of_its_last_answer_is_left(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     size = 400_000
-    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
     await asking(harness)
     await until(lambda: upstream.requests)
     (connection,) = harness.connections
@@ -202,15 +202,15 @@ async def test_a_client_that_takes_nothing_of_its_last_answer_is_left(
 async def test_a_client_has_its_own_time_to_take_its_answer(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    upstream.answer = flood = Flood()
+    upstream.response = flood = Flood()
     line = await asking(harness, target=b"/quick")
     await until(lambda: flood.written)
     await settled(lambda: flood.written)
     # Thrice the time that the route gives its upstream.
     clock.skip(0.6)
-    await never(lambda: upstream.connections[0].is_lost)
+    await never(lambda: upstream.connections[0].is_closed)
     line.transport.resume_reading()
-    (answer,) = answers(await line.closed())
+    (answer,) = parse_responses(await line.wait_closed())
     assert (len(answer.body), answer.is_complete) == (BIG, True)
 
 
@@ -220,7 +220,7 @@ async def test_a_client_that_asks_and_does_not_read_gets_no_more_than_fits(
     monkeypatch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", 64 * 1024)
     count, size = 200, 50_000
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
-    upstream.answer = head + b"x" * size
+    upstream.response = head + b"x" * size
     line = await harness.connect()
     line.transport.pause_reading()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n" * count)
@@ -229,7 +229,7 @@ async def test_a_client_that_asks_and_does_not_read_gets_no_more_than_fits(
     (transport,) = harness.transports
     assert transport.get_write_buffer_size() < 1_000_000
     line.transport.resume_reading()
-    await line.has(b"HTTP/1.1 200", count)
+    await line.wait_for(b"HTTP/1.1 200", count)
 
 
 @pytest.mark.parametrize("target", [b"/nothing", b"/livez"])
@@ -251,14 +251,14 @@ async def test_a_client_that_does_not_read_the_gateways_own_answers_gets_no_more
 async def test_a_client_that_leaves_ends_the_upstreams_work(
     harness: GatewayHarness, upstream: RecordingUpstream, after: bytes
 ) -> None:
-    upstream.answer = stopping_after(after)
+    upstream.response = respond_and_stall(after)
     line = await harness.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
     if after:
-        await line.has(b"part")
+        await line.wait_for(b"part")
     line.transport.close()
-    await until(lambda: upstream.connections[0].is_lost)
+    await until(lambda: upstream.connections[0].is_closed)
     assert 'route="/any/{rest...}",status="499"' in (await harness.client.get("/metrics")).text
 
 
@@ -269,7 +269,7 @@ async def test_a_client_that_leaves_within_its_body_ends_the_upstreams_work(
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 10\r\n\r\nhalf")
     await until(lambda: upstream.requests)
     line.transport.close()
-    await until(lambda: upstream.connections[0].is_lost)
+    await until(lambda: upstream.connections[0].is_closed)
     assert not upstream.last.is_complete
 
 
@@ -277,47 +277,47 @@ async def test_a_client_that_leaves_within_its_body_ends_the_upstreams_work(
 async def test_an_answer_before_the_bodys_end_reaches_the_client(
     harness: GatewayHarness, upstream: RecordingUpstream, framing: bytes
 ) -> None:
-    upstream.answer = stopping_after(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
-    upstream.is_early = True
+    upstream.response = respond_and_stall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+    upstream.responds_before_body = True
     line = await harness.connect()
     size = 5_000_000
     body = b"%x\r\n" % BIG + b"x" * size if b"chunked" in framing else b"x" * size
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % framing + body)
-    (answer,) = answers(await line.closed(), "POST")
+    (answer,) = parse_responses(await line.wait_closed(), "POST")
     assert (answer.status, answer.body, answer.is_complete) == (403, b"no", True)
     assert answer.values("connection") == ["close"]
-    await until(lambda: upstream.connections[0].is_lost)
+    await until(lambda: upstream.connections[0].is_closed)
 
 
 async def test_an_answer_may_come_while_the_body_does(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    async def echo(request: Received, writer: asyncio.StreamWriter) -> None:
+    async def echo(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
         for _ in range(6):
             writer.write(await request.connection.reader.readexactly(1))
         request.is_complete = True
 
-    upstream.answer, upstream.is_early = echo, True
+    upstream.response, upstream.responds_before_body = echo, True
     line = await harness.connect()
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 6\r\n\r\n")
     for part in (b"on", b"ce", b"x!"):
         line.send(part)
-        await line.has(part)
-    assert answers(await line.closed(), "POST")[0].body == b"oncex!"
+        await line.wait_for(part)
+    assert parse_responses(await line.wait_closed(), "POST")[0].body == b"oncex!"
 
 
 @pytest.mark.parametrize("more", [b"bad chunk\r\n", b""])
 async def test_a_body_that_turns_bad_within_its_answer_breaks_the_answer_off(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, more: bytes
 ) -> None:
-    upstream.answer = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
-    upstream.is_early = True
+    upstream.response = respond_and_stall(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
+    upstream.responds_before_body = True
     line = await harness.connect()
     line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n")
-    await line.has(b"part")
+    await line.wait_for(b"part")
     line.send(more)
     if not more:
         clock.skip(0.3)
-    data = await line.closed()
+    data = await line.wait_closed()
     assert data.count(b"HTTP/1.1 ") == 1
     assert data.endswith(b"\r\n\r\npart")
 
@@ -327,15 +327,15 @@ async def test_an_upstream_that_has_taken_a_big_body_is_still_to_answer_in_time(
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", 0)
 
-    async def take(request: Received, _: asyncio.StreamWriter) -> None:
+    async def take(request: ReceivedRequest, _: asyncio.StreamWriter) -> None:
         await request.read_body()
         clock.skip(0.3)
-        await request.connection.wait_lost()
+        await request.connection.wait_closed()
 
-    upstream.answer, upstream.is_early = take, True
+    upstream.response, upstream.responds_before_body = take, True
     line = await harness.connect()
     line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
-    await until(lambda: line.received, 3)
+    await until(lambda: line.received)
     assert line.received.startswith(b"HTTP/1.1 504 ")
 
 
@@ -367,9 +367,9 @@ async def test_an_exchange_is_answered_once(harness: GatewayHarness, upstream: R
     await until(lambda: harness.connections)
     for connection in harness.connections:
         connection._exchange_of = noting
-    upstream.answer = OK
+    upstream.response = OK
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.has(b"ok")
+    await line.wait_for(b"ok")
     client = _Client()
     context, snapshot = exchanges[0]._context, harness.gateway.runtime.current
     again = make(client, context, snapshot)  # type: ignore[arg-type]  # a part of one
@@ -382,10 +382,10 @@ async def test_an_exchange_is_answered_once(harness: GatewayHarness, upstream: R
 async def test_the_gateways_side_of_a_connection_is_closed_after_the_clients(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    upstream.answer = OK
+    upstream.response = OK
     line = await harness.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.has(b"ok")
+    await line.wait_for(b"ok")
     sock: socket.socket = line.transport.get_extra_info("socket")
     assert sock.fileno() > 0
     line.transport.close()
@@ -393,11 +393,11 @@ async def test_the_gateways_side_of_a_connection_is_closed_after_the_clients(
 
 
 async def test_a_gateway_that_stops_answers_what_has_come(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    upstream.answer = held = Held(then=OK)
+    upstream.response = held = PausedResponse(then=OK)
     line = await harness.connect()
     line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
     harness.gateway.stop()
-    held.may_go_on.set()
-    (answer,) = answers(await line.closed())
+    held.resume()
+    (answer,) = parse_responses(await line.wait_closed())
     assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from harness import GatewayHarness, Line, Received, RecordingUpstream, until
+from harness import ClientSocket, GatewayHarness, ReceivedRequest, RecordingUpstream, eventually
 
 from ostiary.testing import Issuer
 
@@ -98,8 +98,8 @@ class Chance:
         ]
         return self.random.choice(kinds)
 
-    async def answer(self, request: Received, writer: asyncio.StreamWriter) -> None:
-        """Answer as a service does."""
+    async def answer(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        """Respond as a service does."""
         if self.takes(0.3):
             await self.moment(0.02)
         if request.values("upgrade") and self.takes(0.7):
@@ -110,7 +110,7 @@ class Chance:
         else:
             chosen, closes = self.random.choice(ANSWERS)
             if chosen is None:
-                await request.connection.wait_lost()
+                await request.connection.wait_closed()
                 return
             parts = chosen
         for part in parts:
@@ -134,10 +134,10 @@ class Chance:
         if not line.is_closed:
             line.send(data[cut:])
         with suppress(TimeoutError):
-            await until(lambda: line.is_closed, self.random.random() * self.random.choice([0.01, 0.05, 0.3]))
+            await eventually(lambda: line.is_closed, self.random.random() * self.random.choice([0.01, 0.05, 0.3]))
         self.leave(line)
 
-    def leave(self, line: Line) -> None:
+    def leave(self, line: ClientSocket) -> None:
         """End a connection, if it has not ended."""
         if not line.is_closed:
             self.random.choice([line.transport.close, line.transport.abort])()
@@ -159,8 +159,8 @@ async def play(issuer: Issuer, directory: Path, seed: int, patch: pytest.MonkeyP
     # It would be open most of the time.
     patch.setattr("ostiary_gateway.upstream.circuit_breaker.MIN_REQUESTS", 1_000_000)
     async with RecordingUpstream(directory / "one") as one, RecordingUpstream(directory / "two") as two:
-        one.answer = two.answer = chance.answer
-        one.is_early = bool(seed % 2)
+        one.response = two.response = chance.answer
+        one.responds_before_body = bool(seed % 2)
         routes = ROUTES % (one.url, two.url, chance.random.choice([2, 16, 50]))
         async with GatewayHarness.open(routes, "", issuer.verifier()) as harness:
             for _ in range(ROUNDS):
@@ -175,20 +175,20 @@ async def play(issuer: Issuer, directory: Path, seed: int, patch: pytest.MonkeyP
 async def nothing_left(harness: GatewayHarness) -> None:
     """Return when nobody is there any more, and see that nothing is kept of those who were."""
     manager, pools = harness.gateway._manager, harness.upstream().pools
-    await until(lambda: not manager.connections)
+    await eventually(lambda: not manager.connections)
     assert (dict(manager._addresses), manager.paused) == ({}, set())
-    await until(lambda: not any(pool.busy or pool.waiting for pool in pools))
-    await until(
+    await eventually(lambda: not any(pool.busy or pool.waiting for pool in pools))
+    await eventually(
         lambda: (
             not any(
-                flush_queue._waiting for flush_queue in (manager.flush_queue, *(pool.flush_queue for pool in pools))
+                flush_queue._pending for flush_queue in (manager.flush_queue, *(pool.flush_queue for pool in pools))
             )
         )
     )
     for pool in pools:
         assert (dict(pool._queue._held), pool._dials) == ({}, set())
         assert set(pool._idle) == pool._open
-    assert (await harness.ask("/nothing")).status == 404
+    assert (await harness.request("/nothing")).status == 404
 
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 from corpus import CORPUS, Decider, Entry, Outcome
-from harness import Answer, Connection, GatewayHarness, Received, RecordingUpstream, answers, short_directory, until
+from harness import (
+    GatewayHarness,
+    ReceivedRequest,
+    ReceivedResponse,
+    RecordingUpstream,
+    UpstreamSocket,
+    parse_responses,
+    short_directory,
+    until,
+)
 
 from ostiary.testing import Issuer
 
@@ -35,13 +44,13 @@ class Street:
     harness: GatewayHarness
     upstream: RecordingUpstream
 
-    async def neighbour_asks(self) -> Connection:
+    async def neighbour_asks(self) -> UpstreamSocket:
         """See that somebody else's request gets its own answer; return the upstream's connection that it took."""
         target = f"/pub/neighbour-{next(_numbers)}"
         before = len(self.upstream.requests)
         line = await self.harness.connect()
         line.send(f"GET {target} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n".encode())
-        (answer,) = answers(await line.closed())
+        (answer,) = parse_responses(await line.wait_closed())
         assert (answer.status, answer.is_complete) == (200, True)
         assert json.loads(answer.body) == {"target": target, "body": ""}
         assert [each.target for each in self.upstream.requests[before:]] == [target]
@@ -50,24 +59,24 @@ class Street:
         await until(lambda: pool._idle)
         return self.upstream.last.connection
 
-    async def send(self, data: bytes) -> tuple[Answer, bytes]:
+    async def send(self, data: bytes) -> tuple[ReceivedResponse, bytes]:
         """Send bytes; return the answer, and what came until it was all there."""
         line = await self.harness.connect()
         line.send(data)
         await until(lambda: line.is_closed or _is_whole(line.received))
         answer = _first(line.received)
         if answer.values("connection") == ["close"]:
-            await line.closed()
+            await line.wait_closed()
         line.transport.abort()
         return answer, line.received
 
 
-def _first(data: bytes) -> Answer:
+def _first(data: bytes) -> ReceivedResponse:
     """Read the one response there is, without what may be unusual in it."""
     head, _, body = data.partition(b"\r\n\r\n")
     line, *lines = head.decode("latin-1").split("\r\n")
     fields = [(name.lower(), value.strip()) for name, _, value in (each.partition(":") for each in lines)]
-    return Answer(int(line.split(" ")[1]), fields, body)
+    return ReceivedResponse(int(line.split(" ")[1]), fields, body)
 
 
 def _is_whole(data: bytes) -> bool:
@@ -126,7 +135,7 @@ async def test_a_request_whose_body_is_refused_never_becomes_whole(street: Stree
     seen = street.upstream.requests[before:]
     assert len(seen) <= 1
     for request in seen:
-        await until(lambda request=request: request.connection.is_lost)  # type: ignore[misc]  # a default
+        await until(lambda request=request: request.connection.is_closed)  # type: ignore[misc]  # a default
         assert (request.target, request.is_complete) == ("/pub", False)
     connection = await street.neighbour_asks()
     assert all(request.connection is not connection for request in seen)
@@ -157,13 +166,13 @@ async def test_a_smuggled_request_is_a_request_like_any_other(street: Street) ->
     line = await street.harness.connect()
     for target in (b"/pub", b"/admin", b"/admin/x", b"/pub/last"):
         line.send(b"GET %b HTTP/1.1\r\nHost: gateway\r\n\r\n" % target)
-    await line.has(b"/pub/last")
-    statuses = [each.status for each in answers(line.received, *["GET"] * 4)]
+    await line.wait_for(b"/pub/last")
+    statuses = [each.status for each in parse_responses(line.received, *["GET"] * 4)]
     assert statuses == [200, 401, 401, 200]
     assert [each.target for each in street.upstream.requests[before:]] == ["/pub", "/pub/last"]
     with suppress(OSError):
         line.transport.abort()
 
 
-def _for_admin(requests: list[Received]) -> list[str]:
+def _for_admin(requests: list[ReceivedRequest]) -> list[str]:
     return [each.target for each in requests if "admin" in each.target]

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from harness import Clock, GatewayHarness, Received, RecordingUpstream, answers, leaving_after
+from harness import Clock, GatewayHarness, ReceivedRequest, RecordingUpstream, parse_responses, respond_and_close
 
 from ostiary.testing import Issuer
 
@@ -65,7 +65,7 @@ async def test_what_was_decided_for_one_route_is_not_for_another(
         for start, _ in asked:
             line.send(b"%b HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n\r\n" % (start, token))
     line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
-    given = answers(await line.closed(), *["GET"] * 13)
+    given = parse_responses(await line.wait_closed(), *["GET"] * 13)
     assert [answer.status for answer in given] == [status for _, status in asked] * 3 + [200]
     assert [request.target for request in upstream.requests] == ["/orders/7"] * 3 + ["/ping"]
 
@@ -122,8 +122,8 @@ async def test_nobody_gets_in_without_a_good_token(
 
 async def test_two_tokens_are_none(harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer) -> None:
     line = f"Authorization: Bearer {issuer.token()}"
-    assert (await harness.ask("/orders/mine", line)).status == 200
-    assert (await harness.ask("/orders/mine", line, line)).status in {400, 401}
+    assert (await harness.request("/orders/mine", line)).status == 200
+    assert (await harness.request("/orders/mine", line, line)).status in {400, 401}
     assert len(upstream.requests) == 1
 
 
@@ -134,7 +134,7 @@ async def test_two_tokens_are_none(harness: GatewayHarness, upstream: RecordingU
 async def test_a_path_that_could_mean_two_things_goes_nowhere(
     harness: GatewayHarness, upstream: RecordingUpstream, target: str
 ) -> None:
-    answer = await harness.ask(target)
+    answer = await harness.request(target)
     assert (answer.status, answer.code) == (400, "ambiguous_path")
     assert upstream.connections == []
 
@@ -157,14 +157,14 @@ async def test_a_method_does_not_fall_through_to_a_wider_route(
 
 @pytest.mark.parametrize("target", ["/%6Detrics", "/livez%0A", "/%6civez", "//metrics"])
 async def test_the_gateways_own_paths_have_one_form_too(harness: GatewayHarness, target: str) -> None:
-    assert (await harness.ask(target)).code == "ambiguous_path"
+    assert (await harness.request(target)).code == "ambiguous_path"
 
 
 @pytest.mark.parametrize("target", ["http://gw/ping?a", "HTTP://GW/ping?a"])
 async def test_a_target_may_be_a_url_with_the_same_host(
     harness: GatewayHarness, upstream: RecordingUpstream, target: str
 ) -> None:
-    assert (await harness.ask(target)).status == 200
+    assert (await harness.request(target)).status == 200
     assert (upstream.last.target, upstream.last.values("x-forwarded-host")) == ("/ping?a", ["gw"])
 
 
@@ -174,13 +174,13 @@ async def test_a_target_may_be_a_url_with_the_same_host(
 async def test_a_target_that_names_another_place_goes_nowhere(
     harness: GatewayHarness, upstream: RecordingUpstream, target: str
 ) -> None:
-    assert (await harness.ask(target)).status == 400
+    assert (await harness.request(target)).status == 400
     assert upstream.connections == []
 
 
 async def test_an_offer_to_upgrade_does_not_hide_a_body(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     offer = ("Connection: Upgrade", "Upgrade: h2c", "Content-Length: 2")
-    answer = await harness.ask("/wide/x", *offer, method="POST", body=b"hi")
+    answer = await harness.request("/wide/x", *offer, method="POST", body=b"hi")
     if answer.status == 400:
         assert answer.code == "upgrade_with_body"
         assert upstream.connections == []
@@ -222,11 +222,11 @@ async def test_an_upstream_that_is_not_there_is_unavailable(issuer: Issuer) -> N
 async def test_an_upstream_that_never_answers_is_too_late(
     client: httpx.AsyncClient, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    async def wait(request: Received, _: asyncio.StreamWriter) -> None:
+    async def wait(request: ReceivedRequest, _: asyncio.StreamWriter) -> None:
         clock.skip(0.3)
-        await request.connection.wait_lost()
+        await request.connection.wait_closed()
 
-    upstream.answer = wait
+    upstream.response = wait
     check_failure(await client.get("/ping"), 504, "upstream_timeout")
 
 
@@ -251,7 +251,7 @@ async def test_an_upstream_that_never_answers_is_too_late(
 async def test_an_upstream_that_does_not_speak_http_has_failed(
     client: httpx.AsyncClient, upstream: RecordingUpstream, data: bytes
 ) -> None:
-    upstream.answer = data
+    upstream.response = data
     check_failure(await client.get("/ping"), 502, "upstream_failed")
 
 
@@ -260,7 +260,7 @@ async def test_an_upstream_that_does_not_speak_http_has_failed(
 async def test_an_upstream_that_closes_instead_of_answering_has_failed(
     client: httpx.AsyncClient, upstream: RecordingUpstream, method: str, data: bytes
 ) -> None:
-    upstream.answer = leaving_after(data)
+    upstream.response = respond_and_close(data)
     check_failure(await client.request(method, "/wide/x"), 502, "upstream_failed")
     assert len(upstream.requests) == 1
 
@@ -277,33 +277,33 @@ async def test_an_upstream_that_closes_instead_of_answering_has_failed(
 async def test_an_upstream_that_closes_within_its_answer_leaves_a_broken_one(
     harness: GatewayHarness, upstream: RecordingUpstream, data: bytes
 ) -> None:
-    upstream.answer = leaving_after(data)
-    (answer,) = answers(await harness.raw(b"GET /wide/x HTTP/1.1\r\nHost: gw\r\n\r\n"))
+    upstream.response = respond_and_close(data)
+    (answer,) = parse_responses(await harness.send_raw(b"GET /wide/x HTTP/1.1\r\nHost: gw\r\n\r\n"))
     assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
 
 
 async def test_an_upstream_that_stops_within_its_answer_leaves_a_broken_one(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
     line = await harness.connect()
     line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.has(b"half")
+    await line.wait_for(b"half")
     clock.skip(0.3)
-    (answer,) = answers(await line.closed())
+    (answer,) = parse_responses(await line.wait_closed())
     assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
 
 
 async def test_an_answer_that_ends_with_its_connection_gets_an_end_of_its_own(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    upstream.answer = leaving_after(b"HTTP/1.0 200 OK\r\n\r\nall")
-    answer = await harness.ask("/ping")
+    upstream.response = respond_and_close(b"HTTP/1.0 200 OK\r\n\r\nall")
+    answer = await harness.request("/ping")
     assert (answer.values("transfer-encoding"), answer.body, answer.is_complete) == (["chunked"], b"all", True)
 
 
 async def test_an_upstreams_answer_comes_as_it_is(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
-    upstream.answer = (
+    upstream.response = (
         b"HTTP/1.1 302 Over there\r\nContent-Encoding: gzip\r\nSet-Cookie: a=1\r\nLocation: http://x/\r\n"
         b"Set-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
     )

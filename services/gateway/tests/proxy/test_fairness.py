@@ -4,7 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from harness import Clock, GatewayHarness, Log, Received, RecordingUpstream, answers, settled, stopping_after, until
+from harness import (
+    CapturedAccessLog,
+    Clock,
+    GatewayHarness,
+    ReceivedRequest,
+    RecordingUpstream,
+    parse_responses,
+    respond_and_stall,
+    settled,
+    until,
+)
 
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.body import MAX_CHUNKS_AT_ONCE
@@ -39,13 +49,13 @@ def nothing(number: int) -> bytes:
 
 async def test_many_requests_of_one_do_not_come_before_the_one_of_another(harness: GatewayHarness) -> None:
     count = 1000
-    log = Log(harness)
+    log = CapturedAccessLog(harness)
     many, one = await harness.connect(), await harness.connect()
     await until(lambda: len(harness.connections) == 2)
     many.send(b"".join(nothing(number) for number in range(count)))
     one.send(nothing(count))
-    await one.has(b'"not_found"')
-    await many.has(b'"not_found"', count)
+    await one.wait_for(b'"not_found"')
+    await many.wait_for(b'"not_found"', count)
     order = [int(str(line["request_id"])) for line in log.lines]
     # Each is answered once, in its order; the other one's came after those of a turn.
     assert [number for number in order if number != count] == list(range(count))
@@ -53,7 +63,7 @@ async def test_many_requests_of_one_do_not_come_before_the_one_of_another(harnes
 
 
 async def test_so_many_requests_are_begun_in_a_turn(harness: GatewayHarness) -> None:
-    log, line = Log(harness), await harness.connect()
+    log, line = CapturedAccessLog(harness), await harness.connect()
     begun: list[int] = []
     line.send(b"".join(nothing(number) for number in range(100)))
     while sum(begun) < 100:
@@ -61,16 +71,16 @@ async def test_so_many_requests_are_begun_in_a_turn(harness: GatewayHarness) -> 
         await until(lambda before=before: len(log.lines) > before)  # type: ignore[misc]  # a default
         begun.append(len(log.lines) - before)
     assert max(begun) == MAX_REQUESTS_PER_TURN
-    await line.has(b'"not_found"', 100)
+    await line.wait_for(b'"not_found"', 100)
 
 
 async def test_requests_with_answers_from_elsewhere_are_not_lost_among_many(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    upstream.answer = OK
+    upstream.response = OK
     line = await harness.connect()
     line.send((nothing(1) * (MAX_REQUESTS_PER_TURN + 1) + GET + b"\r\n") * 5 + GET + b"Connection: close\r\n\r\n")
-    given = answers(await line.closed(), *["GET"] * (5 * (MAX_REQUESTS_PER_TURN + 2) + 1))
+    given = parse_responses(await line.wait_closed(), *["GET"] * (5 * (MAX_REQUESTS_PER_TURN + 2) + 1))
     assert [answer.status for answer in given] == ([404] * (MAX_REQUESTS_PER_TURN + 1) + [200]) * 5 + [200]
     assert len(upstream.requests) == 6
 
@@ -78,8 +88,8 @@ async def test_requests_with_answers_from_elsewhere_are_not_lost_among_many(
 async def test_a_body_in_tiny_chunks_leaves_others_their_turns(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    upstream.answer, upstream.is_early = stopping_after(), True
-    many, connection = await harness.connected()
+    upstream.response, upstream.responds_before_body = respond_and_stall(), True
+    many, connection = await harness.connect_both_sides()
     one = await harness.connect()
     many.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n")
     await until(lambda: upstream.requests)
@@ -87,7 +97,7 @@ async def test_a_body_in_tiny_chunks_leaves_others_their_turns(
     assert exchange is not None
     many.send(b"1\r\nx\r\n" * CHUNKS)
     one.send(nothing(1))
-    await one.has(b'"not_found"')
+    await one.wait_for(b'"not_found"')
     assert exchange._received <= 4 * MAX_REQUESTS_PER_TURN * MAX_CHUNKS_AT_ONCE
     await until(lambda: exchange._received == CHUNKS)
 
@@ -96,14 +106,14 @@ async def test_an_answer_in_tiny_chunks_leaves_others_their_turns(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    upstream.answer = head + b"1\r\nx\r\n" * CHUNKS + b"0\r\nX-Sum: 1\r\n\r\n"
+    upstream.response = head + b"1\r\nx\r\n" * CHUNKS + b"0\r\nX-Sum: 1\r\n\r\n"
     many, one = await harness.connect(), await harness.connect()
     many.send(GET + b"Connection: close\r\n\r\n")
-    await many.has(b"x\r\n")
+    await many.wait_for(b"x\r\n")
     one.send(nothing(1))
-    await one.has(b'"not_found"')
+    await one.wait_for(b'"not_found"')
     assert many.received.count(b"x") <= 20 * MAX_CHUNKS_AT_ONCE
-    (answer,) = answers(await many.closed())
+    (answer,) = parse_responses(await many.wait_closed())
     assert (answer.body, answer.trailers, answer.is_complete) == (b"x" * CHUNKS, [("x-sum", "1")], True)
 
 
@@ -112,43 +122,43 @@ async def test_an_answer_in_tiny_chunks_waits_for_a_slow_reader(
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", 1024)
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    upstream.answer = head + (b"1\r\nx\r\n" * 100 + b"1000\r\n" + b"y" * 4096 + b"\r\n") * 300 + b"0\r\n\r\n"
-    line, connection = await harness.connected()
+    upstream.response = head + (b"1\r\nx\r\n" * 100 + b"1000\r\n" + b"y" * 4096 + b"\r\n") * 300 + b"0\r\n\r\n"
+    line, connection = await harness.connect_both_sides()
     line.transport.pause_reading()
     line.send(GET + b"Connection: close\r\n\r\n")
     await until(lambda: not connection.is_writable)
     assert await settled(lambda: connection.unsent) < 64 * 1024
     line.transport.resume_reading()
-    (answer,) = answers(await line.closed())
+    (answer,) = parse_responses(await line.wait_closed())
     assert (answer.body, answer.is_complete) == ((b"x" * 100 + b"y" * 4096) * 300, True)
 
 
 async def test_only_so_many_interim_answers_come_before_one(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    upstream.answer = HINT * MAX_INTERIM_RESPONSES + OK
+    upstream.response = HINT * MAX_INTERIM_RESPONSES + OK
     for _ in range(2):
-        answer = await harness.ask("/any/x")
+        answer = await harness.request("/any/x")
         assert (answer.status, answer.interim) == (200, [103] * MAX_INTERIM_RESPONSES)
-    upstream.answer = HINT * (MAX_INTERIM_RESPONSES + 1) + OK
-    answer = await harness.ask("/any/x")
+    upstream.response = HINT * (MAX_INTERIM_RESPONSES + 1) + OK
+    answer = await harness.request("/any/x")
     assert (answer.status, answer.code) == (502, "upstream_failed")
-    await until(lambda: all(each.is_lost for each in upstream.connections))
+    await until(lambda: all(each.is_closed for each in upstream.connections))
 
 
 async def test_so_many_are_counted_however_they_come(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    async def hint(request: Received, writer: asyncio.StreamWriter) -> None:
+    async def hint(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         for number in range(1, 1000):
             writer.write(HINT)
-            await until(lambda number=number: request.connection.is_lost or line.received.count(b" 103 ") == number)  # type: ignore[misc]  # a default
+            await until(lambda number=number: request.connection.is_closed or line.received.count(b" 103 ") == number)  # type: ignore[misc]  # a default
             if number > MAX_INTERIM_RESPONSES:
                 break
-        await request.connection.wait_lost()
+        await request.connection.wait_closed()
 
-    upstream.answer = hint
+    upstream.response = hint
     line = await harness.connect()
     line.send(GET + b"Connection: close\r\n\r\n")
-    data = await line.closed()
+    data = await line.wait_closed()
     assert (data.count(b" 103 "), data.count(b" 502 ")) == (MAX_INTERIM_RESPONSES, 1)
 
 
@@ -156,31 +166,31 @@ async def test_so_many_are_counted_however_they_come(harness: GatewayHarness, up
 async def test_a_client_that_has_asked_ahead_and_leaves_is_noticed(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, ahead: int
 ) -> None:
-    upstream.answer = stopping_after()
-    line, connection = await harness.connected()
+    upstream.response = respond_and_stall()
+    line, connection = await harness.connect_both_sides()
     line.send(GET + b"\r\n" + b"x" * ahead)
     await until(lambda: upstream.requests and len(connection._buffer) == ahead)
     line.transport.close()
     clock.skip(1)
-    await until(lambda: upstream.connections[0].is_lost, 1)
+    await until(lambda: upstream.connections[0].is_closed)
     await until(lambda: not harness.transports)
     assert not harness.gateway._manager.paused
 
 
 async def test_of_what_is_asked_ahead_little_is_kept(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    upstream.answer = stopping_after()
-    line, connection = await harness.connected()
+    upstream.response = respond_and_stall()
+    line, connection = await harness.connect_both_sides()
     line.send(GET + b"\r\n" + b"x" * 20_000_000)
     await until(lambda: len(connection._buffer) > MAX_PIPELINED_BYTES)
     assert await settled(lambda: len(connection._buffer)) < MAX_PIPELINED_BYTES + 1_000_000
 
 
 async def test_what_was_asked_far_ahead_is_answered(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    upstream.answer = OK
+    upstream.response = OK
     long = GET + b"X: " + b"x" * 1000 + b"\r\n"
     count = 4 * MAX_PIPELINED_BYTES // len(long)
     line = await harness.connect()
     line.send((long + b"\r\n") * count + long + b"Connection: close\r\n\r\n")
-    given = answers(await line.closed(), *["GET"] * (count + 1))
+    given = parse_responses(await line.wait_closed(), *["GET"] * (count + 1))
     assert {(answer.status, answer.body) for answer in given} == {(200, b"ok")}
     assert not harness.gateway._manager.paused

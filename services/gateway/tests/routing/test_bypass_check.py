@@ -1,4 +1,4 @@
-"""A routes file in which one rule gets around another one is refused before it serves."""
+"""A routes file in which a route bypasses a stricter one is rejected."""
 
 import json
 import re
@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway.routing.bypass_check import common_path, example, prove, that_may_meet
+from ostiary_gateway.routing.bypass_check import check_no_bypass, common_path, example_path, overlapping_pairs
 from ostiary_gateway.routing.config import Route, RoutesFile
-from ostiary_gateway.routing.path_tricks import Tricks, readings
+from ostiary_gateway.routing.path_tricks import Tricks, interpretations
 from ostiary_gateway.routing.paths import parse_template
-from ostiary_gateway.runtime import load_routes
+from ostiary_gateway.routing.source import load_routes
 
 ROOT = Path(__file__).parents[4]
 
@@ -46,7 +46,7 @@ def load(tmp_path: Path, public: str, protected: str, upstream: str = "one") -> 
         ("/{page}", "/admin"),
     ],
 )
-def test_rules_of_which_one_is_an_exception_to_the_other_are_good(tmp_path: Path, public: str, protected: str) -> None:
+def test_a_route_may_be_an_exception_to_another_one(tmp_path: Path, public: str, protected: str) -> None:
     assert len(load(tmp_path, public, protected).routes) == 2
 
 
@@ -58,8 +58,10 @@ def test_rules_of_which_one_is_an_exception_to_the_other_are_good(tmp_path: Path
         ("/{kind}/open/{rest...}", "/admin/{a}/{b}", "/admin/open/x"),
     ],
 )
-def test_rules_that_cross_must_ask_for_the_same(tmp_path: Path, public: str, protected: str, path: str) -> None:
-    with pytest.raises(ConfigError, match=rf"gateway.yaml:\d+: routes\[\d\]: lets {path} through"):
+def test_partially_overlapping_routes_must_have_the_same_access(
+    tmp_path: Path, public: str, protected: str, path: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"gateway.yaml:\d+: routes\[\d\]: lets {path} bypass"):
         load(tmp_path, public, protected)
 
 
@@ -87,15 +89,15 @@ def lax(raw_path: bytes) -> tuple[str, ...]:
     return tuple(raw_path.decode("latin-1")[1:].split("/"))
 
 
-def test_a_public_rule_that_some_services_read_as_a_protected_path_is_refused(
+def test_a_public_route_that_some_services_take_for_a_protected_path_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.routing.paths.split", lax)
-    with pytest.raises(ConfigError, match=r"gateway.yaml:5: routes\[0\]: lets /pub/x/\.\./\.\./admin through"):
+    with pytest.raises(ConfigError, match=r"gateway.yaml:5: routes\[0\]: lets /pub/x/\.\./\.\./admin bypass"):
         load(tmp_path, "/pub/{rest...}", "/admin")
 
 
-def test_a_path_of_another_service_is_no_way_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_of_another_service_is_no_bypass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ostiary_gateway.routing.paths.split", lax)
     assert len(load(tmp_path, "/pub/{rest...}", "/admin", "two").routes) == 2
 
@@ -128,7 +130,7 @@ GUARD = of('path: "/admin/{rest...}"', ADMIN)
 @pytest.mark.parametrize(
     ("routes", "message"),
     [
-        # By another name of the address, or another route's rewriting.
+        # By another name of the address, or by a rewrite.
         ([GUARD, of('path: "/pub2/{rest...}"', "public", "same", "/{rest...}")], "lets /pub2/admin/x as /admin/x"),
         ([of('path: "/secure/{r...}"', ADMIN, "one", "/internal/{r...}"), of('path: "/{r...}"')], "lets /internal/x"),
         (
@@ -150,7 +152,7 @@ GUARD = of('path: "/admin/{rest...}"', ADMIN)
             [of('path: "/{kind}/keys"', ADMIN), of('path: "/p/{id}/{x}"', "public", "one", "/a/{id}")],
             "lets /p/keys/x as /a/keys",
         ),
-        # Beside what is said about the first paths alone.
+        # A longer path than the shortest common one.
         (
             [
                 GUARD,
@@ -159,7 +161,7 @@ GUARD = of('path: "/admin/{rest...}"', ADMIN)
             ],
             "lets /v1/admin/x/x as /admin/x/x",
         ),
-        # By a host or a header field, which are the caller's choice.
+        # By a host or a header, which the client chooses.
         (
             [
                 of('path: "/admin/{rest...}", hosts: [api.example.com]', ADMIN),
@@ -167,7 +169,7 @@ GUARD = of('path: "/admin/{rest...}"', ADMIN)
             ],
             "lets /v1/admin/x as /admin/x",
         ),
-        ([of("path: /hh, hosts: [adm.example]", ADMIN), of("path: /hh")], "lets /hh through"),
+        ([of("path: /hh, hosts: [adm.example]", ADMIN), of("path: /hh")], "lets /hh bypass"),
         (
             [of("path: /hh, hosts: [adm.example]", ADMIN), of('path: /hh, hosts: ["*.example"]')],
             "lets /hh with Host: x.example",
@@ -179,7 +181,7 @@ GUARD = of('path: "/admin/{rest...}"', ADMIN)
         ([of("path: /admin", ADMIN), of('path: /admin, headers: {X-Debug: "1"}')], "lets /admin with X-Debug: 1"),
     ],
 )
-def test_a_rule_that_reaches_what_another_one_protects_at_the_same_address_is_refused(
+def test_a_route_to_a_path_that_another_one_protects_at_the_same_address_is_rejected(
     tmp_path: Path, routes: list[str], message: str
 ) -> None:
     for order in (routes, routes[::-1]):
@@ -197,7 +199,7 @@ def test_a_rule_that_reaches_what_another_one_protects_at_the_same_address_is_re
         [of("path: /me", "authenticated"), of("path: /mine", "authenticated", "one", "/me")],
         [GUARD, of("path: /health", "public", "one", "/admin/health")],
         [of("path: /x", ADMIN), of("path: /y", rewrite="/x").replace("[GET, PUT]", "[POST]")],
-        # What leads there has its own rule.
+        # A more specific route with the same access leads there.
         [
             GUARD,
             of('path: "/v1/{rest...}"', "public", "one", "/{rest...}"),
@@ -209,24 +211,24 @@ def test_a_rule_that_reaches_what_another_one_protects_at_the_same_address_is_re
         [of('path: "/admin/{rest...}", hosts: [a.test]', ADMIN), of('path: "/{rest...}", hosts: [a.test]')],
     ],
 )
-def test_rules_that_keep_to_themselves_are_good(tmp_path: Path, routes: list[str]) -> None:
+def test_routes_without_conflicts_are_accepted(tmp_path: Path, routes: list[str]) -> None:
     for order in (routes, routes[::-1]):
         assert len(load_all(tmp_path, *order).routes) == len(routes)
 
 
 @pytest.mark.parametrize("name", ["X-User-Id", "x-forwarded-host", "Host", "Connection", "X-Request-ID", "Expect"])
-def test_a_field_that_does_not_pass_picks_no_route(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"gateway.yaml:6: routes\[0\].match.headers.*does not pass this field on"):
+def test_a_route_may_not_match_a_header_that_is_not_forwarded(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"gateway.yaml:6: routes\[0\].match.headers.*does not forward this header"):
         load_all(tmp_path, of(f'path: /h, headers: {{{name}: "1"}}'))
 
 
-def test_a_thousand_routes_are_looked_at_in_no_time() -> None:
+def test_a_thousand_routes_are_checked_within_two_seconds() -> None:
     match = [{"path": f"/api/v1/{number}/{{id}}/sub/{{rest...}}", "methods": ["GET", "PUT"]} for number in range(1000)]
     route = {"upstream": "one", "access": {"roles": ["admin"]}}
     routes = [{"name": f"r{number}", "match": each, **route} for number, each in enumerate(match)]
     file = RoutesFile.model_validate({"upstreams": {"one": {"url": "http://one:1"}}, "routes": routes})
     before = time.process_time()
-    prove(file)
+    check_no_bypass(file)
     assert time.process_time() - before < 2
 
 
@@ -243,7 +245,7 @@ paths = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=6).map(t
 
 
 @given(templates, templates, paths)
-def test_what_two_templates_share_is_found(one: str, other: str, path: tuple[str, ...]) -> None:
+def test_a_common_path_of_two_templates_is_found(one: str, other: str, path: tuple[str, ...]) -> None:
     first, second = parse_template(one), parse_template(other)
     shared = common_path(first, second)
     if first.matches(path) and second.matches(path):
@@ -255,7 +257,7 @@ def test_what_two_templates_share_is_found(one: str, other: str, path: tuple[str
 
 
 @given(templates, templates, paths)
-def test_a_template_that_contains_another_takes_all_its_paths(one: str, other: str, path: tuple[str, ...]) -> None:
+def test_a_template_that_contains_another_matches_all_its_paths(one: str, other: str, path: tuple[str, ...]) -> None:
     wide, narrow = parse_template(one), parse_template(other)
     if wide.contains(narrow) and narrow.matches(path):
         assert wide.matches(path)
@@ -264,14 +266,14 @@ def test_a_template_that_contains_another_takes_all_its_paths(one: str, other: s
 
 
 @given(st.lists(templates, max_size=6))
-def test_all_routes_that_share_a_path_are_looked_at_together(texts: list[str]) -> None:
+def test_overlapping_pairs_are_complete_and_unique(texts: list[str]) -> None:
     routes = [
         Route.model_validate(
             {"name": f"r{number}", "match": {"path": text, "methods": ["GET"]}, "upstream": "up", "access": "public"}
         )
         for number, text in enumerate(texts)
     ]
-    pairs = [frozenset({one.name, other.name}) for one, other in that_may_meet(routes)]
+    pairs = [frozenset({one.name, other.name}) for one, other in overlapping_pairs(routes)]
     assert len(set(pairs)) == len(pairs)
     for one, other in combinations(routes, 2):
         if common_path(one.match.template, other.match.template) is not None:
@@ -279,29 +281,29 @@ def test_all_routes_that_share_a_path_are_looked_at_together(texts: list[str]) -
 
 
 @given(templates)
-def test_an_example_fits_its_template(text: str) -> None:
+def test_an_example_path_matches_its_template(text: str) -> None:
     template = parse_template(text)
-    assert template.matches(tuple(example(template)[1:].split("/")))
+    assert template.matches(tuple(example_path(template)[1:].split("/")))
     assert template.contains(template)
 
 
-def test_most_tricks_are_read_as_the_protected_path_by_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_most_tricks_have_the_protected_path_as_an_interpretation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ostiary_gateway.routing.paths.split", lax)
     tricks = Tricks()
-    together = [trick("/pub/x", "/admin/keys") for trick in tricks.together(2, 2)]
-    made = [*tricks.alone("/admin/keys"), *together]
-    reached = [path for path in made if "/admin/keys" in readings(path)]
+    together = [trick("/pub/x", "/admin/keys") for trick in tricks.combinations(2, 2)]
+    made = [*tricks.respellings("/admin/keys"), *together]
+    reached = [path for path in made if "/admin/keys" in interpretations(path)]
     assert len(made) > 200
     assert len(reached) > len(made) / 2
 
 
-def test_the_shipped_files_are_good_and_the_schema_is_theirs() -> None:
+def test_the_shipped_routes_file_and_schema_are_valid() -> None:
     assert load_routes(ROOT / "deploy" / "gateway.yaml").routes
     published = json.loads((ROOT / "deploy" / "gateway.schema.json").read_text())
     assert published == RoutesFile.model_json_schema()
 
 
-def test_the_schema_says_what_each_member_means_and_has_no_room_for_others() -> None:
+def test_the_schema_describes_each_field_and_is_closed() -> None:
     schema = RoutesFile.model_json_schema()
     for part in [schema, *schema["$defs"].values()]:
         assert part["description"]

@@ -1,4 +1,4 @@
-"""The routes file: everything is checked, and every error names its line."""
+"""Validation of the routes file: every error names its line."""
 
 import re
 from itertools import product
@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway.routing.config import Cors, Limits, Requirements, Route, RoutesFile, Timeouts
+from ostiary_gateway.routing.config import Route, RoutesFile
 from ostiary_gateway.routing.loader import load_file
+from ostiary_gateway.routing.policies import Cors, Limits, Timeouts
+from ostiary_gateway.routing.requirements import Requirements
 
 GOOD = """\
 upstreams:
@@ -32,18 +34,18 @@ def read(tmp_path: Path, text: str, **environ: str) -> RoutesFile:
     return load_file(path, environ)
 
 
-def test_a_good_file_is_read(tmp_path: Path) -> None:
+def test_a_valid_file_is_loaded(tmp_path: Path) -> None:
     file = read(tmp_path, GOOD)
     assert file.upstreams["orders"].url == "http://127.0.0.1:9000"
     assert file.routes[0].access == Requirements(scopes=frozenset({"orders:read"}))
     assert file.routes[1].access == "public"
 
 
-def test_an_address_may_come_from_the_environment(tmp_path: Path) -> None:
+def test_addresses_are_expanded_from_the_environment(tmp_path: Path) -> None:
     assert read(tmp_path, GOOD, ORDERS_URL="http://orders:1").upstreams["orders"].url == "http://orders:1"
 
 
-def test_the_file_that_is_shipped_is_good() -> None:
+def test_the_shipped_file_has_these_public_routes() -> None:
     file = load_file(Path(__file__).parents[4] / "deploy" / "gateway.yaml", {})
     public = {route.match.path for route in file.routes if route.access == "public"}
     assert public == {
@@ -62,9 +64,9 @@ def test_the_file_that_is_shipped_is_good() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
-        ('    access: {scopes: ["orders:read"]}\n', "", 5, "access: Field required"),
-        ('{scopes: ["orders:read"]}', "{}", 8, "name scopes, roles or claims"),
-        ('{scopes: ["orders:read"]}', "{scopes: []}", 8, "name scopes, roles or claims"),
+        ('    access: {scopes: ["orders:read"]}\n', "", 5, "access: required field is missing"),
+        ('{scopes: ["orders:read"]}', "{}", 8, "at least one of"),
+        ('{scopes: ["orders:read"]}', "{scopes: []}", 8, "at least one of"),
         ('{scopes: ["orders:read"]}', "everybody", 8, "access"),
         ('{scopes: ["orders:read"]}', '{scope: ["orders:read"]}', 8, "access"),
         ('["orders:read"]', '["orders read"]', 8, "scopes"),
@@ -74,43 +76,43 @@ def test_the_file_that_is_shipped_is_good() -> None:
             6,
             "methods",
         ),
-        ("path: /orders,", "path: orders,", 6, "a path starts with '/'"),
-        ("path: /orders,", "path: /../orders,", 6, "plain segment"),
+        ("path: /orders,", "path: orders,", 6, "a path must start with '/'"),
+        ("path: /orders,", "path: /../orders,", 6, "literal segment"),
         ("methods: [GET]", "methods: [BREW]", 6, "methods"),
         ("name: list-orders", "name: List Orders", 5, "name"),
-        ("name: list-orders", "name: ping", 9, "two routes 'ping'"),
+        ("name: list-orders", "name: ping", 9, "duplicate route name 'ping'"),
         ("path: /ping", "path: /orders", 10, "same GET requests as route 'list-orders'"),
-        ("upstream: orders\n    access: public", "upstream: other\n    access: public", 11, "no upstream 'other'"),
-        ("access: public", "access: public\n    retrying: 3", 13, "routes[1].retrying: there is no such member"),
-        ("access: public", "access: public\n    access: authenticated", 13, "'access' stands here twice"),
+        ("upstream: orders\n    access: public", "upstream: other\n    access: public", 11, "unknown upstream 'other'"),
+        ("access: public", "access: public\n    retrying: 3", 13, "routes[1].retrying: unknown field"),
+        ("access: public", "access: public\n    access: authenticated", 13, "duplicate field 'access'"),
         ("access: public", "access: public\n    limits: {body_bytes: -1}", 13, "body_bytes"),
         (
             "access: public",
             f"access: public\n    rate_limits: [{', '.join(['{by: address, requests: 1, seconds: 1}'] * 2)}]",
             9,
-            "a rate limit stands here twice",
+            "duplicate rate limit",
         ),
         ("url: ${ORDERS_URL:-http://127.0.0.1:9000}", "url: ${ORDERS_URL}", 3, "ORDERS_URL is not set"),
         ("http://127.0.0.1:9000", "127.0.0.1:9000", 3, "http://"),
-        ("upstreams:", "upstream:", 1, "upstreams: Field required"),
+        ("upstreams:", "upstream:", 1, "upstreams: required field is missing"),
         ("access: public", "access: [public", 13, "expected"),
         ("name: ping", "name: &a ping\n    x: *a", 10, "aliases are not supported"),
-        ("access: public", "access: !!int abc", 12, "routes[1].access: 'abc' is not of the kind int"),
-        ("access: public", "access: !!bool abc", 12, "routes[1].access: 'abc' is not of the kind bool"),
-        ("access: public", "access: \x00", 12, "the character U+0000"),
-        ("access: public", f"access: {'[' * 600}", 12, "more than 32 deep"),
-        ("access: public", "access: public\n    ? [a]\n    : 1", 13, "the name of a member must be plain text"),
-        ("access: public", "access: public\n    ? {a: b}\n    : 1", 13, "the name of a member must be plain text"),
+        ("access: public", "access: !!int abc", 12, "routes[1].access: 'abc' is not a valid int"),
+        ("access: public", "access: !!bool abc", 12, "routes[1].access: 'abc' is not a valid bool"),
+        ("access: public", "access: \x00", 12, "character U+0000"),
+        ("access: public", f"access: {'[' * 600}", 12, "nested more than 32 levels deep"),
+        ("access: public", "access: public\n    ? [a]\n    : 1", 13, "field names must be plain strings"),
+        ("access: public", "access: public\n    ? {a: b}\n    : 1", 13, "field names must be plain strings"),
         ("access: public", "access: pubic", 12, "routes[1].access: must be 'public' or 'authenticated'"),
         ("access: public", "access: 5", 12, "routes[1].access: must be a mapping"),
         ("access: public", "access: [public]", 12, "routes[1].access: must be a mapping"),
         ("access: public", "access: {scopes: x}", 12, "routes[1].access.scopes: must be a list"),
-        ("access: public", "access: {role: [x]}", 12, "routes[1].access.role: there is no such member"),
+        ("access: public", "access: {role: [x]}", 12, "routes[1].access.role: unknown field"),
         (
             "access: public",
             "access: {claims: {a: {equals: 1.5}}}",
             12,
-            "must be text, a whole number, or true or false",
+            "must be a string, an integer or a boolean",
         ),
         ("access: public", "access: {claims: {a: {one_of: x}}}", 12, "one_of: must be a list"),
         ("access: public", "access: public\n    rate_limits: {}", 13, "rate_limits: must be a list"),
@@ -126,9 +128,9 @@ def test_the_file_that_is_shipped_is_good() -> None:
             "access: public",
             'access: public\n    cors: {origins: ["https://Example.com/"]}',
             13,
-            "must be '*' or an origin, in lower case and without a final slash",
+            "must be '*' or an origin in lower case without trailing slash",
         ),
-        ("path: /ping", "hosts: [Example.com], path: /ping", 10, "must be a host, in lower case and without port"),
+        ("path: /ping", "hosts: [Example.com], path: /ping", 10, "must be a host name in lower case, without port"),
         ("access: public", 'access: public\n    timeouts: {idle: "5"}', 13, "timeouts.idle: must be a number"),
         ("access: public", "access: public\n    timeouts: {idle: true}", 13, "timeouts.idle: must be a number"),
         ("access: public", "access: public\n    max_staleness: never", 13, "must be 'default' or 'none'"),
@@ -136,27 +138,32 @@ def test_the_file_that_is_shipped_is_good() -> None:
             "upstream: orders\n    access: public",
             "upstream: {orders: 1}\n    access: public",
             11,
-            "must have 2 at least",
+            "at least 2 items required",
         ),
         (
             "methods: [GET]}\n    upstream: orders\n    access: public",
             "methods: [POST]}\n    retries: {attempts: 1}\n    upstream: orders\n    access: public",
             11,
-            "routes[1].retries: none of the route's methods may be sent again",
+            "routes[1].retries: none of the route's methods is idempotent",
         ),
-        ("url: ${ORDERS_URL:-http://127.0.0.1:9000}", "url: unix:orders", 3, "must be unix: and the path of a socket"),
-        ("path: /ping", "path: /metrics", 10, "the gateway answers this path itself"),
+        (
+            "url: ${ORDERS_URL:-http://127.0.0.1:9000}",
+            "url: unix:orders",
+            3,
+            "must be unix: and the absolute path of a socket",
+        ),
+        ("path: /ping", "path: /metrics", 10, "reserved: the gateway serves this path itself"),
         ("access: public", "access: public\n    limits: {body_bytes: true}", 13, "body_bytes"),
         ("access: public", 'access: public\n    limits: {body_bytes: "5"}', 13, "body_bytes"),
         ("access: public", "access: public\n    timeouts: {read: true}", 13, "read"),
-        ("access: public", "access: 2020-01-01", 12, "a value of this kind"),
+        ("access: public", "access: 2020-01-01", 12, "type not allowed here: timestamp"),
         ("http://127.0.0.1:9000", "http://h:99999", 3, "http://"),
         ("http://127.0.0.1:9000", "http://h:abc", 3, "http://"),
         ("http://127.0.0.1:9000", "http://[::1", 3, "http://"),
-        ("access: public", "access: !!python/object:os.system x", 12, "a value of this kind"),
+        ("access: public", "access: !!python/object:os.system x", 12, "type not allowed here: "),
     ],
 )
-def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
+def test_an_error_names_its_line(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
     assert old in GOOD
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, GOOD.replace(old, new, 1))
@@ -174,17 +181,15 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, li
         "access: authenticated\n    max_staleness: never",
     ],
 )
-def test_of_several_ways_to_say_something_only_the_one_that_was_meant_is_talked_about(
-    tmp_path: Path, member: str
-) -> None:
+def test_errors_are_about_the_union_member_that_was_meant(tmp_path: Path, member: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, GOOD.replace("access: public", member))
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_nothing_is_said_in_the_words_of_python(tmp_path: Path) -> None:
-    """Whatever stands in the place of a value."""
-    odd = ["{}", "[]", "5", "1.5", "true", "null", "x", '""', "[[x]]", "{x: y}"]
+def test_errors_use_no_terms_of_python_and_pydantic(tmp_path: Path) -> None:
+    """Whatever the value is."""
+    values = ["{}", "[]", "5", "1.5", "true", "null", "x", '""', "[[x]]", "{x: y}"]
     members = [
         "match: {path: /p, methods: [GET], hosts: %s}",
         "match: {path: /p, methods: %s}",
@@ -195,8 +200,8 @@ def test_nothing_is_said_in_the_words_of_python(tmp_path: Path) -> None:
         *(f"timeouts: {{{name}: %s}}" for name in Timeouts.model_fields),
         *(f"cors: {{{name}: %s}}" for name in Cors.model_fields),
     ]
-    foreign = re.compile(r"instance|valid |frozenset|tuple|dict|[Ii]nput|string|boolean|\^|Node|object")
-    for member, value in product(members, odd):
+    foreign = re.compile(r"instance|valid |frozenset|tuple|dict|[Ii]nput|\^|Node|object")
+    for member, value in product(members, values):
         try:
             read(tmp_path, GOOD + f"  - {member % value}\n")
         except ConfigError as error:
@@ -204,14 +209,14 @@ def test_nothing_is_said_in_the_words_of_python(tmp_path: Path) -> None:
                 assert not foreign.search(line.partition("gateway.yaml:")[2]), line
 
 
-def test_what_is_not_utf_8_is_named_with_its_line(tmp_path: Path) -> None:
+def test_invalid_utf_8_is_an_error_on_its_line(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_bytes(GOOD.encode().replace(b"name: ping", b"name: p\xffng"))
-    with pytest.raises(ConfigError, match=r"gateway\.yaml:9: file: not UTF-8"):
+    with pytest.raises(ConfigError, match=r"gateway\.yaml:9: file: not valid UTF-8"):
         load_file(path, {})
 
 
-def test_upstreams_that_no_route_uses_are_known(tmp_path: Path) -> None:
+def test_unused_upstreams_are_listed(tmp_path: Path) -> None:
     file = read(tmp_path, GOOD.replace("routes:", "  other: {url: http://other}\nroutes:"))
     assert file.unused_upstreams == ["other"]
 
@@ -219,11 +224,11 @@ def test_upstreams_that_no_route_uses_are_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "x", "routes: []", "\x00", "upstreams: {}\nroutes: []", "a: !!int x", "[" * 600]
 )
-def test_what_is_no_routes_file_is_refused(tmp_path: Path, text: str) -> None:
+def test_other_yaml_is_rejected(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"gateway\.yaml"):
         read(tmp_path, text)
 
 
-def test_a_file_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="OSTIARY_GATEWAY_ROUTES: cannot read"):
         load_file(tmp_path / "none.yaml", {})

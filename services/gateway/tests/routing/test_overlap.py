@@ -1,4 +1,4 @@
-"""Whoever may not use a path of a service does not get there by another route: what the service gets is what counts."""
+"""The access rules of the route that owns an upstream path apply, whichever route leads there."""
 
 from pathlib import Path
 from unicodedata import normalize
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.routing import paths
-from ostiary_gateway.routing.bypass_check import prove
+from ostiary_gateway.routing.bypass_check import check_no_bypass
 from ostiary_gateway.routing.config import Route, RoutesFile
-from ostiary_gateway.routing.loader import Mistake, load_file
-from ostiary_gateway.routing.overlap import Guards
+from ostiary_gateway.routing.loader import InvalidRoutes, load_file
+from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.table import NoRoute, RouteTable, WrongMethod
 
 ADMIN = "{roles: [admin]}"
@@ -32,7 +32,7 @@ def text(*routes: str, upstreams: str = '  up: {url: "${UPSTREAM}"}\n') -> str:
 async def statuses(
     issuer: Issuer, upstream: RecordingUpstream, routes: str, target: str, host: str = "gw", method: str = "GET"
 ) -> tuple[int, int, int]:
-    """Return what a stranger, a user and an administrator get."""
+    """Return the statuses without a token, for a user and for an administrator."""
     async with GatewayHarness.open(routes, upstream.url, issuer.verifier()) as harness:
         found = []
         for roles in (None, ["user"], ["admin"]):
@@ -43,8 +43,8 @@ async def statuses(
         return found[0], found[1], found[2]
 
 
-NOT_FOR_ALL = (401, 403, 200)
-FOR_ALL = (200, 200, 200)
+ADMIN_ONLY = (401, 403, 200)
+PUBLIC = (200, 200, 200)
 
 TWO_NAMES = '  up: {url: "${UPSTREAM}"}\n  up2: {url: "${UPSTREAM}"}\n'
 PREFIXED = line("v1", 'path: "/v1/{rest...}"', more='upstream: up, rewrite: "/{rest...}"')
@@ -99,13 +99,13 @@ ALL = line("all", 'path: "/{rest...}"')
         (text(line("admin", 'path: /h, headers: {X-A: "1"}', ADMIN), line("pub", "path: /h")), "/h", "gw"),
     ],
 )
-async def test_a_path_of_a_service_takes_the_access_of_its_own_route(
+async def test_the_access_of_a_paths_owner_applies_on_all_routes(
     issuer: Issuer, upstream: RecordingUpstream, routes: str, target: str, host: str
 ) -> None:
-    assert await statuses(issuer, upstream, routes, target, host) == NOT_FOR_ALL
+    assert await statuses(issuer, upstream, routes, target, host) == ADMIN_ONLY
 
 
-async def test_a_method_that_a_path_has_not_is_not_reached_from_another_host(
+async def test_a_method_that_the_owner_lacks_is_not_reachable_through_another_host(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     routes = text(
@@ -114,7 +114,7 @@ async def test_a_method_that_a_path_has_not_is_not_reached_from_another_host(
         line("w", 'path: "/{rest...}"'),
     )
     assert await statuses(issuer, upstream, routes, "/v1/admin/x", "x", "POST") == (405, 405, 405)
-    assert await statuses(issuer, upstream, routes, "/admin/x", "x", "POST") == NOT_FOR_ALL
+    assert await statuses(issuer, upstream, routes, "/admin/x", "x", "POST") == ADMIN_ONLY
 
 
 ROOT = text(line("root", 'path: "/root/{r...}"', ADMIN), line("me", 'path: "/users/@me"', ADMIN), ALL)
@@ -130,21 +130,19 @@ ROOT = text(line("root", 'path: "/root/{r...}"', ADMIN), line("me", 'path: "/use
         "/ro%C2%ADot/x",
     ],
 )
-async def test_a_path_that_reads_like_a_protected_one_takes_its_access(
+async def test_a_lookalike_of_a_protected_path_takes_its_access(
     issuer: Issuer, upstream: RecordingUpstream, target: str
 ) -> None:
-    assert await statuses(issuer, upstream, ROOT, target) == NOT_FOR_ALL
+    assert await statuses(issuer, upstream, ROOT, target) == ADMIN_ONLY
 
 
 @pytest.mark.parametrize("target", ["/users/%40you", "/r%C3%B6%C3%B6t/x", "/x/root/y", "/ROOT/x"])
-async def test_a_path_that_reads_like_no_other_is_for_all(
-    issuer: Issuer, upstream: RecordingUpstream, target: str
-) -> None:
-    assert await statuses(issuer, upstream, ROOT, target) == FOR_ALL
+async def test_other_paths_stay_public(issuer: Issuer, upstream: RecordingUpstream, target: str) -> None:
+    assert await statuses(issuer, upstream, ROOT, target) == PUBLIC
 
 
 @pytest.mark.parametrize("target", ["/ROOT/x", "/rOOt/x", "/users/@ME", "/RO%E2%84%AAT/x", "/%E2%84%AAEYS"])
-async def test_a_service_that_ignores_case_has_its_paths_protected_in_any_case(
+async def test_paths_are_protected_in_any_case_if_the_service_ignores_case(
     issuer: Issuer, upstream: RecordingUpstream, target: str
 ) -> None:
     routes = text(
@@ -154,20 +152,18 @@ async def test_a_service_that_ignores_case_has_its_paths_protected_in_any_case(
         ALL,
         upstreams='  up: {url: "${UPSTREAM}", ignores_case: true}\n',
     )
-    assert await statuses(issuer, upstream, routes, target) == NOT_FOR_ALL
+    assert await statuses(issuer, upstream, routes, target) == ADMIN_ONLY
 
 
-async def test_what_is_an_exception_to_another_rule_for_the_service_goes_by_itself(
-    issuer: Issuer, upstream: RecordingUpstream
-) -> None:
+async def test_an_exception_has_its_own_access_alone(issuer: Issuer, upstream: RecordingUpstream) -> None:
     routes = text(
         line("admin", 'path: "/admin/{rest...}"', ADMIN),
         line("health", "path: /health", more="upstream: up, rewrite: /admin/health"),
     )
-    assert await statuses(issuer, upstream, routes, "/health") == FOR_ALL
+    assert await statuses(issuer, upstream, routes, "/health") == PUBLIC
 
 
-# The same as by looking at each route.
+# The index agrees with a linear search.
 
 _ACCESS: list[object] = ["public", "public", "authenticated", {"roles": ["admin"]}, {"roles": ["admin", "clerk"]}]
 _PLACES = [("/a/{x}", "/{x}"), ("/{r...}", None), ("/v/{r...}", "/{r...}"), ("/a/{r...}", None), ("/{x}/b", "/b/{x}")]
@@ -209,20 +205,22 @@ def addresses(route: Route) -> set[str]:
     return {"one": {"one"}, "same": {"one", "other"}, "two": {"two"}}[str(route.upstream)]
 
 
-def owners_by_looking_at_each(file: RoutesFile, route: Route, path: str, method: str) -> list[Route]:
-    """Return whose access a path of a service asks for, as the documentation says it."""
+def owners_by_linear_search(file: RoutesFile, route: Route, path: str, method: str) -> list[Route]:
+    """Return the owners of an upstream path by a linear search, as documented."""
     loose = normalize("NFKC", unquote(path))
     if file.upstreams[str(route.upstream)].ignores_case:
         loose = loose.lower()
     segments = tuple(loose[1:].split("/"))
-    fitting = [each for each in file.routes if each.target.matches(segments) and addresses(each) & addresses(route)]
-    first = min((each.target.precedence for each in fitting), default=None)
-    return [each for each in fitting if each.target.precedence == first and method in each.match.methods]
+    fitting = [
+        each for each in file.routes if each.upstream_template.matches(segments) and addresses(each) & addresses(route)
+    ]
+    first = min((each.upstream_template.precedence for each in fitting), default=None)
+    return [each for each in fitting if each.upstream_template.precedence == first and method in each.match.methods]
 
 
-Asked = tuple[str, bytes, Fields, list[str]]
+Request = tuple[str, bytes, Fields, list[str]]
 
-_ASKED: st.SearchStrategy[Asked] = st.tuples(
+_REQUESTS: st.SearchStrategy[Request] = st.tuples(
     st.sampled_from(["GET", "POST"]),
     st.sampled_from([b"", b"h.test", b"i.test"]),
     st.sampled_from([[], [(b"x-v", b"1")]]),
@@ -230,10 +228,10 @@ _ASKED: st.SearchStrategy[Asked] = st.tuples(
 )
 
 
-@given(files(), st.lists(_ASKED, min_size=30, max_size=30))
+@given(files(), st.lists(_REQUESTS, min_size=30, max_size=30))
 @settings(deadline=None, max_examples=100)
-def test_no_request_needs_less_than_its_path_asks_for(file: RoutesFile, requests: list[Asked]) -> None:
-    table, guards, is_good = RouteTable(file.routes), Guards(file), is_proved(file)
+def test_each_request_meets_the_access_of_its_paths_owner(file: RoutesFile, requests: list[Request]) -> None:
+    table, index, is_good = RouteTable(file.routes), OwnerIndex(file), has_no_bypass(file)
     for method, host, fields, words in requests:
         path = "/" + "/".join(words)
         try:
@@ -241,24 +239,24 @@ def test_no_request_needs_less_than_its_path_asks_for(file: RoutesFile, requests
         except (NoRoute, WrongMethod):
             continue
         if route.rewrite is not None:
-            path = paths.rewritten(tuple(words), route.match.path, route.rewrite).decode()
-        asked = [each for each in [route, *guards.owners(route, path.encode())] if method in each.match.methods]
-        for owner in owners_by_looking_at_each(file, route, path, method):
-            assert any(each.suffices_for(owner) for each in asked)
+            path = paths.rewrite(tuple(words), route.match.path, route.rewrite).decode()
+        checked = [each for each in [route, *index.owners(route, path.encode())] if method in each.match.methods]
+        for owner in owners_by_linear_search(file, route, path, method):
+            assert any(each.implies_access_to(owner) for each in checked)
         if is_good and route.is_public and path.islower() and "%" not in path:
-            # Where the file is proved, nobody is asked for more who writes plainly.
-            assert all(each.is_public for each in asked)
+            # Without a bypass, a plain path of a public route needs nothing.
+            assert all(each.is_public for each in checked)
 
 
-def is_proved(file: RoutesFile) -> bool:
+def has_no_bypass(file: RoutesFile) -> bool:
     try:
-        prove(file)
-    except Mistake:
+        check_no_bypass(file)
+    except InvalidRoutes:
         return False
     return True
 
 
-# What it costs.
+# Only what conflicts costs a second lookup.
 
 
 def load(tmp_path: Path, routes: str) -> RoutesFile:
@@ -267,30 +265,30 @@ def load(tmp_path: Path, routes: str) -> RoutesFile:
     return load_file(path, {"UPSTREAM": "http://up:9000"})
 
 
-def looked_up(file: RoutesFile, path: bytes) -> set[str]:
-    """Return the names of routes whose paths are looked up once more."""
-    guards = Guards(file)
-    return {route.name for route in file.routes if guards.owners(route, path)}
+def second_lookups(file: RoutesFile, path: bytes) -> set[str]:
+    """Return the names of routes whose paths need a second lookup."""
+    index = OwnerIndex(file)
+    return {route.name for route in file.routes if index.owners(route, path)}
 
 
-def test_only_routes_that_can_get_in_anothers_way_are_looked_at_again(tmp_path: Path) -> None:
+def test_only_conflicting_routes_need_a_second_lookup(tmp_path: Path) -> None:
     plain = load(tmp_path, text(line("root", 'path: "/root/{r...}"', ADMIN), line("a", "path: /a"), ALL))
-    assert looked_up(plain, b"/plain") == set()
-    assert looked_up(plain, b"/%C3%A4") == {"all"}
+    assert second_lookups(plain, b"/plain") == set()
+    assert second_lookups(plain, b"/%C3%A4") == {"all"}
     hosts = load(
         tmp_path, text(line("root", 'path: "/root/{r...}", hosts: [a.test]', ADMIN), line("a", "path: /a"), ALL)
     )
-    assert looked_up(hosts, b"/plain") == {"all"}
+    assert second_lookups(hosts, b"/plain") == {"all"}
     same = "hosts: [a.test], "
     one_host = load(
         tmp_path, text(line("root", f'{same}path: "/root/{{r...}}"', ADMIN), line("all", f'{same}path: "/{{rest...}}"'))
     )
-    assert looked_up(one_host, b"/plain") == set()
+    assert second_lookups(one_host, b"/plain") == set()
 
 
-def test_the_shipped_routes_are_looked_up_once() -> None:
+def test_the_shipped_routes_need_no_second_lookup() -> None:
     shipped = load_file(Path(__file__).parents[4] / "deploy" / "gateway.yaml", {})
-    assert looked_up(shipped, b"/plain") == set()
+    assert second_lookups(shipped, b"/plain") == set()
 
 
 def is_shared(tmp_path: Path, one: str, other: str) -> bool:
@@ -299,10 +297,10 @@ def is_shared(tmp_path: Path, one: str, other: str) -> bool:
         line("all", 'path: "/{rest...}"', more="upstream: other"),
         upstreams=f'  one: {{url: "{one}"}}\n  other: {{urls: ["http://elsewhere", "{other}"]}}\n',
     )
-    return bool(looked_up(load(tmp_path, routes), b"/x"))
+    return bool(second_lookups(load(tmp_path, routes), b"/x"))
 
 
-def test_an_address_is_the_same_in_any_spelling_and_others_are_not(tmp_path: Path) -> None:
+def test_spellings_of_an_address_are_the_same_address(tmp_path: Path) -> None:
     for same in ("http://UP.example", "http://up.example:80", "https://up.example:80"):
         assert is_shared(tmp_path, "http://up.example", same)
     assert is_shared(tmp_path, "http://localhost:8080", "http://127.0.0.1:8080")

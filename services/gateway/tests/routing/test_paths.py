@@ -1,5 +1,6 @@
-"""RFC 3986: one canonical form of a path is accepted, and what is matched is what is sent."""
+"""Paths (RFC 3986): only unambiguous ones are accepted, and they are forwarded unchanged."""
 
+import re
 from urllib.parse import unquote
 
 import pytest
@@ -28,7 +29,7 @@ from ostiary_gateway.routing.paths import AmbiguousPath, PathTemplate, parse_tem
         (b"/caf%C3%A9/cafe%CC%81", ("caf%C3%A9", "cafe%CC%81")),
     ],
 )
-def test_a_canonical_path_is_cut_as_it_came(path: bytes, segments: tuple[str, ...]) -> None:
+def test_a_canonical_path_is_split_unchanged(path: bytes, segments: tuple[str, ...]) -> None:
     assert split(path) == segments
 
 
@@ -56,13 +57,57 @@ def test_a_canonical_path_is_cut_as_it_came(path: bytes, segments: tuple[str, ..
         b"/" + b"a" * 5000,
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(path: bytes) -> None:
+def test_an_ambiguous_path_is_rejected(path: bytes) -> None:
     with pytest.raises(AmbiguousPath):
         split(path)
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        (b"a/b", "The path does not start with '/'."),
+        (b"/" + b"a" * 5000, "The path is too long: send at most 4096 bytes."),
+        (b"/pub;x=1/admin", "The path has the character ';': send a path without it."),
+        (b"/pub\\admin", "The path has the character '\\': send a path without it."),
+        (b"/a\x00", "The path has the character 0x00: send a path without it."),
+        (b"/a<b>", "The path has the character '<': send it as '%3C'."),
+        (b"/\xc3\xa9", "The path has the byte 0xC3: send characters outside of ASCII as percent-encoded UTF-8."),
+        (b"/a%c3", "The path has the invalid escape '%c3': send '%' and two upper-case hexadecimal digits."),
+        (b"/a%", "The path has the invalid escape '%': send '%' and two upper-case hexadecimal digits."),
+        (b"/%61dmin", "The path has the escape '%61': send 'a' instead."),
+        (b"/pub%2Fadmin", "The path has the escape '%2F': send a path without it."),
+        (b"/a//b", "The path has an empty segment: send '/' instead of '//'."),
+        (b"/pub/../admin", "Segment 2 of the path ends with '.': remove dot segments and trailing dots."),
+        (b"/b/%FF", "Segment 2 of the path is not valid UTF-8 when decoded: send percent-encoded UTF-8."),
+        (b"/root%20/x", "Segment 1 of the path starts or ends with a space when decoded: remove it."),
+        (b"/b%EF%BC%8Froot", "Segment 1 of the path has a form of '/' or '\\' when decoded: remove it."),
+    ],
+)
+def test_a_rejection_says_what_is_wrong_and_what_to_send(path: bytes, reason: str) -> None:
+    with pytest.raises(AmbiguousPath) as caught:
+        split(path)
+    assert str(caught.value) == reason
+
+
+def reason_of(path: bytes) -> str:
+    """Return why a path is rejected; "" if it is not."""
+    try:
+        split(path)
+    except AmbiguousPath as error:
+        return str(error)
+    return ""
+
+
+@given(st.binary(min_size=1, max_size=4).map(lambda part: b"/a" + part))
+def test_following_a_rejections_advice_solves_it(path: bytes) -> None:
+    reason = reason_of(path)
+    if advice := re.search(r"the (?:character|escape) '(.*)': send (?:it as )?'(.*)'", reason, re.DOTALL):
+        rejected, replacement = advice[1].encode("latin-1"), advice[2].encode("latin-1")
+        assert reason_of(path.replace(rejected, replacement)) != reason
+
+
 @given(st.binary(max_size=40).map(lambda tail: b"/" + tail))
-def test_an_accepted_path_means_the_same_decoded_or_not(path: bytes) -> None:
+def test_decoding_does_not_change_the_structure_of_an_accepted_path(path: bytes) -> None:
     try:
         segments = split(path)
     except AmbiguousPath:
@@ -96,7 +141,7 @@ def test_an_accepted_path_means_the_same_decoded_or_not(path: bytes) -> None:
         ("/{rest...}", b"/x", True),
     ],
 )
-def test_a_template_fits_whole_segments(template: str, path: bytes, fits: bool) -> None:
+def test_a_template_matches_whole_segments(template: str, path: bytes, fits: bool) -> None:
     assert parse_template(template).matches(split(path)) is fits
 
 
@@ -104,29 +149,29 @@ def test_a_template_fits_whole_segments(template: str, path: bytes, fits: bool) 
     "text",
     ["", "a", "/a//b", "/a/", "/{}", "/{Id}", "/{rest...}/b", "/a{b}", "/..", "/a/%2F", "/a b", "/{a", "/a?b", "/a."],
 )
-def test_a_template_that_no_path_could_fit_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match=r"path|stands|segment"):
+def test_a_template_that_no_path_can_match_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"path|segment|wildcard"):
         parse_template(text)
 
 
 @pytest.mark.parametrize("part", ["*", "**", "*.html", "admin*", "(.*)", ":id", ":path*", "<id>", "<path:rest>"])
-def test_a_pattern_of_another_gateway_is_an_error_that_says_how_it_is_written_here(part: str) -> None:
-    with pytest.raises(ValueError, match=r"\{id\} takes a segment, \{rest\.\.\.\} all that comes"):
+def test_a_wildcard_of_another_gateway_is_an_error_that_names_the_syntax(part: str) -> None:
+    with pytest.raises(ValueError, match=r"\{id\} matches one segment, \{rest\.\.\.\} all remaining segments"):
         parse_template(f"/admin/{part}")
 
 
 @pytest.mark.parametrize("text", ["/{id}/{id}", "/{id}/keys/{id}", "/{rest}/{rest...}", "/{a}/{rest...}/{rest...}"])
-def test_a_parameter_that_stands_twice_in_a_template_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match=r"a parameter stands here twice|stands only at the end"):
+def test_a_duplicate_parameter_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"duplicate parameter|only allowed at the end"):
         parse_template(text)
 
 
 @pytest.mark.parametrize("text", ["/things:batch", "/$metadata", "/users(1)", "/@me", "/~ada", "/a.b"])
-def test_a_word_with_signs_in_it_is_a_word(text: str) -> None:
+def test_a_literal_segment_may_have_punctuation(text: str) -> None:
     assert parse_template(text).segments == (text[1:],)
 
 
-def test_from_the_left_literals_go_before_parameters_and_these_before_tails() -> None:
+def test_templates_sort_by_literals_then_parameters_then_tails() -> None:
     templates = [parse_template(text) for text in ("/{rest...}", "/a/{rest...}", "/{x}/b", "/a/{x}", "/a/b")]
     assert sorted(templates, key=lambda template: template.precedence) == [
         PathTemplate(("a", "b"), tail=False),

@@ -1,4 +1,4 @@
-"""Where routes come from: no change of the file is missed, and a bad file brings nothing old back."""
+"""The source of routes: no change of the file is missed, and an invalid file restores nothing old."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.routing import loader
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.loader import read_file
-from ostiary_gateway.routing.source import MAX_READINGS, RoutesSource
+from ostiary_gateway.routing.source import MAX_READ_ATTEMPTS, RoutesSource
 
 TEXT = """\
 upstreams:
@@ -53,23 +53,23 @@ class Meddler:
         return content
 
 
-def test_a_file_that_changes_while_it_is_read_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_during_the_read_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "read_file", Meddler(path, 1))
     source = RoutesSource(path)
     assert name(source.load()) == "changed-001"
     assert not source.has_changed()
 
 
-def test_a_file_that_never_stops_changing_is_one_that_has_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_keeps_changing_counts_as_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meddler = Meddler(path, 1000)
     monkeypatch.setattr(loader, "read_file", meddler)
     source = RoutesSource(path)
     source.load()
-    assert meddler.readings == MAX_READINGS
+    assert meddler.readings == MAX_READ_ATTEMPTS
     assert source.has_changed()
 
 
-def test_a_change_after_the_file_was_read_is_seen(path: Path) -> None:
+def test_a_change_after_the_read_is_noticed(path: Path) -> None:
     source = RoutesSource(path)
     source.load()
     assert not source.has_changed()
@@ -79,7 +79,7 @@ def test_a_change_after_the_file_was_read_is_seen(path: Path) -> None:
     assert not source.has_changed()
 
 
-def test_a_change_with_the_same_size_and_date_is_seen(path: Path) -> None:
+def test_a_change_with_the_same_size_and_date_is_noticed(path: Path) -> None:
     """As after `cp -p` or `rsync`, in place."""
     before = path.stat()
     source = RoutesSource(path)
@@ -91,7 +91,7 @@ def test_a_change_with_the_same_size_and_date_is_seen(path: Path) -> None:
     assert source.has_changed()
 
 
-def test_a_bad_file_is_one_that_was_looked_at(path: Path) -> None:
+def test_an_invalid_file_is_not_read_again_until_it_changes(path: Path) -> None:
     source = RoutesSource(path)
     path.write_text("")
     with pytest.raises(ConfigError):
@@ -99,7 +99,7 @@ def test_a_bad_file_is_one_that_was_looked_at(path: Path) -> None:
     assert not source.has_changed()
 
 
-def test_a_worker_that_starts_later_has_the_file_as_it_is_now(path: Path, tmp_path: Path) -> None:
+def test_a_worker_that_starts_later_uses_the_current_file(path: Path, tmp_path: Path) -> None:
     source = RoutesSource(path)
     first = source.load()
     path.write_text(text("protected", "authenticated"))
@@ -108,7 +108,7 @@ def test_a_worker_that_starts_later_has_the_file_as_it_is_now(path: Path, tmp_pa
     assert not source.has_changed()
 
 
-def test_a_worker_that_starts_with_a_bad_file_goes_on_with_what_the_others_have(path: Path, tmp_path: Path) -> None:
+def test_a_worker_that_restarts_with_an_invalid_file_uses_the_last_valid_version(path: Path, tmp_path: Path) -> None:
     first = RoutesSource(path).load()
     other = RoutesSource(path)
     other.share(tmp_path)
@@ -124,7 +124,7 @@ def test_a_worker_that_starts_with_a_bad_file_goes_on_with_what_the_others_have(
     assert not restarted.has_changed()
 
 
-def test_the_first_worker_that_starts_with_a_bad_file_has_what_was_read_first(path: Path, tmp_path: Path) -> None:
+def test_the_first_worker_falls_back_to_the_routes_of_the_start(path: Path, tmp_path: Path) -> None:
     first = RoutesSource(path).load()
     path.write_text("routes: [")
     source = RoutesSource(path)
@@ -132,7 +132,7 @@ def test_the_first_worker_that_starts_with_a_bad_file_has_what_was_read_first(pa
     assert source.load_or_last(first) is first
 
 
-def test_what_cannot_be_kept_for_other_workers_is_not_used(path: Path, tmp_path: Path) -> None:
+def test_routes_that_cannot_be_shared_with_other_workers_are_not_used(path: Path, tmp_path: Path) -> None:
     source = RoutesSource(path)
     source.share(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="cannot write"):

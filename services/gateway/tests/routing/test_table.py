@@ -1,4 +1,4 @@
-"""Which route a request takes: hosts, header conditions, and the most specific path."""
+"""Route lookup: hosts, header conditions, and the most specific path."""
 
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from harness import GatewayHarness, RecordingUpstream, answers
+from harness import GatewayHarness, RecordingUpstream, parse_responses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +39,7 @@ def decide(
 def decision(
     table: RouteTable, path: bytes, *, method: str = "GET", host: bytes = b"gw", **fields: bytes
 ) -> str | frozenset[str] | None:
-    """Return the same for a GET request to this gateway, unless it is said otherwise."""
+    """Decide about a GET request for the host `gw` by default."""
     return decide(table, method, host, path, {name.replace("_", "-").encode(): value for name, value in fields.items()})
 
 
@@ -73,29 +73,29 @@ HOSTS = RouteTable(
         (b"127.0.0.1", "all"),
     ],
 )
-def test_the_route_that_names_a_host_best_is_taken(host: bytes, name: str) -> None:
+def test_the_most_specific_host_wins(host: bytes, name: str) -> None:
     assert decision(HOSTS, b"/x", host=host) == name
 
 
 @pytest.mark.parametrize("host", [b"WWW.Shop.Test", b"www.shop.test:8443", b"www.shop.test.", b"WWW.shop.TEST.:80"])
-def test_case_port_and_final_dot_of_a_host_mean_nothing(host: bytes) -> None:
+def test_case_port_and_final_dot_of_a_host_are_ignored(host: bytes) -> None:
     assert decision(HOSTS, b"/x", host=host) == "itself"
     assert decision(HOSTS, b"/only", host=host) == "only"
 
 
-def test_a_path_of_one_host_is_not_there_on_others() -> None:
+def test_a_route_for_one_host_does_not_match_on_others() -> None:
     assert decision(HOSTS, b"/only", host=b"shop.test") is None
     assert decision(HOSTS, b"/only", host=b"gw") is None
 
 
-def test_another_host_takes_a_wider_route_and_this_host_does_not() -> None:
+def test_other_hosts_take_a_wider_route() -> None:
     table = RouteTable([route("/{rest...}", "wide"), route("/admin", "narrow", hosts=["a.test"], methods=["POST"])])
     assert decision(table, b"/admin", host=b"b.test") == "wide"
     assert decision(table, b"/admin", host=b"a.test", method="POST") == "narrow"
     assert decision(table, b"/admin", host=b"a.test") == frozenset({"POST"})
 
 
-def test_a_method_of_the_better_host_alone_counts() -> None:
+def test_methods_of_less_specific_hosts_do_not_count() -> None:
     table = RouteTable([route("/x", "all", methods=["GET", "POST"]), route("/x", "one", hosts=["a.test"])])
     assert decision(table, b"/x", host=b"a.test", method="POST") == frozenset({"GET"})
     assert decision(table, b"/x", host=b"b.test", method="POST") == "all"
@@ -114,14 +114,14 @@ CONDITIONS = RouteTable(
 )
 
 
-def test_of_two_that_ask_for_as_many_fields_the_first_in_the_alphabet_is_taken() -> None:
+def test_of_routes_with_equally_many_headers_the_alphabetically_first_wins() -> None:
     beta = route("/x", "beta", headers={"X-Beta": "1"})
     version = route("/x", "version", headers={"X-Version": "2"})
     for table in (RouteTable([beta, version]), RouteTable([version, beta])):
         assert decision(table, b"/x", x_version=b"2", x_beta=b"1") == "beta"
 
 
-def test_the_route_that_asks_for_most_fields_is_taken() -> None:
+def test_the_route_with_most_headers_wins() -> None:
     assert decision(CONDITIONS, b"/x") == "plain"
     assert decision(CONDITIONS, b"/x", x_version=b"1") == "plain"
     assert decision(CONDITIONS, b"/x", x_version=b"2") == "second"
@@ -131,7 +131,7 @@ def test_the_route_that_asks_for_most_fields_is_taken() -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"1", b"2 ", b"22", b"2, 2", b"\xff"])
-def test_a_request_without_the_fields_does_not_take_a_wider_path(value: bytes) -> None:
+def test_a_request_without_the_headers_does_not_fall_through_to_a_wider_path(value: bytes) -> None:
     assert decision(CONDITIONS, b"/strict", x_version=value) is None
     assert decision(CONDITIONS, b"/strict") is None
     assert decision(CONDITIONS, b"/strict", x_version=b"2") == "strict"
@@ -159,7 +159,7 @@ def test_a_request_without_the_fields_does_not_take_a_wider_path(value: bytes) -
         (b"/users%C3%A4", None),
     ],
 )
-def test_literals_go_before_parameters_and_these_before_tails(path: bytes, name: str | None) -> None:
+def test_literals_win_over_parameters_and_these_over_tails(path: bytes, name: str | None) -> None:
     names = {
         "/users/{id}/{rest...}": "below",
         "/users/{id}": "one",
@@ -178,12 +178,12 @@ def test_literals_go_before_parameters_and_these_before_tails(path: bytes, name:
 
 
 @pytest.mark.parametrize(("template", "path"), [("/users/{id}", b"/users/"), ("/{id}", b"/")])
-def test_a_parameter_is_never_empty(template: str, path: bytes) -> None:
+def test_a_parameter_does_not_match_an_empty_segment(template: str, path: bytes) -> None:
     assert not paths.parse_template(template).matches(paths.split(path))
     assert decision(RouteTable([route(template)]), path) is None
 
 
-def test_the_most_specific_path_decides_alone() -> None:
+def test_a_missing_method_does_not_fall_through_to_a_wider_path() -> None:
     table = RouteTable(
         [
             route("/files/{rest...}", "wide", methods=["GET", "POST", "DELETE"]),
@@ -204,7 +204,7 @@ def test_an_ambiguous_path_has_no_route() -> None:
             table.find("GET", b"gw", path, [])
 
 
-# The same as by looking at each route.
+# The tree agrees with a linear search.
 
 _SEGMENTS = st.sampled_from(["a", "b", "{p}", "{q}"])
 _HOST_LISTS: list[list[str]] = [[], [], ["h.test"], ["*.test"], ["*.h.test"], ["h.test", "*.other"]]
@@ -248,10 +248,10 @@ _PATHS = st.builds(
 _FIELDS = st.dictionaries(st.sampled_from([b"x-v", b"x-w"]), st.sampled_from([b"1", b"2"]))
 
 
-def by_looking_at_each(
+def by_linear_search(
     routes: list[Route], method: str, host: bytes, path: bytes, fields: Mapping[bytes, bytes]
 ) -> str | frozenset[str] | None:
-    """Decide as the documentation says it, without a tree."""
+    """Decide by a linear search, as documented."""
     name = host.decode().lower().partition(":")[0].removesuffix(".")
     segments = tuple(path.decode()[1:].split("/"))
 
@@ -285,7 +285,7 @@ def by_looking_at_each(
 
 @cache
 def _others() -> tuple[Route, ...]:
-    """Return routes that none of the paths above takes."""
+    """Return routes that match none of the paths above."""
     shapes = ["/other-{0}", "/a/b/a/b/{0}", "/b/{{id}}/x-{0}", "/other/{{id}}/{0}/{{rest...}}", "/a/{0}/{{rest...}}"]
     hosts: list[list[str]] = [[], ["h.test"], ["*.test"]]
     return tuple(
@@ -296,19 +296,19 @@ def _others() -> tuple[Route, ...]:
 
 @given(route_lists(), st.lists(st.tuples(_METHODS, _HOSTS, _PATHS, _FIELDS), min_size=1, max_size=10))
 @settings(deadline=None, max_examples=50)
-def test_the_tree_decides_as_looking_at_each_route_does(
-    routes: list[Route], asked: list[tuple[str, bytes, bytes, dict[bytes, bytes]]]
+def test_the_tree_agrees_with_a_linear_search(
+    routes: list[Route], requests: list[tuple[str, bytes, bytes, dict[bytes, bytes]]]
 ) -> None:
     table = RouteTable(routes)
-    for method, host, path, fields in [*asked, *asked]:
-        expected = by_looking_at_each(routes, method, host, path, fields)
+    for method, host, path, fields in [*requests, *requests]:
+        expected = by_linear_search(routes, method, host, path, fields)
         assert decide(table, method, host, path, fields) == expected
 
 
 @given(route_lists(), st.lists(st.tuples(_METHODS, _HOSTS, _PATHS, _FIELDS), min_size=1, max_size=10), st.integers())
 @settings(deadline=None, max_examples=25)
-def test_a_thousand_other_routes_change_nothing(
-    routes: list[Route], asked: list[tuple[str, bytes, bytes, dict[bytes, bytes]]], seed: int
+def test_unrelated_routes_do_not_change_the_result(
+    routes: list[Route], requests: list[tuple[str, bytes, bytes, dict[bytes, bytes]]], seed: int
 ) -> None:
     few = RouteTable(routes)
     # Theirs in their order, with all the others between them.
@@ -316,7 +316,7 @@ def test_a_thousand_other_routes_change_nothing(
     random.Random(seed).shuffle(order)  # noqa: S311 - an order
     own, others = iter(routes), iter(_others())
     many = RouteTable([next(own if is_local else others) for is_local in order])
-    for each in asked:
+    for each in requests:
         assert decide(few, *each) == decide(many, *each)
 
 
@@ -353,7 +353,7 @@ def load(tmp_path: Path, one: str, two: str) -> None:
         ('{path: /x, methods: [GET], headers: {X-V: "1"}}', '{path: /x, methods: [GET], headers: {x-v: "1"}}'),
     ],
 )
-def test_two_routes_for_the_same_requests_are_an_error_on_the_seconds_line(tmp_path: Path, one: str, two: str) -> None:
+def test_routes_that_match_the_same_requests_are_an_error(tmp_path: Path, one: str, two: str) -> None:
     with pytest.raises(ConfigError, match=r"gateway\.yaml:9: .*matches the same GET requests as route 'one'"):
         load(tmp_path, one, two)
 
@@ -369,7 +369,7 @@ def test_two_routes_for_the_same_requests_are_an_error_on_the_seconds_line(tmp_p
         ('{path: "/x/{id}/y", methods: [GET]}', '{path: "/{id}/x/y", methods: [GET]}'),
     ],
 )
-def test_routes_for_different_requests_are_none(tmp_path: Path, one: str, two: str) -> None:
+def test_routes_that_match_different_requests_are_valid(tmp_path: Path, one: str, two: str) -> None:
     load(tmp_path, one, two)
 
 
@@ -389,12 +389,12 @@ def test_routes_for_different_requests_are_none(tmp_path: Path, one: str, two: s
         '{path: "/x%20", methods: [GET]}',
     ],
 )
-def test_conditions_that_nothing_could_fit_are_errors_on_their_line(tmp_path: Path, match: str) -> None:
+def test_conditions_that_no_request_can_meet_are_errors(tmp_path: Path, match: str) -> None:
     with pytest.raises(ConfigError, match=r"gateway\.yaml:9: "):
         load(tmp_path, "{path: /first, methods: [GET]}", match)
 
 
-# All the way.
+# Through the gateway.
 
 ROUTES = """\
 upstreams:
@@ -422,11 +422,11 @@ async def status_of(harness: GatewayHarness, target: str, host: str, *lines: str
     head = [f"GET {target} HTTP/1.1", f"Host: {host}", "Connection: close", *lines, "", ""]
     line = await harness.connect()
     line.send("\r\n".join(head).encode())
-    return answers(await line.closed())[0].status
+    return parse_responses(await line.wait_closed())[0].status
 
 
 @pytest.mark.parametrize("host", ["admin.test", "ADMIN.TEST", "admin.test:8443", "admin.test.", "Admin.Test.:1"])
-async def test_a_host_in_another_spelling_is_no_way_around_its_route(
+async def test_another_spelling_of_a_host_does_not_bypass_its_route(
     harness: GatewayHarness, upstream: RecordingUpstream, host: str
 ) -> None:
     assert await status_of(harness, "/admin", host) == 401
@@ -434,22 +434,20 @@ async def test_a_host_in_another_spelling_is_no_way_around_its_route(
     assert upstream.requests == []
 
 
-async def test_what_other_proxies_say_of_the_host_decides_nothing(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_forwarded_hosts_do_not_select_a_route(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     forged = ["X-Forwarded-Host: other.test", "X-Host: other.test", "Forwarded: host=other.test"]
     assert await status_of(harness, "/admin", "admin.test", *forged) == 401
     assert upstream.requests == []
 
 
-async def test_a_header_condition_picks_the_access_too(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_a_header_condition_selects_the_access_too(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     assert await status_of(harness, "/versioned", "gw") == 503
     assert await status_of(harness, "/versioned", "gw", "x-VERSION:   2  ") == 401
     assert upstream.requests == []
 
 
 @pytest.mark.parametrize("values", [("1", "2"), ("2", "1"), ("2", "2"), ("1", "1")])
-async def test_a_field_that_picks_the_route_stands_once(
+async def test_a_duplicate_routing_header_is_rejected(
     harness: GatewayHarness, upstream: RecordingUpstream, values: tuple[str, ...]
 ) -> None:
     lines = [f"X-Version: {value}" for value in values]
@@ -461,16 +459,14 @@ async def test_a_field_that_picks_the_route_stands_once(
 
 
 @pytest.mark.parametrize("option", ["X-Version", "close, x-version", "x-beta"])
-async def test_connection_does_not_take_away_what_picked_the_route(
+async def test_connection_cannot_drop_a_routing_header(
     harness: GatewayHarness, upstream: RecordingUpstream, option: str
 ) -> None:
     assert await status_of(harness, "/either", "gw", "X-Beta: 1", f"Connection: {option}") == 400
     assert upstream.requests == []
 
 
-async def test_what_picks_routes_is_not_said_after_the_body(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_routing_headers_are_dropped_from_trailers(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     body = b"0\r\nX-Version: 2\r\nx-beta: 1\r\nX-Checksum: 7\r\n\r\n"
-    answer = await harness.ask("/either", "X-Beta: 1", "Transfer-Encoding: chunked", body=body)
+    answer = await harness.request("/either", "X-Beta: 1", "Transfer-Encoding: chunked", body=body)
     assert (answer.status, upstream.last.trailers) == (200, [("x-checksum", "7")])

@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 from harness import (
-    Answering,
     Clock,
     GatewayHarness,
-    Received,
+    ReceivedRequest,
     RecordingUpstream,
-    leaving_after,
+    Responder,
     never,
+    respond_and_close,
+    respond_and_stall,
     short_directory,
-    stopping_after,
     until,
 )
 
@@ -146,12 +146,12 @@ def peer(number: int) -> str:
 
 
 async def test_answers_that_do_not_come_open_it(harness: GatewayHarness, upstream: RecordingUpstream, few: int) -> None:
-    upstream.answer = leaving_after()
+    upstream.response = respond_and_close()
     for number in range(few):
         assert harness.upstream().is_circuit_closed
-        assert (await harness.ask("/any/x", peer=peer(number))).status == 502
+        assert (await harness.request("/any/x", peer=peer(number))).status == 502
     assert not harness.upstream().is_circuit_closed
-    refused = await harness.ask("/any/x")
+    refused = await harness.request("/any/x")
     assert (refused.status, refused.code, refused.values("retry-after")) == (503, "upstream_unavailable", ["1"])
     assert len(upstream.requests) == few
 
@@ -159,10 +159,10 @@ async def test_answers_that_do_not_come_open_it(harness: GatewayHarness, upstrea
 async def test_slow_answers_open_it(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int, clock: Clock
 ) -> None:
-    upstream.answer = stopping_after()
+    upstream.response = respond_and_stall()
     for number in range(few):
         assert harness.upstream().is_circuit_closed
-        asked = asyncio.create_task(harness.ask("/any/x", peer=peer(number)))
+        asked = asyncio.create_task(harness.request("/any/x", peer=peer(number)))
         await until(lambda number=number: len(upstream.requests) > number)  # type: ignore[misc]  # a default
         clock.skip(1)
         assert (await asked).status == 504
@@ -172,25 +172,25 @@ async def test_slow_answers_open_it(
 async def test_who_cannot_be_connected_to_opens_it_whoever_asks(harness: GatewayHarness, few: int) -> None:
     for _ in range(few):
         assert harness.upstream("nobody").is_circuit_closed
-        assert (await harness.ask("/nobody")).status == 503
+        assert (await harness.request("/nobody")).status == 503
     assert not harness.upstream("nobody").is_circuit_closed
 
 
-@pytest.mark.parametrize("answer", [leaving_after(), leaving_after(b"HTTP/1.1 2")])
+@pytest.mark.parametrize("answer", [respond_and_close(), respond_and_close(b"HTTP/1.1 2")])
 async def test_one_caller_opens_it_for_nobody_with_answers_that_break_off(
-    harness: GatewayHarness, upstream: RecordingUpstream, few: int, answer: Answering
+    harness: GatewayHarness, upstream: RecordingUpstream, few: int, answer: Responder
 ) -> None:
-    upstream.answer = answer
+    upstream.response = answer
     for _ in range(5 * few):
-        assert (await harness.ask("/any/x", peer=peer(1))).status == 502
+        assert (await harness.request("/any/x", peer=peer(1))).status == 502
     assert harness.upstream().is_circuit_closed
 
 
 async def test_one_caller_opens_it_for_nobody_with_slow_answers(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int, clock: Clock
 ) -> None:
-    upstream.answer = stopping_after()
-    asked = [asyncio.create_task(harness.ask("/any/x")) for _ in range(5 * few)]
+    upstream.response = respond_and_stall()
+    asked = [asyncio.create_task(harness.request("/any/x")) for _ in range(5 * few)]
     await until(lambda: len(upstream.requests) == 5 * few)
     clock.skip(1)
     assert {answer.status for answer in await asyncio.gather(*asked)} == {504}
@@ -202,20 +202,20 @@ async def test_answers_that_are_not_valid_do_not_count(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int, answer: bytes
 ) -> None:
     # A request may have put into it what makes it so.
-    upstream.answer = answer
+    upstream.response = answer
     for number in range(5 * few):
-        assert (await harness.ask("/any/x", peer=peer(number))).status == 502
+        assert (await harness.request("/any/x", peer=peer(number))).status == 502
     assert harness.upstream().is_circuit_closed
 
 
 async def test_who_does_not_send_all_of_a_request_makes_nothing_count(
     harness: GatewayHarness, upstream: RecordingUpstream, few: int
 ) -> None:
-    upstream.answer, upstream.is_early = leaving_after(), True
+    upstream.response, upstream.responds_before_body = respond_and_close(), True
     for number in range(5 * few):
         line = await harness.connect(peer(number))
         line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 4\r\n\r\nha")
-        assert (await line.closed()).startswith(b"HTTP/1.1 502 ")
+        assert (await line.wait_closed()).startswith(b"HTTP/1.1 502 ")
     assert harness.upstream().is_circuit_closed
 
 
@@ -225,22 +225,22 @@ async def test_a_websocket_that_opens_is_an_answer(
     async def open_socket() -> None:
         line = await harness.connect()
         line.send(b"GET /live HTTP/1.1\r\nHost: gw\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-        await line.has(b"HTTP/1.1 101 ")
+        await line.wait_for(b"HTTP/1.1 101 ")
 
-    upstream.answer = leaving_after()
+    upstream.response = respond_and_close()
     for number in range(few):
-        await harness.ask("/any/x", peer=peer(number))
+        await harness.request("/any/x", peer=peer(number))
     assert not harness.upstream().is_circuit_closed
     clock.skip(OPEN_SECONDS)
-    upstream.answer = stopping_after(OPENED)
+    upstream.response = respond_and_stall(OPENED)
     await open_socket()
     assert not harness.upstream()._breaker.failed(None)
     # Neither do few failures among many that open.
     for _ in range(2 * few):
         await open_socket()
-    upstream.answer = leaving_after()
+    upstream.response = respond_and_close()
     for number in range(few - 1):
-        await harness.ask("/any/x", peer=peer(number))
+        await harness.request("/any/x", peer=peer(number))
     assert harness.upstream().is_circuit_closed
 
 
@@ -321,9 +321,9 @@ async def test_while_one_of_two_addresses_fails_each_request_is_answered_by_the_
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:
     async with two(issuer, upstream, route=", retries: {attempts: 1}") as (harness, other):
-        upstream.answer, other.answer = leaving_after(), OK
+        upstream.response, other.response = respond_and_close(), OK
         for number in range(30):
-            assert (await harness.ask("/any/x", peer=peer(number))).status == 200
+            assert (await harness.request("/any/x", peer=peer(number))).status == 200
         # After that it was left out.
         assert len(upstream.requests) == FAILURES_IN_A_ROW
         assert harness.upstream().ejected_endpoints == 1
@@ -353,7 +353,7 @@ async def test_an_address_that_is_not_well_is_ejected_until_it_is(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     async with two(issuer, upstream, HEALTH) as (harness, other):
-        upstream.answer, other.answer = OK, BUSY
+        upstream.response, other.response = OK, BUSY
         await until(lambda: upstream.requests and other.requests)
         assert other.last.values("host") == ["localhost"]
         # Once may be an accident.
@@ -361,13 +361,13 @@ async def test_an_address_that_is_not_well_is_ejected_until_it_is(
         await checked(clock, other)
         await until(lambda: harness.upstream().ejected_endpoints == 1)
         for _ in range(20):
-            assert (await harness.ask("/any/x")).status == 200
+            assert (await harness.request("/any/x")).status == 200
         assert asked(other) == 0
-        other.answer = OK
+        other.response = OK
         await checked(clock, other)
         await until(lambda: harness.upstream().ejected_endpoints == 0)
         while not asked(other):
-            assert (await harness.ask("/any/x")).status == 200
+            assert (await harness.request("/any/x")).status == 200
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ async def test_only_a_whole_and_good_answer_is_a_sign_of_health(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock, answer: bytes
 ) -> None:
     async with two(issuer, upstream, HEALTH) as (harness, other):
-        upstream.answer, other.answer = OK, leaving_after(answer)
+        upstream.response, other.response = OK, respond_and_close(answer)
         await until(lambda: other.requests)
         await checked(clock, other)
         await until(lambda: harness.upstream().ejected_endpoints == 1)
@@ -387,11 +387,11 @@ async def test_who_does_not_answer_in_time_is_not_well(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     async with two(issuer, upstream, HEALTH) as (harness, other):
-        upstream.answer, other.answer = OK, stopping_after()
+        upstream.response, other.response = OK, respond_and_stall()
         for count in (1, 2):
             await until(lambda count=count: len(other.requests) == count)  # type: ignore[misc]  # a default
             clock.skip(0.5)
-            await until(lambda: other.connections[-1].is_lost)
+            await until(lambda: other.connections[-1].is_closed)
             clock.skip(0.5)
         await until(lambda: harness.upstream().ejected_endpoints == 1)
 
@@ -399,13 +399,13 @@ async def test_who_does_not_answer_in_time_is_not_well(
 async def test_when_more_than_half_are_not_well_all_are_asked(
     issuer: Issuer, upstream: RecordingUpstream, clock: Clock
 ) -> None:
-    async def sick(request: Received, writer: asyncio.StreamWriter) -> None:
+    async def sick(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(BUSY if request.target == "/health" else OK)
 
     async with two(issuer, upstream, HEALTH) as (harness, other):
-        upstream.answer = other.answer = sick
+        upstream.response = other.response = sick
         await until(lambda: upstream.requests and other.requests)
         await checked(clock, upstream, other)
         await until(lambda: harness.upstream().ejected_endpoints == 2)
         while not (asked(upstream) and asked(other)):
-            assert (await harness.ask("/any/x")).status == 200
+            assert (await harness.request("/any/x")).status == 200

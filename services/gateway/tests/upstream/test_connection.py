@@ -9,12 +9,12 @@ from harness import (
     PATIENCE,
     Clock,
     GatewayHarness,
-    Received,
+    ReceivedRequest,
     RecordingUpstream,
-    answers,
-    leaving_after,
+    parse_responses,
+    respond_and_close,
+    respond_and_stall,
     settled,
-    stopping_after,
     until,
 )
 
@@ -34,7 +34,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @pytest.fixture(autouse=True)
 def idle_connections_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a connection that is to be closed not be closed anyway, for being idle, while a test waits."""
+    """Keep the idle time-out from closing connections that something else should close while a test waits."""
     monkeypatch.setattr("ostiary_gateway.upstream.pool.IDLE_SECONDS", 10 * PATIENCE)
 
 
@@ -53,8 +53,8 @@ async def idle(harness: GatewayHarness, count: int = 1) -> None:
 
 async def use(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     """Have a request answered, so that a connection that was used before is at hand."""
-    upstream.answer = OK
-    await harness.ask("/any/x")
+    upstream.response = OK
+    await harness.request("/any/x")
     await idle(harness)
 
 
@@ -63,7 +63,7 @@ async def test_one_connection_serves_several_requests_of_several_clients(
 ) -> None:
     for method, body in [("GET", b""), ("POST", b"body"), ("OPTIONS", b""), ("DELETE", b""), ("PUT", b"")]:
         length = f"Content-Length: {len(body)}"
-        answer = await harness.ask("/any/x", length, method=method, body=body)
+        answer = await harness.request("/any/x", length, method=method, body=body)
         assert (answer.status, upstream.last.body) == (200, body)
     assert (len(upstream.connections), len(upstream.requests)) == (1, 5)
 
@@ -71,12 +71,12 @@ async def test_one_connection_serves_several_requests_of_several_clients(
 async def test_requests_at_the_same_time_have_connections_of_their_own(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    async def wait(_: Received, writer: asyncio.StreamWriter) -> None:
+    async def wait(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await until(lambda: len(upstream.requests) == 3)
         writer.write(OK)
 
-    upstream.answer = wait
-    given = await asyncio.gather(*(harness.ask(f"/any/{number}") for number in range(3)))
+    upstream.response = wait
+    given = await asyncio.gather(*(harness.request(f"/any/{number}") for number in range(3)))
     assert [answer.body for answer in given] == [b"ok"] * 3
     assert len(upstream.connections) == 3
 
@@ -92,9 +92,9 @@ async def test_requests_at_the_same_time_have_connections_of_their_own(
 async def test_a_connection_that_the_upstream_ends_is_not_used_again(
     harness: GatewayHarness, upstream: RecordingUpstream, head: bytes
 ) -> None:
-    upstream.answer = head + b"Content-Length: 2\r\n\r\nok"
+    upstream.response = head + b"Content-Length: 2\r\n\r\nok"
     for _ in range(2):
-        answer = await harness.ask("/any/x")
+        answer = await harness.request("/any/x")
         assert (answer.body, answer.values("connection")) == (b"ok", ["close"])
     assert len(upstream.connections) == 2
 
@@ -103,11 +103,11 @@ async def test_a_connection_that_is_idle_for_long_is_closed(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ostiary_gateway.upstream.pool.IDLE_SECONDS", IDLE_SECONDS)
-    await harness.ask("/any/x")
+    await harness.request("/any/x")
     await idle(harness)
     clock.skip(IDLE_SECONDS + 0.1)
-    await until(lambda: upstream.connections[0].is_lost)
-    await harness.ask("/any/x")
+    await until(lambda: upstream.connections[0].is_closed)
+    await harness.request("/any/x")
     assert len(upstream.connections) == 2
 
 
@@ -118,7 +118,7 @@ class Stale:
         self._upstream = upstream
         self._at_once = at_once
 
-    async def __call__(self, request: Received, writer: asyncio.StreamWriter) -> None:
+    async def __call__(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         before = [each for each in self._upstream.requests if each.connection is request.connection]
         if len(before) == 1:
             writer.write(OK)
@@ -132,8 +132,8 @@ async def test_a_safe_request_is_sent_again_if_a_used_connection_was_closed(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str
 ) -> None:
     await use(harness, upstream)
-    upstream.answer = Stale(upstream, at_once=False)
-    answer = await harness.ask("/any/y", method=method)
+    upstream.response = Stale(upstream, at_once=False)
+    answer = await harness.request("/any/y", method=method)
     assert (answer.status, len(upstream.requests), len(upstream.connections)) == (200, 3, 2)
 
 
@@ -144,16 +144,18 @@ async def test_another_request_is_sent_once(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str, body: bytes
 ) -> None:
     await use(harness, upstream)
-    upstream.answer = Stale(upstream, at_once=False)
-    answer = await harness.ask("/any/y", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body)
+    upstream.response = Stale(upstream, at_once=False)
+    answer = await harness.request(
+        "/any/y", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body
+    )
     assert (answer.status, answer.code) == (502, "upstream_failed")
     assert (len(upstream.requests), len(upstream.connections)) == (2, 1)
 
 
 async def test_a_request_is_sent_again_once_only(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     await use(harness, upstream)
-    upstream.answer = leaving_after()
-    assert (await harness.ask("/any/y")).status == 502
+    upstream.response = respond_and_close()
+    assert (await harness.request("/any/y")).status == 502
     assert (len(upstream.requests), len(upstream.connections)) == (3, 2)
 
 
@@ -161,8 +163,8 @@ async def test_a_request_that_has_an_answer_in_part_is_not_sent_again(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     await use(harness, upstream)
-    upstream.answer = leaving_after(b"HTTP/1.1 2")
-    assert (await harness.ask("/any/y")).status == 502
+    upstream.response = respond_and_close(b"HTTP/1.1 2")
+    assert (await harness.request("/any/y")).status == 502
     assert len(upstream.requests) == 2
 
 
@@ -170,9 +172,9 @@ async def test_a_request_that_has_an_answer_in_part_is_not_sent_again(
 async def test_a_connection_that_was_closed_meanwhile_is_nobodys_problem(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str
 ) -> None:
-    upstream.answer = Stale(upstream, at_once=True)
+    upstream.response = Stale(upstream, at_once=True)
     for _ in range(3):
-        assert (await harness.ask("/any/x", method=method)).body == b"ok"
+        assert (await harness.request("/any/x", method=method)).body == b"ok"
         await idle(harness, 0)
     assert len(upstream.requests) == 3
 
@@ -188,9 +190,9 @@ async def test_a_connection_that_was_closed_meanwhile_is_nobodys_problem(
 async def test_what_comes_after_an_answer_is_not_the_next_one(
     harness: GatewayHarness, upstream: RecordingUpstream, answer: bytes
 ) -> None:
-    upstream.answer = answer
+    upstream.response = answer
     for _ in range(2):
-        assert (await harness.ask("/any/x")).body == b"ok"
+        assert (await harness.request("/any/x")).body == b"ok"
     assert len(upstream.connections) == 2
 
 
@@ -200,9 +202,9 @@ async def test_what_comes_after_an_answer_is_not_the_next_one(
 async def test_a_body_where_there_can_be_none_is_not_the_next_answer(
     harness: GatewayHarness, upstream: RecordingUpstream, head: bytes
 ) -> None:
-    upstream.answer = head + b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+    upstream.response = head + b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
     for _ in range(2):
-        answer = await harness.ask("/any/x", method="HEAD")
+        answer = await harness.request("/any/x", method="HEAD")
         assert (answer.body, answer.is_complete) == (b"", True)
     assert len(upstream.connections) == 2
 
@@ -212,20 +214,20 @@ async def test_what_comes_when_nobody_has_asked_closes_the_connection(
 ) -> None:
     await use(harness, upstream)
     upstream.connections[0].writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
-    await until(lambda: upstream.connections[0].is_lost)
-    assert (await harness.ask("/any/x")).body == b"ok"
+    await until(lambda: upstream.connections[0].is_closed)
+    assert (await harness.request("/any/x")).body == b"ok"
     assert len(upstream.connections) == 2
 
 
 async def test_an_answer_before_the_request_was_sent_ends_the_connection(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    upstream.answer, upstream.is_early = OK, True
+    upstream.response, upstream.responds_before_body = OK, True
     line = await harness.connect()
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\n")
-    (answer,) = answers(await line.closed(), "POST")
+    (answer,) = parse_responses(await line.wait_closed(), "POST")
     assert (answer.body, answer.values("connection")) == (b"ok", ["close"])
-    await until(lambda: upstream.connections[0].is_lost)
+    await until(lambda: upstream.connections[0].is_closed)
 
 
 @pytest.mark.parametrize(
@@ -241,10 +243,10 @@ async def test_an_answer_before_the_request_was_sent_ends_the_connection(
 async def test_a_connection_is_not_used_again_where_a_body_may_come_that_there_is_not(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str, answer: bytes
 ) -> None:
-    upstream.answer = answer
+    upstream.response = answer
     for count in (1, 2):
-        assert (await harness.ask("/any/x", method=method)).is_complete
-        await until(lambda count=count: upstream.connections[count - 1].is_lost)  # type: ignore[misc]  # a default
+        assert (await harness.request("/any/x", method=method)).is_complete
+        await until(lambda count=count: upstream.connections[count - 1].is_closed)  # type: ignore[misc]  # a default
     assert len(upstream.connections) == 2
 
 
@@ -252,9 +254,9 @@ async def test_a_connection_is_not_used_again_where_a_body_may_come_that_there_i
 async def test_a_connection_is_used_again_where_there_is_plainly_no_body(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str
 ) -> None:
-    upstream.answer = b"HTTP/1.1 304 Not Modified\r\n\r\n"
+    upstream.response = b"HTTP/1.1 304 Not Modified\r\n\r\n"
     for _ in range(2):
-        assert (await harness.ask("/any/x", method=method)).is_complete
+        assert (await harness.request("/any/x", method=method)).is_complete
         await idle(harness)
     assert len(upstream.connections) == 1
 
@@ -264,10 +266,10 @@ async def test_a_connection_is_used_again_where_there_is_plainly_no_body(
 async def test_a_connection_is_not_used_again_after_a_body_that_means_nothing(
     harness: GatewayHarness, upstream: RecordingUpstream, method: str, framing: str
 ) -> None:
-    upstream.answer = b"HTTP/1.1 204 No Content\r\n\r\n"
+    upstream.response = b"HTTP/1.1 204 No Content\r\n\r\n"
     body = b"body" if "Length" in framing else b"4\r\nbody\r\n0\r\n\r\n"
-    assert (await harness.ask("/any/x", framing, method=method, body=body)).status == 204
-    await until(lambda: upstream.connections[0].is_lost)
+    assert (await harness.request("/any/x", framing, method=method, body=body)).status == 204
+    await until(lambda: upstream.connections[0].is_closed)
     await idle(harness, 0)
 
 
@@ -278,12 +280,12 @@ async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_ag
     monkeypatch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", size)
     may_answer = asyncio.Event()
 
-    async def answer_early(request: Received, writer: asyncio.StreamWriter) -> None:
+    async def answer_early(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         await may_answer.wait()
         writer.write(OK)
-        await request.connection.wait_lost()
+        await request.connection.wait_closed()
 
-    upstream.answer, upstream.is_early = answer_early, True
+    upstream.response, upstream.responds_before_body = answer_early, True
     line = await harness.connect()
     line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
     (pool,) = harness.upstream().pools
@@ -291,12 +293,12 @@ async def test_a_connection_whose_upstream_has_not_taken_the_body_is_not_used_ag
     (connection,) = pool._open
     assert await settled(lambda: connection.unsent) > 0
     may_answer.set()
-    await line.has(b"\r\n\r\nok")
-    await until(lambda: upstream.connections[0].is_lost)
+    await line.wait_for(b"\r\n\r\nok")
+    await until(lambda: upstream.connections[0].is_closed)
     # For the client, all is well.
-    upstream.answer = OK
+    upstream.response = OK
     line.send(b"GET /any/y HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
-    assert [each.body for each in answers(await line.closed(), "POST", "GET")] == [b"ok", b"ok"]
+    assert [each.body for each in parse_responses(await line.wait_closed(), "POST", "GET")] == [b"ok", b"ok"]
     assert len(upstream.connections) == 2
 
 
@@ -304,7 +306,7 @@ async def test_more_requests_than_connections_wait_for_one(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     harness.limit_connections(2)
-    given = await asyncio.gather(*(harness.ask(f"/any/{number}") for number in range(10)))
+    given = await asyncio.gather(*(harness.request(f"/any/{number}") for number in range(10)))
     assert [answer.status for answer in given] == [200] * 10
     assert sorted(answer.body for answer in given) == sorted(
         b'{"target": "/any/%d", "body": ""}' % number for number in range(10)
@@ -316,8 +318,8 @@ async def test_who_waits_for_a_connection_gets_a_new_one_if_the_last_one_ended(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     harness.limit_connections(1)
-    upstream.answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
-    given = await asyncio.gather(*(harness.ask(f"/any/{number}") for number in range(5)))
+    upstream.response = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    given = await asyncio.gather(*(harness.request(f"/any/{number}") for number in range(5)))
     assert [answer.status for answer in given] == [200] * 5
     assert len(upstream.connections) == 5
 
@@ -327,11 +329,11 @@ async def test_who_waits_too_long_or_is_one_too_many_hears_so(
 ) -> None:
     harness.limit_connections(1)
     monkeypatch.setattr("ostiary_gateway.upstream.fair_queue.MAX_WAITING", 1)
-    upstream.answer = stopping_after()
+    upstream.response = respond_and_stall()
     first = await harness.connect()
     first.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
-    asked = [asyncio.create_task(harness.ask(target)) for target in ("/any/y", "/any/z")]
+    asked = [asyncio.create_task(harness.request(target)) for target in ("/any/y", "/any/z")]
     await until(lambda: asked[0].done() or asked[1].done())
     clock.skip(0.4)
     given = await asyncio.gather(*asked)
@@ -351,13 +353,13 @@ async def test_a_connection_that_was_held_up_is_good_for_the_next_request(
     (transport,) = harness.transports
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     # The whole answer comes in one piece, more than the client's side takes.
-    upstream.answer = big
+    upstream.response = big
     slow.send(b"GET /any/big HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
     await until(transport.get_write_buffer_size)
-    upstream.answer = OK
-    assert (await harness.ask("/any/small")).body == b"ok"
+    upstream.response = OK
+    assert (await harness.request("/any/small")).body == b"ok"
     slow.transport.resume_reading()
-    assert answers(await slow.closed())[0].body == b"x" * 150_000
+    assert parse_responses(await slow.wait_closed())[0].body == b"x" * 150_000
 
 
 def test_a_connection_is_kept_for_less_time_than_servers_keep_it() -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Clock, GatewayHarness, Held, RecordingUpstream, answers, never, stopping_after, until
+from harness import (
+    Clock,
+    GatewayHarness,
+    PausedResponse,
+    RecordingUpstream,
+    never,
+    parse_responses,
+    respond_and_stall,
+    until,
+)
 
 from ostiary.testing import Issuer
 from ostiary_chassis.proxies import TrustedProxies
@@ -278,7 +287,7 @@ async def test_an_earlier_attempts_failure_is_not_the_later_ones(make: Make, doo
 async def test_a_late_failure_to_connect_harms_no_request(
     issuer: Issuer, upstream: RecordingUpstream, doors: Doors, clock: Clock, when: str
 ) -> None:
-    upstream.answer = before = Held(then=OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    upstream.response = before = PausedResponse(then=OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
         harness.limit_connections(1)
         first, line = await harness.connect(), await harness.connect()
@@ -291,22 +300,24 @@ async def test_a_late_failure_to_connect_harms_no_request(
         await until(lambda: pool.waiting)
         # It has waited for some of its time when it gets to try.
         clock.skip(3)
-        upstream.answer = held = Held(first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last")
-        before.may_go_on.set()
+        upstream.response = held = PausedResponse(
+            first=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst", then=b"last"
+        )
+        before.resume()
         await doors.knocked(2)
         harness.limit_connections(2)
         clock.skip(2.5)
         await doors.knocked(3)
         if when == "while the answer comes":
             doors.closed[2].set_result(True)
-            await line.has(b"first")
+            await line.wait_for(b"first")
         doors.closed[1].set_result(False)
         await never(lambda: line.is_closed or len(doors.closed) > 3)
         if when == "while it is tried again":
             doors.closed[2].set_result(True)
-            await line.has(b"first")
-        held.may_go_on.set()
-        (answer,) = answers(await line.closed())
+            await line.wait_for(b"first")
+        held.resume()
+        (answer,) = parse_responses(await line.wait_closed())
         assert (answer.status, answer.body, answer.is_complete) == (200, b"firstlast", True)
         assert len(upstream.requests) == 2
 
@@ -335,14 +346,14 @@ async def test_callers_behind_one_proxy_are_told_apart(issuer: Issuer, upstream:
     async with GatewayHarness.open(SHARED, upstream.url, issuer.verifier()) as harness:
         harness.gateway.runtime.current.admission._proxies = TrustedProxies([ip_network("10.0.0.0/8")])
         (pool,) = harness.upstream().pools
-        upstream.answer = stopping_after()
+        upstream.response = respond_and_stall()
         for number in range(20):
             line = await harness.connect("10.0.0.1")
             line.send(b"GET /any/%d HTTP/1.1\r\nHost: gw\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n" % number)
         await until(lambda: len(upstream.requests) == 12 and pool.waiting == 8)
-        upstream.answer = OK
+        upstream.response = OK
         for other in ("192.0.2.2", "192.0.2.3"):
-            answer = await harness.ask("/any/x", f"X-Forwarded-For: {other}", peer="10.0.0.1")
+            answer = await harness.request("/any/x", f"X-Forwarded-For: {other}", peer="10.0.0.1")
             assert answer.status == 200
         assert (len(upstream.requests), pool.waiting) == (14, 8)
 

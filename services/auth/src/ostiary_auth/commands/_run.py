@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.errors import AuthError
-from ostiary_auth.services import Services, open_prepared
+from ostiary_auth.services import Services
+from ostiary_auth.startup import open_prepared
 from ostiary_chassis import logs
 from ostiary_chassis.settings import environment
 
@@ -45,7 +46,7 @@ def run(work: Callable[[Services, Context], Awaitable[T]]) -> T:
 async def _run(config: AuthConfig, work: Callable[[Services, Context], Awaitable[T]]) -> T:
     services = Services(config, await open_prepared(config))
     try:
-        return await work(services, Context(datetime.now(UTC), OPERATOR))
+        return await work(services, Context(services.clock.now(), OPERATOR))
     finally:
         await services.close()
 

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from ostiary_auth.commands._run import AsJson, fail, run, show
+from ostiary_auth.domain.audit.model import AuditEntry, AuditReport
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.journal import AuditEntry, AuditReport
-from ostiary_auth.routes.admin_models import AuditEntryResponse
+from ostiary_auth.routes.audit.models import AuditEntryResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="The audit log: look at, verify.")
@@ -29,7 +29,7 @@ def list_(
 
     async def work(services: Services, _context: Context) -> list[AuditEntry]:
         async with services.store.read() as transaction:
-            return await transaction.journal.entries(after, limit, subject)
+            return await transaction.audit.entries(after, limit, subject)
 
     show(run(work), as_json, _row, AuditEntryResponse.of)
 
@@ -50,13 +50,13 @@ def verify(
         fail("--expect needs the form NUMBER:MAC")
 
     async def work(services: Services, _context: Context) -> tuple[AuditReport, bool]:
-        report = await services.journal.verify(services.store)
+        report = await services.audit.verify(services.store)
         if expect is None:
             return report, True
         if int(number) > report.entries:
             return report, False
         async with services.store.read() as transaction:
-            entries = await transaction.journal.entries(int(number) - 1, 1)
+            entries = await transaction.audit.entries(int(number) - 1, 1)
         return report, any(entry.number == int(number) and entry.mac.hex() == mac for entry in entries)
 
     report, as_expected = run(work)

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from ostiary_auth.commands._run import AsJson, all_pages, fail, run, show
-from ostiary_auth.domain.clients import Client
 from ostiary_auth.domain.context import Context
-from ostiary_auth.routes.admin_models import ClientResponse
+from ostiary_auth.domain.oauth.model import Client
+from ostiary_auth.routes.oauth.models import ClientResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="OAuth clients: create, look at, disable, give a new secret, delete.")

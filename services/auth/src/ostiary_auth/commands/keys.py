@@ -6,9 +6,9 @@ import typer
 
 from ostiary_auth.commands._run import AsJson, fail, run, show
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.keys import StoredKey
-from ostiary_auth.domain.sealing import CannotBeOpened
-from ostiary_auth.routes.admin_models import KeyResponse
+from ostiary_auth.domain.keys.model import StoredKey
+from ostiary_auth.domain.keys.vault import UnsealError
+from ostiary_auth.routes.keys.models import KeyResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="Signing keys: look at, rotate, revoke, seal anew.")
@@ -54,7 +54,7 @@ def rewrap() -> None:
 
     try:
         typer.echo(f"{run(work)} sealed anew")
-    except CannotBeOpened:
+    except UnsealError:
         fail("a key in the database cannot be opened with any key-encryption key in the file")
 
 

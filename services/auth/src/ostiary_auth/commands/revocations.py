@@ -4,8 +4,8 @@ import typer
 
 from ostiary_auth.commands._run import AsJson, run, show
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.verifiers import Verifier
-from ostiary_auth.routes.admin_models import VerifierResponse
+from ostiary_auth.domain.revocation.model import RegisteredVerifier
+from ostiary_auth.routes.revocation.models import VerifierResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="The revocation log and the verifiers that follow it.")
@@ -15,7 +15,7 @@ cli = typer.Typer(no_args_is_help=True, help="The revocation log and the verifie
 def verifiers(as_json: AsJson = False) -> None:
     """List the verifiers that may be accepting tokens. What they have applied is as of their last entry."""
 
-    async def work(services: Services, context: Context) -> list[Verifier]:
+    async def work(services: Services, context: Context) -> list[RegisteredVerifier]:
         async with services.store.read() as transaction:
             return await transaction.verifiers.live(context.now)
 
@@ -27,7 +27,7 @@ def revoke_all() -> None:
     """Revoke every access token that there is. Sessions go on: whoever has one refreshes."""
 
     async def work(services: Services, context: Context) -> None:
-        await services.journal.revoke_all(services.store, context)
+        await services.revocations.revoke_all(services.store, context)
 
     run(work)
 
@@ -40,12 +40,12 @@ def restart() -> None:
     """
 
     async def work(services: Services, context: Context) -> None:
-        await services.journal.restart_log(services.store, context)
+        await services.revocations.restart(services.store, context)
 
     run(work)
 
 
-def _row(verifier: Verifier) -> dict[str, object]:
+def _row(verifier: RegisteredVerifier) -> dict[str, object]:
     return {
         "id": verifier.id,
         "applied": verifier.acknowledged,

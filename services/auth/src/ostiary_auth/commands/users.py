@@ -8,9 +8,10 @@ from uuid import UUID
 import typer
 
 from ostiary_auth.commands._run import AsJson, all_pages, fail, run, show
+from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.users import User
-from ostiary_auth.routes.admin_models import ExportResponse, UserResponse
+from ostiary_auth.domain.revocation.model import RevokedNumbers
+from ostiary_auth.routes.accounts.models import ExportResponse, UserResponse
 from ostiary_auth.services import Services
 
 cli = typer.Typer(no_args_is_help=True, help="Users: create, look at, disable, give roles, export, delete.")
@@ -48,10 +49,10 @@ def list_(as_json: AsJson = False) -> None:
 def disable(user: Who) -> None:
     """Keep a user out, and end their sessions."""
 
-    async def work(services: Services, context: Context) -> int:
+    async def work(services: Services, context: Context) -> RevokedNumbers:
         return await services.accounts.disable(await _id(services, user), context)
 
-    typer.echo(f"disabled; {run(work)} sessions ended")
+    typer.echo(f"disabled; {len(run(work))} sessions ended")
 
 
 @cli.command()
@@ -84,10 +85,10 @@ def roles(
 def end_sessions(user: Who) -> None:
     """End all sessions of a user."""
 
-    async def work(services: Services, context: Context) -> int:
+    async def work(services: Services, context: Context) -> RevokedNumbers:
         return await services.accounts.end_sessions(await _id(services, user), context)
 
-    typer.echo(f"{run(work)} sessions ended")
+    typer.echo(f"{len(run(work))} sessions ended")
 
 
 @cli.command()

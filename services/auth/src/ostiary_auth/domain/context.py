@@ -1,7 +1,6 @@
 """Who does something, when, and from where: what every operation needs to decide, and the journal to record."""
 
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,15 +18,13 @@ class Context:
     actor: str = ANONYMOUS
     source: str | None = None
     user_agent: str | None = None
-    #: The numbers of the revocations that came of it.
-    revocations: list[int] = field(default_factory=list, compare=False)
 
-    def after_waiting(self, since: float) -> "Context":
-        """Return the circumstances at the end of a wait that began at `since`, on the monotonic clock.
+    def after(self, seconds: float) -> "Context":
+        """Return the context at the end of a wait, for a decision that a queue or a lock has delayed.
 
-        In whole seconds: a queue or a lock that took long must not make what is decided after it look long ago.
+        Only whole seconds count.
         """
-        waited = int(time.monotonic() - since)
+        waited = int(seconds)
         return replace(self, now=self.now + timedelta(seconds=waited)) if waited else self
 
 

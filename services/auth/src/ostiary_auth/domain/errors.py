@@ -1,4 +1,4 @@
-"""What the auth service refuses.
+"""The domain's errors.
 
     AuthError
     +-- InvalidEmail
@@ -12,13 +12,19 @@
     +-- HashingOverloaded
     +-- NotAUser
     +-- UnknownRole
-    +-- UserNotFound, SessionNotFound, ClientNotFound, KeyNotFound
-    +-- InvalidClientSettings
+    +-- UserNotFound
+    +-- SessionNotFound
+    +-- ClientNotFound
     +-- ClientTaken
+    +-- InvalidClientSettings
+    +-- KeyNotFound
     +-- KeyNotReady
+    +-- TooManyVerifiers
+    +-- LogReplaced
     OAuthError
+    +-- InvalidClient
 
-`code` is stable, `detail` is for the person at the other end.
+`code` is stable; `detail` is for the user or developer who made the request.
 """
 
 from datetime import timedelta

@@ -5,7 +5,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import Column, ColumnElement, Table, delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_auth.storage.tables import refresh_tokens, revocations, sessions, throttles, used_assertions, verifiers
+from ostiary_auth.storage.accounts.tables import throttles
+from ostiary_auth.storage.oauth.tables import used_assertions
+from ostiary_auth.storage.revocation.tables import revocations, verifiers
+from ostiary_auth.storage.sessions.tables import refresh_tokens, sessions
 
 #: How long a session stays after it has ended or run out: people may look for why they were logged out.
 SESSIONS_KEPT = timedelta(days=1)

@@ -1,6 +1,6 @@
-"""Who gets in: from the head of a request to the route that it takes, or to the answer that it gets instead.
+"""Decides about requests, once and from the head alone: which route a request takes, or which problem it gets.
 
-Everything is decided here, once, before an upstream hears of the request; nothing here waits.
+Nothing here waits, and no upstream is involved before the decision.
 """
 
 from collections.abc import Collection
@@ -13,81 +13,74 @@ from ostiary.http import Problem, bearer_token
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
-from ostiary_gateway.access.request import RequestContext, read_target
+from ostiary_gateway.access.request import RequestContext, parse_target
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
 from ostiary_gateway.routing import paths
-from ostiary_gateway.routing.config import RateLimit, Route
-from ostiary_gateway.routing.overlap import Guards
+from ostiary_gateway.routing.config import Route
+from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.paths import AmbiguousPath
-from ostiary_gateway.routing.table import NoRoute, RepeatedField, RouteTable, WrongMethod
+from ostiary_gateway.routing.policies import RateLimit
+from ostiary_gateway.routing.table import DuplicateField, NoRoute, RouteTable, WrongMethod
 
-_AMBIGUOUS_PATH = Problem(400, "ambiguous_path", "The path is not in its canonical form; send it plainly.")
-_REPEATED_FIELD = Problem(400, "repeated_field", "A header field that tells what is asked for stands here twice.")
+_DUPLICATE_FIELD = Problem(400, "repeated_field", "Duplicate header field used for routing.")
 _NOMINATED_FIELD = Problem(
-    400,
-    "nominated_field",
-    "Connection names a header field that tells what is asked for; the service would not get it.",
+    400, "nominated_field", "Connection lists a header field used for routing; the service would not receive it."
 )
-
 _FOREIGN_ORIGIN = Problem(403, "foreign_origin", "Pages of this origin may not open WebSockets here.")
-_TOO_MANY = Problem(429, "too_many_requests", "Too many requests; try again after the seconds in Retry-After.")
+_TOO_MANY = Problem(429, "too_many_requests", "Too many requests; retry after the number of seconds in Retry-After.")
 
 
 class InsufficientClaims(AccessError):
-    """A claim is not what the route asks for."""
+    """A claim of the token does not meet the route's condition."""
 
     code = "insufficient_claims"
     detail = "The access token's claims do not allow this."
 
 
 class Admission:
-    """Decides about requests."""
+    """Admits requests to routes."""
 
     def __init__(
         self,
         table: RouteTable,
-        guards: Guards,
+        owners: OwnerIndex,
         verifier: Verifier,
         proxies: TrustedProxies,
-        before: Self | None = None,
+        previous: Self | None = None,
     ) -> None:
-        """Make the gate; somebody else opens and closes `verifier`.
-
-        What has been counted goes on to count if there was a gate `before`.
-        """
+        """Take over the rate limiters of `previous` where the limit has not changed. The caller opens `verifier`."""
         self._proxies = proxies
         self._table = table
-        self._guards = guards
-        #: The names of fields by which routes are chosen, in lower case.
+        self._owners = owners
         self.routing_headers = table.routing_headers
         self._verifier = verifier
-        known = before.limiters if before is not None else {}
+        known = previous.limiters if previous is not None else {}
         self.limiters: dict[tuple[str, RateLimit], RateLimiter] = {
             (route.name, limit): known.get((route.name, limit)) or RateLimiter(limit)
             for route in table.routes
             for limit in route.rate_limits
         }
         for route in table.routes:
-            # Said now, it is kept to from the first request on.
-            verifier.require_staleness(route.bound)
+            # Now, so that it holds for the first request.
+            verifier.require_staleness(route.staleness_limit)
 
     def locate(self, context: RequestContext) -> None:
-        """Note where a request comes from and goes to: by its head alone. Raises ProblemError."""
+        """Set the client, host and path of a request, from its head alone. Raises ProblemError."""
         if self._proxies.trusts(context.client):
-            self._believe_proxies(context)
-        read_target(context)
+            self._apply_forwarded(context)
+        parse_target(context)
 
     def admit(self, context: RequestContext) -> Route:
-        """Return the route that a request takes. Raises ProblemError or OstiaryError for what is refused."""
+        """Return the route that a request takes. Raises ProblemError or OstiaryError if it is rejected."""
         request = context.request
         if not self.routing_headers.isdisjoint(request.connection_options):
             raise ProblemError(_NOMINATED_FIELD)
         route = context.route = self._find(context, request.method)
         if route.cors is not None:
-            context.cors = cors.answer(route, request)
+            context.cors = cors.response_fields(route, request)
         if request.size > route.limits.header_bytes:
             raise ProblemError(_head_too_large(route.limits.header_bytes))
         if route.rate_limits:
@@ -100,106 +93,107 @@ class Admission:
             self._check_upgrade(route, context)
         if isinstance(request.body, ContentLengthBody) and request.body.left > route.limits.body_bytes:
             raise ProblemError(body_too_large(route.limits.body_bytes))
-        self._ask_owners(route, context, _path_for_upstream(route, context))
+        self._authorise_owners(route, context, _upstream_path(route, context))
         return route
 
     def preflight(self, context: RequestContext) -> Fields | None:
-        """Return the fields that answer a browser's preflight; None if a request is none. Raises ProblemError."""
+        """Return the header fields for a preflight; None if a request is none. Raises ProblemError."""
         request = context.request
         if not cors.is_preflight(request):
             return None
-        method, announced = cors.announced(request)
-        route = context.route = self._find(context, method, announced)
+        method, headers = cors.requested(request)
+        route = context.route = self._find(context, method, headers)
         self._limit(route, "address", source_of(context.client))
-        return cors.preflight(route, request)
+        return cors.preflight_fields(route, request)
 
-    def _believe_proxies(self, context: RequestContext) -> None:
-        fields_of_request, names = context.request.fields, context.request.by_name
-        said = [value.decode("latin-1") for name, value in fields_of_request if name == b"x-forwarded-for"]
-        context.client = self._proxies.source(context.client, said) or context.client
-        # Each proxy adds what it has seen at the end, if it does not replace what was there: so the last one's counts.
-        if names.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower() == b"https":
+    def _apply_forwarded(self, context: RequestContext) -> None:
+        fields, by_name = context.request.fields, context.request.by_name
+        forwarded = [value.decode("latin-1") for name, value in fields if name == b"x-forwarded-for"]
+        context.client = self._proxies.source(context.client, forwarded) or context.client
+        # Each proxy appends its own value or replaces all: the last one is that of the nearest proxy.
+        if by_name.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower() == b"https":
             context.scheme = b"https"
 
-    def _find(self, context: RequestContext, method: str, announced: Collection[str] | None = None) -> Route:
-        """Return the route of a request, or of one that is announced. Raises ProblemError."""
+    def _find(self, context: RequestContext, method: str, preflight_headers: Collection[str] | None = None) -> Route:
+        """Find the route. Raises ProblemError."""
         try:
-            return self._table.find(method, context.host, context.path, context.request.fields, announced)
-        except AmbiguousPath:
-            raise ProblemError(_AMBIGUOUS_PATH) from None
+            return self._table.find(method, context.host, context.path, context.request.fields, preflight_headers)
+        except AmbiguousPath as error:
+            raise ProblemError(_ambiguous_path(error)) from None
         except NoRoute:
             raise ProblemError(NOT_FOUND) from None
-        except RepeatedField:
-            raise ProblemError(_REPEATED_FIELD) from None
+        except DuplicateField:
+            raise ProblemError(_DUPLICATE_FIELD) from None
         except WrongMethod as error:
             raise ProblemError(method_not_allowed(", ".join(sorted(error.allowed)))) from None
 
     def _authorise(self, route: Route, context: RequestContext) -> None:
-        """Note the caller's token, where one is needed, and see that it suffices. Raises OstiaryError."""
+        """Verify the token, and check that it meets the route's requirements. Raises OstiaryError."""
         if route.is_public:
             return
         presented = context.presented
         if presented is None:
             values = [value.decode("latin-1") for name, value in context.request.fields if name == b"authorization"]
             presented = context.presented = self._verifier.present(bearer_token(values))
-        # Noted before it is looked at more closely: the log says who was refused.
-        token = context.token = self._verifier.verify(presented, max_staleness=route.bound)
-        wanted = route.requirements
-        if wanted is not None:
-            token.require(scopes=wanted.scopes, roles=wanted.roles)
-            if wanted.claims and not wanted.allows(token):
+        # Set before the requirements are checked, so that the access log has the subject of a rejected request.
+        token = context.token = self._verifier.verify(presented, max_staleness=route.staleness_limit)
+        required = route.requirements
+        if required is not None:
+            token.require(scopes=required.scopes, roles=required.roles)
+            if required.claims and not required.claims_hold(token):
                 raise InsufficientClaims
 
     def _check_upgrade(self, route: Route, context: RequestContext) -> None:
-        """Note an offer to become a WebSocket. Others are ignored (RFC 9110 section 7.8). Raises ProblemError."""
+        """Accept an upgrade to WebSocket; others are ignored (RFC 9110 section 7.8). Raises ProblemError."""
         request = context.request
-        context.is_websocket = route.websocket and websocket.is_wanted(request)
-        if context.is_websocket and b"cookie" in request.by_name and not _is_of_origin(route, context):
-            # Browsers send cookies along with the handshakes of any page (RFC 6455 section 10.2).
+        context.is_websocket = route.websocket and websocket.is_handshake(request)
+        if context.is_websocket and b"cookie" in request.by_name and not _is_allowed_origin(route, context):
+            # Browsers send cookies with handshakes of any page (RFC 6455 section 10.2).
             raise ProblemError(_FOREIGN_ORIGIN)
 
     def _limit(self, route: Route, by: str, key: str) -> None:
-        """Count a request. Raises ProblemError for one too many."""
+        """Count a request. Raises ProblemError if it is over the limit."""
         for limit in route.rate_limits:
             if limit.by == by and (seconds := self.limiters[route.name, limit].take(key)):
                 raise ProblemError(replace(_TOO_MANY, headers={"Retry-After": str(seconds)}))
 
-    def _ask_owners(self, route: Route, context: RequestContext, path: bytes) -> None:
-        """See that who may not use a path of the upstream by its own routes does not reach it by another one.
-
-        Raises ProblemError or OstiaryError.
-        """
+    def _authorise_owners(self, route: Route, context: RequestContext, upstream_path: bytes) -> None:
+        """Apply the access rules of the routes that own the upstream path, too. Raises ProblemError or OstiaryError."""
         method = context.request.method
-        asked = self._guards.asked(route, method, path)
-        if not asked:
+        owners = self._owners.owners_for(route, method, upstream_path)
+        if not owners:
             return
-        methods = {each for owner in asked for each in owner.match.methods}
+        methods = {each for owner in owners for each in owner.match.methods}
         if method not in methods and route.rewrite is not None:
             raise ProblemError(method_not_allowed(", ".join(sorted(methods))))
-        for each in asked:
-            if each is not route:
-                self._authorise(each, context)
+        for owner in owners:
+            if owner is not route:
+                self._authorise(owner, context)
 
 
-def _path_for_upstream(route: Route, context: RequestContext) -> bytes:
-    """Give the request the path that its upstream gets, and return that. Raises ProblemError."""
+def _upstream_path(route: Route, context: RequestContext) -> bytes:
+    """Return the path for the upstream; if it is rewritten, set it in the context. Raises ProblemError."""
     if route.rewrite is None:
         return context.path
     try:
-        path = paths.rewritten(paths.split(context.path), route.match.path, route.rewrite)
-    except AmbiguousPath:
-        raise ProblemError(_AMBIGUOUS_PATH) from None
+        path = paths.rewrite(paths.split(context.path), route.match.path, route.rewrite)
+    except AmbiguousPath as error:
+        raise ProblemError(_ambiguous_path(error)) from None
     query = context.target.partition(b"?")
     context.rewritten = path + query[1] + query[2]
     return path
 
 
-def _is_of_origin(route: Route, context: RequestContext) -> bool:
-    """Return whether a request comes from a page of its own origin, or of one that the route names."""
+def _is_allowed_origin(route: Route, context: RequestContext) -> bool:
+    """Return whether a request comes from a page of its own origin, or of one that the route's `cors` names."""
     origin = context.request.by_name.get(b"origin", b"").lower()
     allowed = route.cors.origins if route.cors is not None else frozenset()
     return origin.partition(b"://")[2] == context.host.lower() or origin.decode("latin-1") in allowed
 
 
+def _ambiguous_path(error: AmbiguousPath) -> Problem:
+    return Problem(400, "ambiguous_path", str(error))
+
+
 def _head_too_large(limit: int) -> Problem:
-    return Problem(431, "head_too_large", f"Request line and header fields may have {limit} bytes here.")
+    return Problem(431, "head_too_large", f"Request line and header fields are over the limit of {limit} bytes.")

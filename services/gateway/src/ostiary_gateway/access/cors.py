@@ -1,44 +1,45 @@
-"""Pages of other origins, in browsers (Fetch standard, section 3.2): the gateway answers for its routes."""
+"""Cross-origin resource sharing (Fetch standard, section 3.2): the gateway answers preflights for all services."""
 
 from collections.abc import Iterable
 
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
-from ostiary_gateway.routing.config import Cors, Route
+from ostiary_gateway.routing.config import Route
+from ostiary_gateway.routing.policies import Cors
 
 _ANY = "*"
 _REQUEST_HEADERS = b"access-control-request-headers"
 
-#: Upstreams have no say where the gateway has.
-PREFIX = b"access-control-"
+#: Fields with this prefix are dropped from the responses of routes with `cors`: the gateway sets them.
+CORS_PREFIX = b"access-control-"
 
-# What an answer says depends on the origin, also if that may not read it.
+# The response depends on the origin, also if no fields are set for that.
 _VARY = (b"vary", b"origin")
 
 
 def is_preflight(request: Request) -> bool:
-    """Return whether a browser asks what it may send; without a method, it is an OPTIONS like any other."""
-    names = request.by_name
-    return request.method == "OPTIONS" and b"origin" in names and b"access-control-request-method" in names
+    """Return whether a request is a preflight; an OPTIONS without a requested method is none."""
+    by_name = request.by_name
+    return request.method == "OPTIONS" and b"origin" in by_name and b"access-control-request-method" in by_name
 
 
-def announced(request: Request) -> tuple[str, frozenset[str]]:
-    """Return the method, and the names of fields in lower case, of the request that a preflight is about."""
+def requested(request: Request) -> tuple[str, frozenset[str]]:
+    """Return the method and the header names, in lower case, that a preflight announces."""
     method, names = request.by_name[b"access-control-request-method"], request.by_name.get(_REQUEST_HEADERS, b"")
     return method.decode("latin-1"), frozenset(name.strip() for name in names.decode("latin-1").lower().split(","))
 
 
-def answer(route: Route, request: Request) -> Fields:
-    """Return the fields that let a page read an answer."""
-    fields = _allowing(route.cors, request)
+def response_fields(route: Route, request: Request) -> Fields:
+    """Return the fields that let a page read the response."""
+    fields = _allow_fields(route.cors, request)
     if route.cors is not None and fields:
         fields.append((b"access-control-expose-headers", _list(route.cors.expose, "X-Request-ID")))
     return [*fields, _VARY]
 
 
-def preflight(route: Route, request: Request) -> Fields:
-    """Return the fields that answer a preflight."""
-    fields = _allowing(route.cors, request)
+def preflight_fields(route: Route, request: Request) -> Fields:
+    """Return the fields of the response to a preflight."""
+    fields = _allow_fields(route.cors, request)
     if route.cors is not None and fields:
         fields += [
             (b"access-control-allow-methods", _list(route.match.methods)),
@@ -48,8 +49,8 @@ def preflight(route: Route, request: Request) -> Fields:
     return [*fields, _VARY]
 
 
-def _allowing(cors: Cors | None, request: Request) -> Fields:
-    """Return what lets the request's origin in; nothing if it may not."""
+def _allow_fields(cors: Cors | None, request: Request) -> Fields:
+    """Return the fields that allow the request's origin; none if it is not allowed."""
     origin = request.by_name.get(b"origin", b"")
     if cors is None or not origin:
         return []

@@ -1,4 +1,4 @@
-"""What the gateway would do with a request, in words. The same code decides as when it serves."""
+"""Explains what the gateway does with a request. The same code decides as when it serves."""
 
 import json
 import re
@@ -18,18 +18,19 @@ from ostiary_gateway.http1 import parser
 from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
-from ostiary_gateway.routing.config import Condition, Requirements, Route, RoutesFile, claim_of
-from ostiary_gateway.routing.overlap import Guards
+from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.overlap import OwnerIndex
+from ostiary_gateway.routing.requirements import Condition, Requirements, claim_value
 from ostiary_gateway.routing.table import RouteTable
 
-# Query parameters whose values are nobody's business.
+# Names of query parameters whose values are not shown.
 _SECRET = re.compile(r"token|secret|passw|code|key|sig|assertion|jwt|auth|credential|session|state", re.IGNORECASE)
 _PARAMETER = re.compile(r"([^&;=]+)=([^&;]*)")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A request that somebody might send, from the address `client`."""
+class HypotheticalRequest:
+    """A request that a client at the address `client` might send."""
 
     method: str
     url: str
@@ -39,13 +40,12 @@ class Question:
 
     @property
     def target(self) -> str:
-        """What the request asks for, as it is: a path that is tidied up would be another one."""
+        """Path and query exactly as in the URL: a normalised path would be another one."""
         parts = urlsplit(self.url)
         return (self.url.removeprefix(f"{parts.scheme}://{parts.netloc}") if parts.netloc else self.url) or "/"
 
     @property
     def head(self) -> bytes:
-        """The request's head."""
         fields = list(self.headers)
         if not any(field.lower().startswith("host:") for field in fields):
             fields.insert(0, f"Host: {urlsplit(self.url).netloc or 'localhost'}")
@@ -56,39 +56,39 @@ class Question:
 
 
 def explain(
-    routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, question: Question
+    routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, hypothetical: HypotheticalRequest
 ) -> tuple[list[str], bool]:
-    """Return what would be done, line by line, and whether the request would go on. No token is in it."""
-    lines = [f"request     {question.method} {_shown(question.target)}"]
+    """Return the explanation, line by line, and whether the request is allowed. The token is not shown."""
+    lines = [f"request     {hypothetical.method} {_redact(hypothetical.target)}"]
     try:
-        request = parser.parse_request(question.head)
+        request = parser.parse_request(hypothetical.head)
     except BadMessage as error:
-        return [*lines, f"answer      400: not valid HTTP/1.1 ({error})"], False
-    guards = Guards(routes)
-    context = RequestContext(request, question.client, b"http", b"explained")
-    problem, preflight = _decide(Admission(RouteTable(routes.routes), guards, verifier, proxies), context)
-    lines.append(f"from        {context.client}")
+        return [*lines, f"response    400: not valid HTTP/1.1 ({error})"], False
+    owners = OwnerIndex(routes)
+    context = RequestContext(request, hypothetical.client, b"http", b"explained")
+    problem, preflight = _decide(Admission(RouteTable(routes.routes), owners, verifier, proxies), context)
+    lines.append(f"client      {context.client}")
     if context.is_local:
-        return [*lines, "answer      by the gateway itself"], True
-    asked = [each for each in (context.route, *_asked_too(guards, context)) if each is not None]
-    lines += _about(asked)
+        return [*lines, "response    from the gateway itself"], True
+    checked = [each for each in (context.route, *_other_owners(owners, context)) if each is not None]
+    lines += _rules(checked)
     if context.token is not None:
-        lines += [_holder(context.token), *_missing(asked, context.token)]
+        lines += [_token(context.token), *_missing(checked, context.token)]
     if problem is not None:
-        return [*lines, f"answer      {problem.status} {problem.code}: {problem.detail}"], False
-    route = asked[0]
+        return [*lines, f"response    {problem.status} {problem.code}: {problem.detail}"], False
+    route = checked[0]
     if preflight is not None:
-        fault = _fault_of_preflight(route, request, preflight)
-        return [*lines, f"answer      204, and {fault or 'a browser sends the request'}"], not fault
+        fault = _preflight_fault(route, request, preflight)
+        return [*lines, f"response    204; {fault or 'a browser sends the request'}"], not fault
     for name in route.upstreams:
         addresses = ", ".join(routes.upstreams[name].addresses)
-        target = _shown((context.rewritten or context.target).decode())
-        lines.append(f"goes to     {name} ({addresses}) as {target}")
+        target = _redact((context.rewritten or context.target).decode())
+        lines.append(f"upstream    {name} ({addresses}) gets {target}")
     return lines, True
 
 
 def _decide(admission: Admission, context: RequestContext) -> tuple[Problem | None, Fields | None]:
-    """Return why a request is refused, or what answers a preflight."""
+    """Return the problem of a rejected request, and the fields of the response to a preflight."""
     try:
         admission.locate(context)
         if context.is_local:
@@ -103,36 +103,36 @@ def _decide(admission: Admission, context: RequestContext) -> tuple[Problem | No
     return None, preflight
 
 
-def _shown(target: str) -> str:
-    """Return a target without the secrets in its query."""
+def _redact(target: str) -> str:
+    """Hide the values of secret query parameters."""
     path, mark, query = target.partition("?")
 
-    def hidden(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         return f"{match[1]}=***" if _SECRET.search(unquote(match[1])) else match[0]
 
-    return path + mark + _PARAMETER.sub(hidden, query)
+    return path + mark + _PARAMETER.sub(replacement, query)
 
 
-def _about(asked: Sequence[Route]) -> list[str]:
-    """Return what a route asks for and allows, and what those ask for whose path the rewritten one is."""
-    if not asked:
+def _rules(checked: Sequence[Route]) -> list[str]:
+    """Describe the route that a request takes, and the access rules of the other owners of the upstream path."""
+    if not checked:
         return ["route       none"]
-    route, *others = asked
-    lines = [f"route       {_named(route)}", f"access      {_access(route)}"]
-    lines += [f"asked too   {_named(each)}, for its path; access {_access(each)}" for each in others]
+    route, *owners = checked
+    lines = [f"route       {_summary(route)}", f"access      {_access(route)}"]
+    lines += [f"path owner  {_summary(each)}; its access applies, too: {_access(each)}" for each in owners]
     if not route.is_public:
         lines.append(f"staleness   {route.max_staleness}")
-    lines += [f"rate limit  {each.requests} requests in {each.seconds:g} s, by {each.by}" for each in route.rate_limits]
-    lines.append(f"limits      {route.limits.body_bytes} bytes of body, {route.limits.header_bytes} of head")
-    waits = {name: f"{seconds:g} s" for name, seconds in route.timeouts if seconds is not None}
-    lines.append(f"timeouts    {', '.join(f'{name} {seconds}' for name, seconds in waits.items())}")
+    lines += [f"rate limit  {each.requests} requests per {each.seconds:g} s by {each.by}" for each in route.rate_limits]
+    lines.append(f"limits      body {route.limits.body_bytes} bytes, head {route.limits.header_bytes} bytes")
+    timeouts = {name: f"{seconds:g} s" for name, seconds in route.timeouts if seconds is not None}
+    lines.append(f"timeouts    {', '.join(f'{name} {seconds}' for name, seconds in timeouts.items())}")
     if route.retries is not None:
         statuses = "".join(f" or {status}" for status in sorted(route.retries.statuses))
-        lines.append(f"retries     {route.retries.attempts}, after no answer{statuses}")
+        lines.append(f"retries     at most {route.retries.attempts}, after no response{statuses}")
     return lines
 
 
-def _named(route: Route) -> str:
+def _summary(route: Route) -> str:
     return f"{route.name}: {', '.join(sorted(route.match.methods))} {route.match.path}"
 
 
@@ -141,55 +141,54 @@ def _access(route: Route) -> str:
         return route.access
     parts = [f"scope {scope}" for scope in sorted(route.access.scopes)]
     parts += [f"role {role}" for role in sorted(route.access.roles)]
-    parts += [f"claim {name} {_condition(wanted)}" for name, wanted in sorted(route.access.claims.items())]
+    parts += [_claim(name, condition) for name, condition in sorted(route.access.claims.items())]
     return " and ".join(parts)
 
 
-def _condition(wanted: Condition) -> str:
-    if wanted.contains is not None:
-        return f"with {json.dumps(wanted.contains)} in it"
-    return " or ".join(map(json.dumps, wanted.one_of or (wanted.equals,)))
+def _claim(name: str, condition: Condition) -> str:
+    if condition.contains is not None:
+        return f"claim {name} containing {json.dumps(condition.contains)}"
+    return f"claim {name} = {' or '.join(map(json.dumps, condition.one_of or (condition.equals,)))}"
 
 
-def _holder(token: VerifiedToken) -> str:
-    """Return what a token holds."""
+def _token(token: VerifiedToken) -> str:
     scopes = ", ".join(sorted(token.scopes)) or "none"
     roles = ", ".join(sorted(token.roles)) or "none"
-    return f"token       of {token.subject}, client {token.client_id}; scopes: {scopes}; roles: {roles}"
+    return f"token       subject {token.subject}, client {token.client_id}; scopes: {scopes}; roles: {roles}"
 
 
-def _missing(routes: Iterable[Route], token: VerifiedToken) -> list[str]:
-    """Return what routes ask for that a token does not hold."""
+def _missing(checked: Iterable[Route], token: VerifiedToken) -> list[str]:
+    """Describe the requirements that a token does not meet."""
     found: dict[str, None] = {}
-    for wanted in (route.requirements for route in routes):
-        if wanted is not None:
-            claims = {name: claim_of(token, name) for name in wanted.claims}
-            found |= dict.fromkeys(f"scope {scope}" for scope in sorted(wanted.scopes - token.scopes))
-            found |= dict.fromkeys(f"role {role}" for role in sorted(wanted.roles - token.roles))
+    for required in (route.requirements for route in checked):
+        if required is not None:
+            claims = {name: claim_value(token, name) for name in required.claims}
+            found |= dict.fromkeys(f"scope {scope}" for scope in sorted(required.scopes - token.scopes))
+            found |= dict.fromkeys(f"role {role}" for role in sorted(required.roles - token.roles))
             found |= dict.fromkeys(
-                f"claim {name} {_condition(condition)}; it is {json.dumps(claims[name], default=repr)}"
-                for name, condition in sorted(wanted.claims.items())
+                f"{_claim(name, condition)}; the token has {json.dumps(claims[name], default=repr)}"
+                for name, condition in sorted(required.claims.items())
                 if not condition.holds(claims[name])
             )
     return [f"missing     {each}" for each in found]
 
 
-def _asked_too(guards: Guards, context: RequestContext) -> list[Route]:
-    """Return the other routes that the path belongs to which the upstream gets: they have a say, too."""
+def _other_owners(owners: OwnerIndex, context: RequestContext) -> list[Route]:
+    """Return the owners of the upstream path besides the route itself; none if there is no such path yet."""
     route = context.route
     if route is None or (route.rewrite is not None and not context.rewritten):
         return []
     path = (context.rewritten or context.target).partition(b"?")[0]
-    return [each for each in guards.asked(route, context.request.method, path) if each is not route]
+    return [each for each in owners.owners_for(route, context.request.method, path) if each is not route]
 
 
-def _fault_of_preflight(route: Route, request: Request, answer: Fields) -> str:
-    """Return why a browser does not send the request that it asks about, if so (Fetch standard, section 4.8)."""
-    allowed = dict(answer)
+def _preflight_fault(route: Route, request: Request, response: Fields) -> str:
+    """Return why a browser does not send the request after a preflight (Fetch standard, section 4.8); "" if it does."""
+    allowed = dict(response)
     if route.cors is None:
-        return "a browser does not send the request: the route has no 'cors'"
+        return "a browser blocks the request: the route has no 'cors'"
     if b"access-control-allow-origin" not in allowed:
-        return "a browser does not send the request: the route's 'cors' does not name its origin"
+        return "a browser blocks the request: the route's 'cors' does not name its origin"
     names = {name.strip().lower() for name in allowed[b"access-control-allow-headers"].decode().split(",")}
-    refused = sorted(cors.announced(request)[1] - names - {""})
-    return f"a browser does not send the request: 'cors' does not name {', '.join(refused)}" if refused else ""
+    missing = sorted(cors.requested(request)[1] - names - {""})
+    return f"a browser blocks the request: the route's 'cors' does not name {', '.join(missing)}" if missing else ""

@@ -1,1 +1,1 @@
-"""HTTP/1.1 messages as bytes: no sockets, no clocks."""
+"""HTTP/1.1 messages as bytes (RFC 9112): no sockets and no clocks, except in `write_buffer`."""

@@ -1,12 +1,18 @@
-"""Why a message is rejected."""
+"""Errors of the parser.
+
+BadMessage
+├── TooLarge
+├── UnknownVersion
+└── UnknownCoding
+"""
 
 
 class BadMessage(Exception):
-    """A message that is not valid, or that could be read in two ways."""
+    """The message is malformed, or two parsers could read it differently."""
 
 
 class TooLarge(BadMessage):
-    """A head, a chunk's line or a trailer section over its limit."""
+    """A head, a chunk's size line or a trailer section exceeds its limit."""
 
 
 class UnknownVersion(BadMessage):

@@ -1,73 +1,71 @@
-"""Field lines (RFC 9112 section 5), and what `Connection` lists."""
+"""Field lines (RFC 9112 section 5) and the options in `Connection` (RFC 9110 section 7.6.1).
+
+Clients repeat most of their field lines in each request, so parsed lines are cached. Lines that may carry a secret are
+not.
+"""
 
 import re
 
+from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
 from ostiary_gateway.http1.errors import BadMessage, TooLarge
-from ostiary_gateway.http1.memo import MAX_CACHED_BYTES, BoundedCache
 
+#: Lower-case names and values, in the order of the message.
+Fields = list[tuple[bytes, bytes]]
+
+#: Field lines in a head or a trailer section. Browsers send about 20.
 MAX_FIELDS = 128
 
-#: Lower-case names and values, in their order.
-Fields = list[tuple[bytes, bytes]]
+#: Regular expressions of a token (RFC 9110 section 5.6.2) and of a field's value (section 5.5).
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
+
 _NAME = re.compile(TOKEN)
 
-# What a value may be made of (section 5.5): no control characters but tabs.
+# The same bytes as in VALUE: no control characters but tabs.
 _VALUE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
-
-def parse_name(name: bytes) -> bytes:
-    """Return a field's name in lower case. Without space before the colon, no line folding. Raises BadMessage."""
-    if _NAME.fullmatch(name) is None:
-        raise BadMessage("field line")
-    return name.lower()
-
-
-def parse_field(line: bytes) -> tuple[bytes, bytes]:
-    """Return name and value (RFC 9112 section 5). Raises BadMessage."""
-    name, colon, value = line.partition(b":")
-    # Values may be long; so the bytes that they may have are taken out, and nothing may be left.
-    if not colon or value.translate(None, _VALUE_BYTES):
-        raise BadMessage("field line")
-    return _FIELD_NAMES[name], value.strip(b"\t ")
-
-
-# No secrets are kept: they stand in queries and in these.
-_SECRET = re.compile(rb"auth|cookie|key|token|secret|session|password|signature|assertion|jwt")
-_FIELD_NAMES = BoundedCache(parse_name, lambda name, _: len(name) <= MAX_CACHED_BYTES)
-_FIELDS = BoundedCache(
-    parse_field, lambda line, field: len(line) <= MAX_CACHED_BYTES and _SECRET.search(field[0]) is None
-)
-
-
-def is_cacheable(field: tuple[bytes, bytes], _: object) -> bool:
-    """Return whether something about a field may be kept."""
-    return len(field[1]) <= MAX_CACHED_BYTES and _SECRET.search(field[0]) is None
-
-
-def parse_fields(lines: list[bytes]) -> Fields:
-    """Read field lines. Raises BadMessage."""
-    if len(lines) > MAX_FIELDS:
-        raise TooLarge("fields")
-    return [_FIELDS[line] for line in lines]
-
-
-_SINGLE = frozenset(
+_SINGLETONS = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect", b"origin", b"upgrade"}
 )
 
+# Fields with such names may carry secrets.
+_SECRET = re.compile(rb"auth|cookie|key|token|secret|session|password|signature|assertion|jwt")
 
-def check_single(fields: Fields) -> None:
-    """See that what may stand once does. Raises BadMessage."""
+
+def parse_fields(lines: list[bytes]) -> Fields:
+    """Parse field lines, given without their CRLF. Raises BadMessage."""
+    if len(lines) > MAX_FIELDS:
+        raise TooLarge("too many fields")
+    return [_FIELDS[line] for line in lines]
+
+
+def parse_field(line: bytes) -> tuple[bytes, bytes]:
+    """Parse a field line into name and value. Raises BadMessage."""
+    name, colon, value = line.partition(b":")
+    # Deleting the allowed bytes is faster than a regular expression on long values.
+    if not colon or value.translate(None, _VALUE_BYTES):
+        raise BadMessage("invalid field line")
+    return _NAMES[name], value.strip(b"\t ")
+
+
+def parse_name(name: bytes) -> bytes:
+    """Return the name in lower case. Raises BadMessage, also for space before the colon and for line folding."""
+    if _NAME.fullmatch(name) is None:
+        raise BadMessage("invalid field line")
+    return name.lower()
+
+
+def check_singletons(fields: Fields) -> None:
+    """Raise BadMessage if a field occurs more than once that must not (RFC 9110 section 5.3)."""
     seen: set[bytes] = set()
     for name, _ in fields:
-        if name in seen and name in _SINGLE:
-            raise BadMessage(f"several {name.decode()} fields")
+        if name in seen and name in _SINGLETONS:
+            raise BadMessage(f"duplicate field {name.decode()}")
         seen.add(name)
 
 
 def connection_options(fields: Fields) -> frozenset[bytes]:
+    """Return the options in all `Connection` fields, in lower case."""
     return _OPTIONS[b",".join([value for name, value in fields if name == b"connection"])]
 
 
@@ -75,4 +73,11 @@ def parse_options(value: bytes) -> frozenset[bytes]:
     return frozenset(option.strip(b"\t ") for option in value.lower().split(b","))
 
 
+def is_cacheable(field: tuple[bytes, bytes], _value: object = None) -> bool:
+    """Whether a field may be a key or a value of a cache."""
+    return len(field[0]) + len(field[1]) <= MAX_CACHED_BYTES and _SECRET.search(field[0]) is None
+
+
+_NAMES = BoundedCache(parse_name, lambda name, _: len(name) <= MAX_CACHED_BYTES)
+_FIELDS = BoundedCache(parse_field, lambda line, field: len(line) <= MAX_CACHED_BYTES and is_cacheable(field))
 _OPTIONS = BoundedCache(parse_options, lambda value, _: len(value) <= MAX_CACHED_BYTES)

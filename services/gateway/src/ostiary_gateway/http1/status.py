@@ -1,6 +1,10 @@
-"""Status codes with a meaning to framing (RFC 9110 section 15)."""
+"""Status codes that affect framing (RFC 9110 section 15)."""
 
-#: Statuses (RFC 9110 section 15).
-FIRST_FINAL = 200
-NO_CONTENT, NOT_MODIFIED = 204, 304
-WITHOUT_BODY = frozenset({*range(100, 200), NO_CONTENT})
+from typing import Final
+
+FIRST_FINAL: Final = 200
+NO_CONTENT: Final = 204
+NOT_MODIFIED: Final = 304
+
+#: Responses with these have neither a body nor a length (RFC 9110 section 8.6).
+WITHOUT_BODY: Final = frozenset({*range(100, 200), NO_CONTENT})

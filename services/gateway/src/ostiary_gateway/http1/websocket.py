@@ -1,19 +1,26 @@
-"""WebSockets, as far as a gateway looks into them: the handshake, and where frames end (RFC 6455)."""
+"""The WebSocket protocol as far as a gateway needs it: the handshake and the boundaries of frames (RFC 6455)."""
+
+from typing import Final
 
 from ostiary_gateway.http1.parser import Request, Response
 
-#: Application-defined, as HTTP's 401: log in again, and come back.
+#: Close codes. The first is the application's own, after HTTP's 401; the second is a server's that shuts down
+#: (section 7.4.1).
 TOKEN_ENDED = 4401
-
-#: The server ends (section 7.4.1).
 GOING_AWAY = 1001
 
-_CLOSE = 0x88
-_SHORT, _MEDIUM, _LONG = 125, 126, 127
+_FINAL_CLOSE = 0x88
+_MASKED = 0x80
+_MASK_BYTES = 4
+_MIN_HEAD_BYTES: Final = 2
+
+#: The seven bits of length up to here are the length; the next value announces 2 bytes of length, the one after it 8.
+_MAX_SHORT_LENGTH: Final = 125
+_TWO_BYTES_OF_LENGTH: Final = 126
 
 
-def is_wanted(request: Request) -> bool:
-    """Return whether a request offers to become a WebSocket (section 4.1)."""
+def is_handshake(request: Request) -> bool:
+    """Whether the request is a WebSocket's opening handshake (section 4.1)."""
     return (
         request.by_name.get(b"upgrade", b"").lower() == b"websocket"
         and b"upgrade" in request.connection_options
@@ -23,33 +30,32 @@ def is_wanted(request: Request) -> bool:
     )
 
 
-def is_opened(response: Response) -> bool:
-    """Return whether a response to that accepts it (section 4.2.2)."""
+def is_accepted(response: Response) -> bool:
+    """Whether a 101 response to a handshake accepts it (section 4.2.2)."""
     return response.by_name.get(b"upgrade", b"").lower() == b"websocket" and b"upgrade" in response.connection_options
 
 
 def close_frame(code: int, reason: str) -> bytes:
     """Return a server's close frame (section 5.5.1)."""
-    payload = code.to_bytes(2) + reason.encode()[: _SHORT - 2]
-    return bytes([_CLOSE, len(payload)]) + payload
+    payload = code.to_bytes(2) + reason.encode()[: _MAX_SHORT_LENGTH - 2]
+    return bytes([_FINAL_CLOSE, len(payload)]) + payload
 
 
-class Frames:
-    """Follows a server's frames, which are not masked: where one ends, another may be put in (section 5.2)."""
+class FrameTracker:
+    """Tracks where frames begin and end in a stream, so that another can be inserted between two (section 5.2)."""
 
     def __init__(self) -> None:
-        """Expect a frame."""
+        #: An incomplete head of a frame.
         self._head = b""
-        #: Bytes of the current frame still to come.
+        #: Bytes of the current frame to come.
         self._left = 0
 
     @property
     def at_boundary(self) -> bool:
-        """Whether no frame has begun."""
         return not self._left and not self._head
 
-    def follow(self, data: bytes, *, to_the_next_end: bool = False) -> int:
-        """Take in bytes, all of them or up to where a frame ends, and return how many."""
+    def advance(self, data: bytes, *, stop_at_boundary: bool = False) -> int:
+        """Return how many bytes were consumed: all, or those up to the first boundary."""
         position, size = 0, len(data)
         while position < size:
             if self._left:
@@ -59,22 +65,22 @@ class Frames:
             else:
                 self._head += data[position : position + 1]
                 position += 1
-                length = _payload_length(self._head)
+                length = _bytes_after_head(self._head)
                 if length is None:
                     continue
                 self._head, self._left = b"", length
-            if to_the_next_end and not self._left:
+            if stop_at_boundary and not self._left:
                 break
         return position
 
 
-def _payload_length(head: bytes) -> int | None:
-    """Return the length that a frame's head says, with a mask if it has one; None if the head is not all there."""
-    if len(head) < 2:  # noqa: PLR2004 - the shortest head
+def _bytes_after_head(head: bytes) -> int | None:
+    """Return how many bytes follow a frame's head, None if the head is incomplete. A mask counts as following."""
+    if len(head) < _MIN_HEAD_BYTES:
         return None
-    said = head[1] & 0x7F
-    mask = 4 if head[1] & 0x80 else 0
-    if said <= _SHORT:
-        return said + mask
-    extended = 2 if said == _MEDIUM else 8
-    return int.from_bytes(head[2:]) + mask if len(head) == 2 + extended else None
+    length = head[1] & ~_MASKED
+    mask = _MASK_BYTES if head[1] & _MASKED else 0
+    if length <= _MAX_SHORT_LENGTH:
+        return length + mask
+    length_bytes = 2 if length == _TWO_BYTES_OF_LENGTH else 8
+    return int.from_bytes(head[2:]) + mask if len(head) == _MIN_HEAD_BYTES + length_bytes else None

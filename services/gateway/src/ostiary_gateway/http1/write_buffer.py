@@ -1,71 +1,69 @@
-"""What connections have to send, sent together at the end of a turn of the event loop.
+"""Writes of many connections, flushed together at the end of an iteration of the event loop.
 
-To send something may wake up whoever waits at the other end, and on an idle core that takes longer than the sending.
-When several things are sent one right after the other, they wake it once.
+A write may wake up the process at the other end, and on an idle core that takes longer than the write. Several small
+writes in a row wake it once.
 """
 
 import asyncio
 
-#: Bytes of a connection that wait for the end of the turn; more are sent at once. Answers of a few lines are what comes
-#: in thousands; larger ones must get to the socket soon, as only that says when it takes no more.
-MAX_WAITING_BYTES = 16 * 1024
+#: Bytes that a connection holds back; more are written at once. Small responses come by the thousands and gain from
+#: the delay. Large ones must reach the socket soon: only its buffer tells when the client reads too slowly.
+MAX_BUFFERED_BYTES = 16 * 1024
 
 
 class FlushQueue:
-    """The connections that have something to send."""
+    """Connections to flush at the end of the current iteration of the event loop."""
 
     def __init__(self) -> None:
-        """Make one; it is empty."""
-        self._waiting: list[WriteBufferedProtocol] = []
+        self._pending: list[WriteBufferedProtocol] = []
 
-    def put(self, sender: "WriteBufferedProtocol") -> None:
-        """Have `sender` send what it has when all that has arrived by now has been looked at."""
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._send)
-        self._waiting.append(sender)
+    def put(self, connection: "WriteBufferedProtocol") -> None:
+        if not self._pending:
+            # Runs after the callbacks of all sockets that are readable now.
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._pending.append(connection)
 
-    def _send(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for sender in waiting:
-            sender.send_now()
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        for connection in pending:
+            connection.flush()
 
 
 class WriteBufferedProtocol(asyncio.Protocol):
-    """A connection that sends by way of an flush_queue."""
+    """A connection that buffers small writes until its queue is flushed."""
 
     def __init__(self, flush_queue: FlushQueue) -> None:
-        """Make one that is not connected yet."""
         self._flush_queue = flush_queue
+        #: None before and after the connection.
         self._transport: asyncio.Transport | None = None
         self._unsent = b""
 
     @property
     def unsent(self) -> int:
-        """How many bytes have not gone to the network yet."""
-        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return waiting + len(self._unsent)
+        """Bytes that the kernel has not taken yet."""
+        in_transport = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return in_transport + len(self._unsent)
 
     def write(self, data: bytes) -> None:
-        """Send bytes, soon."""
         if self._unsent:
             self._unsent += data
-            if len(self._unsent) > MAX_WAITING_BYTES:
-                self.send_now()
-        elif len(data) > MAX_WAITING_BYTES:
+            if len(self._unsent) > MAX_BUFFERED_BYTES:
+                self.flush()
+        elif len(data) > MAX_BUFFERED_BYTES:
             if self._transport is not None:
                 self._transport.write(data)
         elif data and self._transport is not None:
             self._unsent = data
             self._flush_queue.put(self)
 
-    def send_now(self) -> None:
-        """Send what waits; before anything else is done with the transport."""
+    def flush(self) -> None:
+        """Hand buffered bytes to the transport. Call it before anything else is done with the transport."""
         data, self._unsent = self._unsent, b""
         if data and self._transport is not None:
             self._transport.write(data)
 
     def _abort(self) -> None:
-        """Close the connection, whatever is going on. What was written is sent if there is room for it."""
-        self.send_now()
+        """Close the connection at once. Bytes already written are sent as far as the kernel takes them now."""
+        self.flush()
         if self._transport is not None:
             self._transport.abort()

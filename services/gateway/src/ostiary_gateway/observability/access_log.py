@@ -1,4 +1,4 @@
-"""The access log and the counts of requests. A line is put together by hand: it is written for each request."""
+"""The access log, request metrics, and the ends of traces. Lines are formatted by hand, as there is one per request."""
 
 import hashlib
 import json
@@ -14,21 +14,21 @@ from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.metrics import RequestMetrics
 from ostiary_chassis.problems import METHODS
 from ostiary_gateway.access.request import RequestContext, Trace
-from ostiary_gateway.http1.memo import BoundedCache
+from ostiary_gateway.http1.bounded_cache import BoundedCache
 from ostiary_gateway.http1.parser import Request
 
-#: Lines that are written together at most; they are written at each tick in any case.
+#: Buffered lines at which the buffer is written; it is written at each tick in any case.
 MAX_LINES = 512
 
-#: Subjects whose pseudonyms are kept at hand.
-_SUBJECTS = 4096
+#: Subjects whose pseudonyms are cached.
+_PSEUDONYM_CACHE_SIZE = 4096
 
-#: What requests have in common that end alike: method, route, status and decision.
-Kind = tuple[str, str, int, str]
+#: Method, route, status and decision.
+Outcome = tuple[str, str, int, str]
 
 
 class AccessLog:
-    """Counts requests, writes a line for each, and ends its trace."""
+    """Records requests: a line of the access log, metrics, and the end of the trace."""
 
     def __init__(
         self,
@@ -37,19 +37,18 @@ class AccessLog:
         begin_trace: Callable[[Request], Trace] | None = None,
         stream: TextIO | None = None,
     ) -> None:
-        """Make the log; by default, it goes to standard output, and there are no traces."""
+        """Without a `stream`, write to standard output; without `begin_trace`, there are no traces."""
         self._begin_trace = begin_trace
         self._requests = requests
         self._is_json = log_format == "json"
         self._stream = stream
         self._lines: list[str] = []
-        self._pseudonym = lru_cache(_SUBJECTS)(pseudonym)
-        #: What lines about requests of one kind have in common.
-        self._common: BoundedCache[Kind, str] = BoundedCache(_as_json if self._is_json else _as_text)
+        self._pseudonym = lru_cache(_PSEUDONYM_CACHE_SIZE)(pseudonym)
+        #: The part of a line that requests with the same outcome share.
+        self._common: BoundedCache[Outcome, str] = BoundedCache(_as_json if self._is_json else _as_text)
         self._second, self._time = 0, ""
 
     def begin(self, context: RequestContext) -> None:
-        """Begin to follow a request."""
         if self._begin_trace is not None:
             context.trace = self._begin_trace(context.request)
 
@@ -61,7 +60,7 @@ class AccessLog:
         seconds: float,
         upstream_seconds: float,
     ) -> None:
-        """Count and log a request. `decision` is `allowed`, or the code of the problem that it was answered with."""
+        """Record a request. `decision` is `allowed`, or why it was not: the problem's code, as a rule."""
         method, token = context.request.method, context.token
         if method not in METHODS:
             method = "other"
@@ -70,7 +69,7 @@ class AccessLog:
         subject = self._pseudonym(token.subject) if token is not None else ""
         common = self._common[method, route, status, decision]
         ms, upstream_ms = _ms(seconds), _ms(upstream_seconds)
-        # All that is filled in is of a few characters that mean nothing to JSON, or is a number.
+        # No value needs escaping in JSON: they are numbers, or of a few safe characters.
         if self._is_json:
             line = (
                 f'{{"timestamp":"{self._now()}",{common},"ms":{ms},"upstream_ms":{upstream_ms},'
@@ -99,13 +98,13 @@ class AccessLog:
             )
 
     def flush(self, _now: float = 0.0) -> None:
-        """Write what has come. If it cannot be written, requests go on."""
+        """Write the buffered lines. Errors are ignored: requests go on without the log."""
         if not self._lines:
             return
         lines, self._lines = self._lines, []
         stream = self._stream or sys.stdout
         with suppress(OSError, ValueError):
-            # Of so many bytes at once, nothing comes in between: other workers may write to the same pipe.
+            # Writes of up to PIPE_BUF bytes are atomic, and other workers may write to the same pipe.
             start = size = 0
             for position, line in enumerate(lines):
                 size += len(line)
@@ -124,25 +123,25 @@ class AccessLog:
         return f"{self._time}.{str(1000 + int((now - second) * 1000))[1:]}Z"
 
 
-def _as_json(kind: Kind) -> str:
-    method, route, status, decision = kind
+def _as_json(outcome: Outcome) -> str:
+    method, route, status, decision = outcome
     return (
         '"service":"gateway","logger":"access","level":"info","event":"request",'
         f'"method":"{method}","route":{json.dumps(route)},"status":{status},"decision":"{decision}"'
     )
 
 
-def _as_text(kind: Kind) -> str:
-    method, route, status, decision = kind
+def _as_text(outcome: Outcome) -> str:
+    method, route, status, decision = outcome
     return f"method={method} route={route} status={status} decision={decision}"
 
 
 def _ms(seconds: float) -> str:
-    """Return milliseconds with a tenth. By hand: numbers of floating point are slow to write."""
+    """Format milliseconds with one decimal. By hand, as formatting of floats is slow."""
     tenths = int(seconds * 10_000 + 0.5)
     return f"{tenths // 10}.{tenths % 10}"
 
 
 def pseudonym(subject: str) -> str:
-    """Return what stands for a subject in the log: the same each time, and nobody's name."""
+    """Return a stable pseudonym for a subject, which is not logged itself."""
     return hashlib.sha256(subject.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""One OpenAPI document of the services behind the gateway, of what it lets through and no more, and a page for it."""
+"""The endpoints for the merged OpenAPI document, and for the page that shows it."""
 
 import asyncio
 import gzip
@@ -13,21 +13,21 @@ import structlog
 from fastapi import APIRouter, Request, Response
 
 from ostiary_gateway.openapi.merge import merge
-from ostiary_gateway.routing.config import DOCS, DOCUMENT
+from ostiary_gateway.routing.config import DOCS_PATH, OPENAPI_PATH
 from ostiary_gateway.runtime import Runtime, Snapshot
 from ostiary_gateway.upstream.cluster import Cluster
 
 _log = structlog.stdlib.get_logger("docs")
 
-#: Seconds for a service to say what it offers, and seconds for which it is believed.
+#: Seconds until a fetch of a service's document has timed out, and for which the merged document is cached.
 FETCH_SECONDS = 3.0
-FRESH_SECONDS = 30.0
+CACHE_SECONDS = 30.0
 
-#: Seconds for which a browser does not ask for what is part of the page.
-KEPT_SECONDS = 86_400
+#: Seconds for which browsers cache the assets of the page.
+ASSET_CACHE_SECONDS = 86_400
 
-# Scripts and styles from here alone; Swagger UI puts pictures and styles into its page itself.
-_POLICY = (
+# Scripts and styles of this origin alone; Swagger UI adds inline styles and images.
+_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
 )
 _PAGE = f"""<!doctype html>
@@ -35,45 +35,45 @@ _PAGE = f"""<!doctype html>
 <meta charset="utf-8">
 <title>API</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="{DOCS}/swagger-ui.css">
+<link rel="stylesheet" href="{DOCS_PATH}/swagger-ui.css">
 <div id="ui"></div>
-<script src="{DOCS}/swagger-ui-bundle.js"></script>
-<script src="{DOCS}/start.js"></script>
+<script src="{DOCS_PATH}/swagger-ui-bundle.js"></script>
+<script src="{DOCS_PATH}/start.js"></script>
 """
-_START = f'SwaggerUIBundle({{url: "{DOCUMENT}", dom_id: "#ui", deepLinking: true, validatorUrl: null}});\n'
+_START = f'SwaggerUIBundle({{url: "{OPENAPI_PATH}", dom_id: "#ui", deepLinking: true, validatorUrl: null}});\n'
 
-#: The page and what it needs, by kind.
-_PARTS = {
-    DOCS: "text/html",
-    f"{DOCS}/start.js": "text/javascript",
-    f"{DOCS}/swagger-ui-bundle.js": "text/javascript",
-    f"{DOCS}/swagger-ui.css": "text/css",
+#: The page and its assets, with their media types.
+_ASSETS = {
+    DOCS_PATH: "text/html",
+    f"{DOCS_PATH}/start.js": "text/javascript",
+    f"{DOCS_PATH}/swagger-ui-bundle.js": "text/javascript",
+    f"{DOCS_PATH}/swagger-ui.css": "text/css",
 }
 
 
-class _File:
-    """Something to serve, packed once for those who take it so."""
+class _Representation:
+    """Content with its entity tag, compressed once."""
 
     def __init__(self, content: bytes, media_type: str, **headers: str) -> None:
         self._content = content
-        self._packed = gzip.compress(content, compresslevel=6, mtime=0)
+        self._compressed = gzip.compress(content, compresslevel=6, mtime=0)
         self._media_type = media_type
-        # A weak one: packed or not, it is the same.
+        # Weak, as it is the same for both encodings.
         self._tag = f'W/"{sha256(content).hexdigest()[:32]}"'
         self._headers = {"ETag": self._tag, "Vary": "Accept-Encoding", "Cache-Control": "no-cache", **headers}
 
-    def answer(self, request: Request) -> Response:
-        """Return the answer to a request for it (RFC 9110 sections 12.5.3 and 13.1.2)."""
+    def respond(self, request: Request) -> Response:
+        """Negotiate the encoding, and honour If-None-Match (RFC 9110 sections 12.5.3 and 13.1.2)."""
         known = {each.strip() for each in request.headers.get("if-none-match", "").split(",")}
         if self._tag in known:
             return Response(status_code=304, headers=self._headers)
-        if not _takes_gzip(request.headers.get("accept-encoding", "")):
+        if not _accepts_gzip(request.headers.get("accept-encoding", "")):
             return Response(self._content, media_type=self._media_type, headers=self._headers)
         headers = {**self._headers, "Content-Encoding": "gzip"}
-        return Response(self._packed, media_type=self._media_type, headers=headers)
+        return Response(self._compressed, media_type=self._media_type, headers=headers)
 
 
-def _takes_gzip(accepted: str) -> bool:
+def _accepts_gzip(accepted: str) -> bool:
     for each in accepted.lower().split(","):
         name, _, weight = each.replace(" ", "").partition(";q=")
         if name == "gzip":
@@ -82,70 +82,66 @@ def _takes_gzip(accepted: str) -> bool:
 
 
 class ApiDocument:
-    """The merged document, made anew when it is asked for and no longer fresh."""
+    """The merged document, which is rebuilt on request when the cached one has expired or routes have changed."""
 
     def __init__(self, runtime: Runtime, version: str) -> None:
-        """Make it of the policy that counts."""
         self._runtime = runtime
         self._version = version
-        self._made: tuple[Snapshot, float, _File] | None = None
-        self._making = asyncio.Lock()
+        self._cached: tuple[Snapshot, float, _Representation] | None = None
+        self._lock = asyncio.Lock()
 
     def routes(self) -> APIRouter:
-        """Return the endpoints."""
         router = APIRouter(include_in_schema=False)
 
-        @router.get(DOCUMENT)
+        @router.get(OPENAPI_PATH)
         async def document(request: Request) -> Response:
-            return (await self._get()).answer(request)
+            return (await self._get()).respond(request)
 
-        async def part(request: Request) -> Response:
-            # To pack the largest takes a while, once.
-            return (await asyncio.to_thread(_part, request.url.path)).answer(request)
+        async def asset(request: Request) -> Response:
+            # In a thread, as compressing the largest takes time.
+            return (await asyncio.to_thread(_asset, request.url.path)).respond(request)
 
-        for path in _PARTS:
-            router.add_api_route(path, part)
+        for path in _ASSETS:
+            router.add_api_route(path, asset)
         return router
 
-    async def _get(self) -> _File:
-        """Return the document. What a service does not say, or says in a way of its own, is left out."""
-        async with self._making:
+    async def _get(self) -> _Representation:
+        async with self._lock:
             snapshot = self._runtime.current
-            if self._made is not None and self._made[0] is snapshot and time.monotonic() < self._made[1]:
-                return self._made[2]
+            if self._cached is not None and self._cached[0] is snapshot and time.monotonic() < self._cached[1]:
+                return self._cached[2]
             names = list(snapshot.upstreams)
             documents = await asyncio.gather(*(_fetch(snapshot.upstreams[name]) for name in names))
             found = {name: each for name, each in zip(names, documents, strict=True) if each is not None}
             missing = snapshot.upstreams.keys() - found.keys()
-            # For many routes it takes a while, and requests go on.
+            # In a thread, as many routes take time.
             merged = await asyncio.to_thread(merge, snapshot.table, found, self._version, missing)
-            file = _File(json.dumps(merged).encode(), "application/json")
-            self._made = snapshot, time.monotonic() + FRESH_SECONDS, file
-            return file
+            built = _Representation(json.dumps(merged).encode(), "application/json")
+            self._cached = snapshot, time.monotonic() + CACHE_SECONDS, built
+            return built
 
 
 @cache
-def _part(path: str) -> _File:
-    """Return the page, or something that it needs."""
-    if path == DOCS:
-        return _File(_PAGE.encode(), _PARTS[path], **{"Content-Security-Policy": _POLICY})
-    if path == f"{DOCS}/start.js":
-        return _File(_START.encode(), _PARTS[path])
+def _asset(path: str) -> _Representation:
+    if path == DOCS_PATH:
+        return _Representation(_PAGE.encode(), _ASSETS[path], **{"Content-Security-Policy": _CONTENT_SECURITY_POLICY})
+    if path == f"{DOCS_PATH}/start.js":
+        return _Representation(_START.encode(), _ASSETS[path])
     content = (files("fastapi_offline") / "static" / path.rpartition("/")[2]).read_bytes()
-    return _File(content, _PARTS[path], **{"Cache-Control": f"public, max-age={KEPT_SECONDS}"})
+    return _Representation(content, _ASSETS[path], **{"Cache-Control": f"public, max-age={ASSET_CACHE_SECONDS}"})
 
 
 async def _fetch(upstream: Cluster) -> dict[str, Any] | None:
-    """Return what a service says that it offers; None if it does not."""
+    """Return a service's document; None if it serves none."""
     try:
-        status, content = await upstream.fetch(DOCUMENT, FETCH_SECONDS)
-        document = json.loads(content, parse_constant=_refuse) if status == 200 else None  # noqa: PLR2004 - HTTP
+        status, content = await upstream.fetch(OPENAPI_PATH, FETCH_SECONDS)
+        document = json.loads(content, parse_constant=_reject) if status == 200 else None  # noqa: PLR2004 - HTTP
     except (OSError, ValueError, RecursionError) as error:
-        _log.info("a service says nothing of what it offers", upstream=upstream.name, error=type(error).__name__)
+        _log.info("OpenAPI document unavailable", upstream=upstream.name, error=type(error).__name__)
         return None
     return document if isinstance(document, dict) else None
 
 
-def _refuse(constant: str) -> None:
-    """Refuse NaN and infinities, which Python reads and JSON has not."""
+def _reject(constant: str) -> None:
+    """Reject NaN and infinities: Python parses them, but they are not JSON."""
     raise ValueError(constant)

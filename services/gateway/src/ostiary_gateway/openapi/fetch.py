@@ -1,4 +1,4 @@
-"""Asking services for their OpenAPI documents, from the command line."""
+"""Fetches the OpenAPI documents of services, for the command line."""
 
 import ssl
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import httpx
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway.routing.config import DOCUMENT, RoutesFile
+from ostiary_gateway.routing.config import OPENAPI_PATH, RoutesFile
 
-#: Seconds for a service to answer.
-ANSWER_SECONDS = 10.0
+#: Seconds for each operation of a fetch: connecting, and reading the next piece of the response.
+TIMEOUT_SECONDS = 10.0
 
 _UNIX = "unix:"
 
 
-def documents(routes: RoutesFile, urls: list[str]) -> dict[str, dict[str, Any]]:
-    """Return documents by upstream: those at `urls`, or what each upstream says itself. Raises ConfigError."""
+def fetch_documents(routes: RoutesFile, urls: list[str]) -> dict[str, dict[str, Any]]:
+    """Fetch the documents at `urls`, or else that of each upstream, by name of the upstream. Raises ConfigError."""
     if not urls:
-        return {name: _ask(f"{each.addresses[0]}{DOCUMENT}") for name, each in routes.upstreams.items()}
+        return {name: _fetch(f"{each.addresses[0]}{OPENAPI_PATH}") for name, each in routes.upstreams.items()}
     found: dict[str, dict[str, Any]] = {}
     for url in urls:
         names = [
@@ -25,28 +25,28 @@ def documents(routes: RoutesFile, urls: list[str]) -> dict[str, dict[str, Any]]:
         ]
         if not names:
             raise ConfigError(f"{url}: no upstream in the routes file has this address")
-        found |= dict.fromkeys(names, _ask(url))
+        found |= dict.fromkeys(names, _fetch(url))
     return found
 
 
-def _ask(url: str) -> dict[str, Any]:
-    """Return the document at a URL; at the one of a socket, with the document's path behind that of the socket."""
+def _fetch(url: str) -> dict[str, Any]:
+    """Fetch a document; in the URL of a unix socket, the document's path follows the socket's."""
     if url.startswith(_UNIX):
-        transport = httpx.HTTPTransport(uds=url.removeprefix(_UNIX).removesuffix(DOCUMENT))
-        asked = f"http://localhost{DOCUMENT}"
+        transport = httpx.HTTPTransport(uds=url.removeprefix(_UNIX).removesuffix(OPENAPI_PATH))
+        target = f"http://localhost{OPENAPI_PATH}"
     else:
-        # The authorities that the gateway trusts, and not those of httpx.
+        # The authorities that the gateway trusts instead of those that httpx brings along.
         transport = httpx.HTTPTransport(verify=ssl.create_default_context())
-        asked = url
+        target = url
     try:
-        with httpx.Client(transport=transport, timeout=ANSWER_SECONDS) as client:
-            document = client.get(asked).raise_for_status().json()
+        with httpx.Client(transport=transport, timeout=TIMEOUT_SECONDS) as client:
+            document = client.get(target).raise_for_status().json()
     except httpx.HTTPStatusError as error:
-        raise ConfigError(f"{url}: the answer is a {error.response.status_code}") from None
+        raise ConfigError(f"{url}: response with status {error.response.status_code}") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ConfigError(f"{url}: {str(error) or type(error).__name__}") from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{url}: the answer is not JSON") from None
+        raise ConfigError(f"{url}: response is not JSON") from None
     if not isinstance(document, dict):
-        raise ConfigError(f"{url}: the answer is no OpenAPI document")
+        raise ConfigError(f"{url}: response is not an OpenAPI document")
     return document

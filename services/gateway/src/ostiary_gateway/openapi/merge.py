@@ -1,6 +1,6 @@
-"""OpenAPI documents of services, and what routes let through of them: one document of all.
+"""Merges the OpenAPI documents of services into one, of the operations that routes expose.
 
-Documents come from others. One that is not in order is left out as a whole.
+The documents are foreign input. An invalid one is left out as a whole.
 """
 
 import re
@@ -9,45 +9,46 @@ from typing import Any
 
 import structlog
 
-from ostiary_gateway.routing.config import Requirements, Route
+from ostiary_gateway.routing.config import Route
 from ostiary_gateway.routing.paths import AmbiguousPath
+from ostiary_gateway.routing.requirements import Requirements
 from ostiary_gateway.routing.table import RouteTable
 
 _log = structlog.stdlib.get_logger("docs")
 
-#: How deep values may stand in others: schemas of people have tens of levels.
+#: Maximum nesting depth: schemas in practice have tens of levels.
 MAX_DEPTH = 100
 
 _PARAMETER = re.compile(r"\{[^{}/]+\}")
 _REFERENCE = re.compile(r"#/components/([^/]+)/([^/]+)((?:/.*)?)\Z", re.DOTALL)
 _METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 
-# What stands for a parameter: nothing that a route names.
+# Value of parameters in example paths: no route has it as a literal.
 _EXAMPLE = "any-value-at-all"
 
-#: The kind of components that say how a caller proves who it is.
-SCHEMES = "securitySchemes"
+#: The kind of components that describe how clients authenticate.
+SECURITY_SCHEMES = "securitySchemes"
 
-# How the gateway itself asks for a token. The name is none that a component can have, until it is in the document.
+# The gateway's own security scheme. Until it is renamed in the merged document, its name is one that no component has.
 _BEARER = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-_OURS = ""
+_GATEWAY_SCHEME = ""
 
-#: A component: its kind, and its name.
+#: Kind and name of a component.
 Component = tuple[str, str]
 
-#: What a document says of an operation; of those that are yielded here, `parameters` and `security` are in order.
+#: An operation object. In those that `operations` yields, `parameters` and `security` are validated.
 Operation = dict[str, Any]
 
-#: One way to be let in: security schemes by name, with scopes.
+#: One alternative of an operation's security requirements: scopes by name of the security scheme.
 Security = dict[str, list[str]]
 
 
-class BadDocument(Exception):
-    """A document that is not in the form of OpenAPI where that matters here."""
+class InvalidDocument(Exception):
+    """A document that is not valid OpenAPI where that matters here."""
 
 
 def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Operation]]:
-    """Yield path, method and description of what a document offers. Raises BadDocument."""
+    """Yield path, method and operation object of each operation. Raises InvalidDocument."""
     for path, item in _mapping(document.get("paths", {}), "paths").items():
         shared = _list(_mapping(item, path).get("parameters", []), f"parameters of {path}")
         for method in _METHODS:
@@ -60,35 +61,37 @@ def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Operatio
 
 
 def components(document: Mapping[str, Any]) -> dict[Component, Any]:
-    """Return what a document's operations refer to. Raises BadDocument."""
+    """Return a document's components. Raises InvalidDocument."""
     kinds = _mapping(document.get("components") or {}, "components")
     return {(kind, name): each for kind in kinds for name, each in _mapping(kinds[kind], kind).items()}
 
 
 def exposures(table: RouteTable, upstream: str, path: str, method: str) -> Iterator[tuple[Route, str]]:
-    """Yield the routes by which an operation of an upstream can be reached, with the path that it then has."""
+    """Yield the routes that expose an operation of an upstream, and its public paths there."""
     for route in table.routes:
         if upstream in route.upstreams and method.upper() in route.match.methods:
-            public = _unwritten(route.match.path, route.rewrite or route.match.path, path)
-            if public is not None and _decides(table, route, public, method.upper()):
+            public = _public_path(route.match.path, route.rewrite or route.match.path, path)
+            if public is not None and _is_selected(table, route, public, method.upper()):
                 yield route, public
 
 
 def merge(
     table: RouteTable, documents: Mapping[str, Mapping[str, Any]], version: str, missing: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return one document of those of several upstreams; `missing` are those that have said nothing."""
-    merged = _Merged()
+    """Merge documents by upstream into one; `missing` are upstreams without a document."""
+    merged = _MergedDocument()
     left_out = set(missing)
     for name, document in documents.items():
         try:
             merged.add(table, name, document)
-        except BadDocument as error:
-            _log.warning("what a service says that it offers is left out", upstream=name, error=str(error))
+        except InvalidDocument as error:
+            _log.warning("OpenAPI document rejected", upstream=name, error=str(error))
             left_out.add(name)
     info = {"title": "API", "version": version}
     if left_out:
-        info["description"] = f"What is missing here, as it is not known at the moment: {', '.join(sorted(left_out))}."
+        info["description"] = (
+            f"Incomplete, as these services provide no valid OpenAPI document: {', '.join(sorted(left_out))}."
+        )
     return {
         "openapi": "3.1.0",
         "info": info,
@@ -97,21 +100,19 @@ def merge(
     }
 
 
-class _Merged:
-    """What was taken from documents."""
-
+class _MergedDocument:
     def __init__(self) -> None:
         self.paths: dict[str, dict[str, Operation]] = {}
-        self.components: dict[str, dict[str, Any]] = {SCHEMES: {"bearer": _BEARER}}
+        self.components: dict[str, dict[str, Any]] = {SECURITY_SCHEMES: {"bearer": _BEARER}}
         self._operation_ids: set[str] = set()
 
     def add(self, table: RouteTable, upstream: str, document: Mapping[str, Any]) -> None:
-        """Take what routes let through, and what that refers to. Raises BadDocument, and then takes nothing."""
+        """Add exposed operations and the components they refer to, or else nothing and raise InvalidDocument."""
         own = components(document)
         exposed: dict[tuple[str, str], Operation] = {}
         for path, method, operation in operations(document):
             for route, public in exposures(table, upstream, path, method):
-                security = _asked_for(route, operation["security"], own)
+                security = _required_security(route, operation["security"], own)
                 known = exposed.setdefault((public, method), {**operation, "security": []})
                 known["security"] += [each for each in security if each not in known["security"]]
         reached = _reachable(exposed.values(), own)
@@ -121,15 +122,15 @@ class _Merged:
             place: {**_renamed(operation, names), "security": _renamed_schemes(operation["security"], names)}
             for place, operation in exposed.items()
         }
-        # From here on, nothing can go wrong.
+        # Nothing fails from here on.
         for (kind, name), member in taken.items():
             self.components.setdefault(kind, {})[names.get((kind, name), name)] = member
         for (public, method), operation in described.items():
             if method not in self.paths.setdefault(public, {}):
-                self.paths[public][method] = self._identified(operation, upstream)
+                self.paths[public][method] = self._with_unique_id(operation, upstream)
 
     def _names(self, upstream: str, reached: Mapping[Component, Any]) -> dict[Component, str]:
-        """Return new names for components whose names others have, and so for what refers to them."""
+        """Return new names for components whose names are taken, and in turn for components that refer to these."""
         names: dict[Component, str] = {}
         is_settled = False
         while not is_settled:
@@ -141,8 +142,8 @@ class _Merged:
                     is_settled = False
         return names
 
-    def _identified(self, operation: Operation, upstream: str) -> Operation:
-        """Return an operation with a name that no other one has, if it has one."""
+    def _with_unique_id(self, operation: Operation, upstream: str) -> Operation:
+        """Make the operation's id unique, if it has one."""
         name = operation.get("operationId")
         if not isinstance(name, str):
             return operation
@@ -154,17 +155,17 @@ class _Merged:
         return {**operation, "operationId": unique}
 
 
-def _asked_for(route: Route, security: list[Security], own: Mapping[Component, Any]) -> list[Security]:
-    """Return what a caller needs: what the route asks for, or on a public one what the service itself does."""
+def _required_security(route: Route, security: list[Security], own: Mapping[Component, Any]) -> list[Security]:
+    """Return the route's security requirements; for a public route, those of the service itself."""
     if route.is_public:
-        # Nothing, if it asks for nothing: there may be another route for which something is needed.
-        return [each for each in security if all((SCHEMES, name) in own for name in each)] or [{}]
+        # An empty alternative if there are none: another route to the same path may add its own.
+        return [each for each in security if all((SECURITY_SCHEMES, name) in own for name in each)] or [{}]
     scopes = sorted(route.access.scopes) if isinstance(route.access, Requirements) else []
-    return [{_OURS: scopes}]
+    return [{_GATEWAY_SCHEME: scopes}]
 
 
-def _decides(table: RouteTable, route: Route, public: str, method: str) -> bool:
-    """Return whether a route is the one for its path, and no more specific one is."""
+def _is_selected(table: RouteTable, route: Route, public: str, method: str) -> bool:
+    """Return whether requests for a path take this route, and no more specific one."""
     example = _PARAMETER.sub(_EXAMPLE, public).encode("latin-1", "replace")
     for host in route.match.hosts or {""}:
         try:
@@ -176,11 +177,11 @@ def _decides(table: RouteTable, route: Route, public: str, method: str) -> bool:
     return False
 
 
-def _unwritten(public: str, rewrite: str, path: str) -> str | None:
-    """Return the public form of an upstream's path that a rewrite leads to, if it leads there."""
+def _public_path(template: str, rewrite: str, path: str) -> str | None:
+    """Return the public path for an upstream's path; None if the route does not lead there."""
     values: dict[str, str] = {}
-    wanted, given = rewrite[1:].split("/"), path[1:].split("/")
-    for position, part in enumerate(wanted):
+    expected, given = rewrite[1:].split("/"), path[1:].split("/")
+    for position, part in enumerate(expected):
         if part.endswith("...}"):
             values[part] = "/".join(given[position:])
             given = given[: position + 1]
@@ -190,27 +191,27 @@ def _unwritten(public: str, rewrite: str, path: str) -> str | None:
             return None
         else:
             values[part] = given[position]
-    if len(wanted) != len(given):
+    if len(expected) != len(given):
         return None
-    return "/" + "/".join(values.get(part, part) for part in public[1:].split("/"))
+    return "/" + "/".join(values.get(part, part) for part in template[1:].split("/"))
 
 
 def _reachable(exposed: Iterable[Operation], own: Mapping[Component, Any]) -> dict[Component, Any]:
-    """Return the components that operations refer to, and those that these do."""
-    schemes = {(SCHEMES, name) for operation in exposed for each in operation["security"] for name in each}
+    """Return the components that operations refer to, directly or through others."""
+    schemes = {(SECURITY_SCHEMES, name) for operation in exposed for each in operation["security"] for name in each}
     found = {each: own[each] for each in schemes if each in own}
-    waiting: list[Any] = [*exposed]
-    while waiting:
-        for each in _references(waiting.pop()):
+    pending: list[Any] = [*exposed]
+    while pending:
+        for each in _references(pending.pop()):
             if each in own and each not in found:
                 found[each] = own[each]
-                waiting.append(own[each])
+                pending.append(own[each])
     return found
 
 
 def _references(value: Any, depth: int = 0) -> Iterator[Component]:
     if depth > MAX_DEPTH:
-        raise BadDocument(f"values stand in others, more than {MAX_DEPTH} deep")
+        raise InvalidDocument(f"nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _references(each, depth + 1)
@@ -219,7 +220,7 @@ def _references(value: Any, depth: int = 0) -> Iterator[Component]:
 
 
 def _renamed(value: Any, names: Mapping[Component, str]) -> Any:
-    """Return a value with new names in its references, in `$ref` and wherever else a text is one."""
+    """Rename components in references, in `$ref` and wherever else a string is one."""
     if not names:
         return value
     if isinstance(value, dict):
@@ -235,19 +236,19 @@ def _renamed(value: Any, names: Mapping[Component, str]) -> Any:
 def _renamed_schemes(security: list[Security], names: Mapping[Component, str]) -> list[Security]:
     if security == [{}]:
         return []
-    known = {**names, (SCHEMES, _OURS): "bearer"}
-    return [{known.get((SCHEMES, name), name): scopes for name, scopes in each.items()} for each in security]
+    known = {**names, (SECURITY_SCHEMES, _GATEWAY_SCHEME): "bearer"}
+    return [{known.get((SECURITY_SCHEMES, name), name): scopes for name, scopes in each.items()} for each in security]
 
 
 def _mapping(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise BadDocument(f"{what}: no mapping")
+        raise InvalidDocument(f"{what} is not a mapping")
     return value
 
 
 def _list(value: object, what: str) -> list[Any]:
     if not isinstance(value, list):
-        raise BadDocument(f"{what}: no list")
+        raise InvalidDocument(f"{what} is not a list")
     return value
 
 
@@ -256,5 +257,5 @@ def _security(value: object, where: str) -> list[Security]:
     for alternative in _list(value, what):
         for scopes in _mapping(alternative, what).values():
             if not all(isinstance(scope, str) for scope in _list(scopes, what)):
-                raise BadDocument(f"{what}: a scope that is no text")
+                raise InvalidDocument(f"{what} has a scope that is not a string")
     return _list(value, what)

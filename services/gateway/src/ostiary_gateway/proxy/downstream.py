@@ -316,7 +316,7 @@ class ClientConnection(WriteBufferedProtocol):
         exchange, self._exchange = self._exchange, None
         context = self._context
         if context is None:
-            request_id = self._manager.request_ids.of(_UNREADABLE)
+            request_id = self._manager.request_ids.id_for(_UNREADABLE)
             context = self._context = RequestContext(_UNREADABLE, self.peer, b"http", request_id)
             self._started_at = time.monotonic()
         self._record(problem.status, problem.code, exchange.upstream_seconds if exchange is not None else 0.0)
@@ -330,7 +330,7 @@ class ClientConnection(WriteBufferedProtocol):
         connected = self._socket()
         if connected is not None and not self.is_http11:
             # To HTTP/1.0 an orderly close is the end of the response, but a reset is not.
-            self.send_now()
+            self.flush()
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._abort()
 
@@ -372,7 +372,7 @@ class ClientConnection(WriteBufferedProtocol):
         start = 2 if data.startswith(b"\r\n") else 0
         if data.startswith(self._last_head, start):
             self._searched = 0
-            self._begin(self._last_context.again(self._manager.request_ids.of(self._last_context.request)))
+            self._begin(self._last_context.reuse(self._manager.request_ids.id_for(self._last_context.request)))
             return data[start + len(self._last_head) :]
         try:
             end = head_end(data, self._searched)
@@ -385,7 +385,7 @@ class ClientConnection(WriteBufferedProtocol):
         except BadMessage as error:
             self.reject(problem_of_message(error))
             return b""
-        context = RequestContext(request, self.peer, b"http", self._manager.request_ids.of(request))
+        context = RequestContext(request, self.peer, b"http", self._manager.request_ids.id_for(request))
         if request.body is None and len(head) <= MAX_KEPT_HEAD:
             self._last_head, self._last_context = head, context
         self._begin(context)
@@ -532,7 +532,7 @@ class ClientConnection(WriteBufferedProtocol):
             return
         self._enter(LINGERING)
         self._buffer, self._searched = b"", 0
-        self.send_now()
+        self.flush()
         self._lingering = LingeringClose(self._pending_bytes(), time.monotonic())
         self.expect(LINGER_SECONDS)
         if transport.can_write_eof():
@@ -544,7 +544,7 @@ class ClientConnection(WriteBufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._enter(CLOSING)
-        self.send_now()
+        self.flush()
         self._lingering = LingeringClose(self._pending_bytes(), time.monotonic())
         self.expect(STALL_SECONDS)
         self._transport.close()

@@ -433,7 +433,7 @@ class Exchange:
         return True
 
     def _open_tunnel(self, response: Response) -> None:
-        if not self._context.is_websocket or not websocket.is_opened(response):
+        if not self._context.is_websocket or not websocket.is_accepted(response):
             self.on_failure(Failure.INVALID)
             return
         self._enter(TUNNEL)
@@ -454,7 +454,9 @@ class Exchange:
     def _watch_token(self, grace: float) -> None:
         token = self._context.token
         if token is not None:
-            self._watch = self._verifier.watch(token, self._on_token_end, max_staleness=self._route.bound, grace=grace)
+            self._watch = self._verifier.watch(
+                token, self._on_token_end, max_staleness=self._route.staleness_limit, grace=grace
+            )
             self._watch.__enter__()
 
     def _on_token_end(self, error: OstiaryError) -> None:

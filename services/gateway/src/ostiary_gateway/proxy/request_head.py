@@ -26,7 +26,7 @@ def request_head(context: RequestContext, upstream_host: bytes, position: str | 
     else:
         length = b"transfer-encoding: chunked\r\n"
     if context.trace is None:
-        passed = headers.lines_of_request(request)
+        passed = headers.request_to_upstream(request)
     else:
         others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
         passed = headers.to_upstream(others, request.connection_options) + lines(context.trace.fields)

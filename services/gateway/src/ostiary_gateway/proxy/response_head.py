@@ -1,6 +1,6 @@
 """The head of the response that a client gets from an upstream."""
 
-from ostiary_gateway.access.cors import PREFIX
+from ostiary_gateway.access.cors import CORS_PREFIX
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.http1.body import ContentLengthBody
@@ -10,14 +10,14 @@ from ostiary_gateway.http1.serializer import lines, status_line
 
 def interim_head(response: Response) -> bytes:
     """Serialise an interim response (RFC 9110 section 15.2)."""
-    return b"%b%b\r\n" % (status_line(response.status), headers.lines_of_response(response))
+    return b"%b%b\r\n" % (status_line(response.status), headers.response_to_client(response))
 
 
 def upgrade_head(context: RequestContext, response: Response) -> bytes:
     """Serialise the response that opens a WebSocket (RFC 6455 section 4.2.2)."""
     return b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" % (
         status_line(response.status),
-        headers.lines_of_response(response),
+        headers.response_to_client(response),
         context.request_id,
     )
 
@@ -28,10 +28,10 @@ def final_head(
     """Serialise the head of a final response, with framing of its own (RFC 9112 section 6)."""
     cors = context.cors
     if cors:
-        others = [field for field in response.fields if not field[0].startswith(PREFIX)]
+        others = [field for field in response.fields if not field[0].startswith(CORS_PREFIX)]
         passed = headers.to_client(others, response.connection_options) + lines(cors)
     else:
-        passed = headers.lines_of_response(response)
+        passed = headers.response_to_client(response)
     length = b""
     if is_chunked:
         length = b"transfer-encoding: chunked\r\n"

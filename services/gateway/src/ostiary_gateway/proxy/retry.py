@@ -1,7 +1,7 @@
 """Whether a request may be sent again."""
 
 from ostiary_gateway.http1.parser import Request
-from ostiary_gateway.routing.config import Retries
+from ostiary_gateway.routing.policies import Retries
 from ostiary_gateway.upstream.cluster import Cluster
 from ostiary_gateway.upstream.connection import Failure
 

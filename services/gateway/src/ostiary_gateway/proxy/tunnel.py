@@ -5,7 +5,7 @@ OPEN -- close --> CLOSING -- the upstream's frame ends --> CLOSED
 
 from typing import Final
 
-from ostiary_gateway.http1.websocket import Frames, close_frame
+from ostiary_gateway.http1.websocket import FrameTracker, close_frame
 from ostiary_gateway.state import State
 
 #: Seconds without a frame on a WebSocket whose route sets no idle timeout: longer than others' pings take.
@@ -28,7 +28,7 @@ class Tunnel:
 
     def __init__(self) -> None:
         self._state: State = OPEN
-        self._frames = Frames()
+        self._frames = FrameTracker()
         self._close_frame = b""
 
     @property
@@ -44,10 +44,10 @@ class Tunnel:
     def receive(self, data: bytes) -> bytes:
         """Take bytes from the upstream; return the bytes for the client."""
         if self._state is OPEN:
-            self._frames.follow(data)
+            self._frames.advance(data)
             return data
         # The current frame, and nothing after it.
-        rest = data[: self._frames.follow(data, to_the_next_end=True)]
+        rest = data[: self._frames.advance(data, stop_at_boundary=True)]
         return rest + self._close_at_boundary()
 
     def close(self, code: int, reason: str) -> bytes:

@@ -1,8 +1,8 @@
-"""Rate limits that several gateways, or workers of one, have together: a store that they tell what they let through.
+"""Rate limits that gateways, and workers of one gateway, share through Redis.
 
-No request waits for it. Each process decides by its own buckets; ten times a second it tells the store what it has
-taken out of them, and hears what is left. So for a tenth of a second, one process does not know of the others; and
-without the store, each limits alone.
+No request waits for Redis. Each process decides with its own token buckets; ten times a second, it reports the tokens
+that it has taken, and corrects its buckets by the result. So for a tenth of a second a process does not know of the
+others' requests, and without Redis each process limits alone.
 """
 
 import asyncio
@@ -14,18 +14,18 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
-from ostiary_gateway.routing.config import RateLimit
+from ostiary_gateway.routing.policies import RateLimit
 
 _log = structlog.stdlib.get_logger("limits")
 
-#: Seconds for the store to answer, and for which it is left alone when it has not.
-STORE_SECONDS = 1.0
-PAUSE_SECONDS = 2.0
+#: Seconds until a command has timed out, and until the next attempt after a failure.
+TIMEOUT_SECONDS = 1.0
+RETRY_SECONDS = 2.0
 
-#: Buckets that are asked about at once.
-BATCH = 500
+#: Buckets that are synchronised in one round trip.
+BATCH_SIZE = 500
 
-# Takes out what was taken elsewhere already, so that a bucket may be in debt, up to its size.
+# What other processes have taken counts as well, so a bucket may be in debt, up to its size.
 _TAKE = """
 local size, per_second, taken = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
@@ -41,58 +41,57 @@ return string.format('%.6f', left)
 Limiters = Mapping[tuple[str, RateLimit], RateLimiter]
 
 
-class SharedLimits:
-    """Keeps the buckets of a process in step with the store."""
+class SharedRateLimits:
+    """Synchronises a process's token buckets with Redis."""
 
     def __init__(self, url: str, password: str | None, limiters: Callable[[], Limiters]) -> None:
-        """Nothing is connected yet; `limiters` are those of the routes that count."""
-        self._store = Redis.from_url(
-            url, password=password, socket_timeout=STORE_SECONDS, socket_connect_timeout=STORE_SECONDS
+        """`limiters` returns those of the current routes. Connections are opened when they are needed."""
+        self._redis = Redis.from_url(
+            url, password=password, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
         )
-        self._take = self._store.register_script(_TAKE)
+        self._take = self._redis.register_script(_TAKE)
         self._limiters = limiters
-        self._settling: asyncio.Task[None] | None = None
-        self._next = 0.0
-        self._is_lost = False
+        self._task: asyncio.Task[None] | None = None
+        self._next_attempt = 0.0
+        self._is_available = True
 
     def on_tick(self, now: float) -> None:
-        """Settle with the store, if that is not going on."""
-        if now >= self._next and (self._settling is None or self._settling.done()):
-            self._settling = asyncio.create_task(self._settle(now))
+        """Start a synchronisation unless one is running."""
+        if now >= self._next_attempt and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._synchronise(now))
 
     async def close(self) -> None:
-        """Close the connections."""
-        if self._settling is not None:
-            self._settling.cancel()
-        await self._store.aclose()
+        if self._task is not None:
+            self._task.cancel()
+        await self._redis.aclose()
 
-    async def _settle(self, now: float) -> None:
+    async def _synchronise(self, now: float) -> None:
         try:
             for (route, limit), limiter in self._limiters().items():
-                await self._settle_one(route, limit, limiter)
+                await self._synchronise_one(route, limit, limiter)
         except (RedisError, OSError) as error:
-            self._next = now + PAUSE_SECONDS
-            if not self._is_lost:
-                _log.warning("rate limits are not shared: the store does not answer", error=type(error).__name__)
-            self._is_lost = True
+            self._next_attempt = now + RETRY_SECONDS
+            if self._is_available:
+                _log.warning("rate limit store unavailable", error=type(error).__name__)
+            self._is_available = False
             return
-        if self._is_lost:
-            _log.info("rate limits are shared again")
-        self._is_lost = False
+        if not self._is_available:
+            _log.info("rate limit store available again")
+        self._is_available = True
 
-    async def _settle_one(self, route: str, limit: RateLimit, limiter: RateLimiter) -> None:
-        taken = list(limiter.hand_over().items())
-        for start in range(0, len(taken), BATCH):
-            batch = taken[start : start + BATCH]
-            pipeline = self._store.pipeline(transaction=False)
+    async def _synchronise_one(self, route: str, limit: RateLimit, limiter: RateLimiter) -> None:
+        taken = list(limiter.drain().items())
+        for start in range(0, len(taken), BATCH_SIZE):
+            batch = taken[start : start + BATCH_SIZE]
+            pipeline = self._redis.pipeline(transaction=False)
             for key, count in batch:
                 arguments = [limit.requests, limit.requests / limit.seconds, count]
-                await self._take(keys=[_name(route, limit, key)], args=arguments, client=pipeline)
+                await self._take(keys=[_redis_key(route, limit, key)], args=arguments, client=pipeline)
             for (key, _), left in zip(batch, await pipeline.execute(), strict=True):
-                limiter.settle(key, float(left))
+                limiter.correct(key, float(left))
 
 
-def _name(route: str, limit: RateLimit, key: str) -> str:
-    """Return the name of a bucket in the store; whose it is cannot be read off it."""
+def _redis_key(route: str, limit: RateLimit, key: str) -> str:
+    """Hash the key, so that the store does not reveal addresses and subjects."""
     what = f"{route}\n{limit.by}\n{limit.requests}\n{limit.seconds}\n{key}"
     return f"ostiary:limit:{hashlib.sha256(what.encode()).hexdigest()[:40]}"

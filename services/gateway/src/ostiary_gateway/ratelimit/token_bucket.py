@@ -1,47 +1,46 @@
-"""How many requests somebody may send: token buckets, in the memory of one process."""
+"""Token buckets in the memory of one process."""
 
 import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 
-from ostiary_gateway.routing.config import RateLimit
+from ostiary_gateway.routing.policies import RateLimit
 
-#: Buckets of one limit. The one that was used least recently goes first: it is the fullest, as a rule.
+#: Buckets of one limit. The least recently used one is evicted first: it is most likely to be full.
 MAX_BUCKETS = 100_000
 
 
 class RateLimiter:
-    """One limit, with a bucket for each of those it is about."""
+    """A rate limit, with a token bucket for each key."""
 
     def __init__(self, limit: RateLimit, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with full buckets."""
         self._size = float(limit.requests)
         self._per_second = limit.requests / limit.seconds
         self._clock = clock
-        #: What was left in a bucket, and when that was.
+        #: Tokens left in each bucket, and at what time.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        #: What has been taken out and not yet handed over; None if nobody asks.
+        #: Tokens taken since the last `drain`; None as long as nothing drains it.
         self._taken: Counter[str] | None = None
 
     def take(self, key: str) -> int:
-        """Take one request out of a bucket; return 0, or after how many whole seconds there is one again."""
+        """Take a token; return 0, or, if the bucket is empty, the whole seconds until it has one."""
         now = self._clock()
         left, at = self._buckets.get(key, (self._size, now))
         left = min(self._size, left + (now - at) * self._per_second)
-        taken = left >= 1
-        self._put(key, left - 1 if taken else left, now)
-        if taken and self._taken is not None:
+        is_taken = left >= 1
+        self._put(key, left - 1 if is_taken else left, now)
+        if is_taken and self._taken is not None:
             self._taken[key] += 1
-        return 0 if taken else math.ceil((1 - left) / self._per_second)
+        return 0 if is_taken else math.ceil((1 - left) / self._per_second)
 
-    def hand_over(self) -> Mapping[str, int]:
-        """Return what has been taken out of buckets since this was asked before."""
+    def drain(self) -> Mapping[str, int]:
+        """Return the tokens taken from each bucket since the previous call."""
         taken, self._taken = self._taken, Counter()
         return taken or {}
 
-    def settle(self, key: str, left: float) -> None:
-        """Correct a bucket: so much is left in it, all told, but for what was taken since `hand_over`."""
+    def correct(self, key: str, left: float) -> None:
+        """Set what is left in a bucket, as the store had it at the last `drain`."""
         since = self._taken[key] if self._taken is not None else 0
         self._put(key, left - since, self._clock())
 

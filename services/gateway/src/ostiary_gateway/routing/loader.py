@@ -1,32 +1,33 @@
-"""From the bytes of a routes file to its validated form, with line and place of each mistake."""
+"""Parses and validates a routes file. Every error names the line and the place."""
 
 import re
 from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_gateway.routing import types, yaml
-from ostiary_gateway.routing.config import OWN_PATHS, RoutesFile, _Part
-from ostiary_gateway.routing.yaml import BadYaml, Location
+from ostiary_gateway.routing import yaml
+from ostiary_gateway.routing.config import LOCAL_PATHS, RoutesFile
+from ostiary_gateway.routing.types import Section, error_message
+from ostiary_gateway.routing.yaml import InvalidYaml, Location
 
-#: What names the file, as a rule.
+#: The setting that names the file, for errors.
 SETTING = "OSTIARY_GATEWAY_ROUTES"
+
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
 
-#: What may be sent again (RFC 9110 section 9.2.2).
+# RFC 9110 section 9.2.2.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
+_FIELD_NAMES = {name for section in Section.__subclasses__() for name in section.model_fields}
 
-class Mistake(Exception):
-    """Something wrong at a place in the file."""
+
+class InvalidRoutes(Exception):
+    """An error at a place in the routes file."""
 
     def __init__(self, location: Location, message: str) -> None:
-        """Make the error."""
         super().__init__(message)
         self.location = location
 
@@ -37,12 +38,12 @@ def load_file(
     check: Callable[[RoutesFile], None] = lambda _file: None,
     setting: str = SETTING,
 ) -> RoutesFile:
-    """Read and validate a routes file, which `setting` names. Raises ConfigError with one line per mistake."""
+    """Read, parse and validate a routes file. Raises ConfigError with one line per error."""
     return parse_file(path, read_file(path, setting), environ, check)
 
 
 def read_file(path: Path, setting: str = SETTING) -> bytes:
-    """Return what is in a routes file. Raises ConfigError."""
+    """Read a routes file. Raises ConfigError, which names the `setting`."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -55,32 +56,30 @@ def parse_file(
     environ: Mapping[str, str],
     check: Callable[[RoutesFile], None] = lambda _file: None,
 ) -> RoutesFile:
-    """Validate what is in a routes file. Raises ConfigError with one line per mistake.
+    """Parse and validate a routes file's content. Raises ConfigError with one line per error.
 
-    `check` looks at the whole of it, and may raise a Mistake.
+    `check` validates the file as a whole, and may raise InvalidRoutes.
     """
     try:
         document, lines = yaml.read(content)
-    except BadYaml as error:
+    except InvalidYaml as error:
         raise ConfigError(f"{path}:{error.line}: {_place(error.location)}: {error}") from None
     try:
         file = RoutesFile.model_validate(_expand(document, environ))
         _check_references(file)
         check(file)
     except ValidationError as error:
-        mistakes = [_message(path, lines, _location(item["loc"], lines), types.words(item)) for item in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(mistakes))) from None
-    except Mistake as error:
+        messages = [
+            _message(path, lines, _location(item["loc"], lines), error_message(item)) for item in error.errors()
+        ]
+        raise ConfigError("\n".join(dict.fromkeys(messages))) from None
+    except InvalidRoutes as error:
         raise ConfigError(_message(path, lines, error.location, str(error))) from None
     return file
 
 
-#: All member names that a file can have.
-_NAMES = {name for part in _Part.__subclasses__() for name in part.model_fields}
-
-
 def _expand(document: object, environ: Mapping[str, str]) -> object:
-    """Put environment variables into the addresses of upstreams, and nowhere else."""
+    """Expand environment variables in the addresses of upstreams, and nowhere else."""
     upstreams = document.get("upstreams") if isinstance(document, dict) else None
     for name, upstream in upstreams.items() if isinstance(upstreams, dict) else ():
         if not isinstance(upstream, dict):
@@ -89,8 +88,8 @@ def _expand(document: object, environ: Mapping[str, str]) -> object:
             upstream["url"] = _expand_text(upstream["url"], environ, ("upstreams", name, "url"))
         if isinstance(upstream.get("urls"), list):
             upstream["urls"] = [
-                _expand_text(url, environ, ("upstreams", name, "urls", number)) if isinstance(url, str) else url
-                for number, url in enumerate(upstream["urls"])
+                _expand_text(url, environ, ("upstreams", name, "urls", index)) if isinstance(url, str) else url
+                for index, url in enumerate(upstream["urls"])
             ]
     return document
 
@@ -99,45 +98,47 @@ def _expand_text(text: str, environ: Mapping[str, str], location: Location) -> s
     def replacement(match: re.Match[str]) -> str:
         value = environ.get(match[1]) or match[2]
         if value is None:
-            raise Mistake(location, f"the environment variable {match[1]} is not set")
+            raise InvalidRoutes(location, f"environment variable {match[1]} is not set")
         return value
 
     return _VARIABLE.sub(replacement, text)
 
 
 def _check_references(file: RoutesFile) -> None:
-    """See that names are there and mean one thing. Raises Mistake."""
+    """Check what concerns several sections: upstreams exist, names and matches are unique. Raises InvalidRoutes."""
     if not file.routes:
-        raise Mistake(("routes",), "there is no route")
+        raise InvalidRoutes(("routes",), "at least one route is required")
     names: set[str] = set()
     seen: dict[tuple[object, ...], str] = {}
     for index, route in enumerate(file.routes):
         for name in route.upstreams:
             if name not in file.upstreams:
-                raise Mistake(("routes", index, "upstream"), f"there is no upstream '{name}'")
+                raise InvalidRoutes(("routes", index, "upstream"), f"unknown upstream '{name}'")
         if route.name in names:
-            raise Mistake(("routes", index, "name"), f"there are two routes '{route.name}'")
+            raise InvalidRoutes(("routes", index, "name"), f"duplicate route name '{route.name}'")
         names.add(route.name)
         if route.retries is not None and not route.match.methods & _IDEMPOTENT:
-            raise Mistake(("routes", index, "retries"), "none of the route's methods may be sent again")
-        if route.match.path in OWN_PATHS:
-            raise Mistake(("routes", index, "match", "path"), "the gateway answers this path itself")
+            raise InvalidRoutes(("routes", index, "retries"), "none of the route's methods is idempotent")
+        if route.match.path in LOCAL_PATHS:
+            raise InvalidRoutes(("routes", index, "match", "path"), "reserved: the gateway serves this path itself")
         match = route.match
         headers = frozenset((name.lower(), value) for name, value in match.headers.items())
         for method, host in product(match.methods, match.hosts or {""}):
             other = seen.setdefault((match.template.shape, method, host, headers), route.name)
             if other != route.name:
-                raise Mistake(("routes", index, "match"), f"matches the same {method} requests as route '{other}'")
+                raise InvalidRoutes(
+                    ("routes", index, "match"), f"matches the same {method} requests as route '{other}'"
+                )
 
 
 def _location(loc: tuple[int | str, ...], lines: Mapping[Location, int]) -> Location:
-    """Return pydantic's location without what is not in the file: it adds the names of union members."""
+    """Drop the parts of pydantic's location that are not in the file, such as the tags of union members."""
     location: Location = ()
     for part in loc[:-1]:
         if (*location, part) in lines:
             location = (*location, part)
-    last = loc[-1:]  # kept when it is missing in the file, as that may be the mistake
-    return (*location, *last) if (*location, *last) in lines or not last or last[0] in _NAMES else location
+    last = loc[-1:]  # a missing field is not in the file either, but belongs into the location
+    return (*location, *last) if (*location, *last) in lines or not last or last[0] in _FIELD_NAMES else location
 
 
 def _message(path: Path, lines: Mapping[Location, int], location: Location, message: str) -> str:

@@ -1,8 +1,8 @@
-"""Who may reach a path of a service, whichever route leads there.
+"""Which routes own a path of an upstream address, whichever route leads there.
 
 A service sees the path that it gets, and neither the host nor the header fields by which the gateway chose a route. So
-that path is looked up once more, among all routes to the same addresses, and in the form that a service may read it:
-whoever may not use the most specific of these routes does not get there by another one.
+that path is looked up once more among all routes to the same addresses, in the form in which the service may read it:
+a client that may not use the most specific of these routes does not reach the path through another one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,107 +14,107 @@ from urllib.parse import unquote, urlsplit
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Route, RoutesFile
 from ostiary_gateway.routing.paths import PathTemplate
-from ostiary_gateway.routing.table import REMEMBERED_PATHS, PathTree
+from ostiary_gateway.routing.table import PATH_CACHE_SIZE, PathTree
 
-_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class Space:
-    """The paths of some addresses, and all routes that lead there: those of all hosts and header fields."""
+class AddressIndex:
+    """All routes that lead to one of some addresses, of all hosts and header fields, by the path that is sent there."""
 
     def __init__(self, routes: Iterable[Route], *, ignores_case: bool) -> None:
-        """Make it of the routes that lead to one of the addresses."""
         self._ignores_case = ignores_case
         self._tree = PathTree()
         for route in routes:
-            self._tree.add(self._as_read(route.target), route)
-        self.owners = lru_cache(REMEMBERED_PATHS)(self._look_up)
+            self._tree.add(self._normalise(route.upstream_template), route)
+        self.owners = lru_cache(PATH_CACHE_SIZE)(self._look_up)
 
-    def meeting(self, template: PathTemplate) -> list[Route]:
-        """Return the routes that share a path of the service with a template."""
-        return self._tree.meeting(self._as_read(template))
+    def overlapping(self, template: PathTemplate) -> list[Route]:
+        """Return the routes whose upstream paths overlap with a template."""
+        return self._tree.overlapping(self._normalise(template))
 
-    def rivals(self, route: Route, *, in_any_spelling: bool) -> list[Route]:
-        """Return the routes that ask for something else than a route, and whose paths it may reach nevertheless.
+    def conflicts(self, route: Route, *, by_escapes: bool) -> list[Route]:
+        """Return the routes with other access rules whose paths a request may reach through `route`.
 
-        In a spelling with percent signs it may be one more: there, a word need not be found where it stands plainly.
+        `by_escapes` considers percent-encoded paths, too, which the gateway does not match with a literal but a
+        service may.
         """
         return [
             other
-            for other in self.meeting(route.target)
-            if not (_asks_no_more(other, route) or self._gives_way(other, route))
-            and (in_any_spelling or self._ignores_case or not _is_found_first(other, route))
+            for other in self.overlapping(route.upstream_template)
+            if not (_is_no_stricter(other, route) or self._is_exception(route, other))
+            and (by_escapes or self._ignores_case or not _takes_precedence(other, route))
         ]
 
-    def _gives_way(self, other: Route, route: Route) -> bool:
-        """Return whether a route is an exception to another one, or the other one is for other methods of its paths."""
-        mine, theirs = self._as_read(route.target), self._as_read(other.target)
+    def _is_exception(self, route: Route, other: Route) -> bool:
+        """Return whether `route` is for some paths of the other one, or for other methods of the same paths."""
+        mine, theirs = self._normalise(route.upstream_template), self._normalise(other.upstream_template)
         if mine.shape == theirs.shape:
             return route.match.methods.isdisjoint(other.match.methods)
         return theirs.contains(mine)
 
     def _look_up(self, path: bytes) -> tuple[Route, ...]:
-        """Return the routes of the most specific template for a path of the service. Raises AmbiguousPath."""
-        segments = tuple(self._word(segment) for segment in paths.split(path))
+        """Return the routes of the most specific template for an upstream path. Raises AmbiguousPath."""
+        segments = tuple(self._normalise_segment(segment) for segment in paths.split(path))
         return tuple(self._tree.find(segments, 0, None))
 
-    def _as_read(self, template: PathTemplate) -> PathTemplate:
+    def _normalise(self, template: PathTemplate) -> PathTemplate:
         if not self._ignores_case:
             return template
         return PathTemplate(tuple(each and each.casefold() for each in template.segments), template.tail)
 
-    def _word(self, segment: str) -> str:
-        """Return what a service may read in a segment."""
-        word = paths.seen(unquote(segment)) if "%" in segment else segment
-        return word.casefold() if self._ignores_case else word
+    def _normalise_segment(self, segment: str) -> str:
+        text = paths.plain_text(unquote(segment)) if "%" in segment else segment
+        return text.casefold() if self._ignores_case else text
 
 
-class Guards:
-    """Finds the routes whose access a request needs besides that of its own route."""
+class OwnerIndex:
+    """Finds the routes whose access rules apply to a request besides those of the route that it takes."""
 
     def __init__(self, file: RoutesFile) -> None:
-        """Work out which routes can get into another one's way at all: no other pays for it when it is used."""
         self._addresses = {
-            name: frozenset(_place(address) for address in upstream.addresses)
+            name: frozenset(_normalise_address(address) for address in upstream.addresses)
             for name, upstream in file.upstreams.items()
         }
-        without_case = {
+        case_insensitive = {
             address
             for name, upstream in file.upstreams.items()
             if upstream.ignores_case
             for address in self._addresses[name]
         }
-        leading: dict[str, list[Route]] = {}
+        routes_by_address: dict[str, list[Route]] = {}
         for route in file.routes:
             for address in self._addresses_of(route):
-                leading.setdefault(address, []).append(route)
-        self._spaces: dict[frozenset[str], Space] = {}
+                routes_by_address.setdefault(address, []).append(route)
+        self._indexes: dict[frozenset[str], AddressIndex] = {}
         for addresses in {self._addresses_of(route) for route in file.routes}:
-            routes = {route.name: route for address in addresses for route in leading[address]}
-            self._spaces[addresses] = Space(routes.values(), ignores_case=not without_case.isdisjoint(addresses))
-        #: Where routes can, and whether they can by plain paths, too.
-        self._watched: dict[str, tuple[Space, bool]] = {}
+            routes = {route.name: route for address in addresses for route in routes_by_address[address]}
+            ignores_case = not case_insensitive.isdisjoint(addresses)
+            self._indexes[addresses] = AddressIndex(routes.values(), ignores_case=ignores_case)
+        # Only for routes that can conflict with others, so that requests of others need no second lookup; and whether
+        # they can by plain paths, or by percent-encoded ones only.
+        self._contested: dict[str, tuple[AddressIndex, bool]] = {}
         for route in file.routes:
-            space = self.space(route)
+            index = self.index_of(route)
             if route.rewrite is not None:
-                if len(space.meeting(route.target)) > 1:
-                    self._watched[route.name] = space, True
-            elif space.rivals(route, in_any_spelling=True):
-                self._watched[route.name] = space, bool(space.rivals(route, in_any_spelling=False))
+                if len(index.overlapping(route.upstream_template)) > 1:
+                    self._contested[route.name] = index, True
+            elif index.conflicts(route, by_escapes=True):
+                self._contested[route.name] = index, bool(index.conflicts(route, by_escapes=False))
 
-    def space(self, route: Route) -> Space:
-        """Return the paths of the addresses that a route leads to."""
-        return self._spaces[self._addresses_of(route)]
+    def index_of(self, route: Route) -> AddressIndex:
+        """Return the index of the addresses that a route leads to."""
+        return self._indexes[self._addresses_of(route)]
 
     def owners(self, route: Route, path: bytes) -> Sequence[Route]:
-        """Return the routes that a path of a route's service belongs to; none where it can be that route alone."""
-        watched = self._watched.get(route.name)
-        if watched is None or not (watched[1] or b"%" in path):
+        """Return the routes that own an upstream path; none if it can be `route` alone. Raises AmbiguousPath."""
+        contested = self._contested.get(route.name)
+        if contested is None or not (contested[1] or b"%" in path):
             return ()
-        return watched[0].owners(path)
+        return contested[0].owners(path)
 
-    def asked(self, route: Route, method: str, path: bytes) -> Sequence[Route]:
-        """Return those of the owners that have a say about a method; all, if none of them has it."""
+    def owners_for(self, route: Route, method: str, path: bytes) -> Sequence[Route]:
+        """Return the owners with this method; all owners, if none has it. Raises AmbiguousPath."""
         owners = self.owners(route, path)
         return [each for each in owners if method in each.match.methods] or owners
 
@@ -122,20 +122,22 @@ class Guards:
         return frozenset().union(*(self._addresses[name] for name in route.upstreams))
 
 
-def _asks_no_more(other: Route, route: Route) -> bool:
-    """Return whether a request that a route lets in is one that another one would let in, too."""
-    return other.is_public or (route.suffices_for(other) and route.max_staleness == other.max_staleness)
+def _is_no_stricter(other: Route, route: Route) -> bool:
+    """Return whether the other route accepts each request that `route` accepts."""
+    return other.is_public or (route.implies_access_to(other) and route.max_staleness == other.max_staleness)
 
 
-def _is_found_first(other: Route, route: Route) -> bool:
-    """Return whether the other one's paths are never taken for the route's: both have them, and in plain sight."""
-    if route.rewrite is not None or other.rewrite is not None or route.target.shape == other.target.shape:
+def _takes_precedence(other: Route, route: Route) -> bool:
+    """Return whether a plain path of both always takes the other route."""
+    if route.rewrite is not None or other.rewrite is not None:
+        return False
+    if route.upstream_template.shape == other.upstream_template.shape:
         return False
     return not other.match.hosts or (bool(route.match.hosts) and route.match.hosts <= other.match.hosts)
 
 
-def _place(address: str) -> str:
-    """Return an address in one of its spellings."""
+def _normalise_address(address: str) -> str:
+    """Return the same text for all spellings of an address."""
     if address.startswith("unix:"):
         return f"unix:{normpath(address.removeprefix('unix:'))}"
     parts = urlsplit(address)
@@ -146,4 +148,4 @@ def _place(address: str) -> str:
         pass
     else:
         host = "localhost" if ip.is_loopback else ip.compressed
-    return f"{host}:{parts.port or _PORTS[parts.scheme]}"
+    return f"{host}:{parts.port or _DEFAULT_PORTS[parts.scheme]}"

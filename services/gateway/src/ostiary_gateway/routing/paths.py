@@ -1,7 +1,8 @@
-"""Request paths: one canonical form is accepted, and what is matched is what is sent on.
+"""Request paths and path templates.
 
-Gateways are fooled by paths that they read in one way and the service behind them in another. So
-nothing is rewritten here: a path that could be read in two ways is refused (RFC 3986 section 6).
+Gateways are bypassed with paths that they interpret in one way and the service behind them in another. So paths are
+not normalised here: a path is forwarded as it came or, if it has more than one interpretation, rejected (RFC 3986
+section 6).
 """
 
 import re
@@ -19,41 +20,47 @@ _LITERAL = re.compile(rf"{_PCHAR}+\Z")
 _PARAMETER = re.compile(r"\{[a-z][a-z0-9_]*(\.\.\.)?\}\Z")
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 
-# How other gateways write parameters and tails; taken for a word, it would guard nothing.
-_FOREIGN = re.compile(r":|<.*>\Z|.*\*")
+# For the reasons of rejections: the first part of a path that does not match _SEGMENTS.
+_INVALID = re.compile(rf"(?!{_PCHAR}|/|%[0-9A-F]{{2}})(?:%[0-9A-Fa-f]{{0,2}}|.)", re.DOTALL)
 
-# Escapes that are never needed (unreserved characters, section 2.3) or that turn into something
-# else when decoded once more: separators, the escape character itself, and control characters.
+# Wildcards in the syntax of other gateways. As literal segments, they would protect nothing.
+_FOREIGN_WILDCARD = re.compile(r":|<.*>\Z|.*\*")
+
+# Escapes that are never needed (unreserved characters, section 2.3), or that turn into something
+# else when decoded twice: separators, the escape character itself, and control characters.
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_REFUSED_ESCAPES = _UNRESERVED | frozenset(b"/\\%;?#") | frozenset(range(0x20)) | {0x7F}
+_NOT_ENCODABLE = frozenset(b"/\\%;?#") | frozenset(range(0x20)) | {0x7F}
+_REJECTED_ESCAPES = _UNRESERVED | _NOT_ENCODABLE
 
-# What is not seen besides the characters of the category for that (Cf): fillers, and variants of the one before.
-_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+# Invisible characters outside of the category Cf: fillers and variation selectors.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
 
 class AmbiguousPath(Exception):
-    """A path that could be read in more than one way."""
+    """A path with more than one interpretation. The message tells a client what is wrong, and what to send instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathTemplate:
-    """A path with parameters. A segment is a literal, or None for a parameter; `tail` takes one or more segments."""
+    """A path with parameters.
+
+    A segment is a literal, or None for a parameter. A `tail` matches one or more further segments.
+    """
 
     segments: tuple[str | None, ...]
     tail: bool
 
     @property
     def shape(self) -> tuple[tuple[str | None, ...], bool]:
-        """What two templates share that match the same paths."""
+        """Equal for templates that match the same paths."""
         return self.segments, self.tail
 
     @property
     def precedence(self) -> tuple[int, ...]:
-        """Sort key: from the left, a literal goes before a parameter and that before a tail."""
+        """Sort key: from the left, literals before parameters before tails."""
         return *(int(segment is None) for segment in self.segments), *([2] if self.tail else [])
 
     def matches(self, segments: tuple[str, ...]) -> bool:
-        """Return whether a path, cut into segments, fits."""
         if self.tail:
             if len(segments) <= len(self.segments) or not segments[-1]:
                 return False
@@ -63,7 +70,7 @@ class PathTemplate:
         return all(actual if wanted is None else wanted == actual for wanted, actual in pairs)
 
     def contains(self, other: "PathTemplate") -> bool:
-        """Return whether all paths of another template fit this one."""
+        """Return whether this template matches all paths that the other one matches."""
         if other.tail and not self.tail:
             return False
         if self.tail:
@@ -72,39 +79,41 @@ class PathTemplate:
         elif len(self.segments) != len(other.segments):
             return False
         pairs = zip(self.segments, other.segments, strict=False)
-        return all(mine is None or mine == yours for mine, yours in pairs)
+        return all(mine is None or mine == theirs for mine, theirs in pairs)
 
 
 def parse_template(text: str) -> PathTemplate:
-    """Read a template such as `/profiles/{id}` or `/files/{rest...}`. Raises ValueError."""
+    """Parse a template such as `/profiles/{id}` or `/files/{rest...}`. Raises ValueError."""
     if not text.startswith("/"):
-        raise ValueError("a path starts with '/'")
+        raise ValueError("a path must start with '/'")
     names = [name.removesuffix("...") for name in parameters(text)]
     if len(set(names)) != len(names):
-        raise ValueError("a parameter stands here twice")
+        raise ValueError("duplicate parameter in path")
     parts = text[1:].split("/") if text != "/" else [""]
     segments: list[str | None] = []
     for position, part in enumerate(parts):
         parameter = _PARAMETER.match(part)
         if parameter and parameter[1]:
             if position != len(parts) - 1:
-                raise ValueError("'{name...}' stands only at the end")
+                raise ValueError(f"'{part}' is only allowed at the end of a path")
             return PathTemplate(tuple(segments), tail=True)
-        if _FOREIGN.match(part):
-            raise ValueError(f"'{part}' is no pattern here: {{id}} takes a segment, {{rest...}} all that comes")
+        if _FOREIGN_WILDCARD.match(part):
+            raise ValueError(
+                f"wildcard '{part}' is not supported: {{id}} matches one segment, {{rest...}} all remaining segments"
+            )
         if not parameter and (part.endswith(".") or not (_LITERAL.match(part) or text == "/")):
-            raise ValueError(f"'{part}' is neither a plain segment nor a parameter such as {{id}}")
+            raise ValueError(f"'{part}' is neither a literal segment nor a parameter such as {{id}}")
         segments.append(None if parameter else part)
     return PathTemplate(tuple(segments), tail=False)
 
 
 def parameters(text: str) -> tuple[str, ...]:
-    """Return the names of a template's parameters, `{name...}` with its dots."""
+    """Return the names of a template's parameters; those of tails with their dots."""
     return tuple(part[1:-1] for part in text.split("/") if _PARAMETER.match(part))
 
 
-def rewritten(segments: tuple[str, ...], template: str, target: str) -> bytes:
-    """Return the path that `target` makes of a path with the form of `template`. Raises AmbiguousPath."""
+def rewrite(segments: tuple[str, ...], template: str, target: str) -> bytes:
+    """Fill the parameters of `target` from a path that matches `template`. Raises AmbiguousPath."""
     values: dict[str, tuple[str, ...]] = {}
     for position, part in enumerate(template[1:].split("/")):
         if _PARAMETER.match(part):
@@ -115,36 +124,78 @@ def rewritten(segments: tuple[str, ...], template: str, target: str) -> bytes:
 
 
 def split(raw_path: bytes) -> tuple[str, ...]:
-    """Return the segments of a request path as they came. Raises AmbiguousPath."""
+    """Split a request path into its segments, which stay percent-encoded. Raises AmbiguousPath."""
     path = raw_path.decode("latin-1")
     if len(path) > MAX_PATH_BYTES or _SEGMENTS.match(path) is None:
-        raise AmbiguousPath
-    if any(int(escape, 16) in _REFUSED_ESCAPES for escape in _ESCAPE.findall(path)):
-        raise AmbiguousPath
+        raise AmbiguousPath(_syntax_error(path))
+    for escape in _ESCAPE.findall(path):
+        if int(escape, 16) in _REJECTED_ESCAPES:
+            raise AmbiguousPath(_escape_error(escape))
     segments = tuple(path[1:].split("/"))
-    if "" in segments[:-1] or any(_is_ambiguous(segment) for segment in segments):
-        raise AmbiguousPath
+    if "" in segments[:-1]:
+        raise AmbiguousPath("The path has an empty segment: send '/' instead of '//'.")
+    for position, segment in enumerate(segments, 1):
+        fault = _ambiguity(segment)
+        if fault:
+            raise AmbiguousPath(f"Segment {position} of the path {fault}.")
     return segments
 
 
-def _is_ambiguous(segment: str) -> bool:
-    """Return whether somebody takes a segment for another one, for several, or for none.
+def _syntax_error(path: str) -> str:
+    if len(path) > MAX_PATH_BYTES:
+        return f"The path is too long: send at most {MAX_PATH_BYTES} bytes."
+    invalid = _INVALID.search(path)
+    if not path.startswith("/") or invalid is None:
+        return "The path does not start with '/'."
+    found = invalid[0]
+    if found.startswith("%"):
+        return f"The path has the invalid escape '{found}': send '%' and two upper-case hexadecimal digits."
+    byte = ord(found)
+    if byte in _NOT_ENCODABLE:
+        return f"The path has the character {_quoted(byte)}: send a path without it."
+    if byte > 0x7F:  # noqa: PLR2004 - the end of ASCII
+        return f"The path has the byte 0x{byte:02X}: send characters outside of ASCII as percent-encoded UTF-8."
+    return f"The path has the character {_quoted(byte)}: send it as '%{byte:02X}'."
 
-    Some servers forget dots and spaces at an end, some characters that cannot be seen, and some read compatible forms
-    (NFKC) as the plain ones, as of a full stop or a slash that is as wide as a Chinese character.
+
+def _escape_error(escape: str) -> str:
+    byte = int(escape, 16)
+    if byte in _UNRESERVED:
+        return f"The path has the escape '%{escape}': send {_quoted(byte)} instead."
+    return f"The path has the escape '%{escape}': send a path without it."
+
+
+def _quoted(byte: int) -> str:
+    return f"'{chr(byte)}'" if 0x20 < byte < 0x7F else f"0x{byte:02X}"  # noqa: PLR2004 - printable ASCII
+
+
+def _ambiguity(segment: str) -> str:
+    """Return why some servers take a segment for another one, for several, or for none; "" if none does.
+
+    Some drop trailing dots and spaces, some ignore invisible characters, and some read compatibility forms (NFKC) as
+    the plain characters, such as a fullwidth full stop or slash.
     """
     if segment.endswith("."):
-        return True
+        return "ends with '.': remove dot segments and trailing dots"
     if "%" not in segment:
-        return False
+        return ""
     try:
         text = unquote(segment, errors="strict")
     except UnicodeDecodeError:
-        return True
-    plain = seen(text)
-    return plain != plain.strip() or "/" in plain or "\\" in plain or not "".join(plain.split()).rstrip(".")
+        return "is not valid UTF-8 when decoded: send percent-encoded UTF-8"
+    return _lookalike(plain_text(text))
 
 
-def seen(text: str) -> str:
-    """Return a text as who reads it loosely sees it: with plain characters alone, and all of them to be seen."""
-    return normalize("NFKC", "".join(letter for letter in _UNSEEN.sub("", text) if category(letter) != "Cf"))
+def _lookalike(plain: str) -> str:
+    if plain != plain.strip():
+        return "starts or ends with a space when decoded: remove it"
+    if "/" in plain or "\\" in plain:
+        return "has a form of '/' or '\\' when decoded: remove it"
+    if not "".join(plain.split()).rstrip("."):
+        return "has nothing but dots, spaces and invisible characters when decoded: remove it"
+    return ""
+
+
+def plain_text(text: str) -> str:
+    """Return a text as lenient servers see it: in compatibility form (NFKC), without invisible characters."""
+    return normalize("NFKC", "".join(letter for letter in _INVISIBLE.sub("", text) if category(letter) != "Cf"))

@@ -1,4 +1,4 @@
-"""Where routes come from: a file that changes while the gateway runs, and while it starts."""
+"""Reads the routes file, notices when it changes, and keeps the last valid version for restarted workers."""
 
 import os
 from pathlib import Path
@@ -7,71 +7,75 @@ import structlog
 
 from ostiary_chassis.settings import ConfigError, environment
 from ostiary_gateway.routing import loader
-from ostiary_gateway.routing.bypass_check import prove
+from ostiary_gateway.routing.bypass_check import check_no_bypass
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.loader import SETTING, parse_file
 
 _log = structlog.stdlib.get_logger("routes")
 
-#: Readings of a file that changes while it is read; what changes still is read again at the next look.
-MAX_READINGS = 10
+#: Attempts to read a file that changes while it is read; after that, the next poll reads it again.
+MAX_READ_ATTEMPTS = 10
 
-#: What tells a file from the one that was there before.
+#: Identifies a version of the file: modification and change time, size, inode, device. None if there is no file.
 Stamp = tuple[int, int, int, int, int] | None
 
 
 class RoutesSource:
-    """A routes file, and its last good version.
+    """A routes file, and its last valid version.
 
-    Workers keep that version in a file of their own: one that is started again while the routes file is bad goes on
-    with what the others serve, and not with what was there when all of them began.
+    Workers keep that version in a shared file: a worker that is restarted while the routes file is invalid continues
+    with what the other workers serve, rather than with what was valid when the first workers started.
     """
 
     def __init__(self, path: Path, setting: str = SETTING) -> None:
-        """Read from `path`, which `setting` names; nothing is read yet."""
         self._path = path
         self._setting = setting
-        self._kept: Path | None = None
+        self._last_valid: Path | None = None
         self._stamp: Stamp = None
 
     def share(self, folder: Path) -> None:
-        """Keep the last good version where other workers find it."""
-        self._kept = folder / "routes.yaml"
+        """Keep the last valid version in a folder that all workers share."""
+        self._last_valid = folder / "routes.yaml"
 
     def has_changed(self) -> bool:
-        """Return whether the file is another one than that which was read last, good or bad."""
+        """Return whether the file has changed since it was last read, valid or not."""
         return _stamp_of(self._path) != self._stamp
 
     def load(self) -> RoutesFile:
-        """Read the file, and see that it can be used. Raises ConfigError."""
+        """Read and validate the file. Raises ConfigError."""
         content = self._read()
         routes = self._parse(content)
-        if self._kept is not None:
-            _replace(self._kept, content)
+        if self._last_valid is not None:
+            _replace(self._last_valid, content)
         return routes
 
     def load_or_last(self, first: RoutesFile) -> RoutesFile:
-        """Read the file; if it cannot be used, return the last version that could be, which may be the `first`."""
+        """Read and validate the file; if it is invalid, return the last valid version, or `first` if there is none."""
         try:
             return self.load()
         except ConfigError as error:
-            _log.error("routes not changed: the file cannot be used", error=str(error))
-        if self._kept is None or not self._kept.exists():
+            _log.error("routes file rejected", error=str(error))
+        if self._last_valid is None or not self._last_valid.exists():
             return first
-        return self._parse(self._kept.read_bytes())
+        return self._parse(self._last_valid.read_bytes())
 
     def _read(self) -> bytes:
-        """Return the file's content. The stamp is taken before: what changes later has another one."""
-        readings = 0
+        attempts = 0
         while True:
+            # Taken before reading, so that a change in between has another stamp.
             self._stamp = _stamp_of(self._path)
             content = loader.read_file(self._path, self._setting)
-            readings += 1
-            if readings == MAX_READINGS or not self.has_changed():
+            attempts += 1
+            if attempts == MAX_READ_ATTEMPTS or not self.has_changed():
                 return content
 
     def _parse(self, content: bytes) -> RoutesFile:
-        return parse_file(self._path, content, environment(), prove)
+        return parse_file(self._path, content, environment(), check_no_bypass)
+
+
+def load_routes(path: Path, setting: str = SETTING) -> RoutesFile:
+    """Read and validate a routes file once. Raises ConfigError, which names the `setting`."""
+    return RoutesSource(path, setting).load()
 
 
 def _stamp_of(path: Path) -> Stamp:
@@ -83,11 +87,11 @@ def _stamp_of(path: Path) -> Stamp:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that whoever reads it sees all of it. Raises ConfigError."""
+    """Replace a file atomically. Raises ConfigError."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         draft.write_bytes(content)
         draft.replace(path)
     except OSError as error:
-        # Not to be used either: a worker that is started again could not go on with it.
+        # The routes are not used either: a restarted worker could not continue with them.
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None

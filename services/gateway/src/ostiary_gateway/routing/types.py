@@ -1,8 +1,8 @@
-"""What values of a routes file look like, and what is said of those that look different."""
+"""Types of values in the routes file, and the error texts for values that do not fit."""
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 from pydantic_core import ErrorDetails
 
 from ostiary_chassis.settings import BaseUrl
@@ -14,23 +14,47 @@ _ORIGIN = r"^(\*|https?://[a-z0-9.:\[\]-]+)$"
 _UNIX_URL = r"^unix:/[^\x00?#]{1,100}$"
 _NAME = r"^[a-z][a-z0-9-]{0,63}$"
 _PERMISSION = r"^[\x21\x23-\x5b\x5d-\x7e]+$"  # RFC 6749 section 3.3, scope-token
-PATH = r"^/[\x21-\x7e]{0,255}$"
+_PATH = r"^/[\x21-\x7e]{0,255}$"
 
-#: What patterns ask for, in words.
-_WORDS = {
-    _HOST: "must be a host, in lower case and without port, as in api.example.com or *.example.com",
-    _HEADER_NAME: "must be the name of a header field: letters, digits and '-', 64 at most",
-    _HEADER_VALUE: "must be the value of a header field: printable, without spaces around it, 256 characters at most",
-    _ORIGIN: "must be '*' or an origin, in lower case and without a final slash, as in https://app.example.com",
-    _UNIX_URL: "must be unix: and the path of a socket, as in unix:/run/orders.sock",
-    _NAME: "must be a name: lower-case letters, digits and '-', a letter first, 64 at most",
-    _PERMISSION: "must be a scope or role: printable, without spaces, quotation marks and backslashes",
-    PATH: "must be a path: '/' first, printable, without spaces, 256 characters at most",
+_PATTERN_MESSAGES = {
+    _HOST: "must be a host name in lower case, without port, such as api.example.com or *.example.com",
+    _HEADER_NAME: "must be a header name: letters, digits and '-', at most 64",
+    _HEADER_VALUE: "must be a header value: printable ASCII, no surrounding spaces, at most 256 characters",
+    _ORIGIN: "must be '*' or an origin in lower case without trailing slash, such as https://app.example.com",
+    _UNIX_URL: "must be unix: and the absolute path of a socket, such as unix:/run/orders.sock",
+    _NAME: "must be a name: lower-case letters, digits and '-', starting with a letter, at most 64 characters",
+    _PERMISSION: "must be a scope or role: printable ASCII without spaces, quotation marks and backslashes",
+    _PATH: "must be a path: starting with '/', printable ASCII without spaces, at most 256 characters",
 }
 
+# By pydantic's error types.
+_MESSAGES = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping",
+    "extra_forbidden": "unknown field",
+    "float_type": "must be a number",
+    "frozen_set_type": "must be a list",
+    "int_type": "must be an integer",
+    "missing": "required field is missing",
+    "model_type": "must be a mapping",
+    "string_type": "must be a string",
+    "too_long": "at most {max_length} items allowed",
+    "too_short": "at least {min_length} items required",
+    "tuple_type": "must be a list",
+}
 
-def kind(value: object) -> str:
-    """Return which member of a union a value is meant to be, so that nothing is said of the other one."""
+#: For the JSON Schema: no keys but those that match the pattern.
+CLOSED_MAPPING = {"additionalProperties": False}
+
+
+class Section(BaseModel):
+    """Base of all mappings with fixed fields in the routes file. The fields' docstrings go into the JSON Schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def text_or_other(value: object) -> str:
+    """Choose the member of a union by the value's type, so that errors are about that member alone."""
     return "text" if isinstance(value, str) else "other"
 
 
@@ -51,36 +75,22 @@ Scalar = Annotated[
     Discriminator(
         _scalar_kind,
         custom_error_type="scalar",
-        custom_error_message="must be text, a whole number, or true or false",
+        custom_error_message="must be a string, an integer or a boolean",
     ),
 ]
 UnixUrl = Annotated[str, Field(pattern=_UNIX_URL)]
 Address = Annotated[Annotated[UnixUrl, Tag("unix")] | Annotated[BaseUrl, Tag("text")], Discriminator(_address_kind)]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Name = Annotated[str, Field(pattern=_NAME)]
+PlainPath = Annotated[str, Field(pattern=_PATH)]
 Permission = Annotated[str, Field(pattern=_PERMISSION)]
 
-#: What pydantic's kinds of errors say, for people who write YAML.
-_MESSAGES = {
-    "bool_type": "must be true or false",
-    "dict_type": "must be a mapping",
-    "extra_forbidden": "there is no such member",
-    "float_type": "must be a number",
-    "frozen_set_type": "must be a list",
-    "int_type": "must be a whole number",
-    "model_type": "must be a mapping",
-    "string_type": "must be text",
-    "too_long": "must have {max_length} at most",
-    "too_short": "must have {min_length} at least",
-    "tuple_type": "must be a list",
-}
 
-
-def words(item: ErrorDetails) -> str:
-    """Return what is wrong, without the words of pydantic and Python."""
+def error_message(item: ErrorDetails) -> str:
+    """Translate one of pydantic's errors into the terms of the routes file."""
     context = item.get("ctx", {})
     if item["type"] == "string_pattern_mismatch":
-        return _WORDS[context["pattern"]]
+        return _PATTERN_MESSAGES[context["pattern"]]
     known = _MESSAGES.get(item["type"])
     if known is not None:
         return known.format(**context)

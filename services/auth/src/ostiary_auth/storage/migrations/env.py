@@ -1,6 +1,6 @@
 """Alembic's entry point for the auth service."""
 
-from ostiary_auth.storage.tables import metadata
+from ostiary_auth.storage.schema import metadata
 from ostiary_chassis import migrations
 
 migrations.run(metadata)

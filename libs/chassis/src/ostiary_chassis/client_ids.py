@@ -1,0 +1,4 @@
+"""Ids of the OAuth clients that are part of every deployment."""
+
+#: The client of this deployment's own verifiers; the auth service registers it, the other services use it.
+VERIFIERS_CLIENT_ID = "ostiary-verifiers"

@@ -1,0 +1,160 @@
+"""On SQLite; the containers' tests run the same statements on PostgreSQL."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import sqlalchemy.exc
+from pydantic import Field
+from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
+
+from ostiary_chassis import sql
+from ostiary_chassis.settings import ConfigError, Settings
+from ostiary_chassis.sql import Database, DatabaseUrl, UtcDateTime, engine_url, is_unavailable
+
+
+class Config(Settings):
+    url: Annotated[DatabaseUrl, Field(alias="OSTIARY_TEST_URL", repr=False)]
+
+
+metadata = MetaData()
+moments = Table("moments", metadata, Column("id", Integer, primary_key=True), Column("at", UtcDateTime))
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(engine_url(f"sqlite:///{tmp_path / 'test.db'}"))
+    async with database.write() as connection:
+        await connection.run_sync(metadata.create_all)
+    yield database
+    await database.close()
+
+
+async def test_a_point_in_time_comes_back_as_it_was(database: Database) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone(timedelta(hours=5)))
+    async with database.write() as connection:
+        await connection.execute(insert(moments).values(id=1, at=moment))
+    async with database.read() as connection:
+        stored = (await connection.execute(select(moments.c.at))).scalar_one()
+    assert stored == moment
+    assert stored.tzinfo == UTC
+
+
+async def test_a_naive_point_in_time_is_a_mistake(database: Database) -> None:
+    with pytest.raises(sqlalchemy.exc.StatementError, match="zone"):
+        async with database.write() as connection:
+            await connection.execute(insert(moments).values(id=1, at=datetime(2026, 1, 2)))  # noqa: DTZ001 - refused
+
+
+async def test_a_block_that_raises_leaves_nothing(database: Database) -> None:
+    async def half_done() -> None:
+        async with database.write() as connection:
+            await connection.execute(insert(moments).values(id=1))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await half_done()
+    async with database.read() as connection:
+        assert (await connection.execute(select(moments))).all() == []
+
+
+async def test_writers_wait_for_each_other(database: Database) -> None:
+    async def add_one() -> None:
+        async with database.write() as connection:
+            count = len((await connection.execute(select(moments))).all())
+            await connection.execute(insert(moments).values(id=count))
+
+    await asyncio.gather(*(add_one() for _ in range(20)))
+    async with database.read() as connection:
+        assert len((await connection.execute(select(moments))).all()) == 20
+
+
+async def test_what_is_committed_is_on_disk(database: Database) -> None:
+    async with database.read() as connection:
+        assert (await connection.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
+        assert (await connection.execute(text("PRAGMA synchronous"))).scalar_one() == 2
+        assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar_one() == 1
+
+
+async def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+    database = Database(engine_url(f"sqlite:///{tmp_path / 'none' / 'test.db'}"))
+    with pytest.raises(ConfigError, match="OSTIARY_TEST_DATABASE_URL: cannot use"):
+        await database.migrate(Path(__file__).parent, "test")
+    await database.close()
+
+
+async def test_a_wrong_statement_is_not_an_outage(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(insert(moments).values(id=1))
+        with pytest.raises(sqlalchemy.exc.IntegrityError) as caught:
+            await connection.execute(insert(moments).values(id=1))
+    assert not is_unavailable(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "postgresql://u:hunter2@host",
+        "postgresql://u:hunter2@host/db?sslmode=disable",
+        "mysql://u:hunter2@host/db",
+        "nonsense hunter2",
+        "oracle:hunter2",
+    ],
+)
+def test_an_unusable_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match="OSTIARY_TEST_URL: must be sqlite") as caught:
+        Config.load({"OSTIARY_TEST_URL": url})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_password_may_be_kept_apart() -> None:
+    url = engine_url("postgresql://user@host/db", "p@ss/word")
+    assert url.password == "p@ss/word"
+    assert url.drivername == "postgresql+asyncpg"
+    assert "p@ss" not in repr(url)
+
+
+@pytest.mark.usefixtures("database")
+async def test_writers_that_wait_give_up_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql.database, "WRITE_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(sql.sqlite, "BUSY_SECONDS", 0.2)
+    impatient = Database(engine_url(f"sqlite:///{tmp_path / 'test.db'}"))
+
+    async def write() -> None:
+        async with impatient.write() as connection:
+            await connection.execute(insert(moments).values(at=None))
+
+    with sqlite3.connect(tmp_path / "test.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        started_at = time.monotonic()
+        outcomes = await asyncio.gather(*(write() for _ in range(5)), return_exceptions=True)
+        assert time.monotonic() - started_at < 0.8
+        assert all(isinstance(outcome, Exception) and is_unavailable(outcome) for outcome in outcomes)
+        other.execute("ROLLBACK")
+    other.close()
+    await write()
+    await impatient.close()
+
+
+async def test_a_cancelled_writer_leaves_no_lock(database: Database) -> None:
+    async def write(number: int) -> None:
+        async with database.write() as connection:
+            await connection.execute(insert(moments).values(id=number))
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(write(number)) for number in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await write(100)
+    async with database.read() as connection:
+        stored = set((await connection.execute(select(moments.c.id))).scalars())
+    assert {*range(1, 20, 2), 100} <= stored

@@ -1,0 +1,1092 @@
+"""The follower: what an issuer revokes is known here at once, and a bad answer is never taken in."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+
+from ostiary import Feed, KeySet, LocalKeys, Verifier, VerifierConfig, _base64url, _feed_client, _polling, errors, feed
+from ostiary._feed_client import FeedClient
+from ostiary.feed import GENESIS, Kind, Position, Revocation, chain
+from ostiary.testing import Issuer
+
+ISSUED_AT = 1_700_000_000
+
+Answer = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
+
+
+@dataclass
+class Clock:
+    """A clock that is set by hand."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Notes:
+    """What an observer was told."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+        self.numbers: list[int | None] = []
+
+    def verified(self, outcome: str, seconds: float) -> None:
+        raise AssertionError(f"nothing is verified here: {outcome} {seconds}")
+
+    def fetched(self, issuer: str, outcome: str, seconds: float) -> None:
+        raise AssertionError(f"no keys are fetched here: {issuer} {outcome} {seconds}")
+
+    def followed(self, issuer: str, outcome: str, seconds: float, number: int | None) -> None:
+        assert issuer == "https://issuer.example"
+        assert seconds >= 0
+        self.outcomes.append(outcome)
+        self.numbers.append(number)
+
+
+class Keys(LocalKeys):
+    """Keys that count how often others are announced."""
+
+    announced = 0
+
+    def report_new_keys(self) -> None:
+        self.announced += 1
+
+
+def keys_of(*issuers: Issuer) -> KeySet:
+    return KeySet.from_json(json.dumps({"keys": [issuer.jwk() for issuer in issuers]}).encode())
+
+
+@dataclass
+class Server:
+    """An issuer with a token endpoint and a feed, reached without a network."""
+
+    signer: Issuer
+    epoch: str = "e1"
+    listed: list[Revocation] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=lambda: [GENESIS])
+    #: Revocations in one answer at most.
+    page: int = feed.MAX_EVENTS
+    lifetime: object = 900
+    keys: str | None = None
+    #: What answers instead of the feed, or of the token endpoint.
+    instead: Answer | None = None
+    token_instead: Answer | None = None
+    token: str | None = None
+    requests: list[httpx.Request] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        match request.method, request.url.path:
+            case "POST", "/oauth/token":
+                instead = self.token_instead or self.grant
+            case "GET", "/feed":
+                instead = self.instead or self.answer
+            case "DELETE", "/feed":
+                return httpx.Response(204)
+            case _:
+                raise AssertionError(request.url)
+        response = instead(request)
+        return response if isinstance(response, httpx.Response) else await response
+
+    @property
+    def version(self) -> str:
+        """Which keys the issuer says it publishes."""
+        return self.keys or keys_of(self.signer).version
+
+    def revoke(self, kind: Kind, target: str) -> None:
+        revocation = Revocation(len(self.listed) + 1, kind, target, ISSUED_AT + 900)
+        self.listed.append(revocation)
+        self.digests.append(chain(self.digests[-1], revocation))
+        self.wake()
+
+    def wake(self) -> None:
+        """Let who waits for news be answered."""
+        self.news.set()
+        self.news = asyncio.Event()
+
+    def grant(self, _: httpx.Request) -> httpx.Response:
+        self.token = f"token-{len(self.asked('POST'))}"
+        granted = {"access_token": self.token, "token_type": "Bearer", "expires_in": self.lifetime}
+        return json_response(granted)
+
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        """Answer at once if there is news or other keys, else when there is some or the time is up."""
+        if request.headers["Authorization"] != f"Bearer {self.token}":
+            return httpx.Response(401)
+        after, wait = int(request.url.params["after"]), int(request.url.params["wait"])
+        if after == len(self.listed) and request.url.params["keys"] == self.version:
+            try:
+                async with asyncio.timeout(wait / 1000):
+                    await self.news.wait()
+            except TimeoutError:
+                pass
+        return self.response(request)
+
+    def response(self, request: httpx.Request, **changes: Any) -> httpx.Response:
+        return feed_response(request, self.signed(request, **changes))
+
+    def signed(
+        self, request: httpx.Request, signer: Issuer | None = None, typ: str = feed.TYPE, **changes: object
+    ) -> bytes:
+        after = int(request.url.params["after"])
+        head = min(len(self.listed), after + self.page)
+        payload = {
+            "iss": self.signer.issuer,
+            "iat": ISSUED_AT,
+            "epoch": self.epoch,
+            "first": after + 1,
+            "head": head,
+            "more": head < len(self.listed),
+            "digest": _base64url.encode(self.digests[head]).decode(),
+            "reset": False,
+            "events": [revocation.to_json() for revocation in self.listed[after:head]],
+            "keys": self.version,
+            **changes,
+        }
+        by = signer or self.signer
+        header = {"alg": "RS256", "typ": typ, "kid": by.kid}
+        return by.sign(json.dumps(header).encode(), json.dumps(payload).encode()).encode()
+
+    def asked(self, method: str = "GET") -> list[httpx.Request]:
+        return [request for request in self.requests if request.method == method]
+
+    def questions(self) -> list[dict[str, str]]:
+        return [dict(request.url.params) for request in self.asked()]
+
+
+def json_response(body: object, status: int = 200, **headers: str) -> httpx.Response:
+    fields = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+    return httpx.Response(status, stream=httpx.ByteStream(json.dumps(body).encode()), headers=fields)
+
+
+def feed_response(request: httpx.Request, body: bytes, status: int = 200, **headers: str) -> httpx.Response:
+    fields = {
+        "Content-Type": feed.MEDIA_TYPE,
+        "X-Request-ID": request.headers["X-Request-ID"],
+        **{k.replace("_", "-"): v for k, v in headers.items()},
+    }
+    return httpx.Response(status, stream=httpx.ByteStream(body), headers=fields)
+
+
+CONFIG = Feed(url="https://issuer.example/feed", client_id="orders", client_secret="swordfish", name="orders")
+
+
+@pytest.fixture
+def server(issuer: Issuer) -> Server:
+    return Server(issuer)
+
+
+@pytest.fixture
+def keys(issuer: Issuer) -> Keys:
+    return Keys(keys_of(issuer))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pauses be milliseconds where they are up to a second, so that tests see many of them."""
+    monkeypatch.setattr(_feed_client, "RETRY_DELAYS", (0.001, 0.002))
+    monkeypatch.setattr(_feed_client, "IDLE_PAUSE", 0.001)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between questions; none of them is made."""
+    noted: list[float] = []
+    step = FeedClient._poll
+
+    async def note(self: FeedClient, client: httpx.AsyncClient) -> float:
+        noted.append(await step(self, client))
+        return 0.0
+
+    monkeypatch.setattr(FeedClient, "_poll", note)
+    monkeypatch.setattr(_feed_client, "RETRY_DELAYS", (0.05, 1.0))
+    monkeypatch.setattr(_feed_client, "IDLE_PAUSE", 0.05)
+    return noted
+
+
+@dataclass
+class Made:
+    """What a follower is made of, but for what a test changes."""
+
+    server: Server
+    keys: Keys
+    notes: Notes
+
+    def __call__(self, config: Feed = CONFIG, bounds: set[float] | None = None, **changes: Any) -> FeedClient:
+        made = {"observer": self.notes, "transport": httpx.MockTransport(self.server), **changes}
+        return FeedClient("https://issuer.example", config, self.keys, {30.0} if bounds is None else bounds, **made)
+
+
+@pytest.fixture
+def make(server: Server, keys: Keys, notes: Notes) -> Made:
+    return Made(server, keys, notes)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a background task has done its part."""
+
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(poll(), 60)
+
+
+def number_of(follower: FeedClient) -> int | None:
+    position = follower.revocations.position
+    return None if position is None else position.number
+
+
+class TestFollowing:
+    async def test_all_that_was_revoked_is_known_once_entered(self, make: Made, server: Server, notes: Notes) -> None:
+        server.revoke(Kind.SESSION, "s1")
+        server.revoke(Kind.KEY, "k1")
+        async with make() as follower:
+            assert follower.revocations.position == Position("e1", 2)
+            assert follower.revocations.complete
+            assert list(follower.revocations.revoked_kids) == ["k1"]
+            assert (notes.outcomes, notes.numbers) == (["news"], [2])
+
+    async def test_what_is_revoked_later_is_known_at_once(self, make: Made, server: Server, notes: Notes) -> None:
+        async with make() as follower:
+            assert number_of(follower) == 0
+            for number in (1, 2, 3):
+                await until(lambda: len(server.asked()) == number + 1)  # noqa: B023 - done within the iteration
+                server.revoke(Kind.KEY, f"k{number}")
+                await until(lambda: number_of(follower) == number)  # noqa: B023 - the same
+            assert list(follower.revocations.revoked_kids) == ["k1", "k2", "k3"]
+            assert (notes.outcomes, notes.numbers) == (["quiet", "news", "news", "news"], [0, 1, 2, 3])
+
+    async def test_a_verifier_refuses_what_was_revoked(
+        self, make: Made, server: Server, issuer: Issuer, keys: Keys
+    ) -> None:
+        follower = make()
+        config = VerifierConfig(
+            issuer=issuer.issuer, audience=issuer.audience, key_source=keys, revocation_source=follower
+        )
+        token = issuer.token(claims={"sid": "s1"})
+        async with Verifier(config) as verifier:
+            assert verifier.ready
+            assert verifier.verify(token).session_id == "s1"
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: number_of(follower) == 1)
+            with pytest.raises(errors.Revoked):
+                verifier.verify(token)
+
+    async def test_pages_are_caught_up_with_before_entering_returns(self, make: Made, server: Server) -> None:
+        server.page = 2
+        for number in range(7):
+            server.revoke(Kind.KEY, f"k{number}")
+        async with make() as follower:
+            assert follower.revocations.complete
+            assert len(follower.revocations.revoked_kids) == 7
+            # Nothing is waited for in between.
+            assert [(asked["after"], asked["wait"]) for asked in server.questions()[:4]] == [
+                ("0", "0"),
+                ("2", "0"),
+                ("4", "0"),
+                ("6", "0"),
+            ]
+
+    async def test_a_failure_while_catching_up_does_not_hold_up_the_start(self, make: Made, server: Server) -> None:
+        server.page = 2
+        for number in range(7):
+            server.revoke(Kind.KEY, f"k{number}")
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            return server.response(request) if request.url.params["after"] in {"0", "2"} else httpx.Response(500)
+
+        server.instead = answer
+        async with make() as follower:
+            assert number_of(follower) == 4
+            assert not follower.revocations.complete
+            server.instead = None
+            await until(lambda: follower.revocations.complete)
+            assert len(follower.revocations.revoked_kids) == 7
+
+    async def test_age_is_counted_from_before_the_question(self, make: Made, server: Server, clock: Clock) -> None:
+        def slow(request: httpx.Request) -> httpx.Response:
+            clock.now += 3
+            return server.response(request)
+
+        server.instead = slow
+        async with make(clock=clock) as follower:
+            server.instead = None
+            assert follower.revocations.age() == 3
+
+    async def test_nothing_gets_older_than_the_lease_that_the_issuer_was_told_of(
+        self, make: Made, server: Server, clock: Clock
+    ) -> None:
+        bounds = {30.0}
+        async with make(bounds=bounds, clock=clock) as follower:
+            await until(lambda: len(server.asked()) == 2)
+            clock.now += 30
+            bounds.add(60.0)
+            assert follower.revocations.bears(60)
+            clock.now += 0.001
+            assert not follower.revocations.bears(60)
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: len(server.asked()) == 3)
+            server.revoke(Kind.SESSION, "s2")
+            await until(lambda: number_of(follower) == 2)
+            clock.now += 60
+            assert follower.revocations.bears(60)
+
+    async def test_without_bounds_there_is_no_lease(self, make: Made, clock: Clock) -> None:
+        async with make(bounds=set(), clock=clock) as follower:
+            clock.now += 1e9
+            assert follower.revocations.bears(2e9)
+
+    async def test_a_source_can_be_entered_again(self, make: Made, server: Server) -> None:
+        follower = make()
+        for number in (1, 2):
+            server.revoke(Kind.KEY, f"k{number}")
+            seen = len(server.asked())
+            async with follower:
+                assert number_of(follower) == number
+                assert server.questions()[seen]["after"] == str(number - 1)
+
+
+class TestQuestions:
+    async def test_the_first_waits_for_nothing_and_knows_nothing(
+        self, make: Made, server: Server, issuer: Issuer
+    ) -> None:
+        async with make() as follower:
+            first = server.questions()[0]
+            assert first == {
+                "epoch": "",
+                "after": "0",
+                "wait": "0",
+                "verifier": follower._id,
+                "keys": keys_of(issuer).version,
+                "lease": "30000",
+            }
+            name, _, rest = first["verifier"].rpartition("-")
+            assert name == "orders"
+            assert len(bytes.fromhex(rest)) == 8
+
+    async def test_the_following_acknowledge_what_was_applied_and_wait(self, make: Made, server: Server) -> None:
+        server.revoke(Kind.SESSION, "s1")
+        async with make():
+            await until(lambda: len(server.asked()) == 2)
+            second = server.questions()[1]
+            assert (second["epoch"], second["after"], second["wait"]) == ("e1", "1", "7500")
+            assert second["verifier"] == server.questions()[0]["verifier"]
+
+    async def test_verifiers_of_one_name_are_told_apart_from_when_they_start(self, make: Made, server: Server) -> None:
+        """What was made before a server forked its workers is none of them yet."""
+        follower = make()
+        for each in (follower, follower, make()):
+            async with each:
+                pass
+        assert len({asked["verifier"] for asked in server.questions()}) == 3
+
+    @pytest.mark.parametrize(
+        ("bounds", "wait", "lease"),
+        [
+            (set[float](), "10000", None),
+            ({3600.0}, "10000", "3600000"),
+            ({30.0}, "7500", "30000"),
+            ({6.0}, "1500", "6000"),
+            ({6.0, 30.0, 1.6}, "400", "30000"),
+            ({0.2}, "50", "200"),
+            ({0.1}, "50", "100"),
+            ({30.0, 59.9995}, "7500", "60000"),
+        ],
+    )
+    async def test_the_strictest_bound_says_how_long_to_wait_and_the_loosest_is_the_lease(
+        self, make: Made, server: Server, bounds: set[float], wait: str, lease: str | None
+    ) -> None:
+        async with make(bounds=bounds):
+            await until(lambda: len(server.asked()) >= 2)
+            assert server.questions()[1]["wait"] == wait
+            assert server.questions()[1].get("lease") == lease
+
+    async def test_a_bound_that_is_said_later_counts_from_the_next_question_on(
+        self, make: Made, server: Server
+    ) -> None:
+        bounds = {30.0}
+        async with make(bounds=bounds):
+            await until(lambda: len(server.asked()) == 2)
+            bounds.update((3.0, 60.0))
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: len(server.asked()) == 3)
+            assert [(asked["wait"], asked["lease"]) for asked in server.questions()[1:3]] == [
+                ("7500", "30000"),
+                ("750", "60000"),
+            ]
+
+    async def test_new_keys_are_acknowledged(
+        self, make: Made, server: Server, keys: Keys, issuer: Issuer, stranger: Issuer
+    ) -> None:
+        other = Issuer(kid="other") if stranger.kid == issuer.kid else stranger
+        async with make():
+            await until(lambda: len(server.asked()) == 2)
+            keys.replace(keys_of(issuer, other))
+            server.keys = keys.current().version
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: len(server.asked()) == 3)
+            versions = [asked["keys"] for asked in server.questions()[1:3]]
+            assert versions == [keys_of(issuer).version, keys_of(issuer, other).version]
+
+    async def test_the_request_is_authorised_and_kept_out_of_caches(self, make: Made, server: Server) -> None:
+        async with make():
+            await until(lambda: len(server.asked()) == 2)
+        first, second = server.asked()
+        for request in (first, second):
+            assert request.headers["Authorization"] == "Bearer token-1"
+            assert request.headers["Accept"] == "application/ostiary-feed+jwt"
+            assert request.headers["Accept-Encoding"] == "identity"
+            assert request.headers["Cache-Control"] == "no-store"
+        assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
+
+    async def test_a_failure_makes_the_next_question_not_wait(self, make: Made, server: Server) -> None:
+        async with make():
+            await until(lambda: len(server.asked()) == 2)
+            server.instead = lambda _: httpx.Response(500)
+            server.wake()
+            await until(lambda: len(server.asked()) >= 5)
+            server.instead = None
+            await until(lambda: server.questions()[-1]["wait"] != "0")
+            waits = [asked["wait"] for asked in server.questions()]
+        assert waits[:3] == ["0", "7500", "7500"]
+        assert set(waits[3:-1]) == {"0"}
+
+
+class TestPatience:
+    @pytest.mark.parametrize(("seconds", "patience"), [(0.0, 1.5), (0.7, 1.5), (3.0, 6.0), (30.0, 10.0)])
+    async def test_twice_the_time_of_the_last_answer_is_given_to_the_next_one_within_bounds(
+        self, make: Made, server: Server, clock: Clock, seconds: float, patience: float
+    ) -> None:
+        async def answer(request: httpx.Request) -> httpx.Response:
+            if len(server.asked()) > 1:
+                return await hang(request)
+            clock.now += seconds
+            return server.response(request)
+
+        server.instead = answer
+        async with make(bounds={6.0, 60.0}, clock=clock) as follower:
+            assert follower.revocations.complete
+            assert follower._patience == patience
+
+    async def test_an_issuer_that_gets_slow_is_heard_nevertheless(
+        self, make: Made, server: Server, clock: Clock
+    ) -> None:
+        """It cannot keep the strictest bound then, but the others."""
+
+        async def slow(request: httpx.Request) -> httpx.Response:
+            await asyncio.sleep(0.12)
+            return server.response(request)
+
+        # By a clock that stands still, no answer so far has taken any time.
+        async with make(bounds={0.2, 30.0}, clock=clock) as follower:
+            await until(lambda: len(server.asked()) >= 2)
+            assert follower._patience == _feed_client.MIN_WAIT
+            server.instead = slow
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: len(server.asked()) >= 4)
+            server.revoke(Kind.SESSION, "s2")
+            await until(lambda: number_of(follower) == 2)
+
+
+class TestToken:
+    async def test_it_is_fetched_with_the_clients_credentials(self, make: Made, server: Server) -> None:
+        async with make():
+            pass
+        [request] = server.asked("POST")
+        assert str(request.url) == "https://issuer.example/oauth/token"
+        assert parse_qs(request.content.decode(), strict_parsing=True) == {
+            "grant_type": ["client_credentials"],
+            "scope": ["feed:read"],
+            "client_id": ["orders"],
+            "client_secret": ["swordfish"],
+        }
+        assert server.requests[0] is request
+
+    async def test_it_may_come_from_elsewhere(self, make: Made, server: Server) -> None:
+        config = Feed(
+            url="https://feed.example/feed",
+            client_id="orders",
+            client_secret="swordfish",
+            token_url="https://tokens.example/oauth/token",
+        )
+        async with make(config):
+            pass
+        assert {request.url.host for request in server.asked("POST")} == {"tokens.example"}
+        assert {request.url.host for request in server.asked()} == {"feed.example"}
+
+    async def test_it_is_renewed_after_four_fifths_of_its_life(self, make: Made, server: Server, clock: Clock) -> None:
+        server.lifetime = 100
+        async with make(clock=clock):
+            steps = ((79.9, "token-1"), (0.1, "token-2"), (79.9, "token-2"), (0.1, "token-3"))
+            for number, (later, expected) in enumerate(steps, start=2):
+                await until(lambda: len(server.asked()) == number)  # noqa: B023 - done within the iteration
+                clock.now += later
+                server.revoke(Kind.SESSION, "s")
+                await until(lambda: len(server.asked()) == number + 1)  # noqa: B023 - the same
+                assert server.asked()[-1].headers["Authorization"] == f"Bearer {expected}"
+
+    async def test_a_refused_token_is_replaced(self, make: Made, server: Server, notes: Notes) -> None:
+        async with make() as follower:
+            await until(lambda: len(server.asked()) == 2)
+            server.token = "other"
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: number_of(follower) == 1)
+            server.revoke(Kind.SESSION, "s2")
+            await until(lambda: number_of(follower) == 2)
+        assert len(server.asked("POST")) == 2
+        assert notes.outcomes[:4] == ["quiet", "news", "failed", "news"]
+
+    async def test_another_failure_does_not_cost_the_token(self, make: Made, server: Server) -> None:
+        server.instead = lambda _: httpx.Response(503)
+        async with make() as follower:
+            await until(lambda: len(server.asked()) >= 3)
+            server.instead = None
+            await until(lambda: follower.revocations.complete)
+        assert len(server.asked("POST")) == 1
+
+    async def test_the_secret_may_come_later_and_change(self, make: Made, server: Server, tmp_path: Path) -> None:
+        path = tmp_path / "secret"
+        config = Feed(url=CONFIG.url, client_id="orders", secret_file=path)
+        async with make(config) as follower:
+            assert not follower.revocations.complete
+            assert server.requests == []
+            path.write_text("first\r\n", encoding="utf-8")
+            await until(lambda: follower.revocations.complete)
+            path.write_text("second", encoding="utf-8")
+            await until(lambda: len(server.asked()) >= 2)
+            server.token = "other"
+            server.wake()
+            await until(lambda: len(server.asked("POST")) == 2)
+        secrets = [parse_qs(request.content.decode())["client_secret"] for request in server.asked("POST")]
+        assert secrets == [["first"], ["second"]]
+
+    @pytest.mark.parametrize("rest", ["?tenant=1", "?", "#feed", "#"])
+    def test_a_url_with_a_query_or_a_fragment_is_rejected(self, rest: str) -> None:
+        with pytest.raises(ValueError, match="query or fragment"):
+            replace(CONFIG, url=f"{CONFIG.url}{rest}")
+
+    async def test_an_observer_that_raises_does_not_end_it(
+        self, make: Made, server: Server, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = 0
+
+        def followed(*_: object) -> None:
+            nonlocal asked
+            asked += 1
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(notes, "followed", followed)
+        async with make() as follower:
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: asked >= 2 and len(follower.revocations) == 1)
+
+    async def test_a_secret_that_is_no_text_is_a_failure_like_others(
+        self, make: Made, server: Server, tmp_path: Path, notes: Notes
+    ) -> None:
+        path = tmp_path / "secret"
+        path.write_bytes(b"\xff\xfe")
+        async with make(Feed(url=CONFIG.url, client_id="orders", secret_file=path)):
+            await until(lambda: len(notes.outcomes) >= 3)
+        assert set(notes.outcomes) == {"failed"}
+        assert server.asked("POST") == []
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            lambda _: httpx.Response(500),
+            lambda _: json_response({"error": "invalid_client"}, 401),
+            lambda _: json_response({"access_token": "evil", "expires_in": 900}, 302, Location="https://evil.example/"),
+            lambda _: json_response({"access_token": "evil", "expires_in": 900}, 307, Location="https://evil.example/"),
+            lambda _: json_response([]),
+            lambda _: json_response({}),
+            lambda _: json_response({"access_token": "evil"}),
+            lambda _: json_response({"access_token": "evil", "expires_in": "900"}),
+            lambda _: json_response({"access_token": "evil", "expires_in": None}),
+            lambda _: json_response({"access_token": ["evil"], "expires_in": 900}),
+            lambda _: json_response({"access_token": "\u00e9vil", "expires_in": 900}),
+            lambda _: json_response({"access_token": "evil" * 20_000, "expires_in": 900}),
+            lambda _: json_response({"access_token": "evil", "expires_in": 900}, Content_Encoding="gzip"),
+            lambda _: httpx.Response(200, stream=httpx.ByteStream(b"<html></html>")),
+            lambda _: httpx.Response(200, stream=httpx.ByteStream(b'{"access_token":"a","access_token":"b"}')),
+        ],
+    )
+    async def test_without_a_token_nothing_is_asked(
+        self, make: Made, server: Server, notes: Notes, answer: Answer
+    ) -> None:
+        server.token_instead = answer
+        async with make() as follower:
+            await until(lambda: len(server.asked("POST")) >= 3)
+            assert server.asked() == []
+            assert set(notes.outcomes) == {"failed"}
+            server.token_instead = None
+            await until(lambda: follower.revocations.complete)
+        assert {request.url.host for request in server.requests} == {"issuer.example"}
+
+    async def test_a_token_endpoint_that_hangs_is_given_up(
+        self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_feed_client, "TOKEN_TIMEOUT", 0.005)
+        server.token_instead = hang
+        async with make() as follower:
+            await until(lambda: len(server.asked("POST")) >= 3)
+            server.token_instead = None
+            await until(lambda: follower.revocations.complete)
+
+    async def test_the_secret_is_nowhere_else(
+        self, make: Made, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        server.token_instead = lambda _: httpx.Response(500)
+        config = VerifierConfig(issuer="https://issuer.example", audience="a", feed=CONFIG, key_source=LocalKeys())
+        async with make() as follower:
+            await until(lambda: len(server.asked("POST")) >= 2)
+            server.token_instead = None
+            await until(lambda: len(server.asked()) >= 2)
+            said = [repr(CONFIG), str(CONFIG), repr(config), repr(follower), caplog.text]
+        assert not any("swordfish" in text or "token-1" in text for text in said)
+        for request in (*server.asked(), *server.asked("DELETE")):
+            assert "swordfish" not in f"{request.url} {request.headers} {request.content!r}"
+
+
+async def hang(_: httpx.Request) -> httpx.Response:
+    await asyncio.sleep(3600)
+    raise AssertionError
+
+
+async def drip(request: httpx.Request) -> httpx.Response:
+    async def bytes_of() -> AsyncIterator[bytes]:
+        while True:
+            yield b"e"
+            await asyncio.sleep(0.001)
+
+    headers = {"Content-Type": feed.MEDIA_TYPE, "X-Request-ID": request.headers["X-Request-ID"]}
+    return httpx.Response(200, content=bytes_of(), headers=headers)
+
+
+def refuse_connection(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused", request=request)
+
+
+def break_down(_: httpx.Request) -> httpx.Response:
+    raise RuntimeError("a defect")
+
+
+def of_another_question(request: httpx.Request) -> dict[str, object]:
+    after = int(request.url.params["after"])
+    return {"first": after + 2, "head": after + 1, "events": []}
+
+
+OTHER_KEY = Issuer()
+
+#: How an answer may be bad, and as what it is counted.
+BAD_ANSWERS: dict[str, tuple[str, Callable[[Server], Answer]]] = {
+    "refused connection": ("failed", lambda _: refuse_connection),
+    "breakdown": ("failed", lambda _: break_down),
+    "hangs": ("failed", lambda _: hang),
+    "drips": ("failed", lambda _: drip),
+    "500": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 500)),
+    "503": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 503)),
+    "403": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 403)),
+    "204": ("failed", lambda _: lambda _: httpx.Response(204)),
+    "206": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 206)),
+    "304": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 304)),
+    "redirect": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 302, Location="https://evil.example/")),
+    "redirect that keeps the method": (
+        "failed",
+        lambda s: lambda r: feed_response(r, s.signed(r), 307, Location="https://evil.example/"),
+    ),
+    "another content type": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Type="text/plain")),
+    "JSON": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Type="application/json")),
+    "compressed": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Encoding="gzip")),
+    "said to be compressed": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Encoding="identity")),
+    "too large": ("failed", lambda _: lambda r: feed_response(r, b"e" * (feed.MAX_ANSWER_LENGTH + 1))),
+    "another request's": ("refused", lambda s: lambda r: feed_response(r, s.signed(r), X_Request_ID="0" * 16)),
+    "nobody's request's": ("refused", lambda s: lambda r: without_request_id(feed_response(r, s.signed(r)))),
+    "empty": ("refused", lambda _: lambda r: feed_response(r, b"")),
+    "truncated": ("refused", lambda s: lambda r: feed_response(r, s.signed(r)[:-1])),
+    "not ASCII": ("refused", lambda s: lambda r: feed_response(r, s.signed(r) + b"\xff")),
+    "another issuer's": ("refused", lambda s: lambda r: s.response(r, iss="https://other.example")),
+    "somebody else's": ("refused", lambda s: lambda r: s.response(r, signer=OTHER_KEY)),
+    "an access token": ("refused", lambda s: lambda r: s.response(r, typ="at+jwt")),
+    "out of form": ("refused", lambda s: lambda r: s.response(r, events=None)),
+    "to another question": ("refused", lambda s: lambda r: s.response(r, **of_another_question(r))),
+    "of another past": ("refused", lambda s: lambda r: s.response(r, digest="A" * 42 + "E")),
+}
+
+
+def without_request_id(response: httpx.Response) -> httpx.Response:
+    del response.headers["X-Request-ID"]
+    return response
+
+
+class TestBadAnswers:
+    @pytest.fixture(autouse=True)
+    def patience(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have little of it where an answer never comes."""
+        if name in {"hangs", "drips"}:
+            monkeypatch.setattr(_feed_client, "MAX_WAIT", 0.05)
+            monkeypatch.setattr(_feed_client, "MAX_ANSWER_SECONDS", 0.05)
+
+    @pytest.mark.parametrize("name", BAD_ANSWERS)
+    async def test_at_the_start_a_bad_answer_leaves_nothing_known_until_a_good_one_comes(
+        self, make: Made, server: Server, notes: Notes, name: str
+    ) -> None:
+        outcome, bad = BAD_ANSWERS[name]
+        server.instead = bad(server)
+        async with make() as follower:
+            await until(lambda: len(notes.outcomes) >= 3)
+            assert set(notes.outcomes) == {outcome}
+            assert set(notes.numbers) == {None}
+            assert follower.revocations.position is None
+            assert not follower.revocations.complete
+            server.instead = None
+            await until(lambda: follower.revocations.complete)
+        assert {request.url.host for request in server.requests} == {"issuer.example"}
+
+    @pytest.mark.parametrize("name", BAD_ANSWERS)
+    async def test_later_a_bad_answer_leaves_all_that_is_known_and_gets_no_younger(
+        self, make: Made, server: Server, notes: Notes, clock: Clock, name: str
+    ) -> None:
+        outcome, bad = BAD_ANSWERS[name]
+        server.revoke(Kind.KEY, "k1")
+        async with make(clock=clock) as follower:
+            server.instead = bad(server)
+            server.wake()
+            await until(lambda: outcome in notes.outcomes)
+            clock.now += 100
+            server.revoke(Kind.KEY, "k2")
+            seen = len(notes.outcomes)
+            await until(lambda: len(notes.outcomes) >= seen + 3)
+            assert set(notes.outcomes[seen:]) == {outcome}
+            assert follower.revocations.position == Position("e1", 1)
+            assert follower.revocations.age() == 100
+            assert list(follower.revocations.revoked_kids) == ["k1"]
+            server.instead = None
+            await until(lambda: number_of(follower) == 2)
+            assert follower.revocations.age() == 0
+            assert list(follower.revocations.revoked_kids) == ["k1", "k2"]
+
+
+class TestForks:
+    """A log whose past is not the one that was known: somebody has tampered, or a backup was put back."""
+
+    FORKS: ClassVar[dict[str, Callable[[Server], None]]] = {
+        "another log": lambda server: setattr(server, "epoch", "e2"),
+        "another past": lambda server: server.digests.__setitem__(slice(None), [bytes([7]) * 32] * 9),
+        "a shorter log": lambda server: server.listed.clear(),
+    }
+
+    @pytest.mark.parametrize("name", FORKS)
+    async def test_a_fork_is_counted_each_time_and_logged_once(
+        self, make: Made, server: Server, notes: Notes, caplog: pytest.LogCaptureFixture, name: str
+    ) -> None:
+        caplog.set_level(logging.INFO, "ostiary")
+        server.revoke(Kind.KEY, "k1")
+        server.revoke(Kind.KEY, "k2")
+        before = (server.epoch, [*server.digests], [*server.listed])
+
+        def forked(request: httpx.Request) -> httpx.Response:
+            return server.response(request, **({"head": 0, "events": []} if name == "a shorter log" else {}))
+
+        async with make() as follower:
+            await until(lambda: len(server.asked()) == 2)
+            self.FORKS[name](server)
+            server.instead = forked
+            server.wake()
+            await until(lambda: notes.outcomes.count("refused") >= 4)
+            assert follower.revocations.position == Position("e1", 2)
+            assert len(follower.revocations.revoked_kids) == 2
+            said = [
+                (record.levelname, record.name) for record in caplog.records if record.name == "ostiary.revocations"
+            ]
+            assert said == [("ERROR", "ostiary.revocations")]
+            server.epoch, server.digests, server.listed = before
+            server.instead = None
+            await until(lambda: notes.outcomes[-1] in {"quiet", "news"})
+        said = [(record.levelname, record.name) for record in caplog.records if record.name == "ostiary.revocations"]
+        assert said == [("ERROR", "ostiary.revocations"), ("INFO", "ostiary.revocations")]
+
+    async def test_another_reason_is_logged_too(
+        self, make: Made, server: Server, notes: Notes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server.instead = lambda request: server.response(request, iss="https://other.example")
+        async with make():
+            await until(lambda: notes.outcomes.count("refused") >= 3)
+            server.instead = lambda request: server.response(request, events=None)
+            seen = len(notes.outcomes)
+            await until(lambda: len(notes.outcomes) >= seen + 3)
+        assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 2
+
+
+class TestFailures:
+    async def test_pauses_get_longer_and_begin_anew_after_an_answer(
+        self, make: Made, server: Server, pauses: list[float]
+    ) -> None:
+        def answer(request: httpx.Request) -> httpx.Response:
+            return httpx.Response(500) if len(server.asked()) % 10 else server.response(request)
+
+        server.instead = answer
+        async with make():
+            await until(lambda: len(pauses) >= 25)
+        for number, longest in enumerate([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0]):
+            for pause in (pauses[number], pauses[number + 10]):
+                assert longest / 2 <= pause <= longest
+        assert len(set(pauses[:9])) == 9
+
+    async def test_who_answers_at_once_with_nothing_is_not_hammered(
+        self, make: Made, server: Server, pauses: list[float]
+    ) -> None:
+        server.instead = server.response
+        async with make():
+            await until(lambda: len(pauses) >= 3)
+            assert pauses[1:3] == [0.05, 0.05]
+            server.revoke(Kind.KEY, "k1")
+            await until(lambda: 0.0 in pauses[1:])
+
+    async def test_who_announces_keys_that_do_not_come_is_not_hammered(
+        self, make: Made, server: Server, pauses: list[float]
+    ) -> None:
+        server.keys = "another"
+        async with make(bounds={6.0}) as follower:
+            await until(lambda: len(pauses) >= 8)
+            assert follower.revocations.complete
+            assert pauses[:8] == [0.1, 0.2, 0.4, 0.8, 1.5, 1.5, 1.5, 1.5]
+            server.keys = None
+            await until(lambda: len(server.asked()) > len(pauses))
+            answered = len(pauses)
+            server.wake()
+            await until(lambda: len(server.asked()) > len(pauses) > answered)
+            answered = len(pauses)
+            server.keys = "another"
+            server.wake()
+            await until(lambda: len(pauses) > answered)
+            # It begins anew.
+            assert pauses[answered] == 0.1
+
+    async def test_a_failing_feed_is_worth_one_warning_after_a_while(
+        self, make: Made, server: Server, notes: Notes, clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "ostiary")
+        server.instead = lambda _: httpx.Response(500)
+        async with make(clock=clock) as follower:
+            await until(lambda: len(notes.outcomes) >= 3)
+            assert caplog.records == []
+            clock.now += _polling.WARN_AFTER
+            seen = len(notes.outcomes)
+            await until(lambda: len(notes.outcomes) >= seen + 3)
+            server.instead = None
+            await until(lambda: follower.revocations.complete)
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+        assert caplog.records[0].__dict__["reason"] == "status 500"
+
+    async def test_without_keys_nothing_is_asked(
+        self, make: Made, server: Server, notes: Notes, issuer: Issuer
+    ) -> None:
+        make.keys = Keys()
+        async with make() as follower:
+            await until(lambda: len(notes.outcomes) >= 3)
+            assert set(notes.outcomes) == {"failed"}
+            assert server.requests == []
+            make.keys.replace(keys_of(issuer))
+            await until(lambda: follower.revocations.complete)
+
+
+class TestKeys:
+    async def test_a_feed_signed_with_an_unknown_key_makes_the_keys_be_fetched(
+        self, make: Made, server: Server, keys: Keys, notes: Notes, issuer: Issuer
+    ) -> None:
+        following = Issuer(kid="following")
+        async with make() as follower:
+            await until(lambda: len(server.asked()) == 2)
+            assert keys.announced == 0
+            server.instead = lambda request: server.response(request, signer=following)
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: notes.outcomes.count("failed") >= 2)
+            assert keys.announced >= 2
+            assert "refused" not in notes.outcomes
+            keys.replace(keys_of(issuer, following))
+            await until(lambda: number_of(follower) == 1)
+
+    async def test_so_do_keys_that_are_announced(
+        self, make: Made, server: Server, keys: Keys, notes: Notes, issuer: Issuer
+    ) -> None:
+        other = Issuer(kid="other")
+        async with make():
+            await until(lambda: len(server.asked()) == 2)
+            assert keys.announced == 0
+            server.keys = keys_of(issuer, other).version
+            server.wake()
+            await until(lambda: keys.announced >= 1)
+            keys.replace(keys_of(other, issuer))
+            await until(lambda: server.questions()[-1]["keys"] == server.keys)
+            settled, seen = keys.announced, len(server.asked())
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: len(server.asked()) > seen)
+            assert keys.announced == settled
+        assert set(notes.outcomes) <= {"news", "quiet"}
+
+    async def test_a_key_that_was_revoked_signs_no_further_answer(
+        self, make: Made, server: Server, keys: Keys, notes: Notes, issuer: Issuer
+    ) -> None:
+        other = Issuer(kid="other")
+        keys.replace(keys_of(issuer, other))
+        server.keys = keys.current().version
+        server.revoke(Kind.KEY, issuer.kid)
+        async with make() as follower:
+            assert number_of(follower) == 1
+            server.revoke(Kind.SESSION, "s1")
+            await until(lambda: notes.outcomes.count("refused") >= 2)
+            assert number_of(follower) == 1
+            server.instead = lambda request: server.response(request, signer=other)
+            await until(lambda: number_of(follower) == 2)
+
+
+class TestLeaving:
+    async def test_who_leaves_says_so(self, make: Made, server: Server) -> None:
+        async with make() as follower:
+            await until(lambda: len(server.asked()) == 2)
+            assert server.asked("DELETE") == []
+        [request] = server.asked("DELETE")
+        assert request is server.requests[-1]
+        assert request.url.copy_with(query=None) == httpx.URL("https://issuer.example/feed")
+        assert dict(request.url.params) == {"verifier": follower._id}
+        assert request.headers["Authorization"] == "Bearer token-1"
+
+    async def test_nothing_is_fresh_any_more_once_it_says_so(self, make: Made, server: Server) -> None:
+        """The issuer does not wait for this verifier from then on."""
+        aged: list[bool] = []
+
+        async def note(request: httpx.Request) -> httpx.Response:
+            if request.method == "DELETE":
+                aged.append(not follower.revocations.complete and not follower.revocations.bears(1e9))
+            return await server(request)
+
+        follower = make(transport=httpx.MockTransport(note))
+        async with follower:
+            assert follower.revocations.complete
+        assert aged == [True]
+
+    async def test_nothing_is_asked_afterwards(self, make: Made, server: Server) -> None:
+        async with make():
+            pass
+        seen = len(server.requests)
+        for _ in range(20):
+            server.wake()
+            await asyncio.sleep(0)
+        assert len(server.requests) == seen
+
+    @pytest.mark.parametrize("goodbye", [hang, refuse_connection, lambda _: httpx.Response(500)])
+    async def test_an_issuer_that_is_away_does_not_hold_up_the_end(
+        self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch, goodbye: Answer
+    ) -> None:
+        monkeypatch.setattr(_feed_client, "LEAVE_TIMEOUT", 0.01)
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            if request.method != "DELETE":
+                return await server(request)
+            server.requests.append(request)
+            response = goodbye(request)
+            return response if isinstance(response, httpx.Response) else await response
+
+        follower = make(transport=httpx.MockTransport(answer))
+        async with asyncio.timeout(5):
+            async with follower:
+                pass
+        assert len(server.asked("DELETE")) == 1
+        assert follower._task is not None
+        assert follower._task.cancelled()
+
+    async def test_giving_up_the_start_ends_it(self, make: Made, server: Server) -> None:
+        server.instead = hang
+        follower = make()
+        entering = asyncio.create_task(follower.__aenter__())
+        await until(lambda: len(server.asked()) == 1)
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        task = follower._task
+        assert task is not None
+        await until(task.done)
+
+
+class TestAddresses:
+    @pytest.mark.parametrize(
+        ("url", "token_url"),
+        [
+            ("http://issuer.example/feed", None),
+            ("http://issuer.example/feed", "https://issuer.example/oauth/token"),
+            ("https://issuer.example/feed", "http://issuer.example/oauth/token"),
+            ("http://8.8.8.8/feed", None),
+        ],
+    )
+    def test_a_secret_does_not_go_over_plain_http_to_a_public_address(
+        self, make: Made, url: str, token_url: str | None
+    ) -> None:
+        config = Feed(url=url, client_id="orders", client_secret="swordfish", token_url=token_url)
+        with pytest.raises(ValueError, match="need https") as caught:
+            make(config)
+        assert "swordfish" not in str(caught.value)
+        settings = VerifierConfig(
+            issuer="https://issuer.example", audience="ostiary", key_source=LocalKeys(), feed=config
+        )
+        with pytest.raises(ValueError, match="need https"):
+            Verifier(settings)
+        assert make(config, allow_insecure=True).revocations.position is None
+
+    @pytest.mark.parametrize("url", ["ftp://issuer.example/feed", "/feed", "", "https:///feed"])
+    def test_what_is_no_address_is_refused(self, make: Made, url: str) -> None:
+        with pytest.raises(ValueError, match="not an http or https address"):
+            make(Feed(url=url, client_id="orders", client_secret="s"), allow_insecure=True)
+
+    def test_credentials_do_not_belong_into_an_address(self, make: Made) -> None:
+        with pytest.raises(ValueError, match="credentials") as caught:
+            make(Feed(url="https://orders:swordfish@issuer.example/feed", client_id="orders", client_secret="s"))
+        assert "swordfish" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("url", "endpoint"),
+        [
+            ("https://issuer.example/feed", "https://issuer.example/oauth/token"),
+            ("https://issuer.example:8443/a/feed", "https://issuer.example:8443/oauth/token"),
+            ("http://127.0.0.1:8000/feed", "http://127.0.0.1:8000/oauth/token"),
+            ("http://auth:8000/feed", "http://auth:8000/oauth/token"),
+            ("http://auth.ns.svc/feed", "http://auth.ns.svc/oauth/token"),
+        ],
+    )
+    def test_tokens_come_from_the_feeds_own_host_and_private_networks_need_no_https(
+        self, make: Made, url: str, endpoint: str
+    ) -> None:
+        config = Feed(url=url, client_id="orders", client_secret="s")
+        assert config.token_endpoint == endpoint
+        assert make(config).revocations.position is None
+
+    @pytest.mark.parametrize("secrets", [{}, {"client_secret": ""}, {"client_secret": "s", "secret_file": "/run/s"}])
+    def test_a_feed_has_one_secret(self, secrets: dict[str, str]) -> None:
+        with pytest.raises(ValueError, match="client_secret or secret_file"):
+            Feed(url=CONFIG.url, client_id="orders", **secrets)
+
+    def test_the_secret_is_not_in_its_text(self) -> None:
+        assert "swordfish" not in repr(CONFIG)
+        assert "client_secret" not in repr(CONFIG)
+        assert CONFIG.secret() == "swordfish"

@@ -1,0 +1,729 @@
+"""What a verifier and its adapters do with revocations: refuse what is revoked, and decide nothing on old news."""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Self
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from prometheus_client import CollectorRegistry, generate_latest
+
+from ostiary import (
+    KeySet,
+    LocalKeys,
+    LocalRevocations,
+    Revocations,
+    SyncVerifier,
+    VerifiedToken,
+    Verifier,
+    VerifierConfig,
+    _verifier,
+    errors,
+)
+from ostiary.asgi import BearerAuth, Receive, Scope, Send
+from ostiary.fastapi import Auth
+from ostiary.feed import EVERYTHING, GENESIS, POSITION_HEADER, Answer, Kind, Revocation, chain
+from ostiary.http import problem_for
+from ostiary.prometheus import PrometheusObserver
+from ostiary.testing import Issuer
+
+ISSUED_AT = 1_700_000_000
+
+
+@dataclass
+class Clock:
+    """A clock that is set by hand."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Source(LocalRevocations):
+    """Revocations that come when a test says so, and get older by its clock."""
+
+    clock: Clock = field(default_factory=Clock)
+    epoch: str = "e1"
+    number: int = 0
+    digest: bytes = GENESIS
+
+    def __post_init__(self) -> None:
+        self.revocations = Revocations(self.clock)
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def __aenter__(self) -> Self:
+        self.loop = asyncio.get_running_loop()
+        return self
+
+    def hear(self, kind: Kind | None = None, target: str = EVERYTHING, *, more: bool = False) -> None:
+        """Have an answer: a revocation, or nothing new."""
+        first = self.number + 1
+        news = [] if kind is None else [Revocation(first, kind, target, ISSUED_AT + 900)]
+        for revocation in news:
+            self.number, self.digest = revocation.number, chain(self.digest, revocation)
+        answer = Answer(
+            issuer="https://issuer.example",
+            issued_at=ISSUED_AT,
+            epoch=self.epoch,
+            first=first,
+            head=self.number,
+            more=more,
+            digest=self.digest,
+            reset=False,
+            revocations=tuple(news),
+            keys="k",
+        )
+        self.revocations.apply(answer, self.clock.now)
+
+    @property
+    def is_waited_for(self) -> bool:
+        return bool(self.revocations._moved)
+
+
+@pytest.fixture
+def source() -> Source:
+    """Revocations of which nothing is known yet."""
+    return Source()
+
+
+def config_of(issuer: Issuer, source: Source | None, **changes: Any) -> VerifierConfig:
+    values: dict[str, Any] = {
+        "issuer": issuer.issuer,
+        "audience": issuer.audience,
+        "key_source": LocalKeys(KeySet.from_json(issuer.jwks())),
+        "revocation_source": source,
+    }
+    return VerifierConfig(**{**values, **changes})
+
+
+@pytest.fixture
+def verifier(issuer: Issuer, source: Source) -> Verifier:
+    return Verifier(config_of(issuer, source))
+
+
+@pytest.fixture
+def without_feed(issuer: Issuer) -> Verifier:
+    return Verifier(config_of(issuer, None))
+
+
+def bearer(token: str, *positions: str) -> list[tuple[str, str]]:
+    return [("Authorization", f"Bearer {token}"), *[(POSITION_HEADER, position) for position in positions]]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a task has done its part."""
+
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(poll(), 60)
+
+
+class TestRevoked:
+    @pytest.mark.parametrize("remember", [0, 10])
+    @pytest.mark.parametrize("is_seen_before", [False, True])
+    @pytest.mark.parametrize(
+        ("kind", "target"),
+        [
+            (Kind.SESSION, "s1"),
+            (Kind.TOKEN, "t1"),
+            (Kind.KEY, "test-key"),
+            (Kind.SUBJECT, "u1"),
+            (Kind.CLIENT, "test-client"),
+            (Kind.ALL, EVERYTHING),
+        ],
+    )
+    def test_a_revoked_token_is_refused_also_one_that_is_remembered(
+        self, issuer: Issuer, source: Source, kind: Kind, target: str, remember: int, is_seen_before: bool
+    ) -> None:
+        verifier = Verifier(config_of(issuer, source), remember=remember)
+        source.hear()
+        token = issuer.token(subject="u1", claims={"jti": "t1", "sid": "s1"})
+        other = issuer.token(subject="u2", claims={"jti": "t2", "sid": "s2", "client_id": "c2", "rev": 1})
+        if is_seen_before:
+            assert verifier.verify(token).subject == "u1"
+            assert verifier.verify(other).subject == "u2"
+        source.hear(kind, target)
+        for _ in range(3):
+            with pytest.raises(errors.Revoked):
+                verifier.verify(token)
+        if kind is not Kind.KEY:
+            assert verifier.verify(other).subject == "u2"
+
+    def test_a_remembered_token_is_forgotten_when_it_is_revoked(
+        self, verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        source.hear()
+        token = issuer.token(subject="u1")
+        verifier.verify(token)
+        assert verifier._cache is not None
+        assert len(verifier._cache) == 1
+        source.hear(Kind.SUBJECT, "u1")
+        with pytest.raises(errors.Revoked):
+            verifier.verify(token)
+        assert len(verifier._cache) == 0
+
+    def test_a_remembered_token_that_nothing_hits_stays_the_same_value(
+        self, verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        source.hear()
+        token = issuer.token(subject="u1")
+        before = verifier.verify(token)
+        for _ in range(3):
+            source.hear(Kind.SUBJECT, "u2")
+            assert verifier.verify(token) is before
+
+    def test_a_token_says_after_which_revocation_it_was_issued(
+        self, verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        for _ in range(3):
+            source.hear(Kind.SUBJECT, "user-1")
+        for claims in ({"rev": Issuer.REMOVED}, {"rev": 0}, {"rev": 2}):
+            with pytest.raises(errors.Revoked):
+                verifier.verify(issuer.token(claims=claims))
+        assert verifier.verify(issuer.token(claims={"rev": 3})).log_position == 3
+
+    @pytest.mark.parametrize("rev", [-1, 1.0, True, "3", [3]])
+    def test_a_place_in_the_log_that_is_none_is_malformed(
+        self, verifier: Verifier, issuer: Issuer, source: Source, rev: object
+    ) -> None:
+        source.hear()
+        with pytest.raises(errors.Malformed):
+            verifier.verify(issuer.token(claims={"rev": rev}))
+
+    def test_revocations_are_of_their_own_issuer(self, issuer: Issuer, source: Source) -> None:
+        other = Issuer("https://other.example", kid="other-key")
+        verifier = Verifier(config_of(issuer, source), config_of(other, Source(clock=source.clock)), max_staleness=None)
+        source.hear(Kind.ALL)
+        with pytest.raises(errors.Revoked):
+            verifier.verify(issuer.token())
+        assert verifier.verify(other.token()).issuer == "https://other.example"
+
+    def test_a_revoked_token_is_at_fault(self) -> None:
+        problem = problem_for(errors.Revoked())
+        assert (problem.status, problem.code) == (401, "revoked")
+        assert 'error="invalid_token"' in problem.headers["WWW-Authenticate"]
+
+    def test_the_issuer_for_tests_revokes_too(self) -> None:
+        issuer = Issuer()
+        verifier, token = issuer.verifier(), issuer.token(subject="u1")
+        assert verifier.verify(token).subject == "u1"
+        issuer.revoke(Kind.SUBJECT, "u1")
+        with pytest.raises(errors.Revoked):
+            verifier.verify(token)
+        assert verifier.verify(issuer.token(subject="u1")).log_position == 1
+        issuer.revoke(Kind.ALL)
+        with pytest.raises(errors.Revoked):
+            issuer.verifier().verify(issuer.token(claims={"rev": 1}))
+
+
+class TestStale:
+    @pytest.mark.parametrize("remember", [0, 10])
+    def test_nothing_is_decided_once_the_bound_is_passed(self, issuer: Issuer, source: Source, remember: int) -> None:
+        verifier, token = Verifier(config_of(issuer, source), remember=remember, max_staleness=30), issuer.token()
+        source.hear()
+        for _ in range(2):
+            source.clock.now += 30
+            assert verifier.verify(token).issuer == issuer.issuer
+            source.clock.now += 0.001
+            for undecided in (token, issuer.token()):
+                with pytest.raises(errors.RevocationStale):
+                    verifier.verify(undecided)
+            source.hear()
+            assert verifier.verify(token).issuer == issuer.issuer
+
+    def test_half_a_minute_is_the_default(self, verifier: Verifier, issuer: Issuer, source: Source) -> None:
+        token = issuer.token()
+        source.hear()
+        source.clock.now += 30
+        assert verifier.verify(token).issuer == issuer.issuer
+        source.clock.now += 0.001
+        with pytest.raises(errors.RevocationStale):
+            verifier.verify(token)
+
+    def test_each_call_may_have_its_own_bound(self, verifier: Verifier, issuer: Issuer, source: Source) -> None:
+        token = issuer.token()
+        source.hear()
+        accepted: dict[float | None, list[float]] = {5.0: [], 30.0: [], 60.0: [], None: []}
+        for age in (0, 5, 6, 30, 31, 60, 61, 1e9):
+            source.clock.now = source.revocations.fresh_at + age
+            for bound, ages in accepted.items():
+                try:
+                    verifier.verify(token, max_staleness=bound)
+                except errors.RevocationStale:
+                    continue
+                ages.append(age)
+        assert accepted == {
+            5.0: [0, 5],
+            30.0: [0, 5, 6, 30],
+            60.0: [0, 5, 6, 30, 31, 60],
+            None: [0, 5, 6, 30, 31, 60, 61, 1e9],
+        }
+
+    def test_a_call_may_be_stricter_than_a_verifier_that_bears_anything(self, issuer: Issuer, source: Source) -> None:
+        verifier, token = Verifier(config_of(issuer, source), max_staleness=None), issuer.token()
+        assert verifier.verify(token).issuer == issuer.issuer
+        with pytest.raises(errors.RevocationStale):
+            verifier.verify(token, max_staleness=5)
+        source.hear()
+        assert verifier.verify(token, max_staleness=5).issuer == issuer.issuer
+
+    def test_the_revoked_is_refused_however_old_the_news_are(
+        self, verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        """A client with a revoked token must not be told to come back with it."""
+        token, seen = issuer.token(subject="u1"), issuer.token(subject="u1")
+        source.hear()
+        verifier.verify(seen)
+        source.hear(Kind.SUBJECT, "u1")
+        source.clock.now += 1e6
+        for bound in (..., None, 5.0):
+            for asked in (token, seen):
+                with pytest.raises(errors.Revoked):
+                    verifier.verify(asked, max_staleness=bound)
+
+    def test_a_bad_token_is_refused_however_old_the_news_are(
+        self, verifier: Verifier, issuer: Issuer, stranger: Issuer
+    ) -> None:
+        with pytest.raises(errors.BadSignature):
+            verifier.verify(stranger.token())
+        with pytest.raises(errors.Expired):
+            verifier.verify(issuer.token(), now=time.time() + 10_000)
+
+    def test_what_could_not_be_decided_is_not_remembered(
+        self, verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        with pytest.raises(errors.RevocationStale):
+            verifier.verify(issuer.token())
+        assert verifier._cache is not None
+        assert len(verifier._cache) == 0
+        assert source.revocations.position is None
+
+    def test_an_outage_does_not_make_remembered_tokens_be_forgotten(
+        self, verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        token = issuer.token()
+        source.hear()
+        before = verifier.verify(token)
+        source.clock.now += 31
+        with pytest.raises(errors.RevocationStale):
+            verifier.verify(token)
+        source.hear()
+        assert verifier.verify(token) is before
+
+    def test_the_outcome_is_counted(self, issuer: Issuer, source: Source) -> None:
+        registry = CollectorRegistry()
+        observer = PrometheusObserver(registry)
+        verifier = Verifier(config_of(issuer, source), observer=observer)
+        with pytest.raises(errors.RevocationStale):
+            verifier.verify(issuer.token())
+        source.hear(Kind.ALL)
+        with pytest.raises(errors.Revoked):
+            verifier.verify(issuer.token())
+        observer.followed(issuer.issuer, "news", 0.1, 7)
+        observer.followed(issuer.issuer, "refused", 0.1, None)
+        text = generate_latest(registry).decode()
+        assert 'ostiary_verifications_total{outcome="revocation_stale"} 1.0' in text
+        assert 'ostiary_verifications_total{outcome="revoked"} 1.0' in text
+        assert f'ostiary_feed_questions_total{{issuer="{issuer.issuer}",outcome="refused"}} 1.0' in text
+        assert f'ostiary_revocations_applied{{issuer="{issuer.issuer}"}} 7.0' in text
+
+
+class TestReady:
+    def test_it_takes_a_first_full_set(self, verifier: Verifier, source: Source) -> None:
+        assert not verifier.ready
+        source.hear(Kind.SESSION, "s1", more=True)
+        assert not verifier.ready
+        source.hear()
+        assert verifier.ready
+
+    def test_it_takes_that_of_each_issuer(self, issuer: Issuer, source: Source) -> None:
+        other = Source()
+        verifier = Verifier(config_of(issuer, source), config_of(Issuer("https://other.example"), other))
+        source.hear()
+        assert not verifier.ready
+        other.hear()
+        assert verifier.ready
+
+    def test_it_takes_keys_too(self, issuer: Issuer, source: Source) -> None:
+        keys = LocalKeys()
+        verifier = Verifier(config_of(issuer, source, key_source=keys))
+        source.hear()
+        assert not verifier.ready
+        keys.replace(KeySet.from_json(issuer.jwks()))
+        assert verifier.ready
+
+    def test_keys_will_do_where_any_age_does(self, issuer: Issuer, source: Source) -> None:
+        verifier = Verifier(config_of(issuer, source), max_staleness=None)
+        assert verifier.ready
+        assert verifier.verify(issuer.token()).issuer == issuer.issuer
+
+    def test_keys_will_do_without_a_feed(self, without_feed: Verifier) -> None:
+        assert without_feed.ready
+
+
+class TestBounds:
+    @pytest.mark.parametrize("bound", [0.19, 0, -1, 3600.1, math.inf, math.nan])
+    def test_a_bound_that_cannot_be_kept_is_refused(self, issuer: Issuer, source: Source, bound: float) -> None:
+        with pytest.raises(ValueError, match="max_staleness must be"):
+            Verifier(config_of(issuer, source), max_staleness=bound)
+        verifier = Verifier(config_of(issuer, source))
+        with pytest.raises(ValueError, match="max_staleness must be"):
+            verifier.verify(issuer.token(), max_staleness=bound)
+        with pytest.raises(ValueError, match="max_staleness must be"):
+            Auth(verifier).require(max_staleness=bound)
+        assert verifier._bounds == {30.0}
+
+    @pytest.mark.parametrize("bound", [0.2, 3600])
+    def test_bounds_are_a_fifth_of_a_second_to_an_hour(self, issuer: Issuer, source: Source, bound: float) -> None:
+        assert Verifier(config_of(issuer, source), max_staleness=bound).require_staleness(...) == bound
+
+    @pytest.mark.parametrize("bound", [0.2, 5.0, 60.0, 3600.0])
+    def test_without_a_feed_there_is_no_bound_to_ask_for(
+        self, without_feed: Verifier, issuer: Issuer, bound: float
+    ) -> None:
+        token = issuer.token()
+        with pytest.raises(ValueError, match="needs a feed"):
+            without_feed.verify(token, max_staleness=bound)
+        with pytest.raises(ValueError, match="needs a feed"):
+            Auth(without_feed).require(max_staleness=bound)
+        with pytest.raises(ValueError, match="needs a feed"):
+            BearerAuth(answer_subject, without_feed, max_staleness=bound)
+        assert without_feed.verify(token).issuer == issuer.issuer
+        assert without_feed.verify(token, max_staleness=None).issuer == issuer.issuer
+
+    def test_one_issuer_without_a_feed_is_enough_to_refuse_it(self, issuer: Issuer, source: Source) -> None:
+        verifier = Verifier(config_of(issuer, source), config_of(Issuer("https://other.example"), None))
+        with pytest.raises(ValueError, match="needs a feed"):
+            verifier.require_staleness(5)
+
+    def test_a_route_says_its_bound_before_the_first_request(self, verifier: Verifier) -> None:
+        auth = Auth(verifier)
+        auth.require(max_staleness=5)
+        auth.require(max_staleness=None)
+        auth.require()
+        BearerAuth(answer_subject, verifier, max_staleness=2)
+        assert verifier._bounds == {30.0, 5, 2}
+
+    def test_a_feed_and_another_source_are_not_both_given(self, issuer: Issuer, source: Source) -> None:
+        with pytest.raises(ValueError, match="must not both"):
+            config_of(issuer, source, feed=object())
+
+
+class TestPosition:
+    def test_it_says_which_revocations_were_considered(
+        self, verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        token = Verifier(config_of(issuer, None)).verify(issuer.token())
+        assert verifier.position(token) is None
+        source.hear()
+        assert verifier.position(token) == "e1:0"
+        source.hear(Kind.SESSION, "s1")
+        assert verifier.position(token) == "e1:1"
+
+    def test_there_is_none_without_a_feed(self, without_feed: Verifier, issuer: Issuer) -> None:
+        assert without_feed.position(without_feed.verify(issuer.token())) is None
+
+    async def test_several_issuers_logs_are_told_apart_by_their_names(self, issuer: Issuer, source: Source) -> None:
+        other = Source(epoch="e2")
+        verifier = Verifier(config_of(issuer, source), config_of(Issuer("https://other.example"), other))
+        source.hear()
+        other.hear(Kind.SESSION, "s1")
+        await verifier.reach("e1:0")
+        await verifier.reach("e2:1")
+        for position in ("e1:1", "e2:2", "e3:0"):
+            with pytest.raises(errors.RevocationStale):
+                await verifier.reach(position)
+
+    @pytest.mark.parametrize("position", ["e2:1", "e3:0"])
+    async def test_an_issuer_whose_log_is_not_known_yet_is_passed_over(
+        self, issuer: Issuer, source: Source, position: str
+    ) -> None:
+        other = Source(epoch="e2")
+        verifier = Verifier(config_of(issuer, source), config_of(Issuer("https://other.example"), other))
+        other.hear(Kind.SESSION, "s1")
+        assert source.revocations.position is None
+        if position == "e2:1":
+            await verifier.reach(position)
+        else:
+            with pytest.raises(errors.RevocationStale):
+                await verifier.reach(position)
+
+
+async def answer_subject(scope: Scope, _receive: Receive, send: Send) -> None:
+    """Say who is there; no framework needed."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["ostiary.token"].subject.encode()})
+
+
+def by_fastapi(verifier: Verifier) -> Any:
+    auth = Auth(verifier)
+    app = FastAPI(lifespan=auth.lifespan, exception_handlers=auth.exception_handlers)
+
+    @app.get("/")
+    async def default(token: Annotated[VerifiedToken, Depends(auth.require())]) -> str:
+        return token.subject
+
+    @app.get("/lenient")
+    async def lenient(token: Annotated[VerifiedToken, Depends(auth.require(max_staleness=None))]) -> str:
+        return token.subject
+
+    if verifier._issuers["https://issuer.example"].revocations is not None:
+
+        @app.get("/strict")
+        async def strict(token: Annotated[VerifiedToken, Depends(auth.require(max_staleness=5))]) -> str:
+            return token.subject
+
+    return app
+
+
+def by_middleware(verifier: Verifier) -> Any:
+    return BearerAuth(answer_subject, verifier)
+
+
+def client_of(app: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
+
+
+def assert_stale(response: httpx.Response) -> None:
+    assert response.status_code == 503
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["Retry-After"] == "1"
+    assert response.json()["code"] == "revocation_stale"
+    assert "WWW-Authenticate" not in response.headers
+
+
+async def test_routes_have_bounds_of_their_own(verifier: Verifier, issuer: Issuer, source: Source) -> None:
+    token = issuer.token()
+    async with client_of(by_fastapi(verifier)) as client:
+        source.hear()
+        statuses = []
+        for later in (0, 6, 26):
+            source.clock.now += later
+            answers = [await client.get(path, headers=bearer(token)) for path in ("/strict", "/", "/lenient")]
+            statuses.append([answer.status_code for answer in answers])
+        assert statuses == [[200, 200, 200], [503, 200, 200], [503, 503, 200]]
+        assert_stale(await client.get("/strict", headers=bearer(token)))
+        source.hear(Kind.SUBJECT, "user-1")
+        source.clock.now += 100
+        for path in ("/strict", "/", "/lenient"):
+            answer = await client.get(path, headers=bearer(token))
+            assert (answer.status_code, answer.json()["code"]) == (401, "revoked")
+
+
+@pytest.mark.parametrize(("bound", "statuses"), [(5, [200, 503, 503]), (..., [200, 200, 503]), (None, [200] * 3)])
+async def test_so_has_the_middleware(
+    verifier: Verifier,
+    issuer: Issuer,
+    source: Source,
+    bound: Any,  # a number, None or `...`
+    statuses: list[int],
+) -> None:
+    source.hear()
+    answers = []
+    async with client_of(BearerAuth(answer_subject, verifier, max_staleness=bound)) as client:
+        for later in (0, 6, 26):
+            source.clock.now += later
+            answers.append(await client.get("/", headers=bearer(issuer.token())))
+    assert [answer.status_code for answer in answers] == statuses
+
+
+@pytest.mark.parametrize("adapter", [by_fastapi, by_middleware])
+class TestAdapters:
+    async def test_undecided_is_503_with_a_time_to_come_back(
+        self, adapter: Callable[[Verifier], Any], verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        async with client_of(adapter(verifier)) as client:
+            assert_stale(await client.get("/", headers=bearer(issuer.token())))
+            source.hear()
+            assert (await client.get("/", headers=bearer(issuer.token()))).status_code == 200
+
+    async def test_revoked_is_a_challenge(
+        self, adapter: Callable[[Verifier], Any], verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        source.hear(Kind.SUBJECT, "user-1")
+        async with client_of(adapter(verifier)) as client:
+            answer = await client.get("/", headers=bearer(issuer.token()))
+        assert (answer.status_code, answer.json()["code"]) == (401, "revoked")
+        assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+
+    async def test_a_position_that_is_reached_costs_nothing(
+        self,
+        adapter: Callable[[Verifier], Any],
+        verifier: Verifier,
+        issuer: Issuer,
+        source: Source,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(_verifier, "REACH_SECONDS", 0.0)
+        source.hear(Kind.SESSION, "s1")
+        async with client_of(adapter(verifier)) as client:
+            for position in ("e1:0", "e1:1"):
+                assert (await client.get("/", headers=bearer(issuer.token(), position))).status_code == 200
+
+    async def test_who_is_behind_waits_fifty_milliseconds_and_then_decides_nothing(
+        self, adapter: Callable[[Verifier], Any], verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        source.hear()
+        async with client_of(adapter(verifier)) as client:
+            started_at = time.perf_counter()
+            answer = await client.get("/", headers=bearer(issuer.token(), "e1:1"))
+            assert_stale(answer)
+            # The loop's timers are as exact as its clock.
+            assert time.perf_counter() - started_at >= 0.049
+            assert _verifier.REACH_SECONDS == 0.05
+            assert_stale(await client.get("/", headers=bearer(issuer.token(), "e2:0")))
+            assert (await client.get("/", headers=bearer(issuer.token(), "e1:0"))).status_code == 200
+
+    @pytest.mark.parametrize(("target", "status"), [("user-2", 200), ("user-1", 401)])
+    async def test_who_is_behind_decides_on_the_news_when_they_come(
+        self,
+        adapter: Callable[[Verifier], Any],
+        verifier: Verifier,
+        issuer: Issuer,
+        source: Source,
+        monkeypatch: pytest.MonkeyPatch,
+        target: str,
+        status: int,
+    ) -> None:
+        """What a gateway has let in on newer news is not let in on older ones."""
+        monkeypatch.setattr(_verifier, "REACH_SECONDS", 60.0)
+        source.hear()
+        async with client_of(adapter(verifier)) as client:
+            asking = asyncio.create_task(client.get("/", headers=bearer(issuer.token(), "e1:1")))
+            await until(lambda: source.is_waited_for)
+            source.hear(Kind.SUBJECT, target)
+            assert (await asking).status_code == status
+
+    async def test_all_positions_have_to_be_reached(
+        self, adapter: Callable[[Verifier], Any], verifier: Verifier, issuer: Issuer, source: Source
+    ) -> None:
+        source.hear(Kind.SESSION, "s1")
+        async with client_of(adapter(verifier)) as client:
+            assert (await client.get("/", headers=bearer(issuer.token(), "e1:0", "e1:1"))).status_code == 200
+            assert_stale(await client.get("/", headers=bearer(issuer.token(), "e1:1", "e1:2")))
+
+    @pytest.mark.parametrize("position", ["", "e1", ":1", "e1:", "e1:-1", "e1:x", "e1:1, e1:1", "e" * 65 + ":1"])
+    async def test_a_position_that_is_none_decides_nothing(
+        self, adapter: Callable[[Verifier], Any], verifier: Verifier, issuer: Issuer, source: Source, position: str
+    ) -> None:
+        source.hear(Kind.SESSION, "s1")
+        async with client_of(adapter(verifier)) as client:
+            assert_stale(await client.get("/", headers=bearer(issuer.token(), position)))
+
+    @pytest.mark.parametrize("position", ["e1:1", "e1:0", "nonsense", ""])
+    async def test_without_a_feed_positions_mean_nothing(
+        self, adapter: Callable[[Verifier], Any], without_feed: Verifier, issuer: Issuer, position: str
+    ) -> None:
+        async with client_of(adapter(without_feed)) as client:
+            assert (await client.get("/", headers=bearer(issuer.token(), position))).status_code == 200
+
+    async def test_a_position_lets_nobody_in(
+        self, adapter: Callable[[Verifier], Any], verifier: Verifier, stranger: Issuer, source: Source
+    ) -> None:
+        source.hear()
+        async with client_of(adapter(verifier)) as client:
+            answer = await client.get("/", headers=[(POSITION_HEADER, "e1:0")])
+            assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
+            answer = await client.get("/", headers=bearer(stranger.token(), "e1:0"))
+            assert (answer.status_code, answer.json()["code"]) == (401, "bad_signature")
+
+
+class TestSync:
+    def test_calls_may_have_bounds_of_their_own(self, issuer: Issuer, source: Source) -> None:
+        source.hear()
+        with SyncVerifier(config_of(issuer, source)) as verifier:
+            token = issuer.token()
+            source.clock.now += 6
+            assert verifier.verify(token).issuer == issuer.issuer
+            with pytest.raises(errors.RevocationStale):
+                verifier.verify(token, max_staleness=5)
+            source.clock.now += 25
+            with pytest.raises(errors.RevocationStale):
+                verifier.verify(token)
+            assert verifier.verify(token, max_staleness=None).issuer == issuer.issuer
+            with pytest.raises(ValueError, match="max_staleness must be"):
+                verifier.verify(token, max_staleness=0.1)
+
+    def test_the_default_is_given_when_it_is_made(self, issuer: Issuer, source: Source) -> None:
+        with SyncVerifier(config_of(issuer, source), max_staleness=None) as verifier:
+            assert verifier.ready
+            assert verifier.verify(issuer.token()).issuer == issuer.issuer
+        with SyncVerifier(config_of(issuer, source), max_staleness=5) as verifier:
+            assert not verifier.ready
+            with pytest.raises(errors.RevocationStale):
+                verifier.verify(issuer.token())
+
+    def test_a_revoked_token_is_refused(self, issuer: Issuer, source: Source) -> None:
+        source.hear()
+        with SyncVerifier(config_of(issuer, source)) as verifier:
+            token = issuer.token()
+            assert verifier.verify(token).issuer == issuer.issuer
+            in_loop(source, lambda: source.hear(Kind.SUBJECT, "user-1"))
+            with pytest.raises(errors.Revoked):
+                verifier.verify(token)
+
+    def test_a_position_is_waited_for(self, issuer: Issuer, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+        source.hear()
+        with SyncVerifier(config_of(issuer, source)) as verifier:
+            verifier.reach("e1:0")
+            started_at = time.perf_counter()
+            with pytest.raises(errors.RevocationStale):
+                verifier.reach("e1:1")
+            # The loop's timers are as exact as its clock.
+            assert time.perf_counter() - started_at >= 0.049
+            with pytest.raises(errors.RevocationStale):
+                verifier.reach("nonsense")
+            monkeypatch.setattr(_verifier, "REACH_SECONDS", 60.0)
+            reached: list[str] = []
+
+            def reach() -> None:
+                verifier.reach("e1:1")
+                reached.append("e1:1")
+
+            waiting = threading.Thread(target=reach)
+            waiting.start()
+            asyncio.run(until(lambda: source.is_waited_for))
+            assert reached == []
+            in_loop(source, lambda: source.hear(Kind.SESSION, "s1"))
+            waiting.join(5)
+            assert reached == ["e1:1"]
+
+    def test_without_a_feed_positions_mean_nothing(self, issuer: Issuer) -> None:
+        with SyncVerifier(config_of(issuer, None)) as verifier:
+            verifier.reach("e1:1")
+            with pytest.raises(ValueError, match="needs a feed"):
+                verifier.verify(issuer.token(), max_staleness=5)
+
+    def test_nothing_is_reached_before_the_start(self, issuer: Issuer, source: Source) -> None:
+        source.hear()
+        with pytest.raises(errors.RevocationStale):
+            SyncVerifier(config_of(issuer, source)).reach("e1:0")
+
+    def test_a_closed_one_may_be_closed_again_and_reaches_nothing(self, issuer: Issuer) -> None:
+        verifier = SyncVerifier(config_of(issuer, None)).start()
+        verifier.close()
+        verifier.close()
+        with pytest.raises(errors.RevocationStale):
+            verifier.reach("e1:0")
+
+
+def in_loop(source: Source, do: Callable[[], None]) -> None:
+    """Do something on the thread that applies answers, and wait until it is done."""
+    done = threading.Event()
+
+    def run() -> None:
+        do()
+        done.set()
+
+    assert source.loop is not None
+    source.loop.call_soon_threadsafe(run)
+    assert done.wait(5)

@@ -1,0 +1,299 @@
+"""Accounts: opening them, recognising who is there, and managing them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from uuid import UUID, uuid4
+
+from ostiary.feed import Kind
+from ostiary_auth.domain.accounts import password_policy
+from ostiary_auth.domain.accounts.attempts import Keys, login_keys, reauthentication_keys
+from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
+from ostiary_auth.domain.accounts.emails import email_key, parse_email
+from ostiary_auth.domain.accounts.model import User, accept_name, accept_roles
+from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
+from ostiary_auth.domain.accounts.throttle import count_attempt, forgive
+from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.audit.model import SELF_SERVICE_ACTORS, AuditEntry, Event
+from ostiary_auth.domain.context import Context, user_actor
+from ostiary_auth.domain.errors import AuthError, InvalidCredentials, InvalidEmail, UserNotFound, WrongPassword
+from ostiary_auth.domain.ports import Store, Transaction
+from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.model import RevokedNumbers
+from ostiary_auth.domain.sessions.model import Grant, Session
+from ostiary_auth.domain.sessions.service import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Somebody who has logged in, and the token that marks their device from now on, if it was not known before."""
+
+    grant: Grant
+    device_token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """All that is stored about a user, without secrets."""
+
+    user: User
+    sessions: list[Session]
+    audit: list[AuditEntry]
+
+
+class Accounts:
+    """Registers people, recognises them, and manages their accounts."""
+
+    def __init__(
+        self,
+        store: Store,
+        audit: AuditLog,
+        revocations: RevocationLog,
+        sessions: Sessions,
+        *,
+        hasher: PasswordHasher,
+        devices: DeviceTokens,
+        min_password_characters: int,
+    ) -> None:
+        self._store = store
+        self._audit = audit
+        self._revocations = revocations
+        self._sessions = sessions
+        self._hasher = hasher
+        self._devices = devices
+        self._min_password_characters = min_password_characters
+
+    async def register(self, email: str, password: str, display_name: str | None, context: Context) -> User:
+        """Open an account for whoever asks.
+
+        Raises InvalidEmail, InvalidName, UnacceptablePassword, EmailTaken or HashingOverloaded.
+        """
+        return await self._open(
+            Event.USER_REGISTERED, email, password, display_name=display_name, roles=("user",), context=context
+        )
+
+    async def create(
+        self, email: str, password: str, display_name: str | None, roles: tuple[str, ...], context: Context
+    ) -> User:
+        """Open an account for somebody else, with these roles.
+
+        Raises InvalidEmail, InvalidName, UnacceptablePassword, EmailTaken, UnknownRole or HashingOverloaded.
+        """
+        return await self._open(
+            Event.USER_CREATED,
+            email,
+            password,
+            display_name=display_name,
+            roles=accept_roles(roles),
+            context=context,
+        )
+
+    async def log_in(
+        self, email: str, password: str, device_token: str | None, client_id: str, context: Context
+    ) -> Login:
+        """Open a session for the user with this address and password.
+
+        An unknown address takes the same steps as a wrong password or a disabled account, so that neither
+        the answer nor its time tells who has one. Raises InvalidCredentials, TooManyAttempts or HashingOverloaded.
+        """
+        candidate = password_policy.normalise(password)
+        with self._hasher.slot():
+            key = _key_of_candidate(email)
+            async with self._store.write() as transaction:
+                user = await transaction.users.by_email_key(key)
+                device_id = self._devices.recognise(device_token, user.id if user else None)
+                keys = login_keys(key, context.source, device_id)
+                await count_attempt(transaction, keys, context.now)
+            matches = await self._hasher.verify(user.password_hash if user else None, candidate)
+            if user is None or not matches or user.disabled_at is not None:
+                await self._record_failure(Event.LOGIN_FAILED, user, context)
+                raise InvalidCredentials
+            rehashed = await self._rehash(user, candidate)
+        async with self._admit(user, keys, context, InvalidCredentials) as (transaction, current):
+            if rehashed is not None:
+                await transaction.users.replace(replace(current, password_hash=rehashed))
+            grant = await self._sessions.open(transaction, current, client_id, context)
+            subject, facts = user_actor(user.id), {"session_id": str(grant.session.id)}
+            await self._audit.record(transaction, context, Event.LOGIN_SUCCEEDED, subject=subject, facts=facts)
+        return Login(grant, None if device_id else self._devices.issue(user.id))
+
+    async def change_password(
+        self, user_id: UUID, session_id: UUID, current_password: str, new_password: str, context: Context
+    ) -> RevokedNumbers:
+        """Change a user's password and end their other sessions.
+
+        Raises WrongPassword (of a disabled user, too), UnacceptablePassword, TooManyAttempts, UserNotFound or
+        HashingOverloaded.
+        """
+        user = await self.get(user_id)
+        new = self._accept_password(new_password, user.email, user.display_name)
+        with self._hasher.slot():
+            keys = reauthentication_keys(user_id)
+            async with self._store.write() as transaction:
+                await count_attempt(transaction, keys, context.now)
+            if not await self._hasher.verify(user.password_hash, password_policy.normalise(current_password)):
+                await self._record_failure(Event.PASSWORD_CHECK_FAILED, user, context)
+                raise WrongPassword
+            hashed = await self._hasher.hash(new)
+        async with self._admit(user, keys, context, WrongPassword) as (transaction, current):
+            await transaction.users.replace(replace(current, password_hash=hashed))
+            revoked = await self._sessions.end_all_of(
+                transaction, user_id, "password_changed", context, keep=session_id
+            )
+            subject = user_actor(user_id)
+            await self._audit.record(transaction, context, Event.USER_PASSWORD_CHANGED, subject=subject)
+        return revoked
+
+    async def get(self, user_id: UUID) -> User:
+        """Return a user. Raises UserNotFound."""
+        async with self._store.read() as transaction:
+            user = await transaction.users.get(user_id)
+        if user is None:
+            raise UserNotFound
+        return user
+
+    async def find(self, email: str) -> User:
+        """Return the user with this address. Raises UserNotFound."""
+        async with self._store.read() as transaction:
+            user = await transaction.users.by_email_key(_key_of_candidate(email))
+        if user is None:
+            raise UserNotFound
+        return user
+
+    async def page(self, after: UUID | None, limit: int) -> list[User]:
+        """Return users in the order of their ids."""
+        async with self._store.read() as transaction:
+            return await transaction.users.page(after, limit)
+
+    async def disable(self, user_id: UUID, context: Context) -> RevokedNumbers:
+        """Disable a user and end their sessions. Raises UserNotFound."""
+        async with self._change(user_id) as (transaction, user):
+            revoked = await self._sessions.end_all_of(transaction, user_id, "user_disabled", context)
+            if user.disabled_at is None:
+                await transaction.users.replace(replace(user, disabled_at=context.now))
+                await self._audit.record(transaction, context, Event.USER_DISABLED, subject=user_actor(user_id))
+        return revoked
+
+    async def enable(self, user_id: UUID, context: Context) -> None:
+        """Let a disabled user in again. Raises UserNotFound."""
+        async with self._change(user_id) as (transaction, user):
+            if user.disabled_at is not None:
+                await transaction.users.replace(replace(user, disabled_at=None))
+                await self._audit.record(transaction, context, Event.USER_ENABLED, subject=user_actor(user_id))
+
+    async def set_roles(self, user_id: UUID, roles: tuple[str, ...], context: Context) -> RevokedNumbers:
+        """Give a user these roles and no others. Tokens with the old ones are revoked; sessions go on.
+
+        Raises UserNotFound or UnknownRole.
+        """
+        accepted = accept_roles(roles)
+        async with self._change(user_id) as (transaction, user):
+            if user.roles == accepted:
+                return ()
+            await transaction.users.replace(replace(user, roles=accepted))
+            revoked = await self._revocations.revoke(transaction, context, Kind.SUBJECT, str(user_id))
+            subject, facts = user_actor(user_id), {"roles": list(accepted)}
+            await self._audit.record(transaction, context, Event.USER_ROLES_CHANGED, subject=subject, facts=facts)
+        return revoked
+
+    async def end_sessions(self, user_id: UUID, context: Context) -> RevokedNumbers:
+        """End all sessions of a user. Raises UserNotFound."""
+        async with self._change(user_id) as (transaction, _user):
+            return await self._sessions.end_all_of(transaction, user_id, "ended_by_admin", context)
+
+    async def delete(self, user_id: UUID, context: Context) -> RevokedNumbers:
+        """Delete a user with all that is personal about them. What happened stays in the audit log, without a name.
+
+        Raises UserNotFound.
+        """
+        async with self._change(user_id) as (transaction, _user):
+            revoked = await self._sessions.end_all_of(transaction, user_id, "user_deleted", context)
+            await self._audit.record(transaction, context, Event.USER_DELETED, subject=user_actor(user_id))
+            await transaction.audit.erase_personal(user_actor(user_id))
+            await transaction.users.delete(user_id)
+        return revoked
+
+    async def export(self, user_id: UUID, context: Context) -> Export:
+        """Return all that is stored about a user. Raises UserNotFound."""
+        async with self._change(user_id) as (transaction, user):
+            sessions = await transaction.sessions.all_of(user_id)
+            about = await transaction.audit.entries_about(user_actor(user_id))
+            # What is personal in what others did to them is those others'.
+            own = {user_actor(user_id), *SELF_SERVICE_ACTORS}
+            audit = [entry if entry.actor in own else replace(entry, personal=None) for entry in about]
+            await self._audit.record(transaction, context, Event.USER_EXPORTED, subject=user_actor(user_id))
+        return Export(user, sessions, audit)
+
+    async def _open(
+        self,
+        event: Event,
+        email: str,
+        password: str,
+        *,
+        display_name: str | None,
+        roles: tuple[str, ...],
+        context: Context,
+    ) -> User:
+        name = accept_name(display_name)
+        address = parse_email(email)
+        key = email_key(address)
+        accepted = self._accept_password(password, address, display_name)
+        with self._hasher.slot():
+            hashed = await self._hasher.hash(accepted)
+        user = User(
+            id=uuid4(),
+            email=address,
+            email_key=key,
+            display_name=name,
+            password_hash=hashed,
+            roles=roles,
+            disabled_at=None,
+            created_at=context.now,
+        )
+        async with self._store.write() as transaction:
+            await transaction.users.add(user)
+            subject, facts = user_actor(user.id), {"roles": list(roles)}
+            await self._audit.record(transaction, context, event, subject=subject, facts=facts)
+        return user
+
+    def _accept_password(self, password: str, email: str, display_name: str | None) -> str:
+        about = (email, email.partition("@")[0], display_name or "")
+        return password_policy.accept(password, minimum=self._min_password_characters, about=about)
+
+    async def _rehash(self, user: User, password: str) -> str | None:
+        """Return a new hash of a password, if the stored one was made with other parameters."""
+        return await self._hasher.hash(password) if self._hasher.needs_rehash(user.password_hash) else None
+
+    async def _record_failure(self, event: Event, user: User | None, context: Context) -> None:
+        async with self._store.write() as transaction:
+            # Who was deleted meanwhile must not come back into the log.
+            known = user is not None and await transaction.users.get(user.id) is not None
+            subject = user_actor(user.id) if user and known else None
+            await self._audit.record(transaction, context, event, subject=subject)
+
+    @asynccontextmanager
+    async def _admit(
+        self, user: User, keys: Keys, context: Context, refusal: type[AuthError]
+    ) -> AsyncIterator[tuple[Transaction, User]]:
+        """Begin what a right password leads to. Raises `refusal` if the account has changed meanwhile."""
+        async with self._store.write() as transaction:
+            current = await transaction.users.lock(user.id)
+            if current is None or current.disabled_at is not None or current.password_hash != user.password_hash:
+                raise refusal
+            await forgive(transaction, keys, context.now)
+            yield transaction, current
+
+    @asynccontextmanager
+    async def _change(self, user_id: UUID) -> AsyncIterator[tuple[Transaction, User]]:
+        async with self._store.write() as transaction:
+            user = await transaction.users.lock(user_id)
+            if user is None:
+                raise UserNotFound
+            yield transaction, user
+
+
+def _key_of_candidate(email: str) -> str:
+    """Return the key of an address that somebody claims; one that is no address is nobody's."""
+    with suppress(InvalidEmail):
+        return email_key(parse_email(email))
+    return f"invalid:{email}"

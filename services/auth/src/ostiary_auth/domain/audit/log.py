@@ -1,0 +1,124 @@
+"""The audit log: an append-only record, written in the same transaction as the change it is about.
+
+Each entry carries an HMAC over itself and the entry before it, under a key that is sealed in the database.
+Write access to the database alone is not enough to change, insert, reorder or drop entries without `verify`
+detecting it. Entries cut off at the end leave an intact chain; to detect that, compare the last number and MAC
+with those in the service's own log. Personal data in an entry is chained by its digest only, so that it can be
+erased without breaking the chain.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from ostiary_auth.domain.audit.model import AuditEntry, AuditReport, Event, Facts
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.ports import Store, Transaction
+
+_log = structlog.stdlib.get_logger("audit")
+
+#: Bytes of the salt of a personal digest.
+SALT_BYTES = 16
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: Entries per page, and a number below all that a database can hold.
+_PAGE = 1000
+_BEFORE_ALL = -(2**63)
+
+#: Errors from reading a column that was overwritten with a value of another form.
+_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError)
+
+
+class AuditLog:
+    """Appends to the audit log, and verifies it. `key` is the key of the MACs."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    async def record(
+        self,
+        transaction: Transaction,
+        context: Context,
+        event: Event,
+        *,
+        subject: str | None = None,
+        facts: Facts | None = None,
+    ) -> None:
+        """Append an entry. Take all row locks before: from here to the commit, appends of all replicas serialise."""
+        about = {"source": context.source, "user_agent": context.user_agent}
+        known = {name: value for name, value in about.items() if value is not None}
+        erasable = {**known, "salt": secrets.token_hex(SALT_BYTES)} if known else None
+        last = await transaction.audit.last_entry()
+        number = last.number + 1 if last else 1
+        entry = AuditEntry(
+            number=number,
+            at=context.now,
+            event=event,
+            actor=context.actor,
+            subject=subject,
+            facts=facts or {},
+            personal=erasable,
+            personal_digest=_digest(erasable) if erasable else None,
+            mac=b"",
+        )
+        mac = self._mac(entry, last.mac if last else b"")
+        await transaction.audit.add_entry(entry, mac)
+        line = {"number": number, "actor": context.actor, "subject": subject, "mac": mac.hex(), **entry.facts}
+        # Only after the commit: a line about a rolled-back entry would look like an entry that was cut off.
+        transaction.on_commit(lambda: _log.info(event, **line))
+
+    async def verify(self, store: Store) -> AuditReport:
+        """Check every entry against the one before it."""
+        mac, count = b"", 0
+        try:
+            async for entry in _entries(store):
+                if entry.number != count + 1 or not self._fits(entry, mac):
+                    return AuditReport(count, entry.number, mac)
+                mac, count = entry.mac, count + 1
+        except _UNREADABLE:
+            return AuditReport(count, count + 1, mac)
+        return AuditReport(count, None, mac)
+
+    def _fits(self, entry: AuditEntry, previous: bytes) -> bool:
+        """Return whether an entry is unchanged, given the MAC of the entry before it."""
+        intact = entry.personal is None or entry.personal_digest == _digest(entry.personal)
+        return intact and hmac.compare_digest(entry.mac, self._mac(entry, previous))
+
+    def _mac(self, entry: AuditEntry, previous: bytes) -> bytes:
+        digest = entry.personal_digest.hex() if entry.personal_digest else None
+        at = (entry.at - _EPOCH) // timedelta(microseconds=1)
+        content = [entry.number, at, entry.event, entry.actor, entry.subject, dict(entry.facts), digest]
+        return hmac.digest(self._key, previous + _canonical(content), hashlib.sha256)
+
+
+def _digest(personal: Mapping[str, str]) -> bytes:
+    return hashlib.sha256(_canonical(dict(personal))).digest()
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+async def _entries(store: Store) -> AsyncIterator[AuditEntry]:
+    """Yield all entries in order, read in pages."""
+    number, limit = _BEFORE_ALL, _PAGE
+    while True:
+        try:
+            async with store.read() as transaction:
+                page = await transaction.audit.entries(after=number, limit=limit)
+        except _UNREADABLE:
+            if limit == 1:
+                raise
+            limit = 1  # one by one, up to the entry that cannot be read
+            continue
+        if not page:
+            return
+        for entry in page:
+            yield entry
+        number = page[-1].number

@@ -1,0 +1,1 @@
+"""Signing keys, and how they are kept secret."""

@@ -1,0 +1,211 @@
+"""Making, rotating and revoking the signing keys; `model` has their states."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from ostiary.feed import Kind, version_of
+from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.errors import KeyNotFound, KeyNotReady
+from ostiary_auth.domain.keys.key_ring import KeyRing, seal, states_of
+from ostiary_auth.domain.keys.model import KeyState, StoredKey
+from ostiary_auth.domain.keys.vault import Vault
+from ostiary_auth.domain.ports import Store, Transaction
+from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, RevocationLog
+from ostiary_auth.domain.revocation.model import LOCAL_KEYS, RevokedNumbers
+
+PUBLIC_EXPONENT = 65537
+
+#: The name of the lock that lets one replica at a time change keys.
+_LOCK = "signing-keys"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """How keys live.
+
+    A key signs for `period`, and not before every verifier that follows the revocation log holds it, or it has been
+    public for `published_for`: then it is in no cache any more that lacks it.
+    """
+
+    bits: int
+    period: timedelta
+    published_for: timedelta
+    #: The longest life of a token that a key signs.
+    token_lifetime: timedelta
+
+    @property
+    def retired_for(self) -> timedelta:
+        """How long a key stays published after it has signed its last token."""
+        return self.token_lifetime + EXPIRY_MARGIN
+
+    def may_sign_from(self, following: StoredKey) -> datetime:
+        """Return when the next key may sign, whoever holds it."""
+        return following.since + self.published_for
+
+    def signing_ends(self, stored: list[StoredKey], now: datetime) -> bool:
+        """Return whether the signing key has signed for its period, and there is a next one."""
+        signing = _in_state(stored, KeyState.SIGNING)
+        return (
+            signing is not None and _in_state(stored, KeyState.NEXT) is not None and now >= signing.since + self.period
+        )
+
+
+class SigningKeys:
+    """Makes, rotates and revokes keys: one replica at a time; all others follow by `load`.
+
+    `vault` is called for each operation, so that a new key-encryption key is used at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        audit: AuditLog,
+        revocations: RevocationLog,
+        policy: KeyPolicy,
+        vault: Callable[[], Vault],
+    ) -> None:
+        self._store = store
+        self._audit = audit
+        self._revocations = revocations
+        self._policy = policy
+        self._vault = vault
+
+    async def load(self, known: KeyRing | None = None) -> KeyRing:
+        """Return the stored keys as a ring: `known`, if it is still what is stored. Raises UnsealError."""
+        stored = await self.stored()
+        if known is not None and known.states == states_of(stored):
+            return known
+        return KeyRing.open(stored, self._vault())
+
+    async def stored(self) -> list[StoredKey]:
+        """Return all keys, the newest first."""
+        async with self._store.read() as transaction:
+            return await transaction.keys.all()
+
+    async def advance(self, context: Context) -> None:
+        """Do what is due: make keys that are missing, put the next one to use, remove those that are done for."""
+        stored = await self.stored()
+        missing = {KeyState.SIGNING, KeyState.NEXT} - {key.state for key in stored}
+        signing_ends = self._policy.signing_ends(stored, context.now)
+        if not missing and not signing_ends and not _done_for(stored, self._policy, context.now):
+            return
+        # Made before the lock is taken, as that takes a while; a replica that comes second throws its own away.
+        spare = [await self._make() for _ in range(len(missing) + signing_ends)]
+        async with self._store.write() as transaction:
+            await transaction.lock(_LOCK)
+            stored = await transaction.keys.all()
+            for key in _done_for(stored, self._policy, context.now):
+                await self._remove(transaction, context, key, Event.KEY_GONE)
+            if self._policy.signing_ends(stored, context.now) and not await self._wait(transaction, stored, context):
+                await self._promote(transaction, context, stored)
+            await self._fill(transaction, context, spare)
+
+    async def rotate(self, context: Context) -> None:
+        """Put the next key to use now. Raises KeyNotReady if there may be verifiers that do not have it."""
+        spare = [await self._make()]
+        async with self._store.write() as transaction:
+            await transaction.lock(_LOCK)
+            stored = await transaction.keys.all()
+            wait = await self._wait(transaction, stored, context)
+            if wait:
+                raise KeyNotReady(wait)
+            await self._promote(transaction, context, stored)
+            await self._fill(transaction, context, spare)
+
+    async def revoke(self, context: Context, kid: str) -> RevokedNumbers:
+        """Remove a key and end everything it signed. If it signs, the next one does so at once. Raises KeyNotFound."""
+        spare = [await self._make(), await self._make()]
+        async with self._store.write() as transaction:
+            await transaction.lock(_LOCK)
+            stored = await transaction.keys.all()
+            key = next((key for key in stored if key.kid == kid), None)
+            if key is None:
+                raise KeyNotFound
+            await self._remove(transaction, context, key, Event.KEY_REVOKED)
+            revoked = await self._revocations.revoke(transaction, context, Kind.KEY, kid)
+            following = _in_state(stored, KeyState.NEXT)
+            if key.state is KeyState.SIGNING and following is not None:
+                await self._enter(transaction, context, following, KeyState.SIGNING, Event.KEY_SIGNS)
+            await self._fill(transaction, context, spare)
+        return revoked
+
+    async def rewrap(self, context: Context) -> int:
+        """Seal all keys and secrets under the first key-encryption key; return how many. Raises UnsealError."""
+        vault = self._vault()
+        async with self._store.write() as transaction:
+            await transaction.lock(_LOCK)
+            stored = await transaction.keys.all()
+            for key in stored:
+                sealed = vault.seal(vault.open(key.sealed_private_key, key.kid), key.kid)
+                await transaction.keys.replace(replace(key, sealed_private_key=sealed))
+            secrets = await transaction.keys.secrets()
+            for name, sealed in secrets.items():
+                await transaction.keys.put_secret(name, vault.seal(vault.open(sealed, name), name))
+            count = len(stored) + len(secrets)
+            await self._audit.record(transaction, context, Event.KEYS_REWRAPPED, facts={"count": count})
+        return count
+
+    async def _make(self) -> rsa.RSAPrivateKey:
+        # A thread of its own: OpenSSL leaves the interpreter alone for the while.
+        return await asyncio.to_thread(rsa.generate_private_key, PUBLIC_EXPONENT, self._policy.bits)
+
+    async def _wait(self, transaction: Transaction, stored: list[StoredKey], context: Context) -> timedelta:
+        """Return how long it takes until the next key may sign at the latest; nothing if it may now."""
+        following = _in_state(stored, KeyState.NEXT)
+        if following is None:
+            # It is made by the next `advance`, in seconds; then it takes its time to be known.
+            return self._policy.published_for
+        wait = self._policy.may_sign_from(following) - context.now
+        if wait <= timedelta(0) or await _all_hold(transaction, version_of(key.kid for key in stored), context.now):
+            return timedelta(0)
+        return wait
+
+    async def _promote(self, transaction: Transaction, context: Context, stored: list[StoredKey]) -> None:
+        for before, after, event in (
+            (KeyState.SIGNING, KeyState.RETIRED, Event.KEY_RETIRED),
+            (KeyState.NEXT, KeyState.SIGNING, Event.KEY_SIGNS),
+        ):
+            key = _in_state(stored, before)
+            if key is not None:
+                await self._enter(transaction, context, key, after, event)
+
+    async def _fill(self, transaction: Transaction, context: Context, spare: list[rsa.RSAPrivateKey]) -> None:
+        """See to it that one key signs and one is next, with newly made ones."""
+        stored = await transaction.keys.all()
+        for state in (KeyState.SIGNING, KeyState.NEXT):
+            if _in_state(stored, state) is None and spare:
+                # Sealed here and not before: `rewrap` may have changed the key-encryption key meanwhile.
+                key = seal(spare.pop(), self._vault(), state, context.now)
+                await transaction.keys.add(key)
+                await self._audit.record(transaction, context, Event.KEY_MADE, facts={"kid": key.kid, "state": state})
+
+    async def _enter(
+        self, transaction: Transaction, context: Context, key: StoredKey, state: KeyState, event: Event
+    ) -> None:
+        await transaction.keys.replace(replace(key, state=state, since=context.now))
+        await self._audit.record(transaction, context, event, facts={"kid": key.kid})
+
+    async def _remove(self, transaction: Transaction, context: Context, key: StoredKey, event: Event) -> None:
+        await transaction.keys.remove(key.kid)
+        await self._audit.record(transaction, context, event, facts={"kid": key.kid})
+
+
+def _in_state(stored: list[StoredKey], state: KeyState) -> StoredKey | None:
+    return next((key for key in stored if key.state is state), None)
+
+
+async def _all_hold(transaction: Transaction, version: str, now: datetime) -> bool:
+    """Return whether there are verifiers, and every one that may be accepting tokens holds these keys."""
+    held = [verifier.keys for verifier in await transaction.verifiers.live(now) if verifier.keys != LOCAL_KEYS]
+    return bool(held) and all(each == version for each in held)
+
+
+def _done_for(stored: list[StoredKey], policy: KeyPolicy, now: datetime) -> list[StoredKey]:
+    """Return the retired keys whose last token has died."""
+    return [key for key in stored if key.state is KeyState.RETIRED and now >= key.since + policy.retired_for]

@@ -1,0 +1,151 @@
+"""Access tokens: JWTs of the access token profile (RFC 9068), signed with RS256."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import jwt
+
+from ostiary.feed import NO_POSITION
+from ostiary_auth.domain.keys.key_ring import KeyRing
+from ostiary_auth.domain.oauth.jwt_times import is_current
+from ostiary_auth.domain.oauth.model import Client
+from ostiary_auth.domain.sessions.model import Grant
+
+#: Bytes of randomness in a token's id.
+TOKEN_ID_BYTES = 16
+
+#: The media type of access tokens (RFC 9068 section 2.1).
+_TYPE = "at+jwt"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPolicy:
+    """What goes into every access token. `lifetime` is in seconds."""
+
+    issuer: str
+    audience: str
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A signed token; `expires_in` is in seconds."""
+
+    token: str
+    expires_in: int
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedToken:
+    """An access token of ours that was shown to us: its signature is good and it has not expired."""
+
+    claims: Mapping[str, Any]
+
+    @property
+    def token_id(self) -> str:
+        """The token itself."""
+        return str(self.claims["jti"])
+
+    @property
+    def subject(self) -> str:
+        """Whom it is about."""
+        return str(self.claims["sub"])
+
+    @property
+    def client_id(self) -> str:
+        """The client that it was given to."""
+        return str(self.claims["client_id"])
+
+    @property
+    def session_id(self) -> UUID | None:
+        """The session that it belongs to; a client's own belongs to none."""
+        return UUID(self.claims["sid"]) if "sid" in self.claims else None
+
+    @property
+    def log_position(self) -> int:
+        """The number of the revocation after which it was issued."""
+        return int(self.claims.get("rev", NO_POSITION))
+
+
+class AccessTokens:
+    """Signs access tokens, and reads them again."""
+
+    def __init__(self, policy: TokenPolicy, key_ring: Callable[[], KeyRing], cores: int) -> None:
+        """Sign with the key that `key_ring` has at the time.
+
+        OpenSSL leaves the interpreter alone while it signs, so with several cores threads sign while the event loop
+        goes on; with one, handing over would only cost (ADR 7 has the figures).
+        """
+        self._policy = policy
+        self._key_ring = key_ring
+        self._threads = ThreadPoolExecutor(cores, thread_name_prefix="signing") if cores > 1 else None
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def for_session(self, grant: Grant, now: datetime) -> AccessToken:
+        """Return a token for a user in a session, which it does not outlive."""
+        lifetime = min(self._policy.lifetime, int((grant.session.expires_at - now).total_seconds()))
+        about = {
+            "sub": str(grant.user.id),
+            "client_id": grant.session.client_id,
+            "sid": str(grant.session.id),
+            "auth_time": int(grant.session.created_at.timestamp()),
+            "roles": list(grant.user.roles),
+        }
+        return await self._sign({**about, "rev": grant.as_of}, self._policy.audience, grant.scopes, lifetime, now)
+
+    async def for_client(self, client: Client, audience: str, scopes: Iterable[str], now: datetime) -> AccessToken:
+        """Return a token for a client itself (RFC 9068 section 2.2: its subject is the client)."""
+        about: dict[str, object] = {"sub": client.id, "client_id": client.id, "roles": [], "rev": client.as_of}
+        return await self._sign(about, audience, scopes, self._policy.lifetime, now)
+
+    def parse(self, token: str, now: datetime) -> PresentedToken | None:
+        """Return an access token of ours, whatever its audience, or None if it is none or has expired."""
+        try:
+            header = jwt.get_unverified_header(token)
+            key = next(key for key in self._key_ring().published if key.kid == header.get("kid"))
+            if header.get("typ") != _TYPE:
+                return None
+            claims = jwt.decode(
+                token,
+                key.private_key.public_key(),
+                algorithms=["RS256"],
+                issuer=self._policy.issuer,
+                options={"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+            )
+        except (jwt.PyJWTError, StopIteration, ValueError, RecursionError):
+            return None
+        return PresentedToken(claims) if is_current(claims, now) else None
+
+    async def _sign(
+        self, about: dict[str, object], audience: str, scopes: Iterable[str], lifetime: int, now: datetime
+    ) -> AccessToken:
+        issued_at = int(now.timestamp())
+        scope = " ".join(scopes)
+        claims = {
+            "iss": self._policy.issuer,
+            "aud": audience,
+            **about,
+            "exp": issued_at + lifetime,
+            "iat": issued_at,
+            "nbf": issued_at,
+            "jti": secrets.token_hex(TOKEN_ID_BYTES),
+            "scope": scope,
+        }
+        key = self._key_ring().signing
+        if self._threads is None:
+            token = key.sign(_TYPE, claims)
+        else:
+            loop = asyncio.get_running_loop()
+            token = await loop.run_in_executor(self._threads, key.sign, _TYPE, claims)
+        return AccessToken(token, lifetime, scope)

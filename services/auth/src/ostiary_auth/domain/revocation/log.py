@@ -1,0 +1,71 @@
+"""The revocation log: which tokens are revoked although they have not expired.
+
+Entries are numbered in the order of commits, and each is chained to the one before, so that verifiers detect a log
+that is not the one they have followed (`ostiary.feed`).
+"""
+
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+
+from ostiary.feed import EVERYTHING, Kind, chain
+from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.ports import Store, Transaction
+from ostiary_auth.domain.revocation.model import LoggedRevocation, RevokedNumbers, published
+
+#: How long after its expiry a token may still be accepted somewhere: clocks differ, and verifiers have a leeway.
+EXPIRY_MARGIN = timedelta(seconds=60)
+
+#: How long a verifier may go on using keys that it has fetched (the hard limit of `ostiary`).
+KEYS_HELD = timedelta(hours=24)
+
+#: Bytes of randomness in a log's name, and more numbers than can have been assigned since a backup was made.
+EPOCH_BYTES = 8
+LOST_NUMBERS = 2**32
+
+
+class RevocationLog:
+    """Appends to the revocation log. No access token lives longer than `token_lifetime`.
+
+    `on_revoked` is called when a revocation has been committed by this process.
+    """
+
+    def __init__(
+        self, audit: AuditLog, token_lifetime: timedelta, on_revoked: Callable[[], None] = lambda: None
+    ) -> None:
+        self._audit = audit
+        self._token_lifetime = token_lifetime
+        self._on_revoked = on_revoked
+
+    async def revoke(self, transaction: Transaction, context: Context, kind: Kind, target: str) -> RevokedNumbers:
+        """Append an entry. Take all row locks before: from here to the commit, appends of all replicas serialise."""
+        head = await transaction.revocations.lock_head()
+        # A leaked key can sign tokens of any lifetime: it stays revoked as long as a key set may be held.
+        lifetime = max(self._token_lifetime, KEYS_HELD) if kind is Kind.KEY else self._token_lifetime
+        number, expires_at = head.number + 1, context.now + lifetime + EXPIRY_MARGIN
+        digest = chain(head.digest, published(number, kind, target, expires_at))
+        await transaction.revocations.add(LoggedRevocation(number, kind, target, context.now, expires_at, digest))
+        transaction.on_commit(self._on_revoked)
+        return (number,)
+
+    async def revoke_all(self, store: Store, context: Context) -> RevokedNumbers:
+        """Revoke every access token; sessions continue, and clients refresh."""
+        async with store.write() as transaction:
+            revoked = await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
+            await self._audit.record(transaction, context, Event.ALL_REVOKED)
+        return revoked
+
+    async def restart(self, store: Store, context: Context) -> RevokedNumbers:
+        """Start a new log under another name, because entries were lost, for example by restoring a backup.
+
+        All access tokens are revoked, as the lost entries are unknown. Verifiers that followed the old log reject the
+        new one until they are restarted.
+        """
+        async with store.write() as transaction:
+            head = await transaction.revocations.lock_head()
+            await transaction.revocations.restart(secrets.token_hex(EPOCH_BYTES), head.number + LOST_NUMBERS)
+            revoked = await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
+            await self._audit.record(transaction, context, Event.LOG_RESTARTED)
+        return revoked

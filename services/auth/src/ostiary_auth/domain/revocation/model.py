@@ -1,0 +1,67 @@
+"""Entries of the revocation log, and the verifiers that follow it."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from ostiary.feed import Kind, Revocation
+
+#: `RegisteredVerifier.keys` of the auth service's own verifiers, which always hold the current keys.
+LOCAL_KEYS = ""
+
+#: The numbers of the revocations that an operation has appended to the log, in order.
+RevokedNumbers = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """The end of the revocation log: the log's name, the number of its last entry, and the chain's digest there."""
+
+    epoch: str
+    number: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRevocation:
+    """An entry of the revocation log. It is relevant until `expires_at`; `digest` is the chain's digest after it."""
+
+    number: int
+    kind: Kind
+    target: str
+    at: datetime
+    expires_at: datetime
+    digest: bytes
+
+    @property
+    def revocation(self) -> Revocation:
+        """The entry as verifiers get it."""
+        return published(self.number, self.kind, self.target, self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredVerifier:
+    """A verifier: the last revocation that it has applied, its keys, and until when it may be accepting tokens."""
+
+    id: str
+    acknowledged: int
+    keys: str
+    lease_ms: int
+    live_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """How many verifiers have acknowledged a revocation, and whether it is in force with all of them.
+
+    `after_ms` is how long that took.
+    """
+
+    acknowledged_by: int
+    complete: bool
+    after_ms: float | None
+
+
+def published(number: int, kind: Kind, target: str, expires_at: datetime) -> Revocation:
+    """Return a revocation in the form of the feed, where expiry is in whole seconds."""
+    return Revocation(number, kind, target, math.ceil(expires_at.timestamp()))

@@ -1,0 +1,90 @@
+"""Sessions and refresh tokens as they are stored, and how long they last."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from ostiary_auth.domain.accounts.model import User
+
+LogoutScope = Literal["local", "others", "global"]
+EndReason = Literal[
+    "logout",
+    "theft",
+    "password_changed",
+    "user_disabled",
+    "user_deleted",
+    "ended_by_admin",
+    "token_revoked",
+    "too_many",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A login on one device."""
+
+    id: UUID
+    user_id: UUID
+    #: The client that its tokens are given to.
+    client_id: str
+    user_agent: str | None
+    #: The network address that it was opened from.
+    source: str | None
+    created_at: datetime
+    last_used_at: datetime
+    #: The absolute limit; no refresh moves it.
+    expires_at: datetime
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """What is stored of a refresh token. `successor_*` are set when it is used."""
+
+    hash: bytes
+    session_id: UUID
+    created_at: datetime
+    used_at: datetime | None = None
+    successor_nonce: bytes | None = None
+    successor_hash: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A refresh token, the one after it if there is one, and whose they are."""
+
+    token: RefreshToken
+    successor: RefreshToken | None
+    session: Session
+    user: User
+    #: The number of the last revocation when this was so.
+    as_of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The outcome of a login or a refresh: who, in which session, with which scopes, and the refresh token next."""
+
+    user: User
+    session: Session
+    scopes: tuple[str, ...]
+    refresh_token: str
+    #: The number of the last revocation when this was decided: those up to there do not hit it.
+    as_of: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """How long a session may go without use, and how long it may last at all."""
+
+    idle: timedelta
+    absolute: timedelta
+
+    def ends_at(self, session: Session) -> datetime:
+        """Return when a session ends if it is not used any more."""
+        return min(session.last_used_at + self.idle, session.expires_at)
+
+    def alive(self, session: Session, now: datetime) -> bool:
+        """Return whether a session can still be continued."""
+        return session.ended_at is None and now < self.ends_at(session)

@@ -1,0 +1,202 @@
+"""Opening, listing, refreshing and ending sessions."""
+
+import secrets
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from ostiary.feed import Kind
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.clock import Clock
+from ostiary_auth.domain.context import Context, user_actor
+from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError, SessionNotFound
+from ostiary_auth.domain.ports import Store, Transaction
+from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.model import RevokedNumbers
+from ostiary_auth.domain.sessions.model import EndReason, Grant, LogoutScope, RefreshToken, Session, SessionLimits
+from ostiary_auth.domain.sessions.refresh_tokens import (
+    MAX_REFRESH_TOKEN_CHARACTERS,
+    REFRESH_TOKEN_BYTES,
+    Verdict,
+    decide,
+    hash_of,
+    successor_of,
+)
+
+#: Open sessions per user; a login beyond that ends the least recently used one.
+MAX_SESSIONS_PER_USER = 100
+
+
+class Sessions:
+    """Opens, lists, continues and ends sessions."""
+
+    def __init__(
+        self, store: Store, audit: AuditLog, revocations: RevocationLog, limits: SessionLimits, clock: Clock
+    ) -> None:
+        self._store = store
+        self._audit = audit
+        self._revocations = revocations
+        self.limits = limits
+        self._clock = clock
+
+    async def open(self, transaction: Transaction, user: User, client_id: str, context: Context) -> Grant:
+        """Open a session for a user who has just proved who they are."""
+        now = context.now
+        session = Session(
+            id=uuid4(),
+            user_id=user.id,
+            client_id=client_id,
+            user_agent=context.user_agent,
+            source=context.source,
+            created_at=now,
+            last_used_at=now,
+            expires_at=now + self.limits.absolute,
+        )
+        if await transaction.sessions.count_not_ended(user.id, now) >= MAX_SESSIONS_PER_USER:
+            await self._make_room(transaction, user.id, context)
+        refresh_token = secrets.token_urlsafe(REFRESH_TOKEN_BYTES)
+        await transaction.sessions.add(session)
+        await transaction.sessions.add_refresh_token(RefreshToken(hash_of(refresh_token), session.id, now))
+        # The user is locked: what is revoked of theirs comes before all this, or after it.
+        as_of = (await transaction.revocations.head()).number
+        return Grant(user, session, user.scopes, refresh_token, as_of)
+
+    async def of_user(self, user_id: UUID, now: datetime) -> list[Session]:
+        """Return a user's sessions that can be continued, the one used last first."""
+        async with self._store.read() as transaction:
+            sessions = await transaction.sessions.not_ended(user_id, now)
+        live = [session for session in sessions if self.limits.alive(session, now)]
+        return sorted(live, key=lambda session: session.last_used_at, reverse=True)
+
+    async def refresh(
+        self, presented: str, client_id: str, context: Context, scopes: frozenset[str] | None = None
+    ) -> Grant:
+        """Continue the session that a refresh token belongs to, with fewer scopes if some are named.
+
+        Raises InvalidRefreshToken, or OAuthError for a scope that the user does not have.
+        """
+        if len(presented) > MAX_REFRESH_TOKEN_CHARACTERS:
+            raise InvalidRefreshToken
+        asked_at = self._clock.monotonic()
+        async with self._store.write() as transaction:
+            grant = await self._refresh(transaction, presented, client_id, context, scopes=scopes, asked_at=asked_at)
+        # Raised outside of the transaction, because ending a stolen session must be committed.
+        if grant is None:
+            raise InvalidRefreshToken
+        return grant
+
+    async def end(self, user_id: UUID, session_id: UUID, scope: LogoutScope, context: Context) -> RevokedNumbers:
+        """End those of a user's open sessions that are in `scope`.
+
+        local: the given one; others: all but the given one; global: all.
+        """
+        chosen: Callable[[Session], bool] = {
+            "local": lambda session: session.id == session_id,
+            "others": lambda session: session.id != session_id,
+            "global": lambda _: True,
+        }[scope]
+        async with self._store.write() as transaction:
+            live = await self._live(transaction, user_id, context.now)
+            return await self._end(transaction, filter(chosen, live), "logout", context)
+
+    async def end_one(self, user_id: UUID, session_id: UUID, context: Context) -> RevokedNumbers:
+        """End one session from the list of a user's. Raises SessionNotFound."""
+        ended = await self.end(user_id, session_id, "local", context)
+        if not ended:
+            raise SessionNotFound
+        return ended
+
+    async def end_by_refresh_token(self, presented: str, client_id: str, context: Context) -> RevokedNumbers | None:
+        """End the session of a refresh token (RFC 7009). None if it is not a refresh token of this client."""
+        if len(presented) > MAX_REFRESH_TOKEN_CHARACTERS:
+            return None
+        async with self._store.write() as transaction:
+            chain = await transaction.sessions.lock_chain(hash_of(presented))
+            if chain is None or chain.session.client_id != client_id:
+                return None
+            alive = [chain.session] if self.limits.alive(chain.session, context.now) else []
+            return await self._end(transaction, alive, "token_revoked", context)
+
+    async def end_all_of(
+        self,
+        transaction: Transaction,
+        user_id: UUID,
+        reason: EndReason,
+        context: Context,
+        keep: UUID | None = None,
+    ) -> RevokedNumbers:
+        """End all sessions of a user but `keep`."""
+        live = await self._live(transaction, user_id, context.now)
+        return await self._end(transaction, [session for session in live if session.id != keep], reason, context)
+
+    async def _refresh(
+        self,
+        transaction: Transaction,
+        presented: str,
+        client_id: str,
+        context: Context,
+        *,
+        scopes: frozenset[str] | None,
+        asked_at: float,
+    ) -> Grant | None:
+        chain = await transaction.sessions.lock_chain(hash_of(presented))
+        context = context.after(self._clock.monotonic() - asked_at)
+        if chain is None or chain.session.client_id != client_id:
+            return None
+        token, session, user = chain.token, chain.session, chain.user
+        verdict = decide(token, chain.successor, session, self.limits, context.now)
+        if verdict is Verdict.THEFT:
+            subject = user_actor(user.id)
+            facts = {"session_id": str(session.id)}
+            await self._end(transaction, [session], "theft", context)
+            await self._audit.record(transaction, context, Event.REFRESH_TOKEN_REPLAYED, subject=subject, facts=facts)
+        if verdict in {Verdict.THEFT, Verdict.REJECT} or user.disabled_at is not None:
+            return None
+        granted = _narrow(user.scopes, scopes)
+        if verdict is Verdict.REPEAT:
+            assert token.successor_nonce is not None  # noqa: S101 - there is a successor
+            return Grant(user, session, granted, successor_of(presented, token.successor_nonce), chain.as_of)
+        nonce = secrets.token_bytes(REFRESH_TOKEN_BYTES)
+        following = successor_of(presented, nonce)
+        successor = RefreshToken(hash_of(following), session.id, context.now)
+        await transaction.sessions.rotate(token.hash, nonce, successor)
+        return Grant(user, session, granted, following, chain.as_of)
+
+    async def _make_room(self, transaction: Transaction, user_id: UUID, context: Context) -> None:
+        live = await self._live(transaction, user_id, context.now)
+        oldest_first = sorted(live, key=lambda session: session.last_used_at)
+        surplus = max(0, len(live) - MAX_SESSIONS_PER_USER + 1)
+        await self._end(transaction, oldest_first[:surplus], "too_many", context)
+
+    async def _live(self, transaction: Transaction, user_id: UUID, now: datetime) -> list[Session]:
+        """Return and lock a user's sessions that can be continued."""
+        sessions = await transaction.sessions.lock_not_ended(user_id, now)
+        return [session for session in sessions if self.limits.alive(session, now)]
+
+    async def _end(
+        self, transaction: Transaction, sessions: Iterable[Session], reason: EndReason, context: Context
+    ) -> RevokedNumbers:
+        """End sessions and revoke their access tokens: the only place where sessions end."""
+        revoked: RevokedNumbers = ()
+        for session in sessions:
+            await transaction.sessions.end(session.id, reason, context.now)
+            revoked += await self._revocations.revoke(transaction, context, Kind.SESSION, str(session.id))
+            await self._audit.record(
+                transaction,
+                context,
+                Event.SESSION_ENDED,
+                subject=user_actor(session.user_id),
+                facts={"session_id": str(session.id), "reason": reason},
+            )
+        return revoked
+
+
+def _narrow(scopes: tuple[str, ...], asked: frozenset[str] | None) -> tuple[str, ...]:
+    """Return the scopes asked for, none of which may be beyond those that there are (RFC 6749 section 6)."""
+    if asked is None:
+        return scopes
+    if not asked <= set(scopes):
+        raise OAuthError("invalid_scope", "A scope was asked for that was not granted.")
+    return tuple(scope for scope in scopes if scope in asked)

@@ -1,0 +1,39 @@
+"""`/admin/audit`: the audit log, for callers with the scope `admin`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from starlette.routing import BaseRoute
+
+from ostiary_auth.domain.context import Context
+from ostiary_auth.routes.audit.models import AuditEntryResponse, AuditReportResponse, AuditResponse
+from ostiary_auth.routes.dependencies import Dependencies
+from ostiary_auth.routes.paging import Limit, page_of
+from ostiary_auth.routes.parameters import PRINTABLE
+from ostiary_auth.services import Services
+
+
+def audit_admin_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
+    router = APIRouter(prefix="/admin/audit", tags=["admin"])
+    admin = Annotated[Context, Depends(dependencies.admin)]
+
+    @router.get("")
+    async def audit(
+        _admin: admin,
+        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        limit: Limit = 50,
+        subject: Annotated[str | None, Query(max_length=80, pattern=PRINTABLE)] = None,
+    ) -> AuditResponse:
+        """List the audit log, the oldest entry first."""
+        async with services.store.read() as transaction:
+            page, last = page_of(await transaction.audit.entries(after, limit + 1, subject), limit)
+        return AuditResponse(
+            entries=[AuditEntryResponse.of(entry) for entry in page], next=last.number if last else None
+        )
+
+    @router.get("/verify")
+    async def verify(_admin: admin) -> AuditReportResponse:
+        """Check the whole audit log against its chain of MACs."""
+        return AuditReportResponse.of(await services.audit.verify(services.store))
+
+    return router.routes

@@ -1,0 +1,62 @@
+"""Response bodies about the audit log."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from ostiary_auth.domain.audit.model import AuditEntry, AuditReport
+
+
+class AuditEntryResponse(BaseModel):
+    """An entry of the audit log. `personal` is null once it has been erased."""
+
+    number: int
+    at: datetime
+    event: str = Field(examples=["session.ended"])
+    actor: str
+    subject: str | None
+    facts: dict[str, str | int | list[str]]
+    personal: dict[str, str] | None
+    mac: str
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> "AuditEntryResponse":
+        """Return what an administrator sees of an entry."""
+        # The salt keeps a digest from being guessed; it is of no use to anybody who reads.
+        personal = {name: value for name, value in (entry.personal or {}).items() if name != "salt"}
+        return cls(
+            number=entry.number,
+            at=entry.at,
+            event=entry.event,
+            actor=entry.actor,
+            subject=entry.subject,
+            facts=dict(entry.facts),
+            personal=personal or None,
+            mac=entry.mac.hex(),
+        )
+
+
+class AuditResponse(BaseModel):
+    """A page of the audit log; ask with `after` = `next` for the following one."""
+
+    entries: list[AuditEntryResponse]
+    next: int | None
+
+
+class AuditReportResponse(BaseModel):
+    """Whether the audit log is whole. `broken_at` is the number of the first entry that does not fit."""
+
+    intact: bool
+    entries: int
+    broken_at: int | None
+    head: str
+
+    @classmethod
+    def of(cls, report: AuditReport) -> "AuditReportResponse":
+        """Return the outcome of a check."""
+        return cls(
+            intact=report.broken_at is None,
+            entries=report.entries,
+            broken_at=report.broken_at,
+            head=report.head.hex(),
+        )

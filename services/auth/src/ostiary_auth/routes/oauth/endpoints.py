@@ -1,0 +1,94 @@
+"""`/oauth/*`: tokens (RFC 6749), revocation (RFC 7009) and introspection (RFC 7662).
+
+Dependencies are forms. Refusals have the bodies of RFC 6749 section 5.2, not problem documents. Services ask for
+tokens all the time, so these are plain Starlette routes: FastAPI's way to read a request costs a third of a signature.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ostiary_auth.domain.context import Context, client_actor
+from ostiary_auth.domain.errors import OAuthError
+from ostiary_auth.domain.oauth.access_tokens import AccessToken
+from ostiary_auth.domain.oauth.model import Client
+from ostiary_auth.paths import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
+from ostiary_auth.routes.dependencies import Dependencies
+from ostiary_auth.routes.oauth.client_authentication import credentials_of
+from ostiary_auth.routes.oauth.forms import Form, read_form, required
+from ostiary_auth.routes.prefer_wait import apply_prefer_wait, note_revoked
+from ostiary_auth.services import Services
+
+#: Neither tokens nor refusals may be kept by a cache (RFC 6749 section 5.1).
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def oauth_routes(services: Services, dependencies: Dependencies) -> list[Route]:
+    """Return the routes of `/oauth`; `oauth_schemas` documents them."""
+
+    async def authenticated(request: Request) -> tuple[Form, Client, Context]:
+        """Read the form and recognise the client. Raises OAuthError."""
+        request.state.route = request.scope["path"]  # for logs and metrics, which know FastAPI's routes only
+        form = await read_form(request)
+        context = dependencies.context(request)
+        client = await services.clients.authenticate(credentials_of(request, form), context)
+        return form, client, Context(context.now, client_actor(client.id), context.source, context.user_agent)
+
+    async def token(request: Request) -> Response:
+        """Return an access token for a client itself, or continue a session."""
+        form, client, context = await authenticated(request)
+        scope = form.get("scope")
+        scopes = frozenset(scope.split(" ")) if scope else None
+        match form.get("grant_type"):
+            case "client_credentials":
+                access = await services.oauth.client_credentials(client, scopes, form.get("audience"), context)
+                return _json(_token_body(access))
+            case "refresh_token":
+                presented = required(form, "refresh_token")
+                grant, access = await services.oauth.refresh(client, presented, scopes, context)
+                session = {"refresh_token": grant.refresh_token, "session_id": str(grant.session.id)}
+                return _json({**_token_body(access), **session})
+            case None:
+                raise OAuthError("invalid_request", "The parameter 'grant_type' is missing.")
+            case _:
+                raise OAuthError("unsupported_grant_type", "The grants are client_credentials and refresh_token.")
+
+    async def revoke(request: Request) -> Response:
+        """End a refresh token's session, or one access token. Unknown tokens are no error."""
+        form, client, context = await authenticated(request)
+        revoked = note_revoked(request, await services.oauth.revoke(client, required(form, "token"), context))
+        if not revoked:
+            # Public clients may call this: a response must not tell about revocations that are not their own.
+            return _json({})
+        return await apply_prefer_wait(services, request, _json({}))
+
+    async def introspect(request: Request) -> Response:
+        """Say whether an access token is good now, ended sessions and revocations considered."""
+        form, client, context = await authenticated(request)
+        presented = await services.oauth.introspect(client, required(form, "token"), context)
+        if presented is None:
+            return _json({"active": False})
+        return _json({"active": True, "token_type": "Bearer", **presented.claims})
+
+    return [
+        Route(TOKEN_PATH, token, methods=["POST"]),
+        Route(REVOKE_PATH, revoke, methods=["POST"]),
+        Route(INTROSPECT_PATH, introspect, methods=["POST"]),
+    ]
+
+
+def _token_body(access: AccessToken) -> dict[str, Any]:
+    return {
+        "access_token": access.token,
+        "token_type": "Bearer",
+        "expires_in": access.expires_in,
+        "scope": access.scope,
+    }
+
+
+def _json(body: Mapping[str, Any]) -> Response:
+    return Response(json.dumps(body), headers=_NO_STORE, media_type="application/json")

@@ -1,0 +1,55 @@
+"""`/.well-known/oauth-authorization-server`: the server's metadata (RFC 8414)."""
+
+from fastapi import APIRouter, Response
+from starlette.routing import BaseRoute
+
+from ostiary.feed import SCOPE as FEED_SCOPE
+from ostiary_auth.domain.accounts.model import SCOPES_OF_ROLE
+from ostiary_auth.domain.oauth.authorization_server import INTROSPECT_SCOPE
+from ostiary_auth.domain.oauth.client_assertion import ASSERTION_ALGORITHMS
+from ostiary_auth.domain.revocation.security_events import EVENTS_SCOPE
+from ostiary_auth.paths import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
+from ostiary_auth.services import Services
+
+#: Seconds that the metadata may be cached; they change with a new release.
+METADATA_MAX_AGE = 3600
+
+_CONFIDENTIAL = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+
+
+def metadata_routes(services: Services) -> list[BaseRoute]:
+    """Return the routes of the metadata."""
+    router = APIRouter(prefix="/.well-known", tags=["discovery"])
+    metadata = _metadata(services.config.issuer)
+
+    # The second is where OpenID clients look for the same (RFC 8414 section 5).
+    @router.get("/oauth-authorization-server")
+    @router.get("/openid-configuration")
+    async def authorization_server(response: Response) -> dict[str, object]:
+        """Return the server's metadata (RFC 8414)."""
+        response.headers["Cache-Control"] = f"public, max-age={METADATA_MAX_AGE}"
+        return metadata
+
+    return router.routes
+
+
+def _metadata(issuer: str) -> dict[str, object]:
+    """Return what there is, and nothing else (RFC 8414 section 2). No authorization endpoint, so no response types."""
+    scopes = {scope for scopes in SCOPES_OF_ROLE.values() for scope in scopes}
+    algorithms = list(ASSERTION_ALGORITHMS)
+    return {
+        "issuer": issuer,
+        "jwks_uri": f"{issuer}/.well-known/jwks.json",
+        "response_types_supported": [],
+        "grant_types_supported": ["client_credentials", "refresh_token"],
+        "scopes_supported": sorted({*scopes, INTROSPECT_SCOPE, FEED_SCOPE, EVENTS_SCOPE}),
+        "token_endpoint": f"{issuer}{TOKEN_PATH}",
+        "token_endpoint_auth_methods_supported": [*_CONFIDENTIAL, "none"],
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
+        "revocation_endpoint": f"{issuer}{REVOKE_PATH}",
+        "revocation_endpoint_auth_methods_supported": [*_CONFIDENTIAL, "none"],
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
+        "introspection_endpoint": f"{issuer}{INTROSPECT_PATH}",
+        "introspection_endpoint_auth_methods_supported": _CONFIDENTIAL,
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
+    }

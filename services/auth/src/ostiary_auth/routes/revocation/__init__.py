@@ -1,0 +1,1 @@
+"""The revocation feed, security events and verifiers over HTTP."""

@@ -1,0 +1,91 @@
+"""`GET /feed`: the revocation feed, for clients with the scope `feed:read`.
+
+Its protocol stands in `ostiary.feed`; it is between this service and verifiers, so the OpenAPI document does not
+have it. A thousand verifiers ask here all the time, so it is a plain Starlette route.
+"""
+
+import re
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ostiary.feed import MAX_NUMBER, MEDIA_TYPE, SCOPE
+from ostiary.http import Problem, bearer_token
+from ostiary_auth.domain.revocation.feed import RevocationFeed
+from ostiary_auth.paths import FEED_PATH
+from ostiary_auth.routes.dependencies import Dependencies
+from ostiary_auth.services import Services
+from ostiary_chassis.problems import ProblemError
+
+#: Milliseconds that a question may wait for news, and that a lease may have.
+MAX_WAIT_MS = 30_000
+MAX_LEASE_MS = 3_600_000
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+
+_HEADERS = {"Cache-Control": "no-store"}
+
+
+def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
+    """Return the routes of the feed."""
+
+    async def feed(request: Request) -> Response:
+        """Answer a verifier's question, at once or when there is news."""
+        _authorise(dependencies, request)
+        query = request.query_params
+        after, wait = _number(query, "after", MAX_NUMBER - 1), _number(query, "wait", MAX_WAIT_MS)
+        lease = _number(query, "lease", MAX_LEASE_MS) if "lease" in query else None
+        keys, verifier = _name(query, "keys"), _name(query, "verifier")
+        # In this order: who may be accepting tokens without what comes now is known to whoever waits for it.
+        acknowledged = _acknowledged(services.feed, query, after)
+        await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
+        await services.feed.refresh()
+        if acknowledged != (acknowledged := _acknowledged(services.feed, query, after)):
+            # This replica knew less than the verifier.
+            await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
+        await services.feed.wait_for_changes(after, keys, wait / 1000)
+        return Response(await services.feed.signed_answer(after), headers=_HEADERS, media_type=MEDIA_TYPE)
+
+    async def leave(request: Request) -> Response:
+        """Forget a verifier that ends."""
+        _authorise(dependencies, request)
+        await services.verifiers.remove(_name(request.query_params, "verifier"))
+        return Response(status_code=204)
+
+    return [Route(FEED_PATH, feed, methods=["GET"]), Route(FEED_PATH, leave, methods=["DELETE"])]
+
+
+def _acknowledged(feed: RevocationFeed, query: QueryParams, after: int) -> int:
+    """Return how far a verifier has come in this log; what is beyond its end, or of another log, is nothing."""
+    return after if query.get("epoch") == feed.epoch and after <= feed.number else 0
+
+
+def _authorise(dependencies: Dependencies, request: Request) -> None:
+    """Let clients with the scope in. Raises OstiaryError."""
+    request.state.route = FEED_PATH  # for logs and metrics, which know FastAPI's routes only
+    request.state.routine = True
+    # Whoever asks whether something was revoked has to be answered by who cannot know better.
+    token = dependencies.auth.verifier.verify(
+        bearer_token(request.headers.getlist("authorization")), max_staleness=None
+    )
+    token.require(scopes=[SCOPE])
+
+
+def _number(query: QueryParams, name: str, most: int) -> int:
+    text = query.get(name, "")
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= most):  # noqa: PLR2004 - digits
+        raise _invalid(name, f"a number up to {most}")
+    return int(text)
+
+
+def _name(query: QueryParams, name: str) -> str:
+    text = query.get(name, "")
+    if _NAME.match(text) is None:
+        raise _invalid(name, "1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'")
+    return text
+
+
+def _invalid(name: str, wanted: str) -> ProblemError:
+    return ProblemError(Problem(422, "invalid_request", f"The parameter '{name}' must be {wanted}."))

@@ -1,0 +1,106 @@
+"""Preparing the database, the service's secrets and its first keys, before anything is served."""
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from ostiary.feed import SCOPE as FEED_SCOPE
+from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.context import SYSTEM, Context
+from ostiary_auth.domain.keys.vault import UnsealError, Vault
+from ostiary_auth.domain.oauth.clients import Clients
+from ostiary_auth.domain.oauth.model import Client
+from ostiary_auth.kek_file import open_vault, wrong_kek
+from ostiary_auth.services import Services, ServiceSecrets
+from ostiary_auth.storage.store import AuthStore, AuthTransaction
+from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
+from ostiary_chassis.settings import ConfigError, create_secret, read_secret, require_writable
+from ostiary_chassis.sql import Database
+
+_MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
+
+#: The names and the length of the service's own secrets: keys for HMAC-SHA256 (RFC 2104 section 3).
+_OWN_SECRETS = frozenset({"audit", "device"})
+SECRET_BYTES = 32
+
+#: Minimum length of the feed client's secret.
+MIN_FEED_SECRET_CHARACTERS = 32
+
+
+async def prepare(config: AuthConfig) -> ServiceSecrets:
+    """Migrate the database, and make the first secrets and signing keys, if that has not been done.
+
+    Raises ConfigError.
+    """
+    if config.kek_file is None or config.database_url is None:
+        require_writable(config.data_dir, "OSTIARY_DATA_DIR")
+    database = Database(config.database())
+    try:
+        await database.migrate(_MIGRATIONS, "auth")
+        own = await _make_own_secrets(config, AuthStore(database, AuthTransaction))
+    finally:
+        await database.close()
+    services = Services(config, own)
+    try:
+        await services.keys.advance(Context(services.clock.now(), SYSTEM))
+        # That they can be opened is better known now than at the first login.
+        await services.keys.load()
+        await _provide_verifiers_client(config, services.clients, services.clock.now())
+    except UnsealError:
+        raise wrong_kek(config) from None
+    finally:
+        await services.close()
+    return own
+
+
+async def open_prepared(config: AuthConfig) -> ServiceSecrets:
+    """Return what `prepare` returned when the service was started, and make nothing. Raises ConfigError."""
+    database = Database(config.database())
+    try:
+        await database.require_migrated(_MIGRATIONS, "auth")
+        async with AuthStore(database, AuthTransaction).read() as transaction:
+            sealed = await transaction.keys.secrets()
+    finally:
+        await database.close()
+    return _unseal(config, open_vault(config), sealed)
+
+
+async def _provide_verifiers_client(config: AuthConfig, clients: Clients, now: datetime) -> None:
+    """Register the client of the stack's own verifiers with the secret in their file. Raises ConfigError."""
+    path, name = config.feed_secret_path, "OSTIARY_FEED_SECRET_FILE"
+    try:
+        create_secret(path, secrets.token_hex(SECRET_BYTES))
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot write {path}: {error.strerror}") from None
+    secret = read_secret(path, name)
+    if len(secret) < MIN_FEED_SECRET_CHARACTERS:
+        raise ConfigError(f"{name}: the secret in {path} has less than {MIN_FEED_SECRET_CHARACTERS} characters")
+    client = Client(
+        id=VERIFIERS_CLIENT_ID,
+        name="This stack's verifiers",
+        grants=("client_credentials",),
+        scopes=(FEED_SCOPE,),
+        audiences=(config.audience,),
+    )
+    await clients.ensure(client, secret, Context(now, SYSTEM))
+
+
+async def _make_own_secrets(config: AuthConfig, store: AuthStore) -> ServiceSecrets:
+    async with store.write() as transaction:
+        await transaction.lock("own-secrets")
+        sealed = await transaction.keys.secrets()
+        # A new key-encryption key is of use only while nothing is sealed with another.
+        vault = open_vault(config, may_create=not sealed and not await transaction.keys.all())
+        for name in _OWN_SECRETS - sealed.keys():
+            sealed[name] = vault.seal(secrets.token_bytes(SECRET_BYTES), name)
+            await transaction.keys.put_secret(name, sealed[name])
+    return _unseal(config, vault, sealed)
+
+
+def _unseal(config: AuthConfig, vault: Vault, sealed: Mapping[str, bytes]) -> ServiceSecrets:
+    try:
+        audit, device = (vault.open(sealed[name], name) for name in ("audit", "device"))
+    except UnsealError:
+        raise wrong_kek(config) from None
+    return ServiceSecrets(audit, device)

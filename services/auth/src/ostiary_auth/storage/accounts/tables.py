@@ -1,0 +1,29 @@
+"""Tables of accounts."""
+
+from sqlalchemy import JSON, Column, Integer, LargeBinary, String, Table, Uuid
+
+from ostiary_auth.domain.accounts.emails import MAX_EMAIL_KEY_CHARACTERS
+from ostiary_auth.storage.metadata import metadata
+from ostiary_chassis.sql import UtcDateTime
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("email", String(320), nullable=False),
+    Column("email_key", String(MAX_EMAIL_KEY_CHARACTERS), nullable=False, unique=True),
+    Column("display_name", String(100)),
+    Column("password_hash", String(255), nullable=False),
+    Column("roles", JSON, nullable=False),
+    Column("disabled_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+throttles = Table(
+    "throttles",
+    metadata,
+    Column("key", LargeBinary(32), primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    Column("blocked_until", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)

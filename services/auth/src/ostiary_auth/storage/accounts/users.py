@@ -1,0 +1,70 @@
+"""Users on SQL."""
+
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.errors import EmailTaken
+from ostiary_auth.storage.accounts.tables import users
+
+_BY_ID = select(users).where(users.c.id == bindparam("user_id"))
+_LOCK = _BY_ID.with_for_update()
+_BY_EMAIL_KEY = select(users).where(users.c.email_key == bindparam("email_key"))
+
+
+class SqlUsers:
+    """Rows of `users`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        """Use an open transaction."""
+        self._connection = connection
+
+    async def add(self, user: User) -> None:
+        """Add a user. Raises EmailTaken."""
+        try:
+            await self._connection.execute(insert(users).values(**asdict(user)))
+        except IntegrityError as error:
+            raise EmailTaken from error
+
+    async def get(self, user_id: UUID) -> User | None:
+        """Return a user."""
+        result = await self._connection.execute(_BY_ID, {"user_id": user_id})
+        return _or_none(result.one_or_none())
+
+    async def lock(self, user_id: UUID) -> User | None:
+        """Return a user, and let nobody else change them until the end."""
+        result = await self._connection.execute(_LOCK, {"user_id": user_id})
+        return _or_none(result.one_or_none())
+
+    async def by_email_key(self, email_key: str) -> User | None:
+        """Return the user with this key."""
+        result = await self._connection.execute(_BY_EMAIL_KEY, {"email_key": email_key})
+        return _or_none(result.one_or_none())
+
+    async def page(self, after: UUID | None, limit: int) -> list[User]:
+        """Return users in the order of their ids."""
+        query = select(users).order_by(users.c.id).limit(limit)
+        result = await self._connection.execute(query.where(users.c.id > after) if after else query)
+        return [user_of(row._mapping) for row in result]
+
+    async def replace(self, user: User) -> None:
+        """Store a user anew."""
+        await self._connection.execute(update(users).where(users.c.id == user.id).values(**asdict(user)))
+
+    async def delete(self, user_id: UUID) -> None:
+        """Delete a user with their sessions."""
+        await self._connection.execute(delete(users).where(users.c.id == user_id))
+
+
+def user_of(values: Any) -> User:
+    """Return the user in a row's columns by name."""
+    return User(**{**values, "roles": tuple(values["roles"])})
+
+
+def _or_none(row: Row[Any] | None) -> User | None:
+    return user_of(row._mapping) if row else None

@@ -1,0 +1,1 @@
+"""The revocation log and its readers on SQL."""

@@ -1,0 +1,33 @@
+"""Tables of sessions."""
+
+from sqlalchemy import Column, ForeignKey, Index, LargeBinary, String, Table, Uuid
+
+from ostiary_auth.storage.metadata import metadata
+from ostiary_chassis.sql import UtcDateTime
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("client_id", String(64), nullable=False),
+    Column("user_agent", String(256)),
+    Column("source", String(45)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime, nullable=False, index=True),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+    Column("ended_at", UtcDateTime, index=True),
+    Column("end_reason", String(16)),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("session_id", Uuid, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    Column("used_at", UtcDateTime),
+    Column("successor_nonce", LargeBinary(32)),
+    Column("successor_hash", LargeBinary(32)),
+    Index("ix_refresh_tokens_session_id", "session_id"),
+)

@@ -1,0 +1,205 @@
+"""`ostiary-auth revocations`: who follows the log, and what an operator can do to it."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from uuid import uuid4
+
+import pytest
+from command_line import CommandLine
+from sqlalchemy import delete
+
+from ostiary import Verifier, VerifierConfig
+from ostiary.errors import Revoked
+from ostiary.feed import EVERYTHING, Kind
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.model import AuditEntry, Event
+from ostiary_auth.domain.context import OPERATOR, Context
+from ostiary_auth.domain.errors import LogReplaced
+from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.revocation.log import LOST_NUMBERS
+from ostiary_auth.domain.revocation.model import LOCAL_KEYS, LoggedRevocation, LogHead, RegisteredVerifier
+from ostiary_auth.domain.sessions.model import Grant
+from ostiary_auth.services import Services
+from ostiary_auth.storage.revocation.tables import revocations
+
+T = TypeVar("T")
+
+SECOND = timedelta(seconds=1)
+
+
+async def head(services: Services) -> LogHead:
+    async with services.store.read() as transaction:
+        return await transaction.revocations.head()
+
+
+async def logged(services: Services) -> list[LoggedRevocation]:
+    async with services.store.read() as transaction:
+        end = await transaction.revocations.head()
+        return await transaction.revocations.after(0, end.number, 1000)
+
+
+async def last_entry(services: Services) -> AuditEntry:
+    async with services.store.read() as transaction:
+        return (await transaction.audit.entries(0, 1000))[-1]
+
+
+async def log_in(services: Services) -> tuple[Grant, str]:
+    """Return a session of a new user's, and an access token of it."""
+    now, address = datetime.now(UTC), f"{uuid4()}@example.com"
+    user = User(uuid4(), address, address, None, "-", ("user",), None, now)
+    async with services.store.write() as transaction:
+        await transaction.users.add(user)
+        grant = await services.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, Context(now))
+    return grant, (await services.tokens.for_session(grant, now)).token
+
+
+async def are_good(services: Services, *tokens: str) -> list[bool]:
+    """Return of each token whether a service accepts it that has just been started."""
+    config = VerifierConfig(
+        issuer=services.config.issuer,
+        audience=services.config.audience,
+        key_source=services.local_keys.public,
+        revocation_source=services.feed.local,
+    )
+    await services.feed.refresh()
+    verifier, good = Verifier(config, max_staleness=None), []
+    for token in tokens:
+        try:
+            verifier.verify(token)
+        except Revoked:
+            good.append(False)
+        else:
+            good.append(True)
+    return good
+
+
+async def refresh(services: Services, grant: Grant) -> str:
+    context = Context(datetime.now(UTC))
+    following = await services.sessions.refresh(grant.refresh_token, FIRST_PARTY_CLIENT_ID, context)
+    return (await services.tokens.for_session(following, context.now)).token
+
+
+class TestVerifiers:
+    def test_without_any_there_is_nothing_to_list(self, line: CommandLine) -> None:
+        assert line.prints("revocations", "verifiers") == "none\n"
+        assert line.prints("revocations", "verifiers", "--json") == ""
+
+    def test_those_that_may_be_accepting_tokens_are_listed(self, line: CommandLine) -> None:
+        now = datetime.now(UTC).replace(microsecond=0)
+        live = [
+            RegisteredVerifier("gateway-5f1c", 17, "0nX2", 30_000, now + 60 * SECOND),
+            RegisteredVerifier("auth-0a94", 18, LOCAL_KEYS, 1_500, now + 61 * SECOND),
+        ]
+        gone = RegisteredVerifier("orders-d1b2", 16, "0nX2", 30_000, now - SECOND)
+
+        async def put(services: Services) -> None:
+            async with services.store.write() as transaction:
+                await transaction.verifiers.put([*live, gone])
+
+        line.do(put)
+        heading, *table = (row.split() for row in line.prints("revocations", "verifiers").splitlines())
+        assert heading == ["ID", "APPLIED", "KEYS", "LEASE", "LIVE", "UNTIL"]
+        shown = {row[0]: row[1:] for row in table}
+        assert shown.keys() == {"gateway-5f1c", "auth-0a94"}
+        assert shown["gateway-5f1c"][:4] == ["17", "0nX2", "30", "s"]
+        assert "1.5 s" in line.prints("revocations", "verifiers")
+        rows = {row["id"]: row for row in line.rows("revocations", "verifiers")}
+        for verifier in live:
+            row = rows.pop(verifier.id)
+            assert datetime.fromisoformat(row.pop("live_until")) == verifier.live_until
+            assert row == {
+                "id": verifier.id,
+                "acknowledged": verifier.acknowledged,
+                "keys": verifier.keys,
+                "lease_ms": verifier.lease_ms,
+            }
+        assert rows == {}
+
+    def test_what_verifiers_say_over_the_feed_is_shown(self, line: CommandLine) -> None:
+        async def ask(services: Services) -> None:
+            await services.feed.refresh()
+            await services.verifiers.on_poll("orders-1", 3, services.local_keys.ring().version, 20_000)
+            await services.verifiers.on_poll("orders-2", 3, "keys", 20_000)
+            await services.verifiers.remove("orders-2")
+
+        line.do(ask)
+        (row,) = line.rows("revocations", "verifiers")
+        assert (row["id"], row["acknowledged"], row["lease_ms"]) == ("orders-1", 3, 20_000)
+
+
+class TestRevokeAll:
+    def test_every_token_that_there_is_is_revoked_and_sessions_go_on(self, line: CommandLine) -> None:
+        grant, before = line.do(log_in)
+        assert line.do(lambda services: are_good(services, before)) == [True]
+        assert line.prints("revocations", "revoke-all") == ""
+        _, after = line.do(log_in)
+        refreshed = line.do(lambda services: refresh(services, grant))
+        assert line.do(lambda services: are_good(services, before, after, refreshed)) == [False, True, True]
+
+    def test_it_stands_in_both_logs(self, line: CommandLine) -> None:
+        line.prints("revocations", "revoke-all")
+        (revocation,) = line.do(logged)
+        assert (revocation.number, revocation.kind, revocation.target) == (1, Kind.ALL, EVERYTHING)
+        entry = line.do(last_entry)
+        assert (entry.event, entry.actor) == (Event.ALL_REVOKED, OPERATOR)
+
+    def test_a_replica_that_runs_learns_of_it(self, line: CommandLine) -> None:
+        async def revoke_meanwhile(services: Services) -> tuple[int, int]:
+            await services.feed.refresh()
+            before = services.feed.number
+            await asyncio.to_thread(line.prints, "revocations", "revoke-all")
+            await services.feed.refresh()
+            return before, services.feed.number
+
+        assert line.do(revoke_meanwhile) == (0, 1)
+
+
+class TestRestart:
+    def test_the_log_begins_anew_and_no_token_from_before_is_good(self, line: CommandLine) -> None:
+        line.prints("revocations", "revoke-all")
+        grant, before = line.do(log_in)
+        old = line.do(head)
+        assert line.prints("revocations", "restart") == ""
+        new = line.do(head)
+        assert new.epoch != old.epoch
+        assert new.number > old.number + LOST_NUMBERS
+        _, after = line.do(log_in)
+        refreshed = line.do(lambda services: refresh(services, grant))
+        assert line.do(lambda services: are_good(services, before, after, refreshed)) == [False, True, True]
+        entry = line.do(last_entry)
+        assert (entry.event, entry.actor) == (Event.LOG_RESTARTED, OPERATOR)
+
+    def test_tokens_with_numbers_that_were_lost_are_revoked_too(self, line: CommandLine) -> None:
+        old = line.do(head)
+        for _ in range(3):
+            line.prints("revocations", "revoke-all")
+        _, token = line.do(log_in)
+
+        async def restore(services: Services) -> None:
+            """Go back to before all that, as a backup does."""
+            async with services.database.write() as connection:
+                await connection.execute(delete(revocations))
+            async with services.store.write() as transaction:
+                await transaction.revocations.restart(old.epoch, old.number)
+
+        line.do(restore)
+        assert line.do(lambda services: are_good(services, token)) == [True]
+        line.prints("revocations", "restart")
+        assert line.do(lambda services: are_good(services, token)) == [False]
+
+    def test_a_replica_that_runs_has_to_be_started_again(self, line: CommandLine) -> None:
+        async def restart_meanwhile(services: Services) -> None:
+            await services.feed.refresh()
+            await asyncio.to_thread(line.prints, "revocations", "restart")
+            with pytest.raises(LogReplaced):
+                await services.feed.refresh()
+
+        line.do(restart_meanwhile)
+        line.do(lambda services: services.feed.refresh())
+
+
+def test_without_a_command_there_is_help(line: CommandLine) -> None:
+    result = line.run("revocations")
+    for command in ("verifiers", "revoke-all", "restart"):
+        assert command in result.output

@@ -1,0 +1,79 @@
+"""Which attempts count together, and how long the waits are."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from throttling import ELSEWHERE, EMAIL, HOME, SECOND
+
+from ostiary_auth.domain.accounts.attempts import (
+    ACCOUNT,
+    DEVICE,
+    FORGOTTEN_AFTER,
+    REAUTHENTICATION,
+    SOURCE,
+    SOURCE_AND_ACCOUNT,
+    Allowance,
+    login_keys,
+    reauthentication_keys,
+)
+from ostiary_auth.domain.errors import TooManyAttempts
+
+ALLOWANCES = (DEVICE, SOURCE_AND_ACCOUNT, SOURCE, ACCOUNT, REAUTHENTICATION)
+
+
+class TestAllowance:
+    @given(st.sampled_from(ALLOWANCES), st.integers(0, 10**12))
+    @example(ACCOUNT, 10**100)
+    def test_the_wait_never_shrinks_and_has_a_bound(self, allowance: Allowance, attempts: int) -> None:
+        wait = allowance.wait(attempts)
+        assert timedelta(0) <= wait <= allowance.longest_wait
+        assert wait <= allowance.wait(attempts + 1)
+        assert (wait == timedelta(0)) is (attempts <= allowance.free)
+
+    @given(st.integers(0, 200), st.timedeltas(timedelta(seconds=1), timedelta(days=365)), st.integers(0, 300))
+    def test_so_does_that_of_any_allowance(self, free: int, longest: timedelta, attempts: int) -> None:
+        allowance = Allowance(free, longest)
+        assert allowance.wait(attempts) <= allowance.wait(attempts + 1) <= longest
+        assert allowance.wait(free + 1) == SECOND
+
+    def test_the_wait_doubles(self) -> None:
+        waits = [SOURCE_AND_ACCOUNT.wait(attempts).total_seconds() for attempts in range(4, 17)]
+        assert waits == [0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+    @pytest.mark.parametrize("allowance", ALLOWANCES)
+    def test_no_wait_outlasts_the_memory_of_it(self, allowance: Allowance) -> None:
+        assert allowance.longest_wait < FORGOTTEN_AFTER
+
+    def test_an_account_bears_a_hundred_guesses_of_strangers(self) -> None:
+        """NIST SP 800-63B-4 section 3.2.2."""
+        assert ACCOUNT.free <= 100
+
+    @pytest.mark.parametrize(
+        ("wait", "seconds"), [(timedelta(microseconds=1), 1), (SECOND, 1), (1.001 * SECOND, 2), (300 * SECOND, 300)]
+    )
+    def test_retry_after_is_in_whole_seconds_and_enough(self, wait: timedelta, seconds: int) -> None:
+        error = TooManyAttempts(wait)
+        assert error.retry_after == seconds
+        assert f"{seconds} s" in error.detail
+
+
+class TestKeys:
+    def test_what_is_stored_names_nobody(self) -> None:
+        for keys in (login_keys(EMAIL, HOME, None), login_keys(EMAIL, HOME, "device"), reauthentication_keys(uuid4())):
+            for key in keys:
+                assert len(key) == 32
+                assert EMAIL.encode() not in key
+
+    def test_a_known_device_counts_for_itself_alone(self) -> None:
+        assert list(login_keys(EMAIL, HOME, "device").values()) == [DEVICE]
+        assert login_keys(EMAIL, HOME, "device").keys() == login_keys(EMAIL, ELSEWHERE, "device").keys()
+
+    def test_a_stranger_counts_for_the_source_the_account_and_both(self) -> None:
+        here, there = login_keys(EMAIL, HOME, None), login_keys(EMAIL, ELSEWHERE, None)
+        other = login_keys("eve@example.com", HOME, None)
+        assert [here[key] for key in here.keys() & there.keys()] == [ACCOUNT]
+        assert [here[key] for key in here.keys() & other.keys()] == [SOURCE]
+        assert not there.keys() & other.keys()

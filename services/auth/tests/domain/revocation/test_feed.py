@@ -1,0 +1,534 @@
+"""The revocation log as it is told: whole, in order, chained, and whatever was committed before the question."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import delete, func, insert, select, update
+
+from ostiary import KeySet, Revocations
+from ostiary.feed import (
+    EVERYTHING,
+    GENESIS,
+    MAX_EVENTS,
+    Answer,
+    FeedFault,
+    Kind,
+    Position,
+    Revocation,
+    chain,
+    read,
+)
+from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
+from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.context import OPERATOR, Context
+from ostiary_auth.domain.errors import LogReplaced
+from ostiary_auth.domain.revocation import feed as feed_module
+from ostiary_auth.domain.revocation.feed import SIGNED_ANSWERS, TAIL, RevocationFeed
+from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, LOST_NUMBERS
+from ostiary_auth.domain.revocation.model import LoggedRevocation
+from ostiary_auth.services import Services, ServiceSecrets
+from ostiary_auth.storage.revocation.tables import revocation_head, revocations
+
+SOON = 5.0
+LONG_AGO = timedelta(days=1)
+
+
+class Follower:
+    """A verifier that follows the log of one replica."""
+
+    def __init__(self, services: Services, feed: RevocationFeed | None = None) -> None:
+        self.services = services
+        self.feed = feed or services.feed
+        self.revocations = Revocations()
+
+    @property
+    def number(self) -> int:
+        return self.revocations.position.number if self.revocations.position else 0
+
+    async def ask(self) -> Answer:
+        """Ask once, and apply the answer."""
+        await self.feed.refresh()
+        asked_at = self.revocations.now()
+        text = await self.feed.signed_answer(self.number)
+        keys = KeySet.from_json(self.services.local_keys.ring().document)
+        answer = read(text, self.services.config.issuer, keys, self.revocations.revoked_kids)
+        self.revocations.apply(answer, asked_at)
+        return answer
+
+    async def catch_up(self) -> list[Answer]:
+        answers = [await self.ask()]
+        while answers[-1].more:
+            answers.append(await self.ask())
+        return answers
+
+
+async def revoke(services: Services, *targets: str, age: timedelta = timedelta(0)) -> None:
+    """Revoke sessions, some time ago, one after the other."""
+    for target in targets:
+        async with services.store.write() as transaction:
+            context = Context(datetime.now(UTC) - age)
+            await services.revocations.revoke(transaction, context, Kind.SESSION, target)
+
+
+async def revoke_many(services: Services, number: int, kind: Kind = Kind.SESSION) -> None:
+    """Revoke thousands, as the log would."""
+    async with services.store.write() as transaction:
+        head = await transaction.revocations.lock_head()
+        expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=16)
+        digest, rows = head.digest, []
+        for each in range(head.number + 1, head.number + number + 1):
+            target = str(uuid4()) if kind is Kind.SESSION else f"{each:x<64}"
+            digest = chain(digest, Revocation(each, kind, target, int(expires_at.timestamp())))
+            rows.append(LoggedRevocation(each, kind, target, expires_at, expires_at, digest))
+        values = [{name: getattr(row, name) for name in revocations.c.keys()} for row in rows]  # noqa: SIM118 - no mapping
+        await transaction._connection.execute(insert(revocations), values)
+        await transaction._connection.execute(update(revocation_head).values(number=rows[-1].number, digest=digest))
+
+
+async def prune(services: Services) -> None:
+    async with services.store.write() as transaction:
+        await transaction.prune(datetime.now(UTC), idle=timedelta(days=14), limit=100_000)
+
+
+@pytest.fixture
+async def other(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
+    """A second replica on the same database."""
+    services = Services(config, own)
+    services.local_keys.use(await services.keys.load())
+    yield services
+    await services.close()
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three revocations in an answer, and six in memory."""
+    monkeypatch.setattr(feed_module, "MAX_EVENTS", 3)
+    monkeypatch.setattr(feed_module, "TAIL", 6)
+
+
+class TestChain:
+    async def test_a_log_in_which_nothing_is_says_so(self, services: Services) -> None:
+        answer = await Follower(services).ask()
+        assert (answer.first, answer.head, answer.more, answer.reset) == (1, 0, False, False)
+        assert (answer.revocations, answer.digest) == ((), GENESIS)
+        assert answer.epoch
+        assert answer.issuer == services.config.issuer
+        assert answer.keys == KeySet.from_json(services.local_keys.ring().document).version
+
+    async def test_revocations_are_numbered_in_the_order_of_their_commits(self, services: Services) -> None:
+        await revoke(services, "first", "second")
+        await services.revocations.revoke_all(services.store, Context(datetime.now(UTC)))
+        answer = await Follower(services).ask()
+        found = [(each.number, each.kind, each.target) for each in answer.revocations]
+        assert found == [(1, Kind.SESSION, "first"), (2, Kind.SESSION, "second"), (3, Kind.ALL, EVERYTHING)]
+        assert (answer.head, answer.reset) == (3, False)
+
+    async def test_each_is_chained_to_the_one_before(self, services: Services) -> None:
+        await revoke(services, "first", "second")
+        digest = GENESIS
+        for revocation in (await Follower(services).ask()).revocations:
+            digest = chain(digest, revocation)
+            async with services.store.read() as transaction:
+                (logged,) = await transaction.revocations.after(revocation.number - 1, revocation.number, 1)
+            assert (logged.digest, logged.revocation) == (digest, revocation)
+        async with services.store.read() as transaction:
+            assert (await transaction.revocations.head()).digest == digest
+
+    async def test_it_says_how_long_each_matters(self, services: Services) -> None:
+        before = datetime.now(UTC)
+        await revoke(services, "session")
+        (revocation,) = (await Follower(services).ask()).revocations
+        lifetime = timedelta(seconds=MAX_ACCESS_TOKEN_TTL) + EXPIRY_MARGIN
+        assert (before + lifetime).timestamp() <= revocation.expires_at
+        assert revocation.expires_at <= (datetime.now(UTC) + lifetime).timestamp() + 1
+
+    async def test_appends_at_once_on_two_replicas_make_one_chain(self, services: Services, other: Services) -> None:
+        replicas = (services, other)
+        await asyncio.gather(*(revoke(replicas[number % 2], str(number)) for number in range(20)))
+        answer = await Follower(services).ask()
+        assert [each.number for each in answer.revocations] == list(range(1, 21))
+        assert {each.target for each in answer.revocations} == set(map(str, range(20)))
+        assert (await Follower(other).ask()).digest == answer.digest
+
+
+class TestPages:
+    @pytest.mark.usefixtures("small_pages")
+    @pytest.mark.parametrize("seed", range(3))
+    async def test_a_verifier_accepts_the_whole_history_however_it_asks(self, services: Services, seed: int) -> None:
+        chance = random.Random(seed)  # noqa: S311 - no secret
+        feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        followers, told_to, resets, targets = [Follower(services, feed)], [list[Revocation]()], 0, 0
+        for _ in range(30):
+            work = chance.choice(["revoke", "revoke", "ask", "ask", "ask", "join", "prune"])
+            if work == "revoke":
+                names = [f"session {targets + each}" for each in range(chance.randrange(1, 6))]
+                targets += len(names)
+                await revoke(services, *names, age=chance.choice([timedelta(0), LONG_AGO]))
+            elif work == "ask":
+                number = chance.randrange(len(followers))
+                answer = await followers[number].ask()
+                told_to[number] += answer.revocations
+                resets += answer.reset
+            elif work == "join":
+                followers.append(Follower(services, feed))
+                told_to.append([])
+            else:
+                await prune(services)
+        assert targets
+        async with services.store.read() as transaction:
+            left = await transaction.revocations.after(0, targets, 1000)
+        for follower, before in zip(followers, told_to, strict=True):
+            rest = [each for answer in await follower.catch_up() for each in answer.revocations]
+            assert follower.number == targets
+            numbers = [revocation.number for revocation in (*before, *rest)]
+            assert numbers == sorted(set(numbers))
+            # Whatever can still hit something has come to everybody.
+            assert {logged.number for logged in left} <= set(numbers)
+            assert len(follower.revocations) == len(numbers)
+
+    async def test_more_than_fit_into_one_answer_come_in_several(self, services: Services) -> None:
+        await revoke_many(services, 2 * MAX_EVENTS + 5)
+        follower = Follower(services)
+        answers, complete = [], []
+        for _ in range(3):
+            answers.append(await follower.ask())
+            complete.append(follower.revocations.complete)
+        assert [(each.first, each.head, each.more) for each in answers] == [
+            (1, MAX_EVENTS, True),
+            (MAX_EVENTS + 1, 2 * MAX_EVENTS, True),
+            (2 * MAX_EVENTS + 1, 2 * MAX_EVENTS + 5, False),
+        ]
+        # Not before it has all there is does a verifier know anything for sure.
+        assert complete == [False, False, True]
+        assert not any(answer.reset for answer in answers)
+        assert len(follower.revocations) == 2 * MAX_EVENTS + 5
+        # The replica itself has learnt them in pages, too.
+        assert len(services.feed.local.revocations) == 2 * MAX_EVENTS + 5
+        assert len(services.feed._tail) == TAIL
+
+    async def test_exactly_as_many_as_fit_are_all_there_is(self, services: Services) -> None:
+        await revoke_many(services, MAX_EVENTS)
+        answer = await Follower(services).ask()
+        assert (answer.head, answer.more, answer.reset) == (MAX_EVENTS, False, False)
+
+    async def test_the_largest_answer_that_there_can_be_is_one_that_verifiers_take(self, services: Services) -> None:
+        async with services.database.write() as connection:
+            await connection.execute(update(revocation_head).values(number=1000 * LOST_NUMBERS))
+        await revoke_many(services, MAX_EVENTS, Kind.CLIENT)
+        answer = await Follower(services).ask()
+        assert len(answer.revocations) == MAX_EVENTS
+        assert {len(each.target) for each in answer.revocations} == {64}
+
+    @pytest.mark.usefixtures("small_pages")
+    async def test_from_memory_and_from_the_store_come_the_same_answers(self, services: Services) -> None:
+        await revoke(services, *map(str, range(9)))
+        follower = Follower(
+            services, RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        )
+        await follower.feed.refresh()
+        remembered = [logged.number for logged in follower.feed._tail]
+        assert remembered == [4, 5, 6, 7, 8, 9]
+        assert [[each.number for each in answer.revocations] for answer in await follower.catch_up()] == [
+            [1, 2, 3],
+            [4, 5, 6],
+            [7, 8, 9],
+        ]
+
+
+class TestPruning:
+    async def test_where_numbers_are_missing_the_answer_is_all_there_is(self, services: Services) -> None:
+        await revoke(services, "1", "2", age=LONG_AGO)
+        early = Follower(services)
+        await early.ask()
+        await revoke(services, "3", age=LONG_AGO)
+        await revoke(services, "4", "5")
+        await prune(services)
+        late = Follower(
+            services, RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        )
+        for follower in (early, late):
+            answer = await follower.ask()
+            assert [each.number for each in answer.revocations] == [4, 5]
+            assert (answer.head, answer.reset, follower.number) == (5, True, 5)
+        await revoke(services, "6")
+        for follower in (early, late):
+            answer = await follower.ask()
+            assert ([each.number for each in answer.revocations], answer.reset) == ([6], False)
+
+    async def test_a_replica_that_starts_later_says_the_same(self, services: Services, other: Services) -> None:
+        await revoke(services, "1", "2", age=LONG_AGO)
+        await revoke(services, "3", "4")
+        await services.feed.refresh()
+        await prune(services)
+        from_the_first, from_the_second = Follower(services), Follower(other)
+        assert (await from_the_second.ask()).reset
+        await from_the_first.ask()
+        await revoke(services, "5")
+        # Whoever follows the one can go on with the other.
+        from_the_first.feed, from_the_second.feed = other.feed, services.feed
+        for follower in (from_the_first, from_the_second):
+            answer = await follower.ask()
+            assert ([each.number for each in answer.revocations], answer.reset) == ([5], False)
+
+    async def test_when_nothing_matters_any_more_the_number_stays(self, services: Services) -> None:
+        await revoke(services, "1", "2", age=LONG_AGO)
+        await prune(services)
+        follower = Follower(services)
+        answer = await follower.ask()
+        assert (answer.revocations, answer.head, answer.reset) == ((), 2, True)
+        await revoke(services, "3")
+        assert [each.number for each in (await follower.ask()).revocations] == [3]
+
+
+class TestSigning:
+    async def test_all_who_are_at_the_same_place_share_a_signature(self, services: Services) -> None:
+        await revoke(services, "1")
+        await services.feed.refresh()
+        texts = await asyncio.gather(*(services.feed.signed_answer(after) for after in (0, 1) * 50))
+        assert len({id(text) for text in texts}) == 2
+
+    async def test_after_a_revocation_everybody_gets_another(self, services: Services) -> None:
+        await services.feed.refresh()
+        before = await services.feed.signed_answer(0)
+        await revoke(services, "1")
+        assert await services.feed.signed_answer(0) is before
+        await services.feed.refresh()
+        assert await services.feed.signed_answer(0) != before
+
+    async def test_when_keys_change_everybody_gets_another(self, services: Services) -> None:
+        await services.feed.refresh()
+        before, ring = await services.feed.signed_answer(0), services.local_keys.ring()
+        following = next(key for key in ring.published if key.kid != ring.signing.kid)
+        services.local_keys.use(replace(ring, signing=following))
+        after = await services.feed.signed_answer(0)
+        keys = KeySet.from_json(ring.document)
+        assert after != before
+        with pytest.raises(FeedFault, match="revoked key"):
+            read(after, services.config.issuer, keys, {following.kid: None})
+        read(after, services.config.issuer, keys, {ring.signing.kid: None})
+
+    async def test_after_a_while_it_is_signed_again(self, services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+        await services.feed.refresh()
+        before = await services.feed.signed_answer(0)
+        monkeypatch.setattr(feed_module, "SIGNED_FOR_SECONDS", 0.0)
+        assert await services.feed.signed_answer(0) is not before
+
+    async def test_not_all_answers_are_kept(self, services: Services) -> None:
+        await services.feed.refresh()
+        for after in range(SIGNED_ANSWERS + 10):
+            await services.feed.signed_answer(after)
+        assert len(services.feed._signed) == SIGNED_ANSWERS
+
+
+class TestNews:
+    async def wait(self, services: Services, after: int = 0, keys: str | None = None) -> "asyncio.Task[None]":
+        """Return somebody who waits for news."""
+        version = services.local_keys.ring().version if keys is None else keys
+        waiting = asyncio.create_task(services.feed.wait_for_changes(after, version, SOON))
+        await asyncio.sleep(0)  # it is next in the queue, and goes as far as it can
+        return waiting
+
+    async def came(self, waiting: "asyncio.Task[None]") -> bool:
+        """Return whether there was news before the time was up."""
+        began_at = asyncio.get_running_loop().time()
+        await waiting
+        return asyncio.get_running_loop().time() - began_at < SOON / 2
+
+    async def test_a_revocation_is_news(self, services: Services) -> None:
+        await services.feed.refresh()
+        waiting = await self.wait(services)
+        assert not waiting.done()
+        await revoke(services, "1")
+        await services.feed.refresh()
+        assert await self.came(waiting)
+
+    async def test_other_keys_are_news(self, services: Services) -> None:
+        await services.feed.refresh()
+        waiting = await self.wait(services)
+        assert not waiting.done()
+        services.local_keys.use(replace(services.local_keys.ring(), version="others"))
+        assert await self.came(waiting)
+
+    async def test_the_same_keys_in_other_states_are_none(self, services: Services) -> None:
+        await services.feed.refresh()
+        waiting = await self.wait(services)
+        services.local_keys.use(replace(services.local_keys.ring()))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        services.feed.release_waiters()
+        assert await self.came(waiting)
+
+    async def test_the_end_of_the_service_is_news(self, services: Services) -> None:
+        await services.feed.refresh()
+        waiting = [await self.wait(services) for _ in range(3)]
+        assert not any(each.done() for each in waiting)
+        services.feed.release_waiters()
+        assert all([await self.came(each) for each in waiting])
+        assert await self.came(await self.wait(services))
+
+    async def test_who_is_behind_or_ahead_or_has_other_keys_does_not_wait(self, services: Services) -> None:
+        await revoke(services, "1")
+        await services.feed.refresh()
+        for after, keys in ((0, None), (2, None), (1, "others")):
+            assert await self.came(await self.wait(services, after, keys))
+
+    async def test_without_news_the_wait_ends_when_its_time_is_up(self, services: Services) -> None:
+        await services.feed.refresh()
+        began_at = asyncio.get_running_loop().time()
+        await services.feed.wait_for_changes(0, services.local_keys.ring().version, 0.05)
+        assert 0.05 <= asyncio.get_running_loop().time() - began_at < SOON
+
+    @pytest.mark.usefixtures("small_pages")
+    async def test_listeners_hear_of_each_revocation_once(self, services: Services) -> None:
+        feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        heard: list[int] = []
+        feed.subscribe(lambda logged: heard.append(logged.number))
+        await revoke(services, *map(str, range(7)))
+        await feed.refresh()
+        await revoke(services, "8")
+        await asyncio.gather(*(feed.refresh() for _ in range(5)))
+        assert heard == list(range(1, 9))
+
+
+class TestReplicas:
+    async def test_what_was_committed_elsewhere_is_known_after_a_look(
+        self, services: Services, other: Services
+    ) -> None:
+        await asyncio.gather(services.feed.refresh(), other.feed.refresh())
+        for number in range(1, 4):
+            await revoke(services, str(number))
+            assert other.feed.number == number - 1
+            await other.feed.refresh()
+            assert (other.feed.number, other.feed.epoch) == (number, services.feed.epoch)
+            position = other.feed.local.revocations.position
+            assert position == Position(other.feed.epoch, number)
+        assert len(other.feed.local.revocations) == 3
+
+    async def test_nobody_misses_what_was_committed_before_the_look(self, services: Services, other: Services) -> None:
+        replicas = (services, other)
+
+        async def revoke_and_look(number: int) -> None:
+            async with replicas[number % 2].store.write() as transaction:
+                context = Context(datetime.now(UTC))
+                (revoked,) = await services.revocations.revoke(transaction, context, Kind.SESSION, str(number))
+            for replica in replicas:
+                await replica.feed.refresh()
+                assert replica.feed.number >= revoked
+
+        await asyncio.gather(*(revoke_and_look(number) for number in range(20)))
+        assert services.feed.number == other.feed.number == 20
+
+    async def test_following_makes_what_the_replica_knows_fresh(self, services: Services) -> None:
+        own = services.feed.local.revocations
+        for _ in range(2):
+            asked_at = own.now()
+            await services.follow_feed()
+            assert asked_at <= own.fresh_at <= own.now()
+
+    async def test_a_look_for_others_does_not(self, services: Services) -> None:
+        await revoke(services, "1")
+        await services.feed.refresh()
+        assert not services.feed.local.revocations.complete
+
+    async def test_the_replica_is_known_as_a_verifier_before_it_is_fresh(self, services: Services) -> None:
+        own = services.feed.local.revocations
+
+        async def register() -> None:
+            await revoke(services, "meanwhile")
+            assert not own.complete
+
+        await services.feed.refresh_local(register)
+        assert own.complete
+        assert services.feed.number == 1
+
+
+class TestRestart:
+    async def test_another_name_and_larger_numbers_and_nothing_issued_before_is_good(self, services: Services) -> None:
+        await revoke(services, "1", "2")
+        await services.feed.refresh()
+        before = services.feed.head
+        assert before is not None
+        revoked = await services.revocations.restart(services.store, Context(datetime.now(UTC), OPERATOR))
+        restarted = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        follower = Follower(services, restarted)
+        answer = await follower.ask()
+        assert answer.epoch != before.epoch
+        assert answer.head == before.number + LOST_NUMBERS + 1
+        assert revoked == (answer.head,)
+        assert answer.revocations[-1].kind is Kind.ALL
+        async with services.store.read() as transaction:
+            entries = await transaction.audit.entries(after=0, limit=1000)
+        assert (entries[-1].event, entries[-1].actor) == (Event.LOG_RESTARTED, OPERATOR)
+        await revoke(services, "3")
+        answer = await follower.ask()
+        assert ([each.target for each in answer.revocations], answer.reset) == (["3"], False)
+
+    async def test_each_restart_gives_another_name(self, services: Services) -> None:
+        epochs = set()
+        for _ in range(5):
+            await services.revocations.restart(services.store, Context(datetime.now(UTC)))
+            async with services.store.read() as transaction:
+                epochs.add((await transaction.revocations.head()).epoch)
+        assert len(epochs) == 5
+
+    async def test_who_followed_the_log_before_refuses_the_new_one(self, services: Services) -> None:
+        await revoke(services, "1")
+        follower = Follower(services)
+        await follower.ask()
+        await services.revocations.restart(services.store, Context(datetime.now(UTC)))
+        follower.feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        with pytest.raises(FeedFault, match="another log"):
+            await follower.ask()
+        # A replica that runs is such a one.
+        with pytest.raises(LogReplaced):
+            await services.feed.refresh()
+        assert follower.number == services.feed.number == 1
+
+    async def test_a_past_that_was_lost_is_noticed(self, services: Services) -> None:
+        await revoke(services, "1")
+        async with services.store.read() as transaction:
+            backup = await transaction.revocations.head()
+        await revoke(services, "2", "3")
+        follower = Follower(services)
+        await follower.ask()
+        async with services.database.write() as connection:
+            await connection.execute(delete(revocations).where(revocations.c.number > 1))
+            await connection.execute(update(revocation_head).values(number=1, digest=backup.digest))
+        follower.feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        with pytest.raises(FeedFault, match="shorter"):
+            await follower.ask()
+        await revoke(services, "other 2", "other 3", "4")
+        with pytest.raises(FeedFault, match="past"):
+            await follower.ask()
+
+    async def test_all_can_be_revoked(self, services: Services) -> None:
+        revoked = await services.revocations.revoke_all(services.store, Context(datetime.now(UTC), OPERATOR))
+        (revocation,) = (await Follower(services).ask()).revocations
+        assert (revocation.kind, revocation.target) == (Kind.ALL, EVERYTHING)
+        assert revoked == (revocation.number,)
+        async with services.store.read() as transaction:
+            entries = await transaction.audit.entries(after=0, limit=1000)
+        assert (entries[-1].event, entries[-1].actor) == (Event.ALL_REVOKED, OPERATOR)
+
+    async def test_what_was_rolled_back_was_never_said(self, services: Services) -> None:
+        async def fail() -> None:
+            async with services.store.write() as transaction:
+                await services.revocations.revoke(transaction, Context(datetime.now(UTC)), Kind.SESSION, "1")
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            await fail()
+        assert not services.revoked.is_set()
+        await services.feed.refresh()
+        assert services.feed.number == 0
+        await revoke(services, "2")
+        assert services.revoked.is_set()
+        assert [each.target for each in (await Follower(services).ask()).revocations] == ["2"]
+        async with services.database.read() as connection:
+            assert (await connection.execute(select(func.count()).select_from(revocations))).scalar_one() == 1

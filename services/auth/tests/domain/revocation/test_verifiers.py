@@ -1,0 +1,839 @@
+"""Since when is a revocation in force everywhere? Never said too early, and not later than verifiers make it."""
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
+
+import pytest
+from databases import PostgresServer
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from ostiary.feed import Kind, version_of
+from ostiary_auth.background import Background
+from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.errors import KeyNotReady, TooManyVerifiers
+from ostiary_auth.domain.keys.model import KeyState
+from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
+from ostiary_auth.domain.ports import Store, Transaction
+from ostiary_auth.domain.revocation import verifiers as verifiers_module
+from ostiary_auth.domain.revocation.messages import ACKNOWLEDGED, WANTED
+from ostiary_auth.domain.revocation.model import LOCAL_KEYS, InForce, RegisteredVerifier
+from ostiary_auth.domain.revocation.verifiers import CLOCK_SKEW, NO_LEASE_MS, STORED_AHEAD, Verifiers
+from ostiary_auth.kek_file import open_vault
+from ostiary_auth.services import Services, ServiceSecrets
+from ostiary_auth.storage.keys.tables import signing_keys
+from ostiary_auth.storage.revocation.tables import verifiers as rows
+from ostiary_auth.system_clock import SystemClock
+
+MINUTE = 60_000
+SOON = 10.0
+LONG = 600.0
+KEYS = "the-published-keys"
+
+#: What only PostgreSQL can do: replicas that send each other messages.
+on_postgres = pytest.mark.parametrize(
+    "template", [pytest.param("prepared_on_postgres", marks=pytest.mark.docker)], indirect=True
+)
+
+
+class Replica:
+    """A replica's account of verifiers, and the one revocation that everybody waits for."""
+
+    def __init__(self, services: Services, verifiers: Verifiers | None = None) -> None:
+        self.services = services
+        self.verifiers = verifiers or services.verifiers
+
+    async def heard(
+        self, verifier: str, acknowledged: int = 0, lease_ms: int | None = MINUTE, keys: str = KEYS
+    ) -> None:
+        await self.verifiers.on_poll(verifier, acknowledged, keys, lease_ms)
+
+    async def revoke(self) -> int:
+        """Revoke something, and return its number."""
+        context = Context(datetime.now(UTC))
+        async with self.services.store.write() as transaction:
+            (number,) = await self.services.revocations.revoke(transaction, context, Kind.SESSION, "1")
+        await self.services.feed.refresh()
+        return number
+
+    async def state(self, number: int, age: float = 0.0) -> InForce:
+        """Return how far a revocation has come that was committed so many seconds ago."""
+        return await self.verifiers.in_force(number, time.monotonic() - age, 0)
+
+    async def is_in_force(self, number: int, age: float = 0.0) -> bool:
+        return (await self.state(number, age)).complete
+
+    def wait(self, number: int, seconds: float = LONG, patience: float = SOON) -> "asyncio.Task[InForce]":
+        """Wait for a revocation. The test gives up before the wait ends by itself: it has to be woken."""
+        in_force = self.verifiers.in_force(number, time.monotonic(), seconds)
+        return asyncio.create_task(asyncio.wait_for(in_force, patience))
+
+    async def stored(self) -> dict[str, RegisteredVerifier]:
+        async with self.services.database.read() as connection:
+            return {row.id: RegisteredVerifier(**row._mapping) for row in await connection.execute(select(rows))}
+
+
+class Gate:
+    """A store that writes when the test says so."""
+
+    def __init__(self, store: Store) -> None:
+        self.read = store.read
+        self.open = asyncio.Event()
+        self._store = store
+        self._reached = asyncio.Event()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Transaction]:
+        self._reached.set()
+        await self.open.wait()
+        async with self._store.write() as transaction:
+            yield transaction
+
+    def shut(self) -> None:
+        self.open.clear()
+        self._reached.clear()
+
+    async def reached(self) -> None:
+        """Wait until somebody wants to write."""
+        async with asyncio.timeout(SOON):
+            await self._reached.wait()
+
+
+class Messages:
+    """Messages between replicas that arrive at once, unless they are lost."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.receivers: list[Callable[[str], None]] = []
+        self._joined: list[Verifiers] = []
+
+    async def publish(self, message: str) -> None:
+        self.sent.append(message)
+        for receive in self.receivers:
+            receive(message)
+
+    def join(self, services: Services) -> Replica:
+        verifiers = Verifiers(services.store, services.feed, self.publish, "own", SystemClock())
+        self._joined.append(verifiers)
+        self.receivers.append(verifiers.on_message)
+        return Replica(services, verifiers)
+
+    async def close(self) -> None:
+        for verifiers in self._joined:
+            await verifiers.close()
+
+
+@pytest.fixture
+def replica(services: Services) -> Replica:
+    return Replica(services)
+
+
+@pytest.fixture
+async def start(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Callable[[], Awaitable[Services]]]:
+    """Start more replicas on the same database."""
+    started = []
+
+    async def start_one() -> Services:
+        services = Services(config, own)
+        services.local_keys.use(await services.keys.load())
+        started.append(services)
+        return services
+
+    yield start_one
+    for services in started:
+        await services.close()
+
+
+@pytest.fixture
+async def pair(
+    services: Services, start: Callable[[], Awaitable[Services]]
+) -> AsyncIterator[tuple[Messages, Replica, Replica]]:
+    """Two replicas, and the messages between them."""
+    messages = Messages()
+    yield messages, messages.join(services), messages.join(await start())
+    await messages.close()
+
+
+@pytest.fixture
+async def second(start: Callable[[], Awaitable[Services]]) -> Replica:
+    return Replica(await start())
+
+
+@pytest.fixture
+def database_away(
+    services: Services, config: AuthConfig, request: pytest.FixtureRequest
+) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Keep everybody from the database for a while."""
+
+    @asynccontextmanager
+    async def away_sqlite() -> AsyncIterator[None]:
+        file = Path(config.data_dir / "auth.db")
+        file.rename(file.with_suffix(".away"))
+        file.mkdir()
+        yield
+        file.rmdir()
+        file.with_suffix(".away").rename(file)
+
+    @asynccontextmanager
+    async def away_postgres() -> AsyncIterator[None]:
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        name = str(config.database().database)
+        await asyncio.to_thread(server.close_to_all, name)
+        yield
+        await asyncio.to_thread(server.open_to_all, name)
+
+    return away_sqlite if services.database.is_sqlite else away_postgres
+
+
+class TestRegistry:
+    async def test_a_verifier_is_stored_before_it_is_answered(self, replica: Replica) -> None:
+        before = datetime.now(UTC)
+        await replica.heard("orders", 7, lease_ms=20_000)
+        verifier = (await replica.stored())["orders"]
+        assert (verifier.acknowledged, verifier.keys, verifier.lease_ms) == (7, KEYS, 20_000)
+        # However its answer is delayed, it may be accepting tokens until then.
+        lease = timedelta(seconds=20) + CLOCK_SKEW
+        assert before + lease + STORED_AHEAD <= verifier.live_until <= datetime.now(UTC) + lease + STORED_AHEAD
+
+    async def test_many_at_once_are_all_stored(self, replica: Replica) -> None:
+        await asyncio.gather(*(replica.heard(f"orders-{number}") for number in range(200)))
+        assert len(await replica.stored()) == 200
+
+    async def test_not_every_question_is_stored(self, replica: Replica) -> None:
+        await replica.heard("orders", 0)
+        before = await replica.stored()
+        for number in range(1, 4):
+            await replica.heard("orders", number)
+        assert await replica.stored() == before
+
+    async def test_what_others_have_to_know_is_stored(self, replica: Replica) -> None:
+        await replica.heard("orders", 0, MINUTE)
+        await replica.heard("orders", 1, MINUTE, keys="other-keys")
+        assert (await replica.stored())["orders"].keys == "other-keys"
+        # Also if it is stored as live for that long already.
+        await replica.heard("orders", 1, MINUTE + 1, keys="other-keys")
+        assert (await replica.stored())["orders"].lease_ms == MINUTE + 1
+
+    async def test_it_is_stored_again_before_it_counts_as_gone(
+        self, replica: Replica, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "STORED_AHEAD", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "CLOCK_SKEW", timedelta(0))
+        await replica.heard("orders")
+        first = (await replica.stored())["orders"].live_until
+        await replica.heard("orders")
+        assert (await replica.stored())["orders"].live_until > first
+
+    async def test_without_a_lease_it_has_one_for_those_who_wait(self, replica: Replica) -> None:
+        await replica.heard("orders", lease_ms=None)
+        assert (await replica.stored())["orders"].lease_ms == NO_LEASE_MS
+
+    async def test_a_verifier_that_cannot_be_stored_is_not_answered(
+        self, replica: Replica, database_away: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> None:
+        await replica.heard("known")
+        await replica.services.database.close()
+        async with database_away():
+            for _ in range(2):
+                with pytest.raises((SQLAlchemyError, OSError)):
+                    await replica.heard("orders")
+            # Of whom that is stored, nothing has to be.
+            await replica.heard("known")
+        await replica.heard("profile")
+        assert set(await replica.stored()) == {"known", "orders", "profile"}
+
+    async def test_there_is_a_limit(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verifiers_module, "MAX_VERIFIERS", 2)
+        monkeypatch.setattr(verifiers_module, "STORED_AHEAD", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "CLOCK_SKEW", timedelta(0))
+        await replica.heard("orders", lease_ms=0)
+        await replica.heard("profile")
+        with pytest.raises(TooManyVerifiers):
+            await replica.heard("billing")
+        assert set(await replica.stored()) == {"orders", "profile"}
+        await replica.heard("profile", 1)
+        # One that has not asked for long makes room.
+        replica.verifiers.drop_expired()
+        await replica.heard("billing")
+        with pytest.raises(TooManyVerifiers):
+            await replica.heard("orders")
+
+    async def test_who_leaves_is_not_stored_any_more(self, replica: Replica) -> None:
+        await replica.heard("orders")
+        await replica.heard("profile")
+        await replica.verifiers.remove("orders")
+        assert set(await replica.stored()) == {"profile"}
+        await replica.verifiers.remove("unknown")
+        await replica.heard("orders")
+        assert set(await replica.stored()) == {"orders", "profile"}
+
+    async def test_who_leaves_while_it_is_being_stored_is_not_stored_after(self, replica: Replica) -> None:
+        gate = Gate(replica.services.store)
+        verifiers = Verifiers(gate, replica.services.feed, replica.services.database.publish, "own", SystemClock())
+        there = Replica(replica.services, verifiers)
+        questions = [asyncio.create_task(there.heard("orders"))]
+        await gate.reached()
+        questions.append(asyncio.create_task(there.heard("profile")))
+        leaving = asyncio.create_task(verifiers.remove("orders"))
+        await asyncio.sleep(0)  # it is next in the queue, and goes as far as it can
+        gate.open.set()
+        await asyncio.gather(*questions, leaving)
+        assert set(await replica.stored()) == {"profile"}
+
+    async def test_a_replica_is_a_verifier_itself_until_it_ends(self, replica: Replica) -> None:
+        await replica.verifiers.on_local_poll(MINUTE)
+        ((verifier_id, own),) = (await replica.stored()).items()
+        assert verifier_id.startswith("auth-")
+        assert (own.keys, own.lease_ms) == (LOCAL_KEYS, MINUTE)
+        await replica.verifiers.deregister()
+        assert await replica.stored() == {}
+
+
+class TestInForce:
+    async def test_where_nobody_verifies_it_is_in_force_at_once(self, replica: Replica) -> None:
+        state = await replica.state(await replica.revoke())
+        assert (state.complete, state.acknowledged_by) == (True, 0)
+
+    async def test_it_is_when_all_have_acknowledged_it(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Who waits is told, and does not find out by asking again.
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 60.0)
+        await replica.heard("orders", 0)
+        await replica.heard("profile", 0)
+        number = await replica.revoke()
+        waiting = replica.wait(number)
+        assert await replica.state(number) == InForce(0, complete=False, after_ms=None)
+        await replica.heard("orders", number)
+        assert await replica.state(number) == InForce(1, complete=False, after_ms=None)
+        assert not waiting.done()
+        await replica.heard("profile", number)
+        found = await waiting
+        assert (found.acknowledged_by, found.complete) == (2, True)
+        assert found.after_ms is not None
+        assert 0 < found.after_ms < SOON * 1000
+
+    async def test_what_came_before_is_no_acknowledgement(self, replica: Replica) -> None:
+        first, second = await replica.revoke(), await replica.revoke()
+        await replica.heard("orders", first)
+        assert await replica.is_in_force(first)
+        assert not await replica.is_in_force(second)
+
+    async def test_one_that_has_come_further_has_it_too(self, replica: Replica) -> None:
+        number = await replica.revoke()
+        await replica.heard("orders", number + 5)
+        state = await replica.state(number)
+        assert (state.acknowledged_by, state.complete) == (1, True)
+
+    async def test_one_that_has_vanished_holds_it_up_for_its_lease_and_not_longer(self, replica: Replica) -> None:
+        await replica.heard("orders", 0, 20_000)
+        await replica.heard("profile", 0, MINUTE)
+        number = await replica.revoke()
+        await replica.heard("profile", number, MINUTE)
+        assert not await replica.is_in_force(number, age=19.0)
+        found = await replica.state(number, age=20.0)
+        assert (found.acknowledged_by, found.complete) == (1, True)
+        assert found.after_ms is not None
+        assert found.after_ms >= 20_000
+
+    async def test_who_waits_is_told_when_the_lease_is_over(self, replica: Replica) -> None:
+        await replica.heard("orders", 0, 80)
+        number = await replica.revoke()
+        found = await replica.wait(number)
+        assert (found.acknowledged_by, found.complete) == (0, True)
+        assert found.after_ms is not None
+        assert found.after_ms >= 80
+
+    async def test_the_lease_that_counts_is_the_last_one_said(self, replica: Replica) -> None:
+        await replica.heard("orders", 0, 20_000)
+        await replica.heard("orders", 0, MINUTE)
+        assert not await replica.is_in_force(await replica.revoke(), age=30.0)
+
+    async def test_without_a_lease_it_counts_for_half_a_minute(self, replica: Replica) -> None:
+        await replica.heard("orders", 0, lease_ms=None)
+        number = await replica.revoke()
+        assert not await replica.is_in_force(number, age=NO_LEASE_MS / 1000 - 1)
+        assert await replica.is_in_force(number, age=NO_LEASE_MS / 1000)
+
+    async def test_one_that_leaves_holds_nobody_up(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 0.05)
+        await replica.heard("orders", 0)
+        number = await replica.revoke()
+        waiting = replica.wait(number)
+        assert not await replica.is_in_force(number)
+        await replica.verifiers.remove("orders")
+        assert (await waiting).complete
+
+    async def test_one_that_has_not_asked_for_longer_than_it_may_accept_holds_nobody_up(
+        self, replica: Replica, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "STORED_AHEAD", timedelta(0))
+        monkeypatch.setattr(verifiers_module, "CLOCK_SKEW", timedelta(0))
+        await replica.heard("orders", 0, 0)
+        number = await replica.revoke()
+        await replica.heard("profile", number)
+        assert (await replica.state(number)).acknowledged_by == 1
+
+    async def test_the_wait_ends_when_its_time_is_up(self, replica: Replica) -> None:
+        await replica.heard("orders", 0)
+        number = await replica.revoke()
+        assert await replica.wait(number, seconds=0.05) == InForce(0, complete=False, after_ms=None)
+
+    async def test_the_replica_itself_knows_what_its_log_does(self, replica: Replica, second: Replica) -> None:
+        await second.services.feed.refresh()
+        await second.verifiers.on_local_poll(MINUTE)
+        # Whoever waits there has the log looked at.
+        state = await second.state(await replica.revoke())
+        assert (state.acknowledged_by, state.complete) == (1, True)
+
+    async def test_when_the_service_ends_whoever_waits_is_told_how_far_it_has_come(
+        self, replica: Replica, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 60.0)
+        await replica.heard("orders", 0)
+        number = await replica.revoke()
+        await replica.heard("profile", number)
+        waiting = replica.wait(number, 60.0)
+        for _ in range(3):
+            assert not await replica.is_in_force(number)
+        replica.services.stop()
+        async with asyncio.timeout(SOON):
+            for waiter in (waiting, replica.wait(number, 60.0)):
+                assert await waiter == InForce(1, complete=False, after_ms=None)
+
+    async def test_not_everybody_can_wait_at_a_time(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verifiers_module, "MAX_WAITERS", 2)
+        await replica.heard("orders", 0)
+        number = await replica.revoke()
+        waiting = [replica.wait(number) for _ in range(5)]
+        assert [(await waiter).complete for waiter in waiting[2:]] == [False] * 3
+        assert not any(waiter.done() for waiter in waiting[:2])
+        await replica.heard("orders", number)
+        assert [(await waiter).complete for waiter in waiting[:2]] == [True] * 2
+        # Now there is room again.
+        number = await replica.revoke()
+        later = replica.wait(number)
+        assert not await replica.is_in_force(number)
+        await replica.heard("orders", number)
+        assert (await later).complete
+
+    async def test_many_wait_at_once_and_for_different_numbers(self, replica: Replica) -> None:
+        await replica.heard("orders", 0)
+        numbers = [await replica.revoke() for _ in range(3)]
+        waiting = [[replica.wait(number) for _ in range(5)] for number in numbers]
+        for number, waiters in zip(numbers, waiting, strict=True):
+            assert not any(waiter.done() for waiter in waiters)
+            await replica.heard("orders", number)
+            assert all([(await waiter).complete for waiter in waiters])
+
+
+class TestReplicas:
+    async def test_one_that_asks_another_replica_counts(self, replica: Replica, second: Replica) -> None:
+        await second.heard("orders", 0)
+        number = await replica.revoke()
+        assert not await replica.is_in_force(number)
+        assert await replica.is_in_force(number, age=MINUTE / 1000)
+        await second.verifiers.remove("orders")
+        assert await replica.is_in_force(number)
+
+    async def test_after_a_restart_those_that_live_are_still_known(
+        self, replica: Replica, start: Callable[[], Awaitable[Services]]
+    ) -> None:
+        await replica.heard("orders", 0, 20_000)
+        number = await replica.revoke()
+        await replica.services.close()
+        restarted = Replica(await start())
+        assert not await restarted.is_in_force(number)
+        assert not await restarted.is_in_force(number, age=19.0)
+        assert await restarted.is_in_force(number, age=20.0)
+        await restarted.heard("orders", number)
+        assert await restarted.is_in_force(number)
+
+    async def test_who_waits_asks_the_others_and_they_say_how_far_theirs_are(
+        self, pair: tuple[Messages, Replica, Replica], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 60.0)
+        messages, here, there = pair
+        await there.heard("orders", 0)
+        number = await here.revoke()
+        # Before anybody asked ...
+        await there.heard("orders", number)
+        assert (await there.stored())["orders"].acknowledged == 0
+        assert (await here.wait(number)).complete
+        # ... and after.
+        number = await here.revoke()
+        waiting = here.wait(number)
+        await until(lambda: messages.sent.count(f"{WANTED}{number}") == 1)
+        await there.heard("orders", number)
+        assert (await waiting).complete
+        assert ACKNOWLEDGED in messages.sent
+
+    async def test_a_message_that_is_lost_on_the_way_there_is_sent_again(
+        self, pair: tuple[Messages, Replica, Replica], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 0.05)
+        messages, here, there = pair
+        messages.receivers.remove(there.verifiers.on_message)
+        await there.heard("orders", 0)
+        number = await here.revoke()
+        waiting = here.wait(number)
+        await until(lambda: len(messages.sent) > 0)
+        await there.heard("orders", number)
+        messages.receivers.append(there.verifiers.on_message)
+        assert (await waiting).complete
+
+    async def test_a_message_that_is_lost_on_the_way_back_is_not_needed(
+        self, pair: tuple[Messages, Replica, Replica], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 0.05)
+        messages, here, there = pair
+        messages.receivers.remove(here.verifiers.on_message)
+        await there.heard("orders", 0)
+        number = await here.revoke()
+        waiting = here.wait(number)
+        await until(lambda: len(messages.sent) > 0)
+        await there.heard("orders", number)
+        assert (await waiting).complete
+
+    async def test_messages_that_are_none_are_nothing(self, replica: Replica) -> None:
+        await replica.heard("orders", 1)
+        for message in ("", "wanted:", "wanted:x", "wanted:-1", "wanted:1.5", "something else", "revoked"):
+            replica.verifiers.on_message(message)
+        assert replica.verifiers._wanted == 0
+
+    async def test_one_that_leaves_through_another_replica_holds_nobody_up(
+        self, replica: Replica, second: Replica
+    ) -> None:
+        await replica.heard("orders", 0)
+        await second.verifiers.remove("orders")
+        replica.verifiers.on_message(ACKNOWLEDGED)
+        assert await replica.is_in_force(await replica.revoke())
+
+    async def test_one_that_has_left_does_not_come_back(self, pair: tuple[Messages, Replica, Replica]) -> None:
+        _, here, there = pair
+        await here.heard("orders", 0)
+        await here.heard("orders", await here.revoke())
+        # From here on it asks the other replica.
+        await there.heard("orders", 1)
+        await there.verifiers.remove("orders")
+        here.verifiers.on_message(f"{WANTED}1")
+        await here.verifiers._tell()
+        assert await there.stored() == {}
+        assert await there.is_in_force(await there.revoke())
+
+    async def test_a_replica_that_has_nothing_to_tell_says_nothing(
+        self, pair: tuple[Messages, Replica, Replica]
+    ) -> None:
+        messages, here, there = pair
+        await here.heard("orders", 0)
+        await here.heard("orders", await here.revoke())
+        await there.verifiers.remove("orders")
+        messages.sent.clear()
+        here.verifiers.on_message(f"{WANTED}1")
+        await here.verifiers._tell()
+        assert messages.sent == []
+
+    async def test_the_longest_lease_said_anywhere_counts(self, replica: Replica, second: Replica) -> None:
+        await replica.heard("orders", 0, 1_000)
+        await second.heard("orders", 0, MINUTE)
+        assert not await replica.is_in_force(await replica.revoke(), age=30.0)
+
+    async def test_what_is_stored_does_not_go_back(self, pair: tuple[Messages, Replica, Replica]) -> None:
+        messages, here, there = pair
+        await here.heard("orders", 0)
+        await here.heard("orders", 1)
+        # From here on it asks the other replica.
+        await there.heard("orders", 2)
+        before = (await there.stored())["orders"]
+        here.verifiers.on_message(f"{WANTED}2")
+        await until(lambda: ACKNOWLEDGED in messages.sent)
+        after = (await here.stored())["orders"]
+        assert after.acknowledged >= before.acknowledged
+        assert after.live_until >= before.live_until
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others work until something is so."""
+    async with asyncio.timeout(SOON):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@on_postgres
+class TestMessages:
+    """Two replicas that hear each other through PostgreSQL."""
+
+    @pytest.fixture
+    async def listening(
+        self, services: Services, start: Callable[[], Awaitable[Services]]
+    ) -> AsyncIterator[tuple[Replica, Replica]]:
+        replicas = (Replica(services), Replica(await start()))
+        tasks = [asyncio.create_task(Background(replica.services).run()) for replica in replicas]
+        async with asyncio.timeout(SOON):
+            while not all(replica.verifiers._changes for replica in replicas):
+                await services.database.publish(ACKNOWLEDGED)
+                await asyncio.sleep(0.01)
+        yield replicas
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def test_a_revocation_is_known_everywhere_at_once(self, listening: tuple[Replica, Replica]) -> None:
+        here, there = listening
+        number = await here.revoke()
+        await until(lambda: there.services.feed.number == number)
+
+    async def test_an_acknowledgement_on_another_replica_is_known_here(
+        self, listening: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 60.0)
+        here, there = listening
+        for _ in range(5):
+            await there.heard("orders", 0)
+            number = await here.revoke()
+            waiting = here.wait(number)
+            assert not await here.is_in_force(number)
+            await there.heard("orders", number)
+            assert (await waiting).complete
+
+    async def test_one_that_leaves_there_is_not_waited_for_here(
+        self, listening: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 60.0)
+        here, there = listening
+        await there.heard("orders", 0)
+        number = await here.revoke()
+        waiting = here.wait(number)
+        assert not await here.is_in_force(number)
+        await there.verifiers.remove("orders")
+        assert (await waiting).complete
+
+    async def test_replicas_acknowledge_what_they_have_looked_at(self, listening: tuple[Replica, Replica]) -> None:
+        here, there = listening
+        for replica in listening:
+            await replica.verifiers.on_local_poll(MINUTE)
+        found = await here.wait(await here.revoke())
+        assert (found.acknowledged_by, found.complete) == (2, True)
+        await there.verifiers.deregister()
+        assert (await here.wait(await here.revoke())).acknowledged_by == 1
+
+    async def test_without_hearing_anything_it_takes_a_second_longer(
+        self, listening: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here, there = listening
+        monkeypatch.setattr(here.verifiers, "on_message", lambda _message: None)
+        await there.heard("orders", 0)
+        number = await here.revoke()
+        waiting = here.wait(number)
+        assert not await here.is_in_force(number)
+        await there.heard("orders", number)
+        found = await waiting
+        assert found.complete
+        assert found.after_ms is not None
+        assert found.after_ms < 5_000
+
+
+class TestEnding:
+    """A replica ends while it stores verifiers."""
+
+    async def test_it_leaves_though_others_are_being_stored(self, replica: Replica) -> None:
+        gate = Gate(replica.services.store)
+        gate.open.set()
+        verifiers = Verifiers(gate, replica.services.feed, replica.services.database.publish, "own", SystemClock())
+        await verifiers.on_local_poll(MINUTE)
+        gate.shut()
+        questions = [asyncio.create_task(verifiers.on_poll("orders", 0, KEYS, MINUTE))]
+        await gate.reached()
+        questions.append(asyncio.create_task(verifiers.on_poll("profile", 0, KEYS, MINUTE)))
+        await asyncio.sleep(0)  # it is next in the queue, and goes as far as it can
+        gate.open.set()
+        await verifiers.deregister()
+        await asyncio.gather(*questions, return_exceptions=True)
+        assert "own" not in await replica.stored()
+
+    async def test_a_message_that_comes_last_leaves_nothing_undone(
+        self, replica: Replica, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        complaints: list[object] = []
+        monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+        replica.verifiers.on_message(f"{WANTED}1")
+        await replica.verifiers.close()
+        gc.collect()
+        assert complaints == []
+
+
+class NeverAnswers:
+    """A store that is there, and does not answer."""
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        await asyncio.Event().wait()
+        yield cast("Transaction", None)
+
+    write = read
+
+
+class TestDatabaseAway:
+    async def test_it_answers_that_it_does_not_know(
+        self, replica: Replica, database_away: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> None:
+        await replica.heard("orders", 0)
+        number = await replica.revoke()
+        await replica.heard("orders", number)
+        assert await replica.is_in_force(number)
+        await replica.services.database.close()
+        async with database_away():
+            assert await replica.state(number) == InForce(1, complete=False, after_ms=None)
+            assert not await replica.is_in_force(number, age=3600.0)
+        assert await replica.is_in_force(number)
+
+    async def test_one_that_does_not_answer_keeps_nobody_longer_than_they_want_to_wait(
+        self, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "MIN_QUERY_SECONDS", 0.01)
+        await services.feed.refresh()
+        verifiers = Verifiers(NeverAnswers(), services.feed, services.database.publish, "own", SystemClock())
+        async with asyncio.timeout(SOON):
+            state = await verifiers.in_force(0, time.monotonic(), 0.05)
+        assert not state.complete
+
+    async def test_who_waits_is_told_when_it_is_back(
+        self,
+        replica: Replica,
+        database_away: Callable[[], AbstractAsyncContextManager[None]],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(verifiers_module, "REQUERY_SECONDS", 0.05)
+        number, printed = await replica.revoke(), ""
+        await replica.services.database.close()
+        async with database_away():
+            waiting = replica.wait(number, patience=60.0)
+
+            def has_failed() -> bool:
+                nonlocal printed
+                printed += capsys.readouterr().out
+                return "cannot be looked up" in printed
+
+            await until(has_failed)
+            assert not waiting.done()
+        assert (await waiting).complete
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+# Small keys are made in a tenth of the time.
+POLICY = KeyPolicy(1024, timedelta(days=30), timedelta(minutes=10), timedelta(minutes=15))
+
+
+class Keys:
+    """Signing keys of which the next one was published just now, and verifiers that hold these or those."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        vault = open_vault(services.config)
+        self.signing_keys = SigningKeys(services.store, services.audit, services.revocations, POLICY, lambda: vault)
+
+    async def kid(self, state: KeyState) -> str:
+        (kid,) = [key.kid for key in await self.signing_keys.stored() if key.state is state]
+        return kid
+
+    async def published(self) -> str:
+        return version_of(key.kid for key in await self.signing_keys.stored())
+
+    async def holds(self, verifier: str, keys: str, live_for: timedelta = 3600 * SECOND) -> None:
+        async with self.services.store.write() as transaction:
+            await transaction.verifiers.put([RegisteredVerifier(verifier, 0, keys, MINUTE, NOW + live_for)])
+
+    async def may_rotate(self, age: timedelta = timedelta(0)) -> bool:
+        """Try to rotate, so long after the next key was published."""
+        following = await self.kid(KeyState.NEXT)
+        try:
+            await self.signing_keys.rotate(Context(NOW + age))
+        except KeyNotReady:
+            assert await self.kid(KeyState.NEXT) == following
+            return False
+        assert await self.kid(KeyState.SIGNING) == following
+        return True
+
+
+class TestRotation:
+    @pytest.fixture
+    async def keys(self, services: Services) -> Keys:
+        async with services.database.write() as connection:
+            await connection.execute(update(signing_keys).values(since=NOW, created_at=NOW))
+        return Keys(services)
+
+    async def test_a_new_key_signs_at_once_if_all_hold_it(self, keys: Keys) -> None:
+        published = await keys.published()
+        for verifier in ("orders", "profile", "gateway"):
+            await keys.holds(verifier, published)
+        assert await keys.may_rotate()
+
+    async def test_one_that_holds_other_keys_is_waited_for(self, keys: Keys) -> None:
+        await keys.holds("orders", await keys.published())
+        await keys.holds("profile", version_of([await keys.kid(KeyState.SIGNING)]))
+        assert not await keys.may_rotate()
+        await keys.holds("profile", await keys.published())
+        assert await keys.may_rotate()
+
+    async def test_one_that_lives_no_more_is_not(self, keys: Keys) -> None:
+        await keys.holds("orders", await keys.published())
+        await keys.holds("profile", "other-keys", live_for=30 * SECOND)
+        assert not await keys.may_rotate(29 * SECOND)
+        assert await keys.may_rotate(30 * SECOND)
+
+    async def test_when_no_cache_can_lack_it_it_signs_whoever_holds_what(self, keys: Keys) -> None:
+        await keys.holds("orders", "other-keys")
+        assert not await keys.may_rotate(POLICY.published_for - SECOND)
+        assert await keys.may_rotate(POLICY.published_for)
+
+    async def test_where_nobody_says_what_they_hold_it_takes_that_long(self, keys: Keys) -> None:
+        with pytest.raises(KeyNotReady) as refused:
+            await keys.signing_keys.rotate(Context(NOW))
+        assert refused.value.retry_after == POLICY.published_for.total_seconds()
+        assert not await keys.may_rotate(POLICY.published_for - SECOND)
+        assert await keys.may_rotate(POLICY.published_for)
+
+    async def test_the_services_own_replicas_say_nothing_about_others(self, keys: Keys) -> None:
+        await keys.holds("auth-1", LOCAL_KEYS)
+        assert not await keys.may_rotate()
+        await keys.holds("orders", await keys.published())
+        assert await keys.may_rotate()
+
+    async def test_what_they_held_before_a_rotation_does_not_do_for_the_next(self, keys: Keys) -> None:
+        await keys.holds("orders", await keys.published())
+        assert await keys.may_rotate()
+        assert not await keys.may_rotate()
+        await keys.holds("orders", await keys.published())
+        assert await keys.may_rotate()
+
+    async def test_a_key_whose_period_is_over_gives_way_as_soon_as_all_hold_the_next(self, keys: Keys) -> None:
+        period_over = Context(NOW + POLICY.period)
+        following = await keys.kid(KeyState.NEXT)
+        async with keys.services.database.write() as connection:
+            new = update(signing_keys).where(signing_keys.c.kid == following)
+            await connection.execute(new.values(since=period_over.now - SECOND))
+        await keys.signing_keys.advance(period_over)
+        assert await keys.kid(KeyState.NEXT) == following
+        await keys.holds("orders", await keys.published(), live_for=POLICY.period + 3600 * SECOND)
+        await keys.signing_keys.advance(period_over)
+        assert await keys.kid(KeyState.SIGNING) == following
+
+    async def test_what_verifiers_say_over_the_feed_counts(self, keys: Keys) -> None:
+        replica = Replica(keys.services)
+        async with keys.services.database.write() as connection:
+            await connection.execute(update(signing_keys).values(since=datetime.now(UTC)))
+        context = Context(datetime.now(UTC))
+        await replica.heard("orders", keys="other-keys")
+        with pytest.raises(KeyNotReady):
+            await keys.signing_keys.rotate(context)
+        await replica.heard("orders", keys=keys.services.local_keys.ring().version)
+        await keys.signing_keys.rotate(context)

@@ -1,0 +1,234 @@
+"""Refresh rotation against a model of its rules: whoever presents whatever, whenever."""
+
+import asyncio
+import shutil
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.errors import InvalidRefreshToken
+from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.sessions.model import Grant
+from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE
+from ostiary_auth.services import Services
+from ostiary_auth.startup import prepare
+
+T = TypeVar("T")
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+IDLE = timedelta(hours=1)
+ABSOLUTE = timedelta(hours=3)
+STEPS = (timedelta(seconds=1), REPLAY_GRACE, timedelta(seconds=11), timedelta(minutes=20), IDLE)
+
+
+class Storage:
+    """The service on a database, driven from outside of its event loop."""
+
+    def __init__(self, directory: Path) -> None:
+        self.runner = asyncio.Runner()
+        config = AuthConfig(
+            data_dir=directory,
+            session_idle_ttl=int(IDLE.total_seconds()),
+            session_max_ttl=int(ABSOLUTE.total_seconds()),
+        )
+        self.services = Services(config, self.run(prepare(config)))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def close(self) -> None:
+        self.run(self.services.close())
+        self.runner.close()
+
+    async def add_user(self) -> User:
+        address = f"{uuid4()}@example.com"
+        user = User(uuid4(), address, address, None, "-", ("user",), None, START)
+        async with self.services.store.write() as transaction:
+            await transaction.users.add(user)
+        return user
+
+    async def open(self, user: User, now: datetime) -> Grant:
+        async with self.services.store.write() as transaction:
+            return await self.services.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, Context(now))
+
+    async def refresh(self, token: str, now: datetime) -> Grant | None:
+        try:
+            return await self.services.sessions.refresh(token, FIRST_PARTY_CLIENT_ID, Context(now))
+        except InvalidRefreshToken:
+            return None
+
+    async def replays(self, user: User) -> list[str]:
+        """Return the sessions of which the audit log says that a token was replayed."""
+        async with self.services.store.read() as transaction:
+            entries = await transaction.audit.entries_about(f"user:{user.id}")
+        return [str(entry.facts["session_id"]) for entry in entries if entry.event == Event.REFRESH_TOKEN_REPLAYED]
+
+
+@dataclass
+class Chain:
+    """The model of a session: its tokens in order, when each was made, and when all but the last were used."""
+
+    id: UUID
+    expires_at: datetime
+    tokens: list[str]
+    made_at: list[datetime]
+    used_at: list[datetime] = field(default_factory=list)
+    ended: bool = False
+
+    def is_over(self, now: datetime) -> bool:
+        return self.ended or now >= self.expires_at
+
+    def is_alive(self, now: datetime) -> bool:
+        return not self.is_over(now) and now < self.made_at[-1] + IDLE
+
+
+class RefreshRules(RuleBasedStateMachine):
+    """Several sessions of one user; each token ever given out may be presented at any time."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__()
+        self.storage = storage
+        self.now = START
+        self.user = storage.run(storage.add_user())
+        self.chains: list[Chain] = []
+        self.thefts: list[str] = []
+
+    def pick(self, number: int) -> Chain:
+        return self.chains[number % len(self.chains)]
+
+    def refresh(self, token: str) -> Grant | None:
+        return self.storage.run(self.storage.refresh(token, self.now))
+
+    def check_grant(self, chain: Chain, grant: Grant | None) -> str:
+        assert grant is not None
+        assert grant.session.id == chain.id
+        assert grant.session.expires_at == chain.expires_at
+        return grant.refresh_token
+
+    @initialize()
+    def begin(self) -> None:
+        self.open()
+        self.open()
+
+    @precondition(lambda self: len(self.chains) < 3)
+    @rule()
+    def open(self) -> None:
+        grant = self.storage.run(self.storage.open(self.user, self.now))
+        assert grant.session.expires_at == self.now + ABSOLUTE
+        self.chains.append(Chain(grant.session.id, grant.session.expires_at, [grant.refresh_token], [self.now]))
+
+    @rule(step=st.sampled_from(STEPS))
+    def let_time_pass(self, step: timedelta) -> None:
+        self.now += step
+
+    @rule(number=st.integers(0, 2), times=st.integers(1, 3))
+    def present_the_newest_token(self, number: int, times: int) -> None:
+        chain = self.pick(number)
+        for _ in range(times):
+            grant = self.refresh(chain.tokens[-1])
+            if not chain.is_alive(self.now):
+                assert grant is None
+                return
+            following = self.check_grant(chain, grant)
+            assert all(following not in each.tokens for each in self.chains)
+            chain.tokens.append(following)
+            chain.made_at.append(self.now)
+            chain.used_at.append(self.now)
+
+    @precondition(lambda self: any(chain.used_at for chain in self.chains))
+    @rule(number=st.integers(0, 2))
+    def present_the_parent(self, number: int) -> None:
+        used = [chain for chain in self.chains if chain.used_at]
+        chain = used[number % len(used)]
+        grant = self.refresh(chain.tokens[-2])
+        if chain.is_over(self.now):
+            assert grant is None
+        elif self.now <= chain.used_at[-1] + REPLAY_GRACE:
+            assert self.check_grant(chain, grant) == chain.tokens[-1]
+        else:
+            self.expect_theft(chain, grant)
+
+    @precondition(lambda self: any(len(chain.tokens) > 2 for chain in self.chains))
+    @rule(number=st.integers(0, 2), age=st.integers(0, 20))
+    def present_an_older_token(self, number: int, age: int) -> None:
+        long = [chain for chain in self.chains if len(chain.tokens) > 2]
+        chain = long[number % len(long)]
+        grant = self.refresh(chain.tokens[age % (len(chain.tokens) - 2)])
+        if chain.is_over(self.now):
+            assert grant is None
+        else:
+            self.expect_theft(chain, grant)
+
+    def expect_theft(self, chain: Chain, grant: Grant | None) -> None:
+        assert grant is None
+        chain.ended = True
+        self.thefts.append(str(chain.id))
+        assert not any(map(self.refresh, chain.tokens))
+
+    @precondition(lambda self: len(self.chains) == 3)
+    @rule(number=st.integers(0, 2))
+    def log_out(self, number: int) -> None:
+        chain = self.pick(number)
+        sessions = self.storage.services.sessions
+        ended = self.storage.run(sessions.end(self.user.id, chain.id, "local", Context(self.now)))
+        assert len(ended) == int(chain.is_alive(self.now))
+        chain.ended = chain.ended or bool(ended)
+
+    @invariant()
+    def the_sessions_alive_are_those_of_the_model(self) -> None:
+        found = self.storage.run(self.storage.services.sessions.of_user(self.user.id, self.now))
+        alive = {chain.id: chain.expires_at for chain in self.chains if chain.is_alive(self.now)}
+        assert {session.id: session.expires_at for session in found} == alive
+
+    def teardown(self) -> None:
+        try:
+            assert self.storage.run(self.storage.replays(self.user)) == self.thefts
+            for chain in self.chains:
+                # Of all the tokens of a session, the newest continues it, or none.
+                if chain.ended:
+                    assert not any(map(self.refresh, chain.tokens[:-1]))
+                last = self.refresh(chain.tokens[-1])
+                assert (last is not None) is chain.is_alive(self.now)
+        finally:
+            super().teardown()
+
+
+@pytest.fixture
+def storage(prepared: Any, tmp_path: Path) -> Iterator[Storage]:
+    shutil.copytree(prepared.directory, tmp_path, dirs_exist_ok=True)
+    storage = Storage(tmp_path)
+    yield storage
+    storage.close()
+
+
+def test_rotation_follows_its_rules(storage: Storage) -> None:
+    class RulesOnThisStorage(RefreshRules):
+        def __init__(self) -> None:
+            super().__init__(storage)
+
+    bounds = settings(
+        max_examples=25,
+        stateful_step_count=15,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
+    run_state_machine_as_test(RulesOnThisStorage, settings=bounds)

@@ -1,0 +1,186 @@
+"""Refresh rotation: once each, the same answer again to a client that lost it, and an end to theft."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select
+
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.errors import InvalidRefreshToken
+from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.sessions.model import Grant, LogoutScope, RefreshToken, Session, SessionLimits
+from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE, Verdict, decide
+from ostiary_auth.domain.sessions.service import Sessions
+from ostiary_auth.storage.sessions.tables import refresh_tokens
+from ostiary_auth.storage.store import AuthStore
+from ostiary_auth.system_clock import SystemClock
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+LIMITS = SessionLimits(idle=timedelta(days=1), absolute=timedelta(days=3))
+SESSION = Session(uuid4(), uuid4(), FIRST_PARTY_CLIENT_ID, None, None, NOW, NOW, NOW + LIMITS.absolute)
+FRESH = RefreshToken(b"1", SESSION.id, NOW)
+USED = replace(FRESH, used_at=NOW, successor_nonce=b"n", successor_hash=b"2")
+SUCCESSOR = RefreshToken(b"2", SESSION.id, NOW)
+
+
+class TestJudge:
+    def test_a_token_is_used_once(self) -> None:
+        assert decide(FRESH, None, SESSION, LIMITS, NOW) is Verdict.ROTATE
+
+    def test_a_client_that_lost_the_answer_gets_it_again(self) -> None:
+        assert decide(USED, SUCCESSOR, SESSION, LIMITS, NOW + REPLAY_GRACE) is Verdict.REPEAT
+
+    def test_a_late_replay_is_theft(self) -> None:
+        assert decide(USED, SUCCESSOR, SESSION, LIMITS, NOW + REPLAY_GRACE + SECOND) is Verdict.THEFT
+
+    def test_a_replay_after_the_successor_was_used_is_theft(self) -> None:
+        assert decide(USED, replace(SUCCESSOR, used_at=NOW), SESSION, LIMITS, NOW) is Verdict.THEFT
+
+    def test_nothing_continues_a_session_that_has_ended(self) -> None:
+        ended = replace(SESSION, ended_at=NOW)
+        assert decide(FRESH, None, ended, LIMITS, NOW) is Verdict.REJECT
+        assert decide(USED, SUCCESSOR, ended, LIMITS, NOW) is Verdict.REJECT
+
+    def test_an_idle_session_ends_on_the_second(self) -> None:
+        assert decide(FRESH, None, SESSION, LIMITS, NOW + LIMITS.idle - SECOND) is Verdict.ROTATE
+        assert decide(FRESH, None, SESSION, LIMITS, NOW + LIMITS.idle) is Verdict.REJECT
+
+    def test_the_absolute_limit_ends_a_busy_session(self) -> None:
+        late = replace(FRESH, created_at=NOW + LIMITS.absolute - SECOND)
+        assert decide(late, None, SESSION, LIMITS, NOW + LIMITS.absolute - SECOND) is Verdict.ROTATE
+        assert decide(late, None, SESSION, LIMITS, NOW + LIMITS.absolute) is Verdict.REJECT
+
+
+@pytest.fixture
+async def user(store: AuthStore) -> User:
+    user = User(uuid4(), "ada@example.com", "ada@example.com", None, "-", ("user",), None, NOW)
+    async with store.write() as transaction:
+        await transaction.users.add(user)
+    return user
+
+
+class Logins:
+    """Sessions, driven with times alone."""
+
+    def __init__(self, store: AuthStore) -> None:
+        self.store = store
+        audit = AuditLog(bytes(32))
+        self.sessions = Sessions(store, audit, RevocationLog(audit, timedelta(minutes=15)), LIMITS, SystemClock())
+
+    async def open(self, user: User, now: datetime, user_agent: str | None = None) -> Grant:
+        async with self.store.write() as transaction:
+            context = Context(now, user_agent=user_agent)
+            return await self.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, context)
+
+    async def refresh(self, token: str, now: datetime, client_id: str = FIRST_PARTY_CLIENT_ID) -> Grant:
+        return await self.sessions.refresh(token, client_id, Context(now))
+
+    async def refused(self, token: str, now: datetime, client_id: str = FIRST_PARTY_CLIENT_ID) -> bool:
+        try:
+            await self.refresh(token, now, client_id)
+        except InvalidRefreshToken:
+            return True
+        return False
+
+    async def end(self, user_id: UUID, session_id: UUID, scope: LogoutScope, now: datetime) -> int:
+        return len(await self.sessions.end(user_id, session_id, scope, Context(now)))
+
+
+@pytest.fixture
+def logins(store: AuthStore) -> Logins:
+    return Logins(store)
+
+
+class TestRefresh:
+    async def test_a_chain_goes_on(self, logins: Logins, user: User) -> None:
+        grant = await logins.open(user, NOW)
+        for step in range(1, 5):
+            following = await logins.refresh(grant.refresh_token, NOW + step * timedelta(minutes=15))
+            assert following.refresh_token != grant.refresh_token
+            assert following.session.expires_at == NOW + LIMITS.absolute
+            grant = following
+
+    async def test_a_lost_answer_is_given_again(self, logins: Logins, user: User) -> None:
+        grant = await logins.open(user, NOW)
+        first = await logins.refresh(grant.refresh_token, NOW)
+        again = await logins.refresh(grant.refresh_token, NOW + 5 * SECOND)
+        assert again.refresh_token == first.refresh_token
+        assert not await logins.refused(first.refresh_token, NOW + 6 * SECOND)
+
+    async def test_fifty_at_once_get_the_same_successor(self, logins: Logins, user: User) -> None:
+        grant = await logins.open(user, NOW)
+        grants = await asyncio.gather(*(logins.refresh(grant.refresh_token, NOW) for _ in range(50)))
+        assert len({each.refresh_token for each in grants}) == 1
+
+    async def test_theft_ends_the_session_for_both(self, logins: Logins, user: User) -> None:
+        stolen = (await logins.open(user, NOW)).refresh_token
+        thief = await logins.refresh(stolen, NOW)
+        thief = await logins.refresh(thief.refresh_token, NOW + SECOND)
+        assert await logins.refused(stolen, NOW + 2 * SECOND)
+        assert await logins.refused(thief.refresh_token, NOW + 2 * SECOND)
+
+    async def test_theft_in_one_session_leaves_the_others(self, logins: Logins, user: User) -> None:
+        stolen = (await logins.open(user, NOW)).refresh_token
+        other = await logins.open(user, NOW)
+        await logins.refresh(stolen, NOW)
+        assert await logins.refused(stolen, NOW + timedelta(minutes=1))
+        assert not await logins.refused(other.refresh_token, NOW + timedelta(minutes=1))
+
+    @pytest.mark.parametrize("token", ["", "unknown", "x" * 5000, "\u00e9"])
+    async def test_what_we_never_gave_out_is_refused(self, logins: Logins, token: str) -> None:
+        assert await logins.refused(token, NOW)
+
+    async def test_the_database_alone_opens_nothing(self, logins: Logins, user: User, store: AuthStore) -> None:
+        grant = await logins.open(user, NOW)
+        following = await logins.refresh(grant.refresh_token, NOW)
+        async with store.database.read() as connection:
+            rows = (await connection.execute(select(refresh_tokens))).all()
+        for row in rows:
+            for value in row:
+                assert value not in {grant.refresh_token, following.refresh_token}
+                assert value not in {grant.refresh_token.encode(), following.refresh_token.encode()}
+
+
+class TestEnding:
+    @pytest.fixture
+    async def three(self, logins: Logins, user: User) -> list[Grant]:
+        return [await logins.open(user, NOW) for _ in range(3)]
+
+    @pytest.mark.parametrize(
+        ("scope", "ended"), [("local", [True, False, False]), ("others", [False, True, True]), ("global", [True] * 3)]
+    )
+    async def test_a_scope_says_which_end(
+        self, logins: Logins, user: User, three: list[Grant], scope: LogoutScope, ended: list[bool]
+    ) -> None:
+        count = await logins.end(user.id, three[0].session.id, scope, NOW)
+        assert count == sum(ended)
+        assert [await logins.refused(grant.refresh_token, NOW) for grant in three] == ended
+
+    async def test_what_has_ended_is_not_ended_again(self, logins: Logins, user: User, three: list[Grant]) -> None:
+        assert await logins.end(user.id, three[0].session.id, "local", NOW) == 1
+        assert await logins.end(user.id, three[0].session.id, "local", NOW) == 0
+        assert await logins.end(user.id, three[0].session.id, "global", NOW) == 2
+
+    async def test_nobody_ends_somebody_elses_session(self, logins: Logins, three: list[Grant]) -> None:
+        assert await logins.end(UUID(int=1), three[0].session.id, "local", NOW) == 0
+        assert not await logins.refused(three[0].refresh_token, NOW)
+
+    async def test_a_login_too_many_ends_the_one_used_longest_ago(
+        self, logins: Logins, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ostiary_auth.domain.sessions.service.MAX_SESSIONS_PER_USER", 3)
+        opened = [await logins.open(user, NOW + step * SECOND) for step in range(3)]
+        first_used_again = await logins.refresh(opened[0].refresh_token, NOW + timedelta(minutes=1))
+        last = await logins.open(user, NOW + timedelta(minutes=2))
+        later = NOW + timedelta(minutes=3)
+        alive = [session.id for session in await logins.sessions.of_user(user.id, later)]
+        assert alive == [last.session.id, opened[0].session.id, opened[2].session.id]
+        assert await logins.refused(opened[1].refresh_token, later)
+        assert not await logins.refused(first_used_again.refresh_token, later)

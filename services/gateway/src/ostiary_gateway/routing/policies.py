@@ -1,0 +1,97 @@
+"""A route's limits, timeouts, retries and CORS rules, as they are in the routes file."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StrictBool, model_validator
+
+from ostiary_gateway.http1.parser import MAX_HEAD_BYTES
+from ostiary_gateway.routing.types import HeaderName, Origin, Section
+
+#: Bytes of a request body by default: enough for JSON, too few for a flood.
+DEFAULT_BODY_BYTES = 1024 * 1024
+
+#: Bytes that a route may allow at most: a limit of a TiB is a mistake.
+MAX_BODY_BYTES = 2**40
+
+#: Timeouts in seconds by default.
+DEFAULT_CONNECT_SECONDS = 2.0
+DEFAULT_FIRST_BYTE_SECONDS = 30.0
+DEFAULT_IDLE_SECONDS = 30.0
+
+
+class Limits(Section):
+    """Maximum sizes of a request."""
+
+    body_bytes: Annotated[int, Field(strict=True, ge=0, le=MAX_BODY_BYTES)] = DEFAULT_BODY_BYTES
+    """Maximum size of the body in bytes; larger requests get 413."""
+
+    header_bytes: Annotated[int, Field(strict=True, ge=256, le=MAX_HEAD_BYTES)] = MAX_HEAD_BYTES
+    """Maximum size of request line and header fields in bytes; larger requests get 431."""
+
+
+class RateLimit(Section):
+    """A token bucket: `requests` at once, refilled evenly over `seconds`."""
+
+    by: Literal["address", "subject", "client"]
+    """What requests are counted by: the client's address, or the access token's subject or client."""
+
+    requests: Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+    """Size of the bucket."""
+
+    seconds: Annotated[float, Field(strict=True, ge=0.1, le=86_400)]
+    """Seconds in which an empty bucket is full again."""
+
+
+class Timeouts(Section):
+    """Timeouts of the upstream, in seconds."""
+
+    connect: Annotated[float, Field(strict=True, ge=0.01, le=60)] = DEFAULT_CONNECT_SECONDS
+    """Seconds until a connection is available."""
+
+    first_byte: Annotated[float, Field(strict=True, ge=0.01, le=3600)] = DEFAULT_FIRST_BYTE_SECONDS
+    """Seconds until the response's head has arrived."""
+
+    idle: Annotated[float, Field(strict=True, ge=0.01, le=3600)] = DEFAULT_IDLE_SECONDS
+    """Seconds between two pieces of the response."""
+
+    total: Annotated[float, Field(strict=True, ge=0.01, le=86_400)] | None = None
+    """Seconds for the whole exchange; unlimited by default."""
+
+
+class Retries(Section):
+    """Retries of idempotent requests without a body (RFC 9110 section 9.2.2).
+
+    A request is retried after a failure without a response, and after the given statuses. At most a fifth of an
+    upstream's requests are retries.
+    """
+
+    attempts: Annotated[int, Field(strict=True, ge=1, le=5)]
+    """Maximum number of retries of one request."""
+
+    statuses: frozenset[Annotated[int, Field(strict=True, ge=500, le=599)]] = frozenset()
+    """Statuses of responses after which the request is retried."""
+
+
+class Cors(Section):
+    """Which web pages of other origins may use a route (Fetch standard, section 3.2)."""
+
+    origins: Annotated[frozenset[Origin], Field(min_length=1)]
+    """Allowed origins, such as https://app.example.com, or * for all."""
+
+    headers: frozenset[HeaderName] = frozenset()
+    """Request headers that pages may send, besides Authorization and Content-Type."""
+
+    expose: frozenset[HeaderName] = frozenset()
+    """Response headers that pages may read, besides X-Request-ID."""
+
+    credentials: StrictBool = False
+    """Whether browsers send cookies along."""
+
+    max_age: Annotated[int, Field(strict=True, ge=0, le=86_400)] = 600
+    """Seconds for which a browser may cache a preflight response."""
+
+    @model_validator(mode="after")
+    def _check_origins_for_credentials(self) -> Self:
+        if self.credentials and "*" in self.origins:
+            raise ValueError("'credentials' requires a list of origins instead of '*'")
+        return self

@@ -1,0 +1,69 @@
+"""Differences between routes and the OpenAPI documents of services."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_documents import INVALID, document, operation
+
+from ostiary_gateway.openapi.diff import differences
+from ostiary_gateway.openapi.merge import InvalidDocument, merge
+from ostiary_gateway.routing.loader import load_file
+from ostiary_gateway.routing.table import RouteTable
+
+HOSTED = """\
+upstreams:
+  shop: {url: "http://shop:1"}
+routes:
+  - {name: any, match: {path: "/orders/{id}", methods: [GET]}, upstream: shop, access: {scopes: [one]}}
+  - {name: new, match: {path: "/orders/{id}", methods: [GET], headers: {X-Version: "2"}}, upstream: shop,
+     access: {scopes: [two]}}
+  - {name: wide, match: {path: "/wide", methods: [GET], hosts: ["*.example.org"]}, upstream: shop,
+     access: authenticated}
+  - {name: tail, match: {path: "/{rest...}", methods: [GET]}, upstream: shop, access: authenticated}
+  - {name: open, match: {path: /both, methods: [GET]}, upstream: shop, access: public}
+  - {name: shut, match: {path: /both, methods: [GET], headers: {X-Version: "2"}}, upstream: shop, access: authenticated}
+"""
+
+
+@pytest.mark.parametrize("invalid", INVALID)
+def test_an_invalid_document_is_an_error_and_no_difference(table: RouteTable, invalid: dict[str, Any]) -> None:
+    with pytest.raises(InvalidDocument, match="invalid OpenAPI document of shop: "):
+        differences(table, {"shop": invalid})
+
+
+def test_routes_with_hosts_and_headers_are_compared_too(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(HOSTED)
+    table = RouteTable(load_file(tmp_path / "gateway.yaml", {}).routes)
+    paths = {"/orders/{id}": operation(["one"]), "/wide": operation(["three"]), "/both": operation()}
+    shop = document({path: {"get": each} for path, each in paths.items()}, "string")
+    merged = merge(table, {"shop": shop}, "1")
+    assert merged["paths"]["/both"]["get"]["security"] == [{}, {"bearer": []}]
+    assert merged["paths"]["/orders/{id}"]["get"]["security"] == [{"bearer": ["one"]}, {"bearer": ["two"]}]
+    assert merged["paths"]["/wide"]["get"]["security"] == [{"bearer": []}]
+    assert differences(table, {"shop": shop}) == [
+        "GET /orders/{id} (new): does not require scope one, but the service does",
+        "GET /orders/{id} (new): requires scope two, but the service does not",
+        "GET /wide (wide): does not require scope three, but the service does",
+        # The route for other hosts.
+        "GET /wide (tail): does not require scope three, but the service does",
+        "GET /both (shut): requires an access token, but the service does not",
+    ]
+
+
+def test_equal_requirements_are_no_difference(table: RouteTable) -> None:
+    shop = document({"/orders/{order_id}": {"get": operation(["orders:read"])}, "/": {"get": operation()}}, "string")
+    assert differences(table, {"shop": shop}) == []
+
+
+def test_each_difference_is_named(table: RouteTable) -> None:
+    shop = document({"/orders/{order_id}": {"get": operation(["orders:all"])}, "/": {"get": operation([])}}, "string")
+    stock = document({"/v1/shelves/{n}": {"get": operation(["stock"]), "put": operation()}}, "string")
+    assert differences(table, {"shop": shop, "stock": stock}) == [
+        "GET /orders/{order_id} (order): does not require scope orders:all, but the service does",
+        "GET /orders/{order_id} (order): requires scope orders:read, but the service does not",
+        "GET / (home): public, but the service requires an access token",
+        "GET /stock/shelves/{n} (stock): does not require scope stock, but the service does",
+        "PUT /stock/shelves/{n} (stock): requires an access token, but the service does not",
+        "GET /items/{id} (item): not in the service's document",
+    ]

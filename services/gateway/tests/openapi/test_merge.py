@@ -1,0 +1,99 @@
+"""The merged OpenAPI document."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import structlog.testing
+from openapi_documents import BEARER, INVALID, SHOP, STOCK, deep, document, operation
+
+from ostiary_gateway.openapi.merge import merge
+from ostiary_gateway.routing.table import RouteTable
+
+
+def test_exactly_the_exposed_operations_are_in_the_document(table: RouteTable) -> None:
+    merged = merge(table, {"shop": SHOP, "stock": STOCK}, "1")
+    assert {path: sorted(item) for path, item in merged["paths"].items()} == {
+        "/": ["get"],
+        "/items/{item}": ["get"],
+        "/orders/{order_id}": ["get"],
+        "/stock/same": ["get"],
+        "/stock/shelves/{n}": ["get", "put"],
+    }
+
+
+def test_operations_have_the_gateways_security_requirements(table: RouteTable) -> None:
+    paths = merge(table, {"shop": SHOP, "stock": STOCK}, "1")["paths"]
+    assert paths["/"]["get"]["security"] == []
+    assert paths["/orders/{order_id}"]["get"]["security"] == [{"bearer": ["orders:read"]}]
+    assert paths["/stock/shelves/{n}"]["get"]["security"] == [{"bearer": []}]
+
+
+def test_different_components_of_the_same_name_are_renamed(table: RouteTable) -> None:
+    merged = merge(table, {"shop": SHOP, "stock": STOCK}, "1")
+    schemas = merged["components"]["schemas"]
+    assert (schemas["Thing"], schemas["stock.Thing"]) == ({"type": "string"}, {"type": "integer"})
+    assert list(schemas).count("Same") == 1
+    assert schemas["List"] == {"items": {"$ref": "#/components/schemas/stock.Thing"}}
+    for reference in re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(merged)):
+        assert reference in schemas
+    content = merged["paths"]["/items/{item}"]["get"]["responses"]["200"]["content"]
+    assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/stock.Thing"}
+
+
+def test_a_component_that_refers_to_a_renamed_one_is_renamed(table: RouteTable) -> None:
+    shop = document({"/": {"get": operation(schema="List")}}, "string")
+    stock = document({"/v1/shelves": {"get": operation([], "List")}}, "integer")
+    schemas = merge(table, {"shop": shop, "stock": stock}, "1")["components"]["schemas"]
+    assert schemas["List"] == {"items": {"$ref": "#/components/schemas/Thing"}}
+    assert schemas["stock.List"] == {"items": {"$ref": "#/components/schemas/stock.Thing"}}
+
+
+def test_unreferenced_components_are_left_out(table: RouteTable) -> None:
+    merged = merge(table, {"shop": SHOP, "stock": STOCK}, "1")
+    assert "Internal" not in merged["components"]["schemas"]
+    assert set(merged["components"]["securitySchemes"]) == {"bearer"}
+
+
+def test_public_routes_have_the_services_security_requirements(table: RouteTable) -> None:
+    basic = {"type": "http", "scheme": "basic"}
+    shop = document(
+        {
+            "/": {"get": {"security": [{"client": []}, {"bearer": ["a"]}, {"unknown": []}, {}]}},
+            "/orders/{id}": {"get": {"security": [{"client": []}]}},
+        },
+        "string",
+    )
+    shop["components"]["securitySchemes"]["client"] = basic
+    merged = merge(table, {"shop": shop}, "1")
+    # The gateway's own is another one.
+    assert merged["paths"]["/"]["get"]["security"] == [{"client": []}, {"shop.bearer": ["a"]}, {}]
+    assert merged["paths"]["/orders/{id}"]["get"]["security"] == [{"bearer": ["orders:read"]}]
+    schemes = merged["components"]["securitySchemes"]
+    assert (schemes["client"], schemes["shop.bearer"], schemes["bearer"]["bearerFormat"]) == (basic, BEARER, "JWT")
+
+
+def test_operation_ids_are_unique(table: RouteTable) -> None:
+    shop = {"paths": {"/": {"get": {"operationId": "read"}}, "/orders/{id}": {"get": {"operationId": "read"}}}}
+    stock = {"paths": {"/v1/a": {"get": {"operationId": "read"}, "put": {"operationId": "write"}}}}
+    paths = merge(table, {"shop": shop, "stock": stock}, "1")["paths"]
+    names = [operation["operationId"] for item in paths.values() for operation in item.values()]
+    assert sorted(names) == ["read", "shop.read", "stock.read", "write"]
+
+
+@pytest.mark.parametrize("invalid", [*INVALID, {"paths": {"/": {"get": deep(200)}}}])
+def test_an_invalid_document_is_left_out_and_logged(table: RouteTable, invalid: dict[str, Any]) -> None:
+    with structlog.testing.capture_logs() as logged:
+        merged = merge(table, {"shop": invalid, "stock": STOCK}, "1", {"away"})
+    assert sorted(merged["paths"]) == ["/items/{item}", "/stock/same", "/stock/shelves/{n}"]
+    assert merged["info"]["description"].endswith(": away, shop.")
+    assert [(entry["log_level"], entry["upstream"]) for entry in logged] == [("warning", "shop")]
+
+
+def test_a_property_may_have_the_name_of_a_reference(table: RouteTable) -> None:
+    described = {"requestBody": {"schema": {"properties": {"$ref": {"type": "string"}}}}}
+    others = document({"/v1/a": {"get": operation([])}}, "integer")
+    others["paths"]["/v1/a"]["get"] |= described
+    merged = merge(table, {"shop": SHOP, "stock": others}, "1")
+    assert merged["paths"]["/stock/a"]["get"]["requestBody"] == described["requestBody"]

@@ -1,0 +1,90 @@
+"""Timeouts of a route."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from harness import (
+    Clock,
+    GatewayHarness,
+    ReceivedRequest,
+    ReceivedResponse,
+    RecordingUpstream,
+    parse_responses,
+    respond_and_stall,
+    until,
+)
+from route_files import open_gateway
+
+from ostiary.testing import Issuer
+
+
+def dripping(clock: Clock, *, head: bool) -> Callable[[ReceivedRequest, asyncio.StreamWriter], asyncio.Future[None]]:
+    """Return an answer of which a little comes all the time, and that never ends."""
+
+    async def drip(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        lost = asyncio.ensure_future(request.connection.wait_closed())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" if head else b"HTTP/1.1 200 OK\r\n")
+        while not lost.done():
+            writer.write(b"x" if head else b"X: 1\r\n")
+            clock.skip(0.02)
+            await asyncio.wait({lost}, timeout=0.001)
+
+    return lambda request, writer: asyncio.ensure_future(drip(request, writer))
+
+
+def timed(timeouts: str) -> str:
+    return f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, timeouts: {timeouts}"
+
+
+async def ask_briefly(harness: GatewayHarness) -> ReceivedResponse:
+    """Ask, and see that it does not take three seconds."""
+    async with asyncio.timeout(3):
+        return await harness.request("/a")
+
+
+@pytest.mark.parametrize("timeouts", ["{total: 0.3}", "{total: 0.3, first_byte: 5, idle: 5}"])
+async def test_a_response_must_end_within_the_total_timeout(
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock, timeouts: str
+) -> None:
+    upstream.response = dripping(clock, head=True)
+    async with open_gateway(issuer, upstream, timed(timeouts)) as it:
+        answer = await ask_briefly(it)
+        assert (answer.status, answer.is_complete) == (200, False)
+        assert answer.body
+        await until(lambda: upstream.connections[0].is_closed)
+
+
+@pytest.mark.parametrize("timeouts", ["{first_byte: 0.3}", "{total: 0.3}"])
+async def test_a_head_must_arrive_within_the_timeout(
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock, timeouts: str
+) -> None:
+    upstream.response = dripping(clock, head=False)
+    async with open_gateway(issuer, upstream, timed(timeouts)) as it:
+        answer = await ask_briefly(it)
+        assert (answer.status, answer.code) == (504, "upstream_timeout")
+
+
+async def test_a_response_in_progress_has_no_timeout_by_default(
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock
+) -> None:
+    upstream.response = dripping(clock, head=True)
+    async with open_gateway(issuer, upstream, timed("{idle: 0.3}")) as it:
+        line = await it.connect()
+        line.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
+        # 0.8 seconds.
+        await line.wait_for(b"x", 40)
+        assert not line.is_closed
+
+
+async def test_a_stalled_response_is_aborted_after_the_idle_timeout(
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock
+) -> None:
+    upstream.response = respond_and_stall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
+    async with open_gateway(issuer, upstream, timed("{idle: 0.2}")) as it:
+        line = await it.connect()
+        line.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
+        await line.wait_for(b"part")
+        clock.skip(0.3)
+        (answer,) = parse_responses(await line.wait_closed())
+        assert (answer.body, answer.is_complete) == (b"part", False)
