@@ -7,11 +7,11 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 
-# Compiled modules are kept: processes that tests start would compile them again, and pytest rewrite its assertions.
-unexport PYTHONDONTWRITEBYTECODE
-
 # The images' Python, on which what ships compiled is tested. Where it is not installed, that happens in a container.
 IMAGE_PYTHON ?= $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null)
+
+# Compiled modules are kept: processes that tests start would compile them again, and pytest rewrite its assertions.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 

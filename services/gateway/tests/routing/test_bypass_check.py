@@ -76,7 +76,7 @@ def test_crossing_rules_of_two_upstreams_must_ask_for_the_same_if_a_host_has_bot
 ) -> None:
     one, other = (f"{path}, hosts: [{names}]" for path, names in zip(CROSSING, hosts, strict=True))
     for order in ([of(one), of(other, ADMIN, "two")], [of(other, ADMIN, "two"), of(one)]):
-        with pytest.raises(ConfigError, match="lets /a/secret through"):
+        with pytest.raises(ConfigError, match="lets /a/secret bypass"):
             load_all(tmp_path, *order)
 
 
