@@ -61,12 +61,13 @@ TARGETS = (
     Target(_LIBRARY, "_keyset.py", ("test_keyset.py",)),
     Target(_LIBRARY, "_revocations.py", ("test_revocations.py", "test_staleness.py")),
     Target(_LIBRARY, "feed.py", ("test_feed.py",)),
-    Target(_GATEWAY, "http1/parser.py", ("http1/test_parser.py",)),
+    Target(_GATEWAY, "http1/parser.py", ("http1/test_parser.py", "http1/test_body.py", "http1/test_fields.py")),
+    Target(_GATEWAY, "http1/[bf]*.py", ("http1/test_[bf]*.py", "http1/test_properties.py")),
     Target(_GATEWAY, "http1/headers.py", ("http1/test_headers.py",)),
     Target(_GATEWAY, "routing/[tpo]*.py", ("routing/test_[tpo]*.py",)),
     Target(_GATEWAY, "routing/bypass_check.py", ("routing/test_bypass_check.py",)),
     Target(_GATEWAY, "access/admission.py", ("access/test_*.py",)),
-    Target(_GATEWAY, "ratelimit/*.py", ("access/test_*.py",)),
+    Target(_GATEWAY, "ratelimit/*.py", ("ratelimit/test_*.py",)),
 )
 
 
