@@ -258,7 +258,7 @@ def number_of(follower: FeedClient) -> int | None:
 
 
 class TestFollowing:
-    async def test_all_that_was_revoked_is_known_once_entered(self, make: Made, server: Server, notes: Notes) -> None:
+    async def test_entering_applies_all_revocations(self, make: Made, server: Server, notes: Notes) -> None:
         server.revoke(Kind.SESSION, "s1")
         server.revoke(Kind.KEY, "k1")
         async with make() as follower:
@@ -267,7 +267,7 @@ class TestFollowing:
             assert list(follower.revocations.revoked_kids) == ["k1"]
             assert (notes.outcomes, notes.numbers) == (["updated"], [2])
 
-    async def test_what_is_revoked_later_is_known_at_once(self, make: Made, server: Server, notes: Notes) -> None:
+    async def test_later_revocations_are_applied_at_once(self, make: Made, server: Server, notes: Notes) -> None:
         async with make() as follower:
             assert number_of(follower) == 0
             for number in (1, 2, 3):
@@ -277,7 +277,7 @@ class TestFollowing:
             assert list(follower.revocations.revoked_kids) == ["k1", "k2", "k3"]
             assert (notes.outcomes, notes.numbers) == (["unchanged", "updated", "updated", "updated"], [0, 1, 2, 3])
 
-    async def test_a_verifier_refuses_what_was_revoked(
+    async def test_a_verifier_rejects_revoked_tokens(
         self, make: Made, server: Server, issuer: Issuer, keys: Keys
     ) -> None:
         follower = make()
@@ -293,7 +293,7 @@ class TestFollowing:
             with pytest.raises(errors.Revoked):
                 verifier.verify(token)
 
-    async def test_pages_are_caught_up_with_before_entering_returns(self, make: Made, server: Server) -> None:
+    async def test_entering_returns_after_all_pages(self, make: Made, server: Server) -> None:
         server.page = 2
         for number in range(7):
             server.revoke(Kind.KEY, f"k{number}")
@@ -308,7 +308,7 @@ class TestFollowing:
                 ("6", "0"),
             ]
 
-    async def test_a_failure_while_catching_up_does_not_hold_up_the_start(self, make: Made, server: Server) -> None:
+    async def test_a_failure_while_catching_up_does_not_block_the_start(self, make: Made, server: Server) -> None:
         server.page = 2
         for number in range(7):
             server.revoke(Kind.KEY, f"k{number}")
@@ -324,7 +324,7 @@ class TestFollowing:
             await until(lambda: follower.revocations.complete)
             assert len(follower.revocations.revoked_kids) == 7
 
-    async def test_age_is_counted_from_before_the_question(self, make: Made, server: Server, clock: Clock) -> None:
+    async def test_age_counts_from_before_the_poll(self, make: Made, server: Server, clock: Clock) -> None:
         def slow(request: httpx.Request) -> httpx.Response:
             clock.now += 3
             return server.response(request)
@@ -334,9 +334,7 @@ class TestFollowing:
             server.instead = None
             assert follower.revocations.age() == 3
 
-    async def test_nothing_gets_older_than_the_lease_that_the_issuer_was_told_of(
-        self, make: Made, server: Server, clock: Clock
-    ) -> None:
+    async def test_revocations_are_not_used_beyond_the_lease(self, make: Made, server: Server, clock: Clock) -> None:
         bounds = {30.0}
         async with make(bounds=bounds, clock=clock) as follower:
             await until(lambda: len(server.asked()) == 2)
@@ -368,7 +366,7 @@ class TestFollowing:
 
 
 class TestQuestions:
-    async def test_the_first_waits_for_nothing_and_knows_nothing(
+    async def test_the_first_poll_does_not_wait_and_has_no_position(
         self, make: Made, server: Server, issuer: Issuer
     ) -> None:
         async with make() as follower:
@@ -385,7 +383,7 @@ class TestQuestions:
             assert name == "orders"
             assert len(bytes.fromhex(rest)) == 8
 
-    async def test_the_following_acknowledge_what_was_applied_and_wait(self, make: Made, server: Server) -> None:
+    async def test_later_polls_acknowledge_what_was_applied_and_wait(self, make: Made, server: Server) -> None:
         server.revoke(Kind.SESSION, "s1")
         async with make():
             await until(lambda: len(server.asked()) == 2)
@@ -393,7 +391,9 @@ class TestQuestions:
             assert (second["epoch"], second["after"], second["wait"]) == ("e1", "1", "7500")
             assert second["verifier"] == server.questions()[0]["verifier"]
 
-    async def test_verifiers_of_one_name_are_told_apart_from_when_they_start(self, make: Made, server: Server) -> None:
+    async def test_verifiers_with_the_same_name_get_ids_of_their_own_when_they_start(
+        self, make: Made, server: Server
+    ) -> None:
         """What was made before a server forked its workers is none of them yet."""
         follower = make()
         for each in (follower, follower, make()):
@@ -414,7 +414,7 @@ class TestQuestions:
             ({30.0, 59.9995}, "7500", "60000"),
         ],
     )
-    async def test_the_strictest_bound_says_how_long_to_wait_and_the_loosest_is_the_lease(
+    async def test_the_strictest_bound_determines_the_wait_and_the_loosest_is_the_lease(
         self, make: Made, server: Server, bounds: set[float], wait: str, lease: str | None
     ) -> None:
         async with make(bounds=bounds):
@@ -422,9 +422,7 @@ class TestQuestions:
             assert server.questions()[1]["wait"] == wait
             assert server.questions()[1].get("lease") == lease
 
-    async def test_a_bound_that_is_said_later_counts_from_the_next_question_on(
-        self, make: Made, server: Server
-    ) -> None:
+    async def test_a_later_bound_counts_from_the_next_poll_on(self, make: Made, server: Server) -> None:
         bounds = {30.0}
         async with make(bounds=bounds):
             await until(lambda: len(server.asked()) == 2)
@@ -460,7 +458,7 @@ class TestQuestions:
             assert request.headers["Cache-Control"] == "no-store"
         assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
 
-    async def test_a_failure_makes_the_next_question_not_wait(self, make: Made, server: Server) -> None:
+    async def test_after_a_failure_the_next_poll_does_not_wait(self, make: Made, server: Server) -> None:
         async with make():
             await until(lambda: len(server.asked()) == 2)
             server.instead = lambda _: httpx.Response(500)
@@ -475,7 +473,7 @@ class TestQuestions:
 
 class TestPatience:
     @pytest.mark.parametrize(("seconds", "patience"), [(0.0, 1.5), (0.7, 1.5), (3.0, 6.0), (30.0, 10.0)])
-    async def test_twice_the_time_of_the_last_answer_is_given_to_the_next_one_within_bounds(
+    async def test_the_timeout_is_twice_the_time_of_the_last_answer_within_bounds(
         self, make: Made, server: Server, clock: Clock, seconds: float, patience: float
     ) -> None:
         async def answer(request: httpx.Request) -> httpx.Response:
@@ -489,9 +487,7 @@ class TestPatience:
             assert follower.revocations.complete
             assert follower._timeout == patience
 
-    async def test_an_issuer_that_gets_slow_is_heard_nevertheless(
-        self, make: Made, server: Server, clock: Clock
-    ) -> None:
+    async def test_the_timeout_grows_with_a_slow_issuer(self, make: Made, server: Server, clock: Clock) -> None:
         """It cannot keep the strictest bound then, but the others."""
 
         async def slow(request: httpx.Request) -> httpx.Response:
@@ -523,7 +519,7 @@ class TestToken:
         }
         assert server.requests[0] is request
 
-    async def test_it_may_come_from_elsewhere(self, make: Made, server: Server) -> None:
+    async def test_it_may_come_from_another_host(self, make: Made, server: Server) -> None:
         config = Feed(
             url="https://feed.example/feed",
             client_id="orders",
@@ -546,7 +542,7 @@ class TestToken:
                 await until(lambda: len(server.asked()) == number + 1)  # noqa: B023 - the same
                 assert server.asked()[-1].headers["Authorization"] == f"Bearer {expected}"
 
-    async def test_a_refused_token_is_replaced(self, make: Made, server: Server, notes: Notes) -> None:
+    async def test_a_rejected_token_is_replaced(self, make: Made, server: Server, notes: Notes) -> None:
         async with make() as follower:
             await until(lambda: len(server.asked()) == 2)
             server.token = "other"
@@ -631,7 +627,7 @@ class TestToken:
             lambda _: httpx.Response(200, stream=httpx.ByteStream(b'{"access_token":"a","access_token":"b"}')),
         ],
     )
-    async def test_without_a_token_nothing_is_asked(
+    async def test_without_a_token_nothing_is_polled(
         self, make: Made, server: Server, notes: Notes, answer: Answer
     ) -> None:
         server.token_instead = answer
@@ -643,7 +639,7 @@ class TestToken:
             await until(lambda: follower.revocations.complete)
         assert {request.url.host for request in server.requests} == {"issuer.example"}
 
-    async def test_a_token_endpoint_that_hangs_is_given_up(
+    async def test_a_token_endpoint_that_hangs_times_out(
         self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(_feed_client, "TOKEN_TIMEOUT", 0.005)
@@ -653,9 +649,7 @@ class TestToken:
             server.token_instead = None
             await until(lambda: follower.revocations.complete)
 
-    async def test_the_secret_is_nowhere_else(
-        self, make: Made, server: Server, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_the_secret_does_not_leak(self, make: Made, server: Server, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         server.token_instead = lambda _: httpx.Response(500)
         config = VerifierConfig(issuer="https://issuer.example", audience="a", feed=CONFIG, key_source=LocalKeys())
@@ -749,7 +743,7 @@ class TestBadAnswers:
             monkeypatch.setattr(_feed_client, "MAX_ANSWER_SECONDS", 0.05)
 
     @pytest.mark.parametrize("name", BAD_ANSWERS)
-    async def test_at_the_start_a_bad_answer_leaves_nothing_known_until_a_good_one_comes(
+    async def test_at_the_start_bad_answers_are_not_applied_until_a_good_one_arrives(
         self, make: Made, server: Server, notes: Notes, name: str
     ) -> None:
         outcome, bad = BAD_ANSWERS[name]
@@ -765,7 +759,7 @@ class TestBadAnswers:
         assert {request.url.host for request in server.requests} == {"issuer.example"}
 
     @pytest.mark.parametrize("name", BAD_ANSWERS)
-    async def test_later_a_bad_answer_leaves_all_that_is_known_and_gets_no_younger(
+    async def test_later_bad_answers_change_nothing_and_do_not_refresh_the_age(
         self, make: Made, server: Server, notes: Notes, clock: Clock, name: str
     ) -> None:
         outcome, bad = BAD_ANSWERS[name]
@@ -854,7 +848,7 @@ class TestFailures:
                 assert longest / 2 <= pause <= longest
         assert len(set(pauses[:9])) == 9
 
-    async def test_who_answers_at_once_with_nothing_is_not_hammered(
+    async def test_a_feed_that_answers_at_once_without_revocations_is_polled_with_a_delay(
         self, make: Made, server: Server, clock: Clock, pauses: list[float]
     ) -> None:
         server.instead = server.response
@@ -864,7 +858,7 @@ class TestFailures:
             server.revoke(Kind.KEY, "k1")
             await until(lambda: 0.0 in pauses[1:])
 
-    async def test_who_announces_keys_that_do_not_come_is_not_hammered(
+    async def test_a_feed_that_announces_keys_that_do_not_arrive_is_polled_with_backoff(
         self, make: Made, server: Server, pauses: list[float]
     ) -> None:
         server.keys = "another"
@@ -884,7 +878,7 @@ class TestFailures:
             # It begins anew.
             assert pauses[answered] == 0.1
 
-    async def test_a_failing_feed_is_worth_one_warning_after_a_while(
+    async def test_a_failing_feed_is_logged_once(
         self, make: Made, server: Server, notes: Notes, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "ostiary")
@@ -900,7 +894,7 @@ class TestFailures:
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
         assert caplog.records[0].__dict__["reason"] == "status 500"
 
-    async def test_without_keys_nothing_is_asked(
+    async def test_without_keys_nothing_is_polled(
         self, make: Made, server: Server, notes: Notes, issuer: Issuer
     ) -> None:
         make.keys = Keys()
@@ -928,7 +922,7 @@ class TestKeys:
             keys.replace(keys_of(issuer, following))
             await until(lambda: number_of(follower) == 1)
 
-    async def test_so_do_keys_that_are_announced(
+    async def test_announced_keys_are_fetched(
         self, make: Made, server: Server, keys: Keys, notes: Notes, issuer: Issuer
     ) -> None:
         other = Issuer(kid="other")
@@ -963,7 +957,7 @@ class TestKeys:
 
 
 class TestLeaving:
-    async def test_who_leaves_says_so(self, make: Made, server: Server) -> None:
+    async def test_a_stopping_verifier_deregisters(self, make: Made, server: Server) -> None:
         async with make() as follower:
             await until(lambda: len(server.asked()) == 2)
             assert server.asked("DELETE") == []
@@ -973,7 +967,7 @@ class TestLeaving:
         assert dict(request.url.params) == {"verifier": follower._id}
         assert request.headers["Authorization"] == "Bearer token-1"
 
-    async def test_nothing_is_fresh_any_more_once_it_says_so(self, make: Made, server: Server) -> None:
+    async def test_revocations_are_stale_before_it_deregisters(self, make: Made, server: Server) -> None:
         """The issuer does not wait for this verifier from then on."""
         aged: list[bool] = []
 
@@ -987,7 +981,7 @@ class TestLeaving:
             assert follower.revocations.complete
         assert aged == [True]
 
-    async def test_nothing_is_asked_afterwards(self, make: Made, server: Server) -> None:
+    async def test_nothing_is_polled_afterwards(self, make: Made, server: Server) -> None:
         async with make():
             pass
         seen = len(server.requests)
@@ -997,7 +991,7 @@ class TestLeaving:
         assert len(server.requests) == seen
 
     @pytest.mark.parametrize("goodbye", [hang, refuse_connection, lambda _: httpx.Response(500)])
-    async def test_an_issuer_that_is_away_does_not_hold_up_the_end(
+    async def test_an_unreachable_issuer_does_not_delay_the_stop(
         self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch, goodbye: Answer
     ) -> None:
         monkeypatch.setattr(_feed_client, "LEAVE_TIMEOUT", 0.01)
@@ -1017,7 +1011,7 @@ class TestLeaving:
         assert follower._task is not None
         assert follower._task.cancelled()
 
-    async def test_giving_up_the_start_ends_it(self, make: Made, server: Server) -> None:
+    async def test_cancelling_the_start_ends_the_task(self, make: Made, server: Server) -> None:
         server.instead = hang
         follower = make()
         entering = asyncio.create_task(follower.__aenter__())
@@ -1055,7 +1049,7 @@ class TestAddresses:
         assert make(config, allow_insecure=True).revocations.position is None
 
     @pytest.mark.parametrize("url", ["ftp://issuer.example/feed", "/feed", "", "https:///feed"])
-    def test_what_is_no_address_is_refused(self, make: Made, url: str) -> None:
+    def test_an_invalid_url_is_rejected(self, make: Made, url: str) -> None:
         with pytest.raises(ValueError, match="not an http or https address"):
             make(Feed(url=url, client_id="orders", client_secret="s"), allow_insecure=True)
 

@@ -49,7 +49,7 @@ def test_a_published_key_is_usable(issuer: Issuer) -> None:
         {"n": integer(2**8192 + 1)},
     ],
 )
-def test_a_key_that_does_not_fit_is_skipped(issuer: Issuer, changes: dict[str, object]) -> None:
+def test_an_unusable_key_is_skipped(issuer: Issuer, changes: dict[str, object]) -> None:
     bad = {**issuer.jwk(), "kid": "bad", **changes}
     keys = KeySet.from_json(document(bad, issuer.jwk()))
     assert list(keys.keys) == [issuer.kid]
