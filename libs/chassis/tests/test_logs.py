@@ -1,4 +1,4 @@
-"""What fails is logged, and the secrets that it held are not."""
+"""Errors are logged without the secrets in their variables."""
 
 import json
 import logging

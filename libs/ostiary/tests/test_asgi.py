@@ -1,4 +1,4 @@
-"""The middleware for any framework: nothing behind it is reached without a good token."""
+"""The middleware for any framework: it rejects requests without a valid token."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ostiary.testing import Issuer
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Say who is there; no framework needed."""
+    """Respond with the subject, without a framework."""
     if scope["type"] == "lifespan":
         await receive()
         await send({"type": "lifespan.startup.complete"})

@@ -1,4 +1,4 @@
-"""CacheEntry tokens: bounded, re-checked on every hit, gone with their key."""
+"""The cache of verified tokens: bounded, checked again on every hit, evicted with their key."""
 
 import threading
 

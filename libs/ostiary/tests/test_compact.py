@@ -1,4 +1,4 @@
-"""The compact set: what a Python set says, in a fraction of its memory, and readable while it grows."""
+"""The compact set: equal to a Python set, in a fraction of its memory, and readable while it grows."""
 
 import random
 import sys
@@ -27,7 +27,7 @@ def random_names(count: int, seed: int) -> list[Name]:
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Let threads take turns often."""
+    """Switch threads often."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -50,7 +50,7 @@ def test_it_holds_what_a_python_set_holds(added: list[Name], looked_for: list[Na
 @settings(max_examples=25)
 @given(st.lists(st.integers(1, 40), max_size=120))
 def test_a_full_table_grows_without_loss(seconds: list[int]) -> None:
-    """All in one table, which grows several times."""
+    """All names are in one table, which grows several times."""
     ours, theirs = CompactSet(), set[Name]()
     for second in seconds:
         ours.add((512, second))

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("fast_refresh")
 
 
 class TestLastGood:
-    """The last good keys on disk, for a restart while the issuer is away."""
+    """The last good keys on disk, for a restart while the issuer is down."""
 
     async def start(self, issuer: Issuer, server: JwksServer, path: Path) -> bool:
         async with verifier_of(issuer, server, last_good=path) as verifier:

@@ -1,4 +1,4 @@
-"""The adapter: a service in ten lines, and what it answers."""
+"""The FastAPI adapter, in a service of ten lines."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The wire format of the feed: what a signer makes is read as it was meant, and all else is refused."""
+"""The format of the feed: signed answers are parsed, and all else is rejected."""
 
 import base64
 import hashlib
@@ -60,7 +60,7 @@ def signed(
 
 
 def changed(**members: object) -> dict[str, object]:
-    """Return the payload of a good answer with two revocations, changed; `Issuer.REMOVED` leaves a member out."""
+    """Return the payload of a valid answer, with changes; `Issuer.REMOVED` omits a member."""
     merged = {**answer_with(log(2)).to_json(), **members}
     return {name: value for name, value in merged.items() if value is not Issuer.REMOVED}
 
@@ -139,7 +139,7 @@ class TestGoodAnswers:
         assert read(signed(answer)) == answer
 
     def test_a_log_that_became_shorter_is_no_mistake_of_form(self) -> None:
-        """Who knows more than the issuer has to hear of it as what it is."""
+        """A verifier ahead of the log has to detect the fork."""
         answer = answer_with(first=18, head=3)
         assert read(signed(answer)) == answer
 
@@ -184,7 +184,7 @@ class TestWhoSaysSo:
             read(f"{header}.{payload}.{signature}")
 
     def test_an_unknown_key_has_its_own_error(self) -> None:
-        """The keys have to be fetched then, which is no reason to raise an alarm."""
+        """The keys have to be fetched then, but nothing is wrong."""
         with pytest.raises(errors.UnknownKey):
             read(signed(answer_with(), header={"kid": "other"}))
 
@@ -227,7 +227,7 @@ class TestWhoSaysSo:
 
 
 class TestTokensAndFeeds:
-    """RFC 8725 section 3.11: one kind of signed document is never taken for another one."""
+    """RFC 8725 section 3.11: one type of signed document is never accepted as another."""
 
     def test_an_access_token_is_no_feed(self) -> None:
         with pytest.raises(FeedFault, match="wrong_type"):
@@ -244,7 +244,7 @@ class TestTokensAndFeeds:
                 Verifier(SIGNER.config()).verify(signed(payload, header={"typ": typ}))
 
     def test_the_same_claims_are_a_valid_token_with_a_tokens_type(self) -> None:
-        """So it is the type that decides above."""
+        """So it is the type that is rejected above."""
         payload = {**answer_with().to_json(), **token_claims()}
         assert Verifier(SIGNER.config()).verify(signed(payload, header={"typ": "at+jwt"})).subject == "u1"
 

@@ -1,4 +1,4 @@
-"""RFC 6750 and RFC 9457: the token out of the request, the error into the response."""
+"""RFC 6750 and RFC 9457: tokens from requests, errors into responses."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""The key set behind a JWKS endpoint: fresh in the background, kept through outages, answered from memory."""
+"""The key set behind a JWKS endpoint: refreshed in the background, kept through outages, read from memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +15,7 @@ URL = "https://issuer.example/.well-known/jwks.json"
 
 
 class Endpoint:
-    """A JWKS endpoint: answers what it is told to and counts."""
+    """A JWKS endpoint with a configurable answer, which records its requests."""
 
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
         self.answer = answer
@@ -42,7 +42,7 @@ def document(body: bytes, status: int = 200, **headers: str) -> Callable[[httpx.
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let pauses be milliseconds where they are minutes, so that tests see many of them."""
+    """Use delays of milliseconds instead of minutes."""
     monkeypatch.setattr(_jwks, "MIN_FRESH", 0.002)
     monkeypatch.setattr(_jwks, "UNKNOWN_KEY_COOLDOWN", 0.002)
     monkeypatch.setattr(_jwks, "RETRY_DELAYS_WITH_KEYS", (0.001, 0.002))

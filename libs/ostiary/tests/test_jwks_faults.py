@@ -233,7 +233,7 @@ class TestTls:
 
 
 class TestDiscovery:
-    """RFC 8414: the address of the keys out of the issuer's metadata."""
+    """RFC 8414: the URL of the keys from the issuer's metadata."""
 
     def metadata(self, server: JwksServer, signer: Issuer, /, **changes: object) -> Respond:
         document = {"issuer": server.url, "jwks_uri": f"{server.url}/keys", **changes}

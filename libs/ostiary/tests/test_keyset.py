@@ -1,4 +1,4 @@
-"""RFC 7517: a key that is not exactly what we sign with is left out; the rest of the set is used."""
+"""RFC 7517: keys of other kinds than ours are skipped, and the others are used."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What a verifier tells about its work, and that nothing of a token is in it."""
+"""What an observer receives, and that it contains nothing from a token."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What is known of revocations: all that was applied and nothing else, and how old it is."""
+"""Revocations in memory: exactly what was applied, and its age."""
 
 import asyncio
 import math
@@ -36,7 +36,7 @@ class Clock:
 
 @dataclass
 class Log:
-    """An issuer's log, and what it answers to questions."""
+    """An issuer's log, and its answers to polls."""
 
     epoch: str = "e1"
     listed: list[Revocation] = field(default_factory=list)
@@ -133,7 +133,7 @@ def log() -> Log:
 
 
 def revoke(revocations: Revocations, log: Log, kind: Kind, target: str = EVERYTHING, life: int = LIFE) -> None:
-    """Revoke something, and apply that at once."""
+    """Revoke a target, and apply that at once."""
     log.add(kind, target, life)
     revocations.apply(log.answer(len(log.listed) - 1), revocations.now())
 
@@ -160,7 +160,7 @@ class TestHits:
 
     @pytest.mark.parametrize(("kind", "target"), [(Kind.SUBJECT, "u1"), (Kind.CLIENT, "c1"), (Kind.ALL, EVERYTHING)])
     def test_a_cutoff_is_exact(self, revocations: Revocations, log: Log, kind: Kind, target: str) -> None:
-        """A token says after which revocation it was issued: the cutoff itself is the first that it has behind it."""
+        """A token contains the log position at its issue: with the cutoff itself, it was issued after it."""
         for _ in range(4):
             log.add(Kind.SESSION, "another")
         log.add(kind, target)
@@ -304,13 +304,13 @@ class TestRefusals:
         return revocations
 
     def news(self, log: Log, **changes: Any) -> Answer:  # a dataclass's own fields
-        """Return an answer that brings revocations of every kind, changed."""
+        """Return an answer with revocations of every kind, with changes."""
         for kind, target in ONE_OF_EACH:
             log.add(kind, target)
         return log.answer(3, **changes)
 
     def assert_unchanged(self, revocations: Revocations, clock: Clock, bad: Answer, fault: str) -> None:
-        """See that an answer is refused, and that everything is as it was before."""
+        """Check that an answer is rejected, and changes nothing."""
         looked: list[None] = []
         end = revocations.watch(token(), lambda: looked.append(None))
         before = (revocations.position, revocations.version, revocations.fresh_at, len(revocations))
@@ -327,13 +327,13 @@ class TestRefusals:
         end()
 
     def goes_on(self, revocations: Revocations, log: Log, clock: Clock) -> None:
-        """See that the good answer is taken in after a bad one."""
+        """Check that the valid answer is applied after an invalid one."""
         revocations.apply(log.answer(3), clock.now)
         assert is_revoked(revocations, token())
         assert revocations.age() == 0
 
     def test_the_valid_answer_is_applied(self, revocations: Revocations, log: Log, clock: Clock) -> None:
-        """So it is what is changed below that is refused."""
+        """So it is the change below that is rejected."""
         self.news(log)
         self.goes_on(revocations, log, clock)
 
@@ -474,7 +474,7 @@ class TestAge:
         assert not revocations.is_fresh(30)
 
     def test_what_the_issuer_counts_on_is_a_bound_too(self, revocations: Revocations, log: Log, clock: Clock) -> None:
-        """It takes a revocation to be in force here when the lease that it was told of is over."""
+        """The issuer counts on revocations being in force when the lease ends."""
         revocations.apply(log.answer(), clock.now, 30)
         clock.now += 30
         assert revocations.is_fresh(60)
@@ -503,7 +503,7 @@ class TestAge:
 
 class TestForgetting:
     def pass_time(self, revocations: Revocations, log: Log, clock: Clock, now: float) -> None:
-        """Let it be later, and have an answer without news, on which things are thrown away."""
+        """Advance the clock, and apply an answer without revocations, which removes expired ones."""
         clock.now = now
         revocations.apply(log.answer(len(log.listed)), now)
 
@@ -543,7 +543,7 @@ class TestForgetting:
     def test_none_is_kept_for_less_than_the_longest_life_of_a_token(
         self, revocations: Revocations, log: Log, clock: Clock, kind: Kind, target: str, life: int
     ) -> None:
-        """The clocks of an issuer's replicas differ, and what an issuer says changes with its configuration."""
+        """The clocks of an issuer's replicas differ, and expiry depends on its configuration."""
         clock.now = 0.0
         revoke(revocations, log, kind, target, life)
         self.pass_time(revocations, log, clock, MIN_RETENTION + RETENTION_MARGIN - 0.001)
@@ -561,7 +561,7 @@ class TestForgetting:
         assert len(revocations) == 6
 
     def test_an_outage_removes_nothing(self, revocations: Revocations, log: Log, clock: Clock) -> None:
-        """Without answers there is nothing that throws away."""
+        """Only answers remove expired revocations."""
         revoke(revocations, log, Kind.SESSION, "s1")
         clock.now += 1e6
         assert is_revoked(revocations, token())
@@ -739,7 +739,7 @@ class TestWatch:
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Let threads take turns often."""
+    """Switch threads often."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -748,7 +748,7 @@ def hasty_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_other_threads_may_check_while_answers_are_applied(clock: Clock) -> None:
-    """What was in force once stays so, what was never revoked is not hit, and nothing breaks."""
+    """A revocation in force stays so, others never match, and nothing raises."""
     revocations, log, applied, is_done = Revocations(clock), Log(), 0, False
     failures: list[object] = []
 

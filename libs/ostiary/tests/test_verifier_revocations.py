@@ -1,4 +1,4 @@
-"""What a verifier and its adapters do with revocations: refuse what is revoked, and decide nothing on old news."""
+"""Revocations in a verifier and its adapters: revoked tokens are rejected, and stale revocations are a 503."""
 
 import asyncio
 import math
@@ -47,7 +47,7 @@ class Clock:
 
 @dataclass
 class Source(LocalRevocations):
-    """Revocations that come when a test says so, and get older by its clock."""
+    """Revocations that arrive and age under a test's control."""
 
     clock: Clock = field(default_factory=Clock)
     epoch: str = "e1"
@@ -63,7 +63,7 @@ class Source(LocalRevocations):
         return self
 
     def hear(self, kind: Kind | None = None, target: str = EVERYTHING, *, more: bool = False) -> None:
-        """Have an answer: a revocation, or nothing new."""
+        """Apply an answer with one revocation or none."""
         first = self.number + 1
         news = [] if kind is None else [Revocation(first, kind, target, ISSUED_AT + 900)]
         for revocation in news:
@@ -89,7 +89,7 @@ class Source(LocalRevocations):
 
 @pytest.fixture
 def source() -> Source:
-    """Revocations of which nothing is known yet."""
+    """Revocations before the first answer."""
     return Source()
 
 
@@ -279,7 +279,7 @@ class TestStale:
     def test_a_revoked_token_is_rejected_however_stale_revocations_are(
         self, verifier: Verifier, issuer: Issuer, source: Source
     ) -> None:
-        """A client with a revoked token must not be told to come back with it."""
+        """A client must not be told to retry with a revoked token."""
         token, seen = issuer.token(subject="u1"), issuer.token(subject="u1")
         source.hear()
         verifier.verify(seen)
@@ -455,7 +455,7 @@ class TestPosition:
 
 
 async def answer_subject(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Say who is there; no framework needed."""
+    """Respond with the subject, without a framework."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": scope["ostiary.token"].subject.encode()})
 
@@ -590,7 +590,7 @@ class TestAdapters:
         target: str,
         status: int,
     ) -> None:
-        """What a gateway has let in on newer news is not let in on older ones."""
+        """A service must not accept a token by older revocations than the gateway did."""
         monkeypatch.setattr(_verifier, "REACH_SECONDS", 60.0)
         source.hear()
         async with client_of(adapter(verifier)) as client:
@@ -713,7 +713,7 @@ class TestSync:
 
 
 def in_loop(source: Source, do: Callable[[], None]) -> None:
-    """Do something on the thread that applies answers, and wait until it is done."""
+    """Run a function on the thread that applies answers."""
     done = threading.Event()
 
     def run() -> None:

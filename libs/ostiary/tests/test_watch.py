@@ -1,4 +1,4 @@
-"""What outlasts the request that was let in: it ends with its token, and nothing else does."""
+"""Responses that outlast the authorisation of their request end with their token."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ def issuer(issuer: Issuer) -> Issuer:
 
 @dataclass
 class Clock:
-    """A clock that is set by hand, and that counts how often it was looked at."""
+    """A clock that is set by hand, and counts how often it is read."""
 
     now: float
     looks: int = 0
@@ -42,7 +42,7 @@ class Clock:
         return self.now
 
     async def is_looked_at(self) -> None:
-        """Wait until it has been looked at for some times more."""
+        """Wait until it was read several times more."""
         before = self.looks
         await until(lambda: self.looks >= before + 6)
 
@@ -57,7 +57,7 @@ def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let watches look every millisecond, where they look when something may have changed, or every ten seconds."""
+    """Check every millisecond instead of every ten seconds."""
     monkeypatch.setattr(_watch, "MAX_SLICE", 0.001)
 
 
@@ -88,7 +88,7 @@ def targets_of(token: VerifiedToken) -> dict[Kind, str]:
 
 
 class Ends:
-    """What `on_end` was called with."""
+    """Records the calls of `on_end`."""
 
     def __init__(self) -> None:
         self.codes: list[str] = []
@@ -228,7 +228,7 @@ class Aging(LocalRevocations):
         self.issuer = issuer
 
     def hear(self) -> None:
-        """Have an answer without news."""
+        """Apply an answer without revocations."""
         answer = Answer(self.issuer.issuer, 0, "e1", 1, 0, False, GENESIS, False, (), "k")
         self.revocations.apply(answer, self.clock.now)
 
@@ -298,7 +298,7 @@ class TestStaleness:
 
 class TestLooking:
     async def test_it_is_checked_repeatedly(self, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The loop's clock stands still while a machine sleeps, so a long time is never waited for in one go."""
+        """The event loop's clock stops in suspend, so a timer is never long."""
         monkeypatch.setattr(_watch, "MAX_SLICE", 0.001)
         looks: list[None] = []
 
@@ -341,7 +341,7 @@ class TestLooking:
 
     @pytest.mark.usefixtures("often")
     async def test_grace_does_not_let_a_token_live_again(self, aging: Aging, issuer: Issuer, ends: Ends) -> None:
-        """What was cut off once stays so, also if news come a moment later."""
+        """A token that has ended stays so, even if fresh revocations arrive a moment later."""
         verifier = aging.verifier()
         token = verifier.verify(issuer.token())
         with verifier.watch(token, ends, grace=0.02) as watch:
@@ -353,7 +353,7 @@ class TestLooking:
 
 
 class Application:
-    """An application whose answers a test sends piece by piece; it notes how it ended."""
+    """An application whose response a test sends in pieces, and that records how it ended."""
 
     def __init__(self, *fields: tuple[bytes, bytes]) -> None:
         self.fields = fields
@@ -417,7 +417,7 @@ class Connection:
         await until(lambda: len(self.sent) >= count)
 
     async def is_served(self) -> None:
-        """Wait for the end, which is not a cancellation for whoever is around."""
+        """Wait for the end, which must not cancel the server's task."""
         assert await asyncio.wait_for(self.task, 60) == "served"
 
 
@@ -683,7 +683,7 @@ class TestCancellation:
         assert connection.task.cancelling() == 0
 
     async def test_an_application_that_returned_before_leaves_no_cancellation(self, issuer: Issuer) -> None:
-        """The token has ended by the first piece, and nothing is waited for after it."""
+        """The token ends before the first piece, and the application never waits after it."""
 
         async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": [EVENTS]})

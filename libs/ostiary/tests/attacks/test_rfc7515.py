@@ -9,7 +9,7 @@ from ostiary.testing import Issuer
 
 
 class TestHeaderParameters:
-    """Section 4.1: keys, and addresses of keys, in the token are not looked at."""
+    """Section 4.1: keys and URLs of keys in the token are ignored."""
 
     @pytest.mark.parametrize("name", ["jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"])
     def test_a_token_does_not_bring_its_own_key(
@@ -79,7 +79,7 @@ class TestHeaderParameters:
 
 
 class TestSerialisation:
-    """Section 7: one compact form, and nothing beside it."""
+    """Section 7: only the compact serialisation."""
 
     def test_other_numbers_of_segments_are_rejected(self, target: Target, issuer: Issuer) -> None:
         header, payload, signature = issuer.token().split(".")
@@ -125,7 +125,7 @@ class TestSerialisation:
 
 
 class TestJson:
-    """Section 4 and RFC 8259: what two parsers could read differently, though it is signed."""
+    """Section 4 and RFC 8259: what two parsers could interpret differently, though it is signed."""
 
     @pytest.mark.parametrize(
         "payload",

@@ -1,4 +1,4 @@
-"""RFC 7518, JSON Web Algorithms: every algorithm but RS256, each token really signed with it."""
+"""RFC 7518, JSON Web Algorithms: every algorithm but RS256, each token validly signed with it."""
 
 import hashlib
 import hmac
@@ -18,7 +18,7 @@ Sign = Callable[[bytes], bytes]
 
 
 def signed(issuer: Issuer, alg: object, sign: Sign, **header: object) -> str:
-    """Return a token that is good but for its algorithm."""
+    """Return a token that is valid but for its algorithm."""
     payload = issuer.token(scopes=["admin"]).split(".")[1]
     head = b64(json.dumps({"alg": alg, "typ": "at+jwt", "kid": issuer.kid, **header}).encode())
     return f"{head}.{payload}.{b64(sign(f'{head}.{payload}'.encode()))}"
@@ -68,7 +68,7 @@ class TestHmac:
 
 
 class TestOtherSignatures:
-    """Sections 3.3 to 3.5 and RFC 8037: good signatures of another kind, under our kid."""
+    """Sections 3.3 to 3.5 and RFC 8037: valid signatures of other algorithms, under our kid."""
 
     def other_algorithms(self, issuer: Issuer) -> dict[str, Sign]:
         curve = ec.generate_private_key(ec.SECP256R1())
@@ -133,7 +133,7 @@ class TestSignatureValues:
 
 
 class TestEncryption:
-    """Section 4, RFC 7516 and RFC 7518 section 4.8: a JWE is refused before anything expensive."""
+    """Section 4, RFC 7516 and RFC 7518 section 4.8: a JWE is rejected before anything expensive."""
 
     @pytest.mark.parametrize("alg", ["RSA-OAEP", "RSA1_5", "dir", "A128KW", "PBES2-HS256+A128KW"])
     def test_an_encrypted_token_is_rejected(self, target: Target, issuer: Issuer, alg: str) -> None:

@@ -1,4 +1,4 @@
-"""RFC 7519, JSON Web Token: dates that are none, and tokens before and after their time."""
+"""RFC 7519, JSON Web Token: invalid dates, and tokens before and after their lifetime."""
 
 import time
 
@@ -32,7 +32,7 @@ class TestDates:
 
 
 class TestBoundaries:
-    """Sections 4.1.4 to 4.1.6, to the second, first seen and remembered alike."""
+    """Sections 4.1.4 to 4.1.6, to the second, new and cached alike."""
 
     @pytest.mark.parametrize("leeway", [0, 5, 60])
     def test_exp_is_the_first_second_that_is_too_late(self, issuer: Issuer, leeway: float) -> None:

@@ -1,4 +1,4 @@
-"""RFC 8725, JWT Best Current Practices: one kind of token, or one issuer's, taken for another."""
+"""RFC 8725, JWT Best Current Practices: a token of one type or issuer, substituted for another."""
 
 import json
 import time
@@ -108,7 +108,7 @@ class TestNesting:
 
 
 class TestSubstitution:
-    """Section 2.7: parts of good tokens put together."""
+    """Section 2.7: parts of valid tokens combined."""
 
     def test_parts_of_two_tokens_make_none(self, target: Target, issuer: Issuer) -> None:
         one, two = issuer.token(subject="user").split("."), issuer.token(subject="admin").split(".")
