@@ -1,8 +1,9 @@
 """Revocation against a model of what it promises, whatever the network, the processes and the store do.
 
-Both sides are the real code: `FeedClient` and `Verifier` on the one; on the other the feed's route, the log, the
-verifiers' account, waiting and background jobs. Stood in for are the clocks, the network, the store and the signatures.
-Time is simulated: it jumps from one thing that happens to the next. All periods are shorter than in earnest.
+Both sides are the real code: `FeedClient` and `Verifier` on the one, on the other the feed's route, the log, the
+registry of verifiers, `Prefer: wait` and the background work. Stood in for are the clocks, the network, the store and
+the signatures. Time is simulated: it jumps from one thing that happens to the next. All periods are shorter than in
+earnest.
 
 Promised is:
 
