@@ -643,7 +643,7 @@ class TestReach:
         with pytest.raises(errors.RevocationStale):
             await revocations.reach(Position("e1", 2), 0.05)
         # The loop's timers are as exact as its clock.
-        assert 0.049 <= loop.time() - started_at < 1
+        assert 0.049 <= loop.time() - started_at < 10
         assert revocations._waiters == set()
 
     @pytest.mark.parametrize("position", [Position("e2", 0), Position("e2", 1), Position("", 0)])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import argon2
 import httpx
 import pytest
 import pytest_asyncio
@@ -18,9 +19,24 @@ from users import ADA
 
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.accounts import password_hashing
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.startup import prepare
 from ostiary_auth.storage.store import AuthStore
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_password_hashes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hash passwords with the least effort, except where hashing is what is tested."""
+    if request.path.stem == "test_password_hashing":
+        yield
+        return
+    dummy = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("a password that nobody has")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(password_hashing, "ITERATIONS", 1)
+        patch.setattr(password_hashing, "MEMORY_KIB", 8)
+        patch.setattr(password_hashing, "_DUMMY_HASH", dummy)
+        yield
 
 
 @dataclass(frozen=True)

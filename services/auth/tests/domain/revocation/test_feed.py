@@ -34,7 +34,7 @@ from ostiary_auth.domain.revocation.model import LoggedRevocation
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.revocation.tables import revocation_head, revocations
 
-SOON = 5.0
+SOON = 60.0
 LONG_AGO = timedelta(days=1)
 
 
