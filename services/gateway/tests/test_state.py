@@ -1,9 +1,14 @@
+import ast
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 from ostiary_gateway.proxy import downstream, exchange, tunnel
 from ostiary_gateway.state import IllegalTransition, State
 from ostiary_gateway.upstream import circuit_breaker, connection
 
+SOURCES = Path(__file__).parents[1] / "src"
 MODULES = (circuit_breaker, connection, downstream, exchange, tunnel)
 
 
@@ -23,8 +28,10 @@ def test_an_undeclared_transition_raises_and_names_both_states() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_every_state_of_a_module_is_in_its_diagram(module: object) -> None:
+def test_every_state_of_a_module_is_in_its_diagram(module: ModuleType) -> None:
+    # From the source: a compiled module has no docstring.
+    source = (SOURCES / f"{module.__name__.replace('.', '/')}.py").read_text()
+    diagram = ast.get_docstring(ast.parse(source)) or ""
     names = [name for name, value in vars(module).items() if isinstance(value, State)]
     assert names
-    for name in names:
-        assert name in (module.__doc__ or ""), name
+    assert [name for name in names if name not in diagram] == []
