@@ -28,16 +28,16 @@ FOUND_PYTHON = [ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is neede
 
 .PHONY: help run demo test test-fast test-slow test-compiled fuzz mutants check format bench up down lock clean
 
-help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/installed ## Run the cluster as local processes on SQLite, until Ctrl-C
 	@$(BIN)/python deploy/local.py
 
-demo: .venv/installed ## Play the main story against a running cluster
+demo: .venv/installed ## Run the main story against a running cluster
 	@$(BIN)/python demo/demo.py
 
-test: .venv/installed ## Run the tests: fast ones, real processes, containers if a Docker engine answers
+test: .venv/installed ## Run the tests: unit, integration, and containers if a Docker engine is available
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not serial and not slow" tests services libs
 	$(BIN)/pytest -m "serial and not slow" tests services libs
 
@@ -62,11 +62,11 @@ else
 		--volume $(CURDIR):/checkout --workdir /checkout ostiary-build make test-compiled IMAGE_PYTHON=python3
 endif
 
-fuzz: build/fuzz/installed ## Look for what the gateway's parser reads in two ways, for FUZZ_SECONDS (60)
+fuzz: build/fuzz/installed ## Search for messages that the gateway's parser misreads, for FUZZ_SECONDS (60)
 	PYTHONPATH=build/fuzz/packages:services/gateway/tests \
 		$(BIN)/python tests/fuzz/http1.py build/fuzz/corpus -max_total_time=$(or $(FUZZ_SECONDS),60)
 
-mutants: .venv/installed ## Change deciding code at COUNT (60) random places, by SEED (1), and see what tests notice
+mutants: .venv/installed ## Mutate deciding code at COUNT (60) random places, by SEED (1); print what survives
 	$(BIN)/python tests/mutants/run.py --count $(or $(COUNT),60) --seed $(or $(SEED),1)
 
 check: .venv/installed ## Lint, check types and imports
@@ -80,22 +80,22 @@ format: .venv/installed ## Format the code
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: .venv/installed build/compiled ## Measure, side by side with others
+bench: .venv/installed build/compiled ## Run the benchmarks, beside other software
 	$(BIN)/python bench/verify.py
 	$(BIN)/python bench/auth.py
 	$(BIN)/python bench/revocation.py
 	$(BIN)/python bench/gateway.py
 
-up: ## Run the cluster as containers with PostgreSQL
+up: ## Run the cluster in containers, with PostgreSQL
 	@$(FOUND_PYTHON)
 	@$(PYTHON) deploy/make_secrets.py $(SECRETS)
 	OSTIARY_SECRETS_DIR=$(SECRETS) $(COMPOSE) up --build --detach --wait
-	@echo "Ostiary answers at http://localhost:$${OSTIARY_GATEWAY_PORT:-8080}. Try it: make demo. Stop it: make down"
+	@echo "Ostiary is ready at http://localhost:$${OSTIARY_GATEWAY_PORT:-8080}. Try it: make demo. Stop it: make down"
 
-down: ## Stop the containers; their data stays
+down: ## Stop the containers; keep their data
 	$(COMPOSE) down
 
-lock: .venv/installed ## Pin all dependencies again, with hashes
+lock: .venv/installed ## Pin all dependencies, with hashes
 	$(COMPILE) --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --python-version 3.11 --all-extras -c requirements/build.txt \
 		$(PARTS:=/pyproject.toml) requirements/dev.in -o requirements/dev.txt
@@ -104,7 +104,7 @@ lock: .venv/installed ## Pin all dependencies again, with hashes
 		$(COMPILE) --python-version 3.13 -c requirements/dev.txt \
 			services/$$service/pyproject.toml -o requirements/$$service.txt || exit 1; done
 
-clean: ## Remove what was installed and built, not the data
+clean: ## Remove what was installed or built, not the data
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # What each request goes through in the gateway, compiled as in its image: put it in front with PYTHONPATH.

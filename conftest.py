@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 from databases import PostgresServer, SharedPostgres
@@ -35,6 +36,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         SharedPostgres(config.stash[_RUN_DIRECTORY]).close()
         shutil.rmtree(config.stash[_RUN_DIRECTORY])
+
+# How long one example takes is up to what else the machine does.
+hypothesis.settings.register_profile("ostiary", deadline=None)
+hypothesis.settings.load_profile("ostiary")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

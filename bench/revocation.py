@@ -81,7 +81,7 @@ from fastapi import Depends, FastAPI, Request
 from ostiary import Feed, KeySet, LocalKeys, LocalRevocations, Revocations, VerifiedToken, Verifier, VerifierConfig
 from ostiary import _base64url as base64url
 from ostiary._clock import suspend_aware_clock
-from ostiary._revocations import GENERATION_SHARE, KEPT_AT_LEAST, KEPT_LONGER, names_of
+from ostiary._revocations import GENERATION_SHARE, MIN_RETENTION, RETENTION_MARGIN, names_of
 from ostiary.errors import Revoked
 from ostiary.fastapi import Auth
 from ostiary.feed import GENESIS, MAX_EVENTS, Kind, Revocation
@@ -100,8 +100,8 @@ UNAUTHORIZED, FORBIDDEN = 401, 403
 
 #: Seconds that a revocation stays in the log and in a verifier's memory; seconds of steady load after which memory
 #: peaks: expired revocations are removed in generations.
-REVOCATION_SECONDS = KEPT_AT_LEAST + KEPT_LONGER
-FULLEST_SECONDS = (REVOCATION_SECONDS + KEPT_LONGER) * (1 + GENERATION_SHARE) - 1
+REVOCATION_SECONDS = MIN_RETENTION + RETENTION_MARGIN
+FULLEST_SECONDS = (REVOCATION_SECONDS + RETENTION_MARGIN) * (1 + GENERATION_SHARE) - 1
 
 AUDIENCE, ISSUER = "ostiary", "http://localhost:8080"
 VERIFIERS_CLIENT = "ostiary-verifiers"

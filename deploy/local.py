@@ -20,7 +20,7 @@ from honcho.printer import Printer
 
 from ostiary_auth.config import AuthConfig
 from ostiary_chassis.server import bind
-from ostiary_chassis.settings import ConfigError, refuse_unknown, require_writable
+from ostiary_chassis.settings import ConfigError, reject_unknown, require_writable
 from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.routing.loader import load_file
 from ostiary_profile.config import ProfileConfig
@@ -82,7 +82,7 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
 def _check_names(environ: Mapping[str, str]) -> None:
     """Reject unknown settings. Raises ConfigError."""
     known = AuthConfig.names() | ProfileConfig.names() | GatewayConfig.names() | OTHER_NAMES
-    refuse_unknown(environ, "OSTIARY_", known | {name for name in environ if name.startswith("OSTIARY_TEST_")})
+    reject_unknown(environ, "OSTIARY_", known | {name for name in environ if name.startswith("OSTIARY_TEST_")})
 
 
 def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) -> None:

@@ -119,21 +119,6 @@ def documented_settings() -> dict[str, str]:
     return {name: default for names, default in rows for name in re.findall(r"`(O[A-Z]+_\w+)`", names)}
 
 
-class TestRoutesFile:
-    def test_the_example_is_valid(self, tmp_path: Path) -> None:
-        file = tmp_path / "gateway.yaml"
-        file.write_text(block((REFERENCE / "routes-file.md").read_text(), "yaml", "upstreams:"))
-        done = subprocess.run(  # noqa: S603 - our own command
-            [BIN / "ostiary-gateway", "check", file],
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "1 routes to 2 upstreams" in done.stdout
-
-
 class TestCommands:
     @pytest.mark.parametrize("page", PAGES, ids=page_id)
     def test_every_make_target_exists(self, page: Path) -> None:
@@ -159,6 +144,54 @@ def commands(command: object) -> Iterator[str]:
     for name, each in getattr(command, "commands", {}).items():
         nested = list(commands(each))
         yield from [f"{name} {rest}" for rest in nested] or [name]
+
+
+class TestMapOfTheTree:
+    text = (DOCS / "explanation" / "architecture.md").read_text()
+
+    def section(self, heading: str) -> set[str]:
+        """Return the names in the first cells of a section's tables."""
+        (part,) = [each for each in re.split(r"^### ", self.text, flags=re.MULTILINE) if each.startswith(heading)]
+        cells = re.findall(r"^\| (`[^|]*) \|", part, re.MULTILINE)
+        return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+    def test_it_shows_every_package_and_module_of_the_gateway(self) -> None:
+        assert self.section("Gateway") == contents(ROOT / "services/gateway/src/ostiary_gateway")
+
+    def test_it_shows_the_layers_and_capabilities_of_the_auth_service(self) -> None:
+        package = ROOT / "services/auth/src/ostiary_auth"
+        capabilities = {name for layer in ("domain", "routes", "storage") for name in packages(package / layer)}
+        listed = self.section("Auth service")
+        assert packages(package) | capabilities <= listed
+        assert listed <= contents(package) | capabilities
+
+    def test_modules_named_in_the_text_exist(self) -> None:
+        for part in (
+            "libs/ostiary/src/ostiary",
+            "libs/chassis/src/ostiary_chassis",
+            "services/profile/src/ostiary_profile",
+        ):
+            (paragraph,) = re.findall(rf"^`{part}/`.*?(?=\n\n`|\n\n#)", self.text, re.MULTILINE | re.DOTALL)
+            for name in re.findall(r"`([\w.]+(?:\.py|/))`", paragraph):
+                assert (ROOT / part / name).exists(), name
+
+    def test_places_named_for_changes_exist(self) -> None:
+        text = (ROOT / "CONTRIBUTING.md").read_text().partition("### Where a change belongs")[2].partition("\n### ")[0]
+        everywhere = {
+            str(path.relative_to(ROOT)) for path in ROOT.glob("[a-z]*/**/*") if "__pycache__" not in path.parts
+        }
+        for name in re.findall(r"`([\w./-]+(?:\.\w+|/))`", text):
+            assert any(f"/{path}".endswith(f"/{name.rstrip('/')}") for path in everywhere), name
+
+
+def packages(folder: Path) -> set[str]:
+    """Return the packages in a folder, with a slash at the end."""
+    return {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+
+
+def contents(folder: Path) -> set[str]:
+    """Return the packages and modules in a folder, but for `__init__.py`."""
+    return packages(folder) | {path.name for path in folder.glob("*.py")} - {"__init__.py"}
 
 
 class TestSecurity:
@@ -217,6 +250,24 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
+class TestHttpApi:
+    def test_the_reference_lists_every_exposed_endpoint_and_no_other(self) -> None:
+        routes = yaml.safe_load((ROOT / "deploy" / "gateway.yaml").read_text())["routes"]
+        exposed = {(method, route["match"]["path"]) for route in routes for method in route["match"]["methods"]}
+        operations = {("GET", path) for path in ("/livez", "/readyz", "/metrics")}
+        assert set(endpoints((REFERENCE / "http-api.md").read_text())) == exposed | operations
+
+
+def endpoints(text: str) -> Iterator[tuple[str, str]]:
+    """Yield methods and paths, as in `GET /a` or, for several methods of one path, `GET`, `PUT /a`."""
+    methods: list[str] = []
+    for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE)(?: (/[^` ]*))?[^`]*`", text):
+        methods.append(method)
+        if path:
+            yield from ((each, path) for each in methods)
+            methods.clear()
+
+
 class TestErrors:
     def test_the_reference_lists_every_code_and_no_other(self) -> None:
         text = (REFERENCE / "errors.md").read_text()
@@ -245,6 +296,10 @@ class TestMetrics:
         listed = {(name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
         assert len(listed) == len(rows)
         assert listed == set(metrics())
+
+    def test_the_alerts_use_metrics_that_exist(self) -> None:
+        used = re.findall(r"\b((?:ostiary|gateway|http)_[a-z_]+)\b", (DOCS / "how-to" / "observe.md").read_text())
+        assert set(used) <= {name for name, _, _ in metrics()}
 
     def test_names_follow_the_conventions_of_prometheus(self) -> None:
         for name, kind, labels in metrics():

@@ -253,7 +253,7 @@ class TestRunner:
             ({"OSTIARY_AUTH_PORT": "eighty"}, "OSTIARY_AUTH_PORT: input should be a valid integer"),
             ({"OSTIARY_GATEWAY_PORT": "70000"}, "OSTIARY_GATEWAY_PORT: input should be less than"),
             ({"OSTIARY_ISSUER": "localhost"}, "OSTIARY_ISSUER: must be http:// or https://"),
-            ({"OSTIARY_GATEWAYPORT": "8080"}, "OSTIARY_GATEWAYPORT: there is no such setting; did you mean"),
+            ({"OSTIARY_GATEWAYPORT": "8080"}, "OSTIARY_GATEWAYPORT: unknown setting; did you mean"),
             ({"OSTIARY_GATEWAY_ROUTES": "none.yaml"}, "OSTIARY_GATEWAY_ROUTES: cannot read none.yaml"),
             ({"OSTIARY_DATA_DIR": "/dev/null/data"}, "OSTIARY_DATA_DIR: cannot write in /dev/null/data"),
             ({"OSTIARY_GATEWAY_PORT": "20001", "OSTIARY_AUTH_PORT": "20001"}, "must differ"),

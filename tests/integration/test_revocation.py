@@ -248,7 +248,7 @@ class TestAnswersOfOthers:
 
     @staticmethod
     def refused(stack: Stack, name: str) -> float:
-        return stack.metric(name, r'ostiary_feed_questions_total\{.*outcome="refused".*\}')
+        return stack.metric(name, r'ostiary_feed_polls_total\{.*outcome="rejected".*\}')
 
 
 class TestSleep:
@@ -353,7 +353,7 @@ def position_of(stack: Stack, user: User) -> str:
     """Return how far the gateway has come, as it says to services behind it."""
     assert stack.ask("gateway", user) == GOOD
     (position,) = stack.upstream.received[-1].fields("Ostiary-Position")
-    applied = stack.metric("gateway", r"ostiary_revocations_applied\{.*\}")
+    applied = stack.metric("gateway", r"ostiary_revocation_log_position\{.*\}")
     assert re.fullmatch(f"[0-9a-f]{{16}}:{applied:.0f}", position)
     return position
 

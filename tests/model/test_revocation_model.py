@@ -1,8 +1,9 @@
 """Revocation against a model of what it promises, whatever the network, the processes and the store do.
 
-Both sides are the real code: `FeedClient` and `Verifier` on the one; on the other the feed's route, the log, the
-verifiers' account, waiting and background jobs. Stood in for are the clocks, the network, the store and the signatures.
-Time is simulated: it jumps from one thing that happens to the next. All periods are shorter than in earnest.
+Both sides are the real code: `FeedClient` and `Verifier` on the one, on the other the feed's route, the log, the
+registry of verifiers, `Prefer: wait` and the background work. Stood in for are the clocks, the network, the store and
+the signatures. Time is simulated: it jumps from one thing that happens to the next. All periods are shorter than in
+earnest.
 
 Promised is:
 
@@ -1195,8 +1196,8 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_module, "EXPIRY_MARGIN", timedelta(seconds=MARGIN))
     monkeypatch.setattr(log_module, "KEYS_HELD", timedelta(seconds=2 * LIFETIME))
     monkeypatch.setattr(ostiary._feed_client, "MAX_ANSWER_SECONDS", 2.0)
-    monkeypatch.setattr(ostiary._revocations, "KEPT_AT_LEAST", LIFETIME)
-    monkeypatch.setattr(ostiary._revocations, "KEPT_LONGER", MARGIN)
+    monkeypatch.setattr(ostiary._revocations, "MIN_RETENTION", LIFETIME)
+    monkeypatch.setattr(ostiary._revocations, "RETENTION_MARGIN", MARGIN)
     monkeypatch.setattr(feed_module, "MAX_EVENTS", 2)
     monkeypatch.setattr(feed_module, "TAIL", 2)
     monkeypatch.setattr(feed_module, "SIGNED_FOR_SECONDS", 2.0)

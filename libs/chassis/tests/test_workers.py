@@ -31,7 +31,7 @@ async def test_each_worker_shows_what_all_have_counted(folder: Path) -> None:
     one.requests.record("GET", "/a", 200, 0.1)
     for _ in range(2):
         two.requests.record("GET", "/a", 200, 0.1)
-    async with one.told(), two.told():
+    async with one.shared(), two.shared():
         assert counts(await one.read()) == counts(await two.read()) == {"0": 1, "1": 2}
         names = [line.split()[2] for line in (await one.read()).decode().splitlines() if line.startswith("# TYPE")]
         assert len(names) == len(set(names))
@@ -40,14 +40,14 @@ async def test_each_worker_shows_what_all_have_counted(folder: Path) -> None:
 async def test_a_worker_that_does_not_answer_is_left_out(folder: Path) -> None:
     one = WorkerMetrics(Worker(0, 2, folder))
     one.requests.record("GET", "/a", 200, 0.1)
-    async with one.told():
+    async with one.shared():
         assert counts(await one.read()) == {"0": 1}
 
 
 async def test_a_worker_takes_the_place_of_one_that_was_killed(folder: Path) -> None:
     (folder / "0").write_text("left behind")
     one = WorkerMetrics(Worker(0, 1, folder))
-    async with one.told():
+    async with one.shared():
         assert b"http_requests_total" in await one.read()
 
 
@@ -61,5 +61,5 @@ async def test_what_a_worker_tells_that_dies_meanwhile_is_left_out(folder: Path,
         writer.write(generate_latest(two.registry)[:length])
         writer.close()
 
-    async with one.told(), await asyncio.start_unix_server(tell_a_part, folder / "1"):
+    async with one.shared(), await asyncio.start_unix_server(tell_a_part, folder / "1"):
         assert counts(await one.read()) == {"0": 1}

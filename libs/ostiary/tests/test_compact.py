@@ -34,7 +34,7 @@ def hasty_threads() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(colliding_names | any_names, max_size=80), st.lists(colliding_names | any_names, max_size=20))
 def test_it_holds_what_a_python_set_holds(added: list[Name], looked_for: list[Name]) -> None:
     ours, theirs = CompactSet(), set[Name]()
@@ -47,7 +47,7 @@ def test_it_holds_what_a_python_set_holds(added: list[Name], looked_for: list[Na
         assert (each in ours) is (each in theirs)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 40), max_size=120))
 def test_a_table_that_fills_up_grows_and_loses_nothing(seconds: list[int]) -> None:
     """All in one table, which grows several times."""
@@ -122,7 +122,6 @@ def test_who_looks_while_another_thread_adds_finds_all_that_was_there_before() -
     assert lost == []
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
 def test_names_are_the_same_for_the_same_things_only(one: str, other: str) -> None:
     assert name("session", one) == name("session", one)

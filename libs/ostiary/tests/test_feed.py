@@ -110,7 +110,7 @@ class TestGoodAnswers:
             keys="0nX2",
         )
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.data())
     def test_an_answer_survives_the_way(self, data: st.DataObject) -> None:
         first = data.draw(st.integers(1, 2**61))
@@ -292,7 +292,7 @@ class TestForm:
         ],
     )
     def test_a_value_out_of_range_is_rejected(self, changes: dict[str, object]) -> None:
-        with pytest.raises(FeedFault, match="not in the form"):
+        with pytest.raises(FeedFault, match="malformed feed"):
             read(signed(changed(**changes)))
 
     @pytest.mark.parametrize("is_reset", [False, True])
@@ -300,7 +300,7 @@ class TestForm:
         """A verifier would poll again at once, for ever."""
         nothing = answer_with(first=18, head=17, reset=is_reset)
         assert read(signed(nothing)).revocations == ()
-        with pytest.raises(FeedFault, match="not in the form"):
+        with pytest.raises(FeedFault, match="malformed feed"):
             read(signed(replace(nothing, more=True)))
 
     @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ class TestForm:
     )
     def test_an_event_that_is_none_is_refused(self, bad: object) -> None:
         assert read(signed(changed(events=[event()], head=1))).revocations[0].target == "s"
-        with pytest.raises(FeedFault, match="not in the form"):
+        with pytest.raises(FeedFault, match="malformed feed"):
             read(signed(changed(events=[bad], head=1)))
 
     @pytest.mark.parametrize("kind", Kind)
@@ -380,13 +380,13 @@ class TestForm:
         with pytest.raises(FeedFault):
             read(SIGNER.sign(json.dumps(HEADER).encode(), payload))
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.text(max_size=100) | st.binary(max_size=100).map(lambda raw: raw.decode("latin-1")))
     def test_anything_at_all_is_refused_and_nothing_breaks(self, text: str) -> None:
         with pytest.raises(FeedFault):
             read(text)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         st.dictionaries(
             st.sampled_from(["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys"]),
@@ -415,7 +415,6 @@ class TestChain:
         assert chain(GENESIS, revocation) == expected
         assert bytes(32) == GENESIS
 
-    @settings(deadline=None)
     @given(revocations, revocations, digests, digests)
     def test_it_depends_on_all_that_was(self, one: Revocation, other: Revocation, before: bytes, past: bytes) -> None:
         if "\n" not in one.target + other.target:
@@ -440,7 +439,6 @@ class TestChain:
 
 
 class TestPosition:
-    @settings(deadline=None)
     @given(st.text(min_size=1, max_size=64), numbers)
     def test_its_header_form_is_read_back(self, epoch: str, number: int) -> None:
         assert Position.parse(str(Position(epoch, number))) == Position(epoch, number)

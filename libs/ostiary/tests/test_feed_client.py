@@ -205,7 +205,7 @@ def notes() -> Notes:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pauses be milliseconds where they are up to a second, so that tests see many of them."""
     monkeypatch.setattr(_feed_client, "RETRY_DELAYS", (0.001, 0.002))
-    monkeypatch.setattr(_feed_client, "IDLE_PAUSE", 0.001)
+    monkeypatch.setattr(_feed_client, "IDLE_DELAY", 0.001)
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(FeedClient, "_poll", note)
     monkeypatch.setattr(_feed_client, "RETRY_DELAYS", (0.05, 1.0))
-    monkeypatch.setattr(_feed_client, "IDLE_PAUSE", 0.05)
+    monkeypatch.setattr(_feed_client, "IDLE_DELAY", 0.05)
     return noted
 
 
@@ -265,7 +265,7 @@ class TestFollowing:
             assert follower.revocations.position == Position("e1", 2)
             assert follower.revocations.complete
             assert list(follower.revocations.revoked_kids) == ["k1"]
-            assert (notes.outcomes, notes.numbers) == (["news"], [2])
+            assert (notes.outcomes, notes.numbers) == (["updated"], [2])
 
     async def test_what_is_revoked_later_is_known_at_once(self, make: Made, server: Server, notes: Notes) -> None:
         async with make() as follower:
@@ -275,7 +275,7 @@ class TestFollowing:
                 server.revoke(Kind.KEY, f"k{number}")
                 await until(lambda: number_of(follower) == number)  # noqa: B023 - the same
             assert list(follower.revocations.revoked_kids) == ["k1", "k2", "k3"]
-            assert (notes.outcomes, notes.numbers) == (["quiet", "news", "news", "news"], [0, 1, 2, 3])
+            assert (notes.outcomes, notes.numbers) == (["unchanged", "updated", "updated", "updated"], [0, 1, 2, 3])
 
     async def test_a_verifier_refuses_what_was_revoked(
         self, make: Made, server: Server, issuer: Issuer, keys: Keys
@@ -342,20 +342,20 @@ class TestFollowing:
             await until(lambda: len(server.asked()) == 2)
             clock.now += 30
             bounds.add(60.0)
-            assert follower.revocations.bears(60)
+            assert follower.revocations.is_fresh(60)
             clock.now += 0.001
-            assert not follower.revocations.bears(60)
+            assert not follower.revocations.is_fresh(60)
             server.revoke(Kind.SESSION, "s1")
             await until(lambda: len(server.asked()) == 3)
             server.revoke(Kind.SESSION, "s2")
             await until(lambda: number_of(follower) == 2)
             clock.now += 60
-            assert follower.revocations.bears(60)
+            assert follower.revocations.is_fresh(60)
 
     async def test_without_bounds_there_is_no_lease(self, make: Made, clock: Clock) -> None:
         async with make(bounds=set(), clock=clock) as follower:
             clock.now += 1e9
-            assert follower.revocations.bears(2e9)
+            assert follower.revocations.is_fresh(2e9)
 
     async def test_a_source_can_be_entered_again(self, make: Made, server: Server) -> None:
         follower = make()
@@ -487,7 +487,7 @@ class TestPatience:
         server.instead = answer
         async with make(bounds={6.0, 60.0}, clock=clock) as follower:
             assert follower.revocations.complete
-            assert follower._patience == patience
+            assert follower._timeout == patience
 
     async def test_an_issuer_that_gets_slow_is_heard_nevertheless(
         self, make: Made, server: Server, clock: Clock
@@ -501,7 +501,7 @@ class TestPatience:
         # By a clock that stands still, no answer so far has taken any time.
         async with make(bounds={0.2, 30.0}, clock=clock) as follower:
             await until(lambda: len(server.asked()) >= 2)
-            assert follower._patience == _feed_client.MIN_WAIT
+            assert follower._timeout == _feed_client.MIN_WAIT
             server.instead = slow
             server.revoke(Kind.SESSION, "s1")
             await until(lambda: len(server.asked()) >= 4)
@@ -555,7 +555,7 @@ class TestToken:
             server.revoke(Kind.SESSION, "s2")
             await until(lambda: number_of(follower) == 2)
         assert len(server.asked("POST")) == 2
-        assert notes.outcomes[:4] == ["quiet", "news", "failed", "news"]
+        assert notes.outcomes[:4] == ["unchanged", "updated", "failed", "updated"]
 
     async def test_another_failure_does_not_cost_the_token(self, make: Made, server: Server) -> None:
         server.instead = lambda _: httpx.Response(503)
@@ -721,17 +721,17 @@ BAD_ANSWERS: dict[str, tuple[str, Callable[[Server], Answer]]] = {
     "compressed": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Encoding="gzip")),
     "said to be compressed": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Encoding="identity")),
     "too large": ("failed", lambda _: lambda r: feed_response(r, b"e" * (feed.MAX_ANSWER_LENGTH + 1))),
-    "another request's": ("refused", lambda s: lambda r: feed_response(r, s.signed(r), X_Request_ID="0" * 16)),
-    "nobody's request's": ("refused", lambda s: lambda r: without_request_id(feed_response(r, s.signed(r)))),
-    "empty": ("refused", lambda _: lambda r: feed_response(r, b"")),
-    "truncated": ("refused", lambda s: lambda r: feed_response(r, s.signed(r)[:-1])),
-    "not ASCII": ("refused", lambda s: lambda r: feed_response(r, s.signed(r) + b"\xff")),
-    "another issuer's": ("refused", lambda s: lambda r: s.response(r, iss="https://other.example")),
-    "somebody else's": ("refused", lambda s: lambda r: s.response(r, signer=OTHER_KEY)),
-    "an access token": ("refused", lambda s: lambda r: s.response(r, typ="at+jwt")),
-    "out of form": ("refused", lambda s: lambda r: s.response(r, events=None)),
-    "to another question": ("refused", lambda s: lambda r: s.response(r, **of_another_question(r))),
-    "of another past": ("refused", lambda s: lambda r: s.response(r, digest="A" * 42 + "E")),
+    "another request's": ("rejected", lambda s: lambda r: feed_response(r, s.signed(r), X_Request_ID="0" * 16)),
+    "nobody's request's": ("rejected", lambda s: lambda r: without_request_id(feed_response(r, s.signed(r)))),
+    "empty": ("rejected", lambda _: lambda r: feed_response(r, b"")),
+    "truncated": ("rejected", lambda s: lambda r: feed_response(r, s.signed(r)[:-1])),
+    "not ASCII": ("rejected", lambda s: lambda r: feed_response(r, s.signed(r) + b"\xff")),
+    "another issuer's": ("rejected", lambda s: lambda r: s.response(r, iss="https://other.example")),
+    "somebody else's": ("rejected", lambda s: lambda r: s.response(r, signer=OTHER_KEY)),
+    "an access token": ("rejected", lambda s: lambda r: s.response(r, typ="at+jwt")),
+    "out of form": ("rejected", lambda s: lambda r: s.response(r, events=None)),
+    "to another poll": ("rejected", lambda s: lambda r: s.response(r, **of_another_question(r))),
+    "of another past": ("rejected", lambda s: lambda r: s.response(r, digest="A" * 42 + "E")),
 }
 
 
@@ -814,7 +814,7 @@ class TestForks:
             self.FORKS[name](server)
             server.instead = forked
             server.wake()
-            await until(lambda: notes.outcomes.count("refused") >= 4)
+            await until(lambda: notes.outcomes.count("rejected") >= 4)
             assert follower.revocations.position == Position("e1", 2)
             assert len(follower.revocations.revoked_kids) == 2
             said = [
@@ -823,7 +823,7 @@ class TestForks:
             assert said == [("ERROR", "ostiary.revocations")]
             server.epoch, server.digests, server.listed = before
             server.instead = None
-            await until(lambda: notes.outcomes[-1] in {"quiet", "news"})
+            await until(lambda: notes.outcomes[-1] in {"unchanged", "updated"})
         said = [(record.levelname, record.name) for record in caplog.records if record.name == "ostiary.revocations"]
         assert said == [("ERROR", "ostiary.revocations"), ("INFO", "ostiary.revocations")]
 
@@ -832,7 +832,7 @@ class TestForks:
     ) -> None:
         server.instead = lambda request: server.response(request, iss="https://other.example")
         async with make():
-            await until(lambda: notes.outcomes.count("refused") >= 3)
+            await until(lambda: notes.outcomes.count("rejected") >= 3)
             server.instead = lambda request: server.response(request, events=None)
             seen = len(notes.outcomes)
             await until(lambda: len(notes.outcomes) >= seen + 3)
@@ -855,10 +855,10 @@ class TestFailures:
         assert len(set(pauses[:9])) == 9
 
     async def test_who_answers_at_once_with_nothing_is_not_hammered(
-        self, make: Made, server: Server, pauses: list[float]
+        self, make: Made, server: Server, clock: Clock, pauses: list[float]
     ) -> None:
         server.instead = server.response
-        async with make():
+        async with make(clock=clock):
             await until(lambda: len(pauses) >= 3)
             assert pauses[1:3] == [0.05, 0.05]
             server.revoke(Kind.KEY, "k1")
@@ -924,7 +924,7 @@ class TestKeys:
             server.revoke(Kind.SESSION, "s1")
             await until(lambda: notes.outcomes.count("failed") >= 2)
             assert keys.announced >= 2
-            assert "refused" not in notes.outcomes
+            assert "rejected" not in notes.outcomes
             keys.replace(keys_of(issuer, following))
             await until(lambda: number_of(follower) == 1)
 
@@ -944,7 +944,7 @@ class TestKeys:
             server.revoke(Kind.SESSION, "s1")
             await until(lambda: len(server.asked()) > seen)
             assert keys.announced == settled
-        assert set(notes.outcomes) <= {"news", "quiet"}
+        assert set(notes.outcomes) <= {"updated", "unchanged"}
 
     async def test_a_key_that_was_revoked_signs_no_further_answer(
         self, make: Made, server: Server, keys: Keys, notes: Notes, issuer: Issuer
@@ -956,7 +956,7 @@ class TestKeys:
         async with make() as follower:
             assert number_of(follower) == 1
             server.revoke(Kind.SESSION, "s1")
-            await until(lambda: notes.outcomes.count("refused") >= 2)
+            await until(lambda: notes.outcomes.count("rejected") >= 2)
             assert number_of(follower) == 1
             server.instead = lambda request: server.response(request, signer=other)
             await until(lambda: number_of(follower) == 2)
@@ -979,7 +979,7 @@ class TestLeaving:
 
         async def note(request: httpx.Request) -> httpx.Response:
             if request.method == "DELETE":
-                aged.append(not follower.revocations.complete and not follower.revocations.bears(1e9))
+                aged.append(not follower.revocations.complete and not follower.revocations.is_fresh(1e9))
             return await server(request)
 
         follower = make(transport=httpx.MockTransport(note))

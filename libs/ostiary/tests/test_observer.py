@@ -39,7 +39,7 @@ def test_every_verification_has_an_outcome(issuer: Issuer, stranger: Issuer) -> 
     refused(verifier, stranger.token())
     refused(verifier, "x")
     refused(verifier, issuer.token(header={"kid": "other"}))
-    assert notes.outcomes == ["verified", "remembered", "bad_signature", "malformed", "unknown_key"]
+    assert notes.outcomes == ["verified", "cached", "bad_signature", "malformed", "unknown_key"]
 
 
 def test_prometheus_counts_outcomes_and_knows_no_tokens(issuer: Issuer) -> None:

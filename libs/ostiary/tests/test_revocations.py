@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostiary import Revocations, VerifiedToken, errors
-from ostiary._revocations import KEPT_AT_LEAST, KEPT_LONGER, names_of
+from ostiary._revocations import MIN_RETENTION, RETENTION_MARGIN, names_of
 from ostiary.feed import EVERYTHING, GENESIS, NO_POSITION, Answer, FeedFault, Kind, Position, Revocation, chain
 
 #: What the issuer's clock says, which is not what ours says.
@@ -202,7 +202,7 @@ class TestAnswers:
         assert not revocations.complete
         assert revocations.age() == math.inf
         assert len(revocations) == 0
-        assert not revocations.bears(1e9)
+        assert not revocations.is_fresh(1e9)
 
     def test_an_empty_log_is_a_full_set(self, revocations: Revocations, log: Log, clock: Clock) -> None:
         revocations.apply(log.answer(), clock.now)
@@ -346,9 +346,9 @@ class TestRefusals:
             ({"epoch": "e2", "reset": True}, "another log"),
             ({"head": 2, "revocations": ()}, "shorter"),
             ({"head": 0, "reset": True, "revocations": ()}, "shorter"),
-            ({"first": 5}, "another question"),
-            ({"first": 3}, "another question"),
-            ({"first": 1, "reset": True}, "another question"),
+            ({"first": 5}, "another poll"),
+            ({"first": 3}, "another poll"),
+            ({"first": 1, "reset": True}, "another poll"),
             ({"digest": bytes(32)}, "past"),
             ({"digest": b""}, "past"),
         ],
@@ -392,7 +392,7 @@ class TestRefusals:
 
     def test_the_first_answer_must_begin_at_the_beginning(self, log: Log) -> None:
         fresh = Revocations()
-        with pytest.raises(FeedFault, match="another question"):
+        with pytest.raises(FeedFault, match="another poll"):
             fresh.apply(log.answer(1), 0.0)
         assert (fresh.position, fresh.complete, len(fresh)) == (None, False, 0)
 
@@ -402,7 +402,7 @@ class TestRefusals:
         answer = self.news(log)
         revocations.apply(answer, clock.now)
         clock.now += 5
-        with pytest.raises(FeedFault, match="another question"):
+        with pytest.raises(FeedFault, match="another poll"):
             revocations.apply(answer, clock.now)
         assert revocations.age() == 5
         assert revocations.position == Position("e1", 9)
@@ -412,7 +412,7 @@ kinds = st.sampled_from(list(Kind))
 targets = st.sampled_from(["a", "b"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(kinds, targets), max_size=10), st.data())
 def test_answers_in_any_order_and_any_number_come_to_what_a_prefix_of_the_log_says(
     made: list[tuple[Kind, str]], data: st.DataObject
@@ -477,18 +477,18 @@ class TestAge:
     def test_the_bound_itself_is_not_too_old(self, revocations: Revocations, log: Log, clock: Clock) -> None:
         revocations.apply(log.answer(), clock.now)
         clock.now += 30
-        assert revocations.bears(30)
+        assert revocations.is_fresh(30)
         clock.now += 0.001
-        assert not revocations.bears(30)
+        assert not revocations.is_fresh(30)
 
     def test_what_the_issuer_counts_on_is_a_bound_too(self, revocations: Revocations, log: Log, clock: Clock) -> None:
         """It takes a revocation to be in force here when the lease that it was told of is over."""
         revocations.apply(log.answer(), clock.now, 30)
         clock.now += 30
-        assert revocations.bears(60)
-        assert not revocations.bears(20)
+        assert revocations.is_fresh(60)
+        assert not revocations.is_fresh(20)
         clock.now += 0.001
-        assert not revocations.bears(60)
+        assert not revocations.is_fresh(60)
 
     def test_it_counts_on_what_it_was_told_with_the_last_full_answer(
         self, revocations: Revocations, log: Log, clock: Clock
@@ -498,10 +498,10 @@ class TestAge:
         log.add(Kind.SESSION, "s2")
         revocations.apply(log.answer(0, 1), clock.now, 60)
         clock.now += 31
-        assert not revocations.bears(60)
+        assert not revocations.is_fresh(60)
         revocations.apply(log.answer(1), clock.now, 60)
         clock.now += 31
-        assert revocations.bears(60)
+        assert revocations.is_fresh(60)
 
     def test_what_the_issuers_clock_says_does_not_matter(
         self, revocations: Revocations, log: Log, clock: Clock
@@ -523,10 +523,10 @@ class TestForgetting:
     ) -> None:
         clock.now = 0.0
         revoke(revocations, log, kind, target)
-        for now in (LIFE, LIFE + KEPT_LONGER - 0.001):
+        for now in (LIFE, LIFE + RETENTION_MARGIN - 0.001):
             self.pass_time(revocations, log, clock, now)
             assert is_revoked(revocations, token())
-        self.pass_time(revocations, log, clock, LIFE + KEPT_LONGER)
+        self.pass_time(revocations, log, clock, LIFE + RETENTION_MARGIN)
         assert not is_revoked(revocations, token())
         assert len(revocations) == 0
         assert revocations.revoked_kids == {}
@@ -543,9 +543,9 @@ class TestForgetting:
         answer = log.answer(issued_at=ISSUED_AT + skew, revocations=(revoked,), digest=digest)
         revocations.apply(answer, 0.0)
         log.digests[1] = digest
-        self.pass_time(revocations, log, clock, LIFE + KEPT_LONGER - 0.001)
+        self.pass_time(revocations, log, clock, LIFE + RETENTION_MARGIN - 0.001)
         assert is_revoked(revocations, token())
-        self.pass_time(revocations, log, clock, LIFE + KEPT_LONGER)
+        self.pass_time(revocations, log, clock, LIFE + RETENTION_MARGIN)
         assert not is_revoked(revocations, token())
 
     @pytest.mark.parametrize(("kind", "target"), ONE_OF_EACH)
@@ -556,9 +556,9 @@ class TestForgetting:
         """The clocks of an issuer's replicas differ, and what an issuer says changes with its configuration."""
         clock.now = 0.0
         revoke(revocations, log, kind, target, life)
-        self.pass_time(revocations, log, clock, KEPT_AT_LEAST + KEPT_LONGER - 0.001)
+        self.pass_time(revocations, log, clock, MIN_RETENTION + RETENTION_MARGIN - 0.001)
         assert is_revoked(revocations, token())
-        self.pass_time(revocations, log, clock, KEPT_AT_LEAST + KEPT_LONGER)
+        self.pass_time(revocations, log, clock, MIN_RETENTION + RETENTION_MARGIN)
         assert not is_revoked(revocations, token())
 
     def test_wall_clock_time_alone_makes_nothing_forgotten(
@@ -581,9 +581,9 @@ class TestForgetting:
         revoke(revocations, log, Kind.SESSION, "s1")
         clock.now = 100.0
         revoke(revocations, log, Kind.SESSION, "s2", life=2 * LIFE)
-        self.pass_time(revocations, log, clock, 100 + 2 * LIFE + KEPT_LONGER - 0.001)
+        self.pass_time(revocations, log, clock, 100 + 2 * LIFE + RETENTION_MARGIN - 0.001)
         assert is_revoked(revocations, token(session_id="s2"))
-        self.pass_time(revocations, log, clock, 100 + 2 * LIFE + KEPT_LONGER)
+        self.pass_time(revocations, log, clock, 100 + 2 * LIFE + RETENTION_MARGIN)
         assert len(revocations) == 0
 
     def test_a_refused_answer_throws_nothing_away(self, revocations: Revocations, log: Log, clock: Clock) -> None:
@@ -603,9 +603,9 @@ class TestForgetting:
             most = max(most, len(revocations._generations))
         assert most <= 4
         # Not more than twice what matters still.
-        assert (LIFE + KEPT_LONGER) / 40 <= len(revocations) <= 2 * (LIFE + KEPT_LONGER) / 40
+        assert (LIFE + RETENTION_MARGIN) / 40 <= len(revocations) <= 2 * (LIFE + RETENTION_MARGIN) / 40
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(
         st.lists(
             st.tuples(st.floats(0, 5000), st.sampled_from([Kind.SESSION, Kind.TOKEN]), st.integers(-10, 9000)),
@@ -619,7 +619,7 @@ class TestForgetting:
         for number, (pause, kind, life) in enumerate(made):
             clock.now += pause
             revoke(revocations, log, kind, f"x{number}", life)
-            kept_until[kind, f"x{number}"] = clock.now + max(KEPT_AT_LEAST, life) + KEPT_LONGER
+            kept_until[kind, f"x{number}"] = clock.now + max(MIN_RETENTION, life) + RETENTION_MARGIN
             for (revoked, target), end in kept_until.items():
                 asked = token(session_id=target) if revoked is Kind.SESSION else token(token_id=target)
                 assert is_revoked(revocations, asked) or clock.now >= end
@@ -644,7 +644,7 @@ class TestReach:
             await revocations.reach(Position("e1", 2), 0.05)
         # The loop's timers are as exact as its clock.
         assert 0.049 <= loop.time() - started_at < 10
-        assert revocations._moved == set()
+        assert revocations._waiters == set()
 
     @pytest.mark.parametrize("position", [Position("e2", 0), Position("e2", 1), Position("", 0)])
     async def test_another_log_is_never_reached(self, revocations: Revocations, log: Log, position: Position) -> None:
@@ -658,28 +658,28 @@ class TestReach:
 
     async def test_news_end_the_wait(self, revocations: Revocations, log: Log) -> None:
         waiting = [asyncio.create_task(revocations.reach(Position("e1", number), 60)) for number in (1, 2, 2)]
-        await until(lambda: len(revocations._moved) == 3)
+        await until(lambda: len(revocations._waiters) == 3)
         revoke(revocations, log, Kind.SESSION, "s1")
         await waiting[0]
-        await until(lambda: len(revocations._moved) == 2)
+        await until(lambda: len(revocations._waiters) == 2)
         assert not waiting[1].done()
         revoke(revocations, log, Kind.SESSION, "s2")
         await asyncio.gather(*waiting)
-        assert revocations._moved == set()
+        assert revocations._waiters == set()
 
     async def test_a_first_answer_without_news_ends_it_too(self, revocations: Revocations, log: Log) -> None:
         waiting = asyncio.create_task(revocations.reach(Position("e1", 0), 60))
-        await until(lambda: len(revocations._moved) == 1)
+        await until(lambda: len(revocations._waiters) == 1)
         revocations.apply(log.answer(), 0.0)
         await waiting
 
     async def test_who_gives_up_is_forgotten(self, revocations: Revocations, log: Log) -> None:
         waiting = asyncio.create_task(revocations.reach(Position("e1", 1), 60))
-        await until(lambda: len(revocations._moved) == 1)
+        await until(lambda: len(revocations._waiters) == 1)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert revocations._moved == set()
+        assert revocations._waiters == set()
         revoke(revocations, log, Kind.SESSION, "s1")
 
 
@@ -720,7 +720,7 @@ class TestWatch:
         revoke(revocations, log, Kind.SUBJECT, "u1")
         assert seen == ["remaining"]
         remaining()
-        assert revocations._watches == {}
+        assert revocations._listeners == {}
 
     def test_one_may_end_while_it_is_told(self, revocations: Revocations, log: Log) -> None:
         told: list[int] = []
@@ -736,7 +736,7 @@ class TestWatch:
             watch(number)
         revoke(revocations, log, Kind.SESSION, "s1")
         assert sorted(told) == [0, 1, 2]
-        assert revocations._watches == {}
+        assert revocations._listeners == {}
 
     def test_a_clients_own_token_is_watched_without_a_session(self, revocations: Revocations, log: Log) -> None:
         seen: list[None] = []

@@ -84,7 +84,7 @@ class Source(LocalRevocations):
 
     @property
     def is_waited_for(self) -> bool:
-        return bool(self.revocations._moved)
+        return bool(self.revocations._waiters)
 
 
 @pytest.fixture
@@ -328,13 +328,13 @@ class TestStale:
         source.hear(Kind.ALL)
         with pytest.raises(errors.Revoked):
             verifier.verify(issuer.token())
-        observer.followed(issuer.issuer, "news", 0.1, 7)
-        observer.followed(issuer.issuer, "refused", 0.1, None)
+        observer.followed(issuer.issuer, "updated", 0.1, 7)
+        observer.followed(issuer.issuer, "rejected", 0.1, None)
         text = generate_latest(registry).decode()
         assert 'ostiary_verifications_total{outcome="revocation_stale"} 1.0' in text
         assert 'ostiary_verifications_total{outcome="revoked"} 1.0' in text
-        assert f'ostiary_feed_questions_total{{issuer="{issuer.issuer}",outcome="refused"}} 1.0' in text
-        assert f'ostiary_revocations_applied{{issuer="{issuer.issuer}"}} 7.0' in text
+        assert f'ostiary_feed_polls_total{{issuer="{issuer.issuer}",outcome="rejected"}} 1.0' in text
+        assert f'ostiary_revocation_log_position{{issuer="{issuer.issuer}"}} 7.0' in text
 
 
 class TestReady:

@@ -166,7 +166,7 @@ class TestRevocation:
             issuer.revoke(Kind.TOKEN, token.token_id)
             issuer.revoke(Kind.SUBJECT, token.subject)
             # It does not look any more, neither at news nor at the time.
-            assert revocations_of(issuer)._watches == {}
+            assert revocations_of(issuer)._listeners == {}
             assert watch._timer is not None
             assert watch._timer.cancelled()
         assert ends.codes == ["revoked"]
@@ -179,7 +179,7 @@ class TestRevocation:
             pass
         issuer.revoke(Kind.TOKEN, token.token_id)
         assert ends.codes == []
-        assert revocations_of(issuer)._watches == {}
+        assert revocations_of(issuer)._listeners == {}
         assert watch._timer is not None
         assert watch._timer.cancelled()
 
@@ -439,7 +439,7 @@ class Service:
 
     @property
     def is_watched(self) -> bool:
-        return bool(revocations_of(self.issuer)._watches)
+        return bool(revocations_of(self.issuer)._listeners)
 
 
 @pytest.fixture
@@ -539,7 +539,7 @@ class TestStreams:
         await connection.is_served()
         assert connection.bodies == [b"1", b"2", b""]
         assert app.ended == "by itself"
-        assert revocations_of(issuer)._watches == {}
+        assert revocations_of(issuer)._listeners == {}
 
     def test_that_while_is_a_second(self) -> None:
         assert grace_of("application/json") == grace_of("") == 1.0
@@ -703,7 +703,7 @@ class TestCancellation:
 
         with pytest.raises(asyncio.CancelledError):
             await self.connect(application, issuer).task
-        assert revocations_of(issuer)._watches == {}
+        assert revocations_of(issuer)._listeners == {}
 
     async def test_an_error_of_the_application_is_passed_on(self, issuer: Issuer) -> None:
         async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -712,7 +712,7 @@ class TestCancellation:
 
         with pytest.raises(LookupError):
             await self.connect(application, issuer).task
-        assert revocations_of(issuer)._watches == {}
+        assert revocations_of(issuer)._listeners == {}
 
     async def test_a_timeout_around_still_works_after_a_stream_was_broken_off(
         self, events: Service, issuer: Issuer
@@ -856,7 +856,7 @@ class TestFramework:
         assert connection.bodies == [b"data: 1\n\n"]
         assert connection.sent[-1]["more_body"]
         assert stopped == ["cancelled"]
-        assert revocations_of(issuer)._watches == {}
+        assert revocations_of(issuer)._listeners == {}
 
     @pytest.mark.parametrize("spec_version", ["2.0", "2.4"])
     async def test_a_server_that_ends_ends_it_too(
@@ -868,4 +868,4 @@ class TestFramework:
         with pytest.raises(asyncio.CancelledError):
             await connection.task
         assert stopped == ["cancelled"]
-        assert revocations_of(issuer)._watches == {}
+        assert revocations_of(issuer)._listeners == {}

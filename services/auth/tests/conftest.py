@@ -15,7 +15,7 @@ from databases import PostgresServer
 from fastapi import FastAPI
 from oauth_harness import OAuth
 from serving import opened, serving
-from session_tokens import ADA
+from users import ADA
 
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig

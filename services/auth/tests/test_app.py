@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from session_tokens import ADA
+from users import ADA
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
 
@@ -82,3 +82,17 @@ async def test_the_openapi_document_names_the_endpoints(client: httpx.AsyncClien
     document = (await client.get("/openapi.json")).json()
     assert {"/auth/register", "/auth/login", "/auth/refresh", "/auth/logout", "/auth/me"} <= document["paths"].keys()
     assert json.dumps(document)
+
+
+async def test_only_operations_that_authenticate_document_401(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    operations = {
+        (method.upper(), path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    # These have credentials in their bodies.
+    authenticating = {("POST", "/auth/login"), ("POST", "/auth/refresh")}
+    authenticating |= {name for name, operation in operations.items() if operation.get("security")}
+    assert {name for name, operation in operations.items() if "401" in operation["responses"]} == authenticating
+    assert {("POST", "/auth/register"), ("GET", "/.well-known/jwks.json")} <= operations.keys() - authenticating

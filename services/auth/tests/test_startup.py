@@ -62,7 +62,7 @@ async def test_a_file_that_is_no_database_names_the_setting(tmp_path: Path) -> N
 
 
 def test_an_idle_limit_over_the_absolute_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match="OSTIARY_SESSION_IDLE_TTL must not be over OSTIARY_SESSION_MAX_TTL"):
+    with pytest.raises(ConfigError, match="OSTIARY_SESSION_IDLE_TTL must not exceed OSTIARY_SESSION_MAX_TTL"):
         AuthConfig.load({"OSTIARY_SESSION_IDLE_TTL": "120", "OSTIARY_SESSION_MAX_TTL": "60"})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from harness import Clock, RecordingUpstream, short_directory
+from harness import Clock, GatewayHarness, RecordingUpstream, short_directory
 
 from ostiary.testing import Issuer
 
@@ -15,7 +15,9 @@ _one_tls_context = cache(ssl.create_default_context)
 
 #: What is also tested on the event loop that serves in production, where that is there; others are on asyncio's, whose
 #: time the tests can put forward.
-ON_BOTH_LOOPS = frozenset({"test_fairness", "test_connection", "test_tunnel"})
+ON_BOTH_LOOPS = frozenset(
+    {"test_fairness", "test_connection", "test_stale_connection", "test_tunnel", "test_tunnel_end"}
+)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -56,3 +58,12 @@ async def upstream(socket_directory: Path) -> AsyncIterator[RecordingUpstream]:
     """One upstream after the other has the same address, so that the same routes file fits them all."""
     async with RecordingUpstream(socket_directory / "up") as upstream:
         yield upstream
+
+
+@pytest.fixture
+async def harness(
+    request: pytest.FixtureRequest, issuer: Issuer, upstream: RecordingUpstream
+) -> AsyncIterator[GatewayHarness]:
+    """A gateway with the routes in the test module's `ROUTES`."""
+    async with GatewayHarness.open(request.module.ROUTES, upstream.url, issuer.verifier()) as harness:
+        yield harness

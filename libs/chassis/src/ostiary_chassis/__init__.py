@@ -1,15 +1,19 @@
 """The microservice chassis under Ostiary's services.
 
-What every service needs around its domain and none should write twice, a module each:
+What each service needs around its domain, a module each:
 
-    settings   one frozen config object, read once from the environment
+    settings   one frozen config object, parsed once from the environment
     app        a FastAPI application with problem details, request ids, metrics, logs and health
     bodies     the base of request bodies
     problems   exceptions into problem documents (RFC 9457)
+    openapi    the errors in a service's OpenAPI document
     middleware pure ASGI: request context and body limit
+    metrics    request metrics, and the Prometheus endpoint's content
     logs       structured logs
-    sql        a database with short read and write transactions, and migrations that run once
+    proxies    client addresses behind trusted proxies
+    sql        a database with short read and write transactions
+    migrations schema migrations with Alembic
+    verifying  the settings of services that verify tokens
     server     a bound socket, a running server, a clean exit
-
-It knows nothing of tokens; those are `ostiary`'s.
+    workers    several processes on one address
 """

@@ -1,4 +1,4 @@
-"""The application every service starts from: problem details, request context, health and metrics."""
+"""The application that each service extends: problem details, request context, health and metrics."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -13,10 +13,10 @@ from ostiary_chassis.middleware import BodyLimit, RequestContext
 from ostiary_chassis.openapi import document_errors
 from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
 
-#: A named condition of readiness.
+#: A condition of readiness.
 ReadyCheck = Callable[[], Awaitable[bool]]
 
-#: Bytes of a request body, for services that take small JSON documents.
+#: Bytes of a request body, for services that accept small JSON documents.
 MAX_BODY_BYTES = 64 * 1024
 
 
@@ -30,17 +30,17 @@ def new_app(
     metrics: Metrics,
     openapi_url: str | None = "/openapi.json",
 ) -> FastAPI:
-    """Return an application with `/livez`, `/readyz` and `/metrics`, to which a service adds its routes."""
+    """Return an application with `/livez`, `/readyz` and `/metrics`. `ready_checks` are named in `/readyz`."""
     app = FastAPI(
         title=title,
         version=version,
         lifespan=lifespan,
         openapi_url=openapi_url,
-        # FastAPI's pages for it load scripts from a content network.
+        # FastAPI's documentation pages load scripts from a content delivery network.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # Ours are below; asking for a provider of theirs costs each request as much as routing it.
+        # Ours are below; looking up a provider costs each request as much as routing it.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={**EXCEPTION_HANDLERS, **exception_handlers},
     )
@@ -67,7 +67,7 @@ def _operations(ready_checks: Mapping[str, ReadyCheck], metrics: Metrics) -> API
                 Problem(
                     503,
                     "not_ready",
-                    "Not ready yet; see 'failing'.",
+                    "The service is not ready; 'failing' lists the failed checks.",
                     {"Retry-After": "1"},
                     {"failing": failing},
                 )

@@ -11,24 +11,23 @@ import structlog
 #: Frames of a traceback in a log line.
 MAX_FRAMES = 30
 
-#: Made once, as making one takes longer than using it. What JSON does not know is shown as Python does.
+#: Created once, as creating one takes longer than using it. Values of other types are logged by their repr.
 _JSON = json.JSONEncoder(default=repr)
 
 LogFormat = Literal["json", "text"]
 
 
-class _Lines:
-    """Where structlog's loggers write: one line for each event."""
+class _LineLogger:
+    """Writes one line for each event of a structlog logger."""
 
     def __init__(self, name: str, stream: TextIO) -> None:
-        """Write to a stream, for the logger of this name."""
         self.name = name
         self._stream = stream
 
     def msg(self, line: str) -> None:
-        """Write a line. One call, so that the lines of several threads do not mix.
+        """Write a line, in a single call so that the lines of several threads do not mix.
 
-        If it cannot be written, because a disk is full or nobody reads any more, what it is about goes on.
+        If that fails, because a disk is full or a pipe is closed, the service continues.
         """
         with suppress(OSError, ValueError):
             self._stream.write(f"{line}\n")
@@ -38,7 +37,7 @@ class _Lines:
 
 
 def configure(log_format: LogFormat, service: str, stream: TextIO | None = None) -> None:
-    """Send all logs of the process, those of libraries too, through one formatter; by default to standard output."""
+    """Format all logs of the process alike, including those of libraries; by default to standard output."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -48,7 +47,7 @@ def configure(log_format: LogFormat, service: str, stream: TextIO | None = None)
     if log_format == "json":
         renderer = [
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # Without the values of variables: they are passwords and tokens, too.
+            # Without the values of variables, which may be passwords or tokens.
             structlog.processors.ExceptionRenderer(
                 structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=MAX_FRAMES)
             ),
@@ -62,10 +61,10 @@ def configure(log_format: LogFormat, service: str, stream: TextIO | None = None)
                 colors=False, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
             ),
         ]
-    # Our own loggers write by themselves: on its way through the standard library a line costs three times as much.
+    # Our loggers bypass the standard library, which makes a line three times as expensive.
     structlog.configure(
         processors=[*shared, *renderer],
-        logger_factory=lambda name: _Lines(name, stream or sys.stdout),
+        logger_factory=lambda name: _LineLogger(name, stream or sys.stdout),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
@@ -79,7 +78,7 @@ def configure(log_format: LogFormat, service: str, stream: TextIO | None = None)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    # What these say below a warning, our own logs say in one line.
+    # Our own logs cover what these log below a warning.
     for chatty in ("alembic", "httpcore", "httpx", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

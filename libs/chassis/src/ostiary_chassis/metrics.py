@@ -1,4 +1,4 @@
-"""What a service counts, and how it is read."""
+"""A service's metrics."""
 
 from collections.abc import Iterator
 
@@ -9,45 +9,39 @@ from prometheus_client.registry import Collector
 from ostiary.prometheus import Timings
 from ostiary_chassis.problems import METHODS
 
-#: Seconds; from a remembered answer to the longest time-out.
+#: Seconds, from a cached response to the longest timeout.
 REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class RequestMetrics(Collector):
-    """Counts and times requests.
-
-    The label `route` is the path template, never the path: its values are bounded.
-    """
+    """Counts and times requests. The label `route` is the path template, never the path, so it is bounded."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Start at zero, in `registry`."""
-        #: By method, route and status: how many, and how long all of the same method and route took.
+        #: By method, route and status. The timings are shared by all statuses of a method and route.
         self._counts: dict[tuple[str, str, int], _Count] = {}
         self._seconds: dict[tuple[str, str], Timings] = {}
         registry.register(self)
 
     def record(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request."""
         count = self._counts.get((method, route, status))
         if count is None:
-            count = self._begin(method, route, status)
+            count = self._add_count(method, route, status)
         count.number += 1
         count.timings.note(seconds)
 
     def collect(self) -> Iterator[Metric]:
-        """Return what was counted. A Collector."""
-        requests = CounterMetricFamily("http_requests", "Requests served.", labels=["method", "route", "status"])
+        requests = CounterMetricFamily("http_requests", "Responses to requests.", labels=["method", "route", "status"])
         for (method, route, status), count in self._counts.items():
             requests.add_metric([method, route, str(status)], count.number)
         yield requests
         durations = HistogramMetricFamily(
-            "http_request_duration_seconds", "Seconds until the response was sent.", labels=["method", "route"]
+            "http_request_duration_seconds", "Time until the response was sent.", labels=["method", "route"]
         )
         for labels, timings in self._seconds.items():
             timings.add_to(durations, labels)
         yield durations
 
-    def _begin(self, method: str, route: str, status: int) -> "_Count":
+    def _add_count(self, method: str, route: str, status: int) -> "_Count":
         if method not in METHODS:
             method = "other"
         timings = self._seconds.setdefault((method, route), Timings(REQUEST_BUCKETS))
@@ -63,13 +57,12 @@ class _Count:
 
 
 class Metrics:
-    """All that a service counts: its requests, and what others count in `registry`."""
+    """All metrics of a service: its requests, and what other collectors add to `registry`."""
 
     def __init__(self) -> None:
-        """Start at zero."""
         self.registry = CollectorRegistry()
         self.requests = RequestMetrics(self.registry)
 
     async def read(self) -> bytes:
-        """Return all of it, in the text format of Prometheus."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""Pure ASGI middleware that every service runs in."""
+"""Pure ASGI middleware of every service."""
 
 import os
 import re
@@ -13,11 +13,10 @@ from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError, body_too_larg
 
 _log = structlog.stdlib.get_logger("access")
 
-# It goes into logs and header fields.
+# It is written to logs and header fields.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
-#: The paths that every service answers itself. Called at each health check and scrape, they stay out
-#: of the log, where they would only hide what matters.
+#: Paths of health checks and scrapes. They are not logged, where they would hide other requests.
 OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
 
 #: Statuses from here on are failures (RFC 9110 section 15).
@@ -25,15 +24,13 @@ _FIRST_FAILURE = 400
 
 
 class RequestContext:
-    """Gives each request an id, counts and logs it, and turns what nobody caught into a 500."""
+    """Assigns a request id, counts and logs the request, and turns an uncaught exception into a 500."""
 
     def __init__(self, app: ASGIApp, requests: RequestMetrics) -> None:
-        """Wrap `app`; what it serves goes to `requests`."""
         self._app = app
         self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -46,7 +43,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # An upstream's own would be a second one.
+                # An upstream's request id would be a second one.
                 others = [field for field in message.get("headers", ()) if field[0] != b"x-request-id"]
                 message["headers"] = [*others, (b"x-request-id", request_id.encode())]
             await send(message)
@@ -61,7 +58,7 @@ class RequestContext:
             except Exception:
                 _log.exception("unhandled error")
                 if status:
-                    # Half a response is out: only a broken connection tells the client so.
+                    # Part of the response is sent: only a closed connection tells the client that it is incomplete.
                     raise
                 await problem_response(INTERNAL_ERROR)(scope, receive, send_with_id)
             finally:
@@ -70,14 +67,14 @@ class RequestContext:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route, method = getattr(scope.get("route"), "path", "unmatched"), scope["method"]
         self._requests.record(method, route, status, seconds)
-        # What is asked all the time says so in its state; its failures are worth a line.
+        # Frequent requests are marked as routine; only their failures are logged.
         is_routine = scope["path"] in OPERATIONS or (scope["state"].get("routine") and status < _FIRST_FAILURE)
         if not is_routine:
             _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
 
 
 def is_request_id(given: bytes) -> bool:
-    """Return whether a request id from outside is accepted."""
+    """Return whether a client's request id is accepted."""
     return _REQUEST_ID.match(given) is not None
 
 
@@ -87,20 +84,19 @@ def _request_id(scope: Scope) -> str:
 
 
 def _first(scope: Scope, name: bytes, default: bytes = b"") -> bytes:
-    """Return the first field of a name."""
+    """Return the value of the first field with this name."""
     return next((value for field, value in scope["headers"] if field == name), default)
 
 
 class BodyLimit:
-    """Refuses request bodies over a limit: at once if their length is announced, else when they get there."""
+    """Rejects request bodies over a limit: at once by their Content-Length, else when they exceed it."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
-        """Wrap `app`; `limit` is in bytes."""
+        """`limit` is in bytes."""
         self._app = app
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Raises ProblemError."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -108,7 +104,7 @@ class BodyLimit:
 
 
 def limit_body(scope: Scope, receive: Receive, limit: int) -> Receive:
-    """Return `receive` with a limit in bytes on the body. It, or this call, raises ProblemError for a longer one."""
+    """Return `receive` with a limit in bytes on the body. It or this call raises ProblemError for a longer body."""
     announced = _first(scope, b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > limit:
         raise ProblemError(body_too_large(limit))

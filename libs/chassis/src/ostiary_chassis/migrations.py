@@ -1,6 +1,6 @@
-"""Schema migrations with Alembic. It is only imported when there is something to migrate: that saves a start its time.
+"""Schema migrations with Alembic. Imported only when there is something to migrate, as the import is slow.
 
-Scripts form one line and are named after their revision: `versions/0002_what_it_does.py` is revision "0002".
+Scripts form one line, and their names start with their revision: `versions/0002_what_it_does.py` is revision "0002".
 """
 
 from pathlib import Path
@@ -13,11 +13,11 @@ from sqlalchemy import Connection, MetaData
 
 
 class UnknownRevision(Exception):
-    """The schema in the database is at a revision that the scripts do not have."""
+    """The database's schema has a revision that is not among the scripts."""
 
 
 def upgrade(connection: Connection, scripts: Path, version_table: str) -> None:
-    """Run the scripts in a folder that the database behind `connection` has not seen. Raises UnknownRevision."""
+    """Run the scripts in a folder that have not run on the database yet. Raises UnknownRevision."""
     config = alembic.config.Config()
     # Alembic's settings are %-interpolated.
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))
@@ -29,7 +29,7 @@ def upgrade(connection: Connection, scripts: Path, version_table: str) -> None:
 
 
 def run(metadata: MetaData) -> None:
-    """Be the body of a service's Alembic `env.py`; offline mode and the `alembic` command line have no use here."""
+    """Run migrations from a service's Alembic `env.py`. Offline mode and the `alembic` command are not supported."""
     connection = context.config.attributes["connection"]
     version_table = context.config.attributes["version_table"]
     context.configure(

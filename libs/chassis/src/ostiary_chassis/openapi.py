@@ -1,4 +1,4 @@
-"""What every service's OpenAPI document says of errors: problem documents, with the statuses that can really come."""
+"""The errors in each service's OpenAPI document: problem documents, with the statuses that an operation returns."""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -11,35 +11,35 @@ from ostiary.fastapi import PROBLEM_CONTENT, PROBLEM_SCHEMA, extend_openapi
 
 _JSON = "application/json"
 
-#: The framework's own shapes of errors, which no answer here has.
+#: The framework's error schemas, which no response has.
 _UNUSED_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 _DESCRIPTIONS = {
-    400: "The body cannot be read.",
-    401: "The credentials are not good.",
-    404: "There is no such thing.",
-    409: "This cannot be done as things are.",
-    412: "It was changed in the meantime.",
+    400: "The body is malformed.",
+    401: "The credentials are invalid.",
+    404: "The resource does not exist.",
+    409: "The request conflicts with the resource's state.",
+    412: "The resource has changed since it was read.",
     413: "The body is too large.",
-    415: "The body is not of the type that is needed.",
-    422: "The request does not fit; the problem says where.",
-    429: "Too many attempts; Retry-After says how long to wait.",
-    503: "It cannot be done at the moment; Retry-After says when to try again.",
+    415: "The body has the wrong media type.",
+    422: "The request is invalid; `errors` lists the fields.",
+    429: "Too many attempts; retry after Retry-After seconds.",
+    503: "The service is unavailable; retry after Retry-After seconds.",
 }
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route that can answer with problems of these statuses."""
+    """Return the `responses` of a route that can return problems with these statuses."""
     return {status: _response(status) for status in statuses}
 
 
 def document_errors(app: FastAPI) -> None:
-    """Add to each operation in the OpenAPI document the errors that come from what it takes."""
+    """Add to each operation in the OpenAPI document the errors that follow from its body and parameters."""
     extend_openapi(app, _add_errors)
 
 
 def document_paths(app: FastAPI, paths: Mapping[str, Any], security_schemes: Mapping[str, Any]) -> None:
-    """Add to the OpenAPI document what routes do that the framework does not know."""
+    """Add to the OpenAPI document paths that the framework cannot describe."""
 
     def add(document: dict[str, Any]) -> None:
         ours = deepcopy(dict(paths))

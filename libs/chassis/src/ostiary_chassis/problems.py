@@ -1,4 +1,4 @@
-"""Every error leaves a service as a problem document (RFC 9457) that says what to do and leaks nothing."""
+"""Problem documents (RFC 9457) for all errors: they tell the client what to do, and leak nothing."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
@@ -15,49 +15,48 @@ from ostiary.http import Problem
 #: The methods of RFC 9110 section 9 and RFC 5789 that HTTP APIs use, in alphabetical order.
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
-#: Field errors shown in one response; a hostile body must not make a long one.
+#: Field errors in one response, which a hostile body must not make long.
 MAX_FIELD_ERRORS = 20
 MAX_FIELD_CHARACTERS = 100
 
-NOT_FOUND = Problem(404, "not_found", "There is nothing at this path.")
+NOT_FOUND = Problem(404, "not_found", "No resource at this path.")
 
 _MALFORMED_JSON = Problem(400, "malformed_json", "The request body is not valid JSON.")
 
-#: What the framework raises by itself; 400 is for a body that its parser gives up on.
+#: For exceptions of the framework; 400 is a body that it cannot parse.
 _FRAMEWORK_PROBLEMS = {400: _MALFORMED_JSON, 404: NOT_FOUND}
 
 
 class ProblemError(HTTPException):
-    """A problem, as an exception. It is an HTTPException so that FastAPI passes it on from anywhere."""
+    """A problem as an exception. As an HTTPException, FastAPI lets it through everywhere."""
 
     def __init__(self, problem: Problem) -> None:
-        """Wrap `problem`."""
         super().__init__(problem.status, problem.detail, dict(problem.headers))
         self.problem = problem
 
 
 def body_too_large(limit: int) -> Problem:
-    """Return the answer to a body over `limit` bytes.
+    """Return the problem for a body over `limit` bytes.
 
-    The connection stays open: uvicorn reads the rest and forgets it, so that a client that sends
-    all before it reads anything gets this answer and not a reset connection.
+    The connection stays open, and uvicorn discards the rest: a client that sends everything before it
+    reads gets this response rather than a reset connection.
     """
-    return Problem(413, "body_too_large", f"The request body is over the limit of {limit} bytes.")
+    return Problem(413, "body_too_large", f"The request body exceeds the limit of {limit} bytes.")
 
 
 def method_not_allowed(allow: str) -> Problem:
-    """Return the answer to a method that a path does not have; `allow` lists those it has (RFC 9110 section 10.2.1)."""
-    detail = f"This method is not allowed here; these are: {allow}."
+    """Return the problem for a method that a path does not support; `allow` lists those that it does."""
+    detail = f"Method not allowed; use one of: {allow}."
     return Problem(405, "method_not_allowed", detail, {"Allow": allow})
 
 
-INTERNAL_ERROR = Problem(500, "internal_error", "Something went wrong on our side. The request id helps to find it.")
+INTERNAL_ERROR = Problem(500, "internal_error", "Internal error. Report the request id to the operator.")
 
 ExceptionHandlers = Mapping[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]]
 
 
 def _methods(request: Request) -> list[str]:
-    """Return all methods that a path has; the framework names those of one route only."""
+    """Return all methods that a path supports; the framework only names those of one route."""
     scopes = {method: {**request.scope, "method": method} for method in METHODS}
     routes = request.app.routes
     return [name for name, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in routes)]
@@ -72,7 +71,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
-    """Tell apart: not JSON at all (415), broken JSON (400), and JSON that does not fit (422)."""
+    """Respond with 415 to other media types, 400 to malformed JSON, and 422 to invalid fields."""
     items = error.errors()
     in_body = any(item["loc"][:1] == ("body",) for item in items)
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
@@ -90,12 +89,12 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
         for item in items[:MAX_FIELD_ERRORS]
     ]
     return problem_response(
-        Problem(422, "invalid_request", "The request does not fit; see 'errors'.", extra={"errors": errors})
+        Problem(422, "invalid_request", "The request is invalid; 'errors' lists the fields.", extra={"errors": errors})
     )
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    """Return where an error is; an unknown member's name is the client's own, and may be long."""
+    """Return the path of a field, shortened: the name of an unknown field is the client's choice."""
     return (".".join(str(part) for part in location[1:]) or str(location[0]))[:MAX_FIELD_CHARACTERS]
 
 

@@ -1,4 +1,4 @@
-"""Serving: a bound socket, uvicorn with its options spelled out, and one clear line when it cannot start."""
+"""Serving: a bound socket, uvicorn with explicit options, and one clear line when it cannot start."""
 
 import asyncio
 import errno
@@ -17,11 +17,11 @@ from ostiary_chassis.settings import ConfigError
 
 _log = structlog.stdlib.get_logger("server")
 
-#: Seconds for open requests to end after SIGTERM; container runtimes kill after ten.
+#: Seconds for open requests to complete after SIGTERM; container runtimes kill after ten.
 GRACE_SECONDS = 8
 
-#: Seconds an idle connection stays open: longer than a client's or proxy's own idle time-out of
-#: 60 s or less, so that it is the client who closes and no request meets a closing connection.
+#: Seconds an idle connection stays open. Clients and proxies time out after 60 s or less, so they close first,
+#: and no request is sent on a closing connection.
 KEEP_ALIVE_SECONDS = 75
 
 #: Connections waiting to be accepted.
@@ -29,9 +29,9 @@ BACKLOG = 2048
 
 
 def bind(host: str, port: int, service: str, *, is_shared: bool = False) -> socket.socket:
-    """Return a socket bound to host and port, alone or with other processes.
+    """Return a socket bound to host and port, exclusively or shared with other processes.
 
-    Raises ConfigError, naming the setting of `service` at fault.
+    Raises ConfigError, which names the setting of `service`.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -49,12 +49,11 @@ def bind(host: str, port: int, service: str, *, is_shared: bool = False) -> sock
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it begins to end, so that those who wait for news can be answered."""
+    """A server that calls back when it begins to shut down, so that long polls can be answered."""
 
     on_stop: Callable[[], None]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let open requests end."""
         self.on_stop()
         await super().shutdown(sockets)
 
@@ -65,18 +64,18 @@ def serve(
     on_stop: Callable[[], None] = lambda: None,
     protocol: Callable[..., asyncio.Protocol] = BoundedProtocol,
 ) -> None:
-    """Serve `app` until SIGTERM or SIGINT; then call `on_stop`, and let open requests end.
+    """Serve `app` until SIGTERM or SIGINT; then call `on_stop`, and let open requests complete.
 
-    `protocol` makes a connection's protocol, with the arguments of uvicorn's own.
+    `protocol` creates the protocol of a connection, with the arguments of uvicorn's.
     """
     config = uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=protocol,  # type: ignore[arg-type]  # called, and nothing else
+        http=protocol,  # type: ignore[arg-type]  # uvicorn only calls it
         ws="none",
         lifespan="on",
         interface="asgi3",
-        # Who the peer is comes from the connection; header fields anybody can write.
+        # The peer's address is the connection's; any client can write header fields.
         proxy_headers=False,
         server_header=False,
         access_log=False,
@@ -87,7 +86,7 @@ def serve(
     )
     server = _Server(config)
     server.on_stop = on_stop
-    # uvicorn raises the signal that stopped it once more when it is done; a clean stop exits with 0.
+    # uvicorn raises the signal that stopped it again at its end; a clean stop exits with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_cleanly)
     host, port = listener.getsockname()[:2]
@@ -102,10 +101,10 @@ def _exit_cleanly(_number: int, _frame: object) -> NoReturn:
 
 
 def run(program: str, command: Callable[[], None]) -> NoReturn:
-    """Run a command line; a ConfigError ends it with one line on standard error and exit code 2."""
+    """Run a command; a ConfigError ends it with one line on standard error and exit code 2."""
     try:
         command()
     except ConfigError as error:
-        print(f"{program}: {error}", file=sys.stderr)  # noqa: T201 - a command line's answer
+        print(f"{program}: {error}", file=sys.stderr)  # noqa: T201 - the output of a command
         sys.exit(2)
     sys.exit(0)

@@ -1,4 +1,4 @@
-"""The settings of services that verify tokens: what each of them needs to follow the auth service."""
+"""The settings of services that verify tokens of the auth service."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from ostiary import Feed, VerifierConfig
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
 
-#: Seconds by which revocations may be out of date, where a route does not say.
+#: Seconds that revocations may be out of date, unless a route has its own bound.
 DEFAULT_MAX_STALENESS = 30
 
 
@@ -16,14 +16,14 @@ def _max_staleness(value: object) -> object:
     return None if value == "none" else value
 
 
-#: Seconds, or `none` for accepting tokens until they expire, whatever is revoked meanwhile and cannot be heard of.
+#: Seconds, or `none` to accept tokens until they expire while the feed is unavailable.
 MaxStaleness = Annotated[Annotated[float, Field(ge=0.2, le=3600)] | None, BeforeValidator(_max_staleness)]
 
 
 def issuer_config(issuer: str, audience: str, auth_url: str, feed_secret_file: Path, name: str) -> VerifierConfig:
-    """Return whose tokens are accepted. Keys and revocations come from the auth service, and not through the gateway.
+    """Return the configuration of the issuer. Keys and revocations come from the auth service directly.
 
-    `name` is what this service is called in the list of verifiers.
+    `name` is the name of this service in the list of verifiers.
     """
     feed = Feed(url=f"{auth_url}/feed", client_id=VERIFIERS_CLIENT_ID, secret_file=feed_secret_file, name=name)
     return VerifierConfig(issuer=issuer, audience=audience, jwks_url=f"{auth_url}/.well-known/jwks.json", feed=feed)

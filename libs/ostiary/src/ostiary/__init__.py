@@ -36,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import the HTTP client of `RemoteKeys` only when that is needed: an issuer verifies with its own keys."""
+    """Import modules that need an HTTP client on first use: an issuer, which verifies with its own keys, never does."""
     if name == "RemoteKeys":
         from ostiary._jwks import RemoteKeys  # noqa: PLC0415 - see above
 

@@ -1,25 +1,25 @@
-"""Which addresses keys may be fetched from: https, or plain http that does not leave the machine or its network."""
+"""Which URLs keys may be fetched from: https, or plain http within the machine or its private network."""
 
 import ipaddress
 from urllib.parse import urlsplit
 
-#: Names that are resolved in a private network only (RFC 6761, RFC 6762, RFC 8375, and Kubernetes' services).
+#: Suffixes of names that only resolve in private networks (RFC 6761, RFC 6762, RFC 8375, and Kubernetes' services).
 _PRIVATE_SUFFIXES = (".localhost", ".internal", ".local", ".home.arpa", ".svc", ".test")
 
 
 def check_address(url: str, *, allow_insecure: bool = False) -> None:
-    """Check where keys are to come from. Raises ValueError, saying what is wrong.
+    """Raise ValueError for a URL that keys must not come from.
 
-    Whoever can change the keys on their way can sign tokens, so plain http is for loopback, private
-    addresses and private names only, unless the configuration allows it.
+    An attacker who can change keys in transit can sign tokens, so plain http is limited to loopback, private
+    addresses and private names, unless the configuration allows it.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"{url!r} is not an http or https address")
     if parts.username is not None or parts.fragment:
-        raise ValueError(f"the address of {parts.hostname} has credentials or a fragment")
+        raise ValueError(f"the address of {parts.hostname} must not have credentials or a fragment")
     if parts.scheme == "http" and not allow_insecure and not _is_private(parts.hostname):
-        raise ValueError(f"keys from {parts.hostname} need https; plain http is for private addresses")
+        raise ValueError(f"keys from {parts.hostname} need https; plain http is only for private addresses")
 
 
 def _is_private(host: str) -> bool:

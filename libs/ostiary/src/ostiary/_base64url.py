@@ -3,25 +3,23 @@
 import base64
 import binascii
 
-# To the alphabet that the decoder knows; what is not ours ('+', '/', '=') becomes what it refuses.
+# To the decoder's alphabet; characters that are not base64url ('+', '/', '=') become one that it rejects.
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
 
-#: By how many characters stand in the last group of four: the padding it lacks, and the characters
-#: that may stand last, as they carry no bits beyond the last byte (RFC 4648 section 3.5).
+#: By the length of the last group of four: its missing padding, and the characters that it may end with,
+#: as they have no bits beyond the last byte (RFC 4648 section 3.5).
 _PADDING = {0: b"", 2: b"==", 3: b"="}
 _LAST = {0: None, 2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 
 
 def encode(data: bytes) -> bytes:
-    """Return `data` as base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 def decode(text: bytes) -> bytes:
-    """Return what `text` encodes.
+    """Raise ValueError for anything but the canonical form.
 
-    Raises ValueError for anything but the canonical form: padding, white space, characters of
-    the other alphabet, an impossible length, or spare bits that are not zero.
+    That is padding, white space, characters of standard base64, an impossible length, or spare bits that are not zero.
     """
     rest = len(text) % 4
     padding = _PADDING.get(rest)

@@ -1,8 +1,8 @@
-"""Tokens that were verified before: a bounded memory, the least recently used go first.
+"""A cache of verified tokens, bounded, least recently used first out.
 
-The name of an entry is SHA-256 of the whole token, so that memory holds no usable tokens. An entry
-says that signature and claims were good, under one key set; everything that can change since (time,
-keys, and what else the verifier asks) is looked at again on every hit.
+The key of an entry is the SHA-256 of the whole token, so that memory holds no usable tokens. An entry
+states that signature and claims were valid under one key set. What can change later (time, keys,
+revocations) is checked on every hit.
 """
 
 import hashlib
@@ -18,69 +18,66 @@ from ostiary._token import VerifiedToken
 
 @dataclass(frozen=True, slots=True)
 class AcceptedIssuer:
-    """An issuer, its rules, and where its keys are held."""
+    """An issuer, its rules, and the sources of its keys and revocations."""
 
     name: str
     audience: str
     leeway: float
     source: KeySource
-    #: None for an issuer whose revocations nobody follows.
+    #: None without a source of revocations.
     revocations: Revocations | None
 
 
 @dataclass(slots=True)
 class CacheEntry:
-    """A token, its issuer, the key set that verified it, and the revocations that it was last held against."""
+    """A token, its issuer, the key set that verified it, and the revocations that it was last checked against."""
 
     token: VerifiedToken
     issuer: AcceptedIssuer
     keys: KeySet
-    #: The version of the issuer's revocations then.
+    #: The version of the issuer's revocations at the last check.
     checked: int = -1
     _names: Names | None = None
 
     def names(self) -> Names:
-        """Return the names under which the token can be revoked; made when something like it has been."""
+        """Return the names under which the token can be revoked, computed on first use."""
         if self._names is None:
             self._names = names_of(self.token)
         return self._names
 
 
 def cache_key(token: str) -> bytes:
-    """Return the name of a token's entry."""
+    """Return a token's key in the cache."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 class TokenCache:
-    """A least-recently-used memory of `size` entries. Safe to use from several threads."""
+    """A least-recently-used cache of `size` entries. Thread-safe."""
 
     def __init__(self, size: int) -> None:
-        """Make an empty memory."""
         self._size = size
         self._entries: OrderedDict[bytes, CacheEntry] = OrderedDict()
-        # Each call below is several steps; the interpreter's lock, where there is one, covers single steps.
+        # Each method is several steps; the interpreter's lock, where there is one, covers single steps.
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """Return the number of entries."""
         return len(self._entries)
 
-    def get(self, name: bytes) -> CacheEntry | None:
-        """Return an entry and make it the most recently used."""
+    def get(self, key: bytes) -> CacheEntry | None:
+        """Return an entry, and make it the most recently used one."""
         with self._lock:
-            entry = self._entries.get(name)
+            entry = self._entries.get(key)
             if entry is not None:
-                self._entries.move_to_end(name)
+                self._entries.move_to_end(key)
             return entry
 
-    def put(self, name: bytes, entry: CacheEntry) -> None:
-        """Add an entry, and drop the least recently used one if there are too many."""
+    def put(self, key: bytes, entry: CacheEntry) -> None:
+        """Add an entry, and evict the least recently used one if the cache is full."""
         with self._lock:
-            self._entries[name] = entry
+            self._entries[key] = entry
             if len(self._entries) > self._size:
                 self._entries.popitem(last=False)
 
-    def drop(self, name: bytes) -> None:
-        """Remove an entry, if it is there."""
+    def drop(self, key: bytes) -> None:
         with self._lock:
-            self._entries.pop(name, None)
+            self._entries.pop(key, None)

@@ -1,10 +1,10 @@
-"""The clock that ages are measured on."""
+"""The clock that measures ages."""
 
 import time
 
 
 def suspend_aware_clock() -> float:
-    """Return seconds on a clock that neither steps nor stops while the machine sleeps."""
+    """Return the seconds of a clock that neither steps nor stops in suspend."""
     return time.clock_gettime(_CLOCK)
 
 

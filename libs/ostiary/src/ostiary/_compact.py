@@ -1,8 +1,8 @@
-"""A set of names in little memory: a million of them in 32 MiB, looked up in a fraction of a microsecond.
+"""A compact set of names: a million of them take 32 MiB, and a lookup takes a fraction of a microsecond.
 
-Python's own set takes three times as much. A name is kept as a 128-bit keyed digest of it, in hash
-tables with open addressing on flat arrays. There are many small tables and not one large one, so
-that none takes long to grow.
+Python's set takes three times as much. A name is stored as a 128-bit keyed digest, in hash tables
+with open addressing on flat arrays. There are many small tables rather than one large one, so that
+growing one is fast.
 """
 
 import secrets
@@ -23,25 +23,22 @@ _Table = tuple[int, "array[int]", "array[int]"]
 
 
 def name(kind: str, target: str) -> Name:
-    """Return the name of something. Nobody outside of this process can choose two that meet."""
+    """Return the name of a revocation's target. Its key is this process's own, so collisions cannot be chosen."""
     first, second = _HALVES(blake2b(f"{kind}:{target}".encode(), digest_size=16, key=_KEY).digest())
     return first, second or 1
 
 
 class CompactSet:
-    """A set that only grows. One thread adds; any thread may look."""
+    """A set that only grows. One thread adds; any thread may look up."""
 
     def __init__(self) -> None:
-        """Make an empty set."""
         self._tables = [_NO_NAMES] * _TABLES
         self._counts = array("L", bytes(array("L").itemsize * _TABLES))
 
     def __len__(self) -> int:
-        """Return how many names there are."""
         return sum(self._counts)
 
     def __contains__(self, wanted: Name) -> bool:
-        """Return whether a name is in the set."""
         first, second = wanted
         mask, firsts, seconds = self._tables[first % _TABLES]
         slot = second & mask
@@ -52,13 +49,12 @@ class CompactSet:
         return False
 
     def add(self, new: Name) -> None:
-        """Add a name."""
         if new in self:
             return
         index = new[0] % _TABLES
         slots = self._tables[index][0] + 1
         if 3 * (self._counts[index] + 1) > 2 * slots:
-            # The larger table takes the place of the other one in a single step.
+            # Readers see either the old table or the new one.
             self._tables[index] = _grown(self._tables[index])
         _put(self._tables[index], new)
         self._counts[index] += 1
@@ -69,7 +65,7 @@ def _empty(slots: int) -> _Table:
     return slots - 1, array("Q", zeros), array("Q", zeros)
 
 
-# No name is put into it: it would be full, so a larger one is made first.
+# Never written to: the first name makes it grow.
 _NO_NAMES = _empty(1)
 
 
@@ -87,6 +83,6 @@ def _put(table: _Table, new: Name) -> None:
     slot = new[1] & mask
     while seconds[slot]:
         slot = (slot + 1) & mask
-    # In this order: who finds the second half must find the first.
+    # In this order: a reader that finds the second half must find the first.
     firsts[slot] = new[0]
     seconds[slot] = new[1]

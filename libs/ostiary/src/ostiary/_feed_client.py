@@ -1,8 +1,8 @@
-"""A background task that follows an issuer's revocation feed by long polls.
+"""A background task that reads an issuer's revocation feed by long polling.
 
-It asks again as soon as it has an answer: what it asks for acknowledges what it has applied, so the
-issuer knows who has which revocation. A question waits for news only so long that the answer to it
-still counts as fresh for the strictest of those who ask this verifier.
+It polls again as soon as it has an answer: a poll acknowledges what was applied, so the issuer knows
+which verifier has which revocation. A poll waits for new revocations only as long as its answer is
+still fresh for the strictest bound of this verifier.
 """
 
 import asyncio
@@ -31,46 +31,46 @@ from ostiary.observer import Observer, harmless
 
 _log = logging.getLogger("ostiary.revocations")
 
-#: A question waits for news for this share of the strictest bound on its age, and counts as lost after one more: after
-#: a poll that was answered when its time was up and one that was lost, there is a quarter left for a new try. Where
-#: answers take longer than that, they are waited for longer, up to this share of the laxest bound.
+#: A poll waits for new revocations for this share of the strictest bound, and times out after one more: after a poll
+#: that waited to its end and one that timed out, a quarter is left for a retry. Where answers take longer, the timeout
+#: grows, up to this share of the laxest bound.
 SHARE = 1 / 4
 
-#: Seconds that a question waits at least and at most, and beyond that until it is lost at most.
+#: Seconds that a poll waits at least and at most, and its timeout beyond that at most.
 MIN_WAIT = 0.05
 MAX_WAIT = 10.0
 MAX_ANSWER_SECONDS = 10.0
 
-#: Seconds for fetching a token and for saying good-bye.
+#: Seconds for requesting a token, and for deregistering.
 TOKEN_TIMEOUT = 5.0
 LEAVE_TIMEOUT = 1.0
 
-#: A token for the feed is renewed after this share of its life.
+#: A token for the feed is renewed after this share of its lifetime.
 TOKEN_RENEWAL_SHARE = 0.8
 
-#: Seconds of pause after a failure: from the first, doubling, up to the last.
+#: Seconds before a retry: the first and the longest delay.
 RETRY_DELAYS = (0.05, 1.0)
 
-#: Seconds of pause when an answer came at once and brought nothing new.
-IDLE_PAUSE = 0.05
+#: Seconds before the next poll after an answer that came at once without new revocations.
+IDLE_DELAY = 0.05
 
-#: With something random added, it is what the feed takes.
+#: With a random suffix, it is a valid verifier id for the feed.
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,40}\Z")
 
-#: Bytes of a token endpoint's answer.
+#: Bytes of a token endpoint's response.
 MAX_TOKEN_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
-    """Where an issuer says what it has revoked, and as which of its clients to ask; the client has scope `feed:read`.
+    """An issuer's revocation feed, and the client that reads it, which needs the scope `feed:read`.
 
-    url:           the feed.
-    client_id:     the client to ask as.
-    client_secret: its secret, or
-    secret_file:   the file that holds it; it is read anew for each token, so the secret may change, or come later.
-    token_url:     where the issuer gives out tokens; by default, `/oauth/token` on the feed's host.
-    name:          what this verifier is called in the issuer's list of verifiers; something random is added.
+    url:           the URL of the feed.
+    client_id:     the client's id.
+    client_secret: the client's secret, or
+    secret_file:   the file that contains it; it is read for each token, so the secret may change, or be created later.
+    token_url:     the issuer's token endpoint; by default, `/oauth/token` on the feed's host.
+    name:          the name of this verifier in the issuer's list of verifiers, to which a random suffix is added.
     """
 
     url: str
@@ -81,17 +81,16 @@ class Feed:
     name: str = "verifier"
 
     def __post_init__(self) -> None:
-        """Refuse what has no secret, or two."""
         if bool(self.client_secret) == bool(self.secret_file):
-            raise ValueError("a feed needs client_secret or secret_file")
+            raise ValueError("a feed needs either client_secret or secret_file")
         if _NAME.match(self.name) is None:
-            raise ValueError("a feed's name must be 1 to 40 of A-Z, a-z, 0-9, '.', '_' and '-'")
+            raise ValueError("a feed's name must be 1 to 40 characters of A-Z, a-z, 0-9, '.', '_' and '-'")
         if "?" in self.url or "#" in self.url:
             raise ValueError("a feed's url must have no query or fragment")
 
     @property
     def token_endpoint(self) -> str:
-        """Where tokens come from."""
+        """The URL of the token endpoint."""
         parts = urlsplit(self.url)
         return self.token_url or urlunsplit((parts.scheme, parts.netloc, "/oauth/token", "", ""))
 
@@ -101,7 +100,7 @@ class Feed:
 
 
 class FeedClient(Poller):
-    """The revocations of an issuer that has a feed. A RevocationSource."""
+    """The revocations of an issuer's feed. A RevocationSource."""
 
     def __init__(
         self,
@@ -115,12 +114,12 @@ class FeedClient(Poller):
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = suspend_aware_clock,
     ) -> None:
-        """Make the follower; nothing is asked until it is entered.
+        """Nothing is polled until the client is entered.
 
-        `bounds` are the ages, in seconds, that those who ask this verifier bear; more may be added at any time.
+        `bounds` are the ages in seconds that the callers of this verifier accept; more may be added at any time.
         `transport` and `clock` are for tests.
 
-        Raises ValueError for addresses that a secret must not go to.
+        Raises ValueError for URLs that a secret must not be sent to.
         """
         for address in (config.url, config.token_endpoint):
             check_address(address, allow_insecure=allow_insecure)
@@ -135,15 +134,15 @@ class FeedClient(Poller):
         self._backoff = Backoff(clock)
         self._id = ""
         self._token = ""
-        self._token_ends_at = 0.0
-        #: Seconds beyond its wait until a question counts as lost; at first there is nothing to lose.
-        self._patience = MAX_ANSWER_SECONDS
-        #: Answers in a row that named other keys than those held.
-        self._outdated = 0
+        self._token_renewal_at = 0.0
+        #: Seconds beyond its wait after which a poll times out; the longest at first, when nothing is known yet.
+        self._timeout = MAX_ANSWER_SECONDS
+        #: Consecutive answers that named keys other than those in memory.
+        self._key_mismatches = 0
 
     async def __aenter__(self) -> Self:
-        """Start following; returns when the first question has been answered or has failed."""
-        # Here and not before: what was made before a server forked its workers is none of them.
+        """Start polling. Returns when the first full set was applied, or a poll has failed."""
+        # Not in the constructor: a server may fork its workers after that, and each needs an id of its own.
         self._id = f"{self._config.name}-{secrets.token_hex(8)}"
         return await super().__aenter__()
 
@@ -160,40 +159,39 @@ class FeedClient(Poller):
 
     @property
     def _wait(self) -> float:
-        """How long a question waits for news."""
+        """Seconds that a poll waits for new revocations."""
         return max(MIN_WAIT, min([MAX_WAIT, *(bound * SHARE for bound in tuple(self._bounds))]))
 
     @property
-    def _most_patience(self) -> float:
-        """How long a question is waited for beyond its own wait, at most."""
+    def _max_timeout(self) -> float:
+        """Seconds beyond its wait after which a poll times out, at most."""
         return max(self._wait, min([MAX_ANSWER_SECONDS, *([max(self._bounds) * SHARE] if self._bounds else [])]))
 
     async def _poll(self, client: httpx.AsyncClient) -> float:
-        """Ask once, apply the answer, and return the seconds until the next question."""
         started_at = self._clock()
         try:
-            return await self._ask(client)
+            return await self._poll_once(client)
         except UnknownKey:
-            # A key that is not known yet: the issuer's keys have changed.
+            # The issuer has a new key.
             self._keys.report_new_keys()
             return self._note_failure("signed with an unknown key", "failed", started_at)
         except FeedFault as error:
-            return self._note_failure(str(error), "refused", started_at)
+            return self._note_failure(str(error), "rejected", started_at)
         except (PollFailed, KeysUnavailable) as error:
             return self._note_failure(str(error), "failed", started_at)
         except TimeoutError:
-            self._patience = min(2 * self._patience, self._most_patience)
-            return self._note_failure("no answer in time", "failed", started_at)
-        except Exception as error:  # noqa: BLE001 - whatever a hostile network brings about, the follower goes on
+            self._timeout = min(2 * self._timeout, self._max_timeout)
+            return self._note_failure("timed out", "failed", started_at)
+        except Exception as error:  # noqa: BLE001 - the task has to outlive whatever a hostile server causes
             return self._note_failure(type(error).__name__, "failed", started_at)
 
-    async def _ask(self, client: httpx.AsyncClient) -> float:
+    async def _poll_once(self, client: httpx.AsyncClient) -> float:
         keys = self._keys.current()
         await self._renew_token(client)
         lease, position = max(tuple(self._bounds), default=None), self.revocations.position
-        # Who knows nothing yet, or has missed an answer, does not wait for news on top.
+        # A verifier that has no full set, or has missed an answer, needs one at once.
         wait = 0.0 if self._backoff.failures or not self.revocations.complete else self._wait
-        question: dict[str, str | int] = {
+        query: dict[str, str | int] = {
             "epoch": position.epoch if position else "",
             "after": position.number if position else 0,
             "wait": int(wait * 1000),
@@ -201,28 +199,28 @@ class FeedClient(Poller):
             "keys": keys.version,
         }
         if lease is not None:
-            question["lease"] = math.ceil(lease * 1000)
+            query["lease"] = math.ceil(lease * 1000)
         request_id = secrets.token_hex(8)
-        # What is new is new as of now, before the question is on its way.
-        asked_at = self._clock()
-        async with asyncio.timeout(wait + self._patience):
-            text = await self._get(client, question, request_id)
+        # The answer is as fresh as this moment, before the poll is sent.
+        sent_at = self._clock()
+        async with asyncio.timeout(wait + self._timeout):
+            text = await self._get(client, query, request_id)
         answer = feed.read(text, self._issuer, self._keys.current(), self.revocations.revoked_kids)
-        self.revocations.apply(answer, asked_at, math.inf if lease is None else lease)
-        self._note_answer(answer, asked_at)
-        late = self._clock() - asked_at - wait
-        self._patience = min(max(self._wait, 2 * late), self._most_patience)
+        self.revocations.apply(answer, sent_at, math.inf if lease is None else lease)
+        self._note_answer(answer, sent_at)
+        delay = self._clock() - sent_at - wait
+        self._timeout = min(max(self._wait, 2 * delay), self._max_timeout)
         if answer.keys != self._keys.current().version:
-            # Asked again, it is answered at once; and a cache on the way may keep the old ones for a while.
+            # The next poll is answered at once, and a cache may return the old keys for some time.
             self._keys.report_new_keys()
-            self._outdated += 1
-            return min(self._wait, IDLE_PAUSE * 2.0 ** min(self._outdated, 16))
-        self._outdated = 0
-        quick = self._clock() - asked_at < min(wait, IDLE_PAUSE)
-        return IDLE_PAUSE if quick and not answer.revocations else 0.0
+            self._key_mismatches += 1
+            return min(self._wait, IDLE_DELAY * 2.0 ** min(self._key_mismatches, 16))
+        self._key_mismatches = 0
+        is_quick = self._clock() - sent_at < min(wait, IDLE_DELAY)
+        return IDLE_DELAY if is_quick and not answer.revocations else 0.0
 
-    async def _get(self, client: httpx.AsyncClient, question: Mapping[str, str | int], request_id: str) -> str:
-        """Return the body of an answer to this question. Raises PollFailed or FeedFault."""
+    async def _get(self, client: httpx.AsyncClient, query: Mapping[str, str | int], request_id: str) -> str:
+        """Return the body of the response to a poll. Raises PollFailed or FeedFault."""
         headers = {
             "Authorization": f"Bearer {self._token}",
             "Accept": feed.MEDIA_TYPE,
@@ -230,72 +228,72 @@ class FeedClient(Poller):
             "Cache-Control": "no-store",
             "X-Request-ID": request_id,
         }
-        async with client.stream("GET", self._config.url, params=question, headers=headers) as response:
+        async with client.stream("GET", self._config.url, params=query, headers=headers) as response:
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 self._token = ""
             if response.status_code != httpx.codes.OK:
                 raise PollFailed(f"status {response.status_code}")
             if response.headers.get("X-Request-ID") != request_id:
-                # Something on the way repeats answers or mixes them up.
-                raise FeedFault("the answer to another request")
+                # A cache or proxy has returned another response.
+                raise FeedFault("response to another request")
             if response.headers.get("Content-Type") != feed.MEDIA_TYPE:
-                raise PollFailed("not a feed")
+                raise PollFailed("unexpected Content-Type")
             return (await read_body(response, feed.MAX_ANSWER_LENGTH)).decode("ascii", "replace")
 
     async def _renew_token(self, client: httpx.AsyncClient) -> None:
-        """Have a token that is good for a while (RFC 6749 section 4.4). Raises PollFailed."""
-        if self._token and self._clock() < self._token_ends_at:
+        """Request a token unless the current one is fresh (RFC 6749 section 4.4). Raises PollFailed."""
+        if self._token and self._clock() < self._token_renewal_at:
             return
         try:
             secret = self._config.secret()
         except (OSError, ValueError) as error:
-            raise PollFailed(f"the client's secret cannot be read: {type(error).__name__}") from None
+            raise PollFailed(f"cannot read the client's secret: {type(error).__name__}") from None
         form = {
             "grant_type": "client_credentials",
             "scope": feed.SCOPE,
             "client_id": self._config.client_id,
             "client_secret": secret,
         }
-        asked_at = self._clock()
+        sent_at = self._clock()
         try:
             async with asyncio.timeout(TOKEN_TIMEOUT):
                 granted = await self._request_token(client, form)
         except TimeoutError:
-            raise PollFailed("no token for the feed: no answer in time") from None
+            raise PollFailed("token request timed out") from None
         token, lifetime = granted.get("access_token"), granted.get("expires_in")
         if not isinstance(token, str) or not token.isascii() or not isinstance(lifetime, int):
-            raise PollFailed("no token for the feed: not in the form of RFC 6749 section 5.1")
-        self._token, self._token_ends_at = token, asked_at + lifetime * TOKEN_RENEWAL_SHARE
+            raise PollFailed("malformed token response (RFC 6749 section 5.1)")
+        self._token, self._token_renewal_at = token, sent_at + lifetime * TOKEN_RENEWAL_SHARE
 
     async def _request_token(self, client: httpx.AsyncClient, form: dict[str, str]) -> dict[str, Any]:
         async with client.stream("POST", self._config.token_endpoint, data=form) as response:
             if response.status_code != httpx.codes.OK:
-                raise PollFailed(f"no token for the feed: status {response.status_code}")
+                raise PollFailed(f"token endpoint returned status {response.status_code}")
             try:
                 return _json.parse_object(await read_body(response, MAX_TOKEN_BYTES))
             except ValueError:
-                raise PollFailed("no token for the feed: not JSON") from None
+                raise PollFailed("token response is not a JSON object") from None
 
-    def _observe(self, outcome: str, asked_at: float, number: int | None) -> None:
+    def _observe(self, outcome: str, sent_at: float, number: int | None) -> None:
         if self._observer is not None:
             with harmless():
-                self._observer.followed(self._issuer, outcome, self._clock() - asked_at, number)
+                self._observer.followed(self._issuer, outcome, self._clock() - sent_at, number)
 
-    def _note_answer(self, answer: feed.Answer, asked_at: float) -> None:
+    def _note_answer(self, answer: feed.Answer, sent_at: float) -> None:
         if self._backoff.logged is not None:
-            _log.info("revocations are followed again", extra={"issuer": self._issuer})
+            _log.info("revocation feed recovered", extra={"issuer": self._issuer})
         self._backoff.reset()
-        self._observe("news" if answer.revocations else "quiet", asked_at, answer.head)
+        self._observe("updated" if answer.revocations else "unchanged", sent_at, answer.head)
 
     def _note_failure(self, reason: str, outcome: str, started_at: float) -> float:
-        """Log and count a failure, and return the pause after it."""
+        """Record a failure, and return the seconds until the retry."""
         self._observe(outcome, started_at, None)
         delay = self._backoff.fail(started_at, RETRY_DELAYS)
-        about = {"issuer": self._issuer, "reason": reason}
-        if outcome == "refused" and self._backoff.logged != reason:
+        context = {"issuer": self._issuer, "reason": reason}
+        if outcome == "rejected" and self._backoff.logged != reason:
             self._backoff.logged = reason
-            _log.error("the revocation feed is refused; what asks for fresh revocations gets 503", extra=about)
+            _log.error("revocation feed rejected", extra=context)
         elif self._backoff.is_warning_due():
             self._backoff.logged = reason
-            _log.warning("revocations cannot be followed, retrying", extra=about)
+            _log.warning("revocation feed unavailable", extra=context)
         return delay

@@ -1,7 +1,7 @@
-"""The one form of signed document that is accepted: the compact serialisation of a JWS (RFC 7515 section 7.1).
+"""Parses the only accepted form of signed documents: the compact serialisation of a JWS (RFC 7515 section 7.1).
 
-Nothing here trusts the token, and nothing here does cryptography: a token that gets through is
-well-formed, names an accepted algorithm and type, and still has to be verified.
+There is no cryptography here: a parsed token is well-formed, names an accepted algorithm and type,
+and still has to be verified.
 """
 
 from functools import lru_cache
@@ -9,37 +9,36 @@ from functools import lru_cache
 from ostiary import _base64url, _json
 from ostiary.errors import Malformed, TooLarge, UnsupportedAlg, WrongType
 
-#: Characters of a whole token. HTTP servers refuse header fields of 8 to 16 KiB, so no larger one arrives.
+#: Characters of a whole token. HTTP servers reject header fields over 8 to 16 KiB, so no larger one arrives.
 MAX_TOKEN_LENGTH = 8 * 1024
 
-#: Characters of the encoded header; ours take 112. Keeps a hostile one from costing a long parse.
+#: Characters of the encoded header; ours take 112. It bounds the time to parse a hostile one.
 MAX_HEADER_LENGTH = 1024
 
-#: Characters of a `kid`; ours are 43. A key id is a name, not a document.
+#: Characters of a `kid`; ours are 43.
 MAX_KID_LENGTH = 128
 
-#: The only algorithm (RFC 8725 section 3.1: an allow-list, never what the token asks for).
+#: The only algorithm (RFC 8725 section 3.1: an allow-list, whatever the token names).
 ALGORITHM = "RS256"
 
-#: The type of an access token (RFC 9068 section 2.1), as RFC 7515 section 4.1.9 lets it be written.
+#: The type of an access token (RFC 9068 section 2.1), in both spellings of RFC 7515 section 4.1.9.
 ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
 
-#: Header members that change how a token is to be read. We implement none of them, and
-#: RFC 7515 section 4.1.11 demands that a recipient which does not understand refuses.
-_REFUSED_HEADER_MEMBERS = frozenset({"crit", "b64", "zip", "enc"})
+#: Header members that change how a token has to be interpreted. We implement none of them, so RFC 7515
+#: section 4.1.11 requires us to reject the token.
+_REJECTED_HEADER_MEMBERS = frozenset({"crit", "b64", "zip", "enc"})
 
-#: Headers that are remembered. All tokens of one key have the same, so an issuer has two or three.
-_REMEMBERED_HEADERS = 64
+#: Parsed headers in the cache. All tokens of one key have the same, so an issuer has two or three.
+_CACHED_HEADERS = 64
 
 
 class CompactJws:
-    """A well-formed token that nobody has verified yet."""
+    """A well-formed token whose signature is not verified yet."""
 
     __slots__ = ("claims", "kid", "signature", "signing_input")
 
-    # No dataclass: there is one for each token that is new, and to make a frozen one takes longer than to fill it.
+    # Not a dataclass: creating a frozen one takes longer, and each new token needs one.
     def __init__(self, kid: str, claims: dict[str, object], signing_input: bytes, signature: bytes) -> None:
-        """Take the parts."""
         self.kid = kid
         self.claims = claims
         self.signing_input = signing_input
@@ -47,7 +46,7 @@ class CompactJws:
 
 
 def parse(token: str, *, types: frozenset[str] = ACCESS_TOKEN_TYPES, max_length: int = MAX_TOKEN_LENGTH) -> CompactJws:
-    """Take a token of one of these types apart. Raises TooLarge, Malformed, UnsupportedAlg or WrongType."""
+    """Parse a token of one of these types. Raises TooLarge, Malformed, UnsupportedAlg or WrongType."""
     if len(token) > max_length:
         raise TooLarge("token")
     try:
@@ -66,17 +65,17 @@ def parse(token: str, *, types: frozenset[str] = ACCESS_TOKEN_TYPES, max_length:
         raise Malformed(str(error)) from error
 
 
-@lru_cache(maxsize=_REMEMBERED_HEADERS)
+@lru_cache(maxsize=_CACHED_HEADERS)
 def _read_header(segment: bytes, types: frozenset[str]) -> str:
-    """Check a protected header and return its `kid`. `jwk`, `jku`, `x5u` and `x5c` are never looked at."""
+    """Check a protected header, and return its `kid`. `jwk`, `jku`, `x5u` and `x5c` are ignored."""
     if len(segment) > MAX_HEADER_LENGTH:
         raise TooLarge("header")
     try:
         header = _json.parse_object(_base64url.decode(segment))
     except ValueError as error:
         raise Malformed(str(error)) from error
-    if not _REFUSED_HEADER_MEMBERS.isdisjoint(header):
-        raise Malformed("header member that is not supported")
+    if not _REJECTED_HEADER_MEMBERS.isdisjoint(header):
+        raise Malformed("unsupported header member")
     if header.get("alg") != ALGORITHM:
         raise UnsupportedAlg
     typ = header.get("typ")

@@ -1,7 +1,6 @@
-"""A set of public keys, as read from a JWKS document (RFC 7517) and held in memory.
+"""A set of public keys, parsed from a JWKS document (RFC 7517).
 
-The document is input from a network: a key that is not exactly what we sign with is left out,
-and the rest of the set is used.
+The document is untrusted input: keys of other kinds than ours are skipped, and the others are used.
 """
 
 import hashlib
@@ -22,17 +21,17 @@ from ostiary.errors import BadSignature, UnknownKey
 
 _log = logging.getLogger("ostiary.keys")
 
-#: Bits of an RSA modulus. RFC 7518 section 3.3 demands 2048; above 8192 one check costs milliseconds.
+#: Bits of an RSA modulus. RFC 7518 section 3.3 requires 2048; above 8192 a verification takes milliseconds.
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192
 
-#: Bytes of a public exponent; 65537 takes three. A long one makes every check slow.
+#: Bytes of a public exponent; 65537 takes three. A long one makes each verification slow.
 MAX_EXPONENT_BYTES = 8
 
-#: Keys in one document; an issuer has two or three. More is a mistake or an attack.
+#: Keys in one document; an issuer has two or three. More are a mistake or an attack.
 MAX_KEYS = 64
 
-#: Bytes of a set's name: enough that no two sets have the same.
+#: Bytes of a set's version: enough that no two sets have the same.
 _VERSION_BYTES = 16
 
 _PADDING = PKCS1v15()
@@ -40,7 +39,7 @@ _HASH = SHA256()
 
 
 class InvalidKeySet(Exception):
-    """A document that holds no usable key set."""
+    """A document without a usable key set."""
 
 
 @dataclass(frozen=True)
@@ -51,35 +50,35 @@ class KeySet:
 
     @cached_property
     def version(self) -> str:
-        """A name for this set: the same for the same kids, wherever it is made. Kids name keys (RFC 7638)."""
+        """A hash of the set's kids, which identify its keys (RFC 7638)."""
         return version_of(self.keys)
 
     @classmethod
     def from_json(cls, document: bytes) -> "KeySet":
-        """Read a JWKS document, leaving out keys that cannot be used, each with a log line.
+        """Parse a JWKS document. Unusable keys are skipped and logged.
 
-        Raises InvalidKeySet if the document is not a JWKS, holds too many keys, or no usable one.
+        Raises InvalidKeySet if the document is not a JWKS, has too many keys, or no usable one.
         """
         try:
             entries = _json.parse_object(document).get("keys")
         except ValueError as error:
             raise InvalidKeySet(f"not a JSON object: {error}") from error
         if not isinstance(entries, list):
-            raise InvalidKeySet("no member 'keys'")
+            raise InvalidKeySet("member 'keys' is not an array")
         if len(entries) > MAX_KEYS:
             raise InvalidKeySet(f"more than {MAX_KEYS} keys")
         pairs = list(_usable_keys(entries))
         times = Counter(kid for kid, _ in pairs)
         for kid, count in times.items():
             if count > 1:
-                _log.warning("key skipped: its kid stands for several keys", extra={"kid": kid})
+                _log.warning("key skipped", extra={"kid": kid, "reason": "duplicate kid"})
         keys = {kid: key for kid, key in pairs if times[kid] == 1}
         if not keys:
             raise InvalidKeySet("no usable key")
         return cls(keys)
 
     def verify(self, kid: str, signing_input: bytes, signature: bytes) -> None:
-        """Check an RS256 signature (RFC 7518 section 3.3). Raises UnknownKey or BadSignature."""
+        """Verify an RS256 signature (RFC 7518 section 3.3). Raises UnknownKey or BadSignature."""
         key = self.keys.get(kid)
         if key is None:
             raise UnknownKey
@@ -90,7 +89,7 @@ class KeySet:
 
 
 def version_of(kids: Iterable[str]) -> str:
-    """Return the name of the set of these keys."""
+    """Return the version of the set of these keys."""
     listed = "\n".join(sorted(kids))
     return _base64url.encode(hashlib.sha256(listed.encode()).digest()[:_VERSION_BYTES]).decode()
 
@@ -100,17 +99,17 @@ def _usable_keys(entries: list[object]) -> Iterator[tuple[str, RSAPublicKey]]:
         try:
             yield _read_key(entry)
         except ValueError as error:
-            _log.warning("key skipped: %s", error, extra={"position": position})
+            _log.warning("key skipped", extra={"position": position, "reason": str(error)})
 
 
 def _read_key(entry: object) -> tuple[str, RSAPublicKey]:
-    """Return kid and key of one JWK, or raise ValueError with what is wrong with it."""
+    """Return kid and key of one JWK. Raises ValueError with the reason why it is unusable."""
     if not isinstance(entry, dict):
         raise ValueError("not an object")
     if entry.get("kty") != "RSA":
         raise ValueError("kty is not RSA")
     if "d" in entry:
-        raise ValueError("a private key, published")
+        raise ValueError("private key")
     if entry.get("alg", ALGORITHM) != ALGORITHM:
         raise ValueError(f"alg is not {ALGORITHM}")
     if entry.get("use", "sig") != "sig":
@@ -126,14 +125,14 @@ def _read_key(entry: object) -> tuple[str, RSAPublicKey]:
 
 def _rsa_key(n: int, e: int) -> RSAPublicKey:
     if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
-        raise ValueError(f"modulus is not of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
+        raise ValueError(f"modulus must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
     if e < 3 or e % 2 == 0 or e.bit_length() > MAX_EXPONENT_BYTES * 8:  # noqa: PLR2004 - RSA
-        raise ValueError("exponent is even, below 3 or very large")
+        raise ValueError("exponent is even, below 3 or too large")
     return RSAPublicNumbers(e, n).public_key()
 
 
 def _read_integer(value: object) -> int:
-    """Read a Base64urlUInt (RFC 7518 section 2)."""
+    """Parse a Base64urlUInt (RFC 7518 section 2)."""
     if not isinstance(value, str):
         raise ValueError("n or e is not a string")
     return int.from_bytes(_base64url.decode(value.encode("ascii")), "big")

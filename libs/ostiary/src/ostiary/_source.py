@@ -1,4 +1,4 @@
-"""Where a verifier takes its keys and revocations from."""
+"""The protocols of sources of keys and revocations, and the sources that are local to a process."""
 
 from typing import Protocol, Self
 
@@ -8,84 +8,71 @@ from ostiary.errors import KeysUnavailable
 
 
 class KeySource(Protocol):
-    """Keys held in memory. Asking never waits; whatever keeps them fresh runs between entering and leaving."""
+    """Keys in memory. Reading them never blocks; they are refreshed between entering and leaving."""
 
-    async def __aenter__(self) -> Self:
-        """Start keeping keys."""
-        ...
+    async def __aenter__(self) -> Self: ...
 
-    async def __aexit__(self, *_: object) -> None:
-        """Stop."""
-        ...
+    async def __aexit__(self, *_: object) -> None: ...
 
     def current(self) -> KeySet:
-        """Return the keys held now, without I/O. Raises KeysUnavailable."""
+        """Return the current keys, without I/O. Raises KeysUnavailable."""
         ...
 
     def report_unknown_key(self) -> None:
-        """Say that a token named a key that the current set does not have. Does not wait."""
+        """Report a token whose key is not in the current set. Does not block."""
         ...
 
     def report_new_keys(self) -> None:
-        """Say that the issuer itself has announced other keys than the current ones. Does not wait."""
+        """Report that the issuer has announced keys other than the current ones. Does not block."""
         ...
 
 
 class RevocationSource(Protocol):
-    """Revocations held in memory, and kept up to date between entering and leaving."""
+    """Revocations in memory, kept up to date between entering and leaving."""
 
     revocations: Revocations
 
-    async def __aenter__(self) -> Self:
-        """Start keeping revocations."""
-        ...
+    async def __aenter__(self) -> Self: ...
 
-    async def __aexit__(self, *_: object) -> None:
-        """Stop."""
-        ...
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 class LocalKeys:
-    """Keys that this process has itself: an issuer's own, or a test's. A KeySource."""
+    """Keys that this process has itself: those of an issuer, or of a test. A KeySource."""
 
     def __init__(self, keys: KeySet | None = None) -> None:
-        """Hold `keys`, or none yet."""
         self._keys = keys
 
     def replace(self, keys: KeySet) -> None:
-        """Hold these keys from now on."""
         self._keys = keys
 
     def current(self) -> KeySet:
-        """Return the keys held now. Raises KeysUnavailable if none were given yet."""
+        """Return the current keys. Raises KeysUnavailable if there are none yet."""
         if self._keys is None:
             raise KeysUnavailable
         return self._keys
 
     def report_unknown_key(self) -> None:
-        """Do nothing: there is nobody else to ask."""
+        """Do nothing: there is no other source."""
 
     def report_new_keys(self) -> None:
         """Do nothing."""
 
     async def __aenter__(self) -> Self:
-        """Do nothing."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Do nothing."""
+        pass
 
 
 class LocalRevocations:
-    """Revocations that this process knows of by itself: an issuer's own, or a test's. A RevocationSource."""
+    """Revocations that this process knows itself: those of an issuer, or of a test. A RevocationSource."""
 
     def __init__(self) -> None:
-        """Start with none."""
         self.revocations = Revocations()
 
     async def __aenter__(self) -> Self:
-        """Do nothing."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Do nothing."""
+        pass

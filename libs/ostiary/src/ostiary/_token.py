@@ -1,4 +1,4 @@
-"""What a verified access token says, and the checks that make it verified (RFC 9068 section 4)."""
+"""Verified access tokens, and the checks of their claims (RFC 9068 section 4)."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from ostiary.errors import (
     WrongAudience,
 )
 
-#: Seconds since the epoch at the end of the year 9999: no date of a token lies behind it, and
-#: up to it a date fits every type that a date is put into.
+#: Seconds since the epoch at the end of the year 9999. No token has a later date, and dates up to it fit
+#: every type for dates.
 MAX_NUMERIC_DATE = 253_402_300_799
 
-#: Combinations of scopes, of roles and of audiences that are kept; services have tens, tokens are millions.
-_REMEMBERED_COMBINATIONS = 1024
+#: Combinations of scopes, of roles and of audiences in the cache; services have tens of them.
+_CACHED_COMBINATIONS = 1024
 
-#: Of a token that does not say after which revocation it was issued: before all of them, for all we know.
+#: The position of a token without `rev`: it may have been issued before all revocations.
 NO_POSITION = -1
 
 _NO_CLAIMS: Mapping[str, object] = MappingProxyType({})
@@ -30,7 +30,7 @@ _NO_CLAIMS: Mapping[str, object] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """An access token whose signature and claims were checked. Dates are seconds since the epoch."""
+    """An access token with verified signature and claims. Dates are seconds since the epoch."""
 
     issuer: str
     subject: str
@@ -39,22 +39,22 @@ class VerifiedToken:
     token_id: str
     #: The key that signed it.
     key_id: str
-    #: None for clients' own tokens, which belong to no login.
+    #: None for tokens of clients themselves, which have no login session.
     session_id: str | None
     issued_at: float
-    #: The same as `issued_at` if the token does not say.
+    #: `issued_at` if the token has no `nbf`.
     not_before: float
     expires_at: float
     auth_time: float | None
     scopes: frozenset[str]
     roles: frozenset[str]
-    #: The number in the issuer's revocation log after which it was issued; -1 if the token does not say.
+    #: The number of the last revocation in the issuer's log when it was issued; -1 if the token has no `rev`.
     log_position: int
     #: All further claims.
     claims: Mapping[str, object]
 
     def require(self, *, scopes: Collection[str] = (), roles: Collection[str] = ()) -> None:
-        """Check that the token carries all of `scopes` and all of `roles`.
+        """Check that the token has all of `scopes` and all of `roles`.
 
         Raises InsufficientScope or InsufficientRole (RFC 6750 section 3.1).
         """
@@ -64,7 +64,7 @@ class VerifiedToken:
             raise InsufficientRole
 
     def check_time(self, now: float, leeway: float) -> None:
-        """Check that `now` lies within the token's life, give or take `leeway`. Raises Expired or NotYetValid."""
+        """Check that `now` is within the token's lifetime, give or take `leeway`. Raises Expired or NotYetValid."""
         if now >= self.expires_at + leeway:  # "on or after" (RFC 7519 section 4.1.4)
             raise Expired
         if now < self.issued_at - leeway or now < self.not_before - leeway:
@@ -72,20 +72,20 @@ class VerifiedToken:
 
 
 def read_claims(claims: dict[str, object], issuer: str, audience: str, key_id: str) -> VerifiedToken:
-    """Take over the claims of a token of `issuer` whose signature by `key_id` was verified, and check all but its time.
+    """Check the claims of a token of `issuer` whose signature by `key_id` was verified, but for their time.
 
-    What is known is taken out of `claims`; what is left are the further ones.
+    Registered claims are removed from `claims`; the rest becomes `VerifiedToken.claims`.
     Raises WrongAudience, MissingClaim or Malformed.
     """
     del claims["iss"]
-    named = _audience(claims.pop("aud", None))
-    if audience not in named:
+    names = _audience(claims.pop("aud", None))
+    if audience not in names:
         raise WrongAudience
     issued_at = _date("iat", claims.pop("iat", None))
     return VerifiedToken(
         issuer,
         _text("sub", claims.pop("sub", None)),
-        named,
+        names,
         _text("client_id", claims.pop("client_id", None)),
         _text("jti", claims.pop("jti", None)),
         key_id,
@@ -108,7 +108,7 @@ def _text(name: str, value: object) -> str:
 
 
 def _date(name: str, value: object) -> float:
-    """Read a NumericDate (RFC 7519 section 2): a number, and `true` is none."""
+    """Parse a NumericDate (RFC 7519 section 2), which `true` is not."""
     if type(value) is int or type(value) is float:
         if 0 <= value <= MAX_NUMERIC_DATE:
             return value
@@ -117,42 +117,42 @@ def _date(name: str, value: object) -> float:
 
 
 def _position(value: object) -> int:
-    """Read `rev`: a number in a log."""
+    """Parse `rev`, a number in a log."""
     if type(value) is int and value >= 0:
         return value
     raise _fault("rev", value)
 
 
 def _audience(value: object) -> frozenset[str]:
-    """Read `aud`: one string or a list of them (RFC 7519 section 4.1.3)."""
+    """Parse `aud`: one string or a list of them (RFC 7519 section 4.1.3)."""
     return _set_of((value,) if type(value) is str else _texts("aud", value))
 
 
 def _scopes(value: object) -> frozenset[str]:
-    """Read `scope`: names divided by single spaces (RFC 6749 section 3.3)."""
+    """Parse `scope`: names separated by single spaces (RFC 6749 section 3.3)."""
     if type(value) is not str:
         raise _fault("scope", value)
     return _split(value)
 
 
 def _texts(name: str, value: object) -> tuple[str, ...]:
-    """Read a list of strings (`roles`: RFC 9068 section 2.2.3.1)."""
+    """Parse a list of strings (`roles`: RFC 9068 section 2.2.3.1)."""
     if type(value) is list and all([type(item) is str for item in value]):  # noqa: C419 - a list is faster here
         return tuple(value)
     raise _fault(name, value)
 
 
 def _fault(name: str, value: object) -> MissingClaim | Malformed:
-    """Return what is wrong with a claim; `null` says as little as no claim."""
+    """Return the error for a claim; `null` counts as missing."""
     return MissingClaim(name) if value is None else Malformed(f"{name} is of the wrong type")
 
 
-@lru_cache(maxsize=_REMEMBERED_COMBINATIONS)
+@lru_cache(maxsize=_CACHED_COMBINATIONS)
 def _set_of(names: tuple[str, ...]) -> frozenset[str]:
-    """Return one set for the same names: tokens share few combinations, and a set is a quarter of a KiB."""
+    """Return the same object for the same names: tokens have few combinations, and a set takes a quarter of a KiB."""
     return frozenset(names)
 
 
-@lru_cache(maxsize=_REMEMBERED_COMBINATIONS)
+@lru_cache(maxsize=_CACHED_COMBINATIONS)
 def _split(scope: str) -> frozenset[str]:
     return _set_of(tuple(scope.split(" "))) if scope else frozenset()

@@ -1,4 +1,4 @@
-"""The verifier: one object per process that tells good access tokens from all others."""
+"""The verifier: one object per process that decides whether access tokens are valid."""
 
 import time
 from collections.abc import Callable
@@ -31,35 +31,35 @@ from ostiary.observer import Observer
 if TYPE_CHECKING:
     from ostiary._feed_client import Feed
 
-#: Tokens that are remembered by default: some 15 MB, and more callers than one process serves in 15 minutes.
-REMEMBERED_TOKENS = 10_000
+#: Tokens in the cache by default: some 15 MB, and more callers than one process serves in 15 minutes.
+CACHED_TOKENS = 10_000
 
 #: Seconds of leeway at most; RFC 7519 section 4.1.4 says "no more than a few minutes".
 MAX_LEEWAY = 60.0
 
-#: Seconds by which revocations may be out of date by default; at least, as a poll takes some time; and at most, as the
-#: issuer waits for it.
+#: Seconds that revocations may be out of date: by default; at least, as a poll takes some time; and at most, as the
+#: issuer has to wait as long for a verifier that is gone.
 MAX_STALENESS = 30.0
 MIN_STALENESS = 0.2
 LONGEST_STALENESS = 3600.0
 
-#: Seconds that a request waits for this verifier to have come as far as the gateway that let it in.
+#: Seconds that a request waits for this verifier to catch up with the gateway in front of it.
 REACH_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifierConfig:
-    """One issuer, and which of its tokens are accepted.
+    """An issuer, and which of its tokens are accepted.
 
-    issuer:         `iss` must be exactly this.
-    audience:       `aud` must name this.
-    jwks_url:       where the issuer publishes its keys; by default, where its metadata say (RFC 8414).
-    key_source:     where else keys come from, instead of a URL.
-    feed:           where the issuer says which tokens it has revoked. Without it, tokens are good until they expire.
-    revocation_source: where else revocations come from, instead of a feed.
-    leeway:         seconds by which the clocks of issuer and verifier may differ.
-    allow_insecure: let keys come over plain http from public addresses. Whoever is on the way can then sign.
-    last_good:      a file that keeps the last good keys, for restarts while the issuer is away.
+    issuer:            `iss` must be exactly this.
+    audience:          `aud` must contain this.
+    jwks_url:          the URL of the issuer's key set; by default, the one in its metadata (RFC 8414).
+    key_source:        a source of keys instead of a URL.
+    feed:              the issuer's revocation feed. Without one, tokens are valid until they expire.
+    revocation_source: a source of revocations instead of a feed.
+    leeway:            seconds by which the clocks of issuer and verifier may differ.
+    allow_insecure:    fetch keys over plain http from public addresses. An attacker on the path can then sign tokens.
+    last_good:         a file that stores the last good key set, for restarts while the issuer is down.
     """
 
     issuer: str
@@ -73,7 +73,7 @@ class VerifierConfig:
     last_good: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a configuration that would accept anything, or that says two things."""
+        """Reject a configuration that would accept anything, or that contradicts itself."""
         if not self.issuer or not self.audience:
             raise ValueError("issuer and audience must not be empty")
         if not 0 <= self.leeway <= MAX_LEEWAY:
@@ -85,109 +85,108 @@ class VerifierConfig:
 
 
 class Presented:
-    """A token as somebody shows it again and again, to one verifier, with what that has found out about it.
+    """A token that a client sends repeatedly to one verifier, with its cache entry.
 
-    So it need not be looked for. What can change (time, keys, revocations) is looked at each time all the same.
+    It saves the lookup in the cache. What can change (time, keys, revocations) is still checked each time.
     """
 
-    __slots__ = ("_name", "entry", "token", "verifier")
+    __slots__ = ("_key", "entry", "token", "verifier")
 
     def __init__(self, verifier: "Verifier", token: str) -> None:
-        """Nothing is known of it yet."""
         self.verifier = verifier
         self.token = token
         self.entry: CacheEntry | None = None
-        self._name = b""
+        self._key = b""
 
     @property
-    def name(self) -> bytes:
-        """The name under which it is remembered."""
-        if not self._name:
-            self._name = cache_key(self.token)
-        return self._name
+    def key(self) -> bytes:
+        """The token's key in the cache."""
+        if not self._key:
+            self._key = cache_key(self.token)
+        return self._key
 
 
 class Verifier:
-    """Verifies access tokens by itself, with public keys held in memory.
+    """Verifies access tokens locally, with public keys in memory.
 
-    Use it as an async context manager; between entering and leaving, its keys and revocations are kept fresh.
+    Use it as an async context manager: between entering and leaving, it refreshes its keys and revocations.
     """
 
     def __init__(
         self,
         *configs: VerifierConfig,
-        remember: int = REMEMBERED_TOKENS,
+        remember: int = CACHED_TOKENS,
         max_staleness: float | None = MAX_STALENESS,
         observer: Observer | None = None,
     ) -> None:
-        """Make a verifier of one or more issuers, each with its own keys and revocations.
+        """Verify the tokens of one or more issuers, each with its own keys and revocations.
 
-        `remember` is how many verified tokens are kept, so that seeing one again costs next to nothing; 0 keeps none.
-        `max_staleness` is how many seconds old revocations may be, where they are followed: a logout is in force here
-        by then, whatever breaks. With None, tokens are accepted without hearing from the issuer until they expire.
+        `remember` is the size of the cache of verified tokens; 0 disables it. `max_staleness` is the age in seconds
+        that the revocations of a feed may have: a logout takes effect here within that time, whatever fails. With
+        None, tokens are accepted until they expire while the issuer is unreachable.
 
-        Raises ValueError without an issuer, for two configurations of one, or for a bound that is not 0.2 to 3600 s.
+        Raises ValueError without an issuer, for two configurations of one issuer, or for a staleness that is not 0.2
+        to 3600 s.
         """
         self._max_staleness = None if max_staleness is None else _checked(max_staleness)
-        # Shared with those who follow revocations: the strictest says how often they ask.
+        # Shared with the feed clients: the strictest bound determines how often they poll.
         self._bounds = {max_staleness} if max_staleness is not None else set()
-        self._running_parts: list[KeySource | RevocationSource] = []
-        self._issuers = {config.issuer: self._at_run_time(config, observer) for config in configs}
+        self._sources: list[KeySource | RevocationSource] = []
+        self._issuers = {config.issuer: self._accept(config, observer) for config in configs}
         if not configs or len(self._issuers) != len(configs):
-            raise ValueError("a verifier needs one configuration for each of its issuers, and one issuer at least")
+            raise ValueError("a verifier needs at least one issuer, and one configuration for each")
         self._cache = TokenCache(remember) if remember > 0 else None
         self._observer = observer
         self._running = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Start keeping keys and revocations; returns once the first fetches have succeeded or failed."""
-        for part in self._running_parts:
-            await self._running.enter_async_context(part)
+        """Start the refreshing. Returns when the first fetches have succeeded or failed."""
+        for source in self._sources:
+            await self._running.enter_async_context(source)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop keeping them."""
         await self._running.aclose()
 
     @property
     def ready(self) -> bool:
-        """Whether keys and a first full set of revocations of all issuers are held, so that `verify` can decide.
+        """Whether `verify` can decide: the keys and the first full set of revocations of all issuers are in memory.
 
-        Where tokens are accepted however old the revocations are, keys will do.
+        Without a bound on the age of revocations, keys suffice.
         """
-        held = True
+        is_complete = True
         try:
             for issuer in self._issuers.values():
                 issuer.source.current()
                 if issuer.revocations is not None and self._max_staleness is not None:
-                    held = held and issuer.revocations.complete
+                    is_complete = is_complete and issuer.revocations.complete
         except KeysUnavailable:
             return False
-        return held
+        return is_complete
 
     def require_staleness(self, max_staleness: float | EllipsisType | None) -> float | None:
-        """Note and return the bound with which a route will ask; `...` is the verifier's own.
+        """Announce the bound of a route, and return it; `...` stands for the verifier's own.
 
-        Said before the first request, it is kept to from the first on. Raises ValueError for one that cannot be kept.
+        A bound that is announced before the first request is met from that request on. Raises ValueError for a bound
+        that cannot be met.
         """
         if isinstance(max_staleness, EllipsisType):
             return self._max_staleness
         if max_staleness is not None and max_staleness not in self._bounds:
             if any(issuer.revocations is None for issuer in self._issuers.values()):
-                raise ValueError("max_staleness needs a feed: without one, nothing is known of revocations")
+                raise ValueError("max_staleness needs a feed: without one, no revocations are known")
             self._bounds.add(_checked(max_staleness))
         return max_staleness
 
     def verify(
         self, token: str | Presented, *, now: float | None = None, max_staleness: float | EllipsisType | None = ...
     ) -> VerifiedToken:
-        """Return what the token says if it is good at `now` (seconds since the epoch; by default the present).
+        """Return the verified token if it is valid at `now` (seconds since the epoch; by default the present).
 
-        `max_staleness` is how many seconds old revocations may be, None for any age; by default, the verifier's own.
+        `max_staleness` is the age in seconds that revocations may have, None for any; by default, the verifier's own.
 
-        Does no I/O, and may be called from several threads. Raises a TokenError if the token is at fault,
-        KeysUnavailable if this process holds no keys of its issuer, and RevocationStale if it cannot tell whether
-        the token has been revoked meanwhile.
+        Does no I/O, and is thread-safe. Raises a TokenError if the token is invalid, KeysUnavailable if no keys of
+        its issuer are in memory, and RevocationStale if the token may have been revoked meanwhile.
         """
         presented = token if isinstance(token, Presented) else Presented(self, token)
         if presented.verifier is not self:
@@ -209,33 +208,33 @@ class Verifier:
         return verified
 
     def present(self, token: str) -> Presented:
-        """Return a token for `verify`, from somebody who is expected to show it again, as on the same connection."""
+        """Return a token for `verify` that the client is expected to send again, as on the same connection."""
         return Presented(self, token)
 
     def position(self, token: VerifiedToken) -> str | None:
-        """Return which of its issuer's revocations have been considered here, for services behind this one.
+        """Return up to which of its issuer's revocations the token was checked, for services behind this one.
 
-        They get it in the header field `Ostiary-Position`. None if this issuer's revocations are not followed.
+        They get it in the header field `Ostiary-Position`. None without a feed of this issuer.
         """
         revocations = self._issuers[token.issuer].revocations
         return str(revocations.position) if revocations is not None and revocations.position is not None else None
 
     async def reach(self, position: str) -> None:
-        """Wait until the revocations that a gateway has considered are known here, for 50 ms at most.
+        """Wait, for 50 ms at most, until the revocations that a gateway has checked are known here.
 
-        Whoever lets a request in after a gateway has, must not know less. Raises RevocationStale.
+        So a service never accepts a token by older revocations than the gateway did. Raises RevocationStale.
         """
         wanted = Position.parse(position)
-        followed = [issuer.revocations for issuer in self._issuers.values() if issuer.revocations is not None]
-        if not followed:
+        known = [issuer.revocations for issuer in self._issuers.values() if issuer.revocations is not None]
+        if not known:
             return
         if wanted is None:
-            raise RevocationStale("no position")
-        for revocations in followed:
-            if len(followed) == 1 or (revocations.position and revocations.position.epoch == wanted.epoch):
+            raise RevocationStale("malformed position")
+        for revocations in known:
+            if len(known) == 1 or (revocations.position and revocations.position.epoch == wanted.epoch):
                 await revocations.reach(wanted, REACH_SECONDS)
                 return
-        raise RevocationStale("another log's position")
+        raise RevocationStale("position in an unknown log")
 
     def watch(
         self,
@@ -245,10 +244,10 @@ class Verifier:
         max_staleness: float | EllipsisType | None = ...,
         grace: float = 0.0,
     ) -> Watch:
-        """Return a context manager, for the event loop, in which `on_end` is called when a token stops being good.
+        """Return a context manager, for the event loop, that calls `on_end` when a token stops being valid.
 
-        That is when it is revoked, when it expires, and when revocations get older than `max_staleness`; `grace`
-        seconds later, for what may end by itself.
+        That is when it is revoked, when it expires, or when revocations get older than `max_staleness`. `grace` is a
+        delay in seconds, for what may end by itself.
         """
         issuer, bound, names = self._issuers[token.issuer], self.require_staleness(max_staleness), names_of(token)
         revocations = issuer.revocations
@@ -256,55 +255,55 @@ class Verifier:
         def check() -> float:
             now = time.time()
             token.check_time(now, issuer.leeway)
-            good_for = token.expires_at + issuer.leeway - now
+            valid_for = token.expires_at + issuer.leeway - now
             if revocations is not None:
                 revocations.check(token, lambda: names)
                 if bound is not None:
-                    if not revocations.bears(bound):
+                    if not revocations.is_fresh(bound):
                         raise RevocationStale
-                    good_for = min(good_for, bound - revocations.age())
-            return good_for
+                    valid_for = min(valid_for, bound - revocations.age())
+            return valid_for
 
-        def subscribe(look: Callable[[], None]) -> Callable[[], None]:
-            return revocations.watch(token, look) if revocations is not None else lambda: None
+        def subscribe(listener: Callable[[], None]) -> Callable[[], None]:
+            return revocations.watch(token, listener) if revocations is not None else lambda: None
 
         return Watch(check, subscribe, on_end, grace)
 
     def _verify(self, presented: Presented, now: float, bound: float | None) -> tuple[VerifiedToken, str]:
-        entry = presented.entry or self._recall(presented)
+        entry = presented.entry or self._look_up(presented)
         if entry is not None:
             if entry.issuer.source.current() is entry.keys:
                 try:
                     entry.token.check_time(now, entry.issuer.leeway)
                     _check_revocations(entry, bound)
                 except (Expired, Revoked):
-                    self._forget(presented)
+                    self._evict(presented)
                     raise
-                return entry.token, "remembered"
-            self._forget(presented)
-        entry = self._verify_anew(presented.token, now)
+                return entry.token, "cached"
+            self._evict(presented)
+        entry = self._verify_uncached(presented.token, now)
         _check_revocations(entry, bound)
         if self._cache is not None:
-            self._cache.put(presented.name, entry)
+            self._cache.put(presented.key, entry)
             presented.entry = entry
         return entry.token, "verified"
 
-    def _recall(self, presented: Presented) -> CacheEntry | None:
+    def _look_up(self, presented: Presented) -> CacheEntry | None:
         if self._cache is None:
             return None
         if len(presented.token) > _jws.MAX_TOKEN_LENGTH:
             raise TooLarge("token")
-        presented.entry = self._cache.get(presented.name)
+        presented.entry = self._cache.get(presented.key)
         return presented.entry
 
-    def _forget(self, presented: Presented) -> None:
+    def _evict(self, presented: Presented) -> None:
         presented.entry = None
         if self._cache is not None:
-            self._cache.drop(presented.name)
+            self._cache.drop(presented.key)
 
-    def _verify_anew(self, token: str, now: float) -> CacheEntry:
+    def _verify_uncached(self, token: str, now: float) -> CacheEntry:
         jws = _jws.parse(token)
-        # The issuer that the token names decides which keys are looked at, and no others (RFC 8725 section 3.8).
+        # Only keys of the issuer that the token names are used (RFC 8725 section 3.8).
         issuer = self._issuer_of(jws)
         keys = issuer.source.current()
         try:
@@ -316,13 +315,13 @@ class Verifier:
         verified.check_time(now, issuer.leeway)
         return CacheEntry(verified, issuer, keys)
 
-    def _at_run_time(self, config: VerifierConfig, observer: Observer | None) -> AcceptedIssuer:
+    def _accept(self, config: VerifierConfig, observer: Observer | None) -> AcceptedIssuer:
         keys = config.key_source or _jwks_keys(config, observer)
         source = config.revocation_source
         if config.feed is not None:
             source = _feed_client(config, config.feed, keys, self._bounds, observer)
-        # Keys first: revocations are signed.
-        self._running_parts += [keys] if source is None else [keys, source]
+        # Keys first: the feed is signed with them.
+        self._sources += [keys] if source is None else [keys, source]
         revocations = source.revocations if source is not None else None
         return AcceptedIssuer(config.issuer, config.audience, config.leeway, keys, revocations)
 
@@ -337,7 +336,7 @@ class Verifier:
 
 
 def _jwks_keys(config: VerifierConfig, observer: Observer | None) -> KeySource:
-    from ostiary._jwks import RemoteKeys  # noqa: PLC0415 - its HTTP client is a large import; see the package
+    from ostiary._jwks import RemoteKeys  # noqa: PLC0415 - its HTTP client is a large import
 
     return RemoteKeys(
         config.issuer,
@@ -357,12 +356,12 @@ def _feed_client(
 
 
 def _check_revocations(entry: CacheEntry, max_staleness: float | None) -> None:
-    """Hold a token against what its issuer has revoked. Raises Revoked, and RevocationStale if that is too old."""
+    """Raise Revoked, or RevocationStale if the issuer's revocations are too old."""
     revocations = entry.issuer.revocations
     if revocations is None:
         return
-    # In this order: what comes in between makes the knowledge fresher, and is not looked at.
-    is_fresh = max_staleness is None or revocations.bears(max_staleness)
+    # In this order: a revocation that arrives in between makes the set fresher, but is not checked.
+    is_fresh = max_staleness is None or revocations.is_fresh(max_staleness)
     version = revocations.version
     if entry.checked != version:
         revocations.check(entry.token, entry.names)
@@ -373,5 +372,7 @@ def _check_revocations(entry: CacheEntry, max_staleness: float | None) -> None:
 
 def _checked(max_staleness: float) -> float:
     if not MIN_STALENESS <= max_staleness <= LONGEST_STALENESS:
-        raise ValueError(f"max_staleness must be {MIN_STALENESS} to {LONGEST_STALENESS:.0f} seconds, or None for any")
+        raise ValueError(
+            f"max_staleness must be {MIN_STALENESS} to {LONGEST_STALENESS:.0f} seconds, or None for any age"
+        )
     return max_staleness

@@ -1,4 +1,4 @@
-"""Whether a token goes on to be good, for responses that outlast the request that was let in."""
+"""Watches whether a token stays valid, for responses that outlast the authorisation of their request."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,15 +6,15 @@ from typing import Self
 
 from ostiary.errors import OstiaryError
 
-#: Seconds between two looks at most: the loop's own clock stands still in suspend.
+#: Seconds between two checks at most: the event loop's clock stops in suspend.
 MAX_SLICE = 10.0
 
-#: Seconds after a point in time at which its passing is looked for.
-_AFTER = 0.01
+#: Seconds after a token's end before the next check.
+_MARGIN = 0.01
 
 
 class Watch:
-    """Looks at a token again when something has come that may hit it, when it expires, and when news stay away.
+    """Checks a token again when a revocation may affect it, when it expires, and when revocations become stale.
 
     Use it as a context manager, on the event loop.
     """
@@ -26,11 +26,11 @@ class Watch:
         on_end: Callable[[OstiaryError], None],
         grace: float,
     ) -> None:
-        """Make the watch.
+        """Watch from entering to leaving.
 
-        `check` returns for how many seconds a token is good by itself, or raises; `subscribe` has what it is given
-        called when there is news; `on_end` is called once, `grace` seconds after the end, with what is wrong with the
-        token.
+        `check` returns the seconds that the token stays valid, or raises. `subscribe` registers a listener for
+        revocations, and returns a function that removes it. `on_end` is called once, with the error, `grace` seconds
+        after the token's end.
         """
         self._check = check
         self._subscribe = subscribe
@@ -40,28 +40,27 @@ class Watch:
         self._unsubscribe: Callable[[], None] | None = None
 
     def __enter__(self) -> Self:
-        """Start; what has happened since the token was let in is seen at once."""
-        self._unsubscribe = self._subscribe(self._look)
-        self._look()
+        """Start. A revocation since the token was verified takes effect at once."""
+        self._unsubscribe = self._subscribe(self._recheck)
+        self._recheck()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         if self._timer is not None:
             self._timer.cancel()
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
 
-    def _look(self) -> None:
+    def _recheck(self) -> None:
         if self._unsubscribe is None:
-            # Left while somebody else was told.
+            # Stopped while other listeners were called.
             return
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         try:
-            good_for = self._check()
+            valid_for = self._check()
         except OstiaryError as error:
             self.__exit__()
             if self._grace > 0:
@@ -69,4 +68,4 @@ class Watch:
             else:
                 self._on_end(error)
         else:
-            self._timer = loop.call_later(min(good_for + _AFTER, MAX_SLICE), self._look)
+            self._timer = loop.call_later(min(valid_for + _MARGIN, MAX_SLICE), self._recheck)

@@ -1,9 +1,9 @@
-"""Pure ASGI middleware, for any framework: nothing behind it is reached without a good token.
+"""Pure ASGI middleware, for any framework: it rejects requests without a valid token.
 
     app = BearerAuth(app, verifier, scopes=["orders:read"], public=["/livez"])
 
 The verified token is at `scope["ostiary.token"]`. The verifier runs as long as the application. Streamed
-responses and WebSockets end when their token is revoked or expires: a response breaks off, a WebSocket
+responses and WebSockets end when their token is revoked or expires: a response is aborted, a WebSocket
 is closed with code 4401.
 """
 
@@ -25,15 +25,15 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Where the verified token is in the scope, and with which bound on the revocations' age it was let in.
+#: The keys in the scope of the verified token, and of the staleness of revocations that it was accepted with.
 TOKEN = "ostiary.token"  # noqa: S105 - the name of a key, not a secret
 MAX_STALENESS = "ostiary.max_staleness"
 
-#: The code that a WebSocket is closed with whose token does not do (4000 to 4999 are private, RFC 6455 section 7.4.2).
+#: The close code of a WebSocket without a valid token (4000 to 4999 are private, RFC 6455 section 7.4.2).
 CLOSE_UNAUTHORIZED = 4401
 
-#: Marks a connection that is looked after.
-_LASTING = "ostiary.lasting"
+#: Marks a connection that already ends with its token.
+_WATCHED = "ostiary.watched"
 
 _POSITION = POSITION_HEADER.lower().encode()
 
@@ -41,33 +41,31 @@ _POSITION = POSITION_HEADER.lower().encode()
 class EndWithToken:
     """Ends streamed responses and WebSockets when their token does.
 
-    Whoever lets a request in puts its token into the scope: `BearerAuth` does, and `ostiary.fastapi.Auth`.
+    It takes the token from the scope, where `BearerAuth` and `ostiary.fastapi.Auth` put it.
     """
 
     def __init__(self, app: App, verifier: Verifier) -> None:
-        """Wrap `app`."""
         self._app = app
         self._verifier = verifier
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] not in {"http", "websocket"} or _LASTING in scope:
+        if scope["type"] not in {"http", "websocket"} or _WATCHED in scope:
             await self._app(scope, receive, send)
             return
-        # Two layers of this would each take the other's cancellation for somebody else's.
-        scope[_LASTING] = True
+        # Two layers would each take the other's cancellation for the server's.
+        scope[_WATCHED] = True
         with ExitStack() as watching:
-            lasting = _Lasting(scope, send, self._verifier, watching)
-            await lasting.serve(self._app, receive)
-        if lasting.ended_by is not None and scope["type"] == "websocket" and not lasting.is_closed:
-            await send({"type": "websocket.close", "code": CLOSE_UNAUTHORIZED, "reason": lasting.ended_by.code})
+            connection = _Connection(scope, send, self._verifier, watching)
+            await connection.serve(self._app, receive)
+        if connection.ended_by is not None and scope["type"] == "websocket" and not connection.is_closed:
+            await send({"type": "websocket.close", "code": CLOSE_UNAUTHORIZED, "reason": connection.ended_by.code})
 
 
-class _Lasting:
-    """One connection, which is cancelled when it lasts longer than its token."""
+class _Connection:
+    """A connection that is cancelled when its token ends."""
 
     def __init__(self, scope: Scope, send: Send, verifier: Verifier, watching: ExitStack) -> None:
-        """Serve in the current task; a watch is entered into `watching` when one is needed."""
+        """Serve in the current task. A watch is entered into `watching` when the response is streamed."""
         self._scope = scope
         self._send = send
         self._verifier = verifier
@@ -79,25 +77,24 @@ class _Lasting:
         self.is_closed = False
 
     async def serve(self, app: App, receive: Receive) -> None:
-        """Run the application, and return when it has ended or its token has."""
+        """Run the application until it or its token ends."""
         assert self._task is not None  # noqa: S101 - this is a coroutine
         try:
             await app(self._scope, receive, self.send)
             if self.ended_by is not None:
-                # What came just now is still to be delivered.
+                # The cancellation is still to be delivered.
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
-            # Ours, unless somebody else wants an end, too: the server sees a response that was not finished, and
-            # breaks the connection off.
+            # Our own, unless the server cancels, too. It sees an unfinished response, and closes the connection.
             if self.ended_by is None or self._task.cancelling() > 1:
                 raise
         if self.ended_by is not None:
             self._task.uncancel()
 
     async def send(self, message: Message) -> None:
-        """Pass a message on, and watch the token from the first one on after which others follow."""
+        """Forward a message. The token is watched from the first message on that others follow."""
         if self.ended_by is not None:
-            # It has been cancelled, and goes on all the same.
+            # The application has caught its cancellation and goes on.
             await asyncio.sleep(0)
             raise asyncio.CancelledError
         kind = message["type"]
@@ -108,10 +105,10 @@ class _Lasting:
         is_stream = kind == "http.response.start" and self._grace == 0
         if (more or is_stream or kind == "websocket.accept") and not self._is_watched and TOKEN in self._scope:
             self._watch()
-            # Where it is cancelled, if the token has ended by now.
+            # The cancellation arrives here if the token has ended by now.
             await asyncio.sleep(0)
         if kind == "http.response.body" and not more:
-            # What is done after the response is nobody's stream.
+            # Work after the response is not a stream.
             self._watching.close()
         self.is_closed = self.is_closed or kind == "websocket.close"
         await self._send(message)
@@ -129,7 +126,7 @@ class _Lasting:
 
 
 class BearerAuth:
-    """Lets requests and WebSockets through that carry a good token with all of these scopes and roles."""
+    """Requires a valid token with all of these scopes and roles for requests and WebSockets."""
 
     def __init__(
         self,
@@ -141,7 +138,7 @@ class BearerAuth:
         public: Collection[str] = (),
         max_staleness: float | EllipsisType | None = ...,
     ) -> None:
-        """Wrap `app`. `public` are exact paths that need no token; `max_staleness` is as for `Verifier.verify`."""
+        """`public` are exact paths that need no token; `max_staleness` is as for `Verifier.verify`."""
         self._app = app
         self._protected = EndWithToken(app, verifier)
         self._verifier = verifier
@@ -151,7 +148,6 @@ class BearerAuth:
         self._max_staleness = verifier.require_staleness(max_staleness)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
         if scope["type"] == "lifespan":
             async with self._verifier:
                 await self._app(scope, receive, send)
@@ -161,7 +157,7 @@ class BearerAuth:
             try:
                 scope[TOKEN] = await self._authenticate(scope)
             except OstiaryError as error:
-                await _refuse(scope["type"], error, send)
+                await _reject(scope["type"], error, send)
             else:
                 scope[MAX_STALENESS] = self._max_staleness
                 await self._protected(scope, receive, send)
@@ -177,7 +173,7 @@ class BearerAuth:
         return token
 
 
-async def _refuse(kind: str, error: OstiaryError, send: Send) -> None:
+async def _reject(kind: str, error: OstiaryError, send: Send) -> None:
     if kind == "websocket":
         await send({"type": "websocket.close", "code": CLOSE_UNAUTHORIZED, "reason": error.code})
         return

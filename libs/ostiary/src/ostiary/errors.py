@@ -1,29 +1,29 @@
-"""What can go wrong when a request is to be authorised.
+"""The errors of this package.
 
     OstiaryError
-    +-- TokenError            the token is at fault: 401
+    +-- TokenError            the token is invalid: 401
     |   +-- MissingToken          no token was sent
-    |   +-- Malformed             not the one canonical form of a signed JWT
-    |   +-- TooLarge              over the size limit, refused before any parsing
+    |   +-- Malformed             not the canonical form of a signed JWT
+    |   +-- TooLarge              over the size limit, rejected before any parsing
     |   +-- UnsupportedAlg        `alg` is not on the allow-list
     |   +-- WrongType             `typ` is not that of an access token
-    |   +-- UnknownKey            no key of the issuer has this `kid`
-    |   +-- BadSignature          the signature does not fit
-    |   +-- MissingClaim          a required claim is absent
+    |   +-- UnknownKey            the issuer has no key with this `kid`
+    |   +-- BadSignature          the signature does not match
+    |   +-- MissingClaim          a required claim is missing
     |   +-- WrongIssuer           `iss` is another issuer
     |   +-- WrongAudience         `aud` does not name this service
     |   +-- Expired               `exp` has passed
     |   +-- NotYetValid           `nbf` or `iat` lies in the future
-    |   +-- Revoked               the token, its session or its subject was revoked
-    +-- AccessError           the token is good and does not allow this: 403
+    |   +-- Revoked               the token, its session, its client, its subject or its key was revoked
+    +-- AccessError           the token is valid but does not permit this: 403
     |   +-- InsufficientScope
     |   +-- InsufficientRole
-    +-- UndecidableError      this service cannot decide now: 503
-        +-- KeysUnavailable       no usable key set is held
-        +-- RevocationStale       the revocation state is older than the route allows
+    +-- UndecidableError      this service cannot decide at the moment: 503
+        +-- KeysUnavailable       no usable key set in memory
+        +-- RevocationStale       the revocations in memory are older than the route allows
 
-`code` is stable: clients and dashboards may rely on it. `detail` is for a person who
-holds the token: it says what to do and never repeats what the token contains.
+`code` is stable: clients and dashboards may rely on it. `detail` is for the client's developer: it
+says what to do, and contains nothing from the token.
 """
 
 from typing import ClassVar
@@ -36,12 +36,12 @@ class OstiaryError(Exception):
     detail: ClassVar[str]
 
     def __init__(self, reason: str = "") -> None:
-        """Make the error; `reason` is for logs and must hold no value taken from a token."""
+        """`reason` is for logs and must contain nothing from the token."""
         super().__init__(reason or self.detail)
 
 
 class TokenError(OstiaryError):
-    """The token is at fault; a new one may help (RFC 6750 section 3.1, `invalid_token`)."""
+    """The token is invalid; a new one may help (RFC 6750 section 3.1, `invalid_token`)."""
 
 
 class MissingToken(TokenError):
@@ -52,7 +52,7 @@ class MissingToken(TokenError):
 
 
 class Malformed(TokenError):
-    """Not the one canonical compact form of a signed JWT (RFC 7515 section 7.1)."""
+    """Not the canonical compact form of a signed JWT (RFC 7515 section 7.1)."""
 
     code = "malformed"
     detail = "The access token is malformed; log in again."
@@ -62,39 +62,39 @@ class TooLarge(TokenError):
     """The token is over the size limit."""
 
     code = "too_large"
-    detail = "The access token is too large."
+    detail = "The access token exceeds the size limit."
 
 
 class UnsupportedAlg(TokenError):
     """`alg` is not on the allow-list (RFC 8725 section 3.1)."""
 
     code = "unsupported_alg"
-    detail = "The access token is signed with an algorithm that is not accepted here."
+    detail = "The access token's signature algorithm is not accepted; use RS256."
 
 
 class WrongType(TokenError):
     """`typ` is not that of an access token (RFC 9068 section 4, RFC 8725 section 3.11)."""
 
     code = "wrong_type"
-    detail = "This token is not an access token."
+    detail = "The token is not an access token; send an access token."
 
 
 class UnknownKey(TokenError):
-    """No key of the issuer has this `kid`."""
+    """The issuer has no key with this `kid`."""
 
     code = "unknown_key"
-    detail = "The access token is signed with a key that is not known here; refresh it."
+    detail = "The access token's signing key is unknown; refresh the token."
 
 
 class BadSignature(TokenError):
-    """The signature does not fit token and key (RFC 7515 section 5.2)."""
+    """The signature does not match token and key (RFC 7515 section 5.2)."""
 
     code = "bad_signature"
-    detail = "The access token's signature is not valid; log in again."
+    detail = "The access token's signature is invalid; log in again."
 
 
 class MissingClaim(TokenError):
-    """A required claim is absent (RFC 9068 section 2.2)."""
+    """A required claim is missing (RFC 9068 section 2.2)."""
 
     code = "missing_claim"
     detail = "The access token lacks a required claim."
@@ -104,14 +104,14 @@ class WrongIssuer(TokenError):
     """`iss` is not exactly the expected issuer (RFC 9068 section 4)."""
 
     code = "wrong_issuer"
-    detail = "The access token was issued by somebody else."
+    detail = "The access token is from another issuer."
 
 
 class WrongAudience(TokenError):
     """`aud` does not name this service (RFC 9068 section 4)."""
 
     code = "wrong_audience"
-    detail = "The access token is not meant for this service."
+    detail = "The access token is for another audience."
 
 
 class Expired(TokenError):
@@ -129,25 +129,25 @@ class NotYetValid(TokenError):
 
 
 class Revoked(TokenError):
-    """The token, its session, its client or its subject was revoked."""
+    """The token, its session, its client, its subject or its key was revoked."""
 
     code = "revoked"
     detail = "The access token was revoked; log in again."
 
 
 class AccessError(OstiaryError):
-    """The token is good and does not allow this (RFC 6750 section 3.1, `insufficient_scope`)."""
+    """The token is valid but does not permit this (RFC 6750 section 3.1, `insufficient_scope`)."""
 
 
 class InsufficientScope(AccessError):
     """A scope is missing."""
 
     code = "insufficient_scope"
-    detail = "The access token does not carry the scope that this needs."
+    detail = "The access token lacks a required scope."
 
     def __init__(self, required: frozenset[str]) -> None:
-        """Make the error; `required` are all scopes that the resource needs."""
         super().__init__()
+        #: All scopes that the resource needs.
         self.required = required
 
 
@@ -155,25 +155,25 @@ class InsufficientRole(AccessError):
     """A role is missing."""
 
     code = "insufficient_role"
-    detail = "The caller does not have the role that this needs."
+    detail = "The caller lacks a required role."
 
 
 class UndecidableError(OstiaryError):
-    """This service cannot decide now; the token may well be good, so the client keeps it."""
+    """This service cannot decide at the moment. The token may be valid, so the client keeps it."""
 
-    #: Seconds after which a client should ask again (Retry-After, RFC 9110 section 10.2.3).
+    #: Seconds after which a client should retry (Retry-After, RFC 9110 section 10.2.3).
     retry_after: ClassVar[int] = 1
 
 
 class KeysUnavailable(UndecidableError):
-    """No usable key set is held: none was fetched yet, or the last is past its hard cap."""
+    """No usable key set in memory: none was fetched yet, or the last one is too old."""
 
     code = "keys_unavailable"
-    detail = "Tokens cannot be verified at the moment; try again shortly with the same token."
+    detail = "Access tokens cannot be verified at the moment; retry shortly with the same token."
 
 
 class RevocationStale(UndecidableError):
-    """The revocation state is older than what asks for it allows."""
+    """The revocations in memory are older than the caller allows."""
 
     code = "revocation_stale"
-    detail = "Revocations cannot be checked at the moment; try again shortly with the same token."
+    detail = "Revocations cannot be checked at the moment; retry shortly with the same token."

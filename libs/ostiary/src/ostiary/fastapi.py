@@ -22,56 +22,55 @@ from ostiary.errors import OstiaryError
 from ostiary.feed import POSITION_HEADER
 from ostiary.http import PROBLEM_JSON, Problem, bearer_token, problem_for
 
-#: Puts the scheme into the OpenAPI document; the token is read by ourselves, strictly.
+#: Documents the scheme in OpenAPI. The token itself is parsed by `bearer_token`, strictly.
 _SCHEME = "bearer"
 _bearer_scheme = HTTPBearer(bearerFormat="JWT", scheme_name=_SCHEME, auto_error=False)
 
 
 def problem_response(problem: Problem) -> Response:
-    """Return a problem as a response."""
+    """Return the response for a problem."""
     return Response(problem.to_json(), problem.status, dict(problem.headers), PROBLEM_JSON)
 
 
 def extend_openapi(app: FastAPI, add: Callable[[dict[str, Any]], None]) -> None:
-    """Let `add` change the OpenAPI document of an application, once, when it has been made."""
+    """Call `add` once with the OpenAPI document of an application, when it has been generated."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        known = app.openapi_schema is not None
+        is_cached = app.openapi_schema is not None
         document = generate()
-        if not known:
+        if not is_cached:
             add(document)
         return document
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
 
 
 class Auth:
     """Access tokens for the routes of a FastAPI application."""
 
     def __init__(self, verifier: Verifier) -> None:
-        """Bind the adapter to a verifier."""
         self.verifier = verifier
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        """Run the verifier as long as the application, and document what protected operations answer.
+        """Run the verifier as long as the application, and document the errors of protected operations.
 
-        A lifespan of one's own enters `verifier` itself, and calls `document`.
+        A custom lifespan has to enter `verifier` and to call `document`.
         """
         self.document(app)
         async with self.verifier:
             yield
 
     def document(self, app: FastAPI) -> None:
-        """Add the answers 401, 403 and 503 to the protected operations in the OpenAPI document."""
+        """Add the responses 401, 403 and 503 to the protected operations in the OpenAPI document."""
         extend_openapi(app, _add_responses)
 
     @property
     def exception_handlers(
         self,
     ) -> dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]]:
-        """The handlers that turn this package's errors into problem documents."""
+        """Handlers that turn this package's errors into problem documents."""
         return {OstiaryError: _handle}
 
     def require(
@@ -81,10 +80,9 @@ class Auth:
         roles: Collection[str] = (),
         max_staleness: float | EllipsisType | None = ...,
     ) -> Callable[..., Awaitable[VerifiedToken]]:
-        """Return a dependency that yields the verified token of a caller with all these scopes and roles.
+        """Return a dependency that yields the verified token of a caller with all of these scopes and roles.
 
-        `max_staleness` is how many seconds old the knowledge of revocations may be, None for any age; by default,
-        the verifier's own.
+        `max_staleness` is the age in seconds that revocations may have, None for any; by default, the verifier's own.
         """
         required_scopes, required_roles = frozenset(scopes), frozenset(roles)
         bound = self.verifier.require_staleness(max_staleness)
@@ -96,14 +94,14 @@ class Auth:
                 await self.verifier.reach(position)
             token = self.verifier.verify(raw_token, max_staleness=bound)
             token.require(scopes=required_scopes, roles=required_roles)
-            # For `EndWithToken`, if responses are streamed.
+            # For `EndWithToken`.
             request.scope[TOKEN], request.scope[MAX_STALENESS] = token, bound
             return token
 
         return verified_token
 
 
-#: A problem document in an OpenAPI document, and the content of an answer that is one.
+#: The schema of problem documents in OpenAPI, and the content of a response that is one.
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "description": "A problem document (RFC 9457).",
@@ -112,7 +110,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         "type": {"type": "string"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "code": {"type": "string", "description": "Stable, for programs."},
+        "code": {"type": "string", "description": "A stable code for programs."},
         "detail": {"type": "string"},
     },
     "example": {
@@ -125,10 +123,10 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 }
 PROBLEM_CONTENT: dict[str, Any] = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
-_ANSWERS = {
-    "401": "No access token, or one that is not good; a new one may help.",
-    "403": "The access token does not allow this.",
-    "503": "The access token cannot be verified at the moment; try again with the same one.",
+_RESPONSES = {
+    "401": "The access token is missing or invalid; a new one may help.",
+    "403": "The access token does not permit this.",
+    "503": "The access token cannot be verified at the moment; retry with the same one.",
 }
 
 
@@ -142,7 +140,7 @@ def _add_responses(document: dict[str, Any]) -> None:
     if protected:
         document["components"].setdefault("schemas", {}).setdefault("Problem", PROBLEM_SCHEMA)
     for operation in protected:
-        for status, description in _ANSWERS.items():
+        for status, description in _RESPONSES.items():
             operation["responses"].setdefault(status, {"description": description, "content": PROBLEM_CONTENT})
 
 

@@ -1,25 +1,25 @@
-"""The revocation feed: what an issuer tells its verifiers about tokens that do not count any more.
+"""The format of the revocation feed, in which an issuer tells its verifiers which tokens it has revoked.
 
-The issuer keeps a log. Each revocation has a number, in the order in which they came into force. A
-verifier asks what came after the last one that it has applied:
+The issuer keeps a log of revocations, numbered in the order in which they took effect. A verifier
+polls for those after the last one that it has applied:
 
     GET /feed?epoch=9f3c...&after=17&wait=10000&verifier=orders-5f1c&keys=0nX2...&lease=30000    (times in ms)
 
-and gets a JWS of type `ostiary-feed+jwt`, at once if there is news, else when `wait` is over:
+and gets a JWS of type `ostiary-feed+jwt`, at once if there are new revocations, else after `wait`:
 
-    iss, iat   who says so, and when it was signed (seconds since the epoch)
-    epoch      the name of this log; a log that was begun anew has another
-    first      the number after the one that was asked about
-    head       the number up to which this answer goes
-    more       whether there is more after `head`; ask again at once
+    iss, iat   the issuer, and when it signed (seconds since the epoch)
+    epoch      the name of this log; a log that starts anew has another name
+    first      the number after `after`
+    head       the number of the last revocation that this answer covers
+    more       whether there are more after `head`; the verifier then polls again at once
     digest     the chain's value at `head`: SHA-256 over its value before and the revocation, see `chain`
-    reset      whether numbers are missing between `first` and `head`, because nothing alive was hit by them any more:
-               what is listed is then all that there is, and the chain cannot be followed
-    events     the revocations: `n` number, `kind`, `id` of what is hit, `exp` when all that it can hit has expired
-    keys       which keys the issuer publishes now: `KeySet.version`
+    reset      whether revocations between `first` and `head` are missing, because all that they match has expired:
+               `events` is then the full set, and the chain cannot be verified
+    events     the revocations: `n` number, `kind`, `id` of the target, `exp` when all that it can match has expired
+    keys       the version of the key set that the issuer publishes: `KeySet.version`
 
-Asking is acknowledging: `after` says what the verifier has applied, `keys` which keys it holds, and
-`lease` how long at most it accepts tokens without hearing from the issuer.
+A poll is an acknowledgement: `after` tells what the verifier has applied, `keys` which keys it has, and
+`lease` for how long at most it accepts tokens without an answer from the issuer.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ MEDIA_TYPE = f"application/{TYPE}"
 #: The scope that a client needs to read the feed.
 SCOPE = "feed:read"
 
-#: Revocations in one answer at most, and characters of one: some 100 for each, and as much again to spare.
+#: Revocations in one answer at most, and its characters at most: some 100 for each, doubled.
 MAX_EVENTS = 2000
 MAX_ANSWER_LENGTH = 512 * 1024
 
@@ -78,18 +78,18 @@ MAX_NUMBER = 2**62
 #: The chain's value before the first revocation.
 GENESIS = bytes(32)
 
-#: What an `all` revocation is about.
+#: The target of a revocation of kind `all`.
 EVERYTHING = "*"
 
-#: Header field in which a gateway tells the services behind it which revocations it has considered.
+#: The header field in which a gateway tells the services behind it which revocations it has checked.
 POSITION_HEADER = "Ostiary-Position"
 
 
 class Kind(StrEnum):
-    """What a revocation hits.
+    """What a revocation matches.
 
-    A session or a token whenever it was issued, and all that a key ever signed; of a subject's, a client's or all
-    tokens those that were issued before. A token says in its claim `rev` after which number it was issued.
+    For a session, a token or a key: all tokens. For a subject, a client or all: those that were issued before. A
+    token's claim `rev` is the number of the last revocation before it was issued.
     """
 
     SESSION = "session"
@@ -101,12 +101,12 @@ class Kind(StrEnum):
 
 
 class FeedFault(Exception):
-    """An answer that must not be applied: not the issuer's, not to this question, or of another log than before."""
+    """An answer that must not be applied: not from the issuer, not to this poll, or from another log than before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far somebody has come in a log."""
+    """A position in a log."""
 
     epoch: str
     number: int
@@ -117,7 +117,7 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> "Position | None":
-        """Read that form; None if it is something else."""
+        """Parse the form for header fields. Return None if it is malformed."""
         epoch, _, number = text.rpartition(":")
         if not 0 < len(epoch) <= MAX_EPOCH_LENGTH or not (number.isascii() and number.isdecimal() and len(number) < 20):  # noqa: PLR2004 - digits of MAX_NUMBER
             return None
@@ -134,13 +134,13 @@ class Revocation:
     expires_at: int
 
     def to_json(self) -> dict[str, object]:
-        """Return it as it stands in an answer."""
+        """Return the form for `events`."""
         return {"n": self.number, "kind": self.kind, "id": self.target, "exp": self.expires_at}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of the feed."""
+    """An answer of the feed; see the module for its members."""
 
     issuer: str
     issued_at: int
@@ -170,19 +170,19 @@ class Answer:
 
 
 def chain(digest: bytes, revocation: Revocation) -> bytes:
-    """Return the chain's value after a revocation, given the one before: two logs that differ never meet again."""
+    """Return the chain's value after a revocation, given the one before. Logs that differ once differ for ever."""
     content = f"{revocation.number}\n{revocation.kind}\n{revocation.target}\n{revocation.expires_at}"
     return hashlib.sha256(digest + content.encode()).digest()
 
 
-def read(token: str, issuer: str, keys: KeySet, refused_kids: Mapping[str, object]) -> Answer:
+def read(token: str, issuer: str, keys: KeySet, revoked_kids: Mapping[str, object]) -> Answer:
     """Return a signed answer of `issuer`.
 
-    Raises FeedFault if it is anything else, or signed with a key that was revoked, and UnknownKey for an unknown one.
+    Raises UnknownKey if it is signed with an unknown key, and FeedFault if it is invalid or its key was revoked.
     """
     try:
         jws = _jws.parse(token, types=_TYPES, max_length=MAX_ANSWER_LENGTH)
-        if jws.kid in refused_kids:
+        if jws.kid in revoked_kids:
             raise FeedFault("signed with a revoked key")
         keys.verify(jws.kid, jws.signing_input, jws.signature)
     except OstiaryError as error:
@@ -190,26 +190,26 @@ def read(token: str, issuer: str, keys: KeySet, refused_kids: Mapping[str, objec
             raise
         raise FeedFault(f"not a signed feed: {error.code}") from error
     if jws.claims.get("iss") != issuer:
-        raise FeedFault("another issuer's")
+        raise FeedFault("signed by another issuer")
     try:
         return _answer(jws.claims)
     except (ValueError, KeyError, TypeError) as error:
-        raise FeedFault(f"not in the form of a feed: {error}") from error
+        raise FeedFault(f"malformed feed: {error}") from error
 
 
 _TYPES = frozenset({TYPE, MEDIA_TYPE})
 
-# It goes into header fields.
+# It is sent in header fields.
 _EPOCH = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
 def _answer(claims: dict[str, Any]) -> Answer:
     first, head, events = _number(claims["first"], 1), _number(claims["head"]), claims["events"]
     if type(events) is not list or len(events) > MAX_EVENTS:
-        raise ValueError("events")
+        raise ValueError("events must be an array of bounded length")
     revocations = tuple(_revocation(event) for event in events)
     numbers = [first - 1, *(revocation.number for revocation in revocations)]
-    # A head before `first` is no mistake of form: the log has become shorter.
+    # A `head` before `first` is well-formed: the log has become shorter.
     if any(one >= other for one, other in pairwise(numbers)) or (revocations and numbers[-1] > head):
         raise ValueError("events out of order")
     answer = Answer(
@@ -225,9 +225,9 @@ def _answer(claims: dict[str, Any]) -> Answer:
         keys=_text(claims["keys"], 64),
     )
     if len(answer.digest) != len(GENESIS) or _EPOCH.match(answer.epoch) is None:
-        raise ValueError("digest or epoch")
+        raise ValueError("digest or epoch is malformed")
     if answer.more and head < first:
-        raise ValueError("more, but nothing of it")
+        raise ValueError("more after no events")
     if not answer.reset and len(revocations) != max(0, head - first + 1):
         raise ValueError("events are missing")
     return answer
@@ -236,26 +236,26 @@ def _answer(claims: dict[str, Any]) -> Answer:
 def _revocation(event: dict[str, Any]) -> Revocation:
     expires_at = _number(event["exp"])
     if expires_at > MAX_NUMERIC_DATE:
-        raise ValueError("exp")
+        raise ValueError("exp is out of range")
     kind, target = Kind(event["kind"]), _text(event["id"], MAX_ID_LENGTH)
     if kind is Kind.ALL and target != EVERYTHING:
-        raise ValueError("all, but not of everything")
+        raise ValueError("id of kind all must be *")
     return Revocation(_number(event["n"], 1), kind, target, expires_at)
 
 
 def _number(value: object, least: int = 0) -> int:
     if type(value) is not int or not least <= value < MAX_NUMBER:
-        raise ValueError("not a number in range")
+        raise ValueError("expected an integer in range")
     return value
 
 
 def _text(value: object, longest: int) -> str:
     if type(value) is not str or not 0 < len(value) <= longest:
-        raise ValueError("not a text of fitting length")
+        raise ValueError("expected a string of bounded length")
     return value
 
 
 def _flag(value: object) -> bool:
     if type(value) is not bool:
-        raise ValueError("not true or false")
+        raise ValueError("expected a boolean")
     return value

@@ -1,4 +1,4 @@
-"""What HTTP has to do with it, for any framework: the token out of the request, the error into the response."""
+"""HTTP for any framework: from the request's header fields to a token, from an error to a response."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from ostiary.errors import (
 
 PROBLEM_JSON = "application/problem+json"
 
-#: RFC 9110's names, where older Pythons have those of its predecessors.
+#: RFC 9110's reason phrases, where older Pythons have those of its predecessors.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
-#: Seconds that most responses take at most.
+#: Seconds that a response may go on after its token has ended: longer than most responses take.
 RESPONSE_GRACE = 1.0
 
 _REALM = 'Bearer realm="ostiary"'
@@ -28,10 +28,10 @@ _REALM = 'Bearer realm="ostiary"'
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem document (RFC 9457) with the status and the header fields that go with it.
+    """A problem document (RFC 9457), with the status and header fields of its response.
 
-    `code` is an extension member: stable, for programs. `detail` is for people. `extra` are
-    further extension members.
+    `code` is a stable extension member for programs, `detail` is for people. `extra` are further
+    extension members.
     """
 
     status: int
@@ -41,7 +41,7 @@ class Problem:
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """Return the document; its type is `about:blank`, so the title is the status's own (RFC 9457 section 4.2.1)."""
+        """Return the document. Its type is `about:blank`, so its title is the status's (RFC 9457 section 4.2.1)."""
         members = {
             "type": "about:blank",
             "title": _TITLES.get(self.status, HTTPStatus(self.status).phrase),
@@ -54,7 +54,7 @@ class Problem:
 
 
 def bearer_token(authorization: Sequence[str]) -> str:
-    """Return the token in the values of all `Authorization` header fields (RFC 6750 section 2.1).
+    """Return the token from the values of all `Authorization` header fields (RFC 6750 section 2.1).
 
     Raises MissingToken if there is none, Malformed if there are several.
     """
@@ -69,9 +69,9 @@ def bearer_token(authorization: Sequence[str]) -> str:
 
 
 def grace_of(content_type: str) -> float:
-    """Return the seconds that a response gets to end by itself when its caller's token ends.
+    """Return the seconds that a response may go on after its token has ended.
 
-    The answer to a logout is one whose token has just been revoked. A stream of events never ends by itself.
+    The response to a logout needs some: its token has just been revoked. An event stream gets none, as it never ends.
     """
     return 0.0 if content_type.partition(";")[0].strip().lower() == "text/event-stream" else RESPONSE_GRACE
 

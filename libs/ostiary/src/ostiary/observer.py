@@ -1,4 +1,4 @@
-"""What a verifier tells about its work: outcomes and times, never anything out of a token."""
+"""How an application observes a verifier: outcomes and durations, never anything from a token."""
 
 import logging
 from collections.abc import Iterator
@@ -9,25 +9,26 @@ _log = logging.getLogger("ostiary.observer")
 
 
 class Observer(Protocol):
-    """Is told about each verification and each fetch. Called on the request path: it must neither wait nor raise."""
+    """Receives each verification, key fetch and feed poll. Called on the request path: it must not block or raise."""
 
     def verified(self, outcome: str, seconds: float) -> None:
-        """Note a verification: `verified`, `remembered`, or the `code` of the error, and how long it took."""
+        """Record a verification. `outcome` is `verified`, `cached` or the `code` of the error."""
 
     def fetched(self, issuer: str, outcome: str, seconds: float) -> None:
-        """Note a fetch of keys: `changed`, `unchanged` or `failed`, and how long it took."""
+        """Record a fetch of keys. `outcome` is `changed`, `unchanged` or `failed`."""
 
     def followed(self, issuer: str, outcome: str, seconds: float, number: int | None) -> None:
-        """Note a question to the revocation feed, how long it took, and how far the log has been applied since.
+        """Record a poll of the revocation feed. `number` is the last revocation applied, None if the poll failed.
 
-        `news`, `quiet`, `failed`, or `refused`: an answer that must not be applied, as a fork of the log.
+        `outcome` is `updated`, `unchanged`, `failed`, or `rejected` for a response that must not be applied, such as a
+        fork of the log.
         """
 
 
 @contextmanager
 def harmless() -> Iterator[None]:
-    """Log what an observer raises nevertheless, where it would end what goes on in the background."""
+    """Log what an observer raises, so that it cannot end a background task."""
     try:
         yield
-    except Exception:  # noqa: BLE001 - it is the application's
-        _log.exception("an observer has raised")
+    except Exception:  # noqa: BLE001 - it is the application's code
+        _log.exception("observer failed")

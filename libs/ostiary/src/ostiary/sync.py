@@ -12,22 +12,22 @@ from types import EllipsisType
 from typing import Self
 
 from ostiary._token import VerifiedToken
-from ostiary._verifier import MAX_STALENESS, REMEMBERED_TOKENS, Verifier, VerifierConfig
+from ostiary._verifier import CACHED_TOKENS, MAX_STALENESS, Verifier, VerifierConfig
 from ostiary.errors import RevocationStale
 from ostiary.observer import Observer
 
 
 class SyncVerifier:
-    """A Verifier whose keys and revocations are kept fresh by a thread."""
+    """A Verifier whose keys and revocations are refreshed by a thread."""
 
     def __init__(
         self,
         *configs: VerifierConfig,
-        remember: int = REMEMBERED_TOKENS,
+        remember: int = CACHED_TOKENS,
         max_staleness: float | None = MAX_STALENESS,
         observer: Observer | None = None,
     ) -> None:
-        """Make a verifier; see Verifier for the arguments."""
+        """See Verifier for the arguments."""
         self._verifier = Verifier(*configs, remember=remember, max_staleness=max_staleness, observer=observer)
         self._thread = threading.Thread(target=self._run, name="ostiary-keys", daemon=True)
         self._started = threading.Event()
@@ -35,7 +35,7 @@ class SyncVerifier:
         self._stop = asyncio.Event()
 
     def start(self) -> Self:
-        """Start the thread; returns once the first fetches have succeeded or failed."""
+        """Start the thread. Returns when the first fetches have succeeded or failed."""
         self._thread.start()
         self._started.wait()
         return self
@@ -48,42 +48,40 @@ class SyncVerifier:
             self._thread.join()
 
     def __enter__(self) -> Self:
-        """Start the thread."""
         return self.start()
 
     def __exit__(self, *_: object) -> None:
-        """Stop the thread."""
         self.close()
 
     @property
     def ready(self) -> bool:
-        """Whether keys and revocations are held, so that `verify` can decide."""
+        """Whether `verify` can decide; see Verifier.ready."""
         return self._verifier.ready
 
     def verify(
         self, token: str, *, now: float | None = None, max_staleness: float | EllipsisType | None = ...
     ) -> VerifiedToken:
-        """Return what the token says if it is good; see Verifier.verify."""
+        """Return the verified token; see Verifier.verify."""
         return self._verifier.verify(token, now=now, max_staleness=max_staleness)
 
     def reach(self, position: str) -> None:
-        """Wait for what a gateway has considered; see Verifier.reach. Raises RevocationStale."""
+        """Wait for the revocations that a gateway has checked; see Verifier.reach. Raises RevocationStale."""
         loop = self._loop
         if loop is None:
             raise RevocationStale
         try:
             asyncio.run_coroutine_threadsafe(self._verifier.reach(position), loop).result()
         except CancelledError:
-            # Closed meanwhile.
+            # The verifier was closed meanwhile.
             raise RevocationStale from None
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._keep_keys())
+            asyncio.run(self._serve())
         finally:
             self._started.set()
 
-    async def _keep_keys(self) -> None:
+    async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         async with self._verifier:
             self._started.set()

@@ -1,10 +1,10 @@
-"""For the tests of services: an issuer with a key of its own, made on the spot.
+"""For tests of services: an issuer with a new key of its own.
 
     issuer = Issuer()
     app = create_app(verifier=issuer.verifier())
     headers = {"Authorization": f"Bearer {issuer.token(subject='u1', scopes=['orders:read'])}"}
 
-Its tokens are really signed and really verified. It is no way to run an issuer.
+Its tokens are signed and verified as in production. It is not meant for production.
 """
 
 import json
@@ -29,7 +29,7 @@ _REMOVED = object()
 class Issuer:
     """An issuer of access tokens, for tests."""
 
-    #: As a value in `claims` or `header`: leave this member out.
+    #: As a value in `claims` or `header`: omit this member.
     REMOVED = _REMOVED
 
     def __init__(
@@ -39,7 +39,7 @@ class Issuer:
         kid: str = "test-key",
         private_key: RSAPrivateKey | None = None,
     ) -> None:
-        """Make an issuer with a new key of 2048 bits, or with one made before: that saves some 50 ms."""
+        """Generate a key of 2048 bits, unless one is given: that saves some 50 ms."""
         self.issuer = issuer
         self.audience = audience
         self.kid = kid
@@ -57,7 +57,7 @@ class Issuer:
         claims: Mapping[str, object] | None = None,
         header: Mapping[str, object] | None = None,
     ) -> str:
-        """Return a token that is good for 15 minutes. `claims` and `header` overrule its members."""
+        """Return a token that is valid for 15 minutes. `claims` and `header` override its members."""
         now = int(time.time())
         members: dict[str, object] = {
             "iss": self.issuer,
@@ -75,12 +75,12 @@ class Issuer:
             "rev": self._head,
         }
         protected: dict[str, object] = {"alg": "RS256", "typ": "at+jwt", "kid": self.kid}
-        return self.sign(_overruled(protected, header), _overruled(members, claims))
+        return self.sign(_overridden(protected, header), _overridden(members, claims))
 
     def revoke(self, kind: Kind, target: str = EVERYTHING) -> None:
-        """Revoke a session by its `sid`, a token by its `jti`, or what a subject, a client or a key had until now.
+        """Revoke a session by its `sid`, a token by its `jti`, or all tokens so far of a subject, a client or a key.
 
-        It is in force at once in all verifiers of this issuer.
+        It takes effect at once in all verifiers of this issuer.
         """
         now = int(time.time())
         revocation = Revocation(self._head + 1, kind, target, now + 900)
@@ -100,7 +100,7 @@ class Issuer:
         self._revoked.revocations.apply(answer, 0.0)
 
     def sign(self, header: bytes, payload: bytes) -> str:
-        """Return the compact serialisation of a header and payload, whatever they are, with a good signature."""
+        """Return the compact serialisation of any header and payload, with a valid signature."""
         signing_input = _base64url.encode(header) + b"." + _base64url.encode(payload)
         signature = self.private_key.sign(signing_input, PKCS1v15(), SHA256())
         return (signing_input + b"." + _base64url.encode(signature)).decode()
@@ -122,7 +122,7 @@ class Issuer:
         return json.dumps({"keys": [self.jwk()]}).encode()
 
     def verifier(self) -> Verifier:
-        """Return a verifier of this issuer's tokens that needs no network."""
+        """Return a verifier of this issuer's tokens, which needs no network."""
         return Verifier(self.config())
 
     def config(self, *, leeway: float = 5.0) -> VerifierConfig:
@@ -137,6 +137,6 @@ class Issuer:
         )
 
 
-def _overruled(members: Mapping[str, object], changes: Mapping[str, object] | None) -> bytes:
+def _overridden(members: Mapping[str, object], changes: Mapping[str, object] | None) -> bytes:
     merged = {**members, **(changes or {})}
     return json.dumps({name: value for name, value in merged.items() if value is not _REMOVED}).encode()

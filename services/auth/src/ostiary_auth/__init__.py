@@ -1,1 +1,1 @@
-"""Ostiary's auth service: accounts, sessions, refresh tokens, signing keys and the JWKS. The only signer."""
+"""Ostiary's auth service: accounts, sessions, OAuth clients and signing keys. Only it can sign."""

@@ -1,4 +1,4 @@
-"""The auth service as an application: its parts behind HTTP."""
+"""The auth service as an HTTP application."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ from ostiary_chassis.sql import storage_handlers
 
 
 def create_app(config: AuthConfig, own: ServiceSecrets) -> FastAPI:
-    """Return the application. Its storage must have been prepared; `own` is what that returned."""
+    """Return the application. `own` is the result of `startup.prepare`."""
     services = Services(config, own)
     verifier_config = VerifierConfig(
         issuer=config.issuer,
@@ -78,8 +78,7 @@ def create_app(config: AuthConfig, own: ServiceSecrets) -> FastAPI:
     )
     app.state.on_stop = services.stop
     dependencies = Dependencies(auth, services.store, TrustedProxies(config.trusted_proxies), services.clock)
-    # Routes are tried in their order; what is asked for most comes first. They are taken as they are:
-    # `include_router` would make each a second time.
+    # Routes are matched in order, so the most frequent ones come first. `include_router` would build each again.
     app.router.routes[:0] = [
         *feed_routes(services, dependencies),
         *oauth_routes(services, dependencies),

@@ -1,4 +1,4 @@
-"""What the service does while it runs: it follows keys and the log, rotates keys, and prunes the database."""
+"""Background tasks: following keys and the feed, rotating keys, and pruning the database."""
 
 import asyncio
 import random
@@ -12,35 +12,33 @@ from ostiary_auth.services import Services
 
 _log = structlog.stdlib.get_logger("background")
 
-#: Seconds between two looks at the stored keys: as long as a replica may sign with a key that another has retired.
+#: Seconds between loads of the keys: a replica may sign that long with a key that another one has retired.
 FOLLOW_SECONDS = 1.0
 
-#: Seconds between two looks at whether a key is due for rotation.
+#: Seconds between checks whether a key is due for rotation.
 ADVANCE_SECONDS = 10.0
 
-#: Seconds between two prunings, and rows of each kind in one batch.
+#: Seconds between runs of the pruning, rows per table and batch, and the pause between batches.
 PRUNE_SECONDS = 60.0
 PRUNE_BATCH = 500
 PRUNE_PAUSE_SECONDS = 0.01
 
-#: Seconds between two looks at the revocation log: for what comes from other processes without a message, as on
-#: SQLite, and for messages that get lost.
+#: Seconds between reads of the revocation log: messages may be lost, and SQLite has none.
 FOLLOW_LOG_SECONDS = 1.25
 FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES = 0.2
 
-#: Replicas that started together do not work in step: each wait is drawn from this range around its length.
+#: Each interval is multiplied by a random factor in this range, so that replicas do not work in step.
 JITTER = (0.8, 1.2)
 
 
 class Background:
-    """Background work. A failure is logged and tried again: a database that was away comes back."""
+    """Runs the tasks. A failure is logged and retried, for example until the database is back."""
 
     def __init__(self, services: Services) -> None:
-        """Look after these parts."""
         self._services = services
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self.follow_keys, FOLLOW_SECONDS))
             tasks.create_task(self._repeat(self.advance_keys, ADVANCE_SECONDS))
@@ -53,27 +51,25 @@ class Background:
             tasks.create_task(self._services.database.listen(self._on_message, self._services.revoked.set))
 
     async def follow_keys(self) -> None:
-        """Use the keys as they are stored, whichever replica or command changed them."""
+        """Load the stored keys, which other replicas and commands may have changed."""
         local_keys = self._services.local_keys
         local_keys.use(await self._services.keys.load(local_keys.current))
 
     async def follow_feed(self) -> None:
-        """Know what has been revoked, and say so for this replica's own verifier."""
         await self._services.follow_feed()
 
     async def advance_keys(self) -> None:
-        """Rotate keys that are due."""
         await self._services.keys.advance(Context(self._services.clock.now(), SYSTEM))
 
     async def prune(self) -> None:
-        """Delete what is over, a batch at a time until nothing is left."""
+        """Delete expired rows, in batches until none is left."""
         self._services.verifiers.drop_expired()
         idle = self._services.sessions.limits.idle
         deleted = PRUNE_BATCH
         while deleted >= PRUNE_BATCH:
             async with self._services.store.write() as transaction:
                 deleted = await transaction.prune(self._services.clock.now(), idle=idle, limit=PRUNE_BATCH)
-            # Others that want to write come first.
+            # Let waiting writers go first.
             await asyncio.sleep(PRUNE_PAUSE_SECONDS)
 
     def _on_message(self, message: str) -> None:
@@ -96,6 +92,6 @@ class Background:
     async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next time may do
+        except Exception as error:  # noqa: BLE001 - any failure is retried
             name = getattr(work, "__name__", "refresh")
-            _log.warning("background failed", work=name, error=str(getattr(error, "orig", None) or error))
+            _log.warning("background task failed", task=name, error=str(getattr(error, "orig", None) or error))

@@ -21,12 +21,12 @@ _cli.add_typer(audit.cli, name="audit")
 
 @_cli.callback()
 def _root() -> None:
-    """Ostiary's auth service. Its settings are environment variables; see the README."""
+    """Ostiary's auth service. Environment variables configure it; see docs/reference/settings.md."""
 
 
 @_cli.command()
 def serve() -> None:
-    """Prepare the storage and serve until SIGTERM."""
+    """Prepare the database and serve until SIGTERM."""
     config = AuthConfig.load(environment())
     logs.configure(config.log_format, "auth")
     listener = server.bind(config.host, config.port, "auth")
@@ -36,5 +36,4 @@ def serve() -> None:
 
 
 def main() -> None:
-    """Run the command line."""
     server.run("ostiary-auth", _cli)

@@ -13,17 +13,17 @@ from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
 
 _DAY = 24 * 3600
 
-#: Seconds. What is revoked is kept for as long, whatever the setting says: it may have been another one before.
+#: Seconds. Revocations are kept for that long, whatever the current setting is, as it may have been larger before.
 MAX_ACCESS_TOKEN_TTL = 3600
 
 
 def _integer(value: object) -> object:
-    """Read a number, so that it can be held against a list of them."""
+    """Convert a number for a comparison with literals."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 class AuthConfig(Settings):
-    """The settings of the auth service. Durations are in seconds."""
+    """All settings. Durations are in seconds."""
 
     host: Annotated[str, Field(alias="OSTIARY_AUTH_HOST")] = "127.0.0.1"
     port: Annotated[Port, Field(alias="OSTIARY_AUTH_PORT")] = 8081
@@ -47,24 +47,24 @@ class AuthConfig(Settings):
     @model_validator(mode="after")
     def _idle_within_absolute(self) -> Self:
         if self.session_idle_ttl > self.session_max_ttl:
-            raise ValueError("OSTIARY_SESSION_IDLE_TTL must not be over OSTIARY_SESSION_MAX_TTL")
+            raise ValueError("OSTIARY_SESSION_IDLE_TTL must not exceed OSTIARY_SESSION_MAX_TTL")
         if self.access_token_ttl > self.session_idle_ttl:
-            # Else the tokens of a session that has run out would go on.
-            raise ValueError("OSTIARY_ACCESS_TOKEN_TTL must not be over OSTIARY_SESSION_IDLE_TTL")
+            # Otherwise access tokens would outlive their idle session.
+            raise ValueError("OSTIARY_ACCESS_TOKEN_TTL must not exceed OSTIARY_SESSION_IDLE_TTL")
         return self
 
     @property
     def kek_path(self) -> Path:
-        """The file with the key-encryption key."""
+        """The file with the key-encryption keys."""
         return self.kek_file or self.data_dir / "auth-kek"
 
     @property
     def feed_secret_path(self) -> Path:
-        """The file with the secret of the client that verifiers ask as."""
+        """The file with the secret of the verifiers' client."""
         return self.feed_secret_file or self.data_dir / "feed-secret"
 
     def database(self) -> URL:
-        """Return the database's URL, with its password. Raises ConfigError."""
+        """Return the database's URL with its password. Raises ConfigError."""
         file = self.database_password_file
         password = read_secret(file, "OSTIARY_AUTH_DATABASE_PASSWORD_FILE") if file else None
         return engine_url(self.database_url, password) if self.database_url else sqlite_url(self.data_dir / "auth.db")

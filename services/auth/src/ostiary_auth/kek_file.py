@@ -6,7 +6,7 @@ from ostiary_chassis.settings import ConfigError, create_secret
 
 
 def open_vault(config: AuthConfig, *, may_create: bool = False) -> Vault:
-    """Return the vault of the key-encryption keys in their file. Raises ConfigError."""
+    """Read the key-encryption keys. Raises ConfigError."""
     try:
         if may_create:
             create_secret(config.kek_path, new_kek())

@@ -1,4 +1,4 @@
-"""The keys of this process: the ring that signs and, of the same keys, the set that verifies."""
+"""The keys that this process signs and verifies with."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,10 @@ from ostiary_auth.domain.keys.key_ring import KeyRing
 
 
 class LocalKeyRing:
-    """The auth service verifies tokens like everybody else, only that it need not fetch the keys."""
+    """Holds the current keys: as a ring to sign with, and as a key set for this process's own verifier."""
 
     def __init__(self) -> None:
-        """Start without keys."""
-        #: Called when other keys come into use.
+        #: Called after the keys have changed.
         self.on_change: Callable[[], None] = lambda: None
         self._ring: KeyRing | None = None
         self.public = LocalKeys()
@@ -27,11 +26,11 @@ class LocalKeyRing:
 
     @property
     def current(self) -> KeyRing | None:
-        """The keys in use, if they have been loaded."""
+        """The current keys, or None before they are loaded."""
         return self._ring
 
     def ring(self) -> KeyRing:
-        """Return the keys to sign with. Raises KeysUnavailable before they are loaded."""
+        """Return the current keys. Raises KeysUnavailable before they are loaded."""
         if self._ring is None:
             raise KeysUnavailable
         return self._ring

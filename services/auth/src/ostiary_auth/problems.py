@@ -1,4 +1,4 @@
-"""What the auth service's errors look like over HTTP."""
+"""Responses for the domain's errors."""
 
 import asyncio
 import json
@@ -11,12 +11,12 @@ from ostiary.http import Problem
 from ostiary_auth.domain import errors
 from ostiary_chassis.problems import ExceptionHandlers
 
-#: A 401 must say how one could authenticate (RFC 9110 section 15.5.2).
+#: A 401 must name the authentication scheme (RFC 9110 section 15.5.2).
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="ostiary"'}
 _BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="ostiary", charset="UTF-8"'}
 
-#: Seconds that a refusal takes when there are too many of them.
-REFUSAL_SECONDS = 0.1
+#: Delay in seconds of rejections because of overload or throttling.
+REJECTION_SECONDS = 0.1
 
 _STATUSES: Mapping[type[errors.AuthError], int] = {
     errors.InvalidEmail: 422,
@@ -43,10 +43,9 @@ _STATUSES: Mapping[type[errors.AuthError], int] = {
 
 
 async def _on_auth_error(_request: Request, error: errors.AuthError) -> Response:
-    """Answer with the problem document of a domain error."""
     if isinstance(error, errors.HashingOverloaded | errors.TooManyAttempts):
-        # Who hammers waits here, where it costs us nothing, and others are served meanwhile.
-        await asyncio.sleep(REFUSAL_SECONDS)
+        # Slows down clients that send one request after another, at no cost.
+        await asyncio.sleep(REJECTION_SECONDS)
     status = _STATUSES[type(error)]
     headers = _CHALLENGE if status == 401 else {}  # noqa: PLR2004 - HTTP
     if isinstance(error, errors.TooManyAttempts | errors.KeyNotReady):
@@ -57,7 +56,7 @@ async def _on_auth_error(_request: Request, error: errors.AuthError) -> Response
 
 
 async def _on_oauth_error(_request: Request, error: errors.OAuthError) -> Response:
-    """Answer as RFC 6749 section 5.2 has it."""
+    """Respond as RFC 6749 section 5.2 requires."""
     body = json.dumps({"error": error.error, "error_description": error.description})
     headers = {"Cache-Control": "no-store"}
     if isinstance(error, errors.InvalidClient):

@@ -1,4 +1,4 @@
-"""The parts of the service, wired together: what the HTTP application and the command line both work with."""
+"""The parts of the service, wired together. The HTTP application and the command line both work on them."""
 
 import asyncio
 import os
@@ -43,22 +43,21 @@ LOCAL_MAX_STALENESS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceSecrets:
-    """The service's own secrets, besides its signing keys; made once, and stored sealed."""
+    """The service's secrets besides its signing keys; created once, and stored encrypted."""
 
     audit_key: bytes = field(repr=False)
     device_key: bytes = field(repr=False)
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use, where the system says so."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Services:
-    """Everything the service can do. It has no keys to sign with until `local_keys` are given some."""
+    """All parts. `own` is the result of `startup.prepare` or `startup.open_prepared`; `local_keys` are still empty."""
 
     def __init__(self, config: AuthConfig, own: ServiceSecrets, clock: Clock | None = None) -> None:
-        """Put the parts together; nothing is connected yet. `own` is what `prepare` returned."""
         self.config = config
         self.clock = clock = clock or SystemClock()
         self.database = Database(config.database())
@@ -66,7 +65,7 @@ class Services:
         cores = usable_cores()
         self.hasher = PasswordHasher(cores)
         self.local_keys = LocalKeyRing()
-        # Not what is set now: tokens from before may live longer, and other replicas' too.
+        # The maximum, not the setting: older tokens and those of other replicas may have another lifetime.
         token_lifetime = timedelta(seconds=MAX_ACCESS_TOKEN_TTL)
         self.audit = AuditLog(own.audit_key)
         self.revocations = RevocationLog(self.audit, token_lifetime, self._on_revoked)
@@ -111,11 +110,11 @@ class Services:
         own_id = f"auth-{secrets.token_hex(8)}"
         self.verifiers = Verifiers(self.store, self.feed, self.database.publish, own_id, clock)
         self.events = SecurityEvents(self.store, self.feed, self.local_keys.ring, config.issuer, clock)
-        #: Told when something has been revoked, and when a key has been.
+        #: Set when something was revoked, and when a key was.
         self.revoked, self.key_revoked = asyncio.Event(), asyncio.Event()
 
     def _on_revoked(self) -> None:
-        # Whoever comes next gets a token from after it.
+        # The next token has to be issued after the revocation.
         self.clients.invalidate()
         self.revoked.set()
 
@@ -129,16 +128,15 @@ class Services:
                 self.clients.invalidate()
 
     async def follow_feed(self) -> None:
-        """Know what has been revoked, for this process's own verifier."""
+        """Update this process's own verifier."""
         await self.feed.refresh_local(lambda: self.verifiers.on_local_poll(int(LOCAL_MAX_STALENESS * 1000)))
 
     def stop(self) -> None:
-        """Answer whoever waits: the service is about to end."""
+        """Answer all waiting requests: the service is shutting down."""
         self.feed.release_waiters()
         self.verifiers.release_waiters()
 
     async def close(self) -> None:
-        """Close connections and end threads."""
         await self.verifiers.close()
         await self.feed.close()
         self.tokens.close()

@@ -1,4 +1,4 @@
-"""Preparing the database, the service's secrets and its first keys, before anything is served."""
+"""Start-up: migrating the database, and creating the service's secrets and first keys."""
 
 import secrets
 from collections.abc import Mapping
@@ -29,10 +29,7 @@ MIN_FEED_SECRET_CHARACTERS = 32
 
 
 async def prepare(config: AuthConfig) -> ServiceSecrets:
-    """Migrate the database, and make the first secrets and signing keys, if that has not been done.
-
-    Raises ConfigError.
-    """
+    """Migrate the database, and create secrets and signing keys where missing. Raises ConfigError."""
     if config.kek_file is None or config.database_url is None:
         require_writable(config.data_dir, "OSTIARY_DATA_DIR")
     database = Database(config.database())
@@ -44,7 +41,7 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
     services = Services(config, own)
     try:
         await services.keys.advance(Context(services.clock.now(), SYSTEM))
-        # That they can be opened is better known now than at the first login.
+        # Fail now rather than at the first login if they cannot be decrypted.
         await services.keys.load()
         await _provide_verifiers_client(config, services.clients, services.clock.now())
     except UnsealError:
@@ -55,7 +52,7 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
 
 
 async def open_prepared(config: AuthConfig) -> ServiceSecrets:
-    """Return what `prepare` returned when the service was started, and make nothing. Raises ConfigError."""
+    """Return the secrets that `prepare` has created. Raises ConfigError."""
     database = Database(config.database())
     try:
         await database.require_migrated(_MIGRATIONS, "auth")
@@ -67,7 +64,7 @@ async def open_prepared(config: AuthConfig) -> ServiceSecrets:
 
 
 async def _provide_verifiers_client(config: AuthConfig, clients: Clients, now: datetime) -> None:
-    """Register the client of the stack's own verifiers with the secret in their file. Raises ConfigError."""
+    """Register the client of this deployment's verifiers with the secret in its file. Raises ConfigError."""
     path, name = config.feed_secret_path, "OSTIARY_FEED_SECRET_FILE"
     try:
         create_secret(path, secrets.token_hex(SECRET_BYTES))
@@ -75,10 +72,10 @@ async def _provide_verifiers_client(config: AuthConfig, clients: Clients, now: d
         raise ConfigError(f"{name}: cannot write {path}: {error.strerror}") from None
     secret = read_secret(path, name)
     if len(secret) < MIN_FEED_SECRET_CHARACTERS:
-        raise ConfigError(f"{name}: the secret in {path} has less than {MIN_FEED_SECRET_CHARACTERS} characters")
+        raise ConfigError(f"{name}: the secret in {path} must have at least {MIN_FEED_SECRET_CHARACTERS} characters")
     client = Client(
         id=VERIFIERS_CLIENT_ID,
-        name="This stack's verifiers",
+        name="Verifiers of this deployment",
         grants=("client_credentials",),
         scopes=(FEED_SCOPE,),
         audiences=(config.audience,),
@@ -90,7 +87,7 @@ async def _make_own_secrets(config: AuthConfig, store: AuthStore) -> ServiceSecr
     async with store.write() as transaction:
         await transaction.lock("own-secrets")
         sealed = await transaction.keys.secrets()
-        # A new key-encryption key is of use only while nothing is sealed with another.
+        # A new key-encryption key is useful only while nothing is encrypted with another one.
         vault = open_vault(config, may_create=not sealed and not await transaction.keys.all())
         for name in _OWN_SECRETS - sealed.keys():
             sealed[name] = vault.seal(secrets.token_bytes(SECRET_BYTES), name)

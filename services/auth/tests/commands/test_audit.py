@@ -30,28 +30,28 @@ class TestAudit:
 
     def test_an_entry_that_was_changed_is_found(self, line: CommandLine) -> None:
         line.execute(audit_log.update().where(audit_log.c.number == 2).values(actor="nobody"))
-        assert line.refuses("audit", "verify") == "the audit log does not hold from entry 2 on"
+        assert line.refuses("audit", "verify") == "the audit log is broken from entry 2 on"
 
     def test_entries_that_were_cut_off_are_missed(self, line: CommandLine) -> None:
         line.prints("clients", "create", "reports")
         head = line.prints("audit", "verify").strip()
         line.execute(audit_log.delete().where(audit_log.c.number == 4))
         assert line.prints("audit", "verify").startswith("3:")
-        assert line.refuses("audit", "verify", "--expect", head) == f"the audit log does not have entry {head}"
+        assert line.refuses("audit", "verify", "--expect", head) == f"the audit log does not contain entry {head}"
         line.prints("clients", "create", "reports-2")
-        assert line.refuses("audit", "verify", "--expect", head) == f"the audit log does not have entry {head}"
+        assert line.refuses("audit", "verify", "--expect", head) == f"the audit log does not contain entry {head}"
 
     def test_an_expectation_has_a_form(self, line: CommandLine) -> None:
         for expect in ("", "2", "2:", ":ab", "x:ab", "-1:ab"):
-            assert line.refuses("audit", "verify", f"--expect={expect}") == "--expect needs the form NUMBER:MAC"
+            assert line.refuses("audit", "verify", f"--expect={expect}") == "--expect must have the form NUMBER:MAC"
 
     def test_an_expectation_that_is_not_met_is_refused(self, line: CommandLine) -> None:
         for expect in ("0:ab", "3:ab", "4:ab"):
             refusal = line.refuses("audit", "verify", "--expect", expect)
-            assert refusal == f"the audit log does not have entry {expect}"
+            assert refusal == f"the audit log does not contain entry {expect}"
 
     def test_a_number_beyond_all_entries_is_refused_in_one_line(self, line: CommandLine) -> None:
-        assert "does not have entry" in line.refuses("audit", "verify", "--expect", f"{2**64}:ab")
+        assert "does not contain entry" in line.refuses("audit", "verify", "--expect", f"{2**64}:ab")
 
     def test_a_list_from_beyond_all_entries_is_no_crash(self, line: CommandLine) -> None:
         result = line.run("audit", "list", "--after", str(2**64))

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from client_keys import PUBLIC_KEY
 from command_line import CommandLine
 
 from ostiary_auth.domain.context import Context
@@ -12,13 +13,6 @@ from ostiary_auth.domain.errors import InvalidClient
 from ostiary_auth.domain.oauth.model import Credentials
 from ostiary_auth.services import Services
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
-
-PUBLIC_KEY = {
-    "kty": "EC",
-    "crv": "P-256",
-    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
-    "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
-}
 
 
 class TestClients:
@@ -58,7 +52,7 @@ class TestClients:
         assert heading.split()[:2] == ["ID", "NAME"]
         assert verifiers.split()[0] == VERIFIERS_CLIENT_ID
         assert row.split()[:2] == ["reports", "Nightly"]
-        assert line.refuses("clients", "create", "reports") == "There is a client with this id already."
+        assert line.refuses("clients", "create", "reports") == "A client with this id already exists."
 
     def test_a_client_comes_with_public_keys(self, line: CommandLine, tmp_path: Path) -> None:
         file = tmp_path / "jwks.json"
@@ -85,8 +79,8 @@ class TestClients:
         assert self.registered(line) == []
 
     def test_a_client_that_cannot_be_is_refused(self, line: CommandLine) -> None:
-        assert "2 to 64 of" in line.refuses("clients", "create", "Reports")
-        assert "grants are" in line.refuses("clients", "create", "reports", "--grant", "password")
+        assert "2 to 64 characters of" in line.refuses("clients", "create", "Reports")
+        assert "Unknown grant" in line.refuses("clients", "create", "reports", "--grant", "password")
         assert "characters" in line.refuses("clients", "create", "reports", "--scope", "two words")
 
     def test_a_clients_name_that_is_too_long_is_refused(self, line: CommandLine) -> None:
@@ -106,4 +100,4 @@ class TestClients:
             assert line.prints("clients", command, "reports") == ""
             assert self.authenticates(line, secret) is good
         for command in ("disable", "enable", "rotate-secret", "delete"):
-            assert line.refuses("clients", command, "reports") == "There is no such client."
+            assert line.refuses("clients", command, "reports") == "Client not found."

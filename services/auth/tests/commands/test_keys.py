@@ -35,7 +35,7 @@ class TestKeys:
 
     def test_an_unknown_key_is_refused(self, line: CommandLine) -> None:
         for kid in ("unknown", "-unknown"):
-            assert line.refuses("keys", "revoke", kid) == "There is no such key."
+            assert line.refuses("keys", "revoke", kid) == "Signing key not found."
 
     def test_a_key_is_revoked_whatever_its_kid_begins_with(self, line: CommandLine) -> None:
         kids = ["-Nq0xk1WZ3Yx0b0gTq6cJ1m8Qk5m2v7s9d4f6h8j0k2", "--help-Z3Yx0b0gTq6cJ1m8Qk5m2v7s9d4f6"]
@@ -60,6 +60,6 @@ class TestKeys:
         before, path = self.states(line), line.config.kek_path
         old, new = path.read_bytes(), base64.b64encode(bytes([1]) * KEK_BYTES) + b"\n"
         path.write_bytes(new + old)
-        assert line.prints("keys", "rewrap") == "4 sealed anew\n"
+        assert line.prints("keys", "rewrap") == "4 keys and secrets encrypted\n"
         path.write_bytes(new)
         assert self.states(line) == before

@@ -3,16 +3,15 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
-from uuid import uuid4
 
 import pytest
 from command_line import CommandLine
 from sqlalchemy import delete
+from users import log_in
 
 from ostiary import Verifier, VerifierConfig
 from ostiary.errors import Revoked
 from ostiary.feed import EVERYTHING, Kind
-from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.audit.model import AuditEntry, Event
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.errors import LogReplaced
@@ -42,16 +41,6 @@ async def logged(services: Services) -> list[LoggedRevocation]:
 async def last_entry(services: Services) -> AuditEntry:
     async with services.store.read() as transaction:
         return (await transaction.audit.entries(0, 1000))[-1]
-
-
-async def log_in(services: Services) -> tuple[Grant, str]:
-    """Return a session of a new user's, and an access token of it."""
-    now, address = datetime.now(UTC), f"{uuid4()}@example.com"
-    user = User(uuid4(), address, address, None, "-", ("user",), None, now)
-    async with services.store.write() as transaction:
-        await transaction.users.add(user)
-        grant = await services.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, Context(now))
-    return grant, (await services.tokens.for_session(grant, now)).token
 
 
 async def are_good(services: Services, *tokens: str) -> list[bool]:

@@ -5,13 +5,12 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from command_line import ESCAPES, CommandLine
+from users import PASSWORD
 
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.sessions.model import Grant
 from ostiary_auth.services import Services
-
-PASSWORD = "correct horse battery staple"
 
 
 class TestUsers:
@@ -99,5 +98,5 @@ class TestUsers:
             ["export"],
             ["delete", "--yes"],
         ):
-            assert line.refuses("users", command[0], "ada@example.com", *command[1:]) == "There is no such user."
-        assert line.refuses("users", "disable", "00000000-0000-0000-0000-000000000001") == "There is no such user."
+            assert line.refuses("users", command[0], "ada@example.com", *command[1:]) == "User not found."
+        assert line.refuses("users", "disable", "00000000-0000-0000-0000-000000000001") == "User not found."

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select, update
+from users import PASSWORD, new_user
 
 from ostiary import Verifier, VerifierConfig
 from ostiary.errors import Revoked
@@ -35,7 +36,6 @@ from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.accounts.tables import users
 from ostiary_auth.storage.revocation.tables import revocations
 
-PASSWORD = "correct horse battery staple"
 ROLES = (("user",), ("admin", "user"))
 
 
@@ -115,8 +115,7 @@ class Replica:
 
     async def add_user(self, roles: tuple[str, ...] = ("user",), password: str | None = None) -> User:
         hashed = "-" if password is None else await self.services.hasher.hash(password)
-        address = f"{uuid4()}@example.com"
-        user = User(uuid4(), address, address, None, hashed, roles, None, datetime.now(UTC))
+        user = new_user(f"{uuid4()}@example.com", *roles, password_hash=hashed)
         async with self.services.store.write() as transaction:
             await transaction.users.add(user)
         return user

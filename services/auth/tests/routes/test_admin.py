@@ -2,17 +2,18 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-from admin import ADA, REPORTS, Admin, logged_in
+from admin import REPORTS, Admin, logged_in
+from users import ADA, PASSWORD
 
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.services import Services
 
-PASSWORD = "correct horse battery staple"
 NOBODY = UUID(int=1)
 REVOKE_ALL = "/admin/tokens/revoke"
 
@@ -107,6 +108,13 @@ class TestWhoIsAnAdminNoMore:
         token = (await services.tokens.for_session(grant, context.now)).token
         return user.id, {"Authorization": f"Bearer {token}"}
 
+    async def store(self, services: Services, user_id: UUID, **changes: Any) -> None:
+        """Change a user in the store, without what else comes with the change."""
+        async with services.store.write() as transaction:
+            user = await transaction.users.get(user_id)
+            assert user is not None
+            await transaction.users.replace(replace(user, **changes))
+
     async def test_who_was_disabled_cannot_enable_themselves(
         self, client: httpx.AsyncClient, services: Services, mallory: tuple[UUID, dict[str, str]]
     ) -> None:
@@ -123,11 +131,18 @@ class TestWhoIsAnAdminNoMore:
     ) -> None:
         user_id, bearer = mallory
         # Without the revocation that comes with it: the token may still be good for who has not heard of that.
-        async with services.store.write() as transaction:
-            user = await transaction.users.get(user_id)
-            assert user is not None
-            await transaction.users.replace(replace(user, roles=("user",)))
+        await self.store(services, user_id, roles=("user",))
         response = await client.patch(f"/admin/users/{user_id}", json={"roles": ["admin"]}, headers=bearer)
         assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
         await services.accounts.delete(user_id, Context(datetime.now(UTC)))
         assert (await client.get("/admin/users", headers=bearer)).status_code == 401
+
+    async def test_who_was_disabled_is_out_though_their_session_has_not_ended(
+        self, client: httpx.AsyncClient, services: Services, mallory: tuple[UUID, dict[str, str]]
+    ) -> None:
+        user_id, bearer = mallory
+        # Disabling a user does not end sessions that are idle for too long.
+        await self.store(services, user_id, disabled_at=datetime.now(UTC))
+        for path in ("/admin/users", "/auth/sessions"):
+            response = await client.get(path, headers=bearer)
+            assert (response.status_code, response.json()["code"]) == (401, "revoked")

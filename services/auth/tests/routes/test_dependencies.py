@@ -7,7 +7,8 @@ import httpx
 import pytest
 from fastapi import Request
 from serving import serving
-from throttling import ADA, EMAIL, HOME, bearer, block
+from throttling import HOME, block
+from users import ADA, EMAIL, bearer
 
 from ostiary import LocalKeys, Verifier, VerifierConfig
 from ostiary.fastapi import Auth
@@ -90,7 +91,7 @@ class TestSource:
         async with serving(create_app(behind, own)) as client:
             await client.post("/auth/register", json=ADA)
             login = await client.post("/auth/login", json=ADA, headers=headers)
-            (session,) = (await client.get("/auth/sessions", headers=bearer(login))).json()["sessions"]
+            (session,) = (await client.get("/auth/sessions", headers=bearer(login.json()))).json()["sessions"]
             assert session["address"] == "203.0.113.5"
             client.cookies.clear()
             await block(services, login_keys(EMAIL, "203.0.113.5", None))

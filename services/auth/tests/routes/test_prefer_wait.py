@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from starlette.requests import Request
 from starlette.responses import Response
+from users import PASSWORD, new_user
 
 from ostiary.feed import EVERYTHING, Kind
 from ostiary_auth.config import AuthConfig
@@ -29,7 +30,6 @@ from ostiary_auth.routes.prefer_wait import MAX_WAIT_SECONDS, apply_prefer_wait
 from ostiary_auth.services import Services
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
 
-PASSWORD = "correct horse battery staple"
 SOON = 10.0
 WAITED = {"revoked", "cursor", "acknowledged_by", "in_force_after_ms", "complete"}
 
@@ -89,10 +89,10 @@ class Calls:
         return await self.http.request(call.method, call.path, headers=fields, json=call.json, data=call.form)
 
     async def log_in(self, user: User | None = None, *roles: str, password: str | None = None) -> Login:
-        now, address = datetime.now(UTC), f"{uuid4()}@example.com"
+        now = datetime.now(UTC)
         if user is None:
             hashed = "-" if password is None else await self.services.hasher.hash(password)
-            user = User(uuid4(), address, address, None, hashed, roles or ("user",), None, now)
+            user = new_user(f"{uuid4()}@example.com", *roles, password_hash=hashed, at=now)
             async with self.services.store.write() as transaction:
                 await transaction.users.add(user)
         async with self.services.store.write() as transaction:

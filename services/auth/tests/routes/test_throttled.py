@@ -3,7 +3,8 @@
 import httpx
 import pytest
 from serving import serving
-from throttling import ADA, EMAIL, HOME, PASSWORD, bearer, block
+from throttling import HOME, block
+from users import ADA, EMAIL, PASSWORD, bearer
 
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
@@ -25,7 +26,7 @@ class TestOverHttp:
 
     async def test_a_password_change_waits_as_well(self, client: httpx.AsyncClient, services: Services) -> None:
         user_id = (await client.post("/auth/register", json=ADA)).json()["id"]
-        headers = bearer(await client.post("/auth/login", json=ADA))
+        headers = bearer((await client.post("/auth/login", json=ADA)).json())
         await block(services, reauthentication_keys(user_id))
         body = {"current_password": PASSWORD, "new_password": "a whole new staple"}
         response = await client.post("/auth/password", json=body, headers=headers)

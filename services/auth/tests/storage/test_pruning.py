@@ -4,16 +4,15 @@ import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import Table, func, insert, select
+from users import new_user
 
 from ostiary.feed import Kind
 from ostiary_auth.background import PRUNE_BATCH, Background
 from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL
 from ostiary_auth.domain.accounts import attempts, throttle
-from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken, TooManyAttempts
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
@@ -42,7 +41,7 @@ class Database:
         self.services = services
         self.store = services.store
         self.sessions = Sessions(services.store, services.audit, services.revocations, LIMITS, services.clock)
-        self.user = User(uuid4(), "ada@example.com", "ada@example.com", None, "-", ("user",), None, NOW)
+        self.user = new_user(at=NOW)
 
     async def open(self, now: datetime = NOW) -> Grant:
         async with self.store.write() as transaction:
@@ -218,7 +217,7 @@ class TestBatches:
         later = NOW + SECOND
         assert [await database.prune(later, limit=2) for _ in range(4)] == [4, 3, 1, 0]
 
-    async def test_upkeep_goes_on_until_nothing_is_left(self, database: Database) -> None:
+    async def test_pruning_goes_on_until_nothing_is_left(self, database: Database) -> None:
         rows = 2 * PRUNE_BATCH + 1
         await database.add(revocations, *(revocation(number, NOW - DAY) for number in range(rows)))
         await Background(database.services).prune()

@@ -2,16 +2,15 @@
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 import httpx
+from users import new_user
 
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.services import Services
 
-ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
 REPORTS = {"id": "reports", "name": "Nightly reports", "scopes": ["orders:read"]}
 
 
@@ -46,8 +45,7 @@ class Admin:
 
 async def add_user(services: Services, name: str, *roles: str) -> User:
     """Add a user who cannot log in, which saves the time to hash a password."""
-    email = f"{name}@example.com"
-    user = User(uuid4(), email, email, None, "-", roles, None, datetime.now(UTC))
+    user = new_user(f"{name}@example.com", *roles)
     async with services.store.write() as transaction:
         await transaction.users.add(user)
     return user

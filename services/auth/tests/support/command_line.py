@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import pytest
 import structlog
 from typer.testing import CliRunner, Result
+from users import new_user
 
 from ostiary_auth import cli
 from ostiary_auth.config import AuthConfig
@@ -90,7 +90,7 @@ class CommandLine:
     def add_user(self, sessions: int = 0, name: str | None = None, user_agent: str | None = None) -> User:
         """Add a user who cannot log in, which saves the time to hash a password."""
         now = datetime.now(UTC)
-        user = User(uuid4(), "ada@example.com", "ada@example.com", name, "-", ("user",), None, now)
+        user = new_user(name=name, at=now)
 
         async def work(services: Services) -> User:
             async with services.store.write() as transaction:

@@ -10,8 +10,8 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from users import log_in
 
-from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID, Client
 from ostiary_auth.domain.sessions.model import Grant
@@ -84,13 +84,7 @@ class OAuth:
 
     async def log_in(self, client_id: str = FIRST_PARTY_CLIENT_ID) -> tuple[Grant, str]:
         """Return a session of a new user's and an access token of it."""
-        now = datetime.now(UTC)
-        address = f"{uuid4()}@example.com"
-        user = User(uuid4(), address, address, None, "-", ("user",), None, now)
-        async with self.services.store.write() as transaction:
-            await transaction.users.add(user)
-            grant = await self.services.sessions.open(transaction, user, client_id, Context(now))
-        return grant, (await self.services.tokens.for_session(grant, now)).token
+        return await log_in(self.services, client_id=client_id)
 
     async def refresh(self, token: str, basic: Basic | None = None, **form: str) -> httpx.Response:
         fields = {"grant_type": "refresh_token", "refresh_token": token, **form}

@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-import httpx
-
 from ostiary_auth.domain.accounts.attempts import (
     Counter,
     Keys,
@@ -11,11 +9,8 @@ from ostiary_auth.domain.accounts.attempts import (
 from ostiary_auth.services import Services
 
 SECOND = timedelta(seconds=1)
-EMAIL = "ada@example.com"
-PASSWORD = "correct horse battery staple"
 HOME = "192.0.2.7"
 ELSEWHERE = "198.51.100.9"
-ADA = {"email": EMAIL, "password": PASSWORD}
 
 
 async def block(services: Services, keys: Keys) -> None:
@@ -25,7 +20,3 @@ async def block(services: Services, keys: Keys) -> None:
             await transaction.throttles.lock([key], now)
             blocked = Counter(allowance.free + 1, now + timedelta(minutes=5), now + timedelta(hours=1))
             await transaction.throttles.put({key: blocked})
-
-
-def bearer(response: httpx.Response) -> dict[str, str]:
-    return {"Authorization": f"Bearer {response.json()['access_token']}"}

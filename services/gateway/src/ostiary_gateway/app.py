@@ -108,7 +108,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        told = self._metrics.told() if isinstance(self._metrics, WorkerMetrics) else nullcontext()
+        told = self._metrics.shared() if isinstance(self._metrics, WorkerMetrics) else nullcontext()
         async with self._verifier, told:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.runtime.reload)
             if isinstance(self._metrics, WorkerMetrics):

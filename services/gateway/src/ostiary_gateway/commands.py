@@ -38,7 +38,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @cli.callback()
 def _root() -> None:
-    """Ostiary's API gateway. Settings are environment variables; see the README."""
+    """Ostiary's API gateway. Settings are environment variables, listed in docs/reference/settings.md."""
 
 
 @cli.command()

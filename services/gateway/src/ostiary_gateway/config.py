@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from ostiary import VerifierConfig
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.proxies import Networks
-from ostiary_chassis.settings import BaseUrl, ConfigError, Port, Settings, read_secret, refuse_unknown
+from ostiary_chassis.settings import BaseUrl, ConfigError, Port, Settings, read_secret, reject_unknown
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
 _STORE_ERROR = "must be a redis:// or rediss:// URL without user and password, such as redis://redis:6379/0"
@@ -67,7 +67,7 @@ class GatewayConfig(Settings):
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Self:
         """Read the settings, and reject unknown ones with the gateway's prefix. Raises ConfigError."""
-        refuse_unknown(environ, "OSTIARY_GATEWAY_", cls.names() | _COMPOSE_SETTINGS)
+        reject_unknown(environ, "OSTIARY_GATEWAY_", cls.names() | _COMPOSE_SETTINGS)
         return super().load(environ)
 
     def rate_limit_store_password(self) -> str | None:

@@ -1,11 +1,8 @@
 """RFC 9110 section 7.6.1, and: nobody outside says who they are in a header field."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from harness import GatewayHarness, RecordingUpstream
 
-from ostiary.testing import Issuer
 from ostiary_gateway.http1.headers import is_host, to_client, to_upstream, trailers_to_client, trailers_to_upstream
 
 ROUTES = """\
@@ -16,12 +13,6 @@ routes:
 """
 
 GATEWAYS_OWN = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"}
-
-
-@pytest.fixture
-async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
-    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        yield harness
 
 
 def forwarded(*fields: tuple[bytes, bytes], options: frozenset[bytes] = frozenset()) -> bytes:
@@ -176,8 +167,8 @@ def test_response_trailers_that_the_gateway_sets_are_dropped() -> None:
 async def test_the_upstream_learns_the_clients_address_and_the_original_host(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    answer = await harness.request("/any", "X-Request-ID: r1", "Accept: */*")
-    assert answer.status == 200
+    response = await harness.request("/any", "X-Request-ID: r1", "Accept: */*")
+    assert response.status == 200
     assert sorted(upstream.last.fields) == [
         ("accept", "*/*"),
         ("host", "localhost"),
@@ -224,11 +215,11 @@ async def test_whitespace_around_a_value_is_not_forwarded(harness: GatewayHarnes
 async def test_malformed_request_ids_are_replaced(
     harness: GatewayHarness, upstream: RecordingUpstream, value: str
 ) -> None:
-    answer = await harness.request("/any", f"X-Request-ID: {value}")
-    (given,) = upstream.last.values("x-request-id")
-    assert answer.values("x-request-id") == [given]
-    assert given != value
-    assert len(given) == 32
+    response = await harness.request("/any", f"X-Request-ID: {value}")
+    (responses,) = upstream.last.values("x-request-id")
+    assert response.values("x-request-id") == [responses]
+    assert responses != value
+    assert len(responses) == 32
 
 
 @pytest.mark.parametrize(
@@ -247,11 +238,11 @@ async def test_responses_with_control_characters_are_not_forwarded(
     harness: GatewayHarness, upstream: RecordingUpstream, value: bytes
 ) -> None:
     upstream.response = b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 0\r\n\r\n" % value
-    answer = await harness.request("/any")
+    response = await harness.request("/any")
     if b"\nset-cookie" in value:
         # To see it as a line's end would be lenient.
-        assert answer.values("set-cookie") == []
-    assert (answer.status, answer.code) == (502, "upstream_failed")
+        assert response.values("set-cookie") == []
+    assert (response.status, response.code) == (502, "upstream_failed")
 
 
 @pytest.mark.parametrize("status", [b"099", b"600", b"999", b"20", b"2000", b"abc"])
@@ -259,14 +250,14 @@ async def test_responses_with_an_invalid_status_are_not_forwarded(
     harness: GatewayHarness, upstream: RecordingUpstream, status: bytes
 ) -> None:
     upstream.response = b"HTTP/1.1 %b What\r\nContent-Length: 0\r\n\r\n" % status
-    answer = await harness.request("/any")
-    assert (answer.status, answer.code) == (502, "upstream_failed")
+    response = await harness.request("/any")
+    assert (response.status, response.code) == (502, "upstream_failed")
 
 
 async def test_chunked_overrides_the_length_of_a_response(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
     for _ in range(2):
-        answer = await harness.request("/any")
-        assert (answer.body, answer.is_complete) == (b"a", True)
-        assert answer.values("content-length") == []
+        response = await harness.request("/any")
+        assert (response.body, response.is_complete) == (b"a", True)
+        assert response.values("content-length") == []
     assert len(upstream.connections) == 2, "such an upstream's connection is not used again"

@@ -2,7 +2,7 @@
 
 import itertools
 
-from harness.frames import frame
+from harness.websockets import frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -111,9 +111,9 @@ async def test_a_lost_connection_sends_nothing(events: list[object]) -> None:
 async def test_a_shutdown_flushes_responses_before_it_closes(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
         upstream.response = OK
-        line, connection = await harness.connect_both_sides()
-        line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+        client, connection = await harness.connect_both_sides()
+        client.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
         await until(lambda: connection._unsent)
         connection.shutdown()
-        (answer,) = parse_responses(await line.wait_closed())
-        assert (answer.body, answer.is_complete) == (b"ok", True)
+        (response,) = parse_responses(await client.wait_closed())
+        assert (response.body, response.is_complete) == (b"ok", True)

@@ -1,12 +1,7 @@
 """Metrics of upstreams."""
 
-from collections.abc import AsyncIterator
-
-import pytest
-from harness import GatewayHarness, RecordingUpstream
+from harness import GatewayHarness
 from prometheus_client.parser import text_string_to_metric_families
-
-from ostiary.testing import Issuer
 
 ROUTES = """\
 upstreams:
@@ -16,12 +11,6 @@ routes:
   - {name: item, match: {path: "/items/{id}", methods: [GET]}, upstream: up, access: public}
   - {name: nobody, match: {path: /nobody, methods: [GET]}, upstream: nobody, access: public}
 """
-
-
-@pytest.fixture
-async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
-    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        yield harness
 
 
 def upstream_metrics(text: str) -> dict[tuple[str, str, str], float]:

@@ -1,4 +1,4 @@
-"""Clients, services and failures at random: whatever they do, nothing hangs, and nothing is left of them."""
+"""Random clients, responses and failures: nothing hangs, and nothing is left behind."""
 
 import asyncio
 import random
@@ -64,21 +64,21 @@ LIVE = b"GET /live" + HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n
 
 
 @dataclass
-class Chance:
-    """What happens next, with a seed."""
+class Dice:
+    """Random decisions, reproducible by their seed."""
 
     random: random.Random
 
-    def takes(self, share: float) -> bool:
-        """Return whether something happens that does so often."""
+    def happens(self, share: float) -> bool:
+        """Return True with this probability."""
         return self.random.random() < share
 
-    async def moment(self, seconds: float) -> None:
-        """Let others go on, for so long at most."""
+    async def pause(self, seconds: float) -> None:
+        """Sleep for a random time."""
         await asyncio.sleep(self.random.random() * seconds)
 
     def request(self) -> bytes:
-        """Return what a client sends."""
+        """Return what a client sends: requests, valid or not, pipelined or truncated."""
         length = self.random.choice([0, 5, 70_000, 600_000, 1_500_000])
         sized = b"POST /any/x" + HEAD + b"Content-Length: %d\r\n\r\n" % length
         kinds = [
@@ -98,13 +98,13 @@ class Chance:
         ]
         return self.random.choice(kinds)
 
-    async def answer(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    async def respond(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         """Respond as a service does."""
-        if self.takes(0.3):
-            await self.moment(0.02)
-        if request.values("upgrade") and self.takes(0.7):
+        if self.happens(0.3):
+            await self.pause(0.02)
+        if request.values("upgrade") and self.happens(0.7):
             send(writer, OPENED + FRAME)
-            await self.moment(0.05)
+            await self.pause(0.05)
             send(writer, self.random.choice([FRAME, LONG_FRAME, LONG_FRAME[:1000]]))
             parts, closes = list[bytes](), True
         else:
@@ -115,65 +115,65 @@ class Chance:
             parts = chosen
         for part in parts:
             send(writer, part)
-            if self.takes(0.5):
-                await self.moment(0.005)
-        # Of a body that was not read, nothing is to be taken for a request.
+            if self.happens(0.5):
+                await self.pause(0.005)
+        # The rest of an unread body must not be parsed as a request.
         if closes or not request.is_complete:
             writer.close()
 
     async def client(self, harness: GatewayHarness) -> None:
-        """Send something, read some of what comes, and leave in some way."""
+        """Send requests, read some of the response, and disconnect."""
         line = await harness.connect()
-        if self.takes(0.2):
+        if self.happens(0.2):
             line.transport.pause_reading()
         data = self.request()
-        cut = self.random.randrange(len(data)) if self.takes(0.3) else len(data)
+        cut = self.random.randrange(len(data)) if self.happens(0.3) else len(data)
         line.send(data[:cut])
         if cut < len(data):
-            await self.moment(0.01)
+            await self.pause(0.01)
         if not line.is_closed:
             line.send(data[cut:])
         with suppress(TimeoutError):
             await eventually(lambda: line.is_closed, self.random.random() * self.random.choice([0.01, 0.05, 0.3]))
-        self.leave(line)
+        self.disconnect(line)
 
-    def leave(self, line: ClientSocket) -> None:
-        """End a connection, if it has not ended."""
+    def disconnect(self, line: ClientSocket) -> None:
+        """Disconnect, gracefully or not."""
         if not line.is_closed:
             self.random.choice([line.transport.close, line.transport.abort])()
 
 
 def send(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Write if the gateway has not closed the connection: uvloop raises RuntimeError otherwise."""
+    """Write unless the gateway has closed the connection, where uvloop raises RuntimeError."""
     if not writer.is_closing():
         writer.write(data)
 
 
 async def play(issuer: Issuer, directory: Path, seed: int, patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Let it all happen, see that nothing is left, and return what nobody has caught."""
+    """Run all clients and check what is left behind. Return the errors that nothing caught."""
     uncaught: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: uncaught.append(context))
-    chance = Chance(random.Random(seed))  # noqa: S311 - no secret
-    patch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", chance.random.choice([1000, 256 * 1024]))
-    patch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", chance.random.choice([0, 256 * 1024]))
-    # It would be open most of the time.
+    dice = Dice(random.Random(seed))  # noqa: S311 - no secret
+    patch.setattr("ostiary_gateway.proxy.downstream.HIGH_WATER", dice.random.choice([1000, 256 * 1024]))
+    patch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", dice.random.choice([0, 256 * 1024]))
+    # The circuit breaker would be open most of the time.
     patch.setattr("ostiary_gateway.upstream.circuit_breaker.MIN_REQUESTS", 1_000_000)
     async with RecordingUpstream(directory / "one") as one, RecordingUpstream(directory / "two") as two:
-        one.response = two.response = chance.answer
+        one.response = two.response = dice.respond
         one.responds_before_body = bool(seed % 2)
-        routes = ROUTES % (one.url, two.url, chance.random.choice([2, 16, 50]))
+        routes = ROUTES % (one.url, two.url, dice.random.choice([2, 16, 50]))
         async with GatewayHarness.open(routes, "", issuer.verifier()) as harness:
             for _ in range(ROUNDS):
-                await asyncio.gather(*(chance.client(harness) for _ in range(CLIENTS)))
-            await nothing_left(harness)
-        # They are talked to in ways in which they expect nothing.
+                await asyncio.gather(*(dice.client(harness) for _ in range(CLIENTS)))
+            await check_nothing_left(harness)
+        # Truncated requests are no mistakes here.
         one.faults.clear()
         two.faults.clear()
     return uncaught
 
 
-async def nothing_left(harness: GatewayHarness) -> None:
-    """Return when nobody is there any more, and see that nothing is kept of those who were."""
+async def check_nothing_left(harness: GatewayHarness) -> None:
+    """Wait until all clients are gone, and check that nothing is kept of them."""
     manager, pools = harness.gateway._manager, harness.upstream().pools
     await eventually(lambda: not manager.connections)
     assert (dict(manager._addresses), manager.paused) == ({}, set())
@@ -196,7 +196,7 @@ LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, 
 
 @pytest.mark.parametrize("make_loop", LOOPS, ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_nothing_is_left_whatever_happens(
+def test_random_traffic_leaves_nothing_behind(
     issuer: Issuer,
     socket_directory: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -205,5 +205,5 @@ def test_nothing_is_left_whatever_happens(
 ) -> None:
     with asyncio.Runner(loop_factory=make_loop) as runner:
         assert runner.run(play(issuer, socket_directory, seed, monkeypatch)) == []
-        # All that was begun has ended by itself.
+        # All tasks have ended by themselves.
         assert asyncio.all_tasks(runner.get_loop()) == set()

@@ -1,4 +1,4 @@
-"""Raw requests that servers in a row read in different ways, sent through a gateway with an upstream behind it."""
+"""The corpus of requests that servers parse differently, sent through a gateway to an upstream."""
 
 import itertools
 import json
@@ -38,62 +38,62 @@ _numbers = itertools.count(1)
 
 
 @dataclass
-class Street:
-    """A gateway, what is behind it, and a neighbour who uses it too."""
+class Site:
+    """A gateway, its upstream, and another client."""
 
     harness: GatewayHarness
     upstream: RecordingUpstream
 
-    async def neighbour_asks(self) -> UpstreamSocket:
-        """See that somebody else's request gets its own answer; return the upstream's connection that it took."""
-        target = f"/pub/neighbour-{next(_numbers)}"
+    async def check_other_client(self) -> UpstreamSocket:
+        """Check that another client gets its own response. Return the upstream connection that was used."""
+        target = f"/pub/other-{next(_numbers)}"
         before = len(self.upstream.requests)
-        line = await self.harness.connect()
-        line.send(f"GET {target} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n".encode())
-        (answer,) = parse_responses(await line.wait_closed())
-        assert (answer.status, answer.is_complete) == (200, True)
-        assert json.loads(answer.body) == {"target": target, "body": ""}
+        client = await self.harness.connect()
+        client.send(f"GET {target} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n".encode())
+        (response,) = parse_responses(await client.wait_closed())
+        assert (response.status, response.is_complete) == (200, True)
+        assert json.loads(response.body) == {"target": target, "body": ""}
         assert [each.target for each in self.upstream.requests[before:]] == [target]
-        # It is at hand for whoever comes next.
+        # The connection is idle again.
         (pool,) = self.harness.gateway.runtime.current.upstreams["up"].pools
         await until(lambda: pool._idle)
         return self.upstream.last.connection
 
     async def send(self, data: bytes) -> tuple[ReceivedResponse, bytes]:
-        """Send bytes; return the answer, and what came until it was all there."""
-        line = await self.harness.connect()
-        line.send(data)
-        await until(lambda: line.is_closed or _is_whole(line.received))
-        answer = _first(line.received)
-        if answer.values("connection") == ["close"]:
-            await line.wait_closed()
-        line.transport.abort()
-        return answer, line.received
+        """Send bytes. Return the response, and all bytes received until it was complete."""
+        client = await self.harness.connect()
+        client.send(data)
+        await until(lambda: client.is_closed or _is_whole(client.received))
+        response = _first(client.received)
+        if response.values("connection") == ["close"]:
+            await client.wait_closed()
+        client.transport.abort()
+        return response, client.received
 
 
 def _first(data: bytes) -> ReceivedResponse:
-    """Read the one response there is, without what may be unusual in it."""
+    """Parse one response leniently."""
     head, _, body = data.partition(b"\r\n\r\n")
-    line, *lines = head.decode("latin-1").split("\r\n")
+    client, *lines = head.decode("latin-1").split("\r\n")
     fields = [(name.lower(), value.strip()) for name, _, value in (each.partition(":") for each in lines)]
-    return ReceivedResponse(int(line.split(" ")[1]), fields, body)
+    return ReceivedResponse(int(client.split(" ")[1]), fields, body)
 
 
 def _is_whole(data: bytes) -> bool:
     if b"\r\n\r\n" not in data:
         return False
-    answer = _first(data)
-    return answer.status >= 200 and len(answer.body) >= int(answer.values("content-length")[0])
+    response = _first(data)
+    return response.status >= 200 and len(response.body) >= int(response.values("content-length")[0])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def street(issuer: Issuer) -> AsyncIterator[Street]:
+async def site(issuer: Issuer) -> AsyncIterator[Site]:
     with short_directory() as directory:
         async with (
             RecordingUpstream(directory / "up") as upstream,
             GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness,
         ):
-            yield Street(harness, upstream)
+            yield Site(harness, upstream)
 
 
 def entries(outcome: Outcome, *deciders: Decider) -> pytest.MarkDecorator:
@@ -101,7 +101,7 @@ def entries(outcome: Outcome, *deciders: Decider) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("entry", chosen, ids=lambda entry: repr(entry.name)[:80])
 
 
-async def test_every_entry_is_in_one_of_the_tests_below() -> None:
+async def test_every_kind_of_entry_has_a_test() -> None:
     kinds = {(each.outcome, each.decider) for each in CORPUS}
     assert kinds == {
         (Outcome.REFUSED, Decider.HEAD),
@@ -112,66 +112,66 @@ async def test_every_entry_is_in_one_of_the_tests_below() -> None:
 
 
 @entries(Outcome.REFUSED, Decider.HEAD, Decider.GATE)
-async def test_no_byte_of_a_refused_request_goes_on(street: Street, entry: Entry) -> None:
-    connection = await street.neighbour_asks()
-    requests, connections = len(street.upstream.requests), len(street.upstream.connections)
-    answer, data = await street.send(entry.data)
-    assert 400 <= answer.status < 600
+async def test_rejected_requests_do_not_reach_the_upstream(site: Site, entry: Entry) -> None:
+    connection = await site.check_other_client()
+    requests, connections = len(site.upstream.requests), len(site.upstream.connections)
+    response, data = await site.send(entry.data)
+    assert 400 <= response.status < 600
     assert data.count(b"HTTP/1.1 ") == 1
-    assert len(answer.body) == int(answer.values("content-length")[0])
-    assert (len(street.upstream.requests), len(street.upstream.connections)) == (requests, connections)
-    # Half a request on the connection at hand would spoil the next one.
-    assert await street.neighbour_asks() is connection
+    assert len(response.body) == int(response.values("content-length")[0])
+    assert (len(site.upstream.requests), len(site.upstream.connections)) == (requests, connections)
+    # Half a request on a reused connection would corrupt the next one.
+    assert await site.check_other_client() is connection
 
 
 @entries(Outcome.REFUSED, Decider.BODY)
-async def test_a_request_whose_body_is_refused_never_becomes_whole(street: Street, entry: Entry) -> None:
-    await street.neighbour_asks()
-    before = len(street.upstream.requests)
-    answer, data = await street.send(entry.data)
-    assert 400 <= answer.status < 600
-    assert answer.values("connection") == ["close"]
+async def test_a_request_with_a_rejected_body_stays_incomplete(site: Site, entry: Entry) -> None:
+    await site.check_other_client()
+    before = len(site.upstream.requests)
+    response, data = await site.send(entry.data)
+    assert 400 <= response.status < 600
+    assert response.values("connection") == ["close"]
     assert data.count(b"HTTP/1.1 ") == 1
-    seen = street.upstream.requests[before:]
+    seen = site.upstream.requests[before:]
     assert len(seen) <= 1
     for request in seen:
         await until(lambda request=request: request.connection.is_closed)  # type: ignore[misc]  # a default
         assert (request.target, request.is_complete) == ("/pub", False)
-    connection = await street.neighbour_asks()
+    connection = await site.check_other_client()
     assert all(request.connection is not connection for request in seen)
-    assert not _for_admin(street.upstream.requests[before:])
+    assert not _for_admin(site.upstream.requests[before:])
 
 
 @entries(Outcome.ONE_REQUEST, Decider.GATE)
-async def test_what_passes_is_one_request(street: Street, entry: Entry) -> None:
-    await street.neighbour_asks()
-    before = len(street.upstream.requests)
-    answer, data = await street.send(entry.data)
-    assert answer.status == 200
+async def test_accepted_requests_reach_the_upstream_as_one_request(site: Site, entry: Entry) -> None:
+    await site.check_other_client()
+    before = len(site.upstream.requests)
+    response, data = await site.send(entry.data)
+    assert response.status == 200
     assert data.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 100 "))
-    (request,) = street.upstream.requests[before:]
+    (request,) = site.upstream.requests[before:]
     assert (request.is_complete, request.body) == (True, entry.content)
     assert request.target == "/pub" or request.target.startswith(("/pub/", "/pub?"))
-    assert json.loads(answer.body) == {"target": request.target, "body": entry.content.decode()}
+    assert json.loads(response.body) == {"target": request.target, "body": entry.content.decode()}
     assert len(request.values("host")) == 1
     assert len(request.values("content-length") + request.values("transfer-encoding")) <= 1
-    await street.neighbour_asks()
-    assert len(street.upstream.requests) == before + 2
+    await site.check_other_client()
+    assert len(site.upstream.requests) == before + 2
 
 
-async def test_a_smuggled_request_is_a_request_like_any_other(street: Street) -> None:
-    # What comes after a request is the next one, with a gate of its own.
-    await street.neighbour_asks()
-    before = len(street.upstream.requests)
-    line = await street.harness.connect()
+async def test_a_pipelined_request_is_admitted_like_any_other(site: Site) -> None:
+    # Bytes after a request are the next one, which is admitted by itself.
+    await site.check_other_client()
+    before = len(site.upstream.requests)
+    client = await site.harness.connect()
     for target in (b"/pub", b"/admin", b"/admin/x", b"/pub/last"):
-        line.send(b"GET %b HTTP/1.1\r\nHost: gateway\r\n\r\n" % target)
-    await line.wait_for(b"/pub/last")
-    statuses = [each.status for each in parse_responses(line.received, *["GET"] * 4)]
+        client.send(b"GET %b HTTP/1.1\r\nHost: gateway\r\n\r\n" % target)
+    await client.wait_for(b"/pub/last")
+    statuses = [each.status for each in parse_responses(client.received, *["GET"] * 4)]
     assert statuses == [200, 401, 401, 200]
-    assert [each.target for each in street.upstream.requests[before:]] == ["/pub", "/pub/last"]
+    assert [each.target for each in site.upstream.requests[before:]] == ["/pub", "/pub/last"]
     with suppress(OSError):
-        line.transport.abort()
+        client.transport.abort()
 
 
 def _for_admin(requests: list[ReceivedRequest]) -> list[str]:

@@ -1,10 +1,9 @@
-"""What becomes of a client's connection: its own endpoints' answers, its end, and what is written down about it."""
+"""Client connections: framing, order of requests, timeouts and lingering close."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
 
 import pytest
-import structlog.testing
 from harness import (
     CapturedAccessLog,
     Clock,
@@ -14,258 +13,215 @@ from harness import (
     RecordingUpstream,
     never,
     parse_responses,
-    respond_and_stall,
     settled,
     until,
 )
-from starlette.types import Receive, Scope, Send
 
-from ostiary.testing import Issuer
-from ostiary_gateway.proxy.asgi_bridge import CALL_SECONDS
 from ostiary_gateway.proxy.downstream import (
     HEAD_SECONDS,
-    HIGH_WATER,
+    KEEP_ALIVE_SECONDS,
 )
-from ostiary_gateway.proxy.local_response import PIECE_BYTES
 from ostiary_gateway.proxy.slow_reader import LINGER_BYTES, LINGER_SECONDS
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
-OWN = b"GET /openapi.json HTTP/1.1\r\nHost: gw\r\n\r\n"
-END = b"Connection: close\r\n\r\n"
 
 ROUTES = """\
 upstreams:
   up: {url: "${UPSTREAM}"}
 routes:
-  - {name: any, match: {path: "/any/{rest...}", methods: [GET, POST]}, upstream: up, access: public,
-     limits: {body_bytes: 100000000}}
+  - {name: any, match: {path: "/any/{rest...}", methods: [GET, HEAD, POST, PUT, DELETE, OPTIONS]}, upstream: up,
+     access: public}
+  - {name: quick, match: {path: /quick, methods: [GET, POST]}, upstream: up, access: public,
+     timeouts: {first_byte: 0.2, idle: 0.2}}
+  - {name: small, match: {path: /small, methods: [POST]}, upstream: up, access: public, limits: {body_bytes: 100}}
+  - {name: mine, match: {path: /mine, methods: [GET, POST]}, upstream: up, access: authenticated}
 """
 
+GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
 
-@pytest.fixture
-async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
-    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        yield harness
+POST = b"POST /any/x HTTP/1.1\r\nHost: gw\r\n"
 
+END = b"Connection: close\r\n\r\n"
 
-# The gateway's own endpoints.
-
-
-class SlowApp:
-    """An application that answers with `content`, when it may."""
-
-    def __init__(self, content: bytes = b"own") -> None:
-        self.may_answer = asyncio.Event()
-        self.is_circuit_closed = False
-        self.is_cancelled = False
-        self._content = content
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        self.is_circuit_closed = True
-        try:
-            await self.may_answer.wait()
-        except asyncio.CancelledError:
-            self.is_cancelled = True
-            raise
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": self._content})
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def use_app(harness: GatewayHarness, app: SlowApp, patch: pytest.MonkeyPatch) -> SlowApp:
-    """Let connections that come from now on be answered by an application."""
-    patch.setattr(harness.gateway, "app", app)
-    return app
+async def test_pipelined_requests_are_answered_in_order(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    async def late(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        if request.target == "/any/0":
+            # If requests were forwarded concurrently, the next one would arrive now.
+            await never(lambda: len(upstream.requests) > 1)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n" + request.target.encode())
+
+    upstream.response = late
+    requests = [b"GET /any/%d HTTP/1.1\r\nHost: gw\r\n" % number for number in range(5)]
+    data = await harness.send_raw(b"\r\n".join(requests) + END)
+    assert [response.body for response in parse_responses(data, *["GET"] * 5)] == [
+        b"/any/%d" % number for number in range(5)
+    ]
 
 
-async def test_an_own_answer_has_its_own_time(
-    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = use_app(harness, SlowApp(), monkeypatch)
-    upstream.response = OK
-    line = await harness.connect()
-    # The head's time is nearly over when it is complete, and there is more behind it.
-    line.send(OWN[:10])
-    await never(lambda: line.received)
-    clock.skip(HEAD_SECONDS - 0.5)
-    line.send(OWN[10:] + GET + END)
-    await until(lambda: app.is_circuit_closed)
-    for _ in range(5):
-        clock.skip((CALL_SECONDS - 5) / 5)
-        await never(lambda: line.received or upstream.requests)
-    app.may_answer.set()
-    own, other = parse_responses(await line.wait_closed(), "GET", "GET")
-    assert [own.body, other.body] == [b"own", b"ok"]
-
-
-async def test_an_own_answer_that_does_not_come_is_not_waited_for(
-    harness: GatewayHarness, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = CapturedAccessLog(harness)
-    app = use_app(harness, SlowApp(), monkeypatch)
-    line = await harness.connect()
-    line.send(OWN + GET + END)
-    await until(lambda: app.is_circuit_closed)
-    clock.skip(CALL_SECONDS)
-    own, other = parse_responses(await line.wait_closed(), "GET", "GET")
-    assert (own.status, own.code, own.values("retry-after")) == (503, "own_answer_timeout", ["1"])
-    assert (other.status, app.is_cancelled) == (200, True)
-    assert [each["decision"] for each in log.lines] == ["own_answer_timeout", "allowed"]
-
-
-async def test_who_leaves_is_not_answered_by_the_gateway_either(
-    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = use_app(harness, SlowApp(), monkeypatch)
-    line = await harness.connect()
-    line.send(OWN)
-    await until(lambda: app.is_circuit_closed)
-    line.transport.close()
-    await until(lambda: app.is_cancelled)
-
-
-async def test_of_a_large_own_answer_little_is_kept_that_nobody_reads(
-    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = 5_000_000
-    use_app(harness, SlowApp(b"x" * size), monkeypatch).may_answer.set()
-    line, connection = await harness.connect_both_sides()
-    line.transport.pause_reading()
-    line.send(OWN + OWN.replace(b"\r\n\r\n", b"\r\n" + END))
-    await until(lambda: not connection.is_writable)
-    assert 0 < await settled(lambda: connection.unsent) <= HIGH_WATER + PIECE_BYTES
-    line.transport.resume_reading()
-    given = parse_responses(await line.wait_closed(), "GET", "GET")
-    assert [(len(answer.body), answer.is_complete) for answer in given] == [(size, True)] * 2
-
-
-# HTTP/1.0, and what answers say about themselves.
-
-
-@pytest.mark.parametrize("target", [b"/nothing", b"/livez", b"/any/x"])
-async def test_who_speaks_http_1_0_hears_that_the_connection_is_kept(
-    harness: GatewayHarness, upstream: RecordingUpstream, target: bytes
-) -> None:
-    upstream.response = OK
-    line = await harness.connect()
-    for number in (1, 2):
-        line.send(b"GET %b HTTP/1.0\r\nHost: gw\r\nConnection: keep-alive\r\n\r\n" % target)
-        await line.wait_for(b"connection: keep-alive\r\n", number)
-    line.received = b""
-    line.send(b"GET %b HTTP/1.0\r\nHost: gw\r\n\r\n" % target)
-    assert b"connection: close\r\n" in await line.wait_closed()
-
-
-async def test_an_answer_without_a_date_gets_one(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    upstream.response = OK
-    (date,) = (await harness.request("/any/x")).values("date")
-    assert date.endswith(" GMT")
-    upstream.response = OK.replace(b"\r\n\r\n", b"\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n")
-    assert (await harness.request("/any/x")).values("date") == ["Thu, 01 Jan 1970 00:00:00 GMT"]
-    for target in ("/nothing", "/livez"):
-        assert len((await harness.request(target)).values("date")) == 1
-
-
-# The end.
-
-
-async def test_all_answers_say_so_while_the_gateway_ends(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    upstream.response = held = PausedResponse(
-        then=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+async def test_requests_of_all_kinds_may_be_pipelined(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    client = await harness.connect()
+    client.send(
+        b"POST /any/1 HTTP/1.1\r\nHost: gw\r\nContent-Length: 3\r\n\r\none"
+        b"GET /nothing HTTP/1.1\r\nHost: gw\r\n\r\n"
+        b"GET /livez HTTP/1.1\r\nHost: gw\r\n\r\n"
+        b"POST /any/2 HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nt\r\n2;x=y\r\nwo\r\n0\r\n\r\n"
+        b"GET /mine HTTP/1.1\r\nHost: gw\r\n\r\n"
+        b"HEAD /any/3 HTTP/1.1\r\nHost: gw\r\n\r\n"
+        b"GET /any/4 HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n"
     )
-    asked = [await harness.connect() for _ in range(2)]
-    for line in asked:
-        line.send(GET + b"\r\n" + GET + b"\r\n")
-    await until(lambda: len(upstream.requests) == 2)
-    harness.gateway.stop()
-    held.resume()
-    for line in asked:
-        # There is one: what was asked beyond it is another connection's matter.
-        (answer,) = parse_responses(await line.wait_closed())
-        assert (answer.body, answer.is_complete, answer.values("connection")) == (b"ok", True, ["close"])
+    responses = parse_responses(await client.wait_closed(), "POST", "GET", "GET", "POST", "GET", "HEAD", "GET")
+    assert [response.status for response in responses] == [200, 404, 200, 200, 401, 200, 200]
+    assert [each.body for each in upstream.requests] == [b"one", b"two", b"", b""]
 
 
-async def test_also_the_gateways_own_answers_say_so(
-    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [1, 2, 7])
+async def test_a_request_may_arrive_in_pieces_of_any_size(
+    harness: GatewayHarness, upstream: RecordingUpstream, size: int
 ) -> None:
-    app = use_app(harness, SlowApp(), monkeypatch)
-    may_break_off = asyncio.Event()
-
-    async def break_off(_: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        await may_break_off.wait()
-        writer.close()
-
-    upstream.response = break_off
-    own, failed = await harness.connect(), await harness.connect()
-    own.send(OWN)
-    failed.send(GET + b"\r\n")
-    await until(lambda: app.is_circuit_closed and upstream.requests)
-    harness.gateway.stop()
-    app.may_answer.set()
-    may_break_off.set()
-    for line, status in ((own, 200), (failed, 502)):
-        (answer,) = parse_responses(await line.wait_closed())
-        assert (answer.status, answer.values("connection")) == (status, ["close"])
+    request = POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n4;x\r\n two\r\n0\r\nX-Sum: 1\r\n\r\n" + GET + END
+    client = await harness.connect()
+    for start in range(0, len(request), size):
+        client.send(request[start : start + size])
+        await asyncio.sleep(0)
+    assert [response.status for response in parse_responses(await client.wait_closed(), "POST", "GET")] == [200, 200]
+    assert [each.body for each in upstream.requests] == [b"one two", b""]
 
 
-async def test_after_its_last_answer_a_connection_is_read_for_a_while(
+async def test_requests_after_connection_close_are_ignored(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    upstream.response = OK
-    line, connection = await harness.connect_both_sides()
-    line.send(GET + END)
-    await line.wait_for(b"\r\n\r\nok")
-    await until(lambda: connection._lingering)
-    # It is told that nothing more comes; who closes then is not reset.
-    line.send(b"x" * 1_000_000)
-    await until(lambda: connection._lingering and connection._lingering.discarded == 1_000_000)
-    assert len(upstream.requests) == 1
+    (response,) = parse_responses(await harness.send_raw(GET + END + GET + END))
+    assert (response.status, len(upstream.requests)) == (200, 1)
 
 
-async def test_who_does_not_close_is_closed_after_its_last_answer(
-    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("harness.ClientSocket.eof_received", lambda _: True, raising=False)
-    upstream.response = OK
-    line, connection = await harness.connect_both_sides()
-    line.send(GET + END)
-    await until(lambda: connection._lingering)
-    await never(lambda: line.is_closed)
-    # It has been seen within that time that all was taken; from then on it has as much to close.
-    for _ in range(2):
-        clock.skip(LINGER_SECONDS)
-        await settled(lambda: len(harness.transports))
-    await until(lambda: not harness.transports)
-
-
-async def test_who_goes_on_sending_after_its_last_answer_is_closed(
-    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("harness.ClientSocket.eof_received", lambda _: True, raising=False)
-    upstream.response = OK
-    line, connection = await harness.connect_both_sides()
-    line.send(GET + END)
-    await until(lambda: connection._lingering)
-    line.send(b"x" * (LINGER_BYTES + 1))
-    await until(lambda: not harness.transports)
-
-
-# What is written down.
-
-
-async def test_what_is_cut_off_is_logged(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
-    log = CapturedAccessLog(harness)
-    upstream.response = respond_and_stall()
-    waiting, answered, idle = [await harness.connect() for _ in range(3)]
-    waiting.send(GET + b"\r\n")
+async def test_reading_pauses_while_a_request_is_pending(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    upstream.response = held = PausedResponse(then=OK)
+    client = await harness.connect()
+    count = 20_000
+    client.send((GET + b"\r\n") * count)
     await until(lambda: upstream.requests)
-    upstream.response = respond_and_stall(b"HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\npart")
-    answered.send(GET + b"\r\n")
-    await answered.wait_for(b"part")
-    harness.gateway._manager.cut_off()
-    for line in (waiting, answered, idle):
-        await line.wait_closed()
-    assert sorted((each["status"], each["decision"]) for each in log.lines) == [(201, "cut_off"), (503, "cut_off")]
+    await never(lambda: not client.transport.get_write_buffer_size())
+    held.resume()
+    await client.wait_for(OK[-2:], 100)
+
+
+async def test_an_empty_line_before_a_request_is_ignored(harness: GatewayHarness) -> None:
+    responses = parse_responses(await harness.send_raw(b"\r\n" + GET + b"\r\n\r\n" + GET + END), "GET", "GET")
+    assert [response.status for response in responses] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["Content-Length: 6", "Transfer-Encoding: chunked"], 400),
+        (["Transfer-Encoding: chunked", "Content-Length: 6"], 400),
+        (["Content-Length: 6", "Content-Length: 6"], 400),
+        (["Content-Length: 6", "Content-Length: 0"], 400),
+        (["Content-Length: 6, 6"], 400),
+        (["Content-Length: +6"], 400),
+        (["Content-Length: -6"], 400),
+        (["Content-Length: 0x6"], 400),
+        (["Content-Length: 6 6"], 400),
+        (["Content-Length: \xb2"], 400),
+        (["Content-Length: 1_0"], 400),
+        (["Content-Length:"], 400),
+        (["Content-Length: 99999999999999999999"], 400),
+        (["Content-Length : 6"], 400),
+        (["Content-Length\t: 6"], 400),
+        ([" Content-Length: 6"], 400),
+        (["X: y", " Transfer-Encoding: chunked"], 400),
+        (["X: y\rTransfer-Encoding: chunked"], 400),
+        (["X: y\nTransfer-Encoding: chunked"], 400),
+        (["X: y\0"], 400),
+        (["Transfer-Encoding : chunked"], 400),
+        (["Transfer-Encoding: xchunked"], 501),
+        (["Transfer-Encoding: identity"], 501),
+        (["Transfer-Encoding: chunked, identity"], 501),
+        (["Transfer-Encoding: chunked, chunked"], 501),
+        (["Transfer-Encoding: gzip, chunked"], 501),
+        (["Transfer-Encoding: \x0bchunked"], 400),
+        (["Transfer-Encoding: chunked;q=1"], 501),
+        (["Transfer-Encoding: 'chunked'"], 501),
+        (["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"], 400),
+        (["Transfer-Encoding: chunked", "Transfer-Encoding: identity"], 400),
+        (["Transfer-Encoding:"], 501),
+        (["Host: other"], 400),
+        (["Expect: 100-continue", "Expect: x"], 400),
+        (["no colon"], 400),
+        ([": no name"], 400),
+        (["a b: c"], 400),
+    ],
+)
+async def test_ambiguous_framing_is_rejected(
+    harness: GatewayHarness, upstream: RecordingUpstream, lines: list[str], status: int
+) -> None:
+    head = "\r\n".join(["POST /any/x HTTP/1.1", "Host: gw", *lines, "", ""]).encode("latin-1")
+    data = await harness.send_raw(head + b"0\r\n\r\nGET /any/smuggled HTTP/1.1\r\nHost: gw\r\n\r\n")
+    (response,) = parse_responses(data, "POST")
+    assert (response.status, response.values("connection")) == (status, ["close"])
+    assert upstream.connections == []
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET  /any/x HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
+        (b"GET /any/x  HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
+        (b"GET\t/any/x HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
+        (b" GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
+        (b"GET /any/x y HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
+        (b"GET /any/\xc3\xa9 HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
+        (b"GET /any/\x00 HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
+        (b"GET /any/x HTTP/1.1 \r\nHost: gw\r\n\r\n", 400),
+        (b"GET /any/x http/1.1\r\nHost: gw\r\n\r\n", 400),
+        (b"GET /any/x HTTP/1.10\r\nHost: gw\r\n\r\n", 400),
+        (b"GET /any/x\r\n\r\n", 400),
+        (b"GET /any/x HTTP/1.1\nHost: gw\n\n", 400),
+        (b"GET /any/x HTTP/1.1\rHost: gw\r\r", 408),
+        (b"G(T /any/x HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
+        (b"\r\n\r\nGET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
+        (b"GET /any/x HTTP/2.0\r\nHost: gw\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"GET /any/x HTTP/0.9\r\nHost: gw\r\n\r\n", 505),
+        (b"POST /any/x HTTP/1.0\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET /any/x HTTP/1.1\r\nHost: gw\r\nX: " + b"y" * 33_000 + b"\r\n\r\n", 431),
+        (b"GET /any/x HTTP/1.1\r\nHost: gw\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+        (b"GET /any/" + b"x" * 70_000, 431),
+    ],
+)
+async def test_malformed_heads_are_rejected(
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, data: bytes, status: int
+) -> None:
+    client = await harness.connect()
+    client.send(data)
+    if status == 408:
+        # It could be the beginning of a head.
+        await never(lambda: client.received)
+        clock.skip(HEAD_SECONDS)
+    (response,) = parse_responses(await client.wait_closed())
+    assert (response.status, response.values("connection")) == (status, ["close"])
+    assert upstream.connections == []
+
+
+async def test_a_slow_head_times_out(harness: GatewayHarness, clock: Clock) -> None:
+    client = await harness.connect()
+    client.send(GET)
+    await never(lambda: client.received)
+    clock.skip(HEAD_SECONDS)
+    (response,) = parse_responses(await client.wait_closed())
+    assert (response.status, response.code) == (408, "head_timeout")
+
+
+async def test_idle_connections_are_closed(harness: GatewayHarness, clock: Clock) -> None:
+    silent, used = await harness.connect(), await harness.connect()
+    used.send(GET + b"\r\n")
+    await used.wait_for(b'"target"')
+    clock.skip(HEAD_SECONDS)
+    assert await silent.wait_closed() == b""
+    await never(lambda: used.is_closed)
+    clock.skip(KEEP_ALIVE_SECONDS - HEAD_SECONDS)
+    assert parse_responses(await used.wait_closed())[0].status == 200
 
 
 @pytest.mark.parametrize(
@@ -281,22 +237,22 @@ async def test_what_is_cut_off_is_logged(harness: GatewayHarness, upstream: Reco
         (b"GET / HTTP/1.1\r\nHo", 408, "head_timeout"),
     ],
 )
-async def test_what_is_no_request_is_logged_and_counted(
+async def test_malformed_requests_are_logged_and_counted(
     harness: GatewayHarness, clock: Clock, data: bytes, status: int, decision: str
 ) -> None:
     counted = f'http_requests_total{{method="other",route="unmatched",status="{status}"}} '
     assert counted not in (await harness.client.get("/metrics")).text
-    line, _ = await harness.connect_both_sides()
+    client, _ = await harness.connect_both_sides()
     log = CapturedAccessLog(harness)
     logged = await harness.connect("192.0.2.9")
-    for each in (line, logged):
+    for each in (client, logged):
         each.send(data)
     if status == 408:
-        await never(lambda: line.received)
+        await never(lambda: client.received)
         clock.skip(HEAD_SECONDS)
-    (answer,) = parse_responses(await line.wait_closed())
+    (response,) = parse_responses(await client.wait_closed())
     await logged.wait_closed()
-    assert (answer.status, answer.code) == (status, decision)
+    assert (response.status, response.code) == (status, decision)
     assert counted in (await harness.client.get("/metrics")).text
     (entry,) = log.lines
     assert (entry["status"], entry["decision"], entry["client"]) == (status, decision, "192.0.2.9")
@@ -304,62 +260,52 @@ async def test_what_is_no_request_is_logged_and_counted(
     assert entry["request_id"]
 
 
-async def test_connections_that_are_too_many_are_logged_and_counted(
+async def test_data_after_the_last_response_is_discarded(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    upstream.response = OK
+    client, connection = await harness.connect_both_sides()
+    client.send(GET + END)
+    await client.wait_for(b"\r\n\r\nok")
+    await until(lambda: connection._lingering)
+    # Only the gateway's side is closed for writing: no reset loses the response.
+    client.send(b"x" * 1_000_000)
+    await until(lambda: connection._lingering and connection._lingering.discarded == 1_000_000)
+    assert len(upstream.requests) == 1
+
+
+async def test_a_client_that_does_not_close_is_closed_after_lingering(
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.ClientSocket.eof_received", lambda _: True, raising=False)
+    upstream.response = OK
+    client, connection = await harness.connect_both_sides()
+    client.send(GET + END)
+    await until(lambda: connection._lingering)
+    await never(lambda: client.is_closed)
+    # The first period ends when the client has read all; the second when it must have closed.
+    for _ in range(2):
+        clock.skip(LINGER_SECONDS)
+        await settled(lambda: len(harness.transports))
+    await until(lambda: not harness.transports)
+
+
+async def test_lingering_discards_a_limited_number_of_bytes(
     harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("harness.ClientSocket.eof_received", lambda _: True, raising=False)
     upstream.response = OK
-    monkeypatch.setattr(harness.gateway._manager, "_max_per_address", 2)
-    first, _ = await harness.connect(), await harness.connect()
-    await until(lambda: len(harness.connections) == 2)
-    one_too_many = await harness.connect()
-    (answer,) = parse_responses(await one_too_many.wait_closed())
-    assert (answer.status, answer.code) == (503, "too_many_connections")
-    log = CapturedAccessLog(harness)
-    await (await harness.connect()).wait_closed()
-    (entry,) = log.lines
-    assert (entry["status"], entry["decision"]) == (503, "too_many_connections")
-    first.transport.close()
-    await until(lambda: harness.gateway._manager._addresses["unknown"] == 1)
-    metrics = (await harness.request("/metrics")).body.decode()
-    assert 'http_requests_total{method="other",route="unmatched",status="503"} 1.0' in metrics
+    client, connection = await harness.connect_both_sides()
+    client.send(GET + END)
+    await until(lambda: connection._lingering)
+    client.send(b"x" * (LINGER_BYTES + 1))
+    await until(lambda: not harness.transports)
 
 
-# Whoever looks after them.
-
-
-async def test_a_mistake_about_one_connection_is_not_the_others(
-    harness: GatewayHarness, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_now: float) -> None:
-        raise RuntimeError("a mistake")
-
-    manager = harness.gateway._manager
-    # Each line of the log is written at once, and this one cannot be.
-    monkeypatch.setattr("ostiary_gateway.observability.access_log.MAX_LINES", 1)
-    broken = CapturedAccessLog(harness)
-    monkeypatch.setattr(broken.stream, "write", lambda _: fail(0.0))
-    late = await harness.connect()
-    await until(lambda: len(manager.connections) == 1)
-    good = CapturedAccessLog(harness)
-    others = [await harness.connect() for _ in range(5)]
-    for line in (late, *others):
-        line.send(GET)
-    await settled(lambda: sum(connection.deadline < float("inf") for connection in manager.connections))
-    ticks: list[float] = []
-    manager._tick_handlers[:0] = [fail]
-    manager.add_tick_handler(ticks.append)
-    # Captured, as a traceback takes longer to print than it is from one tick to the next.
-    with structlog.testing.capture_logs() as logged:
-        clock.skip(HEAD_SECONDS)
-        for line in others:
-            assert parse_responses(await line.wait_closed())[0].status == 408
-        assert len(good.lines) == 5
-        await until(lambda: ticks)
-        # Nor is it the next time's.
-        last = await harness.connect()
-        last.send(GET)
-        await settled(lambda: len(manager.connections))
-        clock.skip(HEAD_SECONDS)
-        assert parse_responses(await last.wait_closed())[0].status == 408
-    assert {entry["event"] for entry in logged} == {"unhandled error"}
-    manager._tick_handlers.remove(fail)
+async def test_the_gateway_closes_after_the_client_does(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    upstream.response = OK
+    client = await harness.connect()
+    client.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await client.wait_for(b"ok")
+    sock: socket.socket = client.transport.get_extra_info("socket")
+    assert sock.fileno() > 0
+    client.transport.close()
+    await until(lambda: not harness.transports)

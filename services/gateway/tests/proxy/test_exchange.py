@@ -1,4 +1,4 @@
-"""The data path in one process: a gateway in front of an upstream that records what it gets."""
+"""Requests from client to upstream and back: admission, relay, failures."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,12 +26,6 @@ routes:
 
 
 @pytest.fixture
-async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
-    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        yield harness
-
-
-@pytest.fixture
 def client(harness: GatewayHarness) -> httpx.AsyncClient:
     return harness.client
 
@@ -46,32 +40,30 @@ async def test_a_public_route_needs_no_token(client: httpx.AsyncClient) -> None:
     assert response.headers["X-Up"] == "1"
 
 
-async def test_the_token_goes_on_to_the_service(
-    client: httpx.AsyncClient, upstream: RecordingUpstream, issuer: Issuer
-) -> None:
+async def test_the_token_is_forwarded(client: httpx.AsyncClient, upstream: RecordingUpstream, issuer: Issuer) -> None:
     token = issuer.token()
     assert (await client.get("/orders/mine", headers=bearer(token))).status_code == 200
     assert upstream.last.values("authorization") == [f"Bearer {token}"]
     assert upstream.last.values("x-forwarded-for") == ["unknown"]
 
 
-async def test_what_was_decided_for_one_route_is_not_for_another(
+async def test_admission_is_decided_for_each_request(
     harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer
 ) -> None:
     token = issuer.token(scopes=["orders:read"]).encode()
-    asked = [(b"GET /orders/7", 200), (b"PUT /orders/7", 403), (b"GET /admin/a", 403), (b"GET /wide/admin", 403)]
+    requests = [(b"GET /orders/7", 200), (b"PUT /orders/7", 403), (b"GET /admin/a", 403), (b"GET /wide/admin", 403)]
     line = await harness.connect()
     for _ in range(3):
-        for start, _ in asked:
+        for start, _ in requests:
             line.send(b"%b HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n\r\n" % (start, token))
     line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
-    given = parse_responses(await line.wait_closed(), *["GET"] * 13)
-    assert [answer.status for answer in given] == [status for _, status in asked] * 3 + [200]
+    responses = parse_responses(await line.wait_closed(), *["GET"] * 13)
+    assert [answer.status for answer in responses] == [status for _, status in requests] * 3 + [200]
     assert [request.target for request in upstream.requests] == ["/orders/7"] * 3 + ["/ping"]
 
 
 @pytest.mark.parametrize("agent", ["kube-probe/1.31", "ELB-HealthChecker/2.0", "GoogleHC/1.0", "Prometheus/3.0"])
-async def test_nobody_gets_in_for_being_a_health_check(
+async def test_health_check_headers_grant_no_access(
     client: httpx.AsyncClient, upstream: RecordingUpstream, agent: str
 ) -> None:
     for path in ("/orders/mine", "/admin/health", "/orders/livez"):
@@ -92,7 +84,7 @@ async def test_nobody_gets_in_for_being_a_health_check(
         ("GET", "/admin/a/b", ("orders:read",), ("user",), 403),
     ],
 )
-async def test_a_route_says_who_may_use_it(
+async def test_a_route_requires_its_roles_and_scopes(
     client: httpx.AsyncClient,
     upstream: RecordingUpstream,
     issuer: Issuer,
@@ -110,7 +102,7 @@ async def test_a_route_says_who_may_use_it(
 
 @pytest.mark.parametrize("path", ["/orders/mine", "/orders/7", "/admin/x"])
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x.y.z"}, {"Authorization": "Basic YTpi"}])
-async def test_nobody_gets_in_without_a_good_token(
+async def test_invalid_tokens_are_rejected(
     client: httpx.AsyncClient, upstream: RecordingUpstream, path: str, headers: dict[str, str]
 ) -> None:
     response = await client.get(path, headers=headers)
@@ -120,7 +112,7 @@ async def test_nobody_gets_in_without_a_good_token(
     assert upstream.connections == []
 
 
-async def test_two_tokens_are_none(harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer) -> None:
+async def test_two_tokens_are_rejected(harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer) -> None:
     line = f"Authorization: Bearer {issuer.token()}"
     assert (await harness.request("/orders/mine", line)).status == 200
     assert (await harness.request("/orders/mine", line, line)).status in {400, 401}
@@ -131,15 +123,13 @@ async def test_two_tokens_are_none(harness: GatewayHarness, upstream: RecordingU
     "target",
     ["/ping/../orders/mine", "/ping/%2e%2e/orders/mine", "/ping%2f..%2forders", "//ping", "/ping;x", "/%70ing"],
 )
-async def test_a_path_that_could_mean_two_things_goes_nowhere(
-    harness: GatewayHarness, upstream: RecordingUpstream, target: str
-) -> None:
+async def test_ambiguous_paths_are_rejected(harness: GatewayHarness, upstream: RecordingUpstream, target: str) -> None:
     answer = await harness.request(target)
     assert (answer.status, answer.code) == (400, "ambiguous_path")
     assert upstream.connections == []
 
 
-async def test_what_no_route_names_is_not_there(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
+async def test_paths_without_a_route_are_not_found(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
     for path in ("/", "/nothing", "/ping/", "/ping/x", "/openapi", "/docs/"):
         response = await client.get(path)
         assert (response.status_code, response.json()["code"]) == (404, "not_found")
@@ -147,7 +137,7 @@ async def test_what_no_route_names_is_not_there(client: httpx.AsyncClient, upstr
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE"])
-async def test_a_method_does_not_fall_through_to_a_wider_route(
+async def test_a_wrong_method_does_not_fall_through_to_a_wider_route(
     client: httpx.AsyncClient, upstream: RecordingUpstream, method: str
 ) -> None:
     assert (await client.request(method, "/wide/admin")).status_code == 405
@@ -156,12 +146,12 @@ async def test_a_method_does_not_fall_through_to_a_wider_route(
 
 
 @pytest.mark.parametrize("target", ["/%6Detrics", "/livez%0A", "/%6civez", "//metrics"])
-async def test_the_gateways_own_paths_have_one_form_too(harness: GatewayHarness, target: str) -> None:
+async def test_the_gateways_own_paths_must_be_canonical(harness: GatewayHarness, target: str) -> None:
     assert (await harness.request(target)).code == "ambiguous_path"
 
 
 @pytest.mark.parametrize("target", ["http://gw/ping?a", "HTTP://GW/ping?a"])
-async def test_a_target_may_be_a_url_with_the_same_host(
+async def test_an_absolute_target_with_the_same_host_is_accepted(
     harness: GatewayHarness, upstream: RecordingUpstream, target: str
 ) -> None:
     assert (await harness.request(target)).status == 200
@@ -171,14 +161,14 @@ async def test_a_target_may_be_a_url_with_the_same_host(
 @pytest.mark.parametrize(
     "target", ["http://other/ping", "http://u@gw/ping", "ftp://gw/ping", "gw:80", "*", "http://gw", "/ping#x", "ping"]
 )
-async def test_a_target_that_names_another_place_goes_nowhere(
+async def test_an_absolute_target_with_another_host_is_rejected(
     harness: GatewayHarness, upstream: RecordingUpstream, target: str
 ) -> None:
     assert (await harness.request(target)).status == 400
     assert upstream.connections == []
 
 
-async def test_an_offer_to_upgrade_does_not_hide_a_body(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+async def test_an_upgrade_offer_does_not_hide_a_body(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     offer = ("Connection: Upgrade", "Upgrade: h2c", "Content-Length: 2")
     answer = await harness.request("/wide/x", *offer, method="POST", body=b"hi")
     if answer.status == 400:
@@ -189,12 +179,12 @@ async def test_an_offer_to_upgrade_does_not_hide_a_body(harness: GatewayHarness,
         assert upstream.last.values("upgrade") == upstream.last.values("connection") == []
 
 
-async def test_a_wrong_method_says_which_are_right(client: httpx.AsyncClient, issuer: Issuer) -> None:
+async def test_a_wrong_method_is_answered_with_the_allowed_ones(client: httpx.AsyncClient, issuer: Issuer) -> None:
     response = await client.delete("/orders/7", headers=bearer(issuer.token()))
     assert (response.status_code, response.headers["Allow"]) == (405, "GET, PUT")
 
 
-async def test_a_body_goes_through_up_to_its_limit(client: httpx.AsyncClient, issuer: Issuer) -> None:
+async def test_bodies_are_limited(client: httpx.AsyncClient, issuer: Issuer) -> None:
     async def chunks(count: int) -> AsyncIterator[bytes]:
         for _ in range(count):
             yield b"x" * 10
@@ -213,13 +203,13 @@ def check_failure(response: httpx.Response, status: int, code: str) -> None:
     assert "gw-" not in response.text, "the upstream's address is nobody's business"
 
 
-async def test_an_upstream_that_is_not_there_is_unavailable(issuer: Issuer) -> None:
+async def test_an_unreachable_upstream_is_unavailable(issuer: Issuer) -> None:
     async with GatewayHarness.open(ROUTES, "unix:/tmp/gw-there-is-nobody", issuer.verifier()) as harness:
         check_failure(await harness.client.get("/ping"), 503, "upstream_unavailable")
         check_failure(await harness.client.post("/wide/x", content=b"hi"), 503, "upstream_unavailable")
 
 
-async def test_an_upstream_that_never_answers_is_too_late(
+async def test_a_silent_upstream_times_out(
     client: httpx.AsyncClient, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     async def wait(request: ReceivedRequest, _: asyncio.StreamWriter) -> None:
@@ -248,7 +238,7 @@ async def test_an_upstream_that_never_answers_is_too_late(
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 40_000 + b"\r\n\r\n",
     ],
 )
-async def test_an_upstream_that_does_not_speak_http_has_failed(
+async def test_an_invalid_response_is_a_failure(
     client: httpx.AsyncClient, upstream: RecordingUpstream, data: bytes
 ) -> None:
     upstream.response = data
@@ -257,7 +247,7 @@ async def test_an_upstream_that_does_not_speak_http_has_failed(
 
 @pytest.mark.parametrize("data", [b"", b"HT", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 103 Early\r\n\r\n"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_an_upstream_that_closes_instead_of_answering_has_failed(
+async def test_an_upstream_that_closes_before_it_responds_is_a_failure(
     client: httpx.AsyncClient, upstream: RecordingUpstream, method: str, data: bytes
 ) -> None:
     upstream.response = respond_and_close(data)
@@ -274,7 +264,7 @@ async def test_an_upstream_that_closes_instead_of_answering_has_failed(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
     ],
 )
-async def test_an_upstream_that_closes_within_its_answer_leaves_a_broken_one(
+async def test_a_response_that_the_upstream_truncates_is_truncated(
     harness: GatewayHarness, upstream: RecordingUpstream, data: bytes
 ) -> None:
     upstream.response = respond_and_close(data)
@@ -282,7 +272,7 @@ async def test_an_upstream_that_closes_within_its_answer_leaves_a_broken_one(
     assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
 
 
-async def test_an_upstream_that_stops_within_its_answer_leaves_a_broken_one(
+async def test_a_response_that_stalls_is_truncated(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
@@ -294,15 +284,13 @@ async def test_an_upstream_that_stops_within_its_answer_leaves_a_broken_one(
     assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
 
 
-async def test_an_answer_that_ends_with_its_connection_gets_an_end_of_its_own(
-    harness: GatewayHarness, upstream: RecordingUpstream
-) -> None:
+async def test_a_close_delimited_response_is_framed_anew(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     upstream.response = respond_and_close(b"HTTP/1.0 200 OK\r\n\r\nall")
     answer = await harness.request("/ping")
     assert (answer.values("transfer-encoding"), answer.body, answer.is_complete) == (["chunked"], b"all", True)
 
 
-async def test_an_upstreams_answer_comes_as_it_is(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
+async def test_a_response_is_relayed_unchanged(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
     upstream.response = (
         b"HTTP/1.1 302 Over there\r\nContent-Encoding: gzip\r\nSet-Cookie: a=1\r\nLocation: http://x/\r\n"
         b"Set-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
@@ -318,11 +306,11 @@ async def test_the_request_id_is_the_same_on_both_sides(client: httpx.AsyncClien
     assert [response.headers["X-Request-ID"]] == upstream.last.values("x-request-id") == ["abc"]
 
 
-async def test_a_refusal_has_the_request_id_too(client: httpx.AsyncClient) -> None:
+async def test_rejections_have_a_request_id(client: httpx.AsyncClient) -> None:
     assert (await client.get("/nothing", headers={"X-Request-ID": "abc"})).headers["X-Request-ID"] == "abc"
 
 
-async def test_metrics_have_the_routes_template(client: httpx.AsyncClient, issuer: Issuer) -> None:
+async def test_metrics_are_labelled_with_the_route_template(client: httpx.AsyncClient, issuer: Issuer) -> None:
     await client.get("/orders/12345", headers=bearer(issuer.token(scopes=["orders:read"])))
     await client.get("/67890")
     text = (await client.get("/metrics")).text
@@ -332,7 +320,7 @@ async def test_metrics_have_the_routes_template(client: httpx.AsyncClient, issue
     assert "67890" not in text
 
 
-async def test_the_gateway_answers_for_itself(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
+async def test_the_gateway_serves_its_own_endpoints(client: httpx.AsyncClient, upstream: RecordingUpstream) -> None:
     for path in ("/livez", "/readyz", "/metrics"):
         response = await client.get(path)
         assert response.status_code == 200
@@ -341,7 +329,7 @@ async def test_the_gateway_answers_for_itself(client: httpx.AsyncClient, upstrea
     assert upstream.connections == []
 
 
-async def test_without_keys_it_is_not_the_tokens_fault(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_without_keys_tokens_cannot_be_verified(issuer: Issuer, upstream: RecordingUpstream) -> None:
     async with GatewayHarness.open(ROUTES, upstream.url, None) as harness:
         response = await harness.client.get("/orders/mine", headers=bearer(issuer.token()))
         assert (response.status_code, response.json()["code"]) == (503, "keys_unavailable")

@@ -20,7 +20,7 @@ from ostiary.testing import Issuer
 
 
 def dripping(clock: Clock, *, head: bool) -> Callable[[ReceivedRequest, asyncio.StreamWriter], asyncio.Future[None]]:
-    """Return an answer of which a little comes all the time, and that never ends."""
+    """Return a responder that sends a little all the time, and never ends."""
 
     async def drip(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         lost = asyncio.ensure_future(request.connection.wait_closed())
@@ -38,7 +38,7 @@ def timed(timeouts: str) -> str:
 
 
 async def ask_briefly(harness: GatewayHarness) -> ReceivedResponse:
-    """Ask, and see that it does not take three seconds."""
+    """Send a request whose response takes less than three seconds."""
     async with asyncio.timeout(3):
         return await harness.request("/a")
 
@@ -49,9 +49,9 @@ async def test_a_response_must_end_within_the_total_timeout(
 ) -> None:
     upstream.response = dripping(clock, head=True)
     async with open_gateway(issuer, upstream, timed(timeouts)) as it:
-        answer = await ask_briefly(it)
-        assert (answer.status, answer.is_complete) == (200, False)
-        assert answer.body
+        response = await ask_briefly(it)
+        assert (response.status, response.is_complete) == (200, False)
+        assert response.body
         await until(lambda: upstream.connections[0].is_closed)
 
 
@@ -61,8 +61,8 @@ async def test_a_head_must_arrive_within_the_timeout(
 ) -> None:
     upstream.response = dripping(clock, head=False)
     async with open_gateway(issuer, upstream, timed(timeouts)) as it:
-        answer = await ask_briefly(it)
-        assert (answer.status, answer.code) == (504, "upstream_timeout")
+        response = await ask_briefly(it)
+        assert (response.status, response.code) == (504, "upstream_timeout")
 
 
 async def test_a_response_in_progress_has_no_timeout_by_default(
@@ -70,11 +70,11 @@ async def test_a_response_in_progress_has_no_timeout_by_default(
 ) -> None:
     upstream.response = dripping(clock, head=True)
     async with open_gateway(issuer, upstream, timed("{idle: 0.3}")) as it:
-        line = await it.connect()
-        line.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
-        # 0.8 seconds.
-        await line.wait_for(b"x", 40)
-        assert not line.is_closed
+        client = await it.connect()
+        client.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
+        # 40 times 0.02 s, more than the idle timeout.
+        await client.wait_for(b"x", 40)
+        assert not client.is_closed
 
 
 async def test_a_stalled_response_is_aborted_after_the_idle_timeout(
@@ -82,9 +82,9 @@ async def test_a_stalled_response_is_aborted_after_the_idle_timeout(
 ) -> None:
     upstream.response = respond_and_stall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
     async with open_gateway(issuer, upstream, timed("{idle: 0.2}")) as it:
-        line = await it.connect()
-        line.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
-        await line.wait_for(b"part")
+        client = await it.connect()
+        client.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
+        await client.wait_for(b"part")
         clock.skip(0.3)
-        (answer,) = parse_responses(await line.wait_closed())
-        assert (answer.body, answer.is_complete) == (b"part", False)
+        (response,) = parse_responses(await client.wait_closed())
+        assert (response.body, response.is_complete) == (b"part", False)

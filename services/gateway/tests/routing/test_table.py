@@ -1,7 +1,7 @@
 """Route lookup: hosts, header conditions, and the most specific path."""
 
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from harness import GatewayHarness, RecordingUpstream, parse_responses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ostiary.testing import Issuer
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Route
@@ -410,12 +409,6 @@ routes:
   - {name: first, match: {path: /either, methods: [GET], headers: {X-Beta: "1"}}, upstream: up, access: public}
   - {name: second, match: {path: /either, methods: [GET], headers: {X-Version: "2"}}, upstream: gone, access: public}
 """
-
-
-@pytest.fixture
-async def harness(issuer: Issuer, upstream: RecordingUpstream) -> AsyncIterator[GatewayHarness]:
-    async with GatewayHarness.open(ROUTES, upstream.url, issuer.verifier()) as harness:
-        yield harness
 
 
 async def status_of(harness: GatewayHarness, target: str, host: str, *lines: str) -> int:

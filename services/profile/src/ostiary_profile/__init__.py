@@ -1,1 +1,1 @@
-"""Ostiary's example of a downstream service: users' profiles, its own database, tokens verified by itself."""
+"""Ostiary's example of a downstream service: user profiles in its own database, tokens verified locally."""

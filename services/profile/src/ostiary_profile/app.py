@@ -1,4 +1,4 @@
-"""The profile service as an application: its parts, put together."""
+"""The application of the profile service."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ _MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 
 
 async def prepare(config: ProfileConfig) -> None:
-    """Migrate the database, if that has not been done. Raises ConfigError."""
+    """Migrate the database if necessary. Raises ConfigError."""
     if config.database_url is None:
         require_writable(config.data_dir, "OSTIARY_DATA_DIR")
     database = Database(config.database())
@@ -35,7 +35,7 @@ async def prepare(config: ProfileConfig) -> None:
 
 
 def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastAPI:
-    """Return the application. Its storage must have been prepared. `verifier` replaces the configured one in tests."""
+    """Return the application; call `prepare` first. `verifier` replaces the configured one in tests."""
     database = Database(config.database())
     metrics = Metrics()
     verifier = verifier or Verifier(

@@ -14,12 +14,12 @@ _cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions
 
 @_cli.callback()
 def _root() -> None:
-    """Ostiary's profile service. Its settings are environment variables; see the README."""
+    """Ostiary's profile service. It is configured by environment variables; see the README."""
 
 
 @_cli.command()
 def serve() -> None:
-    """Prepare the storage and serve until SIGTERM."""
+    """Migrate the database, and serve until SIGTERM or SIGINT."""
     config = ProfileConfig.load(environment())
     logs.configure(config.log_format, "profile")
     listener = server.bind(config.host, config.port, "profile")

@@ -30,15 +30,15 @@ class ProfileConfig(Settings):
 
     @property
     def feed_secret_path(self) -> Path:
-        """The file with the secret of the client that verifiers ask as; the auth service makes it."""
+        """The file with the feed client's secret, which the auth service creates."""
         return self.feed_secret_file or self.data_dir / "feed-secret"
 
     def issuer_config(self) -> VerifierConfig:
-        """Return whose tokens are accepted, and where keys and revocations come from."""
+        """Return the configuration of the issuer, with the sources of its keys and revocations."""
         return issuer_config(self.issuer, self.audience, self.auth_url, self.feed_secret_path, "profile")
 
     def database(self) -> URL:
-        """Return the database's URL, with its password. Raises ConfigError."""
+        """Return the database's URL, including its password. Raises ConfigError."""
         file = self.database_password_file
         password = read_secret(file, "OSTIARY_PROFILE_DATABASE_PASSWORD_FILE") if file else None
         return (

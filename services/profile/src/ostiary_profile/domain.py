@@ -1,4 +1,4 @@
-"""Profiles: what people say of themselves. Everybody has one; until written, it is empty.
+"""User profiles. Each user has one, which is empty until it is written.
 
 ProfileError
 +-- ProfileNotFound
@@ -14,29 +14,29 @@ from typing import ClassVar, Protocol
 
 
 class ProfileError(Exception):
-    """Base of this service's errors."""
+    """The base of this service's errors."""
 
     code: ClassVar[str]
     detail: ClassVar[str]
 
 
 class ProfileNotFound(ProfileError):
-    """Nobody has written this profile."""
+    """The profile was never written."""
 
     code = "profile_not_found"
-    detail = "There is no profile of this id."
+    detail = "No profile with this id."
 
 
 class ProfileChanged(ProfileError):
-    """The profile is not the one that the caller has seen."""
+    """The profile has changed since the caller read it."""
 
     code = "profile_changed"
-    detail = "The profile was changed in the meantime; read it again, then repeat your change."
+    detail = "The profile has changed since it was read; read it again and repeat the change."
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A profile. `revision` is another one after each change."""
+    """A profile. Each change assigns a new `revision`."""
 
     user_id: str
     display_name: str | None = None
@@ -47,23 +47,22 @@ class Profile:
 
 
 class Transaction(Protocol):
-    """One transaction on the store."""
+    """A transaction on the store."""
 
-    async def get(self, user_id: str) -> Profile | None:
-        """Return a profile."""
+    async def get(self, user_id: str) -> Profile | None: ...
 
     async def get_locked(self, user_id: str) -> Profile | None:
-        """Return a profile, and let nobody else change or make it until the end."""
+        """Return a profile, and lock it, whether it exists or not, until the transaction ends."""
 
     async def put(self, profile: Profile) -> None:
-        """Write a profile, whether there was one or not."""
+        """Create or replace a profile."""
 
     async def delete(self, user_id: str) -> None:
-        """Delete a profile, if there is one."""
+        """Delete a profile if it exists."""
 
 
 class Store(Protocol):
-    """Where transactions come from."""
+    """Begins transactions."""
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin a transaction that only reads."""
@@ -73,19 +72,18 @@ class Store(Protocol):
 
 
 class Profiles:
-    """Reads and changes profiles. `expected` are the revisions that the caller has seen, or None for any."""
+    """Reads and changes profiles. `expected` are the revisions that the caller accepts, or None for any."""
 
     def __init__(self, store: Store) -> None:
-        """Keep profiles in `store`."""
         self._store = store
 
     async def own(self, user_id: str) -> Profile:
-        """Return the caller's own profile, an empty one if it was never written."""
+        """Return the caller's own profile, which is empty if it was never written."""
         async with self._store.read() as transaction:
             return await transaction.get(user_id) or Profile(user_id)
 
     async def of(self, user_id: str) -> Profile:
-        """Return anybody's profile. Raises ProfileNotFound."""
+        """Return the profile of any user. Raises ProfileNotFound."""
         async with self._store.read() as transaction:
             profile = await transaction.get(user_id)
         if profile is None:
@@ -104,7 +102,7 @@ class Profiles:
         return after
 
     async def delete(self, user_id: str, expected: Collection[str] | None) -> None:
-        """Delete a profile; its owner has an empty one again. Raises ProfileChanged."""
+        """Reset a profile to an empty one. Raises ProfileChanged."""
         async with self._store.write() as transaction:
             before = await transaction.get_locked(user_id) or Profile(user_id)
             _check(before, expected)

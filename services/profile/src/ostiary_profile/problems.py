@@ -1,4 +1,4 @@
-"""What the profile service's errors look like over HTTP."""
+"""The profile service's errors as HTTP responses."""
 
 from collections.abc import Mapping
 
@@ -12,5 +12,5 @@ _STATUSES: Mapping[type[ProfileError], int] = {ProfileNotFound: 404, ProfileChan
 
 
 async def on_profile_error(_request: Request, error: ProfileError) -> Response:
-    """Answer with the problem document of a domain error."""
+    """Return the problem document of a domain error."""
     return problem_response(Problem(_STATUSES[type(error)], error.code, error.detail))

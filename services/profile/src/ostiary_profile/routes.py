@@ -1,4 +1,4 @@
-"""`/profiles/*`: one's own profile to read and write, others' with a scope for it."""
+"""`/profiles/*`: reads and writes the caller's profile, and reads those of others with a scope for it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,12 +20,12 @@ READ_ANY = "profile:read:any"
 
 
 def _web_address(value: str) -> str:
-    """Let through only what is safe to show as a link: `javascript:` and the like are not."""
+    """Accept only URLs that are safe as a link, which `javascript:` and the like are not."""
     parts = urlsplit(value)
     if not value.isprintable() or " " in value or parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be an http or https address")
-    if parts.username is not None or (parts.port or 1) < 1:  # a port that is none raises ValueError itself
-        raise ValueError("must be an address without credentials")
+        raise ValueError("must be an http or https URL")
+    if parts.username is not None or (parts.port or 1) < 1:  # an invalid port raises ValueError
+        raise ValueError("must be a URL without credentials")
     return value
 
 
@@ -38,12 +38,12 @@ Bio = Annotated[str, Field(max_length=2000, examples=["Writes programs for engin
 Website = Annotated[str, Field(max_length=2000, examples=["https://example.com/ada"]), AfterValidator(_web_address)]
 
 
-#: Seconds by which revocations may be out of date where something is deleted.
+#: Seconds that revocations may be out of date for a deletion.
 STRICT_SECONDS = 1.0
 
 
 class ProfileBody(RequestBody):
-    """What one says of oneself. PUT replaces all of it; PATCH changes the members that are there (RFC 7396)."""
+    """A profile's fields. PUT replaces all of them; PATCH changes those that are present (RFC 7396)."""
 
     display_name: DisplayName | None = None
     bio: Bio | None = None
@@ -51,7 +51,7 @@ class ProfileBody(RequestBody):
 
 
 class ProfileResponse(BaseModel):
-    """A profile. `updated_at` is null while it was never written."""
+    """A profile. `updated_at` is null if it was never written."""
 
     id: str
     display_name: str | None
@@ -62,7 +62,7 @@ class ProfileResponse(BaseModel):
 
 IfMatch = Annotated[
     str | None,
-    Header(description="The ETag that you have seen; the change is refused if it is not the present one."),
+    Header(description="The ETag of the last read; the change is rejected if the profile has changed since."),
 ]
 
 
@@ -71,7 +71,7 @@ def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
     router = APIRouter(prefix="/profiles", tags=["profile"])
     reader = Annotated[VerifiedToken, Depends(auth.require(scopes=[READ]))]
     writer = Annotated[VerifiedToken, Depends(auth.require(scopes=[WRITE]))]
-    # What cannot be taken back is for those only of whom we know that they have not logged out.
+    # A deletion cannot be undone, so the caller must not have logged out.
     strict_writer = Annotated[VerifiedToken, Depends(auth.require(scopes=[WRITE], max_staleness=STRICT_SECONDS))]
 
     @router.get("/me")
@@ -125,7 +125,7 @@ def _represent(profile: Profile, response: Response) -> ProfileResponse:
 
 
 def _revisions(if_match: str | None) -> frozenset[str] | None:
-    """Read `If-Match` (RFC 9110 section 13.1.1): a list of entity tags, or `*` for any."""
+    """Parse `If-Match` (RFC 9110 section 13.1.1): a list of entity tags, or `*` for any."""
     if if_match is None or if_match.strip() == "*":
         return None
     return frozenset(tag.strip().strip('"') for tag in if_match.split(","))

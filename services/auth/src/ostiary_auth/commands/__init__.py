@@ -1,1 +1,1 @@
-"""The commands of `ostiary-auth` that administer the service; they work on its database, whether it runs or not."""
+"""The commands of `ostiary-auth`. They work on the database, whether the service is running or not."""

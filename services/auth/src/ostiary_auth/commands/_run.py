@@ -1,4 +1,4 @@
-"""Running a command: open the service's parts, do the work, print the outcome."""
+"""Running a command: opening the service's parts, and printing the result."""
 
 import asyncio
 import json
@@ -21,26 +21,25 @@ from ostiary_chassis.settings import environment
 T = TypeVar("T")
 Key = TypeVar("Key")
 
-#: Items read at once.
+#: Items per page.
 _PAGE = 200
 
-#: How tables are printed: for people, or each row as a JSON object in a line.
-AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object in each line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 Row = Mapping[str, object]
 
 
 def run(work: Callable[[Services, Context], Awaitable[T]]) -> T:
-    """Do some work on the service's parts; what it refuses ends the command with one line and exit code 1."""
+    """Run `work` on the service's parts. A domain error ends the command with one line and exit code 1."""
     config = AuthConfig.load(environment())
-    # Standard output is for the command's own.
+    # Standard output is for the command's result.
     logs.configure(config.log_format, "auth", stream=sys.stderr)
     try:
         return asyncio.run(_run(config, work))
     except AuthError as error:
         fail(error.detail)
     except UnicodeEncodeError:
-        fail("what was given is not valid UTF-8")
+        fail("arguments and input must be valid UTF-8")
 
 
 async def _run(config: AuthConfig, work: Callable[[Services, Context], Awaitable[T]]) -> T:
@@ -52,7 +51,7 @@ async def _run(config: AuthConfig, work: Callable[[Services, Context], Awaitable
 
 
 async def all_pages(page: Callable[[Key | None, int], Awaitable[list[T]]], key: Callable[[T], Key]) -> list[T]:
-    """Return all items of something that is read in pages, each after the key of the last item before it."""
+    """Return the items of all pages; `key` is what the next page starts after."""
     items: list[T] = []
     while found := await page(key(items[-1]) if items else None, _PAGE):
         items += found
@@ -60,16 +59,16 @@ async def all_pages(page: Callable[[Key | None, int], Awaitable[list[T]]], key: 
 
 
 def fail(message: str) -> NoReturn:
-    """End with one line on standard error and exit code 1."""
+    """Print one line to standard error and exit with code 1."""
     typer.echo(f"ostiary-auth: {message}", err=True)
     raise typer.Exit(1)
 
 
 def show(items: Iterable[T], as_json: bool, row: Callable[[T], Row], model: Callable[[T], BaseModel]) -> None:
-    """Print items: as a table of what `row` returns, or as the JSON that the admin API answers with."""
+    """Print items: as a table of what `row` returns, or as the JSON of the admin API."""
     if as_json:
         for item in items:
-            # In ASCII: what came from outside cannot write over the terminal.
+            # In ASCII, so that values from users cannot control the terminal.
             typer.echo(json.dumps(model(item).model_dump(mode="json")))
         return
     table = [{name: _text(value) for name, value in row(item).items()} for item in items]
@@ -83,7 +82,7 @@ def show(items: Iterable[T], as_json: bool, row: Callable[[T], Row], model: Call
 
 
 def _text(value: object) -> str:
-    """Return a value for people; what came from outside cannot write over the terminal."""
+    """Return a value as text, without characters that control the terminal."""
     if value is None or value == ():
         return "-"
     if isinstance(value, datetime):

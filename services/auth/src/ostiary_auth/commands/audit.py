@@ -10,10 +10,10 @@ from ostiary_auth.domain.context import Context
 from ostiary_auth.routes.audit.models import AuditEntryResponse
 from ostiary_auth.services import Services
 
-cli = typer.Typer(no_args_is_help=True, help="The audit log: look at, verify.")
+cli = typer.Typer(no_args_is_help=True, help="Show and verify the audit log.")
 
 
-#: No log has more entries, and no database counts much further.
+#: Beyond the number of any entry, and within the range of databases.
 MAX_NUMBER = 2**62
 MAX_DIGITS = 30
 
@@ -22,7 +22,9 @@ MAX_DIGITS = 30
 def list_(
     after: Annotated[int, typer.Option(min=0, max=MAX_NUMBER, help="Show entries after this number.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
-    subject: Annotated[str | None, typer.Option(help="Only those about a user or client, as in user:ID.")] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="Show entries about a user or client only, as user:ID or client:ID.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List entries, the oldest first."""
@@ -38,16 +40,16 @@ def list_(
 def verify(
     expect: Annotated[
         str | None,
-        typer.Option(metavar="NUMBER:MAC", help="An entry that must be there, as an earlier check printed it."),
+        typer.Option(metavar="NUMBER:MAC", help="An entry that must exist, as printed by an earlier verification."),
     ] = None,
 ) -> None:
-    """Check the whole log against its chain of MACs, and print the last entry's number and MAC.
+    """Verify the chain of MACs of the whole log, and print the last entry's number and MAC.
 
-    Keep that line somewhere else, and give it to --expect: entries cut off at the end cannot be seen otherwise.
+    Store that line elsewhere and pass it to --expect later: otherwise, entries cut off at the end are not detected.
     """
     number, _, mac = (expect or "").partition(":")
     if expect is not None and not (number.isdecimal() and len(number) <= MAX_DIGITS and mac):
-        fail("--expect needs the form NUMBER:MAC")
+        fail("--expect must have the form NUMBER:MAC")
 
     async def work(services: Services, _context: Context) -> tuple[AuditReport, bool]:
         report = await services.audit.verify(services.store)
@@ -61,9 +63,9 @@ def verify(
 
     report, as_expected = run(work)
     if report.broken_at is not None:
-        fail(f"the audit log does not hold from entry {report.broken_at} on")
+        fail(f"the audit log is broken from entry {report.broken_at} on")
     if not as_expected:
-        fail(f"the audit log does not have entry {expect}")
+        fail(f"the audit log does not contain entry {expect}")
     typer.echo(f"{report.entries}:{report.head.hex()}")
 
 

@@ -12,7 +12,7 @@ from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.routes.oauth.models import ClientResponse
 from ostiary_auth.services import Services
 
-cli = typer.Typer(no_args_is_help=True, help="OAuth clients: create, look at, disable, give a new secret, delete.")
+cli = typer.Typer(no_args_is_help=True, help="Manage OAuth clients.")
 
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id.")]
 
@@ -21,15 +21,13 @@ ClientId = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id
 def create(
     client_id: ClientId,
     *,
-    name: Annotated[str | None, typer.Option(help="What people call it; the id if left out.")] = None,
-    scope: Annotated[list[str] | None, typer.Option(help="A scope it may have; may be given several times.")] = None,
-    audience: Annotated[list[str] | None, typer.Option(help="An audience its tokens may have.")] = None,
-    grant: Annotated[list[str], typer.Option(help="A grant it may use.")] = ["client_credentials"],  # noqa: B006 - typer copies it
-    jwks: Annotated[
-        Path | None, typer.Option(help="A file with its public keys as a JWKS; then it has no secret.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Its display name; the id by default.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="An allowed scope; repeatable.")] = None,
+    audience: Annotated[list[str] | None, typer.Option(help="An allowed audience; repeatable.")] = None,
+    grant: Annotated[list[str], typer.Option(help="An allowed grant; repeatable.")] = ["client_credentials"],  # noqa: B006 - typer copies it
+    jwks: Annotated[Path | None, typer.Option(help="A JWKS file with its public keys; then it has no secret.")] = None,
 ) -> None:
-    """Register a client and print its secret, which is shown this once."""
+    """Register a client and print its secret, which is not shown again."""
     keys = _read_jwks(jwks) if jwks else None
 
     async def work(services: Services, context: Context) -> str | None:
@@ -61,7 +59,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @cli.command()
 def disable(client: ClientId) -> None:
-    """Keep a client out, and revoke its tokens."""
+    """Disable a client and revoke its tokens."""
 
     async def work(services: Services, context: Context) -> None:
         await services.clients.disable(client, context)
@@ -71,7 +69,7 @@ def disable(client: ClientId) -> None:
 
 @cli.command()
 def enable(client: ClientId) -> None:
-    """Let a disabled client in again."""
+    """Enable a disabled client."""
 
     async def work(services: Services, context: Context) -> None:
         await services.clients.enable(client, context)
@@ -81,7 +79,7 @@ def enable(client: ClientId) -> None:
 
 @cli.command()
 def rotate_secret(client: ClientId) -> None:
-    """Print a new secret for a client; the one before it is good for a day."""
+    """Print a new secret for a client; the previous one stays valid for a day."""
 
     async def work(services: Services, context: Context) -> str:
         return await services.clients.rotate_secret(client, context)
@@ -91,7 +89,7 @@ def rotate_secret(client: ClientId) -> None:
 
 @cli.command()
 def delete(client: ClientId) -> None:
-    """Delete a client, and revoke its tokens."""
+    """Delete a client and revoke its tokens."""
 
     async def work(services: Services, context: Context) -> None:
         await services.clients.delete(client, context)

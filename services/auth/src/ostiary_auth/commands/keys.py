@@ -11,7 +11,7 @@ from ostiary_auth.domain.keys.vault import UnsealError
 from ostiary_auth.routes.keys.models import KeyResponse
 from ostiary_auth.services import Services
 
-cli = typer.Typer(no_args_is_help=True, help="Signing keys: look at, rotate, revoke, seal anew.")
+cli = typer.Typer(no_args_is_help=True, help="Manage signing keys.")
 
 
 @cli.command("list")
@@ -26,7 +26,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @cli.command()
 def rotate() -> None:
-    """Let the next key sign from now on. Refused until it has been public long enough for every verifier to have it."""
+    """Start signing with the next key. Rejected until the key has been published long enough for every verifier."""
 
     async def work(services: Services, context: Context) -> None:
         await services.keys.rotate(context)
@@ -34,10 +34,10 @@ def rotate() -> None:
     run(work)
 
 
-# A kid may begin with '-'.
+# A kid may start with '-'.
 @cli.command(context_settings={"ignore_unknown_options": True})
-def revoke(kid: Annotated[str, typer.Argument(help="The key's id, as `keys list` shows it.")]) -> None:
-    """Remove a key at once, and end all that it signed: for a key that somebody else may have."""
+def revoke(kid: Annotated[str, typer.Argument(help="The key id, as shown by `keys list`.")]) -> None:
+    """Delete a key and revoke every token that it has signed, for example because it leaked."""
 
     async def work(services: Services, context: Context) -> None:
         await services.keys.revoke(context, kid)
@@ -47,15 +47,15 @@ def revoke(kid: Annotated[str, typer.Argument(help="The key's id, as `keys list`
 
 @cli.command()
 def rewrap() -> None:
-    """Seal all keys and secrets under the first key-encryption key in the file; then the others can go."""
+    """Encrypt all keys and secrets under the first key-encryption key; then remove the others from the file."""
 
     async def work(services: Services, context: Context) -> int:
         return await services.keys.rewrap(context)
 
     try:
-        typer.echo(f"{run(work)} sealed anew")
+        typer.echo(f"{run(work)} keys and secrets encrypted")
     except UnsealError:
-        fail("a key in the database cannot be opened with any key-encryption key in the file")
+        fail("no key-encryption key in the file decrypts the keys in the database")
 
 
 def _row(key: StoredKey) -> dict[str, object]:

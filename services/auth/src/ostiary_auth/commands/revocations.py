@@ -8,12 +8,12 @@ from ostiary_auth.domain.revocation.model import RegisteredVerifier
 from ostiary_auth.routes.revocation.models import VerifierResponse
 from ostiary_auth.services import Services
 
-cli = typer.Typer(no_args_is_help=True, help="The revocation log and the verifiers that follow it.")
+cli = typer.Typer(no_args_is_help=True, help="Manage the revocation log and its verifiers.")
 
 
 @cli.command()
 def verifiers(as_json: AsJson = False) -> None:
-    """List the verifiers that may be accepting tokens. What they have applied is as of their last entry."""
+    """List the verifiers that may be accepting tokens. APPLIED may be older than what a verifier has applied."""
 
     async def work(services: Services, context: Context) -> list[RegisteredVerifier]:
         async with services.store.read() as transaction:
@@ -24,7 +24,7 @@ def verifiers(as_json: AsJson = False) -> None:
 
 @cli.command("revoke-all")
 def revoke_all() -> None:
-    """Revoke every access token that there is. Sessions go on: whoever has one refreshes."""
+    """Revoke every access token. Sessions continue, and clients refresh."""
 
     async def work(services: Services, context: Context) -> None:
         await services.revocations.revoke_all(services.store, context)
@@ -34,9 +34,9 @@ def revoke_all() -> None:
 
 @cli.command()
 def restart() -> None:
-    """Begin the log anew after a backup was restored; then start auth, gateways and services again.
+    """Restart the log after restoring a backup; then restart the auth service, gateways and services.
 
-    What was revoked after the backup is not known any more, so every access token is revoked.
+    Every access token is revoked, because revocations since the backup are lost.
     """
 
     async def work(services: Services, context: Context) -> None:

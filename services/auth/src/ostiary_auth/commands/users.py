@@ -14,19 +14,21 @@ from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.routes.accounts.models import ExportResponse, UserResponse
 from ostiary_auth.services import Services
 
-cli = typer.Typer(no_args_is_help=True, help="Users: create, look at, disable, give roles, export, delete.")
+cli = typer.Typer(no_args_is_help=True, help="Manage users.")
 
-Who = Annotated[str, typer.Argument(metavar="USER", help="The user's id or e-mail address.")]
+UserName = Annotated[str, typer.Argument(metavar="USER", help="The user's id or e-mail address.")]
 
 
 @cli.command()
 def create(
     email: str,
-    role: Annotated[list[str], typer.Option(help="A role; may be given several times.")] = ["user"],  # noqa: B006 - typer copies it
-    name: Annotated[str | None, typer.Option(help="The name that is shown.")] = None,
-    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input.")] = False,
+    role: Annotated[list[str], typer.Option(help="A role; repeatable.")] = ["user"],  # noqa: B006 - typer copies it
+    name: Annotated[str | None, typer.Option(help="The display name.")] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
 ) -> None:
-    """Open an account, the first administrator's for one: `users create ada@example.com --role user --role admin`."""
+    """Create an account, such as the first administrator: `users create ada@example.com --role user --role admin`."""
     password = _read_password(from_stdin=password_stdin)
 
     async def work(services: Services, context: Context) -> User:
@@ -46,8 +48,8 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @cli.command()
-def disable(user: Who) -> None:
-    """Keep a user out, and end their sessions."""
+def disable(user: UserName) -> None:
+    """Disable a user and end their sessions."""
 
     async def work(services: Services, context: Context) -> RevokedNumbers:
         return await services.accounts.disable(await _id(services, user), context)
@@ -56,8 +58,8 @@ def disable(user: Who) -> None:
 
 
 @cli.command()
-def enable(user: Who) -> None:
-    """Let a disabled user in again."""
+def enable(user: UserName) -> None:
+    """Enable a disabled user."""
 
     async def work(services: Services, context: Context) -> None:
         await services.accounts.enable(await _id(services, user), context)
@@ -67,13 +69,13 @@ def enable(user: Who) -> None:
 
 @cli.command()
 def roles(
-    user: Who,
-    role: Annotated[list[str] | None, typer.Argument(help="All roles that they have from now on.")] = None,
-    none: Annotated[bool, typer.Option("--none", help="Take all roles away.")] = False,
+    user: UserName,
+    role: Annotated[list[str] | None, typer.Argument(help="The new roles.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="Remove all roles.")] = False,
 ) -> None:
-    """Give a user these roles and no others."""
+    """Replace a user's roles."""
     if bool(role) is none:
-        fail("name the roles, or say --none to take all away")
+        fail("give at least one role, or --none to remove all")
 
     async def work(services: Services, context: Context) -> None:
         await services.accounts.set_roles(await _id(services, user), tuple(role or ()), context)
@@ -82,7 +84,7 @@ def roles(
 
 
 @cli.command()
-def end_sessions(user: Who) -> None:
+def end_sessions(user: UserName) -> None:
     """End all sessions of a user."""
 
     async def work(services: Services, context: Context) -> RevokedNumbers:
@@ -92,19 +94,21 @@ def end_sessions(user: Who) -> None:
 
 
 @cli.command()
-def export(user: Who) -> None:
-    """Print all that is stored about a user, as JSON."""
+def export(user: UserName) -> None:
+    """Print everything stored about a user, as JSON."""
 
     async def work(services: Services, context: Context) -> ExportResponse:
         return ExportResponse.of(await services.accounts.export(await _id(services, user), context))
 
-    # In ASCII: what people call themselves cannot write over the terminal.
+    # In ASCII, so that values from users cannot control the terminal.
     typer.echo(json.dumps(run(work).model_dump(mode="json"), indent=2))
 
 
 @cli.command()
-def delete(user: Who, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Delete a user with all that is personal about them. This cannot be taken back."""
+def delete(
+    user: UserName, yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False
+) -> None:
+    """Delete a user and all their personal data. This cannot be undone."""
     if not yes:
         typer.confirm(f"Delete {user}?", abort=True)
 
@@ -132,10 +136,10 @@ def _row(user: User) -> dict[str, object]:
 
 
 def _read_password(*, from_stdin: bool) -> str:
-    """Return a new password; never from the command line, which others can see."""
+    """Read a new password; never from the command line, which other users can see."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        fail("there is no terminal to ask for the password at; use --password-stdin")
+        fail("no terminal to read the password from; use --password-stdin")
     password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     return password

@@ -1,1 +1,1 @@
-"""What the auth service is about, without HTTP and without SQL."""
+"""The rules of the auth service, without HTTP and SQL."""

@@ -1,31 +1,30 @@
-"""Work that many wait for and that need not be done for each of them."""
+"""Coalescing of concurrent calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 
 class Coalesced:
-    """Work whose result counts only if it began after it was asked for.
+    """Runs `work` for all callers that wait, one run at a time.
 
-    Who asks while it is being done waits for the next time; all who do so share that one.
+    A result counts only for calls made before the run began: calls during a run share the next one.
     """
 
     def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work`, one at a time."""
         self._work = work
         self._current: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
     async def __call__(self) -> None:
-        """Return when the work has been done once from beginning to end. Raises what it raises."""
+        """Return after a complete run. Raises what `work` raises."""
         if self._next is None:
             self._next = asyncio.create_task(self._run(self._current))
-            self._next.add_done_callback(_look_at)
-        # Who gives up waiting does not end it for the others.
+            self._next.add_done_callback(_retrieve_error)
+        # A caller that is cancelled does not cancel the run for the others.
         await asyncio.shield(self._next)
 
     async def close(self) -> None:
-        """End the work, if it is being done."""
+        """Cancel the current and the next run."""
         tasks = {task for task in (self._current, self._next) if task is not None}
         for task in tasks:
             task.cancel()
@@ -40,7 +39,7 @@ class Coalesced:
         await self._work()
 
 
-def _look_at(task: "asyncio.Task[None]") -> None:
-    """Take note of an error that nobody waits for any more; each who did has got it."""
+def _retrieve_error(task: "asyncio.Task[None]") -> None:
+    """Retrieve an error that no caller waits for any longer."""
     if not task.cancelled():
         task.exception()

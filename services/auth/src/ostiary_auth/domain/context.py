@@ -1,10 +1,10 @@
-"""Who does something, when, and from where: what every operation needs to decide, and the journal to record."""
+"""The context of an operation: who requested it, when, and from where."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-#: Actors that are neither a user nor a client: nobody known yet, whoever has the command line, the service itself.
+#: Actors other than users and clients: unauthenticated callers, the command line, the service itself.
 ANONYMOUS = "anonymous"
 OPERATOR = "operator"
 SYSTEM = "system"
@@ -12,7 +12,7 @@ SYSTEM = "system"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The circumstances of one operation. `source` is the network address it came from."""
+    """What every operation is given. `source` is the network address of the request."""
 
     now: datetime
     actor: str = ANONYMOUS
@@ -20,7 +20,7 @@ class Context:
     user_agent: str | None = None
 
     def after(self, seconds: float) -> "Context":
-        """Return the context at the end of a wait, for a decision that a queue or a lock has delayed.
+        """Return the context after a wait, for a decision that was delayed by a queue or a lock.
 
         Only whole seconds count.
         """
@@ -29,10 +29,10 @@ class Context:
 
 
 def user_actor(user_id: UUID) -> str:
-    """Return the actor's or the subject's name for a user."""
+    """Return a user's name as actor or subject in the audit log."""
     return f"user:{user_id}"
 
 
 def client_actor(client_id: str) -> str:
-    """Return the actor's or the subject's name for a client."""
+    """Return a client's name as actor or subject in the audit log."""
     return f"client:{client_id}"

@@ -33,179 +33,180 @@ from typing import ClassVar
 
 
 class AuthError(Exception):
-    """Base of this service's errors."""
+    """Base of the errors that become problem documents."""
 
     code: ClassVar[str]
     detail: str
 
     def __init__(self, detail: str = "") -> None:
-        """Make the error, with a detail of its own if the class's does not do."""
         if detail:
             self.detail = detail
         super().__init__(self.detail)
 
 
 class InvalidEmail(AuthError):
-    """Not an address that mail could reach."""
+    """Not a syntactically valid address."""
 
     code = "invalid_email"
-    detail = "This is not a valid e-mail address."
+    detail = "Invalid e-mail address."
 
 
 class InvalidName(AuthError):
-    """A name that is empty or too long."""
+    """An empty or too long display name."""
 
     code = "invalid_name"
-    detail = "A name has 1 to 100 characters."
+    detail = "The display name must have 1 to 100 characters."
 
 
 class UnacceptablePassword(AuthError):
-    """A password outside the rules."""
+    """A password that does not meet the policy."""
 
     code = "unacceptable_password"
-    detail = "This password is not acceptable."
+    detail = "The password does not meet the password policy."
 
 
 class EmailTaken(AuthError):
-    """There is an account of this address."""
+    """Another account has this address."""
 
     code = "email_taken"
-    detail = "There is an account with this e-mail address already; log in instead."
+    detail = "An account with this e-mail address already exists; log in instead."
 
 
 class InvalidCredentials(AuthError):
-    """No such account, or a wrong password, or a disabled account: the same to the outside."""
+    """Unknown account, wrong password or disabled account: indistinguishable for the caller."""
 
     code = "invalid_credentials"
-    detail = "E-mail address or password is wrong."
+    detail = "Wrong e-mail address or password."
 
 
 class WrongPassword(AuthError):
-    """Somebody who is logged in gave a wrong current password. Their token is not at fault."""
+    """A logged-in user gave a wrong current password. Their access token is valid."""
 
     code = "wrong_password"
     detail = "The current password is wrong."
 
 
 class InvalidRefreshToken(AuthError):
-    """Unknown, used, expired, or of a session that has ended: the same to the outside."""
+    """Unknown, used or expired, or its session has ended: indistinguishable for the caller."""
 
     code = "invalid_refresh_token"
-    detail = "The refresh token is not valid any more; log in again."
+    detail = "Invalid or expired refresh token; log in again."
 
 
 class TooManyAttempts(AuthError):
-    """Passwords were tried too often. `retry_after` is in whole seconds."""
+    """The password was tried too often. `retry_after` is in whole seconds."""
 
     code = "too_many_attempts"
 
     def __init__(self, wait: timedelta) -> None:
-        """Say how long to wait."""
         self.retry_after = max(1, ceil(wait.total_seconds()))
         super().__init__(f"Too many attempts; try again in {self.retry_after} s.")
 
 
 class HashingOverloaded(AuthError):
-    """More passwords wait to be checked than can be in a reasonable time."""
+    """The queue of password hashes is full."""
 
     code = "busy"
-    detail = "Too many logins at the moment; try again shortly."
+    detail = "Too many concurrent logins; retry shortly."
 
 
 class NotAUser(AuthError):
-    """A client's token where a user's is needed."""
+    """A client's access token where a user's is required."""
 
     code = "not_a_user"
-    detail = "This is for users; the access token is a client's."
+    detail = "This endpoint requires a user's access token, not a client's."
 
 
 class UnknownRole(AuthError):
-    """A role that does not exist."""
+    """A role that is not defined."""
 
     code = "unknown_role"
-    detail = "There is no such role."
+    detail = "Unknown role."
 
 
 class UserNotFound(AuthError):
-    """No such user."""
+    """No user has this id or address."""
 
     code = "user_not_found"
-    detail = "There is no such user."
+    detail = "User not found."
 
 
 class SessionNotFound(AuthError):
-    """No such session, or it is somebody else's, or it has ended: the same to the outside."""
+    """Unknown, another user's, or ended: indistinguishable for the caller."""
 
     code = "session_not_found"
-    detail = "You have no such session."
+    detail = "Session not found."
 
 
 class ClientNotFound(AuthError):
-    """No such client."""
+    """No client has this id."""
 
     code = "client_not_found"
-    detail = "There is no such client."
+    detail = "Client not found."
 
 
 class ClientTaken(AuthError):
-    """There is a client with this id."""
+    """Another client has this id."""
 
     code = "client_taken"
-    detail = "There is a client with this id already."
+    detail = "A client with this id already exists."
 
 
 class InvalidClientSettings(AuthError):
-    """A client that cannot be."""
+    """Settings that a client may not be registered with."""
 
     code = "invalid_client_settings"
-    detail = "A client cannot have these settings."
+    detail = "Invalid client settings."
 
 
 class KeyNotFound(AuthError):
-    """No such signing key."""
+    """No signing key has this key id."""
 
     code = "key_not_found"
-    detail = "There is no such key."
+    detail = "Signing key not found."
 
 
 class KeyNotReady(AuthError):
-    """The next key cannot sign yet: not every verifier need have seen it. `retry_after` is in whole seconds."""
+    """The next key may not sign yet, as some verifiers may not hold it. `retry_after` is in whole seconds."""
 
     code = "key_not_ready"
 
     def __init__(self, wait: timedelta) -> None:
-        """Say how long to wait."""
         self.retry_after = max(1, ceil(wait.total_seconds()))
         super().__init__(f"The next key has not been published long enough; it can sign in {self.retry_after} s.")
 
 
 class TooManyVerifiers(AuthError):
-    """More verifiers ask here than one replica serves."""
+    """More verifiers poll this replica than it serves."""
 
     code = "too_many_verifiers"
-    detail = "Too many verifiers ask this replica; ask another one."
+    detail = "This replica already serves its maximum number of verifiers; retry with another one."
 
 
 class LogReplaced(AuthError):
-    """The stored revocation log is not the one that this replica has followed: a backup was restored, or worse."""
+    """The stored revocation log is not the one that this replica has followed.
+
+    Usually, a backup was restored.
+    """
 
     code = "revocation_log_replaced"
-    detail = "The revocation log was replaced; the auth service has to be started again."
+    detail = "The revocation log was replaced; restart the auth service."
 
 
 class OAuthError(Exception):
-    """A refusal at an OAuth endpoint: `error` is a code of RFC 6749 section 5.2, RFC 7009 or RFC 8707."""
+    """An error of an OAuth endpoint. `error` is a code of RFC 6749 section 5.2, RFC 7009 or RFC 8707.
+
+    `description` is for the developer of the client.
+    """
 
     def __init__(self, error: str, description: str) -> None:
-        """Refuse; the description is for the developer of the client."""
         super().__init__(description)
         self.error = error
         self.description = description
 
 
 class InvalidClient(OAuthError):
-    """Who asks could not be authenticated as a client (RFC 6749 section 5.2)."""
+    """Client authentication failed (RFC 6749 section 5.2)."""
 
-    def __init__(self, description: str = "The client could not be authenticated.") -> None:
-        """Refuse."""
+    def __init__(self, description: str = "Client authentication failed.") -> None:
         super().__init__("invalid_client", description)

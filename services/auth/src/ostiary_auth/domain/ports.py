@@ -23,106 +23,91 @@ class UserRows(Protocol):
     """Users."""
 
     async def add(self, user: User) -> None:
-        """Add a user. Raises EmailTaken."""
+        """Insert a user. Raises EmailTaken."""
 
-    async def get(self, user_id: UUID) -> User | None:
-        """Return a user."""
+    async def get(self, user_id: UUID) -> User | None: ...
 
-    async def lock(self, user_id: UUID) -> User | None:
-        """Return a user, and let nobody else change them until the end."""
+    async def lock(self, user_id: UUID) -> User | None: ...
 
-    async def by_email_key(self, email_key: str) -> User | None:
-        """Return the user with this key."""
+    async def by_email_key(self, email_key: str) -> User | None: ...
 
     async def page(self, after: UUID | None, limit: int) -> list[User]:
-        """Return users in the order of their ids."""
+        """Return users with ids over `after`, in order."""
 
-    async def replace(self, user: User) -> None:
-        """Store a user anew."""
+    async def replace(self, user: User) -> None: ...
 
     async def delete(self, user_id: UUID) -> None:
-        """Delete a user with their sessions."""
+        """Delete a user and their sessions."""
 
 
 class SessionRows(Protocol):
     """Sessions and their refresh tokens."""
 
-    async def add(self, session: Session) -> None:
-        """Add a session."""
+    async def add(self, session: Session) -> None: ...
 
     async def all_of(self, user_id: UUID) -> list[Session]:
-        """Return all sessions of a user that are still stored."""
+        """Return all stored sessions of a user."""
 
     async def not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
-        """Return the sessions of a user that have neither been ended nor reached their absolute limit."""
+        """Return a user's sessions that have neither been ended nor reached their absolute limit."""
 
     async def count_not_ended(self, user_id: UUID, now: datetime) -> int:
-        """Return how many those are."""
+        """Return the number of those."""
 
-    async def lock_not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
-        """Return the sessions that have not ended, and let nobody else change them until the end."""
+    async def lock_not_ended(self, user_id: UUID, now: datetime) -> list[Session]: ...
 
     async def is_open(self, session_id: UUID, now: datetime) -> bool:
         """Return whether a session has neither been ended nor reached its absolute limit."""
 
-    async def end(self, session_id: UUID, reason: EndReason, now: datetime) -> None:
-        """Mark a session as ended."""
+    async def end(self, session_id: UUID, reason: EndReason, now: datetime) -> None: ...
 
-    async def add_refresh_token(self, token: RefreshToken) -> None:
-        """Add a refresh token."""
+    async def add_refresh_token(self, token: RefreshToken) -> None: ...
 
     async def lock_chain(self, token_hash: bytes) -> Chain | None:
-        """Return the refresh token with this hash and what belongs to it, whose session nobody else may touch."""
+        """Return the refresh token with this hash, with its successor, session and user."""
 
     async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:
-        """Mark a token as used, add its successor, and note the session's use; all at the successor's creation time."""
+        """Mark a token as used, insert its successor, and update the session's last use to the successor's time."""
 
 
 class KeyRows(Protocol):
-    """Signing keys, and other secrets of the service itself; all sealed."""
+    """Signing keys and other secrets of the service, all sealed."""
 
     async def all(self) -> list[StoredKey]:
         """Return all keys, the newest first."""
 
-    async def add(self, key: StoredKey) -> None:
-        """Add a key."""
+    async def add(self, key: StoredKey) -> None: ...
 
-    async def replace(self, key: StoredKey) -> None:
-        """Store a key anew."""
+    async def replace(self, key: StoredKey) -> None: ...
 
-    async def remove(self, kid: str) -> None:
-        """Delete a key."""
+    async def remove(self, kid: str) -> None: ...
 
     async def secrets(self) -> dict[str, bytes]:
-        """Return all sealed secrets by their names."""
+        """Return all sealed secrets by name."""
 
     async def put_secret(self, name: str, sealed: bytes) -> None:
-        """Store a sealed secret, in place of one with the same name."""
+        """Insert or replace a sealed secret."""
 
 
 class ClientRows(Protocol):
     """OAuth clients."""
 
     async def add(self, client: Client) -> None:
-        """Add a client. Raises ClientTaken."""
+        """Insert a client. Raises ClientTaken."""
 
-    async def get(self, client_id: str) -> Client | None:
-        """Return a client."""
+    async def get(self, client_id: str) -> Client | None: ...
 
-    async def lock(self, client_id: str) -> Client | None:
-        """Return a client, and let nobody else change it until the end."""
+    async def lock(self, client_id: str) -> Client | None: ...
 
     async def page(self, after: str | None, limit: int) -> list[Client]:
-        """Return clients in the order of their ids."""
+        """Return clients with ids over `after`, in order."""
 
-    async def replace(self, client: Client) -> None:
-        """Store a client anew."""
+    async def replace(self, client: Client) -> None: ...
 
-    async def delete(self, client_id: str) -> None:
-        """Delete a client."""
+    async def delete(self, client_id: str) -> None: ...
 
     async def use_assertion(self, assertion_hash: bytes, expires_at: datetime) -> bool:
-        """Note the use of an assertion; return False if it has been used before."""
+        """Store that an assertion was used; return False if it was stored already."""
 
 
 class AuditRows(Protocol):
@@ -162,7 +147,7 @@ class RevocationRows(Protocol):
         """Return stored entries with numbers over `number` and up to `head`, in order."""
 
     async def of(self, targets: Mapping[Kind, str]) -> list[LoggedRevocation]:
-        """Return the entries about these targets."""
+        """Return the entries about these targets, given by kind."""
 
 
 class EventReceiverRows(Protocol):
@@ -176,52 +161,43 @@ class EventReceiverRows(Protocol):
 
 
 class VerifierRows(Protocol):
-    """Verifiers that follow the revocation log, over all replicas."""
+    """Verifiers that follow the revocation feed, of all replicas."""
 
     async def put(self, changed: Collection[RegisteredVerifier]) -> None:
-        """Store verifiers, new or known."""
+        """Insert or update verifiers; their values only grow."""
 
     async def live(self, now: datetime) -> list[RegisteredVerifier]:
         """Return the verifiers that may be accepting tokens."""
 
-    async def remove(self, verifier_id: str) -> None:
-        """Forget a verifier that has ended."""
+    async def remove(self, verifier_id: str) -> None: ...
 
 
 class ThrottleRows(Protocol):
-    """Counters of attempts."""
+    """Attempt counters."""
 
     async def lock(self, keys: Sequence[bytes], now: datetime) -> dict[bytes, Counter]:
-        """Return the counters with these keys, which are in order, and let nobody else touch them until the end.
-
-        One that was not there is there afterwards, with nothing counted.
-        """
+        """Return the counters with these keys, which are sorted. Missing ones are inserted with no attempts."""
 
     async def put(self, counters: Mapping[bytes, Counter]) -> None:
-        """Store counters that have been locked."""
+        """Update locked counters."""
 
-    async def forget(self, keys: Sequence[bytes]) -> None:
-        """Delete counters."""
+    async def forget(self, keys: Sequence[bytes]) -> None: ...
 
 
 class Transaction(Protocol):
-    """One transaction; what it did counts when it ends, all of it or nothing."""
+    """A transaction: everything in it is committed at its end, or nothing."""
 
     @property
-    def users(self) -> UserRows:
-        """Users."""
+    def users(self) -> UserRows: ...
 
     @property
-    def sessions(self) -> SessionRows:
-        """Sessions and refresh tokens."""
+    def sessions(self) -> SessionRows: ...
 
     @property
-    def keys(self) -> KeyRows:
-        """Signing keys and secrets."""
+    def keys(self) -> KeyRows: ...
 
     @property
-    def clients(self) -> ClientRows:
-        """OAuth clients."""
+    def clients(self) -> ClientRows: ...
 
     @property
     def audit(self) -> AuditRows: ...
@@ -233,28 +209,26 @@ class Transaction(Protocol):
     def event_receivers(self) -> EventReceiverRows: ...
 
     @property
-    def throttles(self) -> ThrottleRows:
-        """Counters of attempts."""
+    def throttles(self) -> ThrottleRows: ...
 
     @property
-    def verifiers(self) -> VerifierRows:
-        """Verifiers that follow the revocation log."""
+    def verifiers(self) -> VerifierRows: ...
 
     def on_commit(self, work: Callable[[], None]) -> None:
-        """Do something when the transaction has been committed, and not if it is rolled back."""
+        """Call `work` after the commit, and not after a rollback."""
 
     async def lock(self, name: str) -> None:
-        """Let only one transaction past here, over all replicas, until it ends."""
+        """Hold an exclusive lock over all replicas until the end of the transaction."""
 
     async def prune(self, now: datetime, *, idle: timedelta, limit: int) -> int:
-        """Delete up to `limit` rows of each kind that nothing depends on any more; return how many."""
+        """Delete up to `limit` rows per table that are no longer needed; return how many."""
 
 
 class Store(Protocol):
-    """Where transactions come from."""
+    """The source of transactions."""
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
-        """Begin a transaction that only reads."""
+        """Begin a read-only transaction."""
 
     def write(self) -> AbstractAsyncContextManager[Transaction]:
-        """Begin a transaction that writes; an exception rolls it back."""
+        """Begin a transaction that is committed at its end, or rolled back by an exception."""

@@ -1,1 +1,1 @@
-"""The HTTP face of the auth service."""
+"""The HTTP interface of the auth service."""

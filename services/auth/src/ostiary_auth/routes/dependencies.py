@@ -1,4 +1,4 @@
-"""What a request says about its circumstances: who, and from where."""
+"""FastAPI dependencies: the context of a request, and its authenticated caller."""
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from ostiary_chassis.proxies import TrustedProxies
 
 ADMIN_SCOPE = "admin"
 
-#: Characters kept of a User-Agent, to tell one's devices apart.
+#: Characters of a User-Agent that are stored.
 MAX_USER_AGENT_CHARACTERS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class UserRequest:
-    """A call by a logged-in user."""
+    """A request of a logged-in user."""
 
     user_id: UUID
     session_id: UUID
@@ -33,14 +33,13 @@ class UserRequest:
 
 
 class Callers:
-    """Looks up whether callers still are who their token says; for the few calls where a minute matters."""
+    """Checks callers against the store, where a token that is still valid is not enough."""
 
     def __init__(self, store: Store) -> None:
-        """Look in `store`."""
         self._store = store
 
     async def require_user(self, call: UserRequest, scope: str | None = None) -> None:
-        """Check that a user is not disabled, their session goes on, and a scope, if one is named, is still theirs.
+        """Check that the user is enabled, their session is open, and they still have `scope`.
 
         Raises Revoked or InsufficientScope.
         """
@@ -52,7 +51,7 @@ class Callers:
         _require(scope, user.scopes)
 
     async def require_client(self, client_id: str, scope: str) -> None:
-        """Check that a client is not disabled and may still have a scope. Raises Revoked or InsufficientScope."""
+        """Check that the client is enabled and still has `scope`. Raises Revoked or InsufficientScope."""
         async with self._store.read() as transaction:
             client = await transaction.clients.get(client_id)
         if client is None or client.disabled_at is not None:
@@ -66,17 +65,16 @@ def _require(scope: str | None, scopes: Collection[str]) -> None:
 
 
 class Dependencies:
-    """Reads requests, and offers who makes them as FastAPI dependencies."""
+    """Provides dependencies. `X-Forwarded-For` is accepted from `proxies` only."""
 
     def __init__(self, auth: Auth, store: Store, proxies: TrustedProxies, clock: Clock) -> None:
-        """Verify tokens with `auth`; believe these proxies' `X-Forwarded-For`."""
         self.auth = auth
         self.callers = Callers(store)
         self._proxies = proxies
         self._clock = clock
 
     def context(self, request: Request, token: VerifiedToken | None = None) -> Context:
-        """Return the circumstances of a request."""
+        """Return the context of a request."""
         user_agent = request.headers.get("user-agent")
         peer = request.client.host if request.client else ""
         source = self._proxies.source(peer, request.headers.getlist("x-forwarded-for"))
@@ -85,7 +83,7 @@ class Dependencies:
 
     @property
     def user(self) -> Callable[..., Awaitable[UserRequest]]:
-        """A dependency that yields the user who calls. Raises NotAUser for a client's token."""
+        """A dependency for the calling user. Raises NotAUser for a client's token."""
         verified = Annotated[VerifiedToken, Depends(self.auth.require())]
 
         async def user(request: Request, token: verified) -> UserRequest:
@@ -95,7 +93,7 @@ class Dependencies:
 
     @property
     def live_user(self) -> Callable[..., Awaitable[UserRequest]]:
-        """The same, for what needs a session that goes on. Raises Revoked if it has ended."""
+        """The same, for operations that require an open session. Raises Revoked if it has ended."""
         called = Annotated[UserRequest, Depends(self.user)]
 
         async def live_user(call: called) -> UserRequest:
@@ -106,10 +104,10 @@ class Dependencies:
 
     @property
     def admin(self) -> Callable[..., Awaitable[Context]]:
-        """A dependency that yields the circumstances of a call by somebody who has the scope `admin`, and has it still.
+        """A dependency for the context of a caller who has the scope `admin`, and still has it in the store.
 
-        A token says what its owner was allowed when it was issued. Here, that would let an administrator who has been
-        disabled make themselves one again. Raises Revoked or InsufficientScope.
+        A token tells what was allowed when it was issued. That would let an administrator who has been disabled enable
+        themselves again. Raises Revoked or InsufficientScope.
         """
         verified = Annotated[VerifiedToken, Depends(self.auth.require(scopes=[ADMIN_SCOPE]))]
 

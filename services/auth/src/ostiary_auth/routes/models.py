@@ -1,4 +1,4 @@
-"""Bodies that several capabilities share."""
+"""Base classes of response bodies."""
 
 from typing import Self
 
@@ -6,11 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class View(BaseModel):
-    """What there is to see of something in the domain: its attributes of these names."""
+    """A response body with attributes of a domain object."""
 
     model_config = ConfigDict(from_attributes=True)
 
     @classmethod
     def of(cls, thing: object) -> Self:
-        """Return the view of a thing."""
         return cls.model_validate(thing)

@@ -1,4 +1,4 @@
-"""Types of path parameters."""
+"""Types of path and query parameters."""
 
 from typing import Annotated
 

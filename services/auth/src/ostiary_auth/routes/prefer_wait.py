@@ -1,4 +1,7 @@
-"""`Prefer: wait=S` (RFC 7240) on calls that revoke something: the answer comes when that is in force everywhere."""
+"""`Prefer: wait=S` (RFC 7240) on operations that revoke.
+
+The response is sent when the revocation is in force everywhere, or when the time is over.
+"""
 
 import json
 import re
@@ -12,19 +15,19 @@ from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.routes.revocation.models import InForceResponse
 from ostiary_auth.services import Services
 
-#: Seconds that a call waits at most; gateways give up after 30.
+#: Maximum wait in seconds; gateways time out after 30.
 MAX_WAIT_SECONDS = 20
 
-#: RFC 7240 section 2: preferences divided by commas, each a name and perhaps a value, which may be quoted.
+#: RFC 7240 section 2: comma-separated preferences, each with an optional value, which may be quoted.
 _WAIT = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;|\Z)', re.IGNORECASE)
 
-#: What the OpenAPI document says of it.
+#: The header in the OpenAPI document.
 PARAMETER = {
     "name": "Prefer",
     "in": "header",
     "required": False,
-    "description": "`wait=S`: answer when the revocation is in force with every verifier, or after S seconds"
-    f" ({MAX_WAIT_SECONDS} at most).",
+    "description": "`wait=S`: respond when the revocation is in force with every verifier, or after S seconds"
+    f" (at most {MAX_WAIT_SECONDS}).",
     "schema": {"type": "string", "examples": ["wait=5"]},
 }
 
@@ -32,13 +35,16 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def prefer_wait_route(services: Services) -> type[APIRoute]:
-    """Return the kind of route that revokes something, and waits for that to be in force if it is asked to."""
+    """Return a route class for operations that revoke, which supports `Prefer: wait`."""
 
     class PreferWaitRoute(APIRoute):
         def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
             options["openapi_extra"] = {"parameters": [PARAMETER]}
             if options.get("status_code") == 204:  # noqa: PLR2004 - HTTP
-                waited = {"model": InForceResponse, "description": "The same, waited for."}
+                waited = {
+                    "model": InForceResponse,
+                    "description": "With `Prefer: wait`: how far the revocation is in force.",
+                }
                 options["responses"] = {**(options.get("responses") or {}), 200: waited}
             super().__init__(path, endpoint, **options)
 
@@ -54,20 +60,20 @@ def prefer_wait_route(services: Services) -> type[APIRoute]:
 
 
 def note_revoked(request: Request, revoked: RevokedNumbers) -> RevokedNumbers:
-    """Keep what a request has revoked until its response is made. Every call of a `prefer_wait_route` needs it."""
+    """Keep the revocations of a request for its response. Every operation on a `prefer_wait_route` has to call it."""
     request.state.revoked = revoked
     return revoked
 
 
 async def apply_prefer_wait(services: Services, request: Request, response: Response) -> Response:
-    """Return the response at once, or when what the request has revoked is in force, and with how far that is."""
+    """Return the response at once or, if preferred, with the result of waiting for the request's revocations."""
     committed_at = services.clock.monotonic()
     seconds = _preferred_wait(request.headers.getlist("prefer"))
     if seconds is None or response.status_code >= 300:  # noqa: PLR2004 - HTTP
         return response
     revoked: RevokedNumbers = request.state.revoked
     if not revoked:
-        # Then it is about all that was before.
+        # Then wait for all previous revocations.
         await services.feed.refresh()
     cursor = max(revoked, default=services.feed.number)
     found = await services.verifiers.in_force(cursor, committed_at, seconds)
@@ -85,7 +91,7 @@ async def apply_prefer_wait(services: Services, request: Request, response: Resp
 
 
 def _preferred_wait(fields: Sequence[str]) -> int | None:
-    """Return the seconds of the first `wait` that can be read; a preference that cannot is none (section 2)."""
+    """Return the seconds of the first valid `wait`. An invalid preference is ignored (RFC 7240 section 2)."""
     for preference in ",".join(fields).split(","):
         match = _WAIT.match(preference)
         if match:

@@ -1,1 +1,1 @@
-"""The SQL behind the auth service."""
+"""The domain's ports implemented on SQL."""

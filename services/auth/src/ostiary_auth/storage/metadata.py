@@ -2,7 +2,7 @@
 
 from sqlalchemy import MetaData
 
-#: Constraints have names, so that later migrations can change them on every database.
+#: Constraints are named, so that later migrations can change them on every database.
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_name)s",

@@ -1,4 +1,4 @@
-"""Deleting rows that nothing depends on any more, a batch at a time, so that nobody waits for it."""
+"""Deleting rows that are no longer needed, in batches, so that other transactions do not have to wait."""
 
 from datetime import datetime, timedelta
 
@@ -10,20 +10,18 @@ from ostiary_auth.storage.oauth.tables import used_assertions
 from ostiary_auth.storage.revocation.tables import revocations, verifiers
 from ostiary_auth.storage.sessions.tables import refresh_tokens, sessions
 
-#: How long a session stays after it has ended or run out: people may look for why they were logged out.
+#: How long a session is kept after it has ended or expired, so that support can tell why a user was logged out.
 SESSIONS_KEPT = timedelta(days=1)
 
-#: How long a verifier stays after it has gone silent: by a clock that is fast it must not go while it is live.
+#: How long a verifier is kept after its lease: a replica whose clock is ahead must not delete a live one.
 VERIFIERS_KEPT = timedelta(hours=1)
 
 
 async def prune(connection: AsyncConnection, now: datetime, *, idle: timedelta, limit: int) -> int:
-    """Delete up to `limit` rows of each kind; return how many. `idle` is the sessions' limit without use."""
-    done_with = now - SESSIONS_KEPT
-    over = or_(
-        sessions.c.ended_at < done_with, sessions.c.expires_at < done_with, sessions.c.last_used_at < done_with - idle
-    )
-    # A token that was used longer ago than the idle limit would have run out by itself.
+    """Delete up to `limit` rows per table; return how many. `idle` is how long a session may go unused."""
+    cutoff = now - SESSIONS_KEPT
+    over = or_(sessions.c.ended_at < cutoff, sessions.c.expires_at < cutoff, sessions.c.last_used_at < cutoff - idle)
+    # A used token is needed to detect reuse, until it would have expired unused.
     used = (refresh_tokens.c.created_at < now - idle) & (refresh_tokens.c.used_at < now - idle)
     return sum(
         [
@@ -42,7 +40,7 @@ async def prune(connection: AsyncConnection, now: datetime, *, idle: timedelta, 
 async def _delete(
     connection: AsyncConnection, table: Table, key: Column[object], condition: ColumnElement[bool], limit: int
 ) -> int:
-    # Rows that somebody holds are left for the next time.
+    # Locked rows are left for the next run.
     batch = select(key).where(condition).limit(limit).with_for_update(skip_locked=True)
     result = await connection.execute(delete(table).where(key.in_(batch)))
     return result.rowcount

@@ -1,26 +1,30 @@
 """Which attempts count together, and how long the waits are."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from throttling import ELSEWHERE, EMAIL, HOME, SECOND
+from throttling import ELSEWHERE, HOME, SECOND
+from users import EMAIL
 
 from ostiary_auth.domain.accounts.attempts import (
     ACCOUNT,
     DEVICE,
+    FIRST_WAIT,
     FORGOTTEN_AFTER,
     REAUTHENTICATION,
     SOURCE,
     SOURCE_AND_ACCOUNT,
     Allowance,
+    Counter,
     login_keys,
     reauthentication_keys,
 )
 from ostiary_auth.domain.errors import TooManyAttempts
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALLOWANCES = (DEVICE, SOURCE_AND_ACCOUNT, SOURCE, ACCOUNT, REAUTHENTICATION)
 
 
@@ -77,3 +81,16 @@ class TestKeys:
         assert [here[key] for key in here.keys() & there.keys()] == [ACCOUNT]
         assert [here[key] for key in here.keys() & other.keys()] == [SOURCE]
         assert not there.keys() & other.keys()
+
+
+class TestCounter:
+    """Replicas' clocks differ, so an attempt may come to a counter whose last attempt was counted later."""
+
+    @pytest.mark.parametrize("allowance", ALLOWANCES)
+    def test_free_attempts_never_wait_though_the_clock_is_behind(self, allowance: Allowance) -> None:
+        counter = Counter(0, NOW, NOW)
+        for _ in range(allowance.free):
+            counter = counter.counted(allowance, NOW + SECOND)
+            assert counter.wait(allowance, NOW) <= timedelta(0)
+        assert counter.attempts == allowance.free
+        assert counter.counted(allowance, NOW).wait(allowance, NOW) == FIRST_WAIT

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from users import PASSWORD
 
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.accounts.service import Accounts
@@ -10,7 +11,6 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.services import Services
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PASSWORD = "correct horse battery staple"
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from throttling import ELSEWHERE, EMAIL, HOME, PASSWORD, SECOND
+from throttling import ELSEWHERE, HOME, SECOND
+from users import EMAIL, PASSWORD
 
 from ostiary_auth.domain.accounts.attempts import (
     ACCOUNT,
@@ -376,7 +377,7 @@ class TestChangingThePassword:
 
 
 async def test_free_attempts_of_the_same_moment_do_not_wait_for_each_other(logins: Logins) -> None:
-    """Dependencies reach the counters in another order than the clock was read in."""
+    """Requests reach the counters in another order than the clock was read in."""
     late, early = NOW + timedelta(milliseconds=1), NOW
     keys = login_keys(EMAIL, HOME, None)
     assert await logins.count(keys, late)

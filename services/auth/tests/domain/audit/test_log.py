@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import delete, insert, select, text, update
+from users import new_user
 
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.audit.log import AuditLog
@@ -324,7 +325,7 @@ class TestPersonalData:
     async def test_of_a_token_that_its_owner_revoked_no_address_is_left(self, services: Services) -> None:
         # The service looks at the clock itself when it reads an access token.
         now = datetime.now(UTC)
-        user = User(uuid4(), EMAIL, EMAIL, None, "-", ("user",), None, now)
+        user = new_user(EMAIL, at=now)
         async with services.store.write() as transaction:
             await transaction.users.add(user)
             grant = await services.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, Context(now))
@@ -351,7 +352,7 @@ class TestPersonalData:
             assert await transaction.sessions.all_of(user_id) == []
 
     async def test_the_personal_data_of_others_stay(self, services: Services) -> None:
-        first, second = (User(uuid4(), name, name, None, "-", (), None, NOW) for name in ("ada", "eve"))
+        first, second = (new_user(name, at=NOW) for name in ("ada", "eve"))
         async with services.store.write() as transaction:
             for user in (first, second):
                 await transaction.users.add(user)
@@ -362,7 +363,7 @@ class TestPersonalData:
         assert kept == {user_actor(second.id)}
 
     async def test_an_export_has_all_about_a_user_and_no_secrets(self, services: Services) -> None:
-        user = User(uuid4(), EMAIL, EMAIL, "Augusta Ada", "the-hash", ("user",), None, NOW)
+        user = new_user(EMAIL, at=NOW, name="Augusta Ada", password_hash="the-hash")
         async with services.store.write() as transaction:
             await transaction.users.add(user)
             context = Context(NOW, user_actor(user.id), ADDRESS, USER_AGENT)

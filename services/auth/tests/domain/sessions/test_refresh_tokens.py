@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from users import new_user
 
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.model import User
@@ -60,8 +61,7 @@ class Storage:
         self.runner.close()
 
     async def add_user(self) -> User:
-        address = f"{uuid4()}@example.com"
-        user = User(uuid4(), address, address, None, "-", ("user",), None, START)
+        user = new_user(f"{uuid4()}@example.com", at=START)
         async with self.services.store.write() as transaction:
             await transaction.users.add(user)
         return user

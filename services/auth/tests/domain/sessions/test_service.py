@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select
+from users import new_user
 
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.audit.log import AuditLog
@@ -60,7 +61,7 @@ class TestJudge:
 
 @pytest.fixture
 async def user(store: AuthStore) -> User:
-    user = User(uuid4(), "ada@example.com", "ada@example.com", None, "-", ("user",), None, NOW)
+    user = new_user(at=NOW)
     async with store.write() as transaction:
         await transaction.users.add(user)
     return user
@@ -69,10 +70,10 @@ async def user(store: AuthStore) -> User:
 class Logins:
     """Sessions, driven with times alone."""
 
-    def __init__(self, store: AuthStore) -> None:
+    def __init__(self, store: AuthStore, limits: SessionLimits = LIMITS) -> None:
         self.store = store
         audit = AuditLog(bytes(32))
-        self.sessions = Sessions(store, audit, RevocationLog(audit, timedelta(minutes=15)), LIMITS, SystemClock())
+        self.sessions = Sessions(store, audit, RevocationLog(audit, timedelta(minutes=15)), limits, SystemClock())
 
     async def open(self, user: User, now: datetime, user_agent: str | None = None) -> Grant:
         async with self.store.write() as transaction:
@@ -125,6 +126,21 @@ class TestRefresh:
         thief = await logins.refresh(thief.refresh_token, NOW + SECOND)
         assert await logins.refused(stolen, NOW + 2 * SECOND)
         assert await logins.refused(thief.refresh_token, NOW + 2 * SECOND)
+
+    async def test_a_disabled_users_idle_session_stays_closed_under_a_longer_limit(
+        self, store: AuthStore, logins: Logins, user: User
+    ) -> None:
+        grant, late = await logins.open(user, NOW), NOW + LIMITS.idle + SECOND
+        async with store.write() as transaction:
+            # It is not ended, as it could not be continued at the time.
+            context = Context(late)
+            assert await logins.sessions.end_all_of(transaction, user.id, "user_disabled", context) == ()
+            await transaction.users.replace(replace(user, disabled_at=late))
+        longer = Logins(store, replace(LIMITS, idle=2 * LIMITS.idle))
+        assert await longer.refused(grant.refresh_token, late)
+        async with store.write() as transaction:
+            await transaction.users.replace(user)
+        assert not await longer.refused(grant.refresh_token, late)
 
     async def test_theft_in_one_session_leaves_the_others(self, logins: Logins, user: User) -> None:
         stolen = (await logins.open(user, NOW)).refresh_token

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from admin import ADA, Admin, add_user, open_session
+from admin import Admin, add_user, open_session
+from users import ADA
 
 from ostiary_auth.services import Services
 

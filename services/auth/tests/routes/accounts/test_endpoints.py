@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from session_tokens import ADA, bearer
+from users import ADA, bearer
 
 
 async def test_registering_shows_the_account_and_not_the_password(client: httpx.AsyncClient) -> None:

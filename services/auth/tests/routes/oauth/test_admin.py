@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from admin import REPORTS, Admin
+from client_keys import PUBLIC_KEY
 
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidClient
@@ -11,13 +12,6 @@ from ostiary_auth.domain.oauth.clients import OLD_SECRET_GRACE
 from ostiary_auth.domain.oauth.model import Credentials
 from ostiary_auth.services import Services
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
-
-PUBLIC_KEY = {
-    "kty": "EC",
-    "crv": "P-256",
-    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
-    "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
-}
 
 
 class TestClients:

@@ -215,6 +215,24 @@ class TestPrivateKeyJwt:
         assert len(longer) > MAX_ASSERTION_CHARACTERS
         refused(await signer.post(TOKEN, with_assertion(longer)), "invalid_client")
 
+    @pytest.mark.parametrize(
+        ("length", "status"), [(MAX_ASSERTION_CHARACTERS, 200), (MAX_ASSERTION_CHARACTERS + 1, 401)]
+    )
+    async def test_an_assertion_may_have_exactly_its_maximum_length(
+        self, signer: OAuth, ec_key: ec.EllipticCurvePrivateKey, length: int, status: int
+    ) -> None:
+        # Base64url has no length of one more than a multiple of four, so a header makes up the difference.
+        assertion = next(
+            made
+            for extra in range(4)
+            for pad in range(5700, 6000)
+            if len(made := self.padded(signer.signer, ec_key, pad, extra)) == length
+        )
+        assert (await signer.post(TOKEN, with_assertion(assertion))).status_code == status
+
+    def padded(self, client_id: str, key: ec.EllipticCurvePrivateKey, pad: int, extra: int) -> str:
+        return jwt.encode(claims_for(client_id, pad="x" * pad), key, "ES256", headers={"x": "x" * extra})
+
     async def test_what_is_no_jwt_is_refused(self, signer: OAuth) -> None:
         deep = base64.urlsafe_b64encode(b'{"sub":' + b"[" * 3000).decode()
         header = base64.urlsafe_b64encode(b'{"alg":"ES256","kid":7}').decode()

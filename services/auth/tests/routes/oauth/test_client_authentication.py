@@ -132,7 +132,7 @@ class TestClientAuthentication:
         async with oauth.services.store.read() as transaction:
             assert await transaction.audit.entries(after=0, limit=1000) == before
         printed = capsys.readouterr().out
-        assert "client not authenticated" in printed
+        assert "client authentication failed" in printed
         assert oauth.worker[0] in printed
         assert "wrong-secret" not in printed
 

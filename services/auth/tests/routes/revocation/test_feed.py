@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 from sqlalchemy import select
+from users import new_user
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
 from ostiary._feed_client import Feed, FeedClient
@@ -107,8 +108,8 @@ class Asking:
 
     async def log_in(self, *roles: str) -> Session:
         """Return a new user with a session; no password is needed for that here."""
-        now, address = datetime.now(UTC), f"{uuid4()}@example.com"
-        user = User(uuid4(), address, address, None, "-", roles or ("user",), None, now)
+        now = datetime.now(UTC)
+        user = new_user(f"{uuid4()}@example.com", *roles, at=now)
         async with self.services.store.write() as transaction:
             await transaction.users.add(user)
             grant = await self.services.sessions.open(transaction, user, FIRST_PARTY_CLIENT_ID, Context(now))

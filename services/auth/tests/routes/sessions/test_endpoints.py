@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from session_tokens import ADA, bearer
+from users import ADA, bearer
 
 
 async def test_login_answers_as_oauth_does(tokens: dict[str, Any], client: httpx.AsyncClient) -> None:
@@ -47,7 +47,7 @@ async def test_a_refused_login_does_not_say_why(client: httpx.AsyncClient, body:
         "title": "Unauthorized",
         "status": 401,
         "code": "invalid_credentials",
-        "detail": "E-mail address or password is wrong.",
+        "detail": "Wrong e-mail address or password.",
     }
 
 

@@ -4,7 +4,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from throttling import ADA, HOME, bearer
+from throttling import HOME
+from users import ADA, bearer
 
 
 class TestSessionList:
@@ -18,7 +19,7 @@ class TestSessionList:
         self, client: httpx.AsyncClient, two: list[httpx.Response]
     ) -> None:
         for number, own in enumerate(two):
-            sessions = (await client.get("/auth/sessions", headers=bearer(own))).json()["sessions"]
+            sessions = (await client.get("/auth/sessions", headers=bearer(own.json()))).json()["sessions"]
             shown = {session["id"]: session for session in sessions}
             ids = [each.json()["session_id"] for each in two]
             assert shown.keys() == set(ids)
@@ -31,13 +32,13 @@ class TestSessionList:
     ) -> None:
         own, other = two
         path = f"/auth/sessions/{other.json()['session_id']}"
-        response = await client.delete(path, headers=bearer(own))
+        response = await client.delete(path, headers=bearer(own.json()))
         assert (response.status_code, response.json()) == (200, {"revoked": 1})
         refreshed = await client.post("/auth/refresh", json={"refresh_token": other.json()["refresh_token"]})
         assert refreshed.status_code == 401
-        again = await client.delete(path, headers=bearer(own))
+        again = await client.delete(path, headers=bearer(own.json()))
         assert (again.status_code, again.json()["code"]) == (404, "session_not_found")
-        (left,) = (await client.get("/auth/sessions", headers=bearer(own))).json()["sessions"]
+        (left,) = (await client.get("/auth/sessions", headers=bearer(own.json()))).json()["sessions"]
         assert left["id"] == own.json()["session_id"]
 
     async def test_anothers_session_cannot_be_ended(self, client: httpx.AsyncClient, two: list[httpx.Response]) -> None:
@@ -45,8 +46,8 @@ class TestSessionList:
         await client.post("/auth/register", json=eve)
         eves = await client.post("/auth/login", json=eve)
         for session_id, status in ((two[0].json()["session_id"], 404), (uuid4(), 404), ("x", 422)):
-            response = await client.delete(f"/auth/sessions/{session_id}", headers=bearer(eves))
+            response = await client.delete(f"/auth/sessions/{session_id}", headers=bearer(eves.json()))
             assert response.status_code == status
-        sessions = (await client.get("/auth/sessions", headers=bearer(two[0]))).json()["sessions"]
+        sessions = (await client.get("/auth/sessions", headers=bearer(two[0].json()))).json()["sessions"]
         assert len(sessions) == 2
-        assert len((await client.get("/auth/sessions", headers=bearer(eves))).json()["sessions"]) == 1
+        assert len((await client.get("/auth/sessions", headers=bearer(eves.json()))).json()["sessions"]) == 1

@@ -1,4 +1,4 @@
-"""The domain's store on SQL, the same statements on SQLite and PostgreSQL."""
+"""The domain's store on SQL, with the same statements for SQLite and PostgreSQL."""
 
 from dataclasses import asdict
 
@@ -10,21 +10,19 @@ from ostiary_profile.storage.tables import profiles
 
 
 class ProfileTransaction(SqlTransaction):
-    """A Transaction on a SQL connection; see the protocol for what each method promises."""
+    """A Transaction on a SQL connection; the protocol documents its methods."""
 
     async def get(self, user_id: str) -> Profile | None:
-        """Return a profile."""
         result = await self._connection.execute(select(profiles).where(profiles.c.user_id == user_id))
         row = result.one_or_none()
         return Profile(**row._mapping) if row else None
 
     async def get_locked(self, user_id: str) -> Profile | None:
-        """Lock by name and not by row, as there may be no row yet."""
+        # By name and not by row, as there may be no row yet.
         await self._database.lock(self._connection, f"profile:{user_id}")
         return await self.get(user_id)
 
     async def put(self, profile: Profile) -> None:
-        """Write a profile, whether there was one or not."""
         values = asdict(profile)
         statement = update(profiles).where(profiles.c.user_id == profile.user_id).values(**values)
         updated = await self._connection.execute(statement)
@@ -32,5 +30,4 @@ class ProfileTransaction(SqlTransaction):
             await self._connection.execute(insert(profiles).values(**values))
 
     async def delete(self, user_id: str) -> None:
-        """Delete a profile, if there is one."""
         await self._connection.execute(delete(profiles).where(profiles.c.user_id == user_id))

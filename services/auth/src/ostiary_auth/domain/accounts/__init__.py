@@ -1,1 +1,1 @@
-"""Accounts: registration, login, passwords, and what limits guessing."""
+"""Accounts: registration, login, passwords and throttling."""

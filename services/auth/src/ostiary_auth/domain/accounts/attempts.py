@@ -1,10 +1,9 @@
-"""Throttles against guessing: attempts are counted before they are made, and cost a growing wait.
+"""Throttling of password guessing: each attempt is counted before it is made, and delays grow.
 
-An attempt from a device that the account's owner has logged in with before (see `devices`) is counted for
-that device alone. Every other attempt is counted for its source on this account, for its source, and for the
-account. So whoever guesses, from one address or from many, makes the wait grow for strangers and never
-for the owner on a device of theirs (NIST SP 800-63B-4 section 3.2.2 asks for both). An account that does not
-exist is counted like one that does.
+An attempt from a known device (see `device_tokens`) is counted for that device only. Any other attempt is counted for
+its source on this account, for its source, and for the account. So an attacker, from one address or from many, makes
+strangers wait, and never the owner on a known device (NIST SP 800-63B-4 section 3.2.2 asks for both). Attempts on
+accounts that do not exist are counted in the same way.
 """
 
 import hashlib
@@ -13,68 +12,65 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv6Network, ip_address
 
-#: Wait after the first attempt over the free ones; it doubles with each.
+#: Wait after the first attempt that is not free; it doubles with each further one.
 FIRST_WAIT = timedelta(seconds=1)
 
 
-#: Attempts are forgotten when the last one is this long ago.
+#: Counters expire this long after the last attempt.
 FORGOTTEN_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Attempts that are free, and the longest wait after that."""
+    """How many attempts are free, and the longest wait after them."""
 
     free: int
     longest_wait: timedelta
 
     def wait(self, attempts: int) -> timedelta:
-        """Return the wait after so many attempts."""
         over = attempts - self.free
         if over <= 0:
             return timedelta(0)
-        # Above 2^20 s every wait is the longest one; the exponent stays small whatever the count.
+        # Beyond 2^20 s every wait is the longest one, so the exponent stays small.
         doublings = min(over - 1, 20)
         return min(FIRST_WAIT * (1 << doublings), self.longest_wait)
 
 
-#: Attempts of one device, whose owner mistypes, or whose thief guesses.
+#: Attempts of one device: an owner who mistypes, or a thief who guesses.
 DEVICE = Allowance(free=10, longest_wait=timedelta(minutes=5))
 
 #: Attempts of one source on one account.
 SOURCE_AND_ACCOUNT = Allowance(free=5, longest_wait=timedelta(minutes=5))
 
-#: Attempts of one source on whatever account. Many people may share one.
+#: Attempts of one source on any account. Many users may share one.
 SOURCE = Allowance(free=100, longest_wait=timedelta(minutes=1))
 
-#: Attempts of all strangers on one account (NIST SP 800-63B-4 section 3.2.2: no more than 100).
+#: Attempts of all unknown devices on one account (NIST SP 800-63B-4 section 3.2.2: no more than 100).
 ACCOUNT = Allowance(free=100, longest_wait=timedelta(minutes=5))
 
-#: Checks of the current password by somebody who is logged in.
+#: Checks of a logged-in user's current password.
 REAUTHENTICATION = Allowance(free=5, longest_wait=timedelta(minutes=5))
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """What is stored of a throttle's key."""
+    """A stored attempt counter. `expires_at` is when it is forgotten."""
 
     attempts: int
     blocked_until: datetime
-    #: When it is forgotten.
     expires_at: datetime
 
     def wait(self, allowance: Allowance, now: datetime) -> timedelta:
-        """Return how long to wait for the next attempt."""
-        # While attempts are free nobody waits: not even for one of the same moment, whose clock was ahead.
+        # A free attempt never waits, not even for one that a replica whose clock is ahead has counted.
         return self.blocked_until - now if self.attempts > allowance.free else timedelta(0)
 
     def counted(self, allowance: Allowance, now: datetime) -> "Counter":
-        """Return the counter after one more attempt."""
+        """Return the counter after another attempt."""
         attempts = self.attempts + 1 if now < self.expires_at else 1
         return Counter(attempts, now + allowance.wait(attempts), now + FORGOTTEN_AFTER)
 
     def uncounted(self, now: datetime) -> "Counter":
-        """Return the counter as if the last attempt had not been: when it was let through, no wait was left."""
+        """Return the counter without its last attempt, which would not have been admitted with a wait left."""
         return replace(self, attempts=max(0, self.attempts - 1), blocked_until=now)
 
 
@@ -82,7 +78,7 @@ Keys = Mapping[bytes, Allowance]
 
 
 def login_keys(email_key: str, source: str | None, device_id: str | None) -> Keys:
-    """Return what a login attempt counts for. `device_id` is that of a device the account knows."""
+    """Return the counters of a login attempt. `device_id` is that of a known device of the account."""
     if device_id is not None:
         return {_key("device", device_id): DEVICE}
     network = _network(source)
@@ -94,12 +90,12 @@ def login_keys(email_key: str, source: str | None, device_id: str | None) -> Key
 
 
 def reauthentication_keys(user_id: object) -> Keys:
-    """Return what the check of a logged-in user's password counts for."""
+    """Return the counter of checks of a logged-in user's password."""
     return {_key("reauthentication", str(user_id)): REAUTHENTICATION}
 
 
 def _network(source: str | None) -> str:
-    """Return what one customer of a network provider has: an IPv4 address, or 64 bits of IPv6 ones (RFC 6177)."""
+    """Return what one customer of an access network has: an IPv4 address, or an IPv6 /64 (RFC 6177)."""
     if source is None:
         return ""
     address = ip_address(source)
@@ -107,5 +103,5 @@ def _network(source: str | None) -> str:
 
 
 def _key(kind: str, *parts: str) -> bytes:
-    """Hash a key, so that the table holds neither addresses nor names in the clear."""
+    """Hash the parts, so that the table contains no addresses or names in plain text."""
     return hashlib.sha256("\0".join((kind, *parts)).encode()).digest()

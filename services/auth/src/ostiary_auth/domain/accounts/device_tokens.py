@@ -16,21 +16,19 @@ DEVICE_ID_BYTES = 16
 
 
 class DeviceTokens:
-    """Makes and recognises device tokens: `id.mac`, where the MAC binds the id to one account."""
+    """Issues and recognises device tokens. A token is `id.mac`; the MAC binds the id to one account."""
 
     def __init__(self, key: bytes) -> None:
-        """Use a secret key."""
         self._key = key
 
     def issue(self, user_id: UUID) -> str:
-        """Return a new token for a device that this user has logged in with."""
         device_id = secrets.token_urlsafe(DEVICE_ID_BYTES)
         return f"{device_id}.{self._mac(device_id, user_id)}"
 
     def recognise(self, token: str | None, user_id: UUID | None) -> str | None:
-        """Return the id of the device if the token is one of this user's."""
+        """Return the device's id if the token was issued to this user."""
         device_id, _, mac = (token or "").partition(".")
-        # The same work without an account, so that timing does not tell.
+        # The same work without an account, so that timing does not reveal whether one exists.
         expected = self._mac(device_id, user_id or UUID(int=0))
         matches = hmac.compare_digest(mac.encode(), expected.encode())
         return device_id if matches and user_id is not None else None

@@ -1,4 +1,4 @@
-"""E-mail addresses, and what makes two spellings of one the same account."""
+"""E-mail addresses, and which spellings belong to the same account."""
 
 import unicodedata
 from functools import cache
@@ -8,12 +8,12 @@ from email_validator import EmailNotValidError, validate_email
 
 from ostiary_auth.domain.errors import InvalidEmail
 
-#: Characters of an address with its case and compatible characters folded; some become eighteen.
+#: Characters of a folded address; folding may turn one character into eighteen.
 MAX_EMAIL_KEY_CHARACTERS = 640
 
 
 def parse_email(email: str) -> str:
-    """Return an address in its normal form. Raises InvalidEmail."""
+    """Return a normalised address. Raises InvalidEmail."""
     try:
         return validate_email(email, check_deliverability=False, allow_smtputf8=True, strict=True).normalized
     except EmailNotValidError:
@@ -21,14 +21,14 @@ def parse_email(email: str) -> str:
 
 
 def email_key(address: str) -> str:
-    """Return what is the same for all spellings of an address that people take for one.
+    """Return a key that all confusable spellings of an address share. Raises InvalidEmail if nothing valid is left.
 
-    Case and compatible characters are folded, as mailboxes that differ only there belong to one person in
-    practice; then characters that look like an ASCII letter become that letter (UTS #39), so that
-    nobody can hold an account that looks like another's. Raises InvalidEmail for an address that folds into none.
+    Case and compatibility characters are folded, as mailboxes that differ only in those belong to one person in
+    practice. Then characters that look like an ASCII letter are replaced by it (UTS #39), so that nobody can register
+    an address that looks like another user's.
     """
     key = _fold(address)
-    # What looks like a letter may be one with an accent; once it is the letter, it may fold further.
+    # A replaced character may fold further.
     while not key.isascii() and (again := _fold(_replace_look_alikes(key))) != key:
         key = again
     if len(key) > MAX_EMAIL_KEY_CHARACTERS or key.count("@") != 1:
@@ -41,13 +41,13 @@ def _fold(text: str) -> str:
 
 
 def _replace_look_alikes(text: str) -> str:
-    """Replace letters that look like ASCII ones, under their accents, too."""
+    """Replace letters that look like ASCII ones, also below accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).translate(_look_alikes()))
 
 
 @cache
 def _look_alikes() -> dict[int, str]:
-    """Return the table, which is only read for an address that is not ASCII."""
+    """Return the table; it is read only for addresses that are not ASCII."""
     text = (files("ostiary_auth.domain.accounts") / "confusables.txt").read_text("utf-8")
     pairs = (line.split() for line in text.splitlines() if not line.startswith("#"))
     return {int(code, 16): looks_like for code, looks_like in pairs}

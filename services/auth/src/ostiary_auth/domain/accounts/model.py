@@ -1,4 +1,4 @@
-"""Users: who somebody is and what they may do."""
+"""Users, their roles and scopes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from uuid import UUID
 
 from ostiary_auth.domain.errors import InvalidName, UnknownRole
 
-#: Characters of a name that is shown.
+#: Characters of a display name.
 MAX_NAME_CHARACTERS = 100
 
-#: Scopes that come with a role. Who has no role has no scopes.
+#: The scopes of each role. A user without roles has no scopes.
 SCOPES_OF_ROLE = {
     "user": ("profile:read", "profile:write"),
     "admin": ("admin", "profile:read:any"),
@@ -19,7 +19,7 @@ SCOPES_OF_ROLE = {
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account. `email_key` is what makes two spellings of one address the same account."""
+    """An account. Confusable spellings of one address have the same `email_key`."""
 
     id: UUID
     email: str
@@ -32,20 +32,20 @@ class User:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Return the scopes of the user's roles, sorted."""
+        """The scopes of the user's roles, sorted."""
         return tuple(sorted({scope for role in self.roles for scope in SCOPES_OF_ROLE.get(role, ())}))
 
 
 def accept_name(name: str | None) -> str | None:
-    """Return the name that somebody is shown by, or none. Raises InvalidName."""
+    """Raise InvalidName unless this is a valid display name or none."""
     if name is not None and not 1 <= len(name) <= MAX_NAME_CHARACTERS:
         raise InvalidName
     return name
 
 
 def accept_roles(roles: Iterable[str]) -> tuple[str, ...]:
-    """Return roles in order, each once. Raises UnknownRole."""
+    """Return roles sorted, without duplicates. Raises UnknownRole."""
     wanted = set(roles)
     if unknown := sorted(wanted - SCOPES_OF_ROLE.keys()):
-        raise UnknownRole(f"There is no role {unknown[0]!r}; there are: {', '.join(sorted(SCOPES_OF_ROLE))}.")
+        raise UnknownRole(f"Unknown role {unknown[0]!r}; use one of: {', '.join(sorted(SCOPES_OF_ROLE))}.")
     return tuple(sorted(wanted))

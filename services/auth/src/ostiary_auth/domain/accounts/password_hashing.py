@@ -1,8 +1,8 @@
-"""Password hashing: Argon2id, in threads of its own, with a bounded queue.
+"""Password hashing: Argon2id, in a thread pool of its own, with a bounded queue.
 
-One hash costs tens of milliseconds of a core and 19 MiB on purpose. On the event loop it would
-stop everything else; without a bound, a storm of logins would queue for minutes. The threads
-yield to all others, so that who is logged in does not feel the storm either.
+A hash costs tens of milliseconds of a core and 19 MiB, by design. On the event loop it would block all other requests;
+without a bound, a burst of logins would queue for minutes. The threads run at the lowest priority, so that other
+requests stay fast meanwhile.
 """
 
 import asyncio
@@ -30,22 +30,21 @@ LANES = 1
 SALT_BYTES = 16
 HASH_BYTES = 32
 
-#: The lowest priority that threads can have (nice(2)).
+#: The lowest priority of a thread (nice(2)).
 NICENESS = 19
 
-#: Hashes that may wait per thread; at some 30 ms each the last one waits half a second, if the cores are ours alone.
+#: Queued hashes per thread: at 30 ms each, the last one waits half a second on idle cores.
 QUEUE_PER_THREAD = 16
 
 
-#: The hash of random bytes that nobody knows. Checked when there is no account, so that that takes as long.
+#: The hash of discarded random bytes. Verified when there is no account, so that the response takes as long.
 _DUMMY_HASH = "$argon2id$v=19$m=19456,t=2,p=1$Qdih/xkqpN4lvFnkR+JgdQ$4U1g21nFCwUhguu0ifp+bYuePr2N8AtY8els6o5gXz8"
 
 
 class PasswordHasher:
-    """Hashes and checks passwords, a bounded number at a time."""
+    """Hashes and verifies passwords. More than one thread per usable core gains nothing."""
 
     def __init__(self, threads: int) -> None:
-        """Make the pool; a thread per core that this process may use is as many as are of any good."""
         self._threads = threads
         self._argon2 = argon2.PasswordHasher(
             time_cost=ITERATIONS,
@@ -55,12 +54,12 @@ class PasswordHasher:
             salt_len=SALT_BYTES,
             type=argon2.Type.ID,
         )
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2", initializer=_yield_to_others)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2", initializer=_lower_priority)
         self._waiting = 0
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Take a place among those who wait to `hash` or `verify`. Raises HashingOverloaded if there is none."""
+        """Reserve a place in the queue for `hash` and `verify`. Raises HashingOverloaded if it is full."""
         if self._waiting >= self._threads * QUEUE_PER_THREAD:
             raise HashingOverloaded
         self._waiting += 1
@@ -70,20 +69,19 @@ class PasswordHasher:
             self._waiting -= 1
 
     async def hash(self, password: str) -> str:
-        """Return the hash of a password, in PHC format. Call it in a slot."""
+        """Return the hash in PHC format. Requires a slot."""
         return await self._run(lambda: self._argon2.hash(password))
 
     async def verify(self, hashed: str | None, password: str) -> bool:
-        """Return whether the password fits; without a hash, do the same work for nothing. Call it in a slot."""
+        """Return whether the password matches. Without a hash, take as long and return False. Requires a slot."""
         matches = await self._run(lambda: self._matches(hashed or _DUMMY_HASH, password))
         return matches and hashed is not None
 
     def needs_rehash(self, hashed: str) -> bool:
-        """Return whether a hash was made with other parameters than today's."""
+        """Return whether the hash has other parameters than the current ones."""
         return self._argon2.check_needs_rehash(hashed)
 
     def close(self) -> None:
-        """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _matches(self, hashed: str, password: str) -> bool:
@@ -92,15 +90,15 @@ class PasswordHasher:
         except argon2.exceptions.VerifyMismatchError:
             return False
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
-            _log.exception("a stored password hash cannot be read")
+            _log.exception("stored password hash is invalid")
             return False
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
 
-def _yield_to_others() -> None:
-    """Let the calling thread run when nobody else wants to. Linux has priorities by thread; others go without."""
+def _lower_priority() -> None:
+    """Give the calling thread the lowest priority. Only Linux has priorities per thread."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

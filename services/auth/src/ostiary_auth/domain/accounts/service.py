@@ -1,4 +1,4 @@
-"""Accounts: opening them, recognising who is there, and managing them."""
+"""Accounts: registration, login, password changes and administration."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -26,7 +26,7 @@ from ostiary_auth.domain.sessions.service import Sessions
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Somebody who has logged in, and the token that marks their device from now on, if it was not known before."""
+    """A successful login. `device_token` is for a device that was not known before."""
 
     grant: Grant
     device_token: str | None
@@ -34,7 +34,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """All that is stored about a user, without secrets."""
+    """Everything stored about a user, without secrets."""
 
     user: User
     sessions: list[Session]
@@ -42,7 +42,7 @@ class Export:
 
 
 class Accounts:
-    """Registers people, recognises them, and manages their accounts."""
+    """Registers, authenticates and manages users."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Accounts:
         self._min_password_characters = min_password_characters
 
     async def register(self, email: str, password: str, display_name: str | None, context: Context) -> User:
-        """Open an account for whoever asks.
+        """Register a user.
 
         Raises InvalidEmail, InvalidName, UnacceptablePassword, EmailTaken or HashingOverloaded.
         """
@@ -75,7 +75,7 @@ class Accounts:
     async def create(
         self, email: str, password: str, display_name: str | None, roles: tuple[str, ...], context: Context
     ) -> User:
-        """Open an account for somebody else, with these roles.
+        """Create an account on behalf of an administrator.
 
         Raises InvalidEmail, InvalidName, UnacceptablePassword, EmailTaken, UnknownRole or HashingOverloaded.
         """
@@ -91,10 +91,10 @@ class Accounts:
     async def log_in(
         self, email: str, password: str, device_token: str | None, client_id: str, context: Context
     ) -> Login:
-        """Open a session for the user with this address and password.
+        """Authenticate a user and open a session.
 
-        An unknown address takes the same steps as a wrong password or a disabled account, so that neither
-        the answer nor its time tells who has one. Raises InvalidCredentials, TooManyAttempts or HashingOverloaded.
+        An unknown address takes the same steps as a wrong password or a disabled account, so that neither the response
+        nor its time reveals which accounts exist. Raises InvalidCredentials, TooManyAttempts or HashingOverloaded.
         """
         candidate = password_policy.normalise(password)
         with self._hasher.slot():
@@ -122,7 +122,7 @@ class Accounts:
     ) -> RevokedNumbers:
         """Change a user's password and end their other sessions.
 
-        Raises WrongPassword (of a disabled user, too), UnacceptablePassword, TooManyAttempts, UserNotFound or
+        Raises WrongPassword (also for a disabled user), UnacceptablePassword, TooManyAttempts, UserNotFound or
         HashingOverloaded.
         """
         user = await self.get(user_id)
@@ -161,7 +161,7 @@ class Accounts:
         return user
 
     async def page(self, after: UUID | None, limit: int) -> list[User]:
-        """Return users in the order of their ids."""
+        """Return users with ids over `after`, in order."""
         async with self._store.read() as transaction:
             return await transaction.users.page(after, limit)
 
@@ -175,14 +175,14 @@ class Accounts:
         return revoked
 
     async def enable(self, user_id: UUID, context: Context) -> None:
-        """Let a disabled user in again. Raises UserNotFound."""
+        """Enable a disabled user. Raises UserNotFound."""
         async with self._change(user_id) as (transaction, user):
             if user.disabled_at is not None:
                 await transaction.users.replace(replace(user, disabled_at=None))
                 await self._audit.record(transaction, context, Event.USER_ENABLED, subject=user_actor(user_id))
 
     async def set_roles(self, user_id: UUID, roles: tuple[str, ...], context: Context) -> RevokedNumbers:
-        """Give a user these roles and no others. Tokens with the old ones are revoked; sessions go on.
+        """Replace a user's roles and revoke their access tokens; sessions continue.
 
         Raises UserNotFound or UnknownRole.
         """
@@ -202,10 +202,7 @@ class Accounts:
             return await self._sessions.end_all_of(transaction, user_id, "ended_by_admin", context)
 
     async def delete(self, user_id: UUID, context: Context) -> RevokedNumbers:
-        """Delete a user with all that is personal about them. What happened stays in the audit log, without a name.
-
-        Raises UserNotFound.
-        """
+        """Delete a user and their personal data, also that in the audit log. Raises UserNotFound."""
         async with self._change(user_id) as (transaction, _user):
             revoked = await self._sessions.end_all_of(transaction, user_id, "user_deleted", context)
             await self._audit.record(transaction, context, Event.USER_DELETED, subject=user_actor(user_id))
@@ -214,11 +211,11 @@ class Accounts:
         return revoked
 
     async def export(self, user_id: UUID, context: Context) -> Export:
-        """Return all that is stored about a user. Raises UserNotFound."""
+        """Return everything stored about a user. Raises UserNotFound."""
         async with self._change(user_id) as (transaction, user):
             sessions = await transaction.sessions.all_of(user_id)
             about = await transaction.audit.entries_about(user_actor(user_id))
-            # What is personal in what others did to them is those others'.
+            # Personal data in entries by others is about those others.
             own = {user_actor(user_id), *SELF_SERVICE_ACTORS}
             audit = [entry if entry.actor in own else replace(entry, personal=None) for entry in about]
             await self._audit.record(transaction, context, Event.USER_EXPORTED, subject=user_actor(user_id))
@@ -261,25 +258,25 @@ class Accounts:
         return password_policy.accept(password, minimum=self._min_password_characters, about=about)
 
     async def _rehash(self, user: User, password: str) -> str | None:
-        """Return a new hash of a password, if the stored one was made with other parameters."""
+        """Return a new hash if the stored one has outdated parameters."""
         return await self._hasher.hash(password) if self._hasher.needs_rehash(user.password_hash) else None
 
     async def _record_failure(self, event: Event, user: User | None, context: Context) -> None:
         async with self._store.write() as transaction:
-            # Who was deleted meanwhile must not come back into the log.
+            # A user who was deleted meanwhile must not reappear in the log.
             known = user is not None and await transaction.users.get(user.id) is not None
             subject = user_actor(user.id) if user and known else None
             await self._audit.record(transaction, context, event, subject=subject)
 
     @asynccontextmanager
     async def _admit(
-        self, user: User, keys: Keys, context: Context, refusal: type[AuthError]
+        self, user: User, keys: Keys, context: Context, rejection: type[AuthError]
     ) -> AsyncIterator[tuple[Transaction, User]]:
-        """Begin what a right password leads to. Raises `refusal` if the account has changed meanwhile."""
+        """Begin the transaction after a correct password. Raises `rejection` if the account has changed meanwhile."""
         async with self._store.write() as transaction:
             current = await transaction.users.lock(user.id)
             if current is None or current.disabled_at is not None or current.password_hash != user.password_hash:
-                raise refusal
+                raise rejection
             await forgive(transaction, keys, context.now)
             yield transaction, current
 
@@ -293,7 +290,7 @@ class Accounts:
 
 
 def _key_of_candidate(email: str) -> str:
-    """Return the key of an address that somebody claims; one that is no address is nobody's."""
+    """Return the key of a claimed address; an invalid one has a key that no account has."""
     with suppress(InvalidEmail):
         return email_key(parse_email(email))
     return f"invalid:{email}"

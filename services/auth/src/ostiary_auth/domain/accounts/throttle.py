@@ -1,4 +1,4 @@
-"""Counting attempts in the store. Which attempts count together, and how long the waits are: see `attempts`."""
+"""Attempt counters in the store; `attempts` has the rules."""
 
 from datetime import datetime, timedelta
 
@@ -8,7 +8,7 @@ from ostiary_auth.domain.ports import Transaction
 
 
 async def count_attempt(transaction: Transaction, keys: Keys, now: datetime) -> None:
-    """Count an attempt that is about to be made. Raises TooManyAttempts, and then counts nothing."""
+    """Count an attempt before it is made. Raises TooManyAttempts, and then does not count it."""
     counters = await transaction.throttles.lock(sorted(keys), now)
     longest = max(counters[key].wait(keys[key], now) for key in keys)
     if longest > timedelta(0):
@@ -17,10 +17,10 @@ async def count_attempt(transaction: Transaction, keys: Keys, now: datetime) -> 
 
 
 async def forgive(transaction: Transaction, keys: Keys, now: datetime) -> None:
-    """Take back an attempt that turned out right.
+    """Remove an attempt that turned out to be correct.
 
-    Counters of the account, and of this device or source on it, start anew; that of a source loses
-    one only, or an attacker would clear it by logging in to an account of their own.
+    The counters of the account, and of this device or source on it, restart. That of a source loses one attempt only,
+    or an attacker could reset it by logging in to their own account.
     """
     counters = await transaction.throttles.lock(sorted(keys), now)
     await transaction.throttles.put({key: counters[key].uncounted(now) for key in keys if keys[key] is SOURCE})

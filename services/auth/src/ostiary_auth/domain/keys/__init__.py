@@ -1,1 +1,1 @@
-"""Signing keys, and how they are kept secret."""
+"""Signing keys, their rotation, and encryption at rest."""

@@ -33,7 +33,7 @@ class SigningKey:
     private_key: rsa.RSAPrivateKey
 
     def sign(self, media_type: str, claims: Mapping[str, object]) -> str:
-        """Return a JWS in compact form (RFC 7515 section 3.1), signed with RS256 (RFC 7518 section 3.3)."""
+        """Return a JWS in compact form (RFC 7515 section 3.1), with RS256 (RFC 7518 section 3.3)."""
         header = {"alg": "RS256", "typ": media_type, "kid": self.kid}
         signing_input = base64url_encode(_encode(header)) + b"." + base64url_encode(_encode(claims))
         signature = self.private_key.sign(signing_input, PKCS1v15(), SHA256())
@@ -46,20 +46,20 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """The key that signs now, and all that are published, as keys and as the JWKS document with its ETag."""
+    """The signing key and all published keys, also as a JWKS document with its ETag."""
 
     signing: SigningKey
     published: tuple[SigningKey, ...]
     document: bytes
     etag: str
-    #: Which keys are published, as verifiers name them.
+    #: Identifies the set of published keys to verifiers.
     version: str
-    #: What it was opened from; other states or keys make another ring.
+    #: The keys and states it was loaded from; it is outdated when they change.
     states: frozenset[tuple[str, KeyState]]
 
     @classmethod
     def open(cls, stored: list[StoredKey], vault: Vault) -> "KeyRing":
-        """Open stored keys, one of which signs. Raises UnsealError."""
+        """Decrypt stored keys, one of which signs. Raises UnsealError."""
         keys = {key.kid: _open(key, vault) for key in stored}
         (signing,) = (key.kid for key in stored if key.state is KeyState.SIGNING)
         document = json.dumps({"keys": [key.public_jwk() for key in keys.values()]}).encode()
@@ -84,16 +84,15 @@ def states_of(stored: list[StoredKey]) -> frozenset[tuple[str, KeyState]]:
 
 
 def _encode(value: Mapping[str, object]) -> bytes:
-    """Encode JSON without white space."""
     return _JSON.encode(value).encode()
 
 
 def _open(stored: StoredKey, vault: Vault) -> SigningKey:
-    # Sealed by us and authenticated, so its numbers need no tests; those take longer than all else at a start.
+    # Authenticated by the seal, so the key needs no validation, which would take most of the start-up time.
     private_key = load_der_private_key(
         vault.open(stored.sealed_private_key, stored.kid), password=None, unsafe_skip_rsa_key_validation=True
     )
-    assert isinstance(private_key, rsa.RSAPrivateKey)  # noqa: S101 - made below
+    assert isinstance(private_key, rsa.RSAPrivateKey)  # noqa: S101 - sealed by `seal`
     return SigningKey(stored.kid, private_key)
 
 
@@ -103,6 +102,6 @@ def _public_members(private_key: rsa.RSAPrivateKey) -> dict[str, str]:
 
 
 def _thumbprint(private_key: rsa.RSAPrivateKey) -> str:
-    """Return the key's JWK thumbprint (RFC 7638 section 3): its members sorted, without white space, hashed."""
+    """Return the JWK thumbprint (RFC 7638 section 3)."""
     canonical = json.dumps(_public_members(private_key), sort_keys=True, separators=(",", ":"))
     return base64url_encode(hashlib.sha256(canonical.encode()).digest()).decode()

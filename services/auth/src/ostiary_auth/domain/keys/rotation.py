@@ -27,10 +27,10 @@ _LOCK = "signing-keys"
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicy:
-    """How keys live.
+    """When keys are rotated.
 
-    A key signs for `period`, and not before every verifier that follows the revocation log holds it, or it has been
-    public for `published_for`: then it is in no cache any more that lacks it.
+    A key signs for `period`. It starts when every verifier that follows the feed holds it, or when it has been
+    published for `published_for`: then no cache lacks it.
     """
 
     bits: int
@@ -45,11 +45,11 @@ class KeyPolicy:
         return self.token_lifetime + EXPIRY_MARGIN
 
     def may_sign_from(self, following: StoredKey) -> datetime:
-        """Return when the next key may sign, whoever holds it."""
+        """Return when the next key may sign, whichever verifiers hold it."""
         return following.since + self.published_for
 
     def signing_ends(self, stored: list[StoredKey], now: datetime) -> bool:
-        """Return whether the signing key has signed for its period, and there is a next one."""
+        """Return whether the signing key's period is over and a next key exists."""
         signing = _in_state(stored, KeyState.SIGNING)
         return (
             signing is not None and _in_state(stored, KeyState.NEXT) is not None and now >= signing.since + self.period
@@ -77,7 +77,7 @@ class SigningKeys:
         self._vault = vault
 
     async def load(self, known: KeyRing | None = None) -> KeyRing:
-        """Return the stored keys as a ring: `known`, if it is still what is stored. Raises UnsealError."""
+        """Return the stored keys: as `known`, if that is still up to date. Raises UnsealError."""
         stored = await self.stored()
         if known is not None and known.states == states_of(stored):
             return known
@@ -89,25 +89,25 @@ class SigningKeys:
             return await transaction.keys.all()
 
     async def advance(self, context: Context) -> None:
-        """Do what is due: make keys that are missing, put the next one to use, remove those that are done for."""
+        """Create missing keys, rotate if due, and delete expired keys."""
         stored = await self.stored()
         missing = {KeyState.SIGNING, KeyState.NEXT} - {key.state for key in stored}
         signing_ends = self._policy.signing_ends(stored, context.now)
-        if not missing and not signing_ends and not _done_for(stored, self._policy, context.now):
+        if not missing and not signing_ends and not _expired(stored, self._policy, context.now):
             return
-        # Made before the lock is taken, as that takes a while; a replica that comes second throws its own away.
+        # Generated before the lock is taken, as that is slow; a replica that loses the race discards its own.
         spare = [await self._make() for _ in range(len(missing) + signing_ends)]
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)
             stored = await transaction.keys.all()
-            for key in _done_for(stored, self._policy, context.now):
+            for key in _expired(stored, self._policy, context.now):
                 await self._remove(transaction, context, key, Event.KEY_GONE)
             if self._policy.signing_ends(stored, context.now) and not await self._wait(transaction, stored, context):
                 await self._promote(transaction, context, stored)
             await self._fill(transaction, context, spare)
 
     async def rotate(self, context: Context) -> None:
-        """Put the next key to use now. Raises KeyNotReady if there may be verifiers that do not have it."""
+        """Start signing with the next key. Raises KeyNotReady if some verifiers may not hold it."""
         spare = [await self._make()]
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)
@@ -119,7 +119,10 @@ class SigningKeys:
             await self._fill(transaction, context, spare)
 
     async def revoke(self, context: Context, kid: str) -> RevokedNumbers:
-        """Remove a key and end everything it signed. If it signs, the next one does so at once. Raises KeyNotFound."""
+        """Delete a key and revoke every token it has signed. If it is the signing key, the next one replaces it.
+
+        Raises KeyNotFound.
+        """
         spare = [await self._make(), await self._make()]
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)
@@ -136,7 +139,7 @@ class SigningKeys:
         return revoked
 
     async def rewrap(self, context: Context) -> int:
-        """Seal all keys and secrets under the first key-encryption key; return how many. Raises UnsealError."""
+        """Encrypt all keys and secrets under the first key-encryption key; return how many. Raises UnsealError."""
         vault = self._vault()
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)
@@ -152,14 +155,14 @@ class SigningKeys:
         return count
 
     async def _make(self) -> rsa.RSAPrivateKey:
-        # A thread of its own: OpenSSL leaves the interpreter alone for the while.
+        # In a thread: OpenSSL releases the interpreter lock meanwhile.
         return await asyncio.to_thread(rsa.generate_private_key, PUBLIC_EXPONENT, self._policy.bits)
 
     async def _wait(self, transaction: Transaction, stored: list[StoredKey], context: Context) -> timedelta:
-        """Return how long it takes until the next key may sign at the latest; nothing if it may now."""
+        """Return how long until the next key may sign; zero if it may now."""
         following = _in_state(stored, KeyState.NEXT)
         if following is None:
-            # It is made by the next `advance`, in seconds; then it takes its time to be known.
+            # The next `advance` creates it within seconds; then it has to be published for that long.
             return self._policy.published_for
         wait = self._policy.may_sign_from(following) - context.now
         if wait <= timedelta(0) or await _all_hold(transaction, version_of(key.kid for key in stored), context.now):
@@ -176,11 +179,11 @@ class SigningKeys:
                 await self._enter(transaction, context, key, after, event)
 
     async def _fill(self, transaction: Transaction, context: Context, spare: list[rsa.RSAPrivateKey]) -> None:
-        """See to it that one key signs and one is next, with newly made ones."""
+        """Add a signing and a next key where missing."""
         stored = await transaction.keys.all()
         for state in (KeyState.SIGNING, KeyState.NEXT):
             if _in_state(stored, state) is None and spare:
-                # Sealed here and not before: `rewrap` may have changed the key-encryption key meanwhile.
+                # Sealed as late as here, because `rewrap` may have changed the key-encryption key meanwhile.
                 key = seal(spare.pop(), self._vault(), state, context.now)
                 await transaction.keys.add(key)
                 await self._audit.record(transaction, context, Event.KEY_MADE, facts={"kid": key.kid, "state": state})
@@ -201,11 +204,11 @@ def _in_state(stored: list[StoredKey], state: KeyState) -> StoredKey | None:
 
 
 async def _all_hold(transaction: Transaction, version: str, now: datetime) -> bool:
-    """Return whether there are verifiers, and every one that may be accepting tokens holds these keys."""
+    """Return whether there are verifiers, and all that may be accepting tokens hold these keys."""
     held = [verifier.keys for verifier in await transaction.verifiers.live(now) if verifier.keys != LOCAL_KEYS]
     return bool(held) and all(each == version for each in held)
 
 
-def _done_for(stored: list[StoredKey], policy: KeyPolicy, now: datetime) -> list[StoredKey]:
-    """Return the retired keys whose last token has died."""
+def _expired(stored: list[StoredKey], policy: KeyPolicy, now: datetime) -> list[StoredKey]:
+    """Return the retired keys whose last token has expired."""
     return [key for key in stored if key.state is KeyState.RETIRED and now >= key.since + policy.retired_for]

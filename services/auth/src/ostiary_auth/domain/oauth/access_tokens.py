@@ -1,4 +1,4 @@
-"""Access tokens: JWTs of the access token profile (RFC 9068), signed with RS256."""
+"""Access tokens: JWTs of the profile of RFC 9068, signed with RS256."""
 
 import asyncio
 import secrets
@@ -26,7 +26,7 @@ _TYPE = "at+jwt"
 
 @dataclass(frozen=True, slots=True)
 class TokenPolicy:
-    """What goes into every access token. `lifetime` is in seconds."""
+    """The same for all access tokens. `lifetime` is in seconds."""
 
     issuer: str
     audience: str
@@ -44,56 +44,51 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class PresentedToken:
-    """An access token of ours that was shown to us: its signature is good and it has not expired."""
+    """An access token of this issuer, with a valid signature and not expired."""
 
     claims: Mapping[str, Any]
 
     @property
     def token_id(self) -> str:
-        """The token itself."""
         return str(self.claims["jti"])
 
     @property
     def subject(self) -> str:
-        """Whom it is about."""
         return str(self.claims["sub"])
 
     @property
     def client_id(self) -> str:
-        """The client that it was given to."""
         return str(self.claims["client_id"])
 
     @property
     def session_id(self) -> UUID | None:
-        """The session that it belongs to; a client's own belongs to none."""
+        """None for a client's own token."""
         return UUID(self.claims["sid"]) if "sid" in self.claims else None
 
     @property
     def log_position(self) -> int:
-        """The number of the revocation after which it was issued."""
+        """The number of the last revocation before it was issued."""
         return int(self.claims.get("rev", NO_POSITION))
 
 
 class AccessTokens:
-    """Signs access tokens, and reads them again."""
+    """Signs and parses access tokens.
+
+    `key_ring` returns the current keys. OpenSSL releases the interpreter lock while it signs, so with several cores
+    threads sign while the event loop continues; with one core, handing over would only cost (ADR 7 has measurements).
+    """
 
     def __init__(self, policy: TokenPolicy, key_ring: Callable[[], KeyRing], cores: int) -> None:
-        """Sign with the key that `key_ring` has at the time.
-
-        OpenSSL leaves the interpreter alone while it signs, so with several cores threads sign while the event loop
-        goes on; with one, handing over would only cost (ADR 7 has the figures).
-        """
         self._policy = policy
         self._key_ring = key_ring
         self._threads = ThreadPoolExecutor(cores, thread_name_prefix="signing") if cores > 1 else None
 
     def close(self) -> None:
-        """End the threads."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def for_session(self, grant: Grant, now: datetime) -> AccessToken:
-        """Return a token for a user in a session, which it does not outlive."""
+        """Return a token for a user, which does not outlive the session."""
         lifetime = min(self._policy.lifetime, int((grant.session.expires_at - now).total_seconds()))
         about = {
             "sub": str(grant.user.id),
@@ -105,12 +100,12 @@ class AccessTokens:
         return await self._sign({**about, "rev": grant.as_of}, self._policy.audience, grant.scopes, lifetime, now)
 
     async def for_client(self, client: Client, audience: str, scopes: Iterable[str], now: datetime) -> AccessToken:
-        """Return a token for a client itself (RFC 9068 section 2.2: its subject is the client)."""
+        """Return a token for the client itself, which is its subject (RFC 9068 section 2.2)."""
         about: dict[str, object] = {"sub": client.id, "client_id": client.id, "roles": [], "rev": client.as_of}
         return await self._sign(about, audience, scopes, self._policy.lifetime, now)
 
     def parse(self, token: str, now: datetime) -> PresentedToken | None:
-        """Return an access token of ours, whatever its audience, or None if it is none or has expired."""
+        """Return an access token of this issuer, for any audience. None if it is not one, or not valid now."""
         try:
             header = jwt.get_unverified_header(token)
             key = next(key for key in self._key_ring().published if key.kid == header.get("kid"))

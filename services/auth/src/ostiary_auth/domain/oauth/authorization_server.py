@@ -1,4 +1,4 @@
-"""The OAuth grants and what clients may ask about tokens: RFC 6749, 7009 and 7662, without HTTP."""
+"""What the OAuth endpoints do, without HTTP: RFC 6749, 7009 and 7662."""
 
 from uuid import UUID
 
@@ -15,12 +15,12 @@ from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.domain.sessions.model import Grant
 from ostiary_auth.domain.sessions.service import Sessions
 
-#: The scope that a client needs to be registered with to ask about tokens.
+#: The scope that a client needs for introspection.
 INTROSPECT_SCOPE = "introspect"
 
 
 class AuthorizationServer:
-    """What the OAuth endpoints do for a client that has been authenticated."""
+    """Serves clients that have been authenticated."""
 
     def __init__(
         self,
@@ -42,16 +42,16 @@ class AuthorizationServer:
         """Return a token for the client itself (RFC 6749 section 4.4). Raises OAuthError."""
         _require_grant(client, "client_credentials")
         if scopes is not None and not scopes <= set(client.scopes):
-            raise OAuthError("invalid_scope", "A scope was asked for that this client may not have.")
+            raise OAuthError("invalid_scope", "A requested scope is not allowed for this client.")
         if audience is not None and audience not in client.audiences:
-            raise OAuthError("invalid_target", "An audience was asked for that this client may not have.")
+            raise OAuthError("invalid_target", "The requested audience is not allowed for this client.")
         granted = [scope for scope in client.scopes if scopes is None or scope in scopes]
         return await self._tokens.for_client(client, audience or client.audiences[0], granted, context.now)
 
     async def refresh(
         self, client: Client, refresh_token: str, scopes: frozenset[str] | None, context: Context
     ) -> tuple[Grant, AccessToken]:
-        """Continue a session (RFC 6749 section 6). Raises OAuthError."""
+        """Refresh a session (RFC 6749 section 6). Raises OAuthError."""
         _require_grant(client, "refresh_token")
         try:
             grant = await self._sessions.refresh(refresh_token, client.id, context, scopes)
@@ -61,7 +61,7 @@ class AuthorizationServer:
         return grant, await self._tokens.for_session(grant, context.now)
 
     async def _require_unchanged(self, client: Client, grant: Grant) -> None:
-        """Check that a client was not disabled since it was looked up. Raises OAuthError."""
+        """Raise InvalidClient if the client was disabled since it was read."""
         if client.as_of >= grant.as_of:
             return
         async with self._store.read() as transaction:
@@ -70,9 +70,9 @@ class AuthorizationServer:
             raise InvalidClient
 
     async def revoke(self, client: Client, token: str, context: Context) -> RevokedNumbers:
-        """End a refresh token's session, or an access token, if it is the client's (RFC 7009 section 2.1).
+        """Revoke a token of the client (RFC 7009 section 2.1).
 
-        A token that is nobody's, another's or no longer good is not an error: there is nothing to end.
+        The session of a refresh token ends. A token that is unknown, another client's or not valid is not an error.
         """
         revoked = await self._sessions.end_by_refresh_token(token, client.id, context)
         if revoked is not None:
@@ -88,15 +88,18 @@ class AuthorizationServer:
                 return ()
             revoked = await self._revocations.revoke(transaction, context, Kind.TOKEN, presented.token_id)
             facts = {"token_id": presented.token_id, "client_id": client.id}
-            # About its user, if it has one: what is personal in the entry goes when they do.
+            # About the user, if there is one, so that personal data is erased when they are deleted.
             subject = client_actor(client.id) if session_id is None else user_actor(UUID(presented.subject))
             await self._audit.record(transaction, context, Event.TOKEN_REVOKED, subject=subject, facts=facts)
         return revoked
 
     async def introspect(self, client: Client, token: str, context: Context) -> PresentedToken | None:
-        """Return what is in an access token if it is good now (RFC 7662). Raises OAuthError."""
+        """Return the contents of an access token if it is active (RFC 7662). Raises OAuthError."""
         if client.is_public or INTROSPECT_SCOPE not in client.scopes:
-            raise OAuthError("unauthorized_client", f"Only clients with the scope '{INTROSPECT_SCOPE}' may ask.")
+            raise OAuthError(
+                "unauthorized_client",
+                f"Introspection requires a confidential client with the scope '{INTROSPECT_SCOPE}'.",
+            )
         presented = self._tokens.parse(token, context.now)
         if presented is None or await self._is_revoked(presented, context):
             return None

@@ -21,14 +21,14 @@ ASSERTION_ALGORITHMS = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC"}
 
 @dataclass(frozen=True, slots=True)
 class UsableOnce:
-    """A valid assertion, as it is stored until it expires so that it cannot be replayed."""
+    """A valid assertion, as it is stored until it expires to detect replays."""
 
     hash: bytes
     expires_at: datetime
 
 
 def verify(client: Client, assertion: str, audiences: frozenset[str], now: datetime) -> UsableOnce | None:
-    """Check everything about an assertion but whether it has been used before (RFC 7523 section 3)."""
+    """Check an assertion, except for replay (RFC 7523 section 3). None if it is not valid."""
     claims = _verified_claims(client, assertion, now)
     if claims is None or claims["iss"] != client.id or claims["sub"] != client.id:
         return None
@@ -44,20 +44,20 @@ def verify(client: Client, assertion: str, audiences: frozenset[str], now: datet
 
 
 def claimed_client(assertion: str) -> str:
-    """Return who an assertion says it is about; nothing of it has been checked yet. Raises InvalidClient."""
+    """Return the subject of an assertion that has not been verified. Raises InvalidClient."""
     try:
         if len(assertion) > MAX_ASSERTION_CHARACTERS:
             raise InvalidClient
         subject = jwt.decode(assertion, options={"verify_signature": False}).get("sub")
     except (jwt.PyJWTError, ValueError, RecursionError):
-        raise InvalidClient("The assertion is not a JWT.") from None
+        raise InvalidClient("The assertion is not a valid JWT.") from None
     if not isinstance(subject, str):
         raise InvalidClient("The assertion has no subject.")
     return subject
 
 
 def _verified_claims(client: Client, assertion: str, now: datetime) -> dict[str, Any] | None:
-    """Return an assertion's claims if one of the client's keys signed it and it has not expired."""
+    """Return the claims if one of the client's keys has signed them and they are valid now."""
     header = jwt.get_unverified_header(assertion)
     algorithm, kid = header.get("alg"), header.get("kid")
     kind = ASSERTION_ALGORITHMS.get(str(algorithm))

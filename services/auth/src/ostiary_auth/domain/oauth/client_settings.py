@@ -22,19 +22,20 @@ _AUDIENCE = re.compile(r"[\x21-\x7e]{1,256}\Z")
 
 
 def check_settings(client: Client, reserved_ids: frozenset[str]) -> None:
-    """Refuse a client that could not work, or that could pass for somebody else. Raises InvalidClientSettings."""
+    """Raise InvalidClientSettings unless the client can work and cannot pass for a user or another client."""
     if CLIENT_ID.match(client.id) is None or _is_uuid(client.id) or client.id in reserved_ids:
         raise InvalidClientSettings(
-            "The id must be 2 to 64 of a-z, 0-9, '.', '_' and '-', begin with a letter, and not be a UUID."
+            "The id must have 2 to 64 characters of a-z, 0-9, '.', '_' and '-', and start with a letter; "
+            "UUIDs and reserved ids are not allowed."
         )
     if not 1 <= len(client.name) <= MAX_NAME_CHARACTERS:
         raise InvalidClientSettings(f"The name must have 1 to {MAX_NAME_CHARACTERS} characters.")
     if not client.grants or not client.audiences:
-        raise InvalidClientSettings("At least one grant and one audience are needed.")
+        raise InvalidClientSettings("At least one grant and one audience are required.")
     if not set(client.grants) <= set(get_args(GrantType)):
-        raise InvalidClientSettings(f"The grants are: {', '.join(get_args(GrantType))}.")
+        raise InvalidClientSettings(f"Unknown grant; use one of: {', '.join(get_args(GrantType))}.")
     if not all(map(_SCOPE.match, client.scopes)) or not all(map(_AUDIENCE.match, client.audiences)):
-        raise InvalidClientSettings("A scope or an audience has characters that it cannot have.")
+        raise InvalidClientSettings("A scope or audience is too long or has characters that are not allowed.")
     if client.jwks is not None:
         _check_jwks(client.jwks)
 
@@ -50,15 +51,15 @@ def _is_uuid(text: str) -> bool:
 def _check_jwks(jwks: Mapping[str, Any]) -> None:
     keys = jwks.get("keys")
     if not isinstance(keys, list) or not 1 <= len(keys) <= MAX_CLIENT_KEYS:
-        raise InvalidClientSettings(f"'jwks' must have 1 to {MAX_CLIENT_KEYS} keys.")
+        raise InvalidClientSettings(f"'jwks' must contain 1 to {MAX_CLIENT_KEYS} keys.")
     for key in keys:
         if not isinstance(key, dict) or any(member in key for member in ("d", "k", "p", "q")):
-            raise InvalidClientSettings("'jwks' must hold public keys only.")
+            raise InvalidClientSettings("'jwks' must contain public keys only.")
         try:
             public = jwt.PyJWK(key, algorithm="ES256" if key.get("kty") == "EC" else "RS256").key
         except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-            raise InvalidClientSettings("'jwks' holds a key that cannot be read.") from None
+            raise InvalidClientSettings("'jwks' contains an invalid key.") from None
         if key.get("kty") == "EC" and key.get("crv") != "P-256":
-            raise InvalidClientSettings("Elliptic curve keys must be on P-256.")
+            raise InvalidClientSettings("Elliptic curve keys must use P-256.")
         if key.get("kty") == "RSA" and public.key_size < MIN_RSA_BITS:
-            raise InvalidClientSettings(f"RSA keys must have {MIN_RSA_BITS} bits or more.")
+            raise InvalidClientSettings(f"RSA keys must have at least {MIN_RSA_BITS} bits.")

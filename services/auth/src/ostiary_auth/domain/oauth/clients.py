@@ -35,7 +35,7 @@ CACHED_FOR = timedelta(seconds=1)
 
 
 class Clients:
-    """Registers and recognises clients."""
+    """Registers, changes and authenticates clients."""
 
     def __init__(
         self,
@@ -59,21 +59,21 @@ class Clients:
         if credentials.assertion is not None:
             claimed = client_assertion.claimed_client(credentials.assertion)
             if client_id not in {None, claimed}:
-                raise InvalidClient("The assertion is about another client.")
+                raise InvalidClient("The assertion's subject is not the client in 'client_id'.")
             client_id = claimed
         if client_id is None:
-            raise InvalidClient("No client was named.")
+            raise InvalidClient("Missing client credentials.")
         client = FIRST_PARTY if client_id == FIRST_PARTY_CLIENT_ID else await self._find(client_id, context.now)
         if client is None or client.disabled_at is not None:
             raise InvalidClient
         if not await self._proves(client, credentials, context.now):
-            # Not for the journal: it costs the caller nothing to fail, and an entry is for ever.
-            _log.warning("client not authenticated", client_id=client.id, source=context.source)
+            # Not in the audit log: entries are permanent, and failing costs the caller nothing.
+            _log.warning("client authentication failed", client_id=client.id, source=context.source)
             raise InvalidClient
         return client
 
     async def create(self, client: Client, context: Context) -> tuple[Client, str | None]:
-        """Register a client, and return it with the secret that it has unless it has keys; that is shown this once.
+        """Register a client; return it with its secret, which is not stored. A client with keys has none.
 
         Raises InvalidClientSettings or ClientTaken.
         """
@@ -81,7 +81,7 @@ class Clients:
         secret = secrets.token_urlsafe(SECRET_BYTES) if client.jwks is None else None
         new = replace(
             client,
-            # Each once, in the order given: the first audience is the one by default.
+            # Without duplicates, in the order given: the first audience is the default.
             grants=tuple(dict.fromkeys(client.grants)),
             scopes=tuple(dict.fromkeys(client.scopes)),
             audiences=tuple(dict.fromkeys(client.audiences)),
@@ -95,10 +95,10 @@ class Clients:
         return new, secret
 
     async def ensure(self, client: Client, secret: str, context: Context) -> None:
-        """See to it that there is a client with this secret, which somebody else keeps."""
+        """Register a client with a secret that is kept elsewhere, or update its secret."""
         provided = replace(client, secret_hash=_hash(secret), created_at=context.now)
         async with self._store.write() as transaction:
-            # Of several replicas that start at once, one adds it.
+            # One of several replicas that start at once inserts it.
             await transaction.lock("provided-clients")
             known = await transaction.clients.lock(client.id)
             if known is None:
@@ -107,37 +107,37 @@ class Clients:
                     transaction, context, Event.CLIENT_CREATED, subject=client_actor(client.id), facts=_facts(client)
                 )
             elif known.secret_hash != provided.secret_hash:
-                # Those that still have the old one go on; what an operator has changed stays as it is.
+                # The old secret stays valid for a time; settings changed by an operator are kept.
                 rotated = _with_secret(known, provided.secret_hash, context.now)
                 await transaction.clients.replace(rotated)
                 subject = client_actor(client.id)
                 await self._audit.record(transaction, context, Event.CLIENT_SECRET_ROTATED, subject=subject)
 
     async def rotate_secret(self, client_id: str, context: Context) -> str:
-        """Give a client a new secret, and return it; the old one is good for a while.
+        """Return a new secret for a client; the old one stays valid for `OLD_SECRET_GRACE`.
 
-        Raises ClientNotFound, or InvalidClientSettings for a client with a key.
+        Raises ClientNotFound, or InvalidClientSettings for a client with keys.
         """
         secret = secrets.token_urlsafe(SECRET_BYTES)
         async with self._change(client_id, context, Event.CLIENT_SECRET_ROTATED) as (transaction, client):
             if client.secret_hash is None:
-                raise InvalidClientSettings("This client authenticates with a key, and has no secret.")
+                raise InvalidClientSettings("This client authenticates with keys and has no secret.")
             await transaction.clients.replace(_with_secret(client, _hash(secret), context.now))
         return secret
 
     async def disable(self, client_id: str, context: Context) -> RevokedNumbers:
-        """Keep a client out, and revoke its tokens. Raises ClientNotFound."""
+        """Disable a client and revoke its tokens. Raises ClientNotFound."""
         async with self._change(client_id, context, Event.CLIENT_DISABLED) as (transaction, client):
             await transaction.clients.replace(replace(client, disabled_at=client.disabled_at or context.now))
             return await self._revocations.revoke(transaction, context, Kind.CLIENT, client_id)
 
     async def enable(self, client_id: str, context: Context) -> None:
-        """Let a disabled client in again. Raises ClientNotFound."""
+        """Enable a disabled client. Raises ClientNotFound."""
         async with self._change(client_id, context, Event.CLIENT_ENABLED) as (transaction, client):
             await transaction.clients.replace(replace(client, disabled_at=None))
 
     async def delete(self, client_id: str, context: Context) -> RevokedNumbers:
-        """Delete a client, and revoke its tokens. Raises ClientNotFound."""
+        """Delete a client and revoke its tokens. Raises ClientNotFound."""
         async with self._change(client_id, context, Event.CLIENT_DELETED) as (transaction, _client):
             revoked = await self._revocations.revoke(transaction, context, Kind.CLIENT, client_id)
             await transaction.clients.delete(client_id)
@@ -152,14 +152,14 @@ class Clients:
         return client
 
     def invalidate(self, client_id: str | None = None) -> None:
-        """Look a client up anew, or all of them: it has changed on some replica."""
+        """Drop one client from the cache, or all: it has changed, maybe on another replica."""
         if client_id is None:
             self._cached.clear()
         else:
             self._cached.pop(client_id, None)
 
     async def page(self, after: str | None, limit: int) -> list[Client]:
-        """Return clients in the order of their ids."""
+        """Return clients with ids over `after`, in order."""
         async with self._store.read() as transaction:
             return await transaction.clients.page(after, limit)
 
@@ -176,7 +176,7 @@ class Clients:
         return client
 
     async def _proves(self, client: Client, credentials: Credentials, now: datetime) -> bool:
-        """Return whether the credentials are those of the client; a public one must not show any."""
+        """Return whether the credentials are the client's. A public client must not present any."""
         if credentials.assertion is not None:
             return client.jwks is not None and await self._check_assertion(client, credentials.assertion, now)
         if credentials.secret is not None:
@@ -204,7 +204,7 @@ class Clients:
 
 
 def _with_secret(client: Client, secret_hash: bytes | None, now: datetime) -> Client:
-    """Return a client with a new secret; the one before it is good for a while."""
+    """Return a client with a new secret; its previous one stays valid for `OLD_SECRET_GRACE`."""
     return replace(
         client,
         secret_hash=secret_hash,

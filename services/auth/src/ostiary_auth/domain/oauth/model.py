@@ -21,13 +21,13 @@ GrantType = Literal["client_credentials", "refresh_token"]
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client. It has a secret, of which the hash is stored, or public keys, or it is public."""
+    """A client. It has the hash of a secret, or public keys, or it is public."""
 
     id: str
     name: str
     grants: tuple[str, ...]
     scopes: tuple[str, ...]
-    #: What its tokens may be meant for; the first one unless it asks for another.
+    #: Allowed audiences of its tokens; the first one is the default.
     audiences: tuple[str, ...]
     secret_hash: bytes | None = field(default=None, repr=False)
     old_secret_hash: bytes | None = field(default=None, repr=False)
@@ -35,12 +35,12 @@ class Client:
     jwks: Mapping[str, Any] | None = None
     disabled_at: datetime | None = None
     created_at: datetime | None = None
-    #: The number of the last revocation when it was read; not stored.
+    #: The number of the last revocation when the client was read; not stored.
     as_of: int = field(default=0, compare=False)
 
     @property
     def authentication(self) -> Literal["client_secret", "private_key_jwt"]:
-        """How it authenticates, if it is not public."""
+        """How a client that is not public authenticates."""
         return "private_key_jwt" if self.secret_hash is None else "client_secret"
 
     @property
@@ -49,21 +49,21 @@ class Client:
         return self.secret_hash is None and self.jwks is None
 
 
-#: People's own programs: a web page, a mobile application.
+#: The client of users' browsers and mobile apps.
 FIRST_PARTY = Client(
     id=FIRST_PARTY_CLIENT_ID,
     name="First-party login",
     grants=("refresh_token",),
     scopes=(),
     audiences=(),
-    # It never changes, so no revocation of it comes after this.
+    # It never changes, so it is never revoked.
     as_of=MAX_NUMBER,
 )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """What a request says about the client that makes it."""
+    """The client credentials of a request."""
 
     client_id: str | None = None
     secret: str | None = None

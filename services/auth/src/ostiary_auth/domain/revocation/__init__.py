@@ -1,1 +1,1 @@
-"""The revocation log, the feed that verifiers follow, and how far each of them is."""
+"""The revocation log, the feed that verifiers follow, and how far each verifier is."""

@@ -1,8 +1,8 @@
-"""The revocation log as one replica knows it, and what it tells verifiers (`ostiary.feed`).
+"""The revocation feed: the log as one replica knows it, and the responses to verifiers (`ostiary.feed`).
 
-The log is in the store; the replica holds its head and its last part in memory, so that thousands
-of verifiers can ask without a query for each. What makes an answer true is that the replica looks
-at the store's head after the question has come; who asks at the same time shares a look.
+The log is in the store; the replica holds its head and its last entries in memory, so that thousands of verifiers can
+poll without a query for each. A response is up to date because the replica reads the head from the store after the poll
+has arrived; concurrent polls share one read.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead
 
 _log = structlog.stdlib.get_logger("revocations")
 
-#: Revocations kept in memory for verifiers that are a little behind; others are read from the store.
+#: Entries kept in memory, for verifiers that are slightly behind; older ones are read from the store.
 TAIL = 2 * MAX_EVENTS
 
-#: Signed answers that are kept, by what was asked: nearly all verifiers are at the same place.
+#: Cached responses, by `after`: nearly all verifiers poll for the same.
 SIGNED_ANSWERS = 32
 
-#: Seconds that a signed answer is given out; how long revocations are kept is counted from when it was signed.
+#: Seconds that a signed response is reused; verifiers count how long to keep entries from when it was signed.
 SIGNED_FOR_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """A signed answer, and what it was made of."""
+    """A signed response, and what it was made of."""
 
     text: str
     head: LogHead
@@ -46,7 +46,7 @@ class _Signed:
 
 
 class RevocationFeed:
-    """Follows the log, and answers questions about it."""
+    """Follows the log and answers polls. `ring` returns the current keys."""
 
     def __init__(
         self,
@@ -55,22 +55,21 @@ class RevocationFeed:
         ring: Callable[[], KeyRing],
         clock: Clock,
     ) -> None:
-        """Follow the log in `store`; sign with what `ring` has at the time."""
         self._store = store
         self._issuer = issuer
         self._ring = ring
         self._clock = clock
-        #: The same log for this process's own verifier.
+        #: The entries for this process's own verifier.
         self.local = LocalRevocations()
-        #: Looks at the store; what had been committed before the call is known after it.
-        self.refresh = Coalesced(self._look)
+        #: Reads the store: what was committed before the call is known after it.
+        self.refresh = Coalesced(self._read)
         self.head: LogHead | None = None
         self._tail: deque[LoggedRevocation] = deque(maxlen=TAIL)
         self._signed: OrderedDict[int, _Signed] = OrderedDict()
         self._signing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._subscribers: list[Callable[[LoggedRevocation], None]] = []
-        #: Whether the service is about to end, and nobody waits any more.
+        #: Whether the service is shutting down, so that polls do not wait.
         self.is_closed = False
 
     @property
@@ -80,30 +79,29 @@ class RevocationFeed:
 
     @property
     def epoch(self) -> str:
-        """The log's name."""
+        """The name of the log."""
         return self.head.epoch if self.head else ""
 
     def subscribe(self, subscriber: Callable[[LoggedRevocation], None]) -> None:
-        """Have a function called with each revocation that comes."""
+        """Have `subscriber` called with each new revocation."""
         self._subscribers.append(subscriber)
 
     def notify(self) -> None:
-        """Let all who wait for news look again: keys have changed."""
+        """Wake all waiting polls: there are new entries or keys."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def release_waiters(self) -> None:
-        """Answer whoever waits for news, now and from now on: the service is about to end."""
+        """Answer waiting polls now, and later ones without waiting: the service is shutting down."""
         self.is_closed = True
         self.notify()
 
     async def close(self) -> None:
-        """Stop looking."""
         self.release_waiters()
         await self.refresh.close()
 
     async def wait_for_changes(self, after: int, keys: str, seconds: float) -> None:
-        """Wait so many seconds at most until there is something after a number, or keys that are others than these."""
+        """Wait until there are entries after `after`, or keys other than `keys`, but at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 while not self.is_closed and self._is_all(after, keys):
@@ -112,11 +110,11 @@ class RevocationFeed:
             return
 
     async def signed_answer(self, after: int) -> str:
-        """Return the signed answer to what came after a number. The log must have been looked at."""
+        """Return the signed response to a poll for entries after `after`. Call `refresh` before."""
         signed = self._signed.get(after)
         if signed is not None and self._is_current(signed):
             return signed.text
-        # One at a time: who waited finds it made.
+        # One at a time: concurrent polls find it in the cache.
         async with self._signing:
             signed = self._signed.get(after)
             if signed is None or not self._is_current(signed):
@@ -128,13 +126,13 @@ class RevocationFeed:
             return signed.text
 
     async def refresh_local(self, register: Callable[[], Awaitable[None]]) -> None:
-        """Look at the store for this process's own verifier, after it is known as one that accepts tokens."""
-        asked_at = self.local.revocations.now()
+        """Update this process's own verifier, after `register` has stored that it accepts tokens."""
+        started_at = self.local.revocations.now()
         await register()
         await self.refresh()
-        self.local.revocations.fresh_at = max(self.local.revocations.fresh_at, asked_at)
+        self.local.revocations.fresh_at = max(self.local.revocations.fresh_at, started_at)
 
-    async def _look(self) -> None:
+    async def _read(self) -> None:
         async with self._store.read() as transaction:
             head = await transaction.revocations.head()
             while self.head != head:
@@ -150,10 +148,10 @@ class RevocationFeed:
 
     def _apply_locally(self, part: Answer) -> None:
         try:
-            # Not fresher by that: see `follow`.
+            # Freshness is set by `refresh_local`.
             self.local.revocations.apply(part, -math.inf)
         except FeedFault as error:
-            _log.error("the revocation log is not the one that was followed", reason=str(error))
+            _log.error("revocation log replaced", reason=str(error))
             raise LogReplaced from None
 
     def _is_all(self, after: int, keys: str) -> bool:
@@ -168,7 +166,7 @@ class RevocationFeed:
 
     async def _sign(self, after: int) -> _Signed:
         head, ring = self.head, self._ring()
-        assert head is not None  # noqa: S101 - it has been looked at
+        assert head is not None  # noqa: S101 - `refresh` was called
         answer = self._answer(after, head, await self._after(after, head))
         return _Signed(ring.signing.sign(TYPE, answer.to_json()), head, ring, self._clock.monotonic())
 
@@ -182,7 +180,7 @@ class RevocationFeed:
             return await transaction.revocations.after(number, head.number, MAX_EVENTS)
 
     def _answer(self, after: int, head: LogHead, found: list[LoggedRevocation]) -> Answer:
-        """Return the answer to what came after a number; `found` are the first that did, or all."""
+        """Return the response to a poll. `found` are the first entries after `after`, or all of them."""
         more = len(found) == MAX_EVENTS and found[-1].number < head.number
         end = LogHead(head.epoch, found[-1].number, found[-1].digest) if more else head
         return Answer(
@@ -193,7 +191,7 @@ class RevocationFeed:
             head=end.number,
             more=more,
             digest=end.digest,
-            # What is over is deleted, so numbers may be missing.
+            # Expired entries are deleted, so numbers may be missing.
             reset=len(found) != max(0, end.number - after),
             revocations=tuple(logged.revocation for logged in found),
             keys=self._ring().version,

@@ -1,7 +1,7 @@
-"""The ended sessions of the revocation log as security event tokens (RFC 8417), for receivers that poll (RFC 8936).
+"""Ended sessions as security event tokens (RFC 8417), for receivers that poll (RFC 8936).
 
-This is the log's standard view, for programs that are no verifiers of ours. An event is CAEP's `session-revoked`. What
-a receiver has acknowledged is stored, as a place in the log; what it has not is given to it again.
+This is a standard view of the revocation log, for programs that do not use our verifier. An event is CAEP's `session-
+revoked`. What a receiver has acknowledged is stored as a position in the log; everything after it is delivered again.
 """
 
 import asyncio
@@ -22,28 +22,27 @@ EVENTS_SCOPE = "events:read"
 SESSION_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 TYPE = "secevent+jwt"
 
-#: Events in one answer at most; each is signed for its receiver.
+#: Maximum number of events in a response; each is signed for its receiver.
 MAX_EVENTS = 100
 
-#: Revocations looked through at once for those that are about sessions.
+#: Log entries that are read at a time to find ended sessions.
 _PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Signed events by their ids, and whether there are more (RFC 8936 section 2.3)."""
+    """Signed events by id, and whether there are more (RFC 8936 section 2.3)."""
 
     events: dict[str, str]
     more: bool
 
 
 class SecurityEvents:
-    """Delivers events to receivers."""
+    """Delivers security events. `ring` returns the current keys."""
 
     def __init__(
         self, store: Store, feed: RevocationFeed, ring: Callable[[], KeyRing], issuer: str, clock: Clock
     ) -> None:
-        """Deliver what is in `log`."""
         self._store = store
         self._feed = feed
         self._ring = ring
@@ -51,7 +50,7 @@ class SecurityEvents:
         self._clock = clock
 
     async def acknowledge(self, receiver: str, ids: Collection[str]) -> None:
-        """Note that a receiver has these events. One that it does not have yet holds up those after it."""
+        """Store that a receiver has processed these events, up to the first gap in them."""
         numbers = {number for number in map(self._number, ids) if number is not None}
         if not numbers:
             return
@@ -65,7 +64,7 @@ class SecurityEvents:
                 await transaction.event_receivers.acknowledge(receiver, reached)
 
     async def deliver(self, receiver: str, limit: int, seconds: float) -> Delivery:
-        """Return events that a receiver has not acknowledged, waiting so many seconds at most for the first one."""
+        """Return unacknowledged events; wait for the first one for at most `seconds`."""
         deadline = self._clock.monotonic() + seconds
         while True:
             await self._feed.refresh()
@@ -75,7 +74,7 @@ class SecurityEvents:
                 found = await self._sessions_after(transaction, known, limit + 1)
             left = deadline - self._clock.monotonic()
             if found or limit == 0 or left <= 0 or self._feed.is_closed:
-                # In a thread: a hundred signatures would hold up everybody else.
+                # In a thread: a hundred signatures would block other requests.
                 events = await asyncio.to_thread(self._sign_all, found[:limit], receiver)
                 return Delivery(events, more=len(found) > limit)
             await self._feed.wait_for_changes(seen, self._ring().version, left)

@@ -1,11 +1,10 @@
-"""Who follows the revocation log, how far they are, and since when a revocation is in force with all of them.
+"""The registry of verifiers: how far each follows the log, and when a revocation is in force with all.
 
-A verifier that asks says what it has applied, which keys it holds, and its lease: how long at most it
-accepts tokens without hearing from us. From that follows when a revocation is in force with it: when
-it has acknowledged it, or when its lease has run out since the revocation. It is stored that a
-verifier may be accepting tokens before it gets an answer that lets it do so; so every replica knows
-of all of them, and so does one that has just been started. How far verifiers are, each replica knows of
-those that ask it; the others are told when they wait for it.
+A poll tells what the verifier has applied, which keys it holds, and its lease: the longest time that it accepts tokens
+without hearing from us. A revocation is in force with it when it has acknowledged it, or when its lease has expired
+since. A verifier is stored before it gets a response that lets it accept tokens, so every replica knows all of them,
+also after a restart. Each replica knows the acknowledgements of the verifiers that poll it; it stores them when another
+replica waits for them.
 """
 
 import asyncio
@@ -27,60 +26,62 @@ from ostiary_auth.domain.revocation.model import LOCAL_KEYS, InForce, Registered
 
 _log = structlog.stdlib.get_logger("verifiers")
 
-#: How much longer than its lease a verifier is stored as live at least, as the replicas' clocks may differ by that; and
-#: how much longer still, so that not every question has to be stored. Nobody waits longer for it than for a lease.
+#: A verifier is stored as live for its lease, plus the maximum difference between the replicas' clocks, plus a time in
+#: which further polls need not be stored. No call waits longer for it than for its lease.
 CLOCK_SKEW = timedelta(minutes=1)
 STORED_AHEAD = timedelta(minutes=1)
 
-#: The lease in ms that counts for verifiers that accept tokens however long they have heard nothing.
+#: The lease in ms that is assumed for verifiers that accept tokens without any limit of staleness.
 NO_LEASE_MS = 30_000
 
-#: Verifiers that one replica serves; each has a row and may hold up who waits.
+#: Maximum number of verifiers per replica; each has a row, and calls may wait for it.
 MAX_VERIFIERS = 10_000
 
-#: Calls that wait at a time; those beyond are told how far things are.
+#: Maximum number of waiting calls; further ones get the current state.
 MAX_WAITERS = 100
 
-#: Seconds between two looks of one that waits, for each verifier: looking takes about as long.
+#: Seconds per verifier by which a waiting call delays its next check: a check takes about as long.
 BATCH_SECONDS_PER_VERIFIER = 20e-6
 
-#: Seconds that a look at the others may take, though nobody wants to wait.
+#: Minimum timeout in seconds of a query, also for calls that do not wait.
 MIN_QUERY_SECONDS = 0.25
 
-#: Seconds after which a wait asks the other replicas again: a message between them may be lost.
+#: Seconds after which a waiting call repeats its query: messages between replicas may be lost.
 REQUERY_SECONDS = 1.0
 
 
 class Verifiers:
-    """Keeps account of verifiers."""
+    """Registers verifiers and waits for their acknowledgements.
+
+    `publish` sends a message to all replicas. `own_id` is the id of this replica's own verifier.
+    """
 
     def __init__(
         self, store: Store, feed: RevocationFeed, publish: Callable[[str], Awaitable[None]], own_id: str, clock: Clock
     ) -> None:
-        """Keep account in `store`; `publish` sends a message to all replicas. `own_id` is this replica's verifier."""
         self._store = store
         self._feed = feed
         self._publish = publish
         self._own_id = own_id
         self._clock = clock
-        #: Those that ask this replica, and what is stored of them.
-        self._heard: dict[str, RegisteredVerifier] = {}
+        #: The verifiers that poll this replica: current, as stored, and to be stored.
+        self._polled: dict[str, RegisteredVerifier] = {}
         self._stored: dict[str, RegisteredVerifier] = {}
         self._changed: dict[str, RegisteredVerifier] = {}
         self._save = Coalesced(self._save_changed)
-        self._tell = Coalesced(self._tell_others)
-        #: The highest number that somebody waits for on another replica.
+        self._share = Coalesced(self._store_wanted)
+        #: The highest number that another replica waits for.
         self._wanted = 0
         self._news = asyncio.Event()
-        #: Counts what others have stored or removed.
+        #: Incremented when other replicas have stored or removed verifiers.
         self._changes = 0
         self._waiters = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def on_poll(self, verifier_id: str, acknowledged: int, keys: str, lease_ms: int | None) -> None:
-        """Note a question, before it is answered. Raises TooManyVerifiers."""
-        known = self._heard.get(verifier_id)
-        if known is None and len(self._heard) >= MAX_VERIFIERS:
+        """Register a poll, before it is answered. Raises TooManyVerifiers."""
+        known = self._polled.get(verifier_id)
+        if known is None and len(self._polled) >= MAX_VERIFIERS:
             raise TooManyVerifiers
         lease = NO_LEASE_MS if lease_ms is None else lease_ms
         needed = self._clock.now() + timedelta(milliseconds=lease) + CLOCK_SKEW
@@ -89,60 +90,63 @@ class Verifiers:
             stored is not None and (stored.keys, stored.lease_ms) == (keys, lease) and stored.live_until >= needed
         )
         live_until = stored.live_until if stored is not None and is_stored else needed + STORED_AHEAD
-        verifier = self._heard[verifier_id] = RegisteredVerifier(verifier_id, acknowledged, keys, lease, live_until)
+        verifier = self._polled[verifier_id] = RegisteredVerifier(verifier_id, acknowledged, keys, lease, live_until)
         if known is None or known.acknowledged < acknowledged:
             self._wake()
         if not is_stored:
             self._changed[verifier_id] = verifier
             await self._save()
         elif stored is not None and stored.acknowledged < min(acknowledged, self._wanted):
-            self._in_background(self._tell)
+            self._in_background(self._share)
 
     async def on_local_poll(self, lease_ms: int) -> None:
-        """Note that this replica's own verifier has come as far as its log."""
+        """Register that this replica's own verifier is as far as the feed."""
         await self.on_poll(self._own_id, self._feed.number, LOCAL_KEYS, lease_ms)
 
     async def remove(self, verifier_id: str) -> None:
-        """Forget a verifier that has ended."""
+        """Remove a verifier that has shut down."""
         self._forget([verifier_id])
-        # What is being stored just now must not come after.
+        # A pending write must not insert it again.
         await self._save()
         await self._delete(verifier_id)
 
     async def deregister(self) -> None:
-        """Stop storing, and forget this replica's own verifier."""
+        """Stop storing verifiers, and remove this replica's own."""
         await self.close()
         await self._delete(self._own_id)
 
     def release_waiters(self) -> None:
-        """Answer whoever waits, as the log does."""
+        """Answer all waiting calls: the service is shutting down."""
         self._wake()
 
     async def close(self) -> None:
-        """Stop what goes on in the background."""
+        """Cancel background tasks."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._tell.close()
+        await self._share.close()
         await self._save.close()
 
     def drop_expired(self) -> None:
-        """Forget those that have not asked for long."""
+        """Forget verifiers that have not polled for long."""
         now = self._clock.now()
-        self._forget([verifier.id for verifier in self._heard.values() if verifier.live_until < now])
+        self._forget([verifier.id for verifier in self._polled.values() if verifier.live_until < now])
 
     def on_message(self, message: str) -> None:
-        """Take in a message of another replica."""
+        """Process a message from another replica."""
         if message == ACKNOWLEDGED:
             self._changes += 1
             self._wake()
         elif message.startswith(WANTED) and message.removeprefix(WANTED).isdecimal():
             self._wanted = max(self._wanted, int(message.removeprefix(WANTED)))
-            self._in_background(self._tell)
+            self._in_background(self._share)
 
     async def in_force(self, number: int, committed_at: float, seconds: float) -> InForce:
-        """Wait so many seconds at most until a revocation, committed by then on the monotonic clock, is in force."""
+        """Wait until a revocation is in force with all verifiers, but at most `seconds`.
+
+        `committed_at` is a time on the monotonic clock at which it had been committed.
+        """
         self._waiters += 1
         try:
             return await self._in_force(number, committed_at, seconds if self._waiters <= MAX_WAITERS else 0.0)
@@ -157,9 +161,9 @@ class Verifiers:
             news = self._news
             if self._clock.monotonic() >= read_at + REQUERY_SECONDS or read_of != self._changes:
                 read_at, read_of = self._clock.monotonic(), self._changes
-                stored = await self._ask_others(number, deadline)
-            known = list(self._heard.values()) if stored is None else stored
-            verifiers = [self._as_known_here(verifier) for verifier in known]
+                stored = await self._query_all(number, deadline)
+            known = list(self._polled.values()) if stored is None else stored
+            verifiers = [self._merged(verifier) for verifier in known]
             now = self._clock.monotonic()
             waited_ms = (now - committed_at) * 1000
             missing = [each for each in verifiers if each.acknowledged < number and waited_ms < each.lease_ms]
@@ -172,7 +176,7 @@ class Verifiers:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(deadline, read_at + REQUERY_SECONDS, *leases_end) - now):
                     await news.wait()
-                    # They come in crowds.
+                    # Acknowledgements come in bursts.
                     await asyncio.sleep(len(verifiers) * BATCH_SECONDS_PER_VERIFIER)
 
     async def _delete(self, verifier_id: str) -> None:
@@ -181,10 +185,10 @@ class Verifiers:
         self.on_message(ACKNOWLEDGED)
         await self._publish(ACKNOWLEDGED)
 
-    async def _ask_others(self, number: int, deadline: float) -> list[RegisteredVerifier] | None:
-        """Return what is stored of all verifiers, and have other replicas store how far theirs are.
+    async def _query_all(self, number: int, deadline: float) -> list[RegisteredVerifier] | None:
+        """Return the stored verifiers, and make the other replicas store theirs. None if the database fails.
 
-        None if that cannot be known now: what was revoked is revoked, and who waits for it is not told an error.
+        The revocation is committed, so a failure to find out how far it has come is not an error.
         """
         try:
             async with asyncio.timeout(max(MIN_QUERY_SECONDS, deadline - self._clock.monotonic())):
@@ -192,22 +196,22 @@ class Verifiers:
                 async with self._store.read() as transaction:
                     stored = await transaction.verifiers.live(self._clock.now())
                 await self._publish(f"{WANTED}{number}")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
-            _log.warning("verifiers cannot be looked up", error=str(getattr(error, "orig", None) or error))
+        except Exception as error:  # noqa: BLE001 - any failure is retried
+            _log.warning("reading verifiers failed", error=str(getattr(error, "orig", None) or error))
             return None
         return stored
 
-    def _as_known_here(self, stored: RegisteredVerifier) -> RegisteredVerifier:
-        """Return a stored verifier with what is known of it here. One that is not stored has got no answer yet."""
+    def _merged(self, stored: RegisteredVerifier) -> RegisteredVerifier:
+        """Merge a stored verifier with what this replica knows of it."""
         if stored.id == self._own_id:
             return replace(stored, acknowledged=self._feed.number)
-        heard = self._heard.get(stored.id)
-        if heard is None:
+        polled = self._polled.get(stored.id)
+        if polled is None:
             return stored
         return replace(
             stored,
-            acknowledged=max(stored.acknowledged, heard.acknowledged),
-            lease_ms=max(stored.lease_ms, heard.lease_ms),
+            acknowledged=max(stored.acknowledged, polled.acknowledged),
+            lease_ms=max(stored.lease_ms, polled.lease_ms),
         )
 
     async def _save_changed(self) -> None:
@@ -218,38 +222,38 @@ class Verifiers:
             async with self._store.write() as transaction:
                 await transaction.verifiers.put(changed.values())
         except BaseException:
-            # To be stored the next time.
+            # Stored by the next run.
             self._changed = {**changed, **self._changed}
             raise
         self._stored.update(changed)
 
-    async def _tell_others(self) -> None:
-        """Store how far verifiers are that somebody waits for on another replica, and say so."""
-        own = self._heard.get(self._own_id)
+    async def _store_wanted(self) -> None:
+        """Store acknowledgements that another replica waits for, and notify it."""
+        own = self._polled.get(self._own_id)
         if own is not None:
-            self._heard[self._own_id] = replace(own, acknowledged=self._feed.number)
-        further = {
+            self._polled[self._own_id] = replace(own, acknowledged=self._feed.number)
+        wanted = {
             verifier.id: verifier
-            for verifier in self._heard.values()
+            for verifier in self._polled.values()
             if (stored := self._stored.get(verifier.id))
             and stored.acknowledged < min(verifier.acknowledged, self._wanted)
         }
-        if not further:
+        if not wanted:
             return
         async with self._store.write() as transaction:
-            # Not those that have left through another replica.
+            # Except verifiers that another replica has removed.
             live = {verifier.id for verifier in await transaction.verifiers.live(self._clock.now())}
-            told = [verifier for verifier in further.values() if verifier.id in live]
-            if told:
-                await transaction.verifiers.put(told)
-        self._stored.update({verifier.id: verifier for verifier in told})
-        self._forget(further.keys() - live)
-        if told:
+            shared = [verifier for verifier in wanted.values() if verifier.id in live]
+            if shared:
+                await transaction.verifiers.put(shared)
+        self._stored.update({verifier.id: verifier for verifier in shared})
+        self._forget(wanted.keys() - live)
+        if shared:
             await self._publish(ACKNOWLEDGED)
 
     def _forget(self, verifier_ids: Iterable[str]) -> None:
         for verifier_id in verifier_ids:
-            for known in (self._heard, self._stored, self._changed):
+            for known in (self._polled, self._stored, self._changed):
                 known.pop(verifier_id, None)
 
     def _wake(self) -> None:
@@ -260,8 +264,8 @@ class Verifiers:
         async def run() -> None:
             try:
                 await work()
-            except Exception as error:  # noqa: BLE001 - who waits asks again
-                _log.warning("other replicas cannot be told", error=str(getattr(error, "orig", None) or error))
+            except Exception as error:  # noqa: BLE001 - the waiting replica retries
+                _log.warning("sharing acknowledgements failed", error=str(getattr(error, "orig", None) or error))
 
         task = asyncio.create_task(run())
         self._tasks.add(task)

@@ -1,11 +1,11 @@
-"""Short names of devices, as people see them in their list of sessions."""
+"""Short names of devices for a user's list of sessions."""
 
 import re
 
 #: Characters of a label.
 MAX_LABEL_CHARACTERS = 64
 
-# Browsers name those that they want to be taken for, too; the most specific one comes first.
+# Browsers also name those that they imitate, so the most specific pattern comes first.
 _PROGRAMS = (
     (re.compile(r"\bEdg(?:e|A|iOS)?/"), "Edge"),
     (re.compile(r"\b(?:OPR|Opera)/"), "Opera"),
@@ -28,7 +28,7 @@ _PRODUCT = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+)")
 
 
 def label(user_agent: str | None) -> str | None:
-    """Return a short name of the device that a User-Agent speaks of, as in `Firefox on Linux`."""
+    """Return a name such as `Firefox on Linux` for a User-Agent."""
     if not user_agent:
         return None
     program = next((name for pattern, name in _PROGRAMS if pattern.search(user_agent)), None)

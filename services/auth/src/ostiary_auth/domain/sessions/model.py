@@ -26,10 +26,10 @@ class Session:
 
     id: UUID
     user_id: UUID
-    #: The client that its tokens are given to.
+    #: The client that its tokens are issued to.
     client_id: str
     user_agent: str | None
-    #: The network address that it was opened from.
+    #: The network address of the login.
     source: str | None
     created_at: datetime
     last_used_at: datetime
@@ -40,7 +40,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What is stored of a refresh token. `successor_*` are set when it is used."""
+    """A stored refresh token. `used_at` and `successor_*` are set when it is used."""
 
     hash: bytes
     session_id: UUID
@@ -52,39 +52,39 @@ class RefreshToken:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A refresh token, the one after it if there is one, and whose they are."""
+    """A refresh token with its successor, session and user."""
 
     token: RefreshToken
     successor: RefreshToken | None
     session: Session
     user: User
-    #: The number of the last revocation when this was so.
+    #: The number of the last revocation when this was read.
     as_of: int
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The outcome of a login or a refresh: who, in which session, with which scopes, and the refresh token next."""
+    """The result of a login or a refresh. `refresh_token` is the next one."""
 
     user: User
     session: Session
     scopes: tuple[str, ...]
     refresh_token: str
-    #: The number of the last revocation when this was decided: those up to there do not hit it.
+    #: The number of the last revocation when this was decided: up to there, none revokes it.
     as_of: int
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """How long a session may go without use, and how long it may last at all."""
+    """How long a session may go unused, and how long it may last."""
 
     idle: timedelta
     absolute: timedelta
 
     def ends_at(self, session: Session) -> datetime:
-        """Return when a session ends if it is not used any more."""
+        """Return when a session ends unless it is used."""
         return min(session.last_used_at + self.idle, session.expires_at)
 
     def alive(self, session: Session, now: datetime) -> bool:
-        """Return whether a session can still be continued."""
+        """Return whether a session can still be refreshed."""
         return session.ended_at is None and now < self.ends_at(session)

@@ -31,7 +31,7 @@ REPLAY_GRACE = timedelta(seconds=10)
 
 
 class Verdict(Enum):
-    """What is to be done about a refresh token that was presented."""
+    """How to respond to a presented refresh token."""
 
     ROTATE = auto()
     REPEAT = auto()
@@ -46,7 +46,7 @@ def decide(
     limits: SessionLimits,
     now: datetime,
 ) -> Verdict:
-    """Decide about a refresh token, given its successor if it has one."""
+    """Decide about a refresh token, given its successor if it has been used."""
     if session.ended_at is not None or now >= session.expires_at:
         return Verdict.REJECT
     if token.used_at is None:

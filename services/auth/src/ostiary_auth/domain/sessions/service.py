@@ -30,7 +30,7 @@ MAX_SESSIONS_PER_USER = 100
 
 
 class Sessions:
-    """Opens, lists, continues and ends sessions."""
+    """Opens, lists, refreshes and ends sessions."""
 
     def __init__(
         self, store: Store, audit: AuditLog, revocations: RevocationLog, limits: SessionLimits, clock: Clock
@@ -42,7 +42,7 @@ class Sessions:
         self._clock = clock
 
     async def open(self, transaction: Transaction, user: User, client_id: str, context: Context) -> Grant:
-        """Open a session for a user who has just proved who they are."""
+        """Open a session for a user who has just authenticated."""
         now = context.now
         session = Session(
             id=uuid4(),
@@ -59,12 +59,12 @@ class Sessions:
         refresh_token = secrets.token_urlsafe(REFRESH_TOKEN_BYTES)
         await transaction.sessions.add(session)
         await transaction.sessions.add_refresh_token(RefreshToken(hash_of(refresh_token), session.id, now))
-        # The user is locked: what is revoked of theirs comes before all this, or after it.
+        # The user is locked, so revocations of their tokens are ordered before or after this.
         as_of = (await transaction.revocations.head()).number
         return Grant(user, session, user.scopes, refresh_token, as_of)
 
     async def of_user(self, user_id: UUID, now: datetime) -> list[Session]:
-        """Return a user's sessions that can be continued, the one used last first."""
+        """Return a user's live sessions, the most recently used first."""
         async with self._store.read() as transaction:
             sessions = await transaction.sessions.not_ended(user_id, now)
         live = [session for session in sessions if self.limits.alive(session, now)]
@@ -73,22 +73,24 @@ class Sessions:
     async def refresh(
         self, presented: str, client_id: str, context: Context, scopes: frozenset[str] | None = None
     ) -> Grant:
-        """Continue the session that a refresh token belongs to, with fewer scopes if some are named.
+        """Refresh the session of a refresh token, optionally with fewer scopes.
 
         Raises InvalidRefreshToken, or OAuthError for a scope that the user does not have.
         """
         if len(presented) > MAX_REFRESH_TOKEN_CHARACTERS:
             raise InvalidRefreshToken
-        asked_at = self._clock.monotonic()
+        requested_at = self._clock.monotonic()
         async with self._store.write() as transaction:
-            grant = await self._refresh(transaction, presented, client_id, context, scopes=scopes, asked_at=asked_at)
-        # Raised outside of the transaction, because ending a stolen session must be committed.
+            grant = await self._refresh(
+                transaction, presented, client_id, context, scopes=scopes, requested_at=requested_at
+            )
+        # Raised after the transaction, because the end of a stolen session must be committed.
         if grant is None:
             raise InvalidRefreshToken
         return grant
 
     async def end(self, user_id: UUID, session_id: UUID, scope: LogoutScope, context: Context) -> RevokedNumbers:
-        """End those of a user's open sessions that are in `scope`.
+        """End those of a user's live sessions that are in `scope`.
 
         local: the given one; others: all but the given one; global: all.
         """
@@ -102,7 +104,7 @@ class Sessions:
             return await self._end(transaction, filter(chosen, live), "logout", context)
 
     async def end_one(self, user_id: UUID, session_id: UUID, context: Context) -> RevokedNumbers:
-        """End one session from the list of a user's. Raises SessionNotFound."""
+        """End one of a user's sessions. Raises SessionNotFound."""
         ended = await self.end(user_id, session_id, "local", context)
         if not ended:
             raise SessionNotFound
@@ -139,10 +141,10 @@ class Sessions:
         context: Context,
         *,
         scopes: frozenset[str] | None,
-        asked_at: float,
+        requested_at: float,
     ) -> Grant | None:
         chain = await transaction.sessions.lock_chain(hash_of(presented))
-        context = context.after(self._clock.monotonic() - asked_at)
+        context = context.after(self._clock.monotonic() - requested_at)
         if chain is None or chain.session.client_id != client_id:
             return None
         token, session, user = chain.token, chain.session, chain.user
@@ -171,7 +173,7 @@ class Sessions:
         await self._end(transaction, oldest_first[:surplus], "too_many", context)
 
     async def _live(self, transaction: Transaction, user_id: UUID, now: datetime) -> list[Session]:
-        """Return and lock a user's sessions that can be continued."""
+        """Return and lock a user's live sessions."""
         sessions = await transaction.sessions.lock_not_ended(user_id, now)
         return [session for session in sessions if self.limits.alive(session, now)]
 
@@ -193,10 +195,10 @@ class Sessions:
         return revoked
 
 
-def _narrow(scopes: tuple[str, ...], asked: frozenset[str] | None) -> tuple[str, ...]:
-    """Return the scopes asked for, none of which may be beyond those that there are (RFC 6749 section 6)."""
-    if asked is None:
+def _narrow(scopes: tuple[str, ...], requested: frozenset[str] | None) -> tuple[str, ...]:
+    """Return the requested scopes, which must be among the granted ones (RFC 6749 section 6)."""
+    if requested is None:
         return scopes
-    if not asked <= set(scopes):
-        raise OAuthError("invalid_scope", "A scope was asked for that was not granted.")
-    return tuple(scope for scope in scopes if scope in asked)
+    if not requested <= set(scopes):
+        raise OAuthError("invalid_scope", "A requested scope was not granted.")
+    return tuple(scope for scope in scopes if scope in requested)

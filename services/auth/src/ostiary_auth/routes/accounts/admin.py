@@ -1,4 +1,4 @@
-"""`/admin/users`: users, for callers with the scope `admin`."""
+"""`/admin/users`, for callers with the scope `admin`."""
 
 from typing import Annotated
 from uuid import UUID
@@ -31,13 +31,13 @@ def user_admin_routes(services: Services, dependencies: Dependencies) -> list[Ba
 
     @router.get("")
     async def users(_admin: admin, after: UUID | None = None, limit: Limit = 50) -> UsersResponse:
-        """List users in the order of their ids."""
+        """List users, ordered by id."""
         page, last = page_of(await accounts.page(after, limit + 1), limit)
         return UsersResponse(users=[UserResponse.of(user) for user in page], next=last.id if last else None)
 
     @router.post("", status_code=201, responses=documented(409))
     async def create_user(context: admin, body: CreateUserRequest) -> UserResponse:
-        """Open an account for somebody."""
+        """Create an account."""
         roles = tuple(body.roles)
         return UserResponse.of(await accounts.create(body.email, body.password, body.display_name, roles, context))
 
@@ -48,7 +48,7 @@ def user_admin_routes(services: Services, dependencies: Dependencies) -> list[Ba
 
     @revoking.patch("/{user_id}", responses=documented(404))
     async def change_user(request: Request, context: admin, user_id: UUID, body: ChangeUserRequest) -> UserResponse:
-        """Disable or enable a user, or give them other roles. Disabling ends their sessions."""
+        """Disable or enable a user, or replace their roles. Disabling ends all sessions."""
         revoked: RevokedNumbers = ()
         if body.roles is not None:
             revoked += await accounts.set_roles(user_id, tuple(body.roles), context)
@@ -61,7 +61,7 @@ def user_admin_routes(services: Services, dependencies: Dependencies) -> list[Ba
 
     @revoking.delete("/{user_id}", status_code=204, responses=documented(404))
     async def delete_user(request: Request, context: admin, user_id: UUID) -> None:
-        """Delete a user with all that is personal about them."""
+        """Delete a user and all their personal data."""
         note_revoked(request, await accounts.delete(user_id, context))
 
     @revoking.delete("/{user_id}/sessions", responses=documented(404))
@@ -72,7 +72,7 @@ def user_admin_routes(services: Services, dependencies: Dependencies) -> list[Ba
 
     @router.get("/{user_id}/export", responses=documented(404))
     async def export(context: admin, user_id: UUID) -> ExportResponse:
-        """Return all that is stored about a user."""
+        """Return everything stored about a user."""
         return ExportResponse.of(await accounts.export(user_id, context))
 
     return [*router.routes, *revoking.routes]

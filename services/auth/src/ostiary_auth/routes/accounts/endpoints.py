@@ -1,4 +1,4 @@
-"""`/auth/register`, `/auth/password` and `/auth/me`: one's own account."""
+"""`/auth/register`, `/auth/password` and `/auth/me`: the caller's own account."""
 
 from typing import Annotated
 
@@ -20,7 +20,6 @@ from ostiary_chassis.openapi import documented
 
 
 def account_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
-    """Return the routes about one's own account."""
     router = APIRouter(prefix="/auth", tags=["account"])
     revoking = APIRouter(prefix="/auth", tags=["account"], route_class=prefer_wait_route(services))
     caller = Annotated[VerifiedToken, Depends(dependencies.auth.require())]
@@ -28,13 +27,13 @@ def account_routes(services: Services, dependencies: Dependencies) -> list[BaseR
 
     @router.post("/register", status_code=201, responses=documented(409))
     async def register(body: RegisterRequest, request: Request) -> AccountResponse:
-        """Open an account."""
+        """Register an account."""
         context = dependencies.context(request)
         return account_response(await services.accounts.register(body.email, body.password, body.display_name, context))
 
     @revoking.post("/password", status_code=204, responses=documented(403, 404, 429))
     async def password(request: Request, call: live_request, body: PasswordRequest) -> None:
-        """Change the caller's password; their other sessions end."""
+        """Change the caller's password and end their other sessions."""
         revoked = await services.accounts.change_password(
             call.user_id, call.session_id, body.current_password, body.new_password, call.context
         )
@@ -42,7 +41,7 @@ def account_routes(services: Services, dependencies: Dependencies) -> list[BaseR
 
     @router.get("/me")
     async def me(token: caller) -> CallerResponse:
-        """Return the caller, as the access token says."""
+        """Return the caller, according to the access token."""
         return CallerResponse(
             id=token.subject,
             client_id=token.client_id,

@@ -24,7 +24,7 @@ Role = Annotated[str, Field(max_length=64, examples=["user"])]
 
 
 class RegisterRequest(RequestBody):
-    """Open an account."""
+    """A registration."""
 
     email: Email
     password: Password
@@ -32,7 +32,7 @@ class RegisterRequest(RequestBody):
 
 
 class PasswordRequest(RequestBody):
-    """Change one's password."""
+    """A password change."""
 
     current_password: Password
     new_password: Annotated[Password, Field(examples=["a whole new battery staple"])]
@@ -48,7 +48,7 @@ class AccountResponse(BaseModel):
 
 
 class CallerResponse(BaseModel):
-    """The caller, as the access token says. Dates are seconds since the epoch."""
+    """The caller, according to the access token. Times are in seconds since the epoch."""
 
     id: str
     client_id: str
@@ -60,7 +60,7 @@ class CallerResponse(BaseModel):
 
 
 class CreateUserRequest(RequestBody):
-    """Open an account for somebody."""
+    """A new account."""
 
     email: Email
     password: Password
@@ -69,14 +69,14 @@ class CreateUserRequest(RequestBody):
 
 
 class ChangeUserRequest(RequestBody):
-    """Change an account; what is left out stays."""
+    """A change of an account; omitted fields stay the same."""
 
     disabled: bool | None = None
     roles: Annotated[list[Role], Field(max_length=16)] | None = None
 
 
 class UserResponse(View):
-    """An account, as an administrator sees it."""
+    """An account, as administrators see it."""
 
     id: UUID
     email: Email
@@ -87,14 +87,14 @@ class UserResponse(View):
 
 
 class UsersResponse(BaseModel):
-    """A page of users; ask with `after` = `next` for the following one."""
+    """A page of users; get the next one with `after` = `next`."""
 
     users: list[UserResponse]
     next: UUID | None
 
 
 class ExportResponse(BaseModel):
-    """All that is stored about a user, without secrets."""
+    """Everything stored about a user, without secrets."""
 
     user: UserResponse
     sessions: list[StoredSessionResponse]
@@ -102,7 +102,6 @@ class ExportResponse(BaseModel):
 
     @classmethod
     def of(cls, export: Export) -> "ExportResponse":
-        """Return all of an export."""
         return cls(
             user=UserResponse.of(export.user),
             sessions=[StoredSessionResponse.of(session) for session in export.sessions],
@@ -111,5 +110,4 @@ class ExportResponse(BaseModel):
 
 
 def account_response(user: User) -> AccountResponse:
-    """Return what people see of an account."""
     return AccountResponse(id=user.id, email=user.email, display_name=user.display_name, created_at=user.created_at)

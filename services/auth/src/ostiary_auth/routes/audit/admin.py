@@ -1,4 +1,4 @@
-"""`/admin/audit`: the audit log, for callers with the scope `admin`."""
+"""`/admin/audit`, for callers with the scope `admin`."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ def audit_admin_routes(services: Services, dependencies: Dependencies) -> list[B
         limit: Limit = 50,
         subject: Annotated[str | None, Query(max_length=80, pattern=PRINTABLE)] = None,
     ) -> AuditResponse:
-        """List the audit log, the oldest entry first."""
+        """List audit log entries, the oldest first."""
         async with services.store.read() as transaction:
             page, last = page_of(await transaction.audit.entries(after, limit + 1, subject), limit)
         return AuditResponse(
@@ -33,7 +33,7 @@ def audit_admin_routes(services: Services, dependencies: Dependencies) -> list[B
 
     @router.get("/verify")
     async def verify(_admin: admin) -> AuditReportResponse:
-        """Check the whole audit log against its chain of MACs."""
+        """Verify the chain of MACs of the whole audit log."""
         return AuditReportResponse.of(await services.audit.verify(services.store))
 
     return router.routes

@@ -21,8 +21,7 @@ class AuditEntryResponse(BaseModel):
 
     @classmethod
     def of(cls, entry: AuditEntry) -> "AuditEntryResponse":
-        """Return what an administrator sees of an entry."""
-        # The salt keeps a digest from being guessed; it is of no use to anybody who reads.
+        # The salt only protects the digest from being guessed.
         personal = {name: value for name, value in (entry.personal or {}).items() if name != "salt"}
         return cls(
             number=entry.number,
@@ -37,14 +36,14 @@ class AuditEntryResponse(BaseModel):
 
 
 class AuditResponse(BaseModel):
-    """A page of the audit log; ask with `after` = `next` for the following one."""
+    """A page of the audit log; get the next one with `after` = `next`."""
 
     entries: list[AuditEntryResponse]
     next: int | None
 
 
 class AuditReportResponse(BaseModel):
-    """Whether the audit log is whole. `broken_at` is the number of the first entry that does not fit."""
+    """Whether the audit log is intact. `broken_at` is the number of the first entry that breaks the chain."""
 
     intact: bool
     entries: int
@@ -53,7 +52,6 @@ class AuditReportResponse(BaseModel):
 
     @classmethod
     def of(cls, report: AuditReport) -> "AuditReportResponse":
-        """Return the outcome of a check."""
         return cls(
             intact=report.broken_at is None,
             entries=report.entries,

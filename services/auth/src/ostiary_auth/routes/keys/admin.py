@@ -1,4 +1,4 @@
-"""`/admin/keys`: keys, for callers with the scope `admin`."""
+"""`/admin/keys`, for callers with the scope `admin`."""
 
 from typing import Annotated
 
@@ -26,13 +26,13 @@ def key_admin_routes(services: Services, dependencies: Dependencies) -> list[Bas
 
     @router.post("/rotate", responses=documented(409))
     async def rotate(context: admin) -> KeysResponse:
-        """Let the next key sign from now on."""
+        """Start signing with the next key."""
         await services.keys.rotate(context)
         return await listed()
 
     @revoking.post("/{kid}/revoke", responses=documented(404))
     async def revoke(request: Request, context: admin, kid: Name) -> KeysResponse:
-        """Remove a key at once, and end all that it signed."""
+        """Delete a key and revoke every token that it has signed."""
         note_revoked(request, await services.keys.revoke(context, kid))
         return await listed()
 

@@ -7,11 +7,10 @@ from ostiary_auth.services import Services
 
 
 def jwks_routes(services: Services) -> list[BaseRoute]:
-    """Return the route of the public keys."""
     router = APIRouter(prefix="/.well-known", tags=["discovery"])
     max_age = services.config.jwks_max_age
 
-    @router.get("/jwks.json", responses={304: {"description": "What the client has is what there is."}})
+    @router.get("/jwks.json", responses={304: {"description": "Not modified."}})
     async def jwks(request: Request) -> Response:
         """Return the public keys (RFC 7517 section 5)."""
         ring = services.local_keys.ring()
@@ -24,6 +23,6 @@ def jwks_routes(services: Services) -> list[BaseRoute]:
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
-    """Compare weakly (RFC 9110 section 13.1.2)."""
+    """Compare ETags weakly (RFC 9110 section 13.1.2)."""
     candidates = [candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")]
     return etag in candidates or candidates == ["*"]

@@ -9,7 +9,7 @@ from ostiary_auth.routes.models import View
 
 
 class KeyResponse(View):
-    """A signing key; `since` is when it came into its state."""
+    """A signing key; `since` is when it entered its state."""
 
     kid: str
     state: KeyState

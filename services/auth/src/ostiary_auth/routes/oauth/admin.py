@@ -1,4 +1,4 @@
-"""`/admin/clients`: clients, for callers with the scope `admin`."""
+"""`/admin/clients`, for callers with the scope `admin`."""
 
 from typing import Annotated
 
@@ -34,13 +34,13 @@ def client_admin_routes(services: Services, dependencies: Dependencies) -> list[
     async def clients(
         _admin: admin, after: Annotated[str | None, Query(max_length=64, pattern=PRINTABLE)] = None, limit: Limit = 50
     ) -> ClientsResponse:
-        """List clients in the order of their ids."""
+        """List clients, ordered by id."""
         page, last = page_of(await registry.page(after, limit + 1), limit)
         return ClientsResponse(clients=[ClientResponse.of(each) for each in page], next=last.id if last else None)
 
     @router.post("", status_code=201, responses=documented(409))
     async def create_client(context: admin, body: CreateClientRequest) -> NewClientResponse:
-        """Register a client. Its secret is in this answer and nowhere else."""
+        """Register a client. Only this response contains its secret."""
         audiences = [services.config.audience] if body.audiences is None else body.audiences
         client = Client(
             id=body.id,
@@ -62,7 +62,7 @@ def client_admin_routes(services: Services, dependencies: Dependencies) -> list[
     async def change_client(
         request: Request, context: admin, client_id: Name, body: ChangeClientRequest
     ) -> ClientResponse:
-        """Disable a client, which revokes its tokens, or enable it."""
+        """Disable a client and revoke its tokens, or enable it."""
         revoked: RevokedNumbers = ()
         if body.disabled:
             revoked = await registry.disable(client_id, context)
@@ -73,12 +73,12 @@ def client_admin_routes(services: Services, dependencies: Dependencies) -> list[
 
     @router.post("/{client_id}/secret", responses=documented(404))
     async def rotate_secret(context: admin, client_id: Name) -> SecretResponse:
-        """Give a client a new secret; the one before it is good for a day."""
+        """Create a new secret for a client; the previous one stays valid for a day."""
         return SecretResponse(secret=await registry.rotate_secret(client_id, context))
 
     @revoking.delete("/{client_id}", status_code=204, responses=documented(404))
     async def delete_client(request: Request, context: admin, client_id: Name) -> None:
-        """Delete a client, and revoke its tokens."""
+        """Delete a client and revoke its tokens."""
         note_revoked(request, await registry.delete(client_id, context))
 
     return [*router.routes, *revoking.routes]

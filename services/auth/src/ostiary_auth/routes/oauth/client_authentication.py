@@ -1,4 +1,4 @@
-"""How a request authenticates its client (RFC 6749 section 2.3, RFC 7523 section 2.2)."""
+"""Client credentials in requests (RFC 6749 section 2.3, RFC 7523 section 2.2)."""
 
 import base64
 from urllib.parse import unquote_plus
@@ -14,36 +14,36 @@ JWT_BEARER_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 def credentials_of(request: Request, form: Form) -> Credentials:
-    """Return how the client authenticates: in one way and no more (RFC 6749 section 2.3). Raises OAuthError."""
+    """Return the credentials of a request, which must use one method only (RFC 6749 section 2.3). Raises OAuthError."""
     assertion = form.get("client_assertion")
     if (assertion is not None) != ("client_assertion_type" in form):
-        raise OAuthError("invalid_request", "'client_assertion' and 'client_assertion_type' go together.")
+        raise OAuthError("invalid_request", "'client_assertion' and 'client_assertion_type' must be sent together.")
     if assertion is not None and form["client_assertion_type"] != JWT_BEARER_ASSERTION:
         raise OAuthError("invalid_request", f"'client_assertion_type' must be {JWT_BEARER_ASSERTION}.")
     fields = request.headers.getlist("authorization")
     ways = len(fields) + ("client_secret" in form) + (assertion is not None)
     if ways > 1:
-        raise OAuthError("invalid_request", "The client authenticates in more than one way.")
+        raise OAuthError("invalid_request", "More than one client authentication method; use one.")
     if not fields:
         return Credentials(form.get("client_id"), form.get("client_secret"), assertion)
     client_id, secret = _basic(fields[0])
     if form.get("client_id") not in {None, client_id}:
-        raise OAuthError("invalid_request", "'client_id' is another client than the one that authenticates.")
+        raise OAuthError("invalid_request", "'client_id' differs from the client in the Authorization header.")
     return Credentials(client_id, secret)
 
 
 def _basic(field: str) -> tuple[str, str]:
-    """Return a client's id and secret, which are form-encoded before they are joined (RFC 6749 section 2.3.1).
+    """Return the client id and secret, which are form-encoded before they are joined (RFC 6749 section 2.3.1).
 
     Raises InvalidClient.
     """
     scheme, _, encoded = field.partition(" ")
     try:
         if scheme.lower() != "basic":
-            raise InvalidClient("Clients authenticate with the scheme Basic, or in the form.")
+            raise InvalidClient("Unsupported authentication scheme; use Basic, or send credentials in the form.")
         client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
     except ValueError:  # not base64, or not UTF-8 within
-        raise InvalidClient("The Authorization field is not in the form of Basic.") from None
+        raise InvalidClient("Malformed Basic credentials.") from None
     if not colon or not client_id or not secret:
-        raise InvalidClient("The Authorization field names no client or has no secret.")
+        raise InvalidClient("The Basic credentials have no client id or no secret.")
     return unquote_plus(client_id), unquote_plus(secret)

@@ -1,7 +1,7 @@
 """`/oauth/*`: tokens (RFC 6749), revocation (RFC 7009) and introspection (RFC 7662).
 
-Dependencies are forms. Refusals have the bodies of RFC 6749 section 5.2, not problem documents. Services ask for
-tokens all the time, so these are plain Starlette routes: FastAPI's way to read a request costs a third of a signature.
+Requests are forms. Errors have the bodies of RFC 6749 section 5.2, not problem documents. Services request tokens
+frequently, so these are plain Starlette routes: FastAPI's request parsing costs a third of a signature.
 """
 
 import json
@@ -23,23 +23,23 @@ from ostiary_auth.routes.oauth.forms import Form, read_form, required
 from ostiary_auth.routes.prefer_wait import apply_prefer_wait, note_revoked
 from ostiary_auth.services import Services
 
-#: Neither tokens nor refusals may be kept by a cache (RFC 6749 section 5.1).
+#: Caches must not store responses (RFC 6749 section 5.1).
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
 def oauth_routes(services: Services, dependencies: Dependencies) -> list[Route]:
-    """Return the routes of `/oauth`; `oauth_schemas` documents them."""
+    """Return the routes of `/oauth`; `openapi` documents them."""
 
     async def authenticated(request: Request) -> tuple[Form, Client, Context]:
-        """Read the form and recognise the client. Raises OAuthError."""
-        request.state.route = request.scope["path"]  # for logs and metrics, which know FastAPI's routes only
+        """Parse the form and authenticate the client. Raises OAuthError."""
+        request.state.route = request.scope["path"]  # for logs and metrics, which only know FastAPI's routes
         form = await read_form(request)
         context = dependencies.context(request)
         client = await services.clients.authenticate(credentials_of(request, form), context)
         return form, client, Context(context.now, client_actor(client.id), context.source, context.user_agent)
 
     async def token(request: Request) -> Response:
-        """Return an access token for a client itself, or continue a session."""
+        """Issue an access token to a client, or refresh a session."""
         form, client, context = await authenticated(request)
         scope = form.get("scope")
         scopes = frozenset(scope.split(" ")) if scope else None
@@ -53,12 +53,14 @@ def oauth_routes(services: Services, dependencies: Dependencies) -> list[Route]:
                 session = {"refresh_token": grant.refresh_token, "session_id": str(grant.session.id)}
                 return _json({**_token_body(access), **session})
             case None:
-                raise OAuthError("invalid_request", "The parameter 'grant_type' is missing.")
+                raise OAuthError("invalid_request", "Missing parameter 'grant_type'.")
             case _:
-                raise OAuthError("unsupported_grant_type", "The grants are client_credentials and refresh_token.")
+                raise OAuthError(
+                    "unsupported_grant_type", "Unsupported grant type; use client_credentials or refresh_token."
+                )
 
     async def revoke(request: Request) -> Response:
-        """End a refresh token's session, or one access token. Unknown tokens are no error."""
+        """End a refresh token's session, or revoke an access token. Unknown tokens are not an error."""
         form, client, context = await authenticated(request)
         revoked = note_revoked(request, await services.oauth.revoke(client, required(form, "token"), context))
         if not revoked:
@@ -67,7 +69,7 @@ def oauth_routes(services: Services, dependencies: Dependencies) -> list[Route]:
         return await apply_prefer_wait(services, request, _json({}))
 
     async def introspect(request: Request) -> Response:
-        """Say whether an access token is good now, ended sessions and revocations considered."""
+        """Tell whether an access token is active."""
         form, client, context = await authenticated(request)
         presented = await services.oauth.introspect(client, required(form, "token"), context)
         if presented is None:

@@ -1,4 +1,4 @@
-"""Reading forms (`application/x-www-form-urlencoded`)."""
+"""Parsing of forms (`application/x-www-form-urlencoded`)."""
 
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from ostiary_auth.domain.errors import OAuthError
 
-#: Parameters of a form; ours have eight at most.
+#: Maximum number of parameters; ours have at most eight.
 MAX_PARAMETERS = 32
 
 _FORM = "application/x-www-form-urlencoded"
@@ -16,13 +16,13 @@ Form = Mapping[str, str]
 
 
 async def read_form(request: Request) -> Form:
-    """Return the parameters of a form; those without a value count as not sent (RFC 6749 section 3.1).
+    """Return the parameters of a form. Those without a value count as omitted (RFC 6749 section 3.1).
 
     Raises OAuthError.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != _FORM:
-        raise OAuthError("invalid_request", f"Send a form, with 'Content-Type: {_FORM}'.")
+        raise OAuthError("invalid_request", f"The body must be a form with 'Content-Type: {_FORM}'.")
     try:
         pairs = parse_qsl(
             (await request.body()).decode("ascii"),
@@ -32,16 +32,18 @@ async def read_form(request: Request) -> Form:
             max_num_fields=MAX_PARAMETERS,
         )
     except ValueError:
-        raise OAuthError("invalid_request", "The body is not a form.") from None
+        raise OAuthError(
+            "invalid_request", f"The body must be a valid form of at most {MAX_PARAMETERS} parameters."
+        ) from None
     form = dict(pairs)
     if len(form) != len(pairs):
-        raise OAuthError("invalid_request", "A parameter stands in the form twice.")
+        raise OAuthError("invalid_request", "Duplicate parameter.")
     if any("\0" in value for value in form.values()):
-        raise OAuthError("invalid_request", "A parameter holds a NUL character.")
+        raise OAuthError("invalid_request", "A parameter contains a NUL character.")
     return {name: value for name, value in form.items() if value}
 
 
 def required(form: Form, name: str) -> str:
     if name not in form:
-        raise OAuthError("invalid_request", f"The parameter '{name}' is missing.")
+        raise OAuthError("invalid_request", f"Missing parameter '{name}'.")
     return form[name]

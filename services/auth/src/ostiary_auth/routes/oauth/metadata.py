@@ -1,4 +1,4 @@
-"""`/.well-known/oauth-authorization-server`: the server's metadata (RFC 8414)."""
+"""`/.well-known/oauth-authorization-server`: metadata (RFC 8414)."""
 
 from fastapi import APIRouter, Response
 from starlette.routing import BaseRoute
@@ -11,22 +11,21 @@ from ostiary_auth.domain.revocation.security_events import EVENTS_SCOPE
 from ostiary_auth.paths import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
 from ostiary_auth.services import Services
 
-#: Seconds that the metadata may be cached; they change with a new release.
+#: Seconds that the metadata may be cached; it changes with releases only.
 METADATA_MAX_AGE = 3600
 
 _CONFIDENTIAL = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 
 
 def metadata_routes(services: Services) -> list[BaseRoute]:
-    """Return the routes of the metadata."""
     router = APIRouter(prefix="/.well-known", tags=["discovery"])
     metadata = _metadata(services.config.issuer)
 
-    # The second is where OpenID clients look for the same (RFC 8414 section 5).
+    # The second path is for OpenID clients (RFC 8414 section 5).
     @router.get("/oauth-authorization-server")
     @router.get("/openid-configuration")
     async def authorization_server(response: Response) -> dict[str, object]:
-        """Return the server's metadata (RFC 8414)."""
+        """Return the authorization server's metadata (RFC 8414)."""
         response.headers["Cache-Control"] = f"public, max-age={METADATA_MAX_AGE}"
         return metadata
 
@@ -34,7 +33,7 @@ def metadata_routes(services: Services) -> list[BaseRoute]:
 
 
 def _metadata(issuer: str) -> dict[str, object]:
-    """Return what there is, and nothing else (RFC 8414 section 2). No authorization endpoint, so no response types."""
+    """Return the metadata (RFC 8414 section 2). There is no authorization endpoint, so no response type either."""
     scopes = {scope for scopes in SCOPES_OF_ROLE.values() for scope in scopes}
     algorithms = list(ASSERTION_ALGORITHMS)
     return {

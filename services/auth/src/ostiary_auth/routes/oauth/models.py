@@ -15,7 +15,7 @@ Audience = Annotated[str, Field(max_length=256, examples=["ostiary"])]
 
 
 class CreateClientRequest(RequestBody):
-    """Register a client. With `jwks` it authenticates by private_key_jwt, else by a secret that is made for it."""
+    """A new client. With `jwks` it authenticates by private_key_jwt, otherwise by a generated secret."""
 
     id: ClientId
     name: Annotated[str, Field(min_length=1, max_length=100, examples=["Nightly reports"])]
@@ -28,7 +28,7 @@ class CreateClientRequest(RequestBody):
 
 
 class ChangeClientRequest(RequestBody):
-    """Keep a client out, or let it in again."""
+    """Whether the client is disabled."""
 
     disabled: bool
 
@@ -47,20 +47,20 @@ class ClientResponse(View):
 
 
 class ClientsResponse(BaseModel):
-    """A page of clients; ask with `after` = `next` for the following one."""
+    """A page of clients; get the next one with `after` = `next`."""
 
     clients: list[ClientResponse]
     next: ClientId | None
 
 
 class NewClientResponse(BaseModel):
-    """A client and its secret, which is shown this once."""
+    """A client and its secret, which is not shown again."""
 
     client: ClientResponse
     secret: str | None
 
 
 class SecretResponse(BaseModel):
-    """A new secret, which is shown this once. The one before it is good for a day."""
+    """A new secret, which is not shown again. The previous one stays valid for a day."""
 
     secret: str

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of `/oauth/*`, whose forms are read by hand: strictly, and fast."""
+"""The OpenAPI document's part about `/oauth/*`, which FastAPI does not know."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ _ERROR = {
     "type": "object",
     "required": ["error"],
     "properties": {"error": _TEXT, "error_description": _TEXT},
-    "example": {"error": "invalid_scope", "error_description": "A scope was asked for that this client may not have."},
+    "example": {"error": "invalid_scope", "error_description": "A requested scope is not allowed for this client."},
 }
 
 _CLIENT = {
-    "client_id": {**_TEXT, "description": "The client; left out with Basic authentication."},
+    "client_id": {**_TEXT, "description": "The client; omitted with Basic authentication."},
     "client_secret": {**_TEXT, "description": "With the method client_secret_post."},
     "client_assertion": {**_TEXT, "description": "With the method private_key_jwt (RFC 7523)."},
     "client_assertion_type": _TEXT,
@@ -53,7 +53,7 @@ _INTROSPECTION_ANSWER = {
 
 _REVOCATION_ANSWER = {
     "type": "object",
-    "description": "Empty, or if it was waited for: how far the revocation is in force.",
+    "description": "Empty, or with `Prefer: wait`: how far the revocation is in force.",
     "properties": {
         "revoked": {"type": "integer"},
         "cursor": {"type": "integer"},
@@ -74,7 +74,7 @@ def _operation(
     *,
     parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Describe one operation; the first property is the required one."""
+    """Describe an operation; its first property is required."""
     required = [next(iter(properties))]
     form = {"type": "object", "required": required, "properties": {**properties, **_CLIENT}, "example": example}
     refusal = {"content": {"application/json": {"schema": _ERROR}}}
@@ -86,9 +86,9 @@ def _operation(
         "requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": form}}},
         "security": [{"client_secret_basic": []}, {}],
         "responses": {
-            "200": {"description": "Done.", "content": {"application/json": {"schema": answer}}},
-            "400": {"description": "A refusal (RFC 6749 section 5.2).", **refusal},
-            "401": {"description": "The client could not be authenticated.", **refusal},
+            "200": {"description": "Success.", "content": {"application/json": {"schema": answer}}},
+            "400": {"description": "Invalid request (RFC 6749 section 5.2).", **refusal},
+            "401": {"description": "Client authentication failed.", **refusal},
         },
     }
     return {"post": operation}
@@ -98,10 +98,10 @@ def _operation(
 PATHS = {
     TOKEN_PATH: _operation(
         "oauth_token",
-        "Return an access token for a client itself, or continue a session (RFC 6749).",
+        "Issue an access token to a client, or refresh a session (RFC 6749).",
         {
             "grant_type": {"enum": ["client_credentials", "refresh_token"]},
-            "scope": {**_TEXT, "description": "Scopes divided by spaces; all that there are if left out."},
+            "scope": {**_TEXT, "description": "Space-separated scopes; all allowed ones if omitted."},
             "audience": {**_TEXT, "description": "With client_credentials: one of the client's audiences."},
             "refresh_token": {**_TEXT, "description": "With the grant refresh_token."},
         },
@@ -110,7 +110,7 @@ PATHS = {
     ),
     REVOKE_PATH: _operation(
         "oauth_revoke",
-        "End a refresh token's session, or one access token (RFC 7009). Unknown tokens are no error.",
+        "End a refresh token's session, or revoke an access token (RFC 7009). Unknown tokens are not an error.",
         {"token": _TEXT, "token_type_hint": _TEXT},
         {"token": "gq0x...", "client_id": "first-party"},
         _REVOCATION_ANSWER,
@@ -118,7 +118,7 @@ PATHS = {
     ),
     INTROSPECT_PATH: _operation(
         "oauth_introspect",
-        "Say whether an access token is good now, ended sessions and revocations considered (RFC 7662).",
+        "Tell whether an access token is active, considering ended sessions and revocations (RFC 7662).",
         {"token": _TEXT, "token_type_hint": _TEXT},
         {"token": _TOKEN, "client_id": "reports", "client_secret": "..."},
         _INTROSPECTION_ANSWER,

@@ -1,4 +1,4 @@
-"""`/admin/verifiers` and `/admin/tokens/revoke`: verifiers and revocations, for callers with the scope `admin`."""
+"""`/admin/verifiers` and `/admin/tokens/revoke`, for callers with the scope `admin`."""
 
 from typing import Annotated
 
@@ -26,7 +26,7 @@ def revocation_admin_routes(services: Services, dependencies: Dependencies) -> l
 
     @revoking.post("/tokens/revoke", status_code=204)
     async def revoke_all(request: Request, context: admin) -> None:
-        """Revoke every access token that there is. Sessions go on: whoever has one refreshes."""
+        """Revoke every access token. Sessions continue, and clients refresh."""
         note_revoked(request, await services.revocations.revoke_all(services.store, context))
 
     return [*router.routes, *revoking.routes]

@@ -1,4 +1,4 @@
-"""`POST /events/poll`: security events for receivers, by polling (RFC 8936)."""
+"""`POST /events/poll`: security events (RFC 8936)."""
 
 from typing import Annotated
 
@@ -16,17 +16,17 @@ from ostiary_chassis.openapi import documented
 
 _log = structlog.stdlib.get_logger("events")
 
-#: Seconds that a poll waits for an event; gateways give up after 30.
+#: Seconds that a poll waits for an event; gateways time out after 30.
 MAX_WAIT_SECONDS = 20.0
 
-#: Ids in one request: those of some answers.
+#: Maximum number of ids in a request, enough for several responses.
 MAX_IDS = 1000
 
 EventId = Annotated[str, Field(max_length=128, examples=["9f3c5a1e0b7d2468.17"])]
 
 
 class PollRequest(BaseModel):
-    """What a receiver wants, and what it has got (RFC 8936 section 2.2). Unknown members are ignored."""
+    """A poll (RFC 8936 section 2.2). Unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -44,19 +44,20 @@ class PollResponse(BaseModel):
 
 
 def events_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
-    """Return the routes of `/events`."""
     router = APIRouter(prefix="/events", tags=["events"])
     receiver = Annotated[VerifiedToken, Depends(dependencies.auth.require(scopes=[EVENTS_SCOPE]))]
 
     @router.post("/poll", responses=documented(403))
     async def poll(token: receiver, body: PollRequest) -> PollResponse:
-        """Return events that have not been acknowledged: sessions that have ended (CAEP `session-revoked`)."""
+        """Return events that have not been acknowledged: ended sessions (CAEP `session-revoked`)."""
         if token.session_id is not None:
             raise InsufficientScope(frozenset({EVENTS_SCOPE}))
         await dependencies.callers.require_client(token.client_id, EVENTS_SCOPE)
         for event_id, error in body.errors.items():
-            _log.warning("event refused", receiver=token.client_id, event_id=event_id, error=str(error.get("err"))[:64])
-        # One that it cannot read would be no better the second time.
+            _log.warning(
+                "security event rejected", receiver=token.client_id, event_id=event_id, error=str(error.get("err"))[:64]
+            )
+        # Delivering a rejected event again would not help.
         await services.events.acknowledge(token.client_id, [*body.ack, *body.errors])
         limit = min(body.max_events, MAX_EVENTS)
         seconds = 0.0 if body.return_immediately or limit == 0 else MAX_WAIT_SECONDS

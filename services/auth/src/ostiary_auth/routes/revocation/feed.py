@@ -1,7 +1,7 @@
 """`GET /feed`: the revocation feed, for clients with the scope `feed:read`.
 
-Its protocol stands in `ostiary.feed`; it is between this service and verifiers, so the OpenAPI document does not
-have it. A thousand verifiers ask here all the time, so it is a plain Starlette route.
+`ostiary.feed` specifies the protocol. It is internal to this service and verifiers, so the OpenAPI document does not
+have it. Thousands of verifiers poll continuously, so it is a plain Starlette route.
 """
 
 import re
@@ -19,7 +19,7 @@ from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.services import Services
 from ostiary_chassis.problems import ProblemError
 
-#: Milliseconds that a question may wait for news, and that a lease may have.
+#: Maximum milliseconds of a poll's wait and of a lease.
 MAX_WAIT_MS = 30_000
 MAX_LEASE_MS = 3_600_000
 
@@ -29,27 +29,25 @@ _HEADERS = {"Cache-Control": "no-store"}
 
 
 def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
-    """Return the routes of the feed."""
-
     async def feed(request: Request) -> Response:
-        """Answer a verifier's question, at once or when there is news."""
+        """Answer a poll, at once or when there are changes."""
         _authorise(dependencies, request)
         query = request.query_params
         after, wait = _number(query, "after", MAX_NUMBER - 1), _number(query, "wait", MAX_WAIT_MS)
         lease = _number(query, "lease", MAX_LEASE_MS) if "lease" in query else None
         keys, verifier = _name(query, "keys"), _name(query, "verifier")
-        # In this order: who may be accepting tokens without what comes now is known to whoever waits for it.
+        # Registered first, so that calls wait for verifiers that may not have the next revocation.
         acknowledged = _acknowledged(services.feed, query, after)
         await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
         await services.feed.refresh()
         if acknowledged != (acknowledged := _acknowledged(services.feed, query, after)):
-            # This replica knew less than the verifier.
+            # The verifier was ahead of this replica.
             await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
         await services.feed.wait_for_changes(after, keys, wait / 1000)
         return Response(await services.feed.signed_answer(after), headers=_HEADERS, media_type=MEDIA_TYPE)
 
     async def leave(request: Request) -> Response:
-        """Forget a verifier that ends."""
+        """Remove a verifier that shuts down."""
         _authorise(dependencies, request)
         await services.verifiers.remove(_name(request.query_params, "verifier"))
         return Response(status_code=204)
@@ -58,15 +56,15 @@ def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
 
 
 def _acknowledged(feed: RevocationFeed, query: QueryParams, after: int) -> int:
-    """Return how far a verifier has come in this log; what is beyond its end, or of another log, is nothing."""
+    """Return how far a verifier has followed this log; 0 if it is beyond the end, or has followed another log."""
     return after if query.get("epoch") == feed.epoch and after <= feed.number else 0
 
 
 def _authorise(dependencies: Dependencies, request: Request) -> None:
-    """Let clients with the scope in. Raises OstiaryError."""
-    request.state.route = FEED_PATH  # for logs and metrics, which know FastAPI's routes only
+    """Require the scope. Raises OstiaryError."""
+    request.state.route = FEED_PATH  # for logs and metrics, which only know FastAPI's routes
     request.state.routine = True
-    # Whoever asks whether something was revoked has to be answered by who cannot know better.
+    # Polls are how verifiers become fresh, so staleness must not reject them.
     token = dependencies.auth.verifier.verify(
         bearer_token(request.headers.getlist("authorization")), max_staleness=None
     )
@@ -76,16 +74,16 @@ def _authorise(dependencies: Dependencies, request: Request) -> None:
 def _number(query: QueryParams, name: str, most: int) -> int:
     text = query.get(name, "")
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= most):  # noqa: PLR2004 - digits
-        raise _invalid(name, f"a number up to {most}")
+        raise _invalid(name, f"an integer from 0 to {most}")
     return int(text)
 
 
 def _name(query: QueryParams, name: str) -> str:
     text = query.get(name, "")
     if _NAME.match(text) is None:
-        raise _invalid(name, "1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'")
+        raise _invalid(name, "1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-'")
     return text
 
 
 def _invalid(name: str, wanted: str) -> ProblemError:
-    return ProblemError(Problem(422, "invalid_request", f"The parameter '{name}' must be {wanted}."))
+    return ProblemError(Problem(422, "invalid_request", f"Invalid parameter '{name}': must be {wanted}."))

@@ -9,10 +9,10 @@ from ostiary_auth.routes.sessions.models import EndedResponse
 
 
 class InForceResponse(EndedResponse):
-    """What was revoked, and how far that is in force.
+    """How far a revocation is in force.
 
-    `cursor` is its place in the revocation log, `acknowledged_by` how many verifiers have applied it, `complete`
-    whether none accepts it any more, and `in_force_after_ms` how long that took.
+    `cursor` is its number in the revocation log, `acknowledged_by` the number of verifiers that have applied it,
+    `complete` whether no verifier accepts the tokens any longer, and `in_force_after_ms` how long that took.
     """
 
     cursor: int
@@ -22,7 +22,7 @@ class InForceResponse(EndedResponse):
 
 
 class VerifierResponse(View):
-    """A verifier that may be accepting tokens. What it has acknowledged is as of when that was last stored."""
+    """A verifier that may be accepting tokens. `acknowledged` may be older than what it has applied."""
 
     id: str = Field(examples=["gateway-5f1c0a94d1b2c3e4"])
     acknowledged: int
@@ -32,6 +32,6 @@ class VerifierResponse(View):
 
 
 class VerifiersResponse(BaseModel):
-    """Verifiers."""
+    """The verifiers that may be accepting tokens."""
 
     verifiers: list[VerifierResponse]

@@ -1,4 +1,4 @@
-"""`/auth/login`, `/auth/refresh`, `/auth/logout` and `/auth/sessions`: one's own sessions."""
+"""`/auth/login`, `/auth/refresh`, `/auth/logout` and `/auth/sessions`: the caller's own sessions."""
 
 from typing import Annotated
 from uuid import UUID
@@ -26,12 +26,11 @@ from ostiary_chassis.openapi import documented
 
 DEVICE_COOKIE = "ostiary-device"
 
-#: Seconds that a browser keeps the mark of a device; each login from an unknown one begins anew.
+#: Lifetime in seconds of the cookie with the device token.
 DEVICE_COOKIE_AGE = 365 * 24 * 3600
 
 
 def session_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
-    """Return the routes about one's own sessions."""
     router = APIRouter(prefix="/auth", tags=["account"])
     revoking = APIRouter(prefix="/auth", tags=["account"], route_class=prefer_wait_route(services))
     user_request = Annotated[UserRequest, Depends(dependencies.user)]
@@ -40,7 +39,7 @@ def session_routes(services: Services, dependencies: Dependencies) -> list[BaseR
 
     @router.post("/login", responses=documented(401, 429))
     async def login(body: LoginRequest, request: Request, response: Response) -> TokenResponse:
-        """Open a session. Whether an account exists can be seen neither from the answer nor from its time."""
+        """Log in. Neither the response nor its time reveals whether an account exists."""
         context = dependencies.context(request)
         known_device = request.cookies.get(DEVICE_COOKIE)
         outcome = await services.accounts.log_in(
@@ -60,21 +59,21 @@ def session_routes(services: Services, dependencies: Dependencies) -> list[BaseR
 
     @router.post("/refresh", responses=documented(401))
     async def refresh(body: RefreshRequest, request: Request, response: Response) -> TokenResponse:
-        """Continue a session. The refresh token is used up by it; the answer has the next one."""
+        """Refresh a session. The refresh token is used up; the response has the next one."""
         context = dependencies.context(request)
         grant = await services.sessions.refresh(body.refresh_token, FIRST_PARTY_CLIENT_ID, context)
         return token_response(grant, await services.tokens.for_session(grant, context.now), response)
 
     @revoking.post("/logout")
     async def logout(request: Request, call: user_request, body: LogoutRequest | None = None) -> EndedResponse:
-        """End the caller's session, or their others, or all of them."""
+        """End the caller's session, their other sessions, or all."""
         scope = (body or LogoutRequest()).scope
         revoked = await services.sessions.end(call.user_id, call.session_id, scope, call.context)
         return EndedResponse(revoked=len(note_revoked(request, revoked)))
 
     @router.get("/sessions")
     async def sessions(call: live_request) -> SessionsResponse:
-        """List the caller's sessions, the one used last first."""
+        """List the caller's sessions, the most recently used first."""
         found = await services.sessions.of_user(call.user_id, call.context.now)
         limits = services.sessions.limits
         return SessionsResponse(sessions=[_session(each, call.session_id, limits) for each in found])
@@ -89,7 +88,7 @@ def session_routes(services: Services, dependencies: Dependencies) -> list[BaseR
 
 
 def token_response(grant: Grant, access: AccessToken, response: Response) -> TokenResponse:
-    """Return the answer to a login or a refresh (RFC 6749 section 5.1)."""
+    """Return the response to a login or a refresh (RFC 6749 section 5.1)."""
     response.headers["Cache-Control"] = "no-store"
     return TokenResponse(
         access_token=access.token,

@@ -15,20 +15,20 @@ _ACCESS_TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6Ii4uLiJ9.eyJzdW
 
 
 class LoginRequest(RequestBody):
-    """Log in."""
+    """Credentials."""
 
     email: Email
     password: Password
 
 
 class RefreshRequest(RequestBody):
-    """Continue a session."""
+    """A refresh token."""
 
     refresh_token: Annotated[str, Field(min_length=1, max_length=1024, repr=False, examples=[_REFRESH_TOKEN])]
 
 
 class LogoutRequest(RequestBody):
-    """End sessions: this one, all but this one, or all."""
+    """Which sessions to end: this one, all others, or all."""
 
     scope: Literal["local", "others", "global"] = "local"
 
@@ -45,13 +45,13 @@ class TokenResponse(BaseModel):
 
 
 class EndedResponse(BaseModel):
-    """How many sessions were ended."""
+    """The number of sessions that were ended."""
 
     revoked: int = Field(examples=[1])
 
 
 class SessionResponse(BaseModel):
-    """A session: a login on one device. `ends_at` is when it ends if it is not used; nothing moves `expires_at`."""
+    """A login on one device. `ends_at` is when it ends unless it is used; `expires_at` is its absolute limit."""
 
     id: UUID
     current: bool
@@ -64,7 +64,7 @@ class SessionResponse(BaseModel):
 
 
 class SessionsResponse(BaseModel):
-    """Sessions, the one used last first."""
+    """Sessions, the most recently used first."""
 
     sessions: list[SessionResponse]
 

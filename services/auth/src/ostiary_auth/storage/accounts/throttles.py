@@ -1,4 +1,4 @@
-"""Throttles on SQL."""
+"""Attempt counters on SQL."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,20 +22,17 @@ _FORGET = delete(throttles).where(throttles.c.key.in_(bindparam("keys", expandin
 
 
 class SqlThrottles:
-    """Rows of `throttles`."""
+    """Implements `ThrottleRows`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        """Use an open transaction."""
         self._connection = connection
 
     async def lock(self, keys: Sequence[bytes], now: datetime) -> dict[bytes, Counter]:
-        """Return the counters with these keys, and let nobody else touch them until the end."""
         given = {f"key_{number}": key for number, key in enumerate(keys)}
         rows = await self._connection.execute(_lock(len(keys)), {**given, "now": now})
         return {row.key: Counter(row.attempts, row.blocked_until, row.expires_at) for row in rows}
 
     async def put(self, counters: Mapping[bytes, Counter]) -> None:
-        """Store counters that have been locked."""
         rows = [
             {
                 "counted": key,
@@ -49,16 +46,14 @@ class SqlThrottles:
             await self._connection.execute(_PUT, rows)
 
     async def forget(self, keys: Sequence[bytes]) -> None:
-        """Delete counters."""
         await self._connection.execute(_FORGET, {"keys": keys})
 
 
 @cache
 def _lock(count: int) -> TextualSelect:
-    """Return the statement that locks so many rows in the order given, and makes those that are missing.
+    """Return the statement that locks `count` rows in the order given, and inserts missing ones.
 
-    `SELECT ... FOR UPDATE` would lock only those that are there; two transactions that then insert the others could
-    wait for each other.
+    `SELECT ... FOR UPDATE` would lock existing rows only; two transactions that then insert the others could deadlock.
     """
     values = ", ".join(f"(:key_{number}, 0, :now, :now)" for number in range(count))
     return (

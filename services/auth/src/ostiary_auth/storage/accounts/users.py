@@ -18,51 +18,43 @@ _BY_EMAIL_KEY = select(users).where(users.c.email_key == bindparam("email_key"))
 
 
 class SqlUsers:
-    """Rows of `users`."""
+    """Implements `UserRows`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        """Use an open transaction."""
         self._connection = connection
 
     async def add(self, user: User) -> None:
-        """Add a user. Raises EmailTaken."""
         try:
             await self._connection.execute(insert(users).values(**asdict(user)))
         except IntegrityError as error:
             raise EmailTaken from error
 
     async def get(self, user_id: UUID) -> User | None:
-        """Return a user."""
         result = await self._connection.execute(_BY_ID, {"user_id": user_id})
         return _or_none(result.one_or_none())
 
     async def lock(self, user_id: UUID) -> User | None:
-        """Return a user, and let nobody else change them until the end."""
         result = await self._connection.execute(_LOCK, {"user_id": user_id})
         return _or_none(result.one_or_none())
 
     async def by_email_key(self, email_key: str) -> User | None:
-        """Return the user with this key."""
         result = await self._connection.execute(_BY_EMAIL_KEY, {"email_key": email_key})
         return _or_none(result.one_or_none())
 
     async def page(self, after: UUID | None, limit: int) -> list[User]:
-        """Return users in the order of their ids."""
         query = select(users).order_by(users.c.id).limit(limit)
         result = await self._connection.execute(query.where(users.c.id > after) if after else query)
         return [user_of(row._mapping) for row in result]
 
     async def replace(self, user: User) -> None:
-        """Store a user anew."""
         await self._connection.execute(update(users).where(users.c.id == user.id).values(**asdict(user)))
 
     async def delete(self, user_id: UUID) -> None:
-        """Delete a user with their sessions."""
         await self._connection.execute(delete(users).where(users.c.id == user_id))
 
 
 def user_of(values: Any) -> User:
-    """Return the user in a row's columns by name."""
+    """Return the user in a row's columns, given by name."""
     return User(**{**values, "roles": tuple(values["roles"])})
 
 

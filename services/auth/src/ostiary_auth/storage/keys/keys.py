@@ -10,36 +10,29 @@ from ostiary_auth.storage.keys.tables import sealed_secrets, signing_keys
 
 
 class SqlKeys:
-    """Rows of `signing_keys` and `sealed_secrets`."""
+    """Implements `KeyRows`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        """Use an open transaction."""
         self._connection = connection
 
     async def all(self) -> list[StoredKey]:
-        """Return all keys, the newest first."""
         query = select(signing_keys).order_by(signing_keys.c.created_at.desc(), signing_keys.c.kid)
         rows = (row._mapping for row in await self._connection.execute(query))
         return [StoredKey(**{**row, "state": KeyState(row["state"])}) for row in rows]
 
     async def add(self, key: StoredKey) -> None:
-        """Add a key."""
         await self._connection.execute(insert(signing_keys).values(**asdict(key)))
 
     async def replace(self, key: StoredKey) -> None:
-        """Store a key anew."""
         await self._connection.execute(update(signing_keys).where(signing_keys.c.kid == key.kid).values(**asdict(key)))
 
     async def remove(self, kid: str) -> None:
-        """Delete a key."""
         await self._connection.execute(delete(signing_keys).where(signing_keys.c.kid == kid))
 
     async def secrets(self) -> dict[str, bytes]:
-        """Return all sealed secrets by their names."""
         rows = await self._connection.execute(select(sealed_secrets))
         return {row.name: row.sealed for row in rows}
 
     async def put_secret(self, name: str, sealed: bytes) -> None:
-        """Store a sealed secret, in place of one with the same name."""
         await self._connection.execute(delete(sealed_secrets).where(sealed_secrets.c.name == name))
         await self._connection.execute(insert(sealed_secrets).values(name=name, sealed=sealed))

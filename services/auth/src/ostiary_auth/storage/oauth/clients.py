@@ -13,7 +13,7 @@ from ostiary_auth.storage.oauth.tables import clients
 from ostiary_auth.storage.revocation.tables import revocation_head
 from ostiary_chassis.sql import UtcDateTime
 
-# In one statement: neither can have changed between the one and the other.
+# One statement, so that the client and the number are of the same moment.
 _GET = (
     select(clients, revocation_head.c.number.label("as_of"))
     .join(revocation_head, revocation_head.c.id == 1)
@@ -25,45 +25,37 @@ _USE_ASSERTION = text(
 
 
 class SqlClients:
-    """Rows of `clients` and `used_assertions`."""
+    """Implements `ClientRows`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        """Use an open transaction."""
         self._connection = connection
 
     async def add(self, client: Client) -> None:
-        """Add a client. Raises ClientTaken."""
         try:
             await self._connection.execute(insert(clients).values(**_values(client)))
         except IntegrityError as error:
             raise ClientTaken from error
 
     async def get(self, client_id: str) -> Client | None:
-        """Return a client."""
         row = (await self._connection.execute(_GET, {"client_id": client_id})).one_or_none()
         return _client(row._mapping) if row else None
 
     async def lock(self, client_id: str) -> Client | None:
-        """Return a client, and let nobody else change it until the end."""
         query = select(clients).where(clients.c.id == client_id).with_for_update()
         row = (await self._connection.execute(query)).one_or_none()
         return _client(row._mapping) if row else None
 
     async def page(self, after: str | None, limit: int) -> list[Client]:
-        """Return clients in the order of their ids."""
         query = select(clients).where(clients.c.id > (after or "")).order_by(clients.c.id).limit(limit)
         return [_client(row._mapping) for row in await self._connection.execute(query)]
 
     async def replace(self, client: Client) -> None:
-        """Store a client anew."""
         await self._connection.execute(update(clients).where(clients.c.id == client.id).values(**_values(client)))
 
     async def delete(self, client_id: str) -> None:
-        """Delete a client."""
         await self._connection.execute(delete(clients).where(clients.c.id == client_id))
 
     async def use_assertion(self, assertion_hash: bytes, expires_at: datetime) -> bool:
-        """Note the use of an assertion; return False if it has been used before."""
         given = {"hash": assertion_hash, "expires_at": expires_at}
         result = await self._connection.execute(_USE_ASSERTION, given)
         return result.rowcount == 1

@@ -16,7 +16,7 @@ revocations = Table(
     Column("digest", LargeBinary(32), nullable=False),
 )
 
-#: The log's name, and the number of the last revocation; revocations are pruned, and no number is given twice.
+#: The log's name and the number of its last entry: entries are pruned, and numbers are not reused.
 revocation_head = Table(
     "revocation_head",
     metadata,

@@ -1,4 +1,4 @@
-"""The verifiers that follow the revocation log, on SQL."""
+"""Registered verifiers on SQL."""
 
 from collections.abc import Collection
 from dataclasses import asdict
@@ -11,8 +11,8 @@ from ostiary_auth.domain.revocation.model import RegisteredVerifier
 from ostiary_auth.storage.revocation.tables import verifiers
 from ostiary_chassis.sql import UtcDateTime
 
-#: A replica that a verifier asked before may store what it knows after the one that it asks now: nothing goes back.
-#: (SQLite and PostgreSQL have different functions for the larger of two.)
+#: Values only grow: the replica that a verifier polled before may store older ones after the replica that it polls now.
+#: (SQLite and PostgreSQL have different functions for the larger of two values.)
 _PUT = text(
     "INSERT INTO verifiers AS known (id, acknowledged, keys, lease_ms, live_until)"
     " VALUES (:id, :acknowledged, :keys, :lease_ms, :live_until)"
@@ -26,22 +26,18 @@ _LIVE = select(verifiers).where(verifiers.c.live_until > bindparam("now"))
 
 
 class SqlVerifiers:
-    """Rows of `verifiers`."""
+    """Implements `VerifierRows`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        """Use an open transaction."""
         self._connection = connection
 
     async def put(self, changed: Collection[RegisteredVerifier]) -> None:
-        """Store verifiers, new or known."""
-        # In one order, so that replicas that store the same ones cannot block each other.
+        # In a fixed order, so that replicas that store the same rows cannot deadlock.
         rows = [asdict(verifier) for verifier in sorted(changed, key=lambda verifier: verifier.id)]
         await self._connection.execute(_PUT, rows)
 
     async def live(self, now: datetime) -> list[RegisteredVerifier]:
-        """Return the verifiers that may be accepting tokens."""
         return [RegisteredVerifier(**row._mapping) for row in await self._connection.execute(_LIVE, {"now": now})]
 
     async def remove(self, verifier_id: str) -> None:
-        """Forget a verifier that has ended."""
         await self._connection.execute(delete(verifiers).where(verifiers.c.id == verifier_id))

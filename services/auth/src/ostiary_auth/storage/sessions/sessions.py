@@ -18,14 +18,14 @@ _SESSION_COLUMNS = [column for column in sessions.c if column.name != "end_reaso
 _successors = refresh_tokens.alias("successors")
 _parts = (list(refresh_tokens.c), list(_successors.c), _SESSION_COLUMNS, list(users.c), [revocation_head.c.number])
 
-# Statements on the hottest paths are made once; making one anew costs as much as running it.
+# Statements on hot paths are built once; building one costs as much as running it.
 _ADD = insert(sessions)
 _ADD_TOKEN = insert(refresh_tokens)
 _NOT_ENDED = select(*_SESSION_COLUMNS).where(
     sessions.c.user_id == bindparam("user_id"), sessions.c.ended_at.is_(None), sessions.c.expires_at > bindparam("now")
 )
 _COUNT_NOT_ENDED = _NOT_ENDED.with_only_columns(func.count())
-#: Those that have not ended, always in one order, so that two who lock cannot block each other.
+#: In a fixed order, so that two transactions cannot deadlock.
 _LOCK_NOT_ENDED = _NOT_ENDED.order_by(sessions.c.id).with_for_update()
 _LOCK_OF_TOKEN = (
     select(sessions.c.id)
@@ -35,7 +35,7 @@ _LOCK_OF_TOKEN = (
     )
     .with_for_update()
 )
-#: A refresh token with all that a decision about it needs, in one statement.
+#: A refresh token with everything that a decision about it needs, in one statement.
 _CHAIN = (
     select(*(column.label(f"{number}_{column.name}") for number, part in enumerate(_parts) for column in part))
     .join(sessions, sessions.c.id == refresh_tokens.c.session_id)
@@ -54,56 +54,47 @@ _USE_SESSION = update(sessions).where(sessions.c.id == bindparam("used")).values
 
 
 class SqlSessions:
-    """Rows of `sessions` and `refresh_tokens`."""
+    """Implements `SessionRows`."""
 
     def __init__(self, connection: AsyncConnection, database: Database) -> None:
-        """Use an open transaction."""
         self._connection = connection
         self._database = database
 
     async def add(self, session: Session) -> None:
-        """Add a session."""
         await self._connection.execute(_ADD, asdict(session))
 
     async def all_of(self, user_id: UUID) -> list[Session]:
-        """Return all sessions of a user that are still stored."""
         query = select(*_SESSION_COLUMNS).where(sessions.c.user_id == user_id).order_by(sessions.c.created_at)
         return [Session(**row._mapping) for row in await self._connection.execute(query)]
 
     async def not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
-        """Return the sessions of a user that have neither been ended nor reached their absolute limit."""
         rows = await self._connection.execute(_NOT_ENDED, {"user_id": user_id, "now": now})
         return [Session(**row._mapping) for row in rows]
 
     async def count_not_ended(self, user_id: UUID, now: datetime) -> int:
-        """Return how many those are."""
         result = await self._connection.execute(_COUNT_NOT_ENDED, {"user_id": user_id, "now": now})
         count: int = result.scalar_one()
         return count
 
     async def lock_not_ended(self, user_id: UUID, now: datetime) -> list[Session]:
-        """Return the sessions that have not ended, and let nobody else change them until the end."""
         rows = await self._connection.execute(_LOCK_NOT_ENDED, {"user_id": user_id, "now": now})
         return [Session(**row._mapping) for row in rows]
 
     async def is_open(self, session_id: UUID, now: datetime) -> bool:
-        """Return whether a session has neither been ended nor reached its absolute limit."""
         still = and_(sessions.c.ended_at.is_(None), sessions.c.expires_at > now)
         result = await self._connection.execute(select(sessions.c.id).where(sessions.c.id == session_id, still))
         return result.one_or_none() is not None
 
     async def end(self, session_id: UUID, reason: EndReason, now: datetime) -> None:
-        """Mark a session as ended."""
         await self._connection.execute(
             update(sessions).where(sessions.c.id == session_id).values(ended_at=now, end_reason=reason)
         )
 
     async def add_refresh_token(self, token: RefreshToken) -> None:
-        """Add a refresh token."""
         await self._connection.execute(_ADD_TOKEN, asdict(token))
 
     async def lock_chain(self, token_hash: bytes) -> Chain | None:
-        """Lock the session first and read after, so that what is read is what the winner left."""
+        # Lock first, so that the chain is read as a concurrent refresh has left it.
         if not self._database.is_sqlite:
             await self._connection.execute(_LOCK_OF_TOKEN, {"token_hash": token_hash})
         result = await self._connection.execute(_CHAIN, {"token_hash": token_hash})
@@ -121,7 +112,6 @@ class SqlSessions:
         )
 
     async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:
-        """Mark a token as used, add its successor, and note the session's use."""
         now = successor.created_at
         use = {"used": used, "now": now, "nonce": nonce, "successor": successor.hash}
         await self._connection.execute(_USE_TOKEN, use)

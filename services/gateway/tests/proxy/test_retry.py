@@ -21,7 +21,7 @@ BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
 
 
 class Script:
-    """Answers with one thing after the other; None closes the connection."""
+    """Sends one response after the other; None closes the connection."""
 
     def __init__(self, *parts: bytes | None) -> None:
         self.left = list(parts)
@@ -63,9 +63,9 @@ async def test_a_request_is_retried_up_to_the_routes_limit(
 ) -> None:
     upstream.response = Script(*parts)
     async with open_gateway(issuer, upstream, *RETRYING) as it:
-        answer = await it.request("/again")
-        assert (answer.status, answer.is_complete, len(upstream.requests)) == (status, True, count)
-        assert answer.values("content-length") == [str(len(answer.body))]
+        response = await it.request("/again")
+        assert (response.status, response.is_complete, len(upstream.requests)) == (status, True, count)
+        assert response.values("content-length") == [str(len(response.body))]
         assert len({each.head for each in upstream.requests}) == 1
 
 
@@ -89,14 +89,14 @@ async def test_only_idempotent_requests_without_a_body_are_retried(
     empty = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
     upstream.response = Script(empty, empty.replace(b"503 Busy", b"200 OK"))
     async with open_gateway(issuer, upstream, *RETRYING) as it:
-        answer = await it.request(
+        response = await it.request(
             "/again", *([f"Content-Length: {len(body)}"] if body else []), method=method, body=body
         )
-        assert (answer.status, len(upstream.requests)) == (200 if count == 2 else 503, count)
+        assert (response.status, len(upstream.requests)) == (200 if count == 2 else 503, count)
 
 
 async def test_a_route_without_retries_sends_once(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    # A connection that was used before may have been closed for another reason.
+    # A retry on a stale connection is allowed on any route.
     upstream.response = Script(BUSY, None, None)
     async with open_gateway(issuer, upstream, *RETRYING) as it:
         assert [(await it.request("/once")).status for _ in range(2)] == [503, 502]
@@ -111,7 +111,7 @@ async def test_a_failing_upstream_gets_few_retries(
     async with open_gateway(issuer, upstream, *RETRYING) as it:
         for _ in range(50):
             assert (await it.request("/again")).status == 503
-        # A fifth of them, and what was left to begin with.
+        # A fifth of the requests, and the initial budget.
         assert 50 + 10 <= len(upstream.requests) <= 50 + 10 + 3
 
 
@@ -156,15 +156,15 @@ async def test_a_request_that_times_out_in_the_queue_is_not_queued_twice(
         it.limit_connections(2)
         others = [asyncio.create_task(it.request("/once")) for _ in range(2)]
         await until(lambda: len(upstream.requests) == 2)
-        line = await it.connect()
-        line.send(b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+        client = await it.connect()
+        client.send(b"GET /again HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
         (pool,) = it.gateway.runtime.current.upstreams["up"].pools
         await until(lambda: pool._queue._waiting)
         clock.skip(0.3)
         with suppress(TimeoutError):
-            await until(lambda: len(pool._queue._waiting) > 1 or line.is_closed)
+            await until(lambda: len(pool._queue._waiting) > 1 or client.is_closed)
         goes_on.set()
-        assert [answer.body for answer in await asyncio.gather(*others)] == [b"done"] * 2
-        data = await line.wait_closed()
+        assert [response.body for response in await asyncio.gather(*others)] == [b"done"] * 2
+        data = await client.wait_closed()
         assert data.count(b"HTTP/1.1 ") == 1, data
         assert times_again() <= 1

@@ -1,0 +1,166 @@
+"""Clients that leave, and responses before the end of the request."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from harness import (
+    Clock,
+    GatewayHarness,
+    ReceivedRequest,
+    RecordingUpstream,
+    parse_responses,
+    respond_and_stall,
+    until,
+)
+
+from ostiary_gateway.proxy.exchange import Exchange
+from ostiary_gateway.upstream.connection import Failure
+
+ROUTES = """\
+upstreams:
+  up: {url: "${UPSTREAM}"}
+routes:
+  - {name: any, match: {path: "/any/{rest...}", methods: [GET, POST]}, upstream: up, access: public,
+     limits: {body_bytes: 100000000}}
+  - {name: quick, match: {path: /quick, methods: [GET, POST]}, upstream: up, access: public,
+     timeouts: {first_byte: 0.2, idle: 0.2},
+     limits: {body_bytes: 100000000}}
+"""
+
+#: Bytes, more than all buffers on the way hold.
+BIG = 20_000_000
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize("after", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"])
+async def test_a_disconnect_closes_the_upstream_connection(
+    harness: GatewayHarness, upstream: RecordingUpstream, after: bytes
+) -> None:
+    upstream.response = respond_and_stall(after)
+    line = await harness.connect()
+    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await until(lambda: upstream.requests)
+    if after:
+        await line.wait_for(b"part")
+    line.transport.close()
+    await until(lambda: upstream.connections[0].is_closed)
+    assert 'route="/any/{rest...}",status="499"' in (await harness.client.get("/metrics")).text
+
+
+async def test_a_disconnect_within_the_body_closes_the_upstream_connection(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    line = await harness.connect()
+    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 10\r\n\r\nhalf")
+    await until(lambda: upstream.requests)
+    line.transport.close()
+    await until(lambda: upstream.connections[0].is_closed)
+    assert not upstream.last.is_complete
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: %d" % BIG, b"Transfer-Encoding: chunked"])
+async def test_a_response_before_the_end_of_the_body_reaches_the_client(
+    harness: GatewayHarness, upstream: RecordingUpstream, framing: bytes
+) -> None:
+    upstream.response = respond_and_stall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+    upstream.responds_before_body = True
+    line = await harness.connect()
+    size = 5_000_000
+    body = b"%x\r\n" % BIG + b"x" * size if b"chunked" in framing else b"x" * size
+    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % framing + body)
+    (response,) = parse_responses(await line.wait_closed(), "POST")
+    assert (response.status, response.body, response.is_complete) == (403, b"no", True)
+    assert response.values("connection") == ["close"]
+    await until(lambda: upstream.connections[0].is_closed)
+
+
+async def test_a_response_may_stream_while_the_body_does(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    async def echo(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
+        for _ in range(6):
+            writer.write(await request.connection.reader.readexactly(1))
+        request.is_complete = True
+
+    upstream.response, upstream.responds_before_body = echo, True
+    line = await harness.connect()
+    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 6\r\n\r\n")
+    for part in (b"on", b"ce", b"x!"):
+        line.send(part)
+        await line.wait_for(part)
+    assert parse_responses(await line.wait_closed(), "POST")[0].body == b"oncex!"
+
+
+@pytest.mark.parametrize("more", [b"bad chunk\r\n", b""])
+async def test_a_malformed_body_truncates_a_response_that_has_begun(
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, more: bytes
+) -> None:
+    upstream.response = respond_and_stall(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
+    upstream.responds_before_body = True
+    line = await harness.connect()
+    line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await line.wait_for(b"part")
+    line.send(more)
+    if not more:
+        clock.skip(0.3)
+    data = await line.wait_closed()
+    assert data.count(b"HTTP/1.1 ") == 1
+    assert data.endswith(b"\r\n\r\npart")
+
+
+async def test_the_response_timeout_starts_after_a_large_body(
+    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.upstream.connection.HIGH_WATER", 0)
+
+    async def take(request: ReceivedRequest, _: asyncio.StreamWriter) -> None:
+        await request.read_body()
+        clock.skip(0.3)
+        await request.connection.wait_closed()
+
+    upstream.response, upstream.responds_before_body = take, True
+    line = await harness.connect()
+    line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
+    await until(lambda: line.received)
+    assert line.received.startswith(b"HTTP/1.1 504 ")
+
+
+class _Client:
+    """The client's side of an exchange, which records rejections."""
+
+    is_http11 = True
+    is_writable = True
+
+    def __init__(self) -> None:
+        self.refusals: list[int] = []
+
+    def reject(self, problem: Any) -> None:
+        self.refusals.append(problem.status)
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_, **__: None
+
+
+async def test_an_exchange_fails_once(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
+    exchanges: list[Exchange] = []
+    make = harness.gateway._exchange
+
+    def noting(*arguments: Any) -> Exchange:
+        exchanges.append(make(*arguments))
+        return exchanges[-1]
+
+    line = await harness.connect()
+    await until(lambda: harness.connections)
+    for connection in harness.connections:
+        connection._exchange_of = noting
+    upstream.response = OK
+    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await line.wait_for(b"ok")
+    client = _Client()
+    context, snapshot = exchanges[0]._context, harness.gateway.runtime.current
+    again = make(client, context, snapshot)  # type: ignore[arg-type]  # a part of one
+    # The client gets the timeout; then dialing fails as well.
+    again.on_timeout()
+    again.on_failure(Failure.UNREACHABLE)
+    assert client.refusals == [503]
