@@ -393,7 +393,6 @@ kinds = st.sampled_from(list(Kind))
 targets = st.sampled_from(["a", "b"])
 
 
-@settings(max_examples=100)
 @given(st.lists(st.tuples(kinds, targets), max_size=10), st.data())
 def test_answers_in_any_order_and_any_number_come_to_what_a_prefix_of_the_log_says(
     made: list[tuple[Kind, str]], data: st.DataObject
