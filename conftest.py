@@ -1,6 +1,7 @@
 """Settings of all tests: unit tests may not open sockets, so that nothing depends on a network."""
 
 import gc
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +14,12 @@ from xdist.workermanage import WorkerController
 
 _ROOT = Path(__file__).parent
 _RUN_DIRECTORY = pytest.StashKey[Path]()
+
+# No deadline: how long an example takes depends on what else the machine does. Examples differ from run to run, so that
+# many quick runs try as many as a thorough one.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=150)
+hypothesis.settings.load_profile("thorough" if os.environ.get("CI") == "true" else "quick")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,10 +43,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         SharedPostgres(config.stash[_RUN_DIRECTORY]).close()
         shutil.rmtree(config.stash[_RUN_DIRECTORY])
-
-# How long one example takes is up to what else the machine does.
-hypothesis.settings.register_profile("ostiary", deadline=None)
-hypothesis.settings.load_profile("ostiary")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

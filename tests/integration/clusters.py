@@ -48,9 +48,11 @@ class Cluster(Protocol):
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
+    """Return ports that nobody listens on. Each process of a parallel run has ports of its own to choose from."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
     found: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
+    for port in random.sample(own, len(own)):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -19,15 +19,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeVar
 
 from mutation import Mutant, mutants_of
 
 ROOT = Path(__file__).parents[2]
+
+T = TypeVar("T")
 
 #: Seconds for the tests of a mutant. One that hangs is caught.
 LIMIT_SECONDS = 600.0
@@ -89,12 +93,16 @@ class Trial:
     mutant: Mutant
     target: Target
 
+    def stages(self) -> list[tuple[str, ...]]:
+        """Return the tests beside the module, and all of its part."""
+        return [tuple(self.target.test_paths()), (f"{self.target.part}/tests",)]
+
     def survives(self, tree: Path) -> bool:
         """Try it in a copy of the tree, which is left as it was."""
         file = tree / self.file
         file.write_text(self.mutant.after)
         try:
-            return all(_pass(tree, tests) for tests in (self.target.test_paths(), [f"{self.target.part}/tests"]))
+            return all(_failure(tree, tests) is None for tests in self.stages())
         finally:
             file.write_text(self.mutant.before)
 
@@ -131,29 +139,31 @@ def _all_trials(patterns: Sequence[str]) -> list[Trial]:
 
 
 def _try_all(trials: Sequence[Trial], trees: SimpleQueue[Path], jobs: int) -> list[bool]:
-    def attempt(trial: Trial) -> bool:
+    def in_a_tree(work: Callable[[Path], T]) -> T:
         tree = trees.get()
         try:
-            survives = trial.survives(tree)
+            return work(tree)
         finally:
             trees.put(tree)
+
+    def attempt(trial: Trial) -> bool:
+        survives = in_a_tree(trial.survives)
         mutant = trial.mutant
-        verdict = "SURVIVED" if survives else "caught"
         diff = f"\n{mutant.diff(str(trial.file))}" if survives else ""
+        verdict = "SURVIVED" if survives else "caught"
         print(f"{verdict:9}{trial.file}:{mutant.line}: {mutant.kind}{diff}", flush=True)
         return survives
 
     with ThreadPoolExecutor(jobs) as pool:
-        unchanged = {tuple(trial.target.test_paths()) for trial in trials}
-        tree = trees.get()
-        for tests in unchanged:
-            assert _pass(tree, tests), f"without a mutant, these fail: {tests}"
-        trees.put(tree)
+        stages = sorted({stage for trial in trials for stage in trial.stages()})
+        for failure in pool.map(lambda stage: in_a_tree(partial(_failure, tests=stage)), stages):
+            if failure is not None:
+                raise SystemExit(f"mutants: without a mutant, tests fail:\n{failure}")
         return list(pool.map(attempt, trials))
 
 
-def _pass(tree: Path, tests: Sequence[str]) -> bool:
-    """Run tests in a tree, up to the first that fails."""
+def _failure(tree: Path, tests: Sequence[str]) -> str | None:
+    """Run tests in a tree, up to the first that fails; return what it prints, or None if all pass."""
     sources = [str(source) for part in ("libs", "services") for source in (tree / part).glob("*/src")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sources), "PYTHONDONTWRITEBYTECODE": "1"}
     selection = ("-m", "not docker and not serial and not slow")
@@ -163,10 +173,11 @@ def _pass(tree: Path, tests: Sequence[str]) -> bool:
             command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return False
+        return f"not within {LIMIT_SECONDS:.0f} s: {tests}"
+    output = f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
     if done.returncode not in {PASSED, FAILED, INTERRUPTED}:
-        raise RuntimeError(f"the tests could not be run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.returncode == PASSED
+        raise RuntimeError(f"the tests could not be run: {output}")
+    return None if done.returncode == PASSED else output
 
 
 def _copy(tree: Path) -> Path:

@@ -34,7 +34,6 @@ def hasty_threads() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
-@settings(max_examples=100)
 @given(st.lists(colliding_names | any_names, max_size=80), st.lists(colliding_names | any_names, max_size=20))
 def test_it_holds_what_a_python_set_holds(added: list[Name], looked_for: list[Name]) -> None:
     ours, theirs = CompactSet(), set[Name]()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostiary import KeySet, Verifier, errors, feed
@@ -110,7 +110,6 @@ class TestGoodAnswers:
             keys="0nX2",
         )
 
-    @settings(max_examples=100)
     @given(st.data())
     def test_an_answer_survives_the_way(self, data: st.DataObject) -> None:
         first = data.draw(st.integers(1, 2**61))
@@ -378,13 +377,11 @@ class TestForm:
         with pytest.raises(FeedFault):
             read(SIGNER.sign(json.dumps(HEADER).encode(), payload))
 
-    @settings(max_examples=100)
     @given(st.text(max_size=100) | st.binary(max_size=100).map(lambda raw: raw.decode("latin-1")))
     def test_arbitrary_input_is_rejected_with_the_right_error(self, text: str) -> None:
         with pytest.raises(FeedFault):
             read(text)
 
-    @settings(max_examples=100)
     @given(
         st.dictionaries(
             st.sampled_from(["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys"]),

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 import httpx
 import pytest
+from timing import Clock, until
 
 from ostiary import Feed, KeySet, LocalKeys, Verifier, VerifierConfig, _base64url, _feed_client, _polling, errors, feed
 from ostiary._feed_client import FeedClient
@@ -20,16 +21,6 @@ from ostiary.testing import Issuer
 ISSUED_AT = 1_700_000_000
 
 Answer = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
-
-
-@dataclass
-class Clock:
-    """A clock that is set by hand."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Notes:
@@ -240,16 +231,6 @@ class Made:
 @pytest.fixture
 def make(server: Server, keys: Keys, notes: Notes) -> Made:
     return Made(server, keys, notes)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until a background task has done its part."""
-
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.001)
-
-    await asyncio.wait_for(poll(), 60)
 
 
 def number_of(client: FeedClient) -> int | None:

@@ -15,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from jwks_server import JwksServer, Respond, reset, response, until, verifier_of
+from jwks_server import JwksServer, Respond, reset, response, verifier_of
+from timing import until
 
 from ostiary import Verifier, VerifierConfig, _jwks, _polling, errors
 from ostiary.testing import Issuer

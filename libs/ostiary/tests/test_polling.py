@@ -4,15 +4,9 @@ import asyncio
 
 import httpx
 import pytest
+from timing import Clock
 
 from ostiary._polling import WARN_AFTER, Backoff, Poller, PollFailed, read_body
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

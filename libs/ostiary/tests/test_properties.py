@@ -5,7 +5,7 @@ import json
 import time
 
 import jwt
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostiary import Verifier, errors
@@ -47,7 +47,6 @@ def by_pyjwt(token: str) -> dict[str, object]:
     return {name: claims[name] for name in ("sub", "jti", "exp", "iss")}
 
 
-@settings(max_examples=100)
 @given(data=st.data())
 def test_no_changed_character_goes_unnoticed(data: st.DataObject) -> None:
     token = ISSUER.token(scopes=["a"])
@@ -64,7 +63,6 @@ def test_no_changed_character_goes_unnoticed(data: st.DataObject) -> None:
             raise AssertionError(changed)
 
 
-@settings(max_examples=100)
 @given(data=st.data())
 def test_no_character_more_or_less_goes_unnoticed(data: st.DataObject) -> None:
     token = ISSUER.token()
@@ -74,7 +72,6 @@ def test_no_character_more_or_less_goes_unnoticed(data: st.DataObject) -> None:
         assert changed == token or accepted(changed) is None
 
 
-@settings(max_examples=100)
 @given(
     st.dictionaries(claim_names, json_values | dates, max_size=4),
     st.dictionaries(st.text(max_size=4), json_values, max_size=2),
@@ -88,7 +85,6 @@ def test_what_ours_accepts_pyjwt_accepts_with_the_same_claims(
         assert by_pyjwt(token) == ours
 
 
-@settings(max_examples=100)
 @given(st.binary(max_size=60))
 def test_any_payload_that_ours_accepts_pyjwt_reads_the_same(payload: bytes) -> None:
     header = json.dumps({"alg": "RS256", "typ": "at+jwt", "kid": ISSUER.kid}).encode()
@@ -100,7 +96,6 @@ def test_any_payload_that_ours_accepts_pyjwt_reads_the_same(payload: bytes) -> N
             assert by_pyjwt(token) == ours
 
 
-@settings(max_examples=100)
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))
 def test_arbitrary_input_is_rejected_with_the_right_error(text: str) -> None:
     assert accepted(text) is None

@@ -4,13 +4,14 @@ import asyncio
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timing import Clock, until
 
 from ostiary import Revocations, VerifiedToken, errors
 from ostiary._revocations import MIN_RETENTION, RETENTION_MARGIN, names_of
@@ -22,16 +23,6 @@ ISSUED_AT = 1_700_000_000
 #: Seconds that a revocation matters, by the issuer.
 #: Longer than anything is kept anyway.
 LIFE = 7200
-
-
-@dataclass
-class Clock:
-    """A clock that is set by hand."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
@@ -105,16 +96,6 @@ def is_revoked(revocations: Revocations, asked: VerifiedToken) -> bool:
     except errors.Revoked:
         return True
     return False
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until a task has done its part."""
-
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.001)
-
-    await asyncio.wait_for(poll(), 60)
 
 
 @pytest.fixture
@@ -408,7 +389,6 @@ kinds = st.sampled_from(list(Kind))
 targets = st.sampled_from(["a", "b"])
 
 
-@settings(max_examples=100)
 @given(st.lists(st.tuples(kinds, targets), max_size=10), st.data())
 def test_answers_in_any_order_result_in_a_prefix_of_the_log(made: list[tuple[Kind, str]], data: st.DataObject) -> None:
     log = Log()

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
+from timing import Clock, until
 
 from ostiary import (
     KeySet,
@@ -33,16 +34,6 @@ from ostiary.prometheus import PrometheusObserver
 from ostiary.testing import Issuer
 
 ISSUED_AT = 1_700_000_000
-
-
-@dataclass
-class Clock:
-    """A clock that is set by hand."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
@@ -115,16 +106,6 @@ def without_feed(issuer: Issuer) -> Verifier:
 
 def bearer(token: str, *positions: str) -> list[tuple[str, str]]:
     return [("Authorization", f"Bearer {token}"), *[(POSITION_HEADER, position) for position in positions]]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until a task has done its part."""
-
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.001)
-
-    await asyncio.wait_for(poll(), 60)
 
 
 class TestRevoked:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
+from timing import until
 
 from ostiary import KeySet, LocalKeys, LocalRevocations, Revocations, VerifiedToken, Verifier, VerifierConfig, _watch
 from ostiary._watch import Watch
@@ -59,16 +60,6 @@ def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check every millisecond instead of every ten seconds."""
     monkeypatch.setattr(_watch, "MAX_SLICE", 0.001)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until a task or a timer has done its part."""
-
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.001)
-
-    await asyncio.wait_for(poll(), 60)
 
 
 def revocations_of(issuer: Issuer) -> Revocations:

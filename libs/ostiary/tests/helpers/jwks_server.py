@@ -77,13 +77,5 @@ def verifier_of(issuer: Issuer, server: JwksServer, **settings: object) -> Verif
     return Verifier(config)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(poll(), 60)
-
-
 async def reset(writer: asyncio.StreamWriter, _path: str) -> None:
     writer.transport.abort()

@@ -7,7 +7,7 @@ import pytest
 from corpus import CORPUS, Decider, Entry, short_name
 from harness.messages import try_parse
 from harness.strategies import whole_requests
-from hypothesis import given, settings
+from hypothesis import given
 
 from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import Fields
@@ -78,7 +78,6 @@ def assert_h11_agrees(data: bytes) -> str:
     return "complete"
 
 
-@settings(max_examples=150)
 @given(data=whole_requests)
 def test_h11_parses_accepted_requests_the_same_way(data: bytes) -> None:
     assert_h11_agrees(data)

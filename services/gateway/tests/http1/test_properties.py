@@ -2,7 +2,7 @@
 
 from harness.messages import comparable, cut_up, take, try_dechunk, try_parse
 from harness.strategies import CUTS, chunked_bodies, mutated, whole_requests
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostiary_gateway.http1.body import Body, ContentLengthBody
@@ -11,7 +11,6 @@ from ostiary_gateway.http1.fields import MAX_FIELDS
 from ostiary_gateway.http1.parser import parse_request, parse_response
 
 
-@settings(max_examples=75)
 @given(data=chunked_bodies(), cuts=CUTS)
 def test_chunked_bodies_decode_the_same_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
     whole = try_dechunk([data])
@@ -20,13 +19,11 @@ def test_chunked_bodies_decode_the_same_however_they_are_cut(data: bytes, cuts: 
     assert try_dechunk([data[index : index + 1] for index in range(len(data))]) == whole
 
 
-@settings(max_examples=75)
 @given(data=mutated(chunked_bodies()), cuts=CUTS)
 def test_malformed_chunked_bodies_decode_the_same_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
     assert try_dechunk(cut_up(data, cuts)) == try_dechunk([data])
 
 
-@settings(max_examples=75)
 @given(data=whole_requests, cuts=CUTS)
 def test_heads_parse_the_same_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
     whole = comparable(try_parse([data]))
@@ -49,7 +46,6 @@ RESPONSES = st.sampled_from(
 )
 
 
-@settings(max_examples=100)
 @given(data=st.binary(max_size=60) | whole_requests | mutated(RESPONSES), method=st.sampled_from(["GET", "HEAD"]))
 def test_any_bytes_parse_or_raise_bad_message(data: bytes, method: str) -> None:
     assert isinstance(try_parse([data]), str | tuple)
@@ -63,7 +59,6 @@ def test_any_bytes_parse_or_raise_bad_message(data: bytes, method: str) -> None:
         assert not any(set(value) & {0, 10, 13} for _, value in head.fields)
 
 
-@settings(max_examples=100)
 @given(data=st.binary(max_size=60) | mutated(chunked_bodies()))
 def test_any_bytes_decode_as_chunks_or_raise_bad_message(data: bytes) -> None:
     assert try_dechunk([data]) == try_dechunk(cut_up(data, [3, 7]))

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 import pytest
 from harness import GatewayHarness, RecordingUpstream
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostiary.testing import Issuer
@@ -229,7 +229,6 @@ _REQUESTS: st.SearchStrategy[Request] = st.tuples(
 
 
 @given(files(), st.lists(_REQUESTS, min_size=30, max_size=30))
-@settings(deadline=None, max_examples=100)
 def test_each_request_meets_the_access_of_its_paths_owner(file: RoutesFile, requests: list[Request]) -> None:
     table, index, is_good = RouteTable(file.routes), OwnerIndex(file), has_no_bypass(file)
     for method, host, fields, words in requests:

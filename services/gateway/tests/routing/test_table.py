@@ -294,7 +294,7 @@ def _others() -> tuple[Route, ...]:
 
 
 @given(route_lists(), st.lists(st.tuples(_METHODS, _HOSTS, _PATHS, _FIELDS), min_size=1, max_size=10))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_the_tree_agrees_with_a_linear_search(
     routes: list[Route], requests: list[tuple[str, bytes, bytes, dict[bytes, bytes]]]
 ) -> None:
@@ -305,7 +305,7 @@ def test_the_tree_agrees_with_a_linear_search(
 
 
 @given(route_lists(), st.lists(st.tuples(_METHODS, _HOSTS, _PATHS, _FIELDS), min_size=1, max_size=10), st.integers())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_unrelated_routes_do_not_change_the_result(
     routes: list[Route], requests: list[tuple[str, bytes, bytes, dict[bytes, bytes]]], seed: int
 ) -> None:
