@@ -9,6 +9,7 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 
 # The images' Python, on which what ships compiled is tested. Where it is not installed, that happens in a container.
 IMAGE_PYTHON ?= $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null)
+IMAGE := build/image
 
 # Compiled modules are kept: processes that tests start would compile them again, and pytest rewrite its assertions.
 unexport PYTHONDONTWRITEBYTECODE
@@ -52,14 +53,14 @@ test-slow: .venv/installed ## Run the tests that move gigabytes and hold thousan
 THROW := ignore:the (type, exc, tb) signature of throw() is deprecated:DeprecationWarning
 test-compiled: ## Run the unit tests of the gateway and the verifier against their compiled modules, on the images' Python
 ifneq ($(IMAGE_PYTHON),)
-test-compiled: BIN := build/image/bin
+test-compiled: BIN := $(IMAGE)/bin
 test-compiled: PYTHON := $(IMAGE_PYTHON)
-test-compiled: build/image/compiled
-	PYTHONPATH=build/image/compiled $(BIN)/pytest -n auto -W "$(THROW)" services/gateway/tests libs/ostiary/tests
+test-compiled: $(IMAGE)/compiled
+	PYTHONPATH=$(IMAGE)/compiled $(BIN)/pytest -n auto -W "$(THROW)" services/gateway/tests libs/ostiary/tests
 else
 	docker build --quiet --file deploy/Dockerfile --target build --build-arg SERVICE=gateway --tag ostiary-build .
 	docker run --rm --user "$$(id -u):$$(id -g)" --env HOME=/tmp --env UV_CACHE_DIR=/tmp/uv \
-		--volume $(CURDIR):/checkout --workdir /checkout ostiary-build make test-compiled IMAGE_PYTHON=python3
+		--volume $(CURDIR):/checkout --workdir /checkout ostiary-build make test-compiled IMAGE_PYTHON=python3 IMAGE=build/container
 endif
 
 fuzz: build/fuzz/installed ## Search for messages that the gateway's parser misreads, for FUZZ_SECONDS (60)
@@ -111,8 +112,8 @@ clean: ## Remove what was installed or built, not the data
 COMPILED := libs/ostiary services/gateway
 TO_COMPILE := $(foreach part,$(COMPILED),$(shell find $(part)/src -name '*.py') $(part)/pyproject.toml)
 build/compiled: .venv/installed
-build/image/compiled: build/image/installed
-build/compiled build/image/compiled: $(TO_COMPILE)
+$(IMAGE)/compiled: $(IMAGE)/installed
+build/compiled $(IMAGE)/compiled: $(TO_COMPILE)
 	@echo "Compiling the gateway (a C compiler and Python's headers are needed) ..."
 	@rm -rf $@ build/sources && mkdir -p build/sources
 	@cp -r $(COMPILED) build/sources
@@ -128,7 +129,7 @@ build/fuzz/installed: requirements/fuzz.txt .venv/installed
 		--require-hashes -r requirements/fuzz.txt
 	@touch $@
 
-.venv/installed build/image/installed: requirements/build.txt requirements/dev.txt $(PARTS:=/pyproject.toml)
+.venv/installed $(IMAGE)/installed: requirements/build.txt requirements/dev.txt $(PARTS:=/pyproject.toml)
 	@$(FOUND_PYTHON)
 	@[ -x $(BIN)/python ] || echo "Installing into $(@D) ..."
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(@D)
