@@ -1,6 +1,6 @@
-"""Looks for messages that the gateway's parser reads in two ways, with inputs that find their way into its branches.
+"""Coverage-guided fuzzing of the gateway's HTTP/1.1 parser: it must agree with h11, however its input is cut.
 
-`make fuzz` runs it. The first byte of an input says what the rest is, the second one how that is cut into pieces.
+`make fuzz` runs it. The first byte of an input selects what the rest is, the second how the rest is cut into pieces.
 """
 
 import random
@@ -21,25 +21,25 @@ from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request, Response, head_end, parse_request, parse_response
 from ostiary_gateway.http1.serializer import chunk, head, last_chunk, lines
 
-#: Bytes of a head that h11 reads: more than we do.
+#: Bytes of a head that h11 accepts: more than our parser does.
 _H11_BYTES = 256 * 1024
 
-#: What h11 takes for framing also where it is none, after a body.
+#: Fields that h11 takes for framing even in trailers.
 _FRAMING = {b"content-length", b"transfer-encoding"}
 
 _SWITCHING_PROTOCOLS = 101
 
 Pieces = list[bytes]
 
-#: A message as far as it is there: head, content, whether that is all of it, trailers, and what comes after it.
+#: A message as far as it arrived: head, content, whether it is complete, trailers, and what follows it.
 Message = tuple[Request | Response, bytes, bool, Fields, bytes]
 
-#: The same as h11 reads it, with its own kind of head.
+#: The same as parsed by h11, and whether h11 would keep the connection.
 Theirs = tuple[h11.Request | h11.Response | h11.InformationalResponse, bytes, bool, Fields, bytes, bool]
 
 
 def cut_up(data: bytes, seed: int) -> Pieces:
-    """Return the bytes in pieces; with the first seeds, in one, and each byte for itself."""
+    """Cut the bytes into pieces: none with seed 0, single bytes with seed 1, else at random."""
     if seed == 0:
         return [data]
     if seed == 1:
@@ -50,7 +50,7 @@ def cut_up(data: bytes, seed: int) -> Pieces:
 
 
 def read_body(body: Body | None, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
-    """Return content and what comes after it, read as a connection does. Raises BadMessage."""
+    """Decode a body as a connection does. Return its content and what follows it. Raises BadMessage."""
     content, surplus = b"", b""
     for piece in pieces:
         rest = surplus + piece if body is None or body.done else piece
@@ -62,7 +62,7 @@ def read_body(body: Body | None, pieces: Iterable[bytes]) -> tuple[bytes, bytes]
 
 
 def read(pieces: Pieces, parse: Callable[[bytes], Request | Response]) -> Message | None:
-    """Return a message that comes in these pieces, None if its head does not end. Raises BadMessage."""
+    """Parse a message that arrives in these pieces; None if its head is incomplete. Raises BadMessage."""
     data, searched = b"", 0
     for index, piece in enumerate(pieces):
         data += piece
@@ -77,20 +77,20 @@ def read(pieces: Pieces, parse: Callable[[bytes], Request | Response]) -> Messag
 
 
 def outcome(pieces: Pieces, parse: Callable[[bytes], Request | Response]) -> object:
-    """Return all that can be compared of what becomes of a message."""
+    """Return what is equal for equal messages, however they arrive."""
     try:
         message = read(pieces, parse)
     except BadMessage:
-        return "refused"
+        return "rejected"
     if message is None:
-        return "waits"
+        return "incomplete"
     it, *rest = message
     first = (it.method, it.target, it.is_http11) if isinstance(it, Request) else (it.status,)
     return first, it.fields, it.by_name, it.keep_alive, it.connection_options, type(it.body), rest
 
 
 def by_h11(data: bytes, role: type[h11.SERVER] | type[h11.CLIENT], method: str) -> Theirs:
-    """Return a message as h11 reads it. Raises h11.RemoteProtocolError for its head."""
+    """Parse a message with h11. Raises h11.RemoteProtocolError for an invalid head."""
     connection = h11.Connection(role, max_incomplete_event_size=_H11_BYTES)
     if role is h11.CLIENT:
         connection.send(h11.Request(method=method, target="/", headers=[("Host", "gw")]))
@@ -103,7 +103,7 @@ def by_h11(data: bytes, role: type[h11.SERVER] | type[h11.CLIENT], method: str) 
         return first, b"", True, [], connection.trailing_data[0], True
     trailers: Fields = []
     is_whole = False
-    # It may see sooner than we that no good end can come.
+    # h11 may reject an incomplete body sooner.
     with suppress(h11.RemoteProtocolError):
         while isinstance(event := connection.next_event(), h11.Data):
             content += event.data
@@ -113,7 +113,7 @@ def by_h11(data: bytes, role: type[h11.SERVER] | type[h11.CLIENT], method: str) 
 
 
 def assert_same(ours: Message, theirs: Theirs, *, is_copy: bool) -> None:
-    """Assert that a message means the same to us and to h11."""
+    """Assert that our parser and h11 agree on a message."""
     it, content, is_whole, trailers, surplus = ours
     other, their_content, they_are_done, their_trailers, their_surplus, they_keep = theirs
     if isinstance(it, Request):
@@ -129,16 +129,16 @@ def assert_same(ours: Message, theirs: Theirs, *, is_copy: bool) -> None:
     assert list(other.headers) == fields
     assert their_content == content
     if is_whole:
-        # What is not, to us, may be to h11, which takes some line feeds for line ends.
+        # The reverse need not hold: h11 accepts bare line feeds in places.
         assert they_are_done
         assert their_trailers == trailers
         assert is_copy or their_surplus == surplus
-        # Of what is no connection any more, nothing need be said; we may be more careful.
+        # Our parser may close a connection that h11 keeps, not the reverse.
         assert they_keep or not it.keep_alive or not is_http11
 
 
 def written(message: Message, *, is_http11: bool) -> bytes:
-    """Write a whole message anew."""
+    """Serialize a complete message."""
     it, content, _, trailers, _ = message
     if isinstance(it, Request):
         first = b"%b %b HTTP/1.%d\r\n" % (it.method.encode(), it.target, is_http11)
@@ -151,7 +151,7 @@ def written(message: Message, *, is_http11: bool) -> bytes:
 
 
 def check_message(data: bytes, seed: int, parse: Callable[[bytes], Request | Response], method: str) -> None:
-    """Check a request, or a response to a request with this method."""
+    """Check a request, or a response to a `method` request."""
     assert outcome(cut_up(data, seed), parse) == outcome([data], parse)
     try:
         message = read([data], parse)
@@ -162,47 +162,47 @@ def check_message(data: bytes, seed: int, parse: Callable[[bytes], Request | Res
     it, _, is_whole, trailers, _ = message
     if isinstance(it, Request):
         if it.is_http11 and b"host" not in it.by_name:
-            # The gate refuses it.
+            # Admission rejects it.
             return
         role: type[h11.SERVER | h11.CLIENT] = h11.SERVER
     elif it.status == _SWITCHING_PROTOCOLS:
-        # What comes after it is no HTTP; h11 refuses it unless it was asked for.
+        # Not HTTP from here on; h11 rejects it unless the request offered an upgrade.
         return
     else:
         role = h11.CLIENT
     if {name for name, _ in trailers} & _FRAMING:
-        # They are fields here, and do not go on.
+        # Plain fields here, which are not forwarded.
         return
     assert_same(message, by_h11(data, role, method), is_copy=False)
     if is_whole:
         copy = written(message, is_http11=not isinstance(it, Request) or it.is_http11)
         assert_same(message, by_h11(copy, role, method), is_copy=True)
         again = outcome([copy], parse)
-        assert again != "refused"
-        assert again != "waits"
+        assert again != "rejected"
+        assert again != "incomplete"
 
 
 def check_chunks(data: bytes, seed: int) -> None:
-    """Check a body in chunks."""
+    """Check a chunked body."""
 
-    def became(pieces: Pieces) -> object:
+    def dechunk(pieces: Pieces) -> object:
         body = ChunkedBody()
         try:
             content, surplus = read_body(body, pieces)
         except BadMessage:
-            return "refused"
+            return "rejected"
         return content, body.done, body.trailers, surplus
 
-    whole = became([data])
-    assert became(cut_up(data, seed)) == whole
+    whole = dechunk([data])
+    assert dechunk(cut_up(data, seed)) == whole
     if isinstance(whole, tuple) and whole[1]:
         content, _, trailers, surplus = whole
         copy = (chunk(content) if content else b"") + last_chunk(lines(trailers)) + surplus
-        assert became(cut_up(copy, seed)) == whole
+        assert dechunk(cut_up(copy, seed)) == whole
 
 
 def check(data: bytes) -> None:
-    """Check what an input says. Raises AssertionError, or whatever is raised that is no BadMessage."""
+    """Check one input. Raises AssertionError, or any unexpected exception."""
     if len(data) < 2:
         return
     kind, seed, rest = data[0] % 4, data[1], data[2:]
@@ -228,7 +228,7 @@ RESPONSES = [
 
 
 def write_seeds(directory: Path) -> None:
-    """Begin with what is known to be read in different ways."""
+    """Seed the inputs with the corpus of requests that servers parse differently."""
     directory.mkdir(parents=True, exist_ok=True)
     inputs = [b"\0" + entry.data for entry in CORPUS]
     inputs += [kind + data for kind in (b"\1", b"\2") for data in RESPONSES]
@@ -238,7 +238,7 @@ def write_seeds(directory: Path) -> None:
 
 
 def main(directory: Path, options: list[str]) -> None:
-    """Run with a directory of inputs, which grows, until libFuzzer's options or a finding end it."""
+    """Fuzz with a growing directory of inputs, until libFuzzer's options or a finding end it."""
     write_seeds(directory)
     atheris.Setup([sys.argv[0], str(directory), f"-artifact_prefix={directory.parent}/", *options], check)
     atheris.Fuzz()

@@ -315,8 +315,8 @@ class TestCommands:
         file.write_text("upstreams: {a: {url: 'http://a'}}\nroutes:\n  - {name: r, upstream: a}\n")
         done = run(BIN / "ostiary-gateway", "check", file)
         assert done.returncode == 2
-        assert f"{file}:3: routes[0].match: Field required" in done.stderr
-        assert f"{file}:3: routes[0].access: Field required" in done.stderr
+        assert f"{file}:3: routes[0].match: required field is missing" in done.stderr
+        assert f"{file}:3: routes[0].access: required field is missing" in done.stderr
 
     def test_explain_looks_at_a_token_as_the_gateway_does(self, local_cluster: LocalCluster, tmp_path: Path) -> None:
         file = tmp_path / "token"
@@ -338,7 +338,7 @@ class TestCommands:
         for arguments, settings, code, last in (
             ([], {}, 0, "differences: 0; compared: auth, profile\n"),
             (["--openapi", f"{auth}/openapi.json"], {}, 0, "not compared: profile\n"),
-            (["--openapi", f"{auth}/none.json"], {}, 2, f"{auth}/none.json: the answer is a 404\n"),
+            (["--openapi", f"{auth}/none.json"], {}, 2, f"{auth}/none.json: response with status 404\n"),
             ([], gone, 2, "http://127.0.0.1:1/openapi.json: [Errno 111] Connection refused\n"),
         ):
             done = run(BIN / "ostiary-gateway", "policy", *arguments, env={**local_cluster.environ, **settings})

@@ -98,7 +98,7 @@ async def test_a_field_error_names_the_field_and_not_its_value(client: httpx.Asy
     assert "12345" not in response.text
 
 
-async def test_a_body_that_turns_out_too_long_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_body_over_the_limit_is_rejected(client: httpx.AsyncClient) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(2):
             yield b"x" * MAX_BODY_BYTES
@@ -107,7 +107,7 @@ async def test_a_body_that_turns_out_too_long_is_refused(client: httpx.AsyncClie
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
 
 
-async def test_a_wrong_method_says_which_are_right(client: httpx.AsyncClient) -> None:
+async def test_a_wrong_method_lists_the_allowed_ones(client: httpx.AsyncClient) -> None:
     assert (await client.delete("/things")).headers["Allow"] == "POST"
 
 
@@ -128,7 +128,7 @@ async def test_a_request_id_that_could_do_harm_is_replaced(client: httpx.AsyncCl
     assert len(response.headers["X-Request-ID"]) == 32
 
 
-async def test_ready_says_what_is_not(client: httpx.AsyncClient, readiness: Readiness) -> None:
+async def test_readyz_lists_failing_checks(client: httpx.AsyncClient, readiness: Readiness) -> None:
     assert (await client.get("/readyz")).status_code == 200
     readiness.ready = False
     response = await client.get("/readyz")

@@ -1,4 +1,4 @@
-"""Whose address counts, and as what."""
+"""Client addresses behind trusted proxies."""
 
 import pytest
 

@@ -21,7 +21,7 @@ def test_what_is_set_counts() -> None:
     assert Config.load({"OSTIARY_TEST_PORT": "1234", "OTHER": "x"}).port == 1234
 
 
-def test_a_setting_that_nobody_reads_is_refused() -> None:
+def test_an_unknown_setting_is_rejected() -> None:
     reject_unknown({"OSTIARY_TEST_PORT": "1", "OTHER_PROT": "1"}, "OSTIARY_TEST_", Config.names())
     with pytest.raises(ConfigError, match=r"OSTIARY_TEST_PROT: unknown setting; did you mean \w+_PORT\?"):
         reject_unknown({"OSTIARY_TEST_PROT": "1"}, "OSTIARY_TEST_", Config.names())

@@ -1,4 +1,4 @@
-"""What workers count, told apart and read together; the processes are in tests/integration/test_workers.py."""
+"""Metrics of several workers, read together; tests/integration/test_workers.py has the processes."""
 
 import asyncio
 import tempfile

@@ -1,4 +1,4 @@
-"""The middleware for any framework: nothing behind it is reached without a good token."""
+"""The middleware for any framework: it rejects requests without a valid token."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ostiary.testing import Issuer
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Say who is there; no framework needed."""
+    """Respond with the subject, without a framework."""
     if scope["type"] == "lifespan":
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -33,7 +33,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def test_a_good_token_gets_through(client: httpx.AsyncClient, issuer: Issuer) -> None:
+async def test_a_valid_token_is_accepted(client: httpx.AsyncClient, issuer: Issuer) -> None:
     response = await client.get("/", headers=bearer(issuer.token(subject="u1", scopes=["a"])))
     assert (response.status_code, response.text) == (200, "u1")
 
@@ -50,7 +50,7 @@ async def test_others_do_not(client: httpx.AsyncClient, issuer: Issuer, stranger
         assert response.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
-async def test_two_tokens_are_refused(client: httpx.AsyncClient, issuer: Issuer) -> None:
+async def test_two_tokens_are_rejected(client: httpx.AsyncClient, issuer: Issuer) -> None:
     field = ("Authorization", f"Bearer {issuer.token(scopes=['a'])}")
     assert (await client.get("/", headers=[field, field])).status_code == 401
 

@@ -1,4 +1,4 @@
-"""CacheEntry tokens: bounded, re-checked on every hit, gone with their key."""
+"""The cache of verified tokens: bounded, checked again on every hit, evicted with their key."""
 
 import threading
 
@@ -39,7 +39,7 @@ def test_without_a_memory_it_is_verified_again(issuer: Issuer) -> None:
     assert verifier.verify(token) is not verifier.verify(token)
 
 
-def test_a_remembered_token_dies_when_it_expires(verifier: Verifier, issuer: Issuer) -> None:
+def test_a_cached_token_expires(verifier: Verifier, issuer: Issuer) -> None:
     token = issuer.token(claims={"iat": NOW - 10, "nbf": NOW - 10, "exp": NOW})
     assert verifier.verify(token, now=NOW - 1).expires_at == NOW
     for _ in range(2):
@@ -54,7 +54,7 @@ def test_a_clock_that_goes_back_is_noticed(verifier: Verifier, issuer: Issuer) -
         verifier.verify(token, now=NOW - 1)
 
 
-def test_a_remembered_token_dies_with_its_key(verifier: Verifier, source: LocalKeys, issuer: Issuer) -> None:
+def test_a_cached_token_ends_with_its_key(verifier: Verifier, source: LocalKeys, issuer: Issuer) -> None:
     token, other = issuer.token(), Issuer(kid="other")
     verifier.verify(token)
     source.replace(keys_of(issuer, other))
@@ -73,7 +73,7 @@ def test_another_key_of_the_same_name_ends_it_too(verifier: Verifier, source: Lo
         verifier.verify(token)
 
 
-def test_keys_that_are_gone_decide_nothing(issuer: Issuer) -> None:
+def test_discarded_keys_raise(issuer: Issuer) -> None:
     class Failing(LocalKeys):
         failing = False
 
@@ -91,7 +91,7 @@ def test_keys_that_are_gone_decide_nothing(issuer: Issuer) -> None:
         verifier.verify(token)
 
 
-def test_a_bad_token_is_not_remembered(verifier: Verifier, issuer: Issuer) -> None:
+def test_an_invalid_token_is_not_cached(verifier: Verifier, issuer: Issuer) -> None:
     for _ in range(2):
         with pytest.raises(errors.WrongAudience):
             verifier.verify(issuer.token(claims={"aud": "other"}))
@@ -100,14 +100,14 @@ def test_a_bad_token_is_not_remembered(verifier: Verifier, issuer: Issuer) -> No
 
 
 class TestPresented:
-    def test_it_is_remembered_even_when_the_memory_has_gone_on(self, issuer: Issuer) -> None:
+    def test_it_outlives_its_cache_entry(self, issuer: Issuer) -> None:
         verifier = Verifier(issuer.config(), remember=1)
         presented = verifier.present(issuer.token())
         first = verifier.verify(presented)
         verifier.verify(issuer.token())
         assert verifier.verify(presented) is first
 
-    def test_what_can_change_is_looked_at_each_time(
+    def test_time_keys_and_revocations_are_checked_each_time(
         self, source: LocalKeys, verifier: Verifier, issuer: Issuer
     ) -> None:
         expiring = verifier.present(issuer.token(claims={"iat": NOW - 10, "nbf": NOW - 10, "exp": NOW}))
@@ -144,13 +144,13 @@ class TestPresented:
         presented = verifier.present(issuer.token())
         assert verifier.verify(presented) is not verifier.verify(presented)
 
-    def test_one_verifier_s_is_nothing_to_another(self, issuer: Issuer, verifier: Verifier) -> None:
+    def test_another_verifier_rejects_it(self, issuer: Issuer, verifier: Verifier) -> None:
         presented = verifier.present(issuer.token())
         verifier.verify(presented)
         with pytest.raises(ValueError, match="another verifier"):
             issuer.verifier().verify(presented)
 
-    def test_one_that_is_too_long_is_refused(self, verifier: Verifier) -> None:
+    def test_an_oversized_one_is_rejected(self, verifier: Verifier) -> None:
         with pytest.raises(errors.TooLarge):
             verifier.verify(verifier.present("a" * 9000))
 
@@ -171,7 +171,7 @@ class TestBounds:
         assert [memory.get(name) is entry for name in names] == [True, False, True]
         assert len(memory) == 2
 
-    def test_a_name_is_of_the_whole_token(self, issuer: Issuer) -> None:
+    def test_a_key_covers_the_whole_token(self, issuer: Issuer) -> None:
         token = issuer.token()
         assert (
             len({cache_key(token), cache_key(token[:-1]), cache_key(token + "A"), cache_key("\ud800"), cache_key("")})

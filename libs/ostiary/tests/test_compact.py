@@ -1,4 +1,4 @@
-"""The compact set: what a Python set says, in a fraction of its memory, and readable while it grows."""
+"""The compact set: equal to a Python set, in a fraction of its memory, and readable while it grows."""
 
 import random
 import sys
@@ -27,7 +27,7 @@ def random_names(count: int, seed: int) -> list[Name]:
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Let threads take turns often."""
+    """Switch threads often."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -48,8 +48,8 @@ def test_it_holds_what_a_python_set_holds(added: list[Name], looked_for: list[Na
 
 @settings(max_examples=25)
 @given(st.lists(st.integers(1, 40), max_size=120))
-def test_a_table_that_fills_up_grows_and_loses_nothing(seconds: list[int]) -> None:
-    """All in one table, which grows several times."""
+def test_a_full_table_grows_without_loss(seconds: list[int]) -> None:
+    """All names are in one table, which grows several times."""
     ours, theirs = CompactSet(), set[Name]()
     for second in seconds:
         ours.add((512, second))
@@ -66,7 +66,7 @@ def test_both_halves_of_a_name_count() -> None:
     assert (512, 9) not in ours
 
 
-def test_an_empty_set_holds_nothing() -> None:
+def test_an_empty_set_contains_nothing() -> None:
     ours = CompactSet()
     assert len(ours) == 0
     assert all(each not in ours for each in random_names(1000, seed=1))
@@ -98,7 +98,7 @@ def test_fifty_thousand_names_take_little_memory_even_while_it_grows() -> None:
 
 
 @pytest.mark.usefixtures("hasty_threads")
-def test_who_looks_while_another_thread_adds_finds_all_that_was_there_before() -> None:
+def test_a_reader_finds_all_earlier_names_while_another_thread_adds() -> None:
     names = random_names(20_000, seed=5)
     ours, added = CompactSet(), 0
     lost: list[int] = []
@@ -128,14 +128,14 @@ def test_names_are_the_same_for_the_same_things_only(one: str, other: str) -> No
     assert (name("session", one) == name("session", other)) is (one == other)
 
 
-def test_a_name_fits_into_its_halves_and_is_no_empty_slot() -> None:
+def test_a_name_has_two_64_bit_halves_and_is_not_an_empty_slot() -> None:
     for number in range(1000):
         first, second = name("token", str(number))
         assert 0 <= first < 2**64
         assert 0 < second < 2**64
 
 
-def test_a_digest_that_looks_like_an_empty_slot_is_held_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_digest_equal_to_an_empty_slot_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_compact, "_HALVES", lambda _: (5, 0))
     ours = CompactSet()
     assert name("token", "a") not in ours
@@ -143,7 +143,7 @@ def test_a_digest_that_looks_like_an_empty_slot_is_held_nevertheless(monkeypatch
     assert name("token", "a") in ours
 
 
-def test_nobody_outside_can_tell_which_names_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collisions_cannot_be_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     here = name("token", "a")
     monkeypatch.setattr(_compact, "_KEY", bytes(16))
     assert name("token", "a") != here

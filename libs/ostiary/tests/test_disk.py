@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("fast_refresh")
 
 
 class TestLastGood:
-    """The last good keys on disk, for a restart while the issuer is away."""
+    """The last good keys on disk, for a restart while the issuer is down."""
 
     async def start(self, issuer: Issuer, server: JwksServer, path: Path) -> bool:
         async with verifier_of(issuer, server, last_good=path) as verifier:
@@ -41,7 +41,7 @@ class TestLastGood:
             {"document": 1},
         ],
     )
-    async def test_what_is_old_or_not_ours_is_not_used(
+    async def test_an_old_or_foreign_document_is_not_used(
         self, issuer: Issuer, server: JwksServer, tmp_path: Path, change: dict[str, object]
     ) -> None:
         path = tmp_path / "keys.json"
@@ -51,7 +51,7 @@ class TestLastGood:
         assert not await self.start(issuer, server, path)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]"])
-    async def test_a_broken_file_is_no_obstacle(
+    async def test_a_broken_file_is_ignored(
         self, issuer: Issuer, server: JwksServer, tmp_path: Path, content: bytes
     ) -> None:
         path = tmp_path / "keys.json"
@@ -61,6 +61,6 @@ class TestLastGood:
         server.respond = reset
         assert await self.start(issuer, server, path)
 
-    async def test_a_disk_that_cannot_be_written_is_no_obstacle(self, issuer: Issuer, server: JwksServer) -> None:
+    async def test_an_unwritable_disk_is_ignored(self, issuer: Issuer, server: JwksServer) -> None:
         server.answer(response(issuer.jwks()))
         assert await self.start(issuer, server, Path("/dev/null/keys.json"))

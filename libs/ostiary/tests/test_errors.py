@@ -1,4 +1,4 @@
-"""What an error keeps of the one that caused it, in compiled modules too: mypyc ignores `from` in `raise ... from`."""
+"""Errors keep the original one for tracebacks, also compiled: mypyc ignores `from` in `raise ... from`."""
 
 import traceback
 from collections.abc import Callable

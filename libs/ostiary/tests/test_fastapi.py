@@ -1,4 +1,4 @@
-"""The adapter: a service in ten lines, and what it answers."""
+"""The FastAPI adapter, in a service of ten lines."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -33,7 +33,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def test_a_good_token_gets_through(client: httpx.AsyncClient, issuer: Issuer) -> None:
+async def test_a_valid_token_is_accepted(client: httpx.AsyncClient, issuer: Issuer) -> None:
     response = await client.get("/orders", headers=bearer(issuer.token(subject="u1", scopes=["orders:read"])))
     assert (response.status_code, response.json()) == (200, "u1")
 
@@ -53,7 +53,7 @@ async def test_a_bad_token_is_an_invalid_token(client: httpx.AsyncClient, strang
     assert 'error="invalid_token"' in response.headers["WWW-Authenticate"]
 
 
-async def test_two_tokens_are_refused(client: httpx.AsyncClient, issuer: Issuer) -> None:
+async def test_two_tokens_are_rejected(client: httpx.AsyncClient, issuer: Issuer) -> None:
     token = issuer.token(scopes=["orders:read"])
     fields = [("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
     assert (await client.get("/orders", headers=fields)).status_code == 401

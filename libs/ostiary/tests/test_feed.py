@@ -1,4 +1,4 @@
-"""The wire format of the feed: what a signer makes is read as it was meant, and all else is refused."""
+"""The format of the feed: signed answers are parsed, and all else is rejected."""
 
 import base64
 import hashlib
@@ -60,7 +60,7 @@ def signed(
 
 
 def changed(**members: object) -> dict[str, object]:
-    """Return the payload of a good answer with two revocations, changed; `Issuer.REMOVED` leaves a member out."""
+    """Return the payload of a valid answer, with changes; `Issuer.REMOVED` omits a member."""
     merged = {**answer_with(log(2)).to_json(), **members}
     return {name: value for name, value in merged.items() if value is not Issuer.REMOVED}
 
@@ -133,12 +133,12 @@ class TestGoodAnswers:
         )
         assert read(signed(answer)) == answer
 
-    def test_nothing_new_is_an_answer(self) -> None:
+    def test_an_answer_without_revocations_is_valid(self) -> None:
         answer = answer_with(first=18, head=17)
         assert read(signed(answer)) == answer
 
     def test_a_log_that_became_shorter_is_no_mistake_of_form(self) -> None:
-        """Who knows more than the issuer has to hear of it as what it is."""
+        """A verifier ahead of the log has to detect the fork."""
         answer = answer_with(first=18, head=3)
         assert read(signed(answer)) == answer
 
@@ -147,7 +147,7 @@ class TestGoodAnswers:
         answer = answer_with(kept, head=9, reset=True)
         assert read(signed(answer)) == answer
 
-    def test_a_reset_may_leave_nothing(self) -> None:
+    def test_a_reset_may_be_empty(self) -> None:
         answer = answer_with(head=9, reset=True)
         assert read(signed(answer)) == answer
 
@@ -157,13 +157,13 @@ class TestGoodAnswers:
     def test_further_members_are_left_aside(self) -> None:
         assert read(signed(changed(extension=1))) == answer_with(log(2))
 
-    def test_an_answer_with_as_many_revocations_as_allowed_fits(self) -> None:
+    def test_an_answer_with_the_most_revocations_is_within_the_size_limit(self) -> None:
         ids = tuple(Revocation(n, Kind.SESSION, "f" * 36, 1_700_000_900) for n in range(1, feed.MAX_EVENTS + 1))
         assert len(read(signed(answer_with(ids))).revocations) == feed.MAX_EVENTS
 
 
 class TestWhoSaysSo:
-    def test_another_issuers_feed_is_refused(self) -> None:
+    def test_another_issuers_feed_is_rejected(self) -> None:
         with pytest.raises(FeedFault, match="another issuer"):
             read(signed(answer_with(issuer="https://other.example")))
 
@@ -172,18 +172,18 @@ class TestWhoSaysSo:
             with pytest.raises(FeedFault):
                 read(signed(changed(iss=name)))
 
-    def test_somebody_elses_signature_is_refused(self, stranger: Issuer) -> None:
+    def test_a_signature_with_another_key_is_rejected(self, stranger: Issuer) -> None:
         with pytest.raises(FeedFault, match="bad_signature"):
             read(signed(answer_with(log(1)), stranger))
 
-    def test_a_changed_answer_is_refused(self) -> None:
+    def test_a_modified_answer_is_rejected(self) -> None:
         header, _, signature = signed(answer_with(log(2))).split(".")
         payload = base64.urlsafe_b64encode(json.dumps(answer_with(log(1)).to_json()).encode()).decode().rstrip("=")
         with pytest.raises(FeedFault, match="bad_signature"):
             read(f"{header}.{payload}.{signature}")
 
-    def test_an_unknown_key_is_told_apart(self) -> None:
-        """The keys have to be fetched then, which is no reason to raise an alarm."""
+    def test_an_unknown_key_has_its_own_error(self) -> None:
+        """The keys have to be fetched then, but nothing is wrong."""
         with pytest.raises(errors.UnknownKey):
             read(signed(answer_with(), header={"kid": "other"}))
 
@@ -215,24 +215,24 @@ class TestWhoSaysSo:
             {"b64": False},
         ],
     )
-    def test_another_header_is_refused(self, header: dict[str, object]) -> None:
+    def test_another_header_is_rejected(self, header: dict[str, object]) -> None:
         with pytest.raises(FeedFault, match="not a signed feed"):
             read(signed(answer_with(), header=header))
 
-    def test_a_header_without_a_type_is_refused(self) -> None:
+    def test_a_header_without_a_type_is_rejected(self) -> None:
         header = json.dumps({"alg": "RS256", "kid": SIGNER.kid}).encode()
         with pytest.raises(FeedFault, match="wrong_type"):
             read(SIGNER.sign(header, json.dumps(answer_with().to_json()).encode()))
 
 
 class TestTokensAndFeeds:
-    """RFC 8725 section 3.11: one kind of signed document is never taken for another one."""
+    """RFC 8725 section 3.11: one type of signed document is never accepted as another."""
 
     def test_an_access_token_is_no_feed(self) -> None:
         with pytest.raises(FeedFault, match="wrong_type"):
             read(SIGNER.token())
 
-    def test_not_even_one_that_says_all_that_a_feed_says(self) -> None:
+    def test_an_access_token_with_the_claims_of_a_feed_is_rejected(self) -> None:
         with pytest.raises(FeedFault, match="wrong_type"):
             read(SIGNER.token(claims=answer_with(log(2)).to_json()))
 
@@ -242,8 +242,8 @@ class TestTokensAndFeeds:
             with pytest.raises(errors.WrongType):
                 Verifier(SIGNER.config()).verify(signed(payload, header={"typ": typ}))
 
-    def test_the_same_claims_are_a_good_token_under_a_tokens_type(self) -> None:
-        """So it is the type that decides above."""
+    def test_the_same_claims_are_a_valid_token_with_a_tokens_type(self) -> None:
+        """So it is the type that is rejected above."""
         payload = {**answer_with().to_json(), **token_claims()}
         assert Verifier(SIGNER.config()).verify(signed(payload, header={"typ": "at+jwt"})).subject == "u1"
 
@@ -253,7 +253,7 @@ class TestForm:
         "name", ["iss", "iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys"]
     )
     @pytest.mark.parametrize("value", [Issuer.REMOVED, None, 1.0, -1, {}, [None], "\u00e9" * 300])
-    def test_a_member_of_the_wrong_type_is_refused(self, name: str, value: object) -> None:
+    def test_a_member_of_the_wrong_type_is_rejected(self, name: str, value: object) -> None:
         with pytest.raises(FeedFault):
             read(signed(changed(**{name: value})))
 
@@ -295,7 +295,7 @@ class TestForm:
             read(signed(changed(**changes)))
 
     @pytest.mark.parametrize("is_reset", [False, True])
-    def test_more_after_nothing_is_rejected(self, is_reset: bool) -> None:
+    def test_more_without_events_is_rejected(self, is_reset: bool) -> None:
         """A verifier would poll again at once, for ever."""
         nothing = answer_with(first=18, head=17, reset=is_reset)
         assert read(signed(nothing)).revocations == ()
@@ -323,7 +323,7 @@ class TestForm:
             event(kind="all"),
         ],
     )
-    def test_an_event_that_is_none_is_refused(self, bad: object) -> None:
+    def test_a_malformed_event_is_rejected(self, bad: object) -> None:
         assert read(signed(changed(events=[event()], head=1))).revocations[0].target == "s"
         with pytest.raises(FeedFault, match="malformed feed"):
             read(signed(changed(events=[bad], head=1)))
@@ -335,7 +335,7 @@ class TestForm:
             is kind
         )
 
-    def test_too_many_events_are_refused(self) -> None:
+    def test_too_many_events_are_rejected(self) -> None:
         events = [event(n=n) for n in range(1, feed.MAX_EVENTS + 2)]
         assert len(read(signed(changed(events=events[:-1], head=len(events) - 1))).revocations) == feed.MAX_EVENTS
         with pytest.raises(FeedFault, match="events"):
@@ -343,16 +343,14 @@ class TestForm:
 
     @pytest.mark.parametrize("reset", [False, True])
     @pytest.mark.parametrize("order", [(2, 1), (1, 1), (1, 3, 2), (2, 2)])
-    def test_events_out_of_order_are_refused(self, order: tuple[int, ...], reset: bool) -> None:
+    def test_events_out_of_order_are_rejected(self, order: tuple[int, ...], reset: bool) -> None:
         events = [event(n=n) for n in order]
         with pytest.raises(FeedFault, match="out of order"):
             read(signed(changed(events=events, head=len(order), reset=reset)))
 
     @pytest.mark.parametrize("reset", [False, True])
     @pytest.mark.parametrize(("first", "head", "number"), [(5, 5, 4), (5, 5, 6), (5, 4, 5), (5, 2, 5)])
-    def test_events_outside_of_what_was_asked_are_refused(
-        self, first: int, head: int, number: int, reset: bool
-    ) -> None:
+    def test_events_out_of_range_are_rejected(self, first: int, head: int, number: int, reset: bool) -> None:
         with pytest.raises(FeedFault, match="out of order"):
             read(signed(changed(events=[event(n=number)], first=first, head=head, reset=reset)))
 
@@ -363,7 +361,7 @@ class TestForm:
         with pytest.raises(FeedFault, match="missing"):
             read(signed(changed(events=events, head=head)))
 
-    def test_an_oversized_answer_is_refused_before_it_is_parsed(self) -> None:
+    def test_an_oversized_answer_is_rejected_before_parsing(self) -> None:
         good = signed(changed(filler="x" * 380_000))
         assert len(good) < feed.MAX_ANSWER_LENGTH
         assert read(good).head == 2
@@ -375,12 +373,12 @@ class TestForm:
     @pytest.mark.parametrize(
         "payload", [b"", b"{}", b"[]", b"null", b"{", b'{"iss":1,"iss":1}', b"\xff", b"[" * 20_000]
     )
-    def test_a_payload_that_is_none_is_refused(self, payload: bytes) -> None:
+    def test_an_invalid_payload_is_rejected(self, payload: bytes) -> None:
         with pytest.raises(FeedFault):
             read(SIGNER.sign(json.dumps(HEADER).encode(), payload))
 
     @given(st.text(max_size=100) | st.binary(max_size=100).map(lambda raw: raw.decode("latin-1")))
-    def test_anything_at_all_is_refused_and_nothing_breaks(self, text: str) -> None:
+    def test_arbitrary_input_is_rejected_with_the_right_error(self, text: str) -> None:
         with pytest.raises(FeedFault):
             read(text)
 
@@ -395,7 +393,7 @@ class TestForm:
             max_size=3,
         )
     )
-    def test_signed_nonsense_is_refused_or_has_all_its_types(self, members: dict[str, object]) -> None:
+    def test_signed_arbitrary_claims_are_rejected_or_have_the_right_types(self, members: dict[str, object]) -> None:
         try:
             answer = read(SIGNER.sign(json.dumps(HEADER).encode(), json.dumps(changed(**members)).encode()))
         except FeedFault:
@@ -444,7 +442,7 @@ class TestPosition:
         "text",
         ["", ":", "e", "e:", ":1", "e:-1", "e:+1", "e: 1", "e:1 ", "e:1.0", "e:0x1", "e:\u0661", f"e:{10**20}", "e:²"],
     )
-    def test_what_is_none_is_not_read(self, text: str) -> None:
+    def test_a_malformed_position_is_not_parsed(self, text: str) -> None:
         assert Position.parse(text) is None
 
     def test_a_name_that_is_too_long_is_not_read(self) -> None:

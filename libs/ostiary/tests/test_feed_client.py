@@ -1,4 +1,4 @@
-"""The follower: what an issuer revokes is known here at once, and a bad answer is never taken in."""
+"""The feed client: it applies revocations at once, and never applies an invalid answer."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ Answer = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
 
 
 class Notes:
-    """What an observer was told."""
+    """An observer that records polls."""
 
     def __init__(self) -> None:
         self.outcomes: list[str] = []
@@ -44,7 +44,7 @@ class Notes:
 
 
 class Keys(LocalKeys):
-    """Keys that count how often others are announced."""
+    """Keys that count announcements of others."""
 
     announced = 0
 
@@ -91,7 +91,7 @@ class Server:
 
     @property
     def version(self) -> str:
-        """Which keys the issuer says it publishes."""
+        """The version of the keys that the issuer announces."""
         return self.keys or keys_of(self.signer).version
 
     def revoke(self, kind: Kind, target: str) -> None:
@@ -101,17 +101,17 @@ class Server:
         self.wake()
 
     def wake(self) -> None:
-        """Let who waits for news be answered."""
+        """Answer waiting polls."""
         self.news.set()
         self.news = asyncio.Event()
 
     def grant(self, _: httpx.Request) -> httpx.Response:
-        self.token = f"token-{len(self.asked('POST'))}"
+        self.token = f"token-{len(self.received('POST'))}"
         granted = {"access_token": self.token, "token_type": "Bearer", "expires_in": self.lifetime}
         return json_response(granted)
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
-        """Answer at once if there is news or other keys, else when there is some or the time is up."""
+        """Answer at once if there are new revocations or keys, else after the wait."""
         if request.headers["Authorization"] != f"Bearer {self.token}":
             return httpx.Response(401)
         after, wait = int(request.url.params["after"]), int(request.url.params["wait"])
@@ -148,11 +148,11 @@ class Server:
         header = {"alg": "RS256", "typ": typ, "kid": by.kid}
         return by.sign(json.dumps(header).encode(), json.dumps(payload).encode()).encode()
 
-    def asked(self, method: str = "GET") -> list[httpx.Request]:
+    def received(self, method: str = "GET") -> list[httpx.Request]:
         return [request for request in self.requests if request.method == method]
 
-    def questions(self) -> list[dict[str, str]]:
-        return [dict(request.url.params) for request in self.asked()]
+    def polls(self) -> list[dict[str, str]]:
+        return [dict(request.url.params) for request in self.received()]
 
 
 def json_response(body: object, status: int = 200, **headers: str) -> httpx.Response:
@@ -193,15 +193,15 @@ def notes() -> Notes:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let pauses be milliseconds where they are up to a second, so that tests see many of them."""
+def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use delays of milliseconds instead of up to a second."""
     monkeypatch.setattr(_feed_client, "RETRY_DELAYS", (0.001, 0.002))
     monkeypatch.setattr(_feed_client, "IDLE_DELAY", 0.001)
 
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between questions; none of them is made."""
+    """The delays between polls, none of which is slept."""
     noted: list[float] = []
     step = FeedClient._poll
 
@@ -217,7 +217,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @dataclass
 class Made:
-    """What a follower is made of, but for what a test changes."""
+    """The arguments of a feed client, unless a test changes them."""
 
     server: Server
     keys: Keys
@@ -233,63 +233,63 @@ def make(server: Server, keys: Keys, notes: Notes) -> Made:
     return Made(server, keys, notes)
 
 
-def number_of(follower: FeedClient) -> int | None:
-    position = follower.revocations.position
+def number_of(client: FeedClient) -> int | None:
+    position = client.revocations.position
     return None if position is None else position.number
 
 
-class TestFollowing:
-    async def test_all_that_was_revoked_is_known_once_entered(self, make: Made, server: Server, notes: Notes) -> None:
+class TestPolling:
+    async def test_entering_applies_all_revocations(self, make: Made, server: Server, notes: Notes) -> None:
         server.revoke(Kind.SESSION, "s1")
         server.revoke(Kind.KEY, "k1")
-        async with make() as follower:
-            assert follower.revocations.position == Position("e1", 2)
-            assert follower.revocations.complete
-            assert list(follower.revocations.revoked_kids) == ["k1"]
+        async with make() as client:
+            assert client.revocations.position == Position("e1", 2)
+            assert client.revocations.complete
+            assert list(client.revocations.revoked_kids) == ["k1"]
             assert (notes.outcomes, notes.numbers) == (["updated"], [2])
 
-    async def test_what_is_revoked_later_is_known_at_once(self, make: Made, server: Server, notes: Notes) -> None:
-        async with make() as follower:
-            assert number_of(follower) == 0
+    async def test_later_revocations_are_applied_at_once(self, make: Made, server: Server, notes: Notes) -> None:
+        async with make() as client:
+            assert number_of(client) == 0
             for number in (1, 2, 3):
-                await until(lambda: len(server.asked()) == number + 1)  # noqa: B023 - done within the iteration
+                await until(lambda: len(server.received()) == number + 1)  # noqa: B023 - done within the iteration
                 server.revoke(Kind.KEY, f"k{number}")
-                await until(lambda: number_of(follower) == number)  # noqa: B023 - the same
-            assert list(follower.revocations.revoked_kids) == ["k1", "k2", "k3"]
+                await until(lambda: number_of(client) == number)  # noqa: B023 - the same
+            assert list(client.revocations.revoked_kids) == ["k1", "k2", "k3"]
             assert (notes.outcomes, notes.numbers) == (["unchanged", "updated", "updated", "updated"], [0, 1, 2, 3])
 
-    async def test_a_verifier_refuses_what_was_revoked(
+    async def test_a_verifier_rejects_revoked_tokens(
         self, make: Made, server: Server, issuer: Issuer, keys: Keys
     ) -> None:
-        follower = make()
+        client = make()
         config = VerifierConfig(
-            issuer=issuer.issuer, audience=issuer.audience, key_source=keys, revocation_source=follower
+            issuer=issuer.issuer, audience=issuer.audience, key_source=keys, revocation_source=client
         )
         token = issuer.token(claims={"sid": "s1"})
         async with Verifier(config) as verifier:
             assert verifier.ready
             assert verifier.verify(token).session_id == "s1"
             server.revoke(Kind.SESSION, "s1")
-            await until(lambda: number_of(follower) == 1)
+            await until(lambda: number_of(client) == 1)
             with pytest.raises(errors.Revoked):
                 verifier.verify(token)
 
-    async def test_pages_are_caught_up_with_before_entering_returns(self, make: Made, server: Server) -> None:
+    async def test_entering_returns_after_all_pages(self, make: Made, server: Server) -> None:
         server.page = 2
         for number in range(7):
             server.revoke(Kind.KEY, f"k{number}")
-        async with make() as follower:
-            assert follower.revocations.complete
-            assert len(follower.revocations.revoked_kids) == 7
+        async with make() as client:
+            assert client.revocations.complete
+            assert len(client.revocations.revoked_kids) == 7
             # Nothing is waited for in between.
-            assert [(asked["after"], asked["wait"]) for asked in server.questions()[:4]] == [
+            assert [(poll["after"], poll["wait"]) for poll in server.polls()[:4]] == [
                 ("0", "0"),
                 ("2", "0"),
                 ("4", "0"),
                 ("6", "0"),
             ]
 
-    async def test_a_failure_while_catching_up_does_not_hold_up_the_start(self, make: Made, server: Server) -> None:
+    async def test_a_failure_while_catching_up_does_not_block_the_start(self, make: Made, server: Server) -> None:
         server.page = 2
         for number in range(7):
             server.revoke(Kind.KEY, f"k{number}")
@@ -298,67 +298,65 @@ class TestFollowing:
             return server.response(request) if request.url.params["after"] in {"0", "2"} else httpx.Response(500)
 
         server.instead = answer
-        async with make() as follower:
-            assert number_of(follower) == 4
-            assert not follower.revocations.complete
+        async with make() as client:
+            assert number_of(client) == 4
+            assert not client.revocations.complete
             server.instead = None
-            await until(lambda: follower.revocations.complete)
-            assert len(follower.revocations.revoked_kids) == 7
+            await until(lambda: client.revocations.complete)
+            assert len(client.revocations.revoked_kids) == 7
 
-    async def test_age_is_counted_from_before_the_question(self, make: Made, server: Server, clock: Clock) -> None:
+    async def test_age_counts_from_before_the_poll(self, make: Made, server: Server, clock: Clock) -> None:
         def slow(request: httpx.Request) -> httpx.Response:
             clock.now += 3
             return server.response(request)
 
         server.instead = slow
-        async with make(clock=clock) as follower:
+        async with make(clock=clock) as client:
             server.instead = None
-            assert follower.revocations.age() == 3
+            assert client.revocations.age() == 3
 
-    async def test_nothing_gets_older_than_the_lease_that_the_issuer_was_told_of(
-        self, make: Made, server: Server, clock: Clock
-    ) -> None:
+    async def test_revocations_are_not_used_beyond_the_lease(self, make: Made, server: Server, clock: Clock) -> None:
         bounds = {30.0}
-        async with make(bounds=bounds, clock=clock) as follower:
-            await until(lambda: len(server.asked()) == 2)
+        async with make(bounds=bounds, clock=clock) as client:
+            await until(lambda: len(server.received()) == 2)
             clock.now += 30
             bounds.add(60.0)
-            assert follower.revocations.is_fresh(60)
+            assert client.revocations.is_fresh(60)
             clock.now += 0.001
-            assert not follower.revocations.is_fresh(60)
+            assert not client.revocations.is_fresh(60)
             server.revoke(Kind.SESSION, "s1")
-            await until(lambda: len(server.asked()) == 3)
+            await until(lambda: len(server.received()) == 3)
             server.revoke(Kind.SESSION, "s2")
-            await until(lambda: number_of(follower) == 2)
+            await until(lambda: number_of(client) == 2)
             clock.now += 60
-            assert follower.revocations.is_fresh(60)
+            assert client.revocations.is_fresh(60)
 
     async def test_without_bounds_there_is_no_lease(self, make: Made, clock: Clock) -> None:
-        async with make(bounds=set(), clock=clock) as follower:
+        async with make(bounds=set(), clock=clock) as client:
             clock.now += 1e9
-            assert follower.revocations.is_fresh(2e9)
+            assert client.revocations.is_fresh(2e9)
 
     async def test_a_source_can_be_entered_again(self, make: Made, server: Server) -> None:
-        follower = make()
+        client = make()
         for number in (1, 2):
             server.revoke(Kind.KEY, f"k{number}")
-            seen = len(server.asked())
-            async with follower:
-                assert number_of(follower) == number
-                assert server.questions()[seen]["after"] == str(number - 1)
+            seen = len(server.received())
+            async with client:
+                assert number_of(client) == number
+                assert server.polls()[seen]["after"] == str(number - 1)
 
 
-class TestQuestions:
-    async def test_the_first_waits_for_nothing_and_knows_nothing(
+class TestPolls:
+    async def test_the_first_poll_does_not_wait_and_has_no_position(
         self, make: Made, server: Server, issuer: Issuer
     ) -> None:
-        async with make() as follower:
-            first = server.questions()[0]
+        async with make() as client:
+            first = server.polls()[0]
             assert first == {
                 "epoch": "",
                 "after": "0",
                 "wait": "0",
-                "verifier": follower._id,
+                "verifier": client._id,
                 "keys": keys_of(issuer).version,
                 "lease": "30000",
             }
@@ -366,21 +364,23 @@ class TestQuestions:
             assert name == "orders"
             assert len(bytes.fromhex(rest)) == 8
 
-    async def test_the_following_acknowledge_what_was_applied_and_wait(self, make: Made, server: Server) -> None:
+    async def test_later_polls_acknowledge_what_was_applied_and_wait(self, make: Made, server: Server) -> None:
         server.revoke(Kind.SESSION, "s1")
         async with make():
-            await until(lambda: len(server.asked()) == 2)
-            second = server.questions()[1]
+            await until(lambda: len(server.received()) == 2)
+            second = server.polls()[1]
             assert (second["epoch"], second["after"], second["wait"]) == ("e1", "1", "7500")
-            assert second["verifier"] == server.questions()[0]["verifier"]
+            assert second["verifier"] == server.polls()[0]["verifier"]
 
-    async def test_verifiers_of_one_name_are_told_apart_from_when_they_start(self, make: Made, server: Server) -> None:
-        """What was made before a server forked its workers is none of them yet."""
-        follower = make()
-        for each in (follower, follower, make()):
+    async def test_verifiers_with_the_same_name_get_ids_of_their_own_when_they_start(
+        self, make: Made, server: Server
+    ) -> None:
+        """A server may fork its workers after it has created the client."""
+        client = make()
+        for each in (client, client, make()):
             async with each:
                 pass
-        assert len({asked["verifier"] for asked in server.questions()}) == 3
+        assert len({poll["verifier"] for poll in server.polls()}) == 3
 
     @pytest.mark.parametrize(
         ("bounds", "wait", "lease"),
@@ -395,24 +395,22 @@ class TestQuestions:
             ({30.0, 59.9995}, "7500", "60000"),
         ],
     )
-    async def test_the_strictest_bound_says_how_long_to_wait_and_the_loosest_is_the_lease(
+    async def test_the_strictest_bound_determines_the_wait_and_the_loosest_is_the_lease(
         self, make: Made, server: Server, bounds: set[float], wait: str, lease: str | None
     ) -> None:
         async with make(bounds=bounds):
-            await until(lambda: len(server.asked()) >= 2)
-            assert server.questions()[1]["wait"] == wait
-            assert server.questions()[1].get("lease") == lease
+            await until(lambda: len(server.received()) >= 2)
+            assert server.polls()[1]["wait"] == wait
+            assert server.polls()[1].get("lease") == lease
 
-    async def test_a_bound_that_is_said_later_counts_from_the_next_question_on(
-        self, make: Made, server: Server
-    ) -> None:
+    async def test_a_later_bound_counts_from_the_next_poll_on(self, make: Made, server: Server) -> None:
         bounds = {30.0}
         async with make(bounds=bounds):
-            await until(lambda: len(server.asked()) == 2)
+            await until(lambda: len(server.received()) == 2)
             bounds.update((3.0, 60.0))
             server.revoke(Kind.SESSION, "s1")
-            await until(lambda: len(server.asked()) == 3)
-            assert [(asked["wait"], asked["lease"]) for asked in server.questions()[1:3]] == [
+            await until(lambda: len(server.received()) == 3)
+            assert [(poll["wait"], poll["lease"]) for poll in server.polls()[1:3]] == [
                 ("7500", "30000"),
                 ("750", "60000"),
             ]
@@ -422,18 +420,18 @@ class TestQuestions:
     ) -> None:
         other = Issuer(kid="other") if stranger.kid == issuer.kid else stranger
         async with make():
-            await until(lambda: len(server.asked()) == 2)
+            await until(lambda: len(server.received()) == 2)
             keys.replace(keys_of(issuer, other))
             server.keys = keys.current().version
             server.revoke(Kind.SESSION, "s1")
-            await until(lambda: len(server.asked()) == 3)
-            versions = [asked["keys"] for asked in server.questions()[1:3]]
+            await until(lambda: len(server.received()) == 3)
+            versions = [poll["keys"] for poll in server.polls()[1:3]]
             assert versions == [keys_of(issuer).version, keys_of(issuer, other).version]
 
     async def test_the_request_is_authorised_and_kept_out_of_caches(self, make: Made, server: Server) -> None:
         async with make():
-            await until(lambda: len(server.asked()) == 2)
-        first, second = server.asked()
+            await until(lambda: len(server.received()) == 2)
+        first, second = server.received()
         for request in (first, second):
             assert request.headers["Authorization"] == "Bearer token-1"
             assert request.headers["Accept"] == "application/ostiary-feed+jwt"
@@ -441,60 +439,58 @@ class TestQuestions:
             assert request.headers["Cache-Control"] == "no-store"
         assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
 
-    async def test_a_failure_makes_the_next_question_not_wait(self, make: Made, server: Server) -> None:
+    async def test_after_a_failure_the_next_poll_does_not_wait(self, make: Made, server: Server) -> None:
         async with make():
-            await until(lambda: len(server.asked()) == 2)
+            await until(lambda: len(server.received()) == 2)
             server.instead = lambda _: httpx.Response(500)
             server.wake()
-            await until(lambda: len(server.asked()) >= 5)
+            await until(lambda: len(server.received()) >= 5)
             server.instead = None
-            await until(lambda: server.questions()[-1]["wait"] != "0")
-            waits = [asked["wait"] for asked in server.questions()]
+            await until(lambda: server.polls()[-1]["wait"] != "0")
+            waits = [poll["wait"] for poll in server.polls()]
         assert waits[:3] == ["0", "7500", "7500"]
         assert set(waits[3:-1]) == {"0"}
 
 
-class TestPatience:
+class TestTimeout:
     @pytest.mark.parametrize(("seconds", "patience"), [(0.0, 1.5), (0.7, 1.5), (3.0, 6.0), (30.0, 10.0)])
-    async def test_twice_the_time_of_the_last_answer_is_given_to_the_next_one_within_bounds(
+    async def test_the_timeout_is_twice_the_time_of_the_last_answer_within_bounds(
         self, make: Made, server: Server, clock: Clock, seconds: float, patience: float
     ) -> None:
         async def answer(request: httpx.Request) -> httpx.Response:
-            if len(server.asked()) > 1:
+            if len(server.received()) > 1:
                 return await hang(request)
             clock.now += seconds
             return server.response(request)
 
         server.instead = answer
-        async with make(bounds={6.0, 60.0}, clock=clock) as follower:
-            assert follower.revocations.complete
-            assert follower._timeout == patience
+        async with make(bounds={6.0, 60.0}, clock=clock) as client:
+            assert client.revocations.complete
+            assert client._timeout == patience
 
-    async def test_an_issuer_that_gets_slow_is_heard_nevertheless(
-        self, make: Made, server: Server, clock: Clock
-    ) -> None:
-        """It cannot keep the strictest bound then, but the others."""
+    async def test_the_timeout_grows_with_a_slow_issuer(self, make: Made, server: Server, clock: Clock) -> None:
+        """It cannot meet the strictest bound then, but the others."""
 
         async def slow(request: httpx.Request) -> httpx.Response:
             await asyncio.sleep(0.12)
             return server.response(request)
 
         # By a clock that stands still, no answer so far has taken any time.
-        async with make(bounds={0.2, 30.0}, clock=clock) as follower:
-            await until(lambda: len(server.asked()) >= 2)
-            assert follower._timeout == _feed_client.MIN_WAIT
+        async with make(bounds={0.2, 30.0}, clock=clock) as client:
+            await until(lambda: len(server.received()) >= 2)
+            assert client._timeout == _feed_client.MIN_WAIT
             server.instead = slow
             server.revoke(Kind.SESSION, "s1")
-            await until(lambda: len(server.asked()) >= 4)
+            await until(lambda: len(server.received()) >= 4)
             server.revoke(Kind.SESSION, "s2")
-            await until(lambda: number_of(follower) == 2)
+            await until(lambda: number_of(client) == 2)
 
 
 class TestToken:
     async def test_it_is_fetched_with_the_clients_credentials(self, make: Made, server: Server) -> None:
         async with make():
             pass
-        [request] = server.asked("POST")
+        [request] = server.received("POST")
         assert str(request.url) == "https://issuer.example/oauth/token"
         assert parse_qs(request.content.decode(), strict_parsing=True) == {
             "grant_type": ["client_credentials"],
@@ -504,7 +500,7 @@ class TestToken:
         }
         assert server.requests[0] is request
 
-    async def test_it_may_come_from_elsewhere(self, make: Made, server: Server) -> None:
+    async def test_it_may_come_from_another_host(self, make: Made, server: Server) -> None:
         config = Feed(
             url="https://feed.example/feed",
             client_id="orders",
@@ -513,53 +509,53 @@ class TestToken:
         )
         async with make(config):
             pass
-        assert {request.url.host for request in server.asked("POST")} == {"tokens.example"}
-        assert {request.url.host for request in server.asked()} == {"feed.example"}
+        assert {request.url.host for request in server.received("POST")} == {"tokens.example"}
+        assert {request.url.host for request in server.received()} == {"feed.example"}
 
     async def test_it_is_renewed_after_four_fifths_of_its_life(self, make: Made, server: Server, clock: Clock) -> None:
         server.lifetime = 100
         async with make(clock=clock):
             steps = ((79.9, "token-1"), (0.1, "token-2"), (79.9, "token-2"), (0.1, "token-3"))
             for number, (later, expected) in enumerate(steps, start=2):
-                await until(lambda: len(server.asked()) == number)  # noqa: B023 - done within the iteration
+                await until(lambda: len(server.received()) == number)  # noqa: B023 - done within the iteration
                 clock.now += later
                 server.revoke(Kind.SESSION, "s")
-                await until(lambda: len(server.asked()) == number + 1)  # noqa: B023 - the same
-                assert server.asked()[-1].headers["Authorization"] == f"Bearer {expected}"
+                await until(lambda: len(server.received()) == number + 1)  # noqa: B023 - the same
+                assert server.received()[-1].headers["Authorization"] == f"Bearer {expected}"
 
-    async def test_a_refused_token_is_replaced(self, make: Made, server: Server, notes: Notes) -> None:
-        async with make() as follower:
-            await until(lambda: len(server.asked()) == 2)
+    async def test_a_rejected_token_is_replaced(self, make: Made, server: Server, notes: Notes) -> None:
+        async with make() as client:
+            await until(lambda: len(server.received()) == 2)
             server.token = "other"
             server.revoke(Kind.SESSION, "s1")
-            await until(lambda: number_of(follower) == 1)
+            await until(lambda: number_of(client) == 1)
             server.revoke(Kind.SESSION, "s2")
-            await until(lambda: number_of(follower) == 2)
-        assert len(server.asked("POST")) == 2
+            await until(lambda: number_of(client) == 2)
+        assert len(server.received("POST")) == 2
         assert notes.outcomes[:4] == ["unchanged", "updated", "failed", "updated"]
 
     async def test_another_failure_does_not_cost_the_token(self, make: Made, server: Server) -> None:
         server.instead = lambda _: httpx.Response(503)
-        async with make() as follower:
-            await until(lambda: len(server.asked()) >= 3)
+        async with make() as client:
+            await until(lambda: len(server.received()) >= 3)
             server.instead = None
-            await until(lambda: follower.revocations.complete)
-        assert len(server.asked("POST")) == 1
+            await until(lambda: client.revocations.complete)
+        assert len(server.received("POST")) == 1
 
     async def test_the_secret_may_come_later_and_change(self, make: Made, server: Server, tmp_path: Path) -> None:
         path = tmp_path / "secret"
         config = Feed(url=CONFIG.url, client_id="orders", secret_file=path)
-        async with make(config) as follower:
-            assert not follower.revocations.complete
+        async with make(config) as client:
+            assert not client.revocations.complete
             assert server.requests == []
             path.write_text("first\r\n", encoding="utf-8")
-            await until(lambda: follower.revocations.complete)
+            await until(lambda: client.revocations.complete)
             path.write_text("second", encoding="utf-8")
-            await until(lambda: len(server.asked()) >= 2)
+            await until(lambda: len(server.received()) >= 2)
             server.token = "other"
             server.wake()
-            await until(lambda: len(server.asked("POST")) == 2)
-        secrets = [parse_qs(request.content.decode())["client_secret"] for request in server.asked("POST")]
+            await until(lambda: len(server.received("POST")) == 2)
+        secrets = [parse_qs(request.content.decode())["client_secret"] for request in server.received("POST")]
         assert secrets == [["first"], ["second"]]
 
     @pytest.mark.parametrize("rest", ["?tenant=1", "?", "#feed", "#"])
@@ -570,17 +566,17 @@ class TestToken:
     async def test_an_observer_that_raises_does_not_end_it(
         self, make: Made, server: Server, notes: Notes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        asked = 0
+        polls = 0
 
         def followed(*_: object) -> None:
-            nonlocal asked
-            asked += 1
+            nonlocal polls
+            polls += 1
             raise ZeroDivisionError
 
         monkeypatch.setattr(notes, "followed", followed)
-        async with make() as follower:
+        async with make() as client:
             server.revoke(Kind.SESSION, "s1")
-            await until(lambda: asked >= 2 and len(follower.revocations) == 1)
+            await until(lambda: polls >= 2 and len(client.revocations) == 1)
 
     async def test_a_secret_that_is_no_text_is_a_failure_like_others(
         self, make: Made, server: Server, tmp_path: Path, notes: Notes
@@ -590,7 +586,7 @@ class TestToken:
         async with make(Feed(url=CONFIG.url, client_id="orders", secret_file=path)):
             await until(lambda: len(notes.outcomes) >= 3)
         assert set(notes.outcomes) == {"failed"}
-        assert server.asked("POST") == []
+        assert server.received("POST") == []
 
     @pytest.mark.parametrize(
         "answer",
@@ -612,41 +608,39 @@ class TestToken:
             lambda _: httpx.Response(200, stream=httpx.ByteStream(b'{"access_token":"a","access_token":"b"}')),
         ],
     )
-    async def test_without_a_token_nothing_is_asked(
+    async def test_without_a_token_nothing_is_polled(
         self, make: Made, server: Server, notes: Notes, answer: Answer
     ) -> None:
         server.token_instead = answer
-        async with make() as follower:
-            await until(lambda: len(server.asked("POST")) >= 3)
-            assert server.asked() == []
+        async with make() as client:
+            await until(lambda: len(server.received("POST")) >= 3)
+            assert server.received() == []
             assert set(notes.outcomes) == {"failed"}
             server.token_instead = None
-            await until(lambda: follower.revocations.complete)
+            await until(lambda: client.revocations.complete)
         assert {request.url.host for request in server.requests} == {"issuer.example"}
 
-    async def test_a_token_endpoint_that_hangs_is_given_up(
+    async def test_a_token_endpoint_that_hangs_times_out(
         self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(_feed_client, "TOKEN_TIMEOUT", 0.005)
         server.token_instead = hang
-        async with make() as follower:
-            await until(lambda: len(server.asked("POST")) >= 3)
+        async with make() as client:
+            await until(lambda: len(server.received("POST")) >= 3)
             server.token_instead = None
-            await until(lambda: follower.revocations.complete)
+            await until(lambda: client.revocations.complete)
 
-    async def test_the_secret_is_nowhere_else(
-        self, make: Made, server: Server, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_the_secret_does_not_leak(self, make: Made, server: Server, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         server.token_instead = lambda _: httpx.Response(500)
         config = VerifierConfig(issuer="https://issuer.example", audience="a", feed=CONFIG, key_source=LocalKeys())
-        async with make() as follower:
-            await until(lambda: len(server.asked("POST")) >= 2)
+        async with make() as client:
+            await until(lambda: len(server.received("POST")) >= 2)
             server.token_instead = None
-            await until(lambda: len(server.asked()) >= 2)
-            said = [repr(CONFIG), str(CONFIG), repr(config), repr(follower), caplog.text]
+            await until(lambda: len(server.received()) >= 2)
+            said = [repr(CONFIG), str(CONFIG), repr(config), repr(client), caplog.text]
         assert not any("swordfish" in text or "token-1" in text for text in said)
-        for request in (*server.asked(), *server.asked("DELETE")):
+        for request in (*server.received(), *server.received("DELETE")):
             assert "swordfish" not in f"{request.url} {request.headers} {request.content!r}"
 
 
@@ -673,7 +667,7 @@ def break_down(_: httpx.Request) -> httpx.Response:
     raise RuntimeError("a defect")
 
 
-def of_another_question(request: httpx.Request) -> dict[str, object]:
+def to_another_poll(request: httpx.Request) -> dict[str, object]:
     after = int(request.url.params["after"])
     return {"first": after + 2, "head": after + 1, "events": []}
 
@@ -702,16 +696,16 @@ BAD_ANSWERS: dict[str, tuple[str, Callable[[Server], Answer]]] = {
     "compressed": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Encoding="gzip")),
     "said to be compressed": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Encoding="identity")),
     "too large": ("failed", lambda _: lambda r: feed_response(r, b"e" * (feed.MAX_ANSWER_LENGTH + 1))),
-    "another request's": ("rejected", lambda s: lambda r: feed_response(r, s.signed(r), X_Request_ID="0" * 16)),
-    "nobody's request's": ("rejected", lambda s: lambda r: without_request_id(feed_response(r, s.signed(r)))),
+    "to another request": ("rejected", lambda s: lambda r: feed_response(r, s.signed(r), X_Request_ID="0" * 16)),
+    "without a request id": ("rejected", lambda s: lambda r: without_request_id(feed_response(r, s.signed(r)))),
     "empty": ("rejected", lambda _: lambda r: feed_response(r, b"")),
     "truncated": ("rejected", lambda s: lambda r: feed_response(r, s.signed(r)[:-1])),
     "not ASCII": ("rejected", lambda s: lambda r: feed_response(r, s.signed(r) + b"\xff")),
     "another issuer's": ("rejected", lambda s: lambda r: s.response(r, iss="https://other.example")),
-    "somebody else's": ("rejected", lambda s: lambda r: s.response(r, signer=OTHER_KEY)),
+    "signed with another key": ("rejected", lambda s: lambda r: s.response(r, signer=OTHER_KEY)),
     "an access token": ("rejected", lambda s: lambda r: s.response(r, typ="at+jwt")),
-    "out of form": ("rejected", lambda s: lambda r: s.response(r, events=None)),
-    "to another poll": ("rejected", lambda s: lambda r: s.response(r, **of_another_question(r))),
+    "malformed": ("rejected", lambda s: lambda r: s.response(r, events=None)),
+    "to another poll": ("rejected", lambda s: lambda r: s.response(r, **to_another_poll(r))),
     "of another past": ("rejected", lambda s: lambda r: s.response(r, digest="A" * 42 + "E")),
 }
 
@@ -723,35 +717,35 @@ def without_request_id(response: httpx.Response) -> httpx.Response:
 
 class TestBadAnswers:
     @pytest.fixture(autouse=True)
-    def patience(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Have little of it where an answer never comes."""
+    def short_timeout(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Use a short timeout where an answer never arrives."""
         if name in {"hangs", "drips"}:
             monkeypatch.setattr(_feed_client, "MAX_WAIT", 0.05)
             monkeypatch.setattr(_feed_client, "MAX_ANSWER_SECONDS", 0.05)
 
     @pytest.mark.parametrize("name", BAD_ANSWERS)
-    async def test_at_the_start_a_bad_answer_leaves_nothing_known_until_a_good_one_comes(
+    async def test_at_the_start_bad_answers_are_not_applied_until_a_good_one_arrives(
         self, make: Made, server: Server, notes: Notes, name: str
     ) -> None:
         outcome, bad = BAD_ANSWERS[name]
         server.instead = bad(server)
-        async with make() as follower:
+        async with make() as client:
             await until(lambda: len(notes.outcomes) >= 3)
             assert set(notes.outcomes) == {outcome}
             assert set(notes.numbers) == {None}
-            assert follower.revocations.position is None
-            assert not follower.revocations.complete
+            assert client.revocations.position is None
+            assert not client.revocations.complete
             server.instead = None
-            await until(lambda: follower.revocations.complete)
+            await until(lambda: client.revocations.complete)
         assert {request.url.host for request in server.requests} == {"issuer.example"}
 
     @pytest.mark.parametrize("name", BAD_ANSWERS)
-    async def test_later_a_bad_answer_leaves_all_that_is_known_and_gets_no_younger(
+    async def test_later_bad_answers_change_nothing_and_do_not_refresh_the_age(
         self, make: Made, server: Server, notes: Notes, clock: Clock, name: str
     ) -> None:
         outcome, bad = BAD_ANSWERS[name]
         server.revoke(Kind.KEY, "k1")
-        async with make(clock=clock) as follower:
+        async with make(clock=clock) as client:
             server.instead = bad(server)
             server.wake()
             await until(lambda: outcome in notes.outcomes)
@@ -760,17 +754,17 @@ class TestBadAnswers:
             seen = len(notes.outcomes)
             await until(lambda: len(notes.outcomes) >= seen + 3)
             assert set(notes.outcomes[seen:]) == {outcome}
-            assert follower.revocations.position == Position("e1", 1)
-            assert follower.revocations.age() == 100
-            assert list(follower.revocations.revoked_kids) == ["k1"]
+            assert client.revocations.position == Position("e1", 1)
+            assert client.revocations.age() == 100
+            assert list(client.revocations.revoked_kids) == ["k1"]
             server.instead = None
-            await until(lambda: number_of(follower) == 2)
-            assert follower.revocations.age() == 0
-            assert list(follower.revocations.revoked_kids) == ["k1", "k2"]
+            await until(lambda: number_of(client) == 2)
+            assert client.revocations.age() == 0
+            assert list(client.revocations.revoked_kids) == ["k1", "k2"]
 
 
 class TestForks:
-    """A log whose past is not the one that was known: somebody has tampered, or a backup was put back."""
+    """A log whose past has changed, by tampering or by a restored backup."""
 
     FORKS: ClassVar[dict[str, Callable[[Server], None]]] = {
         "another log": lambda server: setattr(server, "epoch", "e2"),
@@ -790,14 +784,14 @@ class TestForks:
         def forked(request: httpx.Request) -> httpx.Response:
             return server.response(request, **({"head": 0, "events": []} if name == "a shorter log" else {}))
 
-        async with make() as follower:
-            await until(lambda: len(server.asked()) == 2)
+        async with make() as client:
+            await until(lambda: len(server.received()) == 2)
             self.FORKS[name](server)
             server.instead = forked
             server.wake()
             await until(lambda: notes.outcomes.count("rejected") >= 4)
-            assert follower.revocations.position == Position("e1", 2)
-            assert len(follower.revocations.revoked_kids) == 2
+            assert client.revocations.position == Position("e1", 2)
+            assert len(client.revocations.revoked_kids) == 2
             said = [
                 (record.levelname, record.name) for record in caplog.records if record.name == "ostiary.revocations"
             ]
@@ -825,7 +819,7 @@ class TestFailures:
         self, make: Made, server: Server, pauses: list[float]
     ) -> None:
         def answer(request: httpx.Request) -> httpx.Response:
-            return httpx.Response(500) if len(server.asked()) % 10 else server.response(request)
+            return httpx.Response(500) if len(server.received()) % 10 else server.response(request)
 
         server.instead = answer
         async with make():
@@ -835,7 +829,7 @@ class TestFailures:
                 assert longest / 2 <= pause <= longest
         assert len(set(pauses[:9])) == 9
 
-    async def test_who_answers_at_once_with_nothing_is_not_hammered(
+    async def test_a_feed_that_answers_at_once_without_revocations_is_polled_with_a_delay(
         self, make: Made, server: Server, clock: Clock, pauses: list[float]
     ) -> None:
         server.instead = server.response
@@ -845,19 +839,19 @@ class TestFailures:
             server.revoke(Kind.KEY, "k1")
             await until(lambda: 0.0 in pauses[1:])
 
-    async def test_who_announces_keys_that_do_not_come_is_not_hammered(
+    async def test_a_feed_that_announces_keys_that_do_not_arrive_is_polled_with_backoff(
         self, make: Made, server: Server, pauses: list[float]
     ) -> None:
         server.keys = "another"
-        async with make(bounds={6.0}) as follower:
+        async with make(bounds={6.0}) as client:
             await until(lambda: len(pauses) >= 8)
-            assert follower.revocations.complete
+            assert client.revocations.complete
             assert pauses[:8] == [0.1, 0.2, 0.4, 0.8, 1.5, 1.5, 1.5, 1.5]
             server.keys = None
-            await until(lambda: len(server.asked()) > len(pauses))
+            await until(lambda: len(server.received()) > len(pauses))
             answered = len(pauses)
             server.wake()
-            await until(lambda: len(server.asked()) > len(pauses) > answered)
+            await until(lambda: len(server.received()) > len(pauses) > answered)
             answered = len(pauses)
             server.keys = "another"
             server.wake()
@@ -865,32 +859,32 @@ class TestFailures:
             # It begins anew.
             assert pauses[answered] == 0.1
 
-    async def test_a_failing_feed_is_worth_one_warning_after_a_while(
+    async def test_a_failing_feed_is_logged_once(
         self, make: Made, server: Server, notes: Notes, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "ostiary")
         server.instead = lambda _: httpx.Response(500)
-        async with make(clock=clock) as follower:
+        async with make(clock=clock) as client:
             await until(lambda: len(notes.outcomes) >= 3)
             assert caplog.records == []
             clock.now += _polling.WARN_AFTER
             seen = len(notes.outcomes)
             await until(lambda: len(notes.outcomes) >= seen + 3)
             server.instead = None
-            await until(lambda: follower.revocations.complete)
+            await until(lambda: client.revocations.complete)
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
         assert caplog.records[0].__dict__["reason"] == "status 500"
 
-    async def test_without_keys_nothing_is_asked(
+    async def test_without_keys_nothing_is_polled(
         self, make: Made, server: Server, notes: Notes, issuer: Issuer
     ) -> None:
         make.keys = Keys()
-        async with make() as follower:
+        async with make() as client:
             await until(lambda: len(notes.outcomes) >= 3)
             assert set(notes.outcomes) == {"failed"}
             assert server.requests == []
             make.keys.replace(keys_of(issuer))
-            await until(lambda: follower.revocations.complete)
+            await until(lambda: client.revocations.complete)
 
 
 class TestKeys:
@@ -898,8 +892,8 @@ class TestKeys:
         self, make: Made, server: Server, keys: Keys, notes: Notes, issuer: Issuer
     ) -> None:
         following = Issuer(kid="following")
-        async with make() as follower:
-            await until(lambda: len(server.asked()) == 2)
+        async with make() as client:
+            await until(lambda: len(server.received()) == 2)
             assert keys.announced == 0
             server.instead = lambda request: server.response(request, signer=following)
             server.revoke(Kind.SESSION, "s1")
@@ -907,23 +901,23 @@ class TestKeys:
             assert keys.announced >= 2
             assert "rejected" not in notes.outcomes
             keys.replace(keys_of(issuer, following))
-            await until(lambda: number_of(follower) == 1)
+            await until(lambda: number_of(client) == 1)
 
-    async def test_so_do_keys_that_are_announced(
+    async def test_announced_keys_are_fetched(
         self, make: Made, server: Server, keys: Keys, notes: Notes, issuer: Issuer
     ) -> None:
         other = Issuer(kid="other")
         async with make():
-            await until(lambda: len(server.asked()) == 2)
+            await until(lambda: len(server.received()) == 2)
             assert keys.announced == 0
             server.keys = keys_of(issuer, other).version
             server.wake()
             await until(lambda: keys.announced >= 1)
             keys.replace(keys_of(other, issuer))
-            await until(lambda: server.questions()[-1]["keys"] == server.keys)
-            settled, seen = keys.announced, len(server.asked())
+            await until(lambda: server.polls()[-1]["keys"] == server.keys)
+            settled, seen = keys.announced, len(server.received())
             server.revoke(Kind.SESSION, "s1")
-            await until(lambda: len(server.asked()) > seen)
+            await until(lambda: len(server.received()) > seen)
             assert keys.announced == settled
         assert set(notes.outcomes) <= {"updated", "unchanged"}
 
@@ -934,41 +928,41 @@ class TestKeys:
         keys.replace(keys_of(issuer, other))
         server.keys = keys.current().version
         server.revoke(Kind.KEY, issuer.kid)
-        async with make() as follower:
-            assert number_of(follower) == 1
+        async with make() as client:
+            assert number_of(client) == 1
             server.revoke(Kind.SESSION, "s1")
             await until(lambda: notes.outcomes.count("rejected") >= 2)
-            assert number_of(follower) == 1
+            assert number_of(client) == 1
             server.instead = lambda request: server.response(request, signer=other)
-            await until(lambda: number_of(follower) == 2)
+            await until(lambda: number_of(client) == 2)
 
 
-class TestLeaving:
-    async def test_who_leaves_says_so(self, make: Made, server: Server) -> None:
-        async with make() as follower:
-            await until(lambda: len(server.asked()) == 2)
-            assert server.asked("DELETE") == []
-        [request] = server.asked("DELETE")
+class TestStopping:
+    async def test_a_stopping_verifier_deregisters(self, make: Made, server: Server) -> None:
+        async with make() as client:
+            await until(lambda: len(server.received()) == 2)
+            assert server.received("DELETE") == []
+        [request] = server.received("DELETE")
         assert request is server.requests[-1]
         assert request.url.copy_with(query=None) == httpx.URL("https://issuer.example/feed")
-        assert dict(request.url.params) == {"verifier": follower._id}
+        assert dict(request.url.params) == {"verifier": client._id}
         assert request.headers["Authorization"] == "Bearer token-1"
 
-    async def test_nothing_is_fresh_any_more_once_it_says_so(self, make: Made, server: Server) -> None:
-        """The issuer does not wait for this verifier from then on."""
+    async def test_revocations_are_stale_before_it_deregisters(self, make: Made, server: Server) -> None:
+        """The issuer does not count on this verifier from then on."""
         aged: list[bool] = []
 
         async def note(request: httpx.Request) -> httpx.Response:
             if request.method == "DELETE":
-                aged.append(not follower.revocations.complete and not follower.revocations.is_fresh(1e9))
+                aged.append(not client.revocations.complete and not client.revocations.is_fresh(1e9))
             return await server(request)
 
-        follower = make(transport=httpx.MockTransport(note))
-        async with follower:
-            assert follower.revocations.complete
+        client = make(transport=httpx.MockTransport(note))
+        async with client:
+            assert client.revocations.complete
         assert aged == [True]
 
-    async def test_nothing_is_asked_afterwards(self, make: Made, server: Server) -> None:
+    async def test_nothing_is_polled_afterwards(self, make: Made, server: Server) -> None:
         async with make():
             pass
         seen = len(server.requests)
@@ -977,9 +971,9 @@ class TestLeaving:
             await asyncio.sleep(0)
         assert len(server.requests) == seen
 
-    @pytest.mark.parametrize("goodbye", [hang, refuse_connection, lambda _: httpx.Response(500)])
-    async def test_an_issuer_that_is_away_does_not_hold_up_the_end(
-        self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch, goodbye: Answer
+    @pytest.mark.parametrize("deregistration", [hang, refuse_connection, lambda _: httpx.Response(500)])
+    async def test_an_unreachable_issuer_does_not_delay_the_stop(
+        self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch, deregistration: Answer
     ) -> None:
         monkeypatch.setattr(_feed_client, "LEAVE_TIMEOUT", 0.01)
 
@@ -987,26 +981,26 @@ class TestLeaving:
             if request.method != "DELETE":
                 return await server(request)
             server.requests.append(request)
-            response = goodbye(request)
+            response = deregistration(request)
             return response if isinstance(response, httpx.Response) else await response
 
-        follower = make(transport=httpx.MockTransport(answer))
+        client = make(transport=httpx.MockTransport(answer))
         async with asyncio.timeout(5):
-            async with follower:
+            async with client:
                 pass
-        assert len(server.asked("DELETE")) == 1
-        assert follower._task is not None
-        assert follower._task.cancelled()
+        assert len(server.received("DELETE")) == 1
+        assert client._task is not None
+        assert client._task.cancelled()
 
-    async def test_giving_up_the_start_ends_it(self, make: Made, server: Server) -> None:
+    async def test_cancelling_the_start_ends_the_task(self, make: Made, server: Server) -> None:
         server.instead = hang
-        follower = make()
-        entering = asyncio.create_task(follower.__aenter__())
-        await until(lambda: len(server.asked()) == 1)
+        client = make()
+        entering = asyncio.create_task(client.__aenter__())
+        await until(lambda: len(server.received()) == 1)
         entering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await entering
-        task = follower._task
+        task = client._task
         assert task is not None
         await until(task.done)
 
@@ -1036,7 +1030,7 @@ class TestAddresses:
         assert make(config, allow_insecure=True).revocations.position is None
 
     @pytest.mark.parametrize("url", ["ftp://issuer.example/feed", "/feed", "", "https:///feed"])
-    def test_what_is_no_address_is_refused(self, make: Made, url: str) -> None:
+    def test_an_invalid_url_is_rejected(self, make: Made, url: str) -> None:
         with pytest.raises(ValueError, match="not an http or https address"):
             make(Feed(url=url, client_id="orders", client_secret="s"), allow_insecure=True)
 

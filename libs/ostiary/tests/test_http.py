@@ -1,4 +1,4 @@
-"""RFC 6750 and RFC 9457: the token out of the request, the error into the response."""
+"""RFC 6750 and RFC 9457: tokens from requests, errors into responses."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ def test_anything_but_a_bearer_token_is_no_token(value: str) -> None:
         bearer_token([value])
 
 
-def test_two_authorization_fields_are_refused() -> None:
+def test_two_authorization_fields_are_rejected() -> None:
     with pytest.raises(errors.Malformed):
         bearer_token(["Bearer a", "Bearer b"])
 

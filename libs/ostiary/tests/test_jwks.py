@@ -1,4 +1,4 @@
-"""The key set behind a JWKS endpoint: fresh in the background, kept through outages, answered from memory."""
+"""The key set behind a JWKS endpoint: refreshed in the background, kept through outages, read from memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +15,7 @@ URL = "https://issuer.example/.well-known/jwks.json"
 
 
 class Endpoint:
-    """A JWKS endpoint: answers what it is told to and counts."""
+    """A JWKS endpoint with a configurable answer, which records its requests."""
 
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
         self.answer = answer
@@ -42,7 +42,7 @@ def document(body: bytes, status: int = 200, **headers: str) -> Callable[[httpx.
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let pauses be milliseconds where they are minutes, so that tests see many of them."""
+    """Use delays of milliseconds instead of minutes."""
     monkeypatch.setattr(_jwks, "MIN_FRESH", 0.002)
     monkeypatch.setattr(_jwks, "UNKNOWN_KEY_COOLDOWN", 0.002)
     monkeypatch.setattr(_jwks, "RETRY_DELAYS_WITH_KEYS", (0.001, 0.002))
@@ -70,7 +70,7 @@ async def test_keys_are_there_once_entered(issuer: Issuer) -> None:
         document(b"", 304),
     ],
 )
-async def test_a_useless_answer_leaves_no_keys(answer: Callable[[httpx.Request], httpx.Response]) -> None:
+async def test_an_unusable_response_leaves_no_keys(answer: Callable[[httpx.Request], httpx.Response]) -> None:
     endpoint = Endpoint(answer)
     async with endpoint.keys() as keys:
         with pytest.raises(errors.KeysUnavailable):
@@ -89,7 +89,7 @@ async def test_a_cold_start_during_an_outage_recovers(issuer: Issuer) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_an_outage_leaves_the_keys_that_are_held(issuer: Issuer) -> None:
+async def test_an_outage_keeps_the_current_keys(issuer: Issuer) -> None:
     endpoint = Endpoint(document(issuer.jwks(), Cache_Control="max-age=0"))
     async with endpoint.keys() as keys:
         endpoint.answer = document(b"", 503)
@@ -107,7 +107,7 @@ async def test_a_removed_key_is_gone_with_the_next_refresh(issuer: Issuer) -> No
         await settles(lambda: list(keys.current().keys) == ["other"])
 
 
-async def test_keys_past_the_hard_cap_are_not_trusted(issuer: Issuer) -> None:
+async def test_keys_past_the_hard_cap_are_discarded(issuer: Issuer) -> None:
     now = 0.0
     endpoint = Endpoint(document(issuer.jwks()))
     async with endpoint.keys(clock=lambda: now) as keys:
@@ -176,7 +176,7 @@ async def test_an_unknown_key_makes_the_refresh_come_early(issuer: Issuer) -> No
     assert len(endpoint.requests) == 2
 
 
-async def test_an_endpoint_that_hangs_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endpoint_that_hangs_times_out(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_jwks, "FETCH_TIMEOUT", 0.01)
 
     async def drip() -> AsyncIterator[bytes]:
@@ -246,7 +246,7 @@ def test_a_source_can_be_entered_again_in_another_loop(issuer: Issuer) -> None:
 
 @pytest.mark.parametrize("etag", ['"\u00e9"', "unquoted", '"a"b"', f'"{"x" * 300}"', '"a b"'])
 @pytest.mark.usefixtures("impatient")
-async def test_a_validator_that_is_none_is_not_sent_back(issuer: Issuer, etag: str) -> None:
+async def test_a_malformed_validator_is_not_sent_back(issuer: Issuer, etag: str) -> None:
     fields = [
         (b"Content-Type", b"application/json"),
         (b"Cache-Control", b"max-age=0"),

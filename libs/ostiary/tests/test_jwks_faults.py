@@ -74,7 +74,7 @@ ENDLESS = {"hangs", "drips"}
 
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
-async def test_a_bad_answer_leaves_the_keys_that_are_held_and_a_good_one_replaces_them(
+async def test_a_bad_response_keeps_the_current_keys_and_a_good_one_replaces_them(
     issuer: Issuer, stranger: Issuer, server: JwksServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=0"))
@@ -96,7 +96,7 @@ async def test_a_bad_answer_leaves_the_keys_that_are_held_and_a_good_one_replace
 
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
-async def test_a_cold_start_with_a_bad_answer_recovers(
+async def test_a_cold_start_with_a_bad_response_recovers(
     issuer: Issuer, server: JwksServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     misbehave(server, name)
@@ -123,7 +123,7 @@ def verifies(verifier: Verifier, token: str) -> bool:
     return True
 
 
-async def test_a_gigabyte_takes_no_memory(issuer: Issuer, server: JwksServer) -> None:
+async def test_memory_is_bounded_for_a_body_of_a_gigabyte(issuer: Issuer, server: JwksServer) -> None:
     server.respond = gigabyte
     tracemalloc.start()
     try:
@@ -134,7 +134,7 @@ async def test_a_gigabyte_takes_no_memory(issuer: Issuer, server: JwksServer) ->
         tracemalloc.stop()
 
 
-async def test_retry_after_is_kept_to(issuer: Issuer, server: JwksServer) -> None:
+async def test_retry_after_is_respected(issuer: Issuer, server: JwksServer) -> None:
     server.answer(response(b"", "503 Service Unavailable", "Retry-After: 30"))
     async with verifier_of(issuer, server):
         await asyncio.sleep(0.2)
@@ -215,7 +215,7 @@ class TestTls:
         return tmp_path / "cert.pem", tmp_path / "key.pem"
 
     @pytest.mark.parametrize("trusted", [False, True])
-    async def test_a_certificate_counts_only_if_it_is_trusted(
+    async def test_the_certificate_must_be_trusted(
         self, issuer: Issuer, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, trusted: bool
     ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -234,7 +234,7 @@ class TestTls:
 
 
 class TestDiscovery:
-    """RFC 8414: the address of the keys out of the issuer's metadata."""
+    """RFC 8414: the URL of the keys from the issuer's metadata."""
 
     def metadata(self, server: JwksServer, signer: Issuer, /, **changes: object) -> Respond:
         document = {"issuer": server.url, "jwks_uri": f"{server.url}/keys", **changes}
@@ -270,7 +270,7 @@ class TestDiscovery:
             {"jwks_uri": 1},
         ],
     )
-    async def test_metadata_that_do_not_fit_are_refused(
+    async def test_invalid_metadata_is_rejected(
         self, issuer: Issuer, server: JwksServer, changes: dict[str, object]
     ) -> None:
         """Section 3.3."""
@@ -282,7 +282,7 @@ class TestDiscovery:
 
 
 class TestClock:
-    async def test_keys_do_not_live_longer_for_a_clock_that_is_set_back(
+    async def test_setting_the_clock_back_does_not_extend_keys(
         self, issuer: Issuer, server: JwksServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server.answer(response(issuer.jwks(), "200 OK", "Cache-Control: max-age=3600"))

@@ -1,4 +1,4 @@
-"""What a verifier tells about its work, and that nothing of a token is in it."""
+"""What an observer receives, and that it contains nothing from a token."""
 
 import logging
 
@@ -57,7 +57,7 @@ def test_prometheus_counts_outcomes_and_knows_no_tokens(issuer: Issuer) -> None:
     assert "attackers-kid" not in text
 
 
-def test_nothing_of_a_token_is_logged(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_from_a_token_is_logged(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     verifier = issuer.verifier()
     verifier.verify(issuer.token(subject="somebody"))

@@ -1,4 +1,4 @@
-"""What is known of revocations: all that was applied and nothing else, and how old it is."""
+"""Revocations in memory: exactly what was applied, and its age."""
 
 import asyncio
 import math
@@ -27,7 +27,7 @@ LIFE = 7200
 
 @dataclass
 class Log:
-    """An issuer's log, and what it answers to questions."""
+    """An issuer's log, and its answers to polls."""
 
     epoch: str = "e1"
     listed: list[Revocation] = field(default_factory=list)
@@ -114,14 +114,14 @@ def log() -> Log:
 
 
 def revoke(revocations: Revocations, log: Log, kind: Kind, target: str = EVERYTHING, life: int = LIFE) -> None:
-    """Revoke something, and apply that at once."""
+    """Revoke a target, and apply that at once."""
     log.add(kind, target, life)
     revocations.apply(log.answer(len(log.listed) - 1), revocations.now())
 
 
 class TestHits:
     @pytest.mark.parametrize(("kind", "target"), ONE_OF_EACH)
-    def test_what_is_revoked_is_hit_and_nothing_else(
+    def test_a_revocation_matches_its_target_only(
         self, revocations: Revocations, log: Log, kind: Kind, target: str
     ) -> None:
         assert not is_revoked(revocations, token())
@@ -141,7 +141,7 @@ class TestHits:
 
     @pytest.mark.parametrize(("kind", "target"), [(Kind.SUBJECT, "u1"), (Kind.CLIENT, "c1"), (Kind.ALL, EVERYTHING)])
     def test_a_cutoff_is_exact(self, revocations: Revocations, log: Log, kind: Kind, target: str) -> None:
-        """A token says after which revocation it was issued: the cutoff itself is the first that it has behind it."""
+        """A token contains the log position at its issue: with the cutoff itself, it was issued after it."""
         for _ in range(4):
             log.add(Kind.SESSION, "another")
         log.add(kind, target)
@@ -150,7 +150,7 @@ class TestHits:
         assert verdicts == {NO_POSITION: True, 0: True, 4: True, 5: False, 6: False, 2**61: False}
 
     @pytest.mark.parametrize(("kind", "target"), [(Kind.SESSION, "s1"), (Kind.TOKEN, "t1"), (Kind.KEY, "k1")])
-    def test_what_has_no_cutoff_is_hit_whenever_it_was_issued(
+    def test_sessions_tokens_and_keys_match_whenever_a_token_was_issued(
         self, revocations: Revocations, log: Log, kind: Kind, target: str
     ) -> None:
         revoke(revocations, log, kind, target)
@@ -178,7 +178,7 @@ class TestHits:
 
 
 class TestAnswers:
-    def test_nothing_is_known_before_the_first(self, revocations: Revocations) -> None:
+    def test_there_are_no_revocations_before_the_first_answer(self, revocations: Revocations) -> None:
         assert revocations.position is None
         assert not revocations.complete
         assert revocations.age() == math.inf
@@ -197,9 +197,7 @@ class TestAnswers:
             assert all(is_revoked(revocations, token(session_id=f"s{known}")) for known in range(1, number + 1))
         assert not is_revoked(revocations, token(session_id="s30"))
 
-    def test_the_version_changes_with_what_is_revoked_and_with_nothing_else(
-        self, revocations: Revocations, log: Log
-    ) -> None:
+    def test_only_revocations_change_the_version(self, revocations: Revocations, log: Log) -> None:
         versions = [revocations.version]
         for _ in range(3):
             revoke(revocations, log, Kind.SESSION, "s")
@@ -230,7 +228,7 @@ class TestAnswers:
         revocations.apply(log.answer(0, 1), clock.now)
         assert revocations.age() == 20
 
-    def test_a_reset_says_all_that_there_is_of_what_was_asked(self, revocations: Revocations, log: Log) -> None:
+    def test_a_reset_contains_all_live_revocations_after_the_position(self, revocations: Revocations, log: Log) -> None:
         for number in range(1, 10):
             log.add(Kind.SESSION, f"s{number}")
         kept = (log.listed[3], log.listed[7])
@@ -241,7 +239,7 @@ class TestAnswers:
         revoke(revocations, log, Kind.SESSION, "s1")
         assert is_revoked(revocations, token())
 
-    def test_a_reset_takes_nothing_back(self, revocations: Revocations, log: Log) -> None:
+    def test_a_reset_removes_no_revocation(self, revocations: Revocations, log: Log) -> None:
         for kind, target in ONE_OF_EACH[:-1]:
             revoke(revocations, log, kind, target)
         log.add(Kind.SESSION, "over")
@@ -287,13 +285,13 @@ class TestRefusals:
         return revocations
 
     def news(self, log: Log, **changes: Any) -> Answer:  # a dataclass's own fields
-        """Return an answer that brings revocations of every kind, changed."""
+        """Return an answer with revocations of every kind, with changes."""
         for kind, target in ONE_OF_EACH:
             log.add(kind, target)
         return log.answer(3, **changes)
 
     def assert_unchanged(self, revocations: Revocations, clock: Clock, bad: Answer, fault: str) -> None:
-        """See that an answer is refused, and that everything is as it was before."""
+        """Check that an answer is rejected, and changes nothing."""
         looked: list[None] = []
         end = revocations.watch(token(), lambda: looked.append(None))
         before = (revocations.position, revocations.version, revocations.fresh_at, len(revocations))
@@ -310,13 +308,13 @@ class TestRefusals:
         end()
 
     def goes_on(self, revocations: Revocations, log: Log, clock: Clock) -> None:
-        """See that the good answer is taken in after a bad one."""
+        """Check that the valid answer is applied after an invalid one."""
         revocations.apply(log.answer(3), clock.now)
         assert is_revoked(revocations, token())
         assert revocations.age() == 0
 
-    def test_the_good_answer_is_taken_in(self, revocations: Revocations, log: Log, clock: Clock) -> None:
-        """So it is what is changed below that is refused."""
+    def test_the_valid_answer_is_applied(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        """So it is the change below that is rejected."""
         self.news(log)
         self.goes_on(revocations, log, clock)
 
@@ -334,20 +332,20 @@ class TestRefusals:
             ({"digest": b""}, "past"),
         ],
     )
-    def test_a_bad_answer_changes_nothing(
+    def test_an_invalid_answer_changes_nothing(
         self, revocations: Revocations, log: Log, clock: Clock, changes: dict[str, object], fault: str
     ) -> None:
         self.assert_unchanged(revocations, clock, self.news(log, **changes), fault)
         self.goes_on(revocations, log, clock)
 
-    def test_nothing_new_from_a_log_with_another_past_is_refused(
+    def test_an_empty_answer_from_a_log_with_another_past_is_rejected(
         self, revocations: Revocations, log: Log, clock: Clock
     ) -> None:
         bad = log.answer(3, digest=another_past().digests[3])
         self.news(log)
         self.assert_unchanged(revocations, clock, bad, "past")
 
-    def test_news_from_a_log_with_another_past_are_refused(
+    def test_revocations_from_a_log_with_another_past_are_rejected(
         self, revocations: Revocations, log: Log, clock: Clock
     ) -> None:
         self.news(log)
@@ -357,7 +355,7 @@ class TestRefusals:
         "change",
         [{"kind": Kind.TOKEN}, {"target": "other"}, {"expires_at": ISSUED_AT + LIFE + 1}, {"number": 5}],
     )
-    def test_a_revocation_that_is_not_what_was_chained_is_refused(
+    def test_a_revocation_that_does_not_match_the_chain_is_rejected(
         self, revocations: Revocations, log: Log, clock: Clock, change: dict[str, Any]
     ) -> None:
         good = self.news(log)
@@ -365,7 +363,7 @@ class TestRefusals:
         self.assert_unchanged(revocations, clock, replace(good, revocations=changed), "past")
         self.goes_on(revocations, log, clock)
 
-    def test_a_log_that_began_anew_under_the_same_name_is_refused(
+    def test_a_restarted_log_with_the_same_epoch_is_rejected(
         self, revocations: Revocations, log: Log, clock: Clock
     ) -> None:
         self.news(log)
@@ -377,9 +375,7 @@ class TestRefusals:
             fresh.apply(log.answer(1), 0.0)
         assert (fresh.position, fresh.complete, len(fresh)) == (None, False, 0)
 
-    def test_an_answer_that_comes_twice_is_refused_the_second_time(
-        self, revocations: Revocations, log: Log, clock: Clock
-    ) -> None:
+    def test_a_duplicate_answer_is_rejected(self, revocations: Revocations, log: Log, clock: Clock) -> None:
         answer = self.news(log)
         revocations.apply(answer, clock.now)
         clock.now += 5
@@ -394,9 +390,7 @@ targets = st.sampled_from(["a", "b"])
 
 
 @given(st.lists(st.tuples(kinds, targets), max_size=10), st.data())
-def test_answers_in_any_order_and_any_number_come_to_what_a_prefix_of_the_log_says(
-    made: list[tuple[Kind, str]], data: st.DataObject
-) -> None:
+def test_answers_in_any_order_result_in_a_prefix_of_the_log(made: list[tuple[Kind, str]], data: st.DataObject) -> None:
     log = Log()
     for kind, target in made:
         log.add(kind, EVERYTHING if kind is Kind.ALL else target)
@@ -432,9 +426,7 @@ def test_answers_in_any_order_and_any_number_come_to_what_a_prefix_of_the_log_sa
 
 
 class TestAge:
-    def test_it_is_counted_from_when_the_question_was_sent(
-        self, revocations: Revocations, log: Log, clock: Clock
-    ) -> None:
+    def test_it_counts_from_when_the_poll_was_sent(self, revocations: Revocations, log: Log, clock: Clock) -> None:
         asked_at = clock.now
         clock.now += 7  # on the way
         revocations.apply(log.answer(), asked_at)
@@ -462,7 +454,7 @@ class TestAge:
         assert not revocations.is_fresh(30)
 
     def test_what_the_issuer_counts_on_is_a_bound_too(self, revocations: Revocations, log: Log, clock: Clock) -> None:
-        """It takes a revocation to be in force here when the lease that it was told of is over."""
+        """The issuer counts on revocations being in force when the lease ends."""
         revocations.apply(log.answer(), clock.now, 30)
         clock.now += 30
         assert revocations.is_fresh(60)
@@ -470,7 +462,7 @@ class TestAge:
         clock.now += 0.001
         assert not revocations.is_fresh(60)
 
-    def test_it_counts_on_what_it_was_told_with_the_last_full_answer(
+    def test_the_lease_of_the_last_complete_answer_counts(
         self, revocations: Revocations, log: Log, clock: Clock
     ) -> None:
         revocations.apply(log.answer(), clock.now, 30)
@@ -483,9 +475,7 @@ class TestAge:
         clock.now += 31
         assert revocations.is_fresh(60)
 
-    def test_what_the_issuers_clock_says_does_not_matter(
-        self, revocations: Revocations, log: Log, clock: Clock
-    ) -> None:
+    def test_the_issuers_clock_does_not_matter(self, revocations: Revocations, log: Log, clock: Clock) -> None:
         for issued_at in (0, 2**40):
             revocations.apply(log.answer(issued_at=issued_at), clock.now)
             assert revocations.age() == 0
@@ -493,7 +483,7 @@ class TestAge:
 
 class TestForgetting:
     def pass_time(self, revocations: Revocations, log: Log, clock: Clock, now: float) -> None:
-        """Let it be later, and have an answer without news, on which things are thrown away."""
+        """Advance the clock, and apply an answer without revocations, which removes expired ones."""
         clock.now = now
         revocations.apply(log.answer(len(log.listed)), now)
 
@@ -533,7 +523,7 @@ class TestForgetting:
     def test_none_is_kept_for_less_than_the_longest_life_of_a_token(
         self, revocations: Revocations, log: Log, clock: Clock, kind: Kind, target: str, life: int
     ) -> None:
-        """The clocks of an issuer's replicas differ, and what an issuer says changes with its configuration."""
+        """The clocks of an issuer's replicas differ, and expiry depends on its configuration."""
         clock.now = 0.0
         revoke(revocations, log, kind, target, life)
         self.pass_time(revocations, log, clock, MIN_RETENTION + RETENTION_MARGIN - 0.001)
@@ -541,7 +531,7 @@ class TestForgetting:
         self.pass_time(revocations, log, clock, MIN_RETENTION + RETENTION_MARGIN)
         assert not is_revoked(revocations, token())
 
-    def test_wall_clock_time_alone_makes_nothing_forgotten(
+    def test_the_wall_clock_removes_nothing(
         self, revocations: Revocations, log: Log, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for kind, target in ONE_OF_EACH:
@@ -550,8 +540,8 @@ class TestForgetting:
         revocations.apply(log.answer(6), 0.0)
         assert len(revocations) == 6
 
-    def test_an_outage_makes_nothing_forgotten(self, revocations: Revocations, log: Log, clock: Clock) -> None:
-        """Without answers there is nothing that throws away."""
+    def test_an_outage_removes_nothing(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        """Only answers remove expired revocations."""
         revoke(revocations, log, Kind.SESSION, "s1")
         clock.now += 1e6
         assert is_revoked(revocations, token())
@@ -566,7 +556,7 @@ class TestForgetting:
         self.pass_time(revocations, log, clock, 100 + 2 * LIFE + RETENTION_MARGIN)
         assert len(revocations) == 0
 
-    def test_a_refused_answer_throws_nothing_away(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+    def test_a_rejected_answer_removes_nothing(self, revocations: Revocations, log: Log, clock: Clock) -> None:
         revoke(revocations, log, Kind.SESSION, "s1")
         clock.now += 1e6
         with pytest.raises(FeedFault):
@@ -592,7 +582,7 @@ class TestForgetting:
             max_size=15,
         )
     )
-    def test_nothing_is_forgotten_too_early(self, made: list[tuple[float, Kind, int]]) -> None:
+    def test_nothing_is_removed_too_early(self, made: list[tuple[float, Kind, int]]) -> None:
         clock, log = Clock(0.0), Log()
         revocations = Revocations(clock)
         kept_until: dict[tuple[Kind, str], float] = {}
@@ -614,7 +604,7 @@ class TestReach:
         for number in (0, 1):
             await revocations.reach(Position("e1", number), 0)
 
-    async def test_what_does_not_come_is_waited_for_so_long_and_no_longer(
+    async def test_a_position_that_is_not_reached_raises_after_the_timeout(
         self, revocations: Revocations, log: Log
     ) -> None:
         revoke(revocations, log, Kind.SESSION, "s1")
@@ -632,11 +622,11 @@ class TestReach:
         with pytest.raises(errors.RevocationStale):
             await revocations.reach(position, 0.001)
 
-    async def test_nothing_is_reached_before_the_first_answer(self, revocations: Revocations) -> None:
+    async def test_no_position_is_reached_before_the_first_answer(self, revocations: Revocations) -> None:
         with pytest.raises(errors.RevocationStale):
             await revocations.reach(Position("e1", 0), 0.001)
 
-    async def test_news_end_the_wait(self, revocations: Revocations, log: Log) -> None:
+    async def test_revocations_end_the_wait(self, revocations: Revocations, log: Log) -> None:
         waiting = [asyncio.create_task(revocations.reach(Position("e1", number), 60)) for number in (1, 2, 2)]
         await until(lambda: len(revocations._waiters) == 3)
         revoke(revocations, log, Kind.SESSION, "s1")
@@ -647,13 +637,13 @@ class TestReach:
         await asyncio.gather(*waiting)
         assert revocations._waiters == set()
 
-    async def test_a_first_answer_without_news_ends_it_too(self, revocations: Revocations, log: Log) -> None:
+    async def test_a_first_answer_without_revocations_ends_it_too(self, revocations: Revocations, log: Log) -> None:
         waiting = asyncio.create_task(revocations.reach(Position("e1", 0), 60))
         await until(lambda: len(revocations._waiters) == 1)
         revocations.apply(log.answer(), 0.0)
         await waiting
 
-    async def test_who_gives_up_is_forgotten(self, revocations: Revocations, log: Log) -> None:
+    async def test_a_cancelled_waiter_is_removed(self, revocations: Revocations, log: Log) -> None:
         waiting = asyncio.create_task(revocations.reach(Position("e1", 1), 60))
         await until(lambda: len(revocations._waiters) == 1)
         waiting.cancel()
@@ -665,7 +655,7 @@ class TestReach:
 
 class TestWatch:
     @pytest.mark.parametrize(("kind", "target"), ONE_OF_EACH)
-    def test_what_may_hit_a_token_is_told_once_it_is_in_force(
+    def test_listeners_are_called_once_a_revocation_is_in_force(
         self, revocations: Revocations, log: Log, kind: Kind, target: str
     ) -> None:
         seen: list[bool] = []
@@ -673,7 +663,7 @@ class TestWatch:
         revoke(revocations, log, kind, target)
         assert seen == [True]
 
-    def test_what_hits_others_is_not_told(self, revocations: Revocations, log: Log) -> None:
+    def test_listeners_are_not_called_for_other_targets(self, revocations: Revocations, log: Log) -> None:
         seen: list[None] = []
         revocations.watch(token(), lambda: seen.append(None))
         for kind, _ in ONE_OF_EACH[:-1]:
@@ -682,7 +672,7 @@ class TestWatch:
             revoke(revocations, log, other, target)
         assert seen == []
 
-    def test_all_who_watch_are_told(self, revocations: Revocations, log: Log) -> None:
+    def test_all_listeners_are_called(self, revocations: Revocations, log: Log) -> None:
         seen: list[int] = []
         looks = [lambda each=each: seen.append(each) for each in range(3)]
         for look in looks:
@@ -690,7 +680,7 @@ class TestWatch:
         revoke(revocations, log, Kind.SESSION, "s1")
         assert sorted(seen) == [0, 1, 2]
 
-    def test_who_has_ended_is_not_told_and_leaves_nothing(self, revocations: Revocations, log: Log) -> None:
+    def test_a_removed_listener_is_not_called_and_leaves_nothing(self, revocations: Revocations, log: Log) -> None:
         seen: list[str] = []
         ends = [revocations.watch(asked, lambda: seen.append("told")) for asked in (token(), token(session_id=None))]
         remaining = revocations.watch(token(), lambda: seen.append("remaining"))
@@ -702,7 +692,7 @@ class TestWatch:
         remaining()
         assert revocations._listeners == {}
 
-    def test_one_may_end_while_it_is_told(self, revocations: Revocations, log: Log) -> None:
+    def test_a_listener_may_be_removed_while_it_is_called(self, revocations: Revocations, log: Log) -> None:
         told: list[int] = []
 
         def watch(number: int) -> None:
@@ -729,7 +719,7 @@ class TestWatch:
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Let threads take turns often."""
+    """Switch threads often."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -737,8 +727,8 @@ def hasty_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hasty_threads")
-def test_other_threads_may_look_while_answers_are_applied(clock: Clock) -> None:
-    """What was in force once stays so, what was never revoked is not hit, and nothing breaks."""
+def test_other_threads_may_check_while_answers_are_applied(clock: Clock) -> None:
+    """A revocation in force stays so, others never match, and nothing raises."""
     revocations, log, applied, is_done = Revocations(clock), Log(), 0, False
     failures: list[object] = []
 

@@ -13,7 +13,7 @@ def verify(issuer: Issuer, **claims: object) -> VerifiedToken:
     return issuer.verifier().verify(issuer.token(claims=claims))
 
 
-def test_a_good_token_says_who_and_what(issuer: Issuer) -> None:
+def test_a_valid_token_yields_its_claims(issuer: Issuer) -> None:
     token = issuer.verifier().verify(issuer.token(subject="u1", scopes=["a", "b"], roles=["user"]))
     assert token.subject == "u1"
     assert token.scopes == {"a", "b"}
@@ -30,7 +30,7 @@ def test_further_claims_are_there_too(issuer: Issuer) -> None:
     assert token.claims == {"tenant": "t1"}
 
 
-def test_what_a_token_says_cannot_be_changed(issuer: Issuer) -> None:
+def test_a_verified_token_is_immutable(issuer: Issuer) -> None:
     token = issuer.verifier().verify(issuer.token())
     with pytest.raises(AttributeError):
         token.subject = "admin"  # type: ignore[misc]  # what is tried here is not allowed
@@ -39,7 +39,7 @@ def test_what_a_token_says_cannot_be_changed(issuer: Issuer) -> None:
 
 
 class TestSignature:
-    def test_without_keys_nothing_is_decided(self, issuer: Issuer) -> None:
+    def test_without_keys_verification_raises(self, issuer: Issuer) -> None:
         config = VerifierConfig(issuer=issuer.issuer, audience=issuer.audience, key_source=LocalKeys())
         verifier = Verifier(config)
         assert not verifier.ready
@@ -103,7 +103,7 @@ class TestPermissions:
 
 class TestConfig:
     @pytest.mark.parametrize("changes", [{"issuer": ""}, {"audience": ""}, {"leeway": -1}, {"leeway": 61}])
-    def test_a_config_that_would_accept_anything_is_refused(self, changes: dict[str, object]) -> None:
+    def test_a_config_that_would_accept_anything_is_rejected(self, changes: dict[str, object]) -> None:
         values = {"issuer": "https://issuer.example", "audience": "ostiary", **changes}
         with pytest.raises(ValueError, match="must"):
             VerifierConfig(**values)  # type: ignore[arg-type]  # wrong values are the point
@@ -120,7 +120,7 @@ class TestConfig:
                 Verifier(*configs)
 
 
-def test_errors_repeat_nothing_of_the_token(issuer: Issuer) -> None:
+def test_errors_contain_nothing_from_the_token(issuer: Issuer) -> None:
     keys = KeySet.from_json(issuer.jwks())
     assert keys.keys
     with pytest.raises(errors.WrongIssuer) as caught:

@@ -1,4 +1,4 @@
-"""What a verifier and its adapters do with revocations: refuse what is revoked, and decide nothing on old news."""
+"""Revocations in a verifier and its adapters: revoked tokens are rejected, and stale revocations are a 503."""
 
 import asyncio
 import math
@@ -38,7 +38,7 @@ ISSUED_AT = 1_700_000_000
 
 @dataclass
 class Source(LocalRevocations):
-    """Revocations that come when a test says so, and get older by its clock."""
+    """Revocations that arrive and age under a test's control."""
 
     clock: Clock = field(default_factory=Clock)
     epoch: str = "e1"
@@ -54,7 +54,7 @@ class Source(LocalRevocations):
         return self
 
     def hear(self, kind: Kind | None = None, target: str = EVERYTHING, *, more: bool = False) -> None:
-        """Have an answer: a revocation, or nothing new."""
+        """Apply an answer with one revocation or none."""
         first = self.number + 1
         news = [] if kind is None else [Revocation(first, kind, target, ISSUED_AT + 900)]
         for revocation in news:
@@ -80,7 +80,7 @@ class Source(LocalRevocations):
 
 @pytest.fixture
 def source() -> Source:
-    """Revocations of which nothing is known yet."""
+    """Revocations before the first answer."""
     return Source()
 
 
@@ -122,7 +122,7 @@ class TestRevoked:
             (Kind.ALL, EVERYTHING),
         ],
     )
-    def test_a_revoked_token_is_refused_also_one_that_is_remembered(
+    def test_a_revoked_token_is_rejected_cached_or_not(
         self, issuer: Issuer, source: Source, kind: Kind, target: str, remember: int, is_seen_before: bool
     ) -> None:
         verifier = Verifier(config_of(issuer, source), remember=remember)
@@ -139,7 +139,7 @@ class TestRevoked:
         if kind is not Kind.KEY:
             assert verifier.verify(other).subject == "u2"
 
-    def test_a_remembered_token_is_forgotten_when_it_is_revoked(
+    def test_a_cached_token_is_evicted_when_it_is_revoked(
         self, verifier: Verifier, issuer: Issuer, source: Source
     ) -> None:
         source.hear()
@@ -152,7 +152,7 @@ class TestRevoked:
             verifier.verify(token)
         assert len(verifier._cache) == 0
 
-    def test_a_remembered_token_that_nothing_hits_stays_the_same_value(
+    def test_a_cached_token_that_no_revocation_matches_stays_the_same_object(
         self, verifier: Verifier, issuer: Issuer, source: Source
     ) -> None:
         source.hear()
@@ -162,7 +162,7 @@ class TestRevoked:
             source.hear(Kind.SUBJECT, "u2")
             assert verifier.verify(token) is before
 
-    def test_a_token_says_after_which_revocation_it_was_issued(
+    def test_a_token_contains_the_log_position_at_its_issue(
         self, verifier: Verifier, issuer: Issuer, source: Source
     ) -> None:
         for _ in range(3):
@@ -173,7 +173,7 @@ class TestRevoked:
         assert verifier.verify(issuer.token(claims={"rev": 3})).log_position == 3
 
     @pytest.mark.parametrize("rev", [-1, 1.0, True, "3", [3]])
-    def test_a_place_in_the_log_that_is_none_is_malformed(
+    def test_an_invalid_log_position_is_malformed(
         self, verifier: Verifier, issuer: Issuer, source: Source, rev: object
     ) -> None:
         source.hear()
@@ -208,7 +208,7 @@ class TestRevoked:
 
 class TestStale:
     @pytest.mark.parametrize("remember", [0, 10])
-    def test_nothing_is_decided_once_the_bound_is_passed(self, issuer: Issuer, source: Source, remember: int) -> None:
+    def test_stale_revocations_raise(self, issuer: Issuer, source: Source, remember: int) -> None:
         verifier, token = Verifier(config_of(issuer, source), remember=remember, max_staleness=30), issuer.token()
         source.hear()
         for _ in range(2):
@@ -257,10 +257,10 @@ class TestStale:
         source.hear()
         assert verifier.verify(token, max_staleness=5).issuer == issuer.issuer
 
-    def test_the_revoked_is_refused_however_old_the_news_are(
+    def test_a_revoked_token_is_rejected_however_stale_revocations_are(
         self, verifier: Verifier, issuer: Issuer, source: Source
     ) -> None:
-        """A client with a revoked token must not be told to come back with it."""
+        """A client must not be told to retry with a revoked token."""
         token, seen = issuer.token(subject="u1"), issuer.token(subject="u1")
         source.hear()
         verifier.verify(seen)
@@ -271,7 +271,7 @@ class TestStale:
                 with pytest.raises(errors.Revoked):
                     verifier.verify(asked, max_staleness=bound)
 
-    def test_a_bad_token_is_refused_however_old_the_news_are(
+    def test_an_invalid_token_is_rejected_however_stale_revocations_are(
         self, verifier: Verifier, issuer: Issuer, stranger: Issuer
     ) -> None:
         with pytest.raises(errors.BadSignature):
@@ -279,18 +279,14 @@ class TestStale:
         with pytest.raises(errors.Expired):
             verifier.verify(issuer.token(), now=time.time() + 10_000)
 
-    def test_what_could_not_be_decided_is_not_remembered(
-        self, verifier: Verifier, issuer: Issuer, source: Source
-    ) -> None:
+    def test_an_undecided_token_is_not_cached(self, verifier: Verifier, issuer: Issuer, source: Source) -> None:
         with pytest.raises(errors.RevocationStale):
             verifier.verify(issuer.token())
         assert verifier._cache is not None
         assert len(verifier._cache) == 0
         assert source.revocations.position is None
 
-    def test_an_outage_does_not_make_remembered_tokens_be_forgotten(
-        self, verifier: Verifier, issuer: Issuer, source: Source
-    ) -> None:
+    def test_an_outage_evicts_no_cached_token(self, verifier: Verifier, issuer: Issuer, source: Source) -> None:
         token = issuer.token()
         source.hear()
         before = verifier.verify(token)
@@ -353,7 +349,7 @@ class TestReady:
 
 class TestBounds:
     @pytest.mark.parametrize("bound", [0.19, 0, -1, 3600.1, math.inf, math.nan])
-    def test_a_bound_that_cannot_be_kept_is_refused(self, issuer: Issuer, source: Source, bound: float) -> None:
+    def test_a_bound_that_cannot_be_met_is_rejected(self, issuer: Issuer, source: Source, bound: float) -> None:
         with pytest.raises(ValueError, match="max_staleness must be"):
             Verifier(config_of(issuer, source), max_staleness=bound)
         verifier = Verifier(config_of(issuer, source))
@@ -368,9 +364,7 @@ class TestBounds:
         assert Verifier(config_of(issuer, source), max_staleness=bound).require_staleness(...) == bound
 
     @pytest.mark.parametrize("bound", [0.2, 5.0, 60.0, 3600.0])
-    def test_without_a_feed_there_is_no_bound_to_ask_for(
-        self, without_feed: Verifier, issuer: Issuer, bound: float
-    ) -> None:
+    def test_a_bound_needs_a_feed(self, without_feed: Verifier, issuer: Issuer, bound: float) -> None:
         token = issuer.token()
         with pytest.raises(ValueError, match="needs a feed"):
             without_feed.verify(token, max_staleness=bound)
@@ -381,12 +375,12 @@ class TestBounds:
         assert without_feed.verify(token).issuer == issuer.issuer
         assert without_feed.verify(token, max_staleness=None).issuer == issuer.issuer
 
-    def test_one_issuer_without_a_feed_is_enough_to_refuse_it(self, issuer: Issuer, source: Source) -> None:
+    def test_a_bound_needs_a_feed_of_each_issuer(self, issuer: Issuer, source: Source) -> None:
         verifier = Verifier(config_of(issuer, source), config_of(Issuer("https://other.example"), None))
         with pytest.raises(ValueError, match="needs a feed"):
             verifier.require_staleness(5)
 
-    def test_a_route_says_its_bound_before_the_first_request(self, verifier: Verifier) -> None:
+    def test_a_route_announces_its_bound_before_the_first_request(self, verifier: Verifier) -> None:
         auth = Auth(verifier)
         auth.require(max_staleness=5)
         auth.require(max_staleness=None)
@@ -400,7 +394,7 @@ class TestBounds:
 
 
 class TestPosition:
-    def test_it_says_which_revocations_were_considered(
+    def test_it_is_the_last_revocation_that_was_checked(
         self, verifier: Verifier, issuer: Issuer, source: Source
     ) -> None:
         token = Verifier(config_of(issuer, None)).verify(issuer.token())
@@ -410,10 +404,12 @@ class TestPosition:
         source.hear(Kind.SESSION, "s1")
         assert verifier.position(token) == "e1:1"
 
-    def test_there_is_none_without_a_feed(self, without_feed: Verifier, issuer: Issuer) -> None:
+    def test_without_a_feed_there_is_no_position(self, without_feed: Verifier, issuer: Issuer) -> None:
         assert without_feed.position(without_feed.verify(issuer.token())) is None
 
-    async def test_several_issuers_logs_are_told_apart_by_their_names(self, issuer: Issuer, source: Source) -> None:
+    async def test_logs_of_several_issuers_are_distinguished_by_their_epochs(
+        self, issuer: Issuer, source: Source
+    ) -> None:
         other = Source(epoch="e2")
         verifier = Verifier(config_of(issuer, source), config_of(Issuer("https://other.example"), other))
         source.hear()
@@ -425,7 +421,7 @@ class TestPosition:
                 await verifier.reach(position)
 
     @pytest.mark.parametrize("position", ["e2:1", "e3:0"])
-    async def test_an_issuer_whose_log_is_not_known_yet_is_passed_over(
+    async def test_an_issuer_without_a_position_yet_is_skipped(
         self, issuer: Issuer, source: Source, position: str
     ) -> None:
         other = Source(epoch="e2")
@@ -440,7 +436,7 @@ class TestPosition:
 
 
 async def answer_subject(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Say who is there; no framework needed."""
+    """Respond with the subject, without a framework."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": scope["ostiary.token"].subject.encode()})
 
@@ -536,7 +532,7 @@ class TestAdapters:
         assert (answer.status_code, answer.json()["code"]) == (401, "revoked")
         assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
 
-    async def test_a_position_that_is_reached_costs_nothing(
+    async def test_a_reached_position_does_not_delay(
         self,
         adapter: Callable[[Verifier], Any],
         verifier: Verifier,
@@ -550,7 +546,7 @@ class TestAdapters:
             for position in ("e1:0", "e1:1"):
                 assert (await client.get("/", headers=bearer(issuer.token(), position))).status_code == 200
 
-    async def test_who_is_behind_waits_fifty_milliseconds_and_then_decides_nothing(
+    async def test_a_verifier_that_lags_waits_fifty_milliseconds_and_then_raises(
         self, adapter: Callable[[Verifier], Any], verifier: Verifier, issuer: Issuer, source: Source
     ) -> None:
         source.hear()
@@ -565,7 +561,7 @@ class TestAdapters:
             assert (await client.get("/", headers=bearer(issuer.token(), "e1:0"))).status_code == 200
 
     @pytest.mark.parametrize(("target", "status"), [("user-2", 200), ("user-1", 401)])
-    async def test_who_is_behind_decides_on_the_news_when_they_come(
+    async def test_a_verifier_that_lags_decides_when_revocations_arrive(
         self,
         adapter: Callable[[Verifier], Any],
         verifier: Verifier,
@@ -575,7 +571,7 @@ class TestAdapters:
         target: str,
         status: int,
     ) -> None:
-        """What a gateway has let in on newer news is not let in on older ones."""
+        """A service must not accept a token by older revocations than the gateway did."""
         monkeypatch.setattr(_verifier, "REACH_SECONDS", 60.0)
         source.hear()
         async with client_of(adapter(verifier)) as client:
@@ -593,7 +589,7 @@ class TestAdapters:
             assert_stale(await client.get("/", headers=bearer(issuer.token(), "e1:1", "e1:2")))
 
     @pytest.mark.parametrize("position", ["", "e1", ":1", "e1:", "e1:-1", "e1:x", "e1:1, e1:1", "e" * 65 + ":1"])
-    async def test_a_position_that_is_none_decides_nothing(
+    async def test_a_malformed_position_is_a_503(
         self, adapter: Callable[[Verifier], Any], verifier: Verifier, issuer: Issuer, source: Source, position: str
     ) -> None:
         source.hear(Kind.SESSION, "s1")
@@ -601,13 +597,13 @@ class TestAdapters:
             assert_stale(await client.get("/", headers=bearer(issuer.token(), position)))
 
     @pytest.mark.parametrize("position", ["e1:1", "e1:0", "nonsense", ""])
-    async def test_without_a_feed_positions_mean_nothing(
+    async def test_without_a_feed_positions_are_ignored(
         self, adapter: Callable[[Verifier], Any], without_feed: Verifier, issuer: Issuer, position: str
     ) -> None:
         async with client_of(adapter(without_feed)) as client:
             assert (await client.get("/", headers=bearer(issuer.token(), position))).status_code == 200
 
-    async def test_a_position_lets_nobody_in(
+    async def test_a_position_does_not_replace_a_token(
         self, adapter: Callable[[Verifier], Any], verifier: Verifier, stranger: Issuer, source: Source
     ) -> None:
         source.hear()
@@ -643,7 +639,7 @@ class TestSync:
             with pytest.raises(errors.RevocationStale):
                 verifier.verify(issuer.token())
 
-    def test_a_revoked_token_is_refused(self, issuer: Issuer, source: Source) -> None:
+    def test_a_revoked_token_is_rejected(self, issuer: Issuer, source: Source) -> None:
         source.hear()
         with SyncVerifier(config_of(issuer, source)) as verifier:
             token = issuer.token()
@@ -678,18 +674,18 @@ class TestSync:
             waiting.join(5)
             assert reached == ["e1:1"]
 
-    def test_without_a_feed_positions_mean_nothing(self, issuer: Issuer) -> None:
+    def test_without_a_feed_positions_are_ignored(self, issuer: Issuer) -> None:
         with SyncVerifier(config_of(issuer, None)) as verifier:
             verifier.reach("e1:1")
             with pytest.raises(ValueError, match="needs a feed"):
                 verifier.verify(issuer.token(), max_staleness=5)
 
-    def test_nothing_is_reached_before_the_start(self, issuer: Issuer, source: Source) -> None:
+    def test_no_position_is_reached_before_the_start(self, issuer: Issuer, source: Source) -> None:
         source.hear()
         with pytest.raises(errors.RevocationStale):
             SyncVerifier(config_of(issuer, source)).reach("e1:0")
 
-    def test_a_closed_one_may_be_closed_again_and_reaches_nothing(self, issuer: Issuer) -> None:
+    def test_closing_twice_is_harmless_and_no_position_is_reached(self, issuer: Issuer) -> None:
         verifier = SyncVerifier(config_of(issuer, None)).start()
         verifier.close()
         verifier.close()
@@ -698,7 +694,7 @@ class TestSync:
 
 
 def in_loop(source: Source, do: Callable[[], None]) -> None:
-    """Do something on the thread that applies answers, and wait until it is done."""
+    """Run a function on the thread that applies answers."""
     done = threading.Event()
 
     def run() -> None:

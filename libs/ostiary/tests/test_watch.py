@@ -1,4 +1,4 @@
-"""What outlasts the request that was let in: it ends with its token, and nothing else does."""
+"""Responses that outlast the authorisation of their request end with their token."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ def issuer(issuer: Issuer) -> Issuer:
 
 @dataclass
 class Clock:
-    """A clock that is set by hand, and that counts how often it was looked at."""
+    """A clock that is set by hand, and counts how often it is read."""
 
     now: float
     looks: int = 0
@@ -43,7 +43,7 @@ class Clock:
         return self.now
 
     async def is_looked_at(self) -> None:
-        """Wait until it has been looked at for some times more."""
+        """Wait until it was read several times more."""
         before = self.looks
         await until(lambda: self.looks >= before + 6)
 
@@ -58,7 +58,7 @@ def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let watches look every millisecond, where they look when something may have changed, or every ten seconds."""
+    """Check every millisecond instead of every ten seconds."""
     monkeypatch.setattr(_watch, "MAX_SLICE", 0.001)
 
 
@@ -79,7 +79,7 @@ def targets_of(token: VerifiedToken) -> dict[Kind, str]:
 
 
 class Ends:
-    """What `on_end` was called with."""
+    """Records the calls of `on_end`."""
 
     def __init__(self) -> None:
         self.codes: list[str] = []
@@ -104,7 +104,7 @@ class TestRevocation:
             # Nothing was awaited.
             assert ends.codes == ["revoked"]
 
-    async def test_who_fails_to_end_stops_no_other(
+    async def test_a_failing_callback_does_not_stop_others(
         self, issuer: Issuer, ends: Ends, caplog: pytest.LogCaptureFixture
     ) -> None:
         def fail(_: OstiaryError) -> None:
@@ -117,7 +117,7 @@ class TestRevocation:
         assert ends.codes == ["revoked"]
         assert len(caplog.records) == 2
 
-    async def test_what_hits_others_ends_nothing(self, issuer: Issuer, ends: Ends) -> None:
+    async def test_other_targets_end_nothing(self, issuer: Issuer, ends: Ends) -> None:
         verifier = issuer.verifier()
         token = verifier.verify(issuer.token())
         with verifier.watch(token, ends):
@@ -149,7 +149,7 @@ class TestRevocation:
             issuer.revoke(Kind.TOKEN, token.token_id)
         assert ends.codes == ["revoked"] * 3
 
-    async def test_it_is_told_once(self, issuer: Issuer, ends: Ends) -> None:
+    async def test_the_callback_is_called_once(self, issuer: Issuer, ends: Ends) -> None:
         verifier = issuer.verifier()
         token = verifier.verify(issuer.token())
         with verifier.watch(token, ends) as watch:
@@ -162,7 +162,7 @@ class TestRevocation:
             assert watch._timer.cancelled()
         assert ends.codes == ["revoked"]
 
-    async def test_nothing_is_told_after_the_end(self, issuer: Issuer, ends: Ends) -> None:
+    async def test_the_callback_is_not_called_after_leaving(self, issuer: Issuer, ends: Ends) -> None:
         verifier = issuer.verifier()
         token = verifier.verify(issuer.token())
         watch = verifier.watch(token, ends)
@@ -219,7 +219,7 @@ class Aging(LocalRevocations):
         self.issuer = issuer
 
     def hear(self) -> None:
-        """Have an answer without news."""
+        """Apply an answer without revocations."""
         answer = Answer(self.issuer.issuer, 0, "e1", 1, 0, False, GENESIS, False, (), "k")
         self.revocations.apply(answer, self.clock.now)
 
@@ -255,7 +255,7 @@ class TestStaleness:
             await until(lambda: bool(ends.codes))
         assert ends.codes == ["revocation_stale"]
 
-    async def test_news_keep_it_alive(self, aging: Aging, issuer: Issuer, ends: Ends) -> None:
+    async def test_fresh_revocations_keep_it_alive(self, aging: Aging, issuer: Issuer, ends: Ends) -> None:
         verifier = aging.verifier()
         token = verifier.verify(issuer.token())
         with verifier.watch(token, ends):
@@ -276,7 +276,7 @@ class TestStaleness:
             await until(lambda: bool(ends.codes))
         assert strict.codes == ends.codes == ["revocation_stale"]
 
-    async def test_without_a_bound_any_age_will_do(
+    async def test_without_a_bound_any_age_is_accepted(
         self, aging: Aging, issuer: Issuer, ends: Ends, wall_clock: Clock
     ) -> None:
         verifier = aging.verifier()
@@ -288,8 +288,8 @@ class TestStaleness:
 
 
 class TestLooking:
-    async def test_it_is_looked_for_again_and_again(self, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The loop's clock stands still while a machine sleeps, so a long time is never waited for in one go."""
+    async def test_it_is_checked_repeatedly(self, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The event loop's clock stops in suspend, so a timer is never long."""
         monkeypatch.setattr(_watch, "MAX_SLICE", 0.001)
         looks: list[None] = []
 
@@ -332,7 +332,7 @@ class TestLooking:
 
     @pytest.mark.usefixtures("often")
     async def test_grace_does_not_let_a_token_live_again(self, aging: Aging, issuer: Issuer, ends: Ends) -> None:
-        """What was cut off once stays so, also if news come a moment later."""
+        """A token that has ended stays so, even if fresh revocations arrive a moment later."""
         verifier = aging.verifier()
         token = verifier.verify(issuer.token())
         with verifier.watch(token, ends, grace=0.02) as watch:
@@ -344,7 +344,7 @@ class TestLooking:
 
 
 class Application:
-    """An application whose answers a test sends piece by piece; it notes how it ended."""
+    """An application whose response a test sends in pieces, and that records how it ended."""
 
     def __init__(self, *fields: tuple[bytes, bytes]) -> None:
         self.fields = fields
@@ -408,7 +408,7 @@ class Connection:
         await until(lambda: len(self.sent) >= count)
 
     async def is_served(self) -> None:
-        """Wait for the end, which is not a cancellation for whoever is around."""
+        """Wait for the end, which must not cancel the server's task."""
         assert await asyncio.wait_for(self.task, 60) == "served"
 
 
@@ -444,7 +444,7 @@ def download(issuer: Issuer) -> Service:
 
 
 class TestStreams:
-    async def test_a_stream_of_events_is_broken_off_at_once(self, events: Service, issuer: Issuer) -> None:
+    async def test_an_event_stream_is_aborted_at_once(self, events: Service, issuer: Issuer) -> None:
         connection = events.connect()
         events.app.give(b"1")
         events.app.give(b"2")
@@ -459,9 +459,7 @@ class TestStreams:
         assert not events.is_watched
 
     @pytest.mark.parametrize("kind", ["http", "websocket"])
-    async def test_a_second_layer_of_middleware_changes_nothing(
-        self, events: Service, issuer: Issuer, kind: str
-    ) -> None:
+    async def test_nested_middleware_ends_a_connection_once(self, events: Service, issuer: Issuer, kind: str) -> None:
         connection = events.connect(kind, is_nested=True)
         await connection.has_sent(1)
         await until(lambda: events.is_watched)
@@ -483,7 +481,7 @@ class TestStreams:
             (b"content-type", b"text/event-stream ; charset=utf-8"),
         ],
     )
-    async def test_however_it_is_written_that_it_is_one(
+    async def test_an_event_stream_is_recognised_in_any_spelling(
         self, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, field: tuple[bytes, bytes]
     ) -> None:
         monkeypatch.setattr("ostiary.http.RESPONSE_GRACE", 3600.0)
@@ -495,7 +493,7 @@ class TestStreams:
         await connection.is_served()
         assert app.ended == "cancelled"
 
-    async def test_a_stream_of_somebody_else_goes_on(self, events: Service, issuer: Issuer) -> None:
+    async def test_another_subjects_stream_continues(self, events: Service, issuer: Issuer) -> None:
         connection = events.connect()
         events.app.give(b"1")
         await connection.has_sent(2)
@@ -516,7 +514,7 @@ class TestStreams:
         assert events.app.ended == "cancelled"
 
     @pytest.mark.parametrize("content_type", [b"application/octet-stream", b"application/json", b"text/html", None])
-    async def test_other_responses_may_end_by_themselves_for_a_while(
+    async def test_other_responses_have_a_grace_period(
         self, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, content_type: bytes | None
     ) -> None:
         monkeypatch.setattr("ostiary.http.RESPONSE_GRACE", 3600.0)
@@ -532,11 +530,11 @@ class TestStreams:
         assert app.ended == "by itself"
         assert revocations_of(issuer)._listeners == {}
 
-    def test_that_while_is_a_second(self) -> None:
+    def test_the_grace_period_is_a_second(self) -> None:
         assert grace_of("application/json") == grace_of("") == 1.0
         assert grace_of("text/event-stream") == 0.0
 
-    async def test_and_are_broken_off_after_it(
+    async def test_other_responses_are_aborted_after_the_grace_period(
         self, download: Service, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("ostiary.http.RESPONSE_GRACE", 0.03)
@@ -579,7 +577,7 @@ class TestStreams:
         await connection.is_served()
         assert events.app.ended == "by itself"
 
-    async def test_what_nobody_has_put_a_token_to_is_not_watched(self, issuer: Issuer) -> None:
+    async def test_a_scope_without_a_token_is_not_watched(self, issuer: Issuer) -> None:
         app = Application(EVENTS)
         connection = Connection(EndWithToken(app, issuer.verifier()), {"type": "http", "path": "/", "headers": []})
         app.give(b"1")
@@ -619,7 +617,7 @@ class TestCancellation:
         protected = BearerAuth(application, issuer.verifier())
         return Connection(protected, {"type": "http", "path": "/", "headers": headers}, is_slow=is_slow)
 
-    async def test_that_of_the_server_is_passed_on(self, events: Service) -> None:
+    async def test_the_servers_cancellation_is_propagated(self, events: Service) -> None:
         connection = events.connect()
         events.app.give()
         await connection.has_sent(2)
@@ -629,7 +627,7 @@ class TestCancellation:
         assert events.app.ended == "cancelled"
         assert not events.is_watched
 
-    async def test_that_of_a_websocket_is_passed_on_without_a_word(self, events: Service) -> None:
+    async def test_a_websockets_cancellation_is_propagated_without_a_message(self, events: Service) -> None:
         connection = events.connect("websocket")
         await connection.has_sent(1)
         connection.task.cancel()
@@ -637,7 +635,7 @@ class TestCancellation:
             await connection.task
         assert connection.sent == [{"type": "websocket.accept"}]
 
-    async def test_that_of_the_server_is_passed_on_also_if_the_token_ends_in_the_same_moment(
+    async def test_the_servers_cancellation_is_propagated_if_the_token_ends_at_the_same_time(
         self, events: Service, issuer: Issuer
     ) -> None:
         connection = events.connect()
@@ -648,7 +646,7 @@ class TestCancellation:
         with pytest.raises(asyncio.CancelledError):
             await connection.task
 
-    async def test_an_application_that_goes_on_in_spite_of_it_sends_nothing_more(self, issuer: Issuer) -> None:
+    async def test_an_application_that_catches_it_sends_nothing_more(self, issuer: Issuer) -> None:
         async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": [EVENTS]})
             await send({"type": "http.response.body", "body": b"1", "more_body": True})
@@ -662,7 +660,7 @@ class TestCancellation:
         await connection.is_served()
         assert connection.bodies == [b"1"]
 
-    async def test_one_that_ends_in_spite_of_it_leaves_no_trace_of_it(self, issuer: Issuer) -> None:
+    async def test_an_application_that_catches_it_and_returns_leaves_no_cancellation(self, issuer: Issuer) -> None:
         async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": [EVENTS]})
             await send({"type": "http.response.body", "body": b"1", "more_body": True})
@@ -675,8 +673,8 @@ class TestCancellation:
         await connection.is_served()
         assert connection.task.cancelling() == 0
 
-    async def test_one_that_ended_before_it_came_leaves_no_trace_of_it(self, issuer: Issuer) -> None:
-        """The token has ended by the first piece, and nothing is waited for after it."""
+    async def test_an_application_that_returned_before_leaves_no_cancellation(self, issuer: Issuer) -> None:
+        """The token ends before the first piece, and the application never waits after it."""
 
         async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": [EVENTS]})
@@ -687,7 +685,7 @@ class TestCancellation:
         await connection.is_served()
         assert connection.task.cancelling() == 0
 
-    async def test_that_of_the_application_is_passed_on(self, issuer: Issuer) -> None:
+    async def test_the_applications_cancellation_is_propagated(self, issuer: Issuer) -> None:
         async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send({"type": "http.response.body", "body": b"", "more_body": True})
             raise asyncio.CancelledError
@@ -696,7 +694,7 @@ class TestCancellation:
             await self.connect(application, issuer).task
         assert revocations_of(issuer)._listeners == {}
 
-    async def test_an_error_of_the_application_is_passed_on(self, issuer: Issuer) -> None:
+    async def test_an_error_of_the_application_is_propagated(self, issuer: Issuer) -> None:
         async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send({"type": "http.response.body", "body": b"", "more_body": True})
             raise LookupError
@@ -748,14 +746,14 @@ class TestWebSockets:
         issuer.revoke(Kind.SUBJECT, "u1")
         await connection.is_served()
 
-    async def test_the_reason_says_what_is_wrong(self, events: Service, issuer: Issuer) -> None:
+    async def test_the_close_reason_is_the_error_code(self, events: Service, issuer: Issuer) -> None:
         now = time.time()
         token = issuer.token(claims={"iat": now - 60, "nbf": now - 60, "exp": now - 4.7})
         connection = events.connect("websocket", token)
         await connection.is_served()
         assert connection.sent[-1] == {"type": "websocket.close", "code": 4401, "reason": "expired"}
 
-    async def test_one_that_is_over_is_left_alone(self, events: Service, issuer: Issuer) -> None:
+    async def test_a_closed_one_is_not_closed_again(self, events: Service, issuer: Issuer) -> None:
         connection = events.connect("websocket")
         events.app.pieces.put_nowait({"type": "websocket.close", "code": 1000})
         await connection.has_sent(2)
@@ -834,7 +832,7 @@ class TestFramework:
         }
 
     @pytest.mark.parametrize("spec_version", ["2.0", "2.4"])
-    async def test_a_stream_is_broken_off_at_once(
+    async def test_a_stream_is_aborted_at_once(
         self, service: App, issuer: Issuer, stopped: list[str], is_waiting: asyncio.Event, spec_version: str
     ) -> None:
         scope = self.scope(issuer.token(subject="u1"), spec_version)
@@ -850,7 +848,7 @@ class TestFramework:
         assert revocations_of(issuer)._listeners == {}
 
     @pytest.mark.parametrize("spec_version", ["2.0", "2.4"])
-    async def test_a_server_that_ends_ends_it_too(
+    async def test_the_servers_cancellation_ends_it(
         self, service: App, issuer: Issuer, stopped: list[str], is_waiting: asyncio.Event, spec_version: str
     ) -> None:
         connection = Connection(service, self.scope(issuer.token(), spec_version))

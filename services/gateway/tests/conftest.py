@@ -11,9 +11,9 @@ from harness import Clock, GatewayHarness, RecordingUpstream, short_directory
 
 from ostiary.testing import Issuer
 
-_one_tls_context = cache(ssl.create_default_context)
+_create_tls_context = cache(ssl.create_default_context)
 
-#: What is also tested on the event loop that serves in production, where that is there; others are on asyncio's, whose
+#: Test modules that also run on uvloop, which serves in production. The others run on asyncio's event loop only, whose
 #: time the tests can put forward.
 ON_BOTH_LOOPS = frozenset(
     {"test_fairness", "test_connection", "test_stale_connection", "test_tunnel", "test_tunnel_end"}
@@ -21,17 +21,17 @@ ON_BOTH_LOOPS = frozenset(
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run what is asynchronous on one event loop, or on each of two."""
+    """Run asynchronous tests on asyncio's event loop, or on both."""
     if item.path.stem in ON_BOTH_LOOPS:
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def certificates_are_read_once() -> Iterator[None]:
-    """Give all gateways the same TLS context: to read the machine's certificates for each of them takes 20 ms."""
+def one_tls_context() -> Iterator[None]:
+    """Share one TLS context among all gateways: loading the system's certificates takes 20 ms."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl, "create_default_context", _one_tls_context)
+        patch.setattr(ssl, "create_default_context", _create_tls_context)
         yield
 
 
@@ -55,7 +55,7 @@ def socket_directory() -> Iterator[Path]:
 
 @pytest.fixture
 async def upstream(socket_directory: Path) -> AsyncIterator[RecordingUpstream]:
-    """One upstream after the other has the same address, so that the same routes file fits them all."""
+    """An upstream. All have the same address, so that the routes file is loaded once."""
     async with RecordingUpstream(socket_directory / "up") as upstream:
         yield upstream
 

@@ -1,8 +1,7 @@
-"""Raw requests that servers in a row are known to read in different ways, and what must become of each.
+"""Raw requests that servers are known to parse differently, and what the gateway must do with each.
 
-Every entry is sent as it is, on a new connection, to a gateway that calls itself `gateway`, with public routes
-`/pub` and `/pub/{rest...}` (GET and POST), and with `/admin` behind it where nobody may come. Each ends by itself:
-nothing has to be waited for until a time is over.
+Each entry is sent unchanged, on a new connection, to a gateway with the host name `gateway`, the public routes `/pub`
+and `/pub/{rest...}` (GET and POST), and `/admin` for administrators. Each gets its response without a timeout.
 """
 
 from dataclasses import dataclass
@@ -10,23 +9,23 @@ from enum import Enum
 
 
 class Outcome(Enum):
-    """What must happen."""
+    """What the gateway must do."""
 
-    #: The answer is 4xx or 5xx, and no upstream sees a request, or one that is whole.
-    REFUSED = "refused"
-    #: Exactly one request reaches the upstream, with `content` as its body.
-    ONE_REQUEST = "passes as one request"
+    #: Respond with 4xx or 5xx. No complete request reaches the upstream.
+    REJECTED = "rejected"
+    #: Forward exactly one request, with `content` as its body.
+    ONE_REQUEST = "forwarded as one request"
 
 
 class Decider(Enum):
-    """Who decides about a request; a parser alone can say nothing about those of the gate."""
+    """Which part of the gateway decides."""
 
-    #: The head cannot be read: no upstream hears of the request.
-    HEAD = "the reader of heads"
-    #: The head is good, the body is not: an upstream may have seen the beginning, and never sees the end.
-    BODY = "the reader of bodies"
-    #: The message is valid; target, host, path or method are not. Those who pass have passed here last.
-    GATE = "the gate"
+    #: The parser rejects the head: nothing reaches the upstream.
+    HEAD = "head"
+    #: The parser rejects the body: the upstream may have received the beginning of the request, never its end.
+    BODY = "body"
+    #: The message is valid: admission decides by target, host, path and method.
+    ADMISSION = "admission"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,50 +34,50 @@ class Entry:
 
     name: str
     data: bytes
-    #: Where it is written that this is wrong, or right.
+    #: What decides whether it is valid.
     section: str
     outcome: Outcome
     decider: Decider
-    #: Of what passes: the body that the upstream gets.
+    #: For forwarded requests, the body that the upstream must receive.
     content: bytes = b""
 
 
-#: A request that somebody wants to get past the gateway, in another one's body.
+#: A request smuggled in the body of another.
 SMUGGLED = b"GET /admin HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
 def request(
     *lines: bytes, body: bytes = b"", method: bytes = b"POST", target: bytes = b"/pub", version: bytes = b"HTTP/1.1"
 ) -> bytes:
-    """Return a request with these header lines after a good `Host`."""
+    """Return a request with these field lines after a valid `Host`."""
     head = [method + b" " + target + b" " + version, b"Host: gateway", *lines]
     return b"\r\n".join(head) + b"\r\n\r\n" + body
 
 
 def bare(head: bytes) -> bytes:
-    """Return a request whose request line, or more, is given as it is."""
+    """Return a request that begins with `head`, unchanged."""
     return head + b"\r\nHost: gateway\r\n\r\n"
 
 
-def in_chunks(body: bytes, *lines: bytes) -> bytes:
-    """Return a request with a body in chunks, as it is."""
+def chunked(body: bytes, *lines: bytes) -> bytes:
+    """Return a request with a chunked body, given as sent."""
     return request(b"Transfer-Encoding: chunked", *lines, body=body)
 
 
-def _refused(decider: Decider, section: str, entries: dict[str, bytes]) -> list[Entry]:
-    return [Entry(name, data, section, Outcome.REFUSED, decider) for name, data in entries.items()]
+def _rejected(decider: Decider, section: str, entries: dict[str, bytes]) -> list[Entry]:
+    return [Entry(name, data, section, Outcome.REJECTED, decider) for name, data in entries.items()]
 
 
-def _passing(section: str, entries: dict[str, tuple[bytes, bytes]]) -> list[Entry]:
+def _forwarded(section: str, entries: dict[str, tuple[bytes, bytes]]) -> list[Entry]:
     return [
-        Entry(name, data, section, Outcome.ONE_REQUEST, Decider.GATE, content)
+        Entry(name, data, section, Outcome.ONE_REQUEST, Decider.ADMISSION, content)
         for name, (data, content) in entries.items()
     ]
 
 
 _LAST = b"0\r\n\r\n"
 
-_TWO_LENGTHS = _refused(
+_TWO_LENGTHS = _rejected(
     Decider.HEAD,
     "RFC 9112 6.3",
     {
@@ -110,7 +109,7 @@ _TWO_LENGTHS = _refused(
     },
 )
 
-_CODINGS = _refused(
+_CODINGS = _rejected(
     Decider.HEAD,
     "RFC 9112 6.1, 7",
     {
@@ -134,7 +133,7 @@ _CODINGS = _refused(
     },
 )
 
-_LENGTHS = _refused(
+_LENGTHS = _rejected(
     Decider.HEAD,
     "RFC 9110 8.6",
     {
@@ -148,7 +147,7 @@ _LENGTHS = _refused(
     },
 )
 
-_FIELD_LINES = _refused(
+_FIELD_LINES = _rejected(
     Decider.HEAD,
     "RFC 9112 5",
     {
@@ -194,7 +193,7 @@ _FIELD_LINES = _refused(
     },
 )
 
-_REQUEST_LINES = _refused(
+_REQUEST_LINES = _rejected(
     Decider.HEAD,
     "RFC 9112 3",
     {
@@ -230,7 +229,7 @@ _REQUEST_LINES = _refused(
     },
 )
 
-_VERSIONS = _refused(
+_VERSIONS = _rejected(
     Decider.HEAD,
     "RFC 9112 2.3",
     {
@@ -257,7 +256,7 @@ _VERSIONS = _refused(
     },
 )
 
-_SEVERAL = _refused(
+_SEVERAL = _rejected(
     Decider.HEAD,
     "RFC 9112 3.2, RFC 9110 5.3",
     {
@@ -273,8 +272,8 @@ _SEVERAL = _refused(
     },
 )
 
-_HOSTS = _refused(
-    Decider.GATE,
+_HOSTS = _rejected(
+    Decider.ADMISSION,
     "RFC 9112 3.2",
     {
         "no Host": b"GET /pub HTTP/1.1\r\n\r\n",
@@ -300,8 +299,8 @@ _HOSTS = _refused(
     },
 )
 
-_TARGETS = _refused(
-    Decider.GATE,
+_TARGETS = _rejected(
+    Decider.ADMISSION,
     "RFC 9112 3.2",
     {
         "absolute target of another host": request(target=b"http://elsewhere/pub", method=b"GET"),
@@ -336,8 +335,8 @@ _TARGETS = _refused(
     },
 )
 
-_PATHS = _refused(
-    Decider.GATE,
+_PATHS = _rejected(
+    Decider.ADMISSION,
     "RFC 3986 3.3, 6.2.2",
     {
         f"path {path.decode()}": request(target=path, method=b"GET")
@@ -392,11 +391,11 @@ _PATHS = _refused(
     },
 )
 
-_CHUNKS = _refused(
+_CHUNKS = _rejected(
     Decider.BODY,
     "RFC 9112 7.1",
     {
-        f"chunks {body!r}": in_chunks(body)
+        f"chunks {body!r}": chunked(body)
         for body in (
             *(b"0x5\r\nhello\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n", b"-5\r\nhello\r\n0\r\n\r\n"),
             *(b" 5\r\nhello\r\n0\r\n\r\n", b"5 \r\nhello\r\n0\r\n\r\n", b"\t5\r\nhello\r\n0\r\n\r\n"),
@@ -433,11 +432,11 @@ _CHUNKS = _refused(
     },
 )
 
-_TRAILERS = _refused(
+_TRAILERS = _rejected(
     Decider.BODY,
     "RFC 9112 7.1.2",
     {
-        f"trailers {lines!r}": in_chunks(b"0\r\n" + lines + b"\r\n\r\n")
+        f"trailers {lines!r}": chunked(b"0\r\n" + lines + b"\r\n\r\n")
         for lines in (
             *(b"\n" + SMUGGLED[:-4], SMUGGLED[:-4], b"X-A : a", b" X-A: a", b": a", b"X-A", b"X-A: a\r\n b"),
             *(
@@ -454,7 +453,7 @@ _TRAILERS = _refused(
     },
 )
 
-_LENGTH_WINS = _passing(
+_LENGTH_WINS = _forwarded(
     "RFC 9112 6.2",
     {
         "a request in a body with CL": (request(b"Content-Length: %d" % len(SMUGGLED), body=SMUGGLED), SMUGGLED),
@@ -485,34 +484,34 @@ _LENGTH_WINS = _passing(
     },
 )
 
-_CHUNKS_WIN = _passing(
+_CHUNKS_WIN = _forwarded(
     "RFC 9112 7.1",
     {
-        "chunked": (in_chunks(b"5\r\nhello\r\n0\r\n\r\n"), b"hello"),
+        "chunked": (chunked(b"5\r\nhello\r\n0\r\n\r\n"), b"hello"),
         "chunked in other letters": (request(b"transfer-ENCODING: ChunKed", body=b"5\r\nhello\r\n0\r\n\r\n"), b"hello"),
         "chunked after a tab": (request(b"Transfer-Encoding:\tchunked\t", body=b"5\r\nhello\r\n0\r\n\r\n"), b"hello"),
         "chunked without a space": (request(b"Transfer-Encoding:chunked", body=b"5\r\nhello\r\n0\r\n\r\n"), b"hello"),
-        "chunked that Connection lists": (in_chunks(_LAST, b"Connection: transfer-encoding"), b""),
+        "chunked that Connection lists": (chunked(_LAST, b"Connection: transfer-encoding"), b""),
         "chunked of a GET": (request(b"Transfer-Encoding: chunked", body=_LAST, method=b"GET"), b""),
-        "chunk sizes with zeros": (in_chunks(b"0005\r\nhello\r\n000\r\n\r\n"), b"hello"),
-        "chunk sizes in letters": (in_chunks(b"A\r\nhellohello\r\na\r\nhellohello\r\n0\r\n\r\n"), b"hello" * 4),
-        "a request in a chunk": (in_chunks(b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)), SMUGGLED),
-        "a last chunk in a chunk": (in_chunks(b"5\r\n0\r\n\r\n\r\n0\r\n\r\n"), _LAST),
-        "chunk extensions": (in_chunks(b'5;a;b=c;d="e;\\"f"\r\nhello\r\n0;g\r\n\r\n'), b"hello"),
-        "a chunk extension that looks like a chunk": (in_chunks(b"5;0\r\nhello\r\n0\r\n\r\n"), b"hello"),
-        "trailers": (in_chunks(b"5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"), b"hello"),
+        "chunk sizes with zeros": (chunked(b"0005\r\nhello\r\n000\r\n\r\n"), b"hello"),
+        "chunk sizes in letters": (chunked(b"A\r\nhellohello\r\na\r\nhellohello\r\n0\r\n\r\n"), b"hello" * 4),
+        "a request in a chunk": (chunked(b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)), SMUGGLED),
+        "a last chunk in a chunk": (chunked(b"5\r\n0\r\n\r\n\r\n0\r\n\r\n"), _LAST),
+        "chunk extensions": (chunked(b'5;a;b=c;d="e;\\"f"\r\nhello\r\n0;g\r\n\r\n'), b"hello"),
+        "a chunk extension that looks like a chunk": (chunked(b"5;0\r\nhello\r\n0\r\n\r\n"), b"hello"),
+        "trailers": (chunked(b"5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"), b"hello"),
         "framing fields as trailers": (
-            in_chunks(b"0\r\nContent-Length: 38\r\nTransfer-Encoding: identity\r\nHost: elsewhere\r\n\r\n"),
+            chunked(b"0\r\nContent-Length: 38\r\nTransfer-Encoding: identity\r\nHost: elsewhere\r\n\r\n"),
             b"",
         ),
         "authority as a trailer": (
-            in_chunks(b"0\r\nAuthorization: Bearer x\r\nX-User: admin\r\nCookie: a=b\r\n\r\n"),
+            chunked(b"0\r\nAuthorization: Bearer x\r\nX-User: admin\r\nCookie: a=b\r\n\r\n"),
             b"",
         ),
     },
 )
 
-_PLAIN = _passing(
+_PLAIN = _forwarded(
     "RFC 9112 2, 3",
     {
         "plain": (request(method=b"GET"), b""),

@@ -66,12 +66,12 @@ async def test_one_persons_profile_is_not_anothers(client: httpx.AsyncClient, is
 
 class TestPermissions:
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-    async def test_without_a_token_nothing_happens(self, client: httpx.AsyncClient, method: str) -> None:
+    async def test_a_token_is_required(self, client: httpx.AsyncClient, method: str) -> None:
         response = await client.request(method, "/profiles/me", json={})
         assert (response.status_code, response.json()["code"]) == (401, "missing_token")
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-    async def test_a_strangers_token_is_refused(self, client: httpx.AsyncClient, method: str) -> None:
+    async def test_a_token_of_another_issuer_is_rejected(self, client: httpx.AsyncClient, method: str) -> None:
         response = await client.request(
             method, "/profiles/me", json={}, headers=caller(Issuer("http://localhost:8080"), *BOTH)
         )
@@ -100,7 +100,7 @@ class TestPermissions:
         allowed = await client.get("/profiles/bob", headers=caller(issuer, "profile:read", "profile:read:any"))
         assert allowed.json()["bio"] == "bob's"
 
-    async def test_who_may_not_look_does_not_learn_who_is_there(
+    async def test_without_the_scope_existence_is_not_disclosed(
         self, client: httpx.AsyncClient, issuer: Issuer
     ) -> None:
         assert (await client.get("/profiles/nobody", headers=caller(issuer, *BOTH))).status_code == 403
@@ -113,9 +113,7 @@ class TestPermissions:
 
 
 class TestConflicts:
-    async def test_a_change_of_what_one_has_not_seen_is_refused(
-        self, client: httpx.AsyncClient, issuer: Issuer
-    ) -> None:
+    async def test_a_change_of_a_stale_revision_is_rejected(self, client: httpx.AsyncClient, issuer: Issuer) -> None:
         ada = caller(issuer, *BOTH)
         seen = (await client.get("/profiles/me", headers=ada)).headers["ETag"]
         assert (await client.patch("/profiles/me", json={"bio": "1"}, headers={**ada, "If-Match": seen})).is_success
@@ -137,16 +135,14 @@ class TestConflicts:
         headers = {**ada, "If-Match": f'"other", {seen}'}
         assert (await client.put("/profiles/me", json={}, headers=headers)).status_code == 200
 
-    async def test_a_wrong_method_says_which_are_right(self, client: httpx.AsyncClient) -> None:
+    async def test_a_wrong_method_lists_the_allowed_ones(self, client: httpx.AsyncClient) -> None:
         assert (await client.post("/profiles/me")).headers["Allow"] == "DELETE, GET, PATCH, PUT"
 
     async def test_any_is_any(self, client: httpx.AsyncClient, issuer: Issuer) -> None:
         ada = caller(issuer, *BOTH)
         assert (await client.put("/profiles/me", json={}, headers={**ada, "If-Match": "*"})).status_code == 200
 
-    async def test_of_many_first_writers_who_expect_nothing_one_wins(
-        self, client: httpx.AsyncClient, issuer: Issuer
-    ) -> None:
+    async def test_of_concurrent_first_writers_one_wins(self, client: httpx.AsyncClient, issuer: Issuer) -> None:
         ada = caller(issuer, *BOTH)
         seen = (await client.get("/profiles/me", headers=ada)).headers["ETag"]
         puts = [client.put("/profiles/me", json={"bio": str(n)}, headers={**ada, "If-Match": seen}) for n in range(10)]
@@ -173,7 +169,7 @@ class TestConflicts:
         [],
     ],
 )
-async def test_what_does_not_fit_changes_nothing(client: httpx.AsyncClient, issuer: Issuer, body: object) -> None:
+async def test_an_invalid_body_changes_nothing(client: httpx.AsyncClient, issuer: Issuer, body: object) -> None:
     ada = caller(issuer, *BOTH)
     before = await client.put("/profiles/me", json={"bio": "before"}, headers=ada)
     for method in ("PUT", "PATCH"):

@@ -35,7 +35,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await database.close()
 
 
-async def test_a_point_in_time_comes_back_as_it_was(database: Database) -> None:
+async def test_a_datetime_is_stored_and_loaded_unchanged(database: Database) -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone(timedelta(hours=5)))
     async with database.write() as connection:
         await connection.execute(insert(moments).values(id=1, at=moment))
@@ -45,13 +45,13 @@ async def test_a_point_in_time_comes_back_as_it_was(database: Database) -> None:
     assert stored.tzinfo == UTC
 
 
-async def test_a_naive_point_in_time_is_a_mistake(database: Database) -> None:
+async def test_a_naive_datetime_is_rejected(database: Database) -> None:
     with pytest.raises(sqlalchemy.exc.StatementError, match="zone"):
         async with database.write() as connection:
             await connection.execute(insert(moments).values(id=1, at=datetime(2026, 1, 2)))  # noqa: DTZ001 - refused
 
 
-async def test_a_block_that_raises_leaves_nothing(database: Database) -> None:
+async def test_an_exception_rolls_back(database: Database) -> None:
     async def half_done() -> None:
         async with database.write() as connection:
             await connection.execute(insert(moments).values(id=1))
@@ -74,7 +74,7 @@ async def test_writers_wait_for_each_other(database: Database) -> None:
         assert len((await connection.execute(select(moments))).all()) == 20
 
 
-async def test_what_is_committed_is_on_disk(database: Database) -> None:
+async def test_commits_are_durable(database: Database) -> None:
     async with database.read() as connection:
         assert (await connection.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
         assert (await connection.execute(text("PRAGMA synchronous"))).scalar_one() == 2
@@ -108,13 +108,13 @@ async def test_a_wrong_statement_is_not_an_outage(database: Database) -> None:
         "oracle:hunter2",
     ],
 )
-def test_an_unusable_url_is_refused_and_not_repeated(url: str) -> None:
+def test_an_unusable_url_is_rejected_without_repeating_it(url: str) -> None:
     with pytest.raises(ConfigError, match="OSTIARY_TEST_URL: must be sqlite") as caught:
         Config.load({"OSTIARY_TEST_URL": url})
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_password_may_be_kept_apart() -> None:
+def test_a_password_may_be_separate() -> None:
     url = engine_url("postgresql://user@host/db", "p@ss/word")
     assert url.password == "p@ss/word"
     assert url.drivername == "postgresql+asyncpg"
@@ -122,7 +122,7 @@ def test_a_password_may_be_kept_apart() -> None:
 
 
 @pytest.mark.usefixtures("database")
-async def test_writers_that_wait_give_up_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_writers_share_one_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql.database, "WRITE_WAIT_SECONDS", 0.5)
     monkeypatch.setattr(sql.sqlite, "BUSY_SECONDS", 0.5)
     impatient = Database(engine_url(f"sqlite:///{tmp_path / 'test.db'}"))

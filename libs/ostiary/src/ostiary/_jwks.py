@@ -74,7 +74,7 @@ _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=(\d{1,9})(?:$|[\s,])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _FetchedKeys:
     """A key set, the time of its fetch, its validator, and the seconds that it counts as fresh."""
 
     keys: KeySet
@@ -113,7 +113,7 @@ class RemoteKeys(Poller):
         self._observer = observer
         self._clock = clock
         self._backoff = Backoff(clock)
-        self._held: _Held | None = None
+        self._fetched: _FetchedKeys | None = None
         self._woken = asyncio.Event()
         self._announced = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -133,13 +133,13 @@ class RemoteKeys(Poller):
 
     def current(self) -> KeySet:
         """Return the current keys. Raises KeysUnavailable if there are none, or they are past the hard cap."""
-        held = self._held
-        if held is None:
+        fetched = self._fetched
+        if fetched is None:
             raise KeysUnavailable
-        if self._clock() - held.fetched_at > HARD_CAP:
+        if self._clock() - fetched.fetched_at > HARD_CAP:
             self.report_unknown_key()
             raise KeysUnavailable
-        return held.keys
+        return fetched.keys
 
     def report_unknown_key(self) -> None:
         """Wake the refresher, from any thread. Costs nothing if it is already awake."""
@@ -181,18 +181,18 @@ class RemoteKeys(Poller):
         sent_at = self._clock()
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
-                held, document = await self._fetch(client, sent_at, headers)
+                fetched, document = await self._fetch(client, sent_at, headers)
         except Exception as error:  # noqa: BLE001 - the task has to outlive whatever a hostile endpoint causes
             return self._note_failure(error, sent_at)
-        changed = self._held is None or held.keys is not self._held.keys
-        self._held = held
+        changed = self._fetched is None or fetched.keys is not self._fetched.keys
+        self._fetched = fetched
         self._backoff.reset()
         self._observe("changed" if changed else "unchanged", sent_at)
         if changed:
-            _log.info("keys fetched", extra={"issuer": self._issuer, "kids": sorted(held.keys.keys)})
+            _log.info("keys fetched", extra={"issuer": self._issuer, "kids": sorted(fetched.keys.keys)})
         if self._last_good is not None and document is not None:
             await self._store_last_good(self._last_good, document)
-        return held.fresh_for * random.uniform(*REFRESH_SHARE)  # noqa: S311 - jitter, not a secret
+        return fetched.fresh_for * random.uniform(*REFRESH_SHARE)  # noqa: S311 - jitter, not a secret
 
     def _note_failure(self, error: Exception, sent_at: float) -> float:
         self._observe("failed", sent_at)
@@ -202,7 +202,7 @@ class RemoteKeys(Poller):
             reason = str(error) if isinstance(error, PollFailed | InvalidKeySet) else type(error).__name__
             self._backoff.logged = reason
             _log.warning("key fetch failed", extra={"issuer": self._issuer, "reason": reason})
-        if self._held is not None and self._clock() - self._held.fetched_at < self._held.fresh_for:
+        if self._fetched is not None and self._clock() - self._fetched.fetched_at < self._fetched.fresh_for:
             # An unknown key caused an early fetch; the keys are still fresh, so the retry can wait.
             delay = max(delay, UNKNOWN_KEY_COOLDOWN)
         return max(delay, error.retry_after if isinstance(error, PollFailed) else 0.0)
@@ -221,26 +221,26 @@ class RemoteKeys(Poller):
 
     async def _fetch(
         self, client: httpx.AsyncClient, sent_at: float, headers: dict[str, str]
-    ) -> tuple[_Held, bytes | None]:
+    ) -> tuple[_FetchedKeys, bytes | None]:
         """Return the key set, and its document unless that is unchanged. Raises PollFailed, InvalidKeySet and more."""
         url = self._url or await self._discover(client)
-        held = self._held
-        if held is not None and held.etag is not None:
-            headers = {**headers, "If-None-Match": held.etag}
+        fetched = self._fetched
+        if fetched is not None and fetched.etag is not None:
+            headers = {**headers, "If-None-Match": fetched.etag}
         async with client.stream("GET", url, headers={**_REQUEST_HEADERS, **headers}) as response:
             cache_control = response.headers.get("Cache-Control")
-            if response.status_code == httpx.codes.NOT_MODIFIED and held is not None and held.etag is not None:
+            if response.status_code == httpx.codes.NOT_MODIFIED and fetched is not None and fetched.etag is not None:
                 # Header fields that a 304 omits keep their values (RFC 9111 section 4.3.4).
-                fresh_for = held.fresh_for if cache_control is None else _freshness(cache_control)
-                return replace(held, fetched_at=sent_at, fresh_for=fresh_for), None
+                fresh_for = fetched.fresh_for if cache_control is None else _freshness(cache_control)
+                return replace(fetched, fetched_at=sent_at, fresh_for=fresh_for), None
             document = await _read_json(response)
         keys = KeySet.from_json(document)
-        if held is not None and keys == held.keys:
-            keys = held.keys  # the same object, so that cached tokens stay valid
+        if fetched is not None and keys == fetched.keys:
+            keys = fetched.keys  # the same object, so that cached tokens stay valid
         etag = response.headers.get("ETag", "")
         # It is sent back, so it has to be well-formed (RFC 9110 section 8.8.3).
         validator = etag if _ETAG.match(etag) else None
-        return _Held(keys, sent_at, validator, _freshness(cache_control or "")), document
+        return _FetchedKeys(keys, sent_at, validator, _freshness(cache_control or "")), document
 
     async def _discover(self, client: httpx.AsyncClient) -> str:
         """Return the issuer's `jwks_uri`, from its metadata (RFC 8414 sections 3 and 3.3)."""
@@ -277,7 +277,7 @@ class RemoteKeys(Poller):
             return
         document, age = stored
         with suppress(InvalidKeySet):
-            self._held = _Held(KeySet.from_json(document), self._clock() - age, None, MIN_FRESH)
+            self._fetched = _FetchedKeys(KeySet.from_json(document), self._clock() - age, None, MIN_FRESH)
             _log.info("stored keys loaded", extra={"issuer": self._issuer, "age_seconds": round(age)})
 
 

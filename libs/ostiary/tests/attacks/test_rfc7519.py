@@ -1,4 +1,4 @@
-"""RFC 7519, JSON Web Token: dates that are none, and tokens before and after their time."""
+"""RFC 7519, JSON Web Token: invalid dates, and tokens before and after their lifetime."""
 
 import time
 
@@ -19,7 +19,7 @@ class TestDates:
         "value",
         ["9999999999", "", True, [9_999_999_999], {"$gt": 0}, 1e308, -1, -0.5, 253_402_300_800, 10**30, 10**400],
     )
-    def test_what_is_no_date_is_refused(self, target: Target, issuer: Issuer, name: str, value: object) -> None:
+    def test_an_invalid_date_is_rejected(self, target: Target, issuer: Issuer, name: str, value: object) -> None:
         assert target.refuses(issuer.token(claims={name: value})) == "malformed"
 
     @pytest.mark.parametrize("name", ["exp", "iat"])
@@ -32,7 +32,7 @@ class TestDates:
 
 
 class TestBoundaries:
-    """Sections 4.1.4 to 4.1.6, to the second, first seen and remembered alike."""
+    """Sections 4.1.4 to 4.1.6, to the second, new and cached alike."""
 
     @pytest.mark.parametrize("leeway", [0, 5, 60])
     def test_exp_is_the_first_second_that_is_too_late(self, issuer: Issuer, leeway: float) -> None:
@@ -45,7 +45,7 @@ class TestBoundaries:
 
     @pytest.mark.parametrize("name", ["nbf", "iat"])
     @pytest.mark.parametrize("leeway", [0, 5, 60])
-    def test_nbf_and_iat_are_the_first_second_that_is_good(self, issuer: Issuer, name: str, leeway: float) -> None:
+    def test_nbf_and_iat_are_the_first_valid_second(self, issuer: Issuer, name: str, leeway: float) -> None:
         verifier = Verifier(issuer.config(leeway=leeway))
         token = issuer.token(claims={"exp": NOW + 900, "iat": NOW - 900, "nbf": NOW - 900, name: NOW})
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""RFC 8725, JWT Best Current Practices: one kind of token, or one issuer's, taken for another."""
+"""RFC 8725, JWT Best Current Practices: a token of one type or issuer, substituted for another."""
 
 import json
 import time
@@ -22,7 +22,7 @@ class TestExplicitTyping:
             *("", None, 1, True, ["at+jwt"], {"at+jwt": 1}, Issuer.REMOVED),
         ],
     )
-    def test_another_kind_of_token_is_refused(self, target: Target, issuer: Issuer, typ: object) -> None:
+    def test_another_type_of_token_is_rejected(self, target: Target, issuer: Issuer, typ: object) -> None:
         assert target.refuses(issuer.token(header={"typ": typ})) == "wrong_type"
 
     def test_an_id_token_is_no_access_token(self, target: Target, issuer: Issuer) -> None:
@@ -63,7 +63,7 @@ class TestIssuerAndAudience:
             *("", 1, True, ["https://issuer.example"], {"https://issuer.example": 1}),
         ],
     )
-    def test_an_issuer_is_compared_whole(self, target: Target, issuer: Issuer, iss: object) -> None:
+    def test_issuers_are_compared_exactly(self, target: Target, issuer: Issuer, iss: object) -> None:
         assert target.refuses(issuer.token(claims={"iss": iss})) == "wrong_issuer"
 
     @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ class TestIssuerAndAudience:
             *[(aud, "missing_claim") for aud in (None, Issuer.REMOVED)],
         ],
     )
-    def test_an_audience_is_compared_whole(self, target: Target, issuer: Issuer, aud: object, code: str) -> None:
+    def test_audiences_are_compared_exactly(self, target: Target, issuer: Issuer, aud: object, code: str) -> None:
         assert target.refuses(issuer.token(claims={"aud": aud})) == code
 
     def test_a_key_of_one_issuer_never_verifies_a_token_of_another(self) -> None:
@@ -91,7 +91,7 @@ class TestIssuerAndAudience:
             with pytest.raises(errors.BadSignature):
                 verifier.verify(signer.token(claims={"iss": named.issuer}))
 
-    def test_an_audience_at_one_issuer_is_none_at_another(self) -> None:
+    def test_an_audience_of_one_issuer_is_not_valid_for_another(self) -> None:
         ours, theirs = Issuer("https://ours.example", "a"), Issuer("https://theirs.example", "b")
         verifier = Verifier(ours.config(), theirs.config())
         for token in (ours.token(claims={"aud": "b"}), theirs.token(claims={"aud": "a"})):
@@ -102,13 +102,13 @@ class TestIssuerAndAudience:
 class TestNesting:
     """Section 2.4 and RFC 7519 section 5.2."""
 
-    def test_a_token_in_a_token_is_refused(self, target: Target, issuer: Issuer) -> None:
+    def test_a_nested_token_is_rejected(self, target: Target, issuer: Issuer) -> None:
         header = json.dumps({"alg": "RS256", "typ": "at+jwt", "cty": "JWT", "kid": issuer.kid}).encode()
         assert target.refuses(issuer.sign(header, issuer.token().encode())) == "malformed"
 
 
 class TestSubstitution:
-    """Section 2.7: parts of good tokens put together."""
+    """Section 2.7: parts of valid tokens combined."""
 
     def test_parts_of_two_tokens_make_none(self, target: Target, issuer: Issuer) -> None:
         one, two = issuer.token(subject="user").split("."), issuer.token(subject="admin").split(".")

@@ -1,4 +1,4 @@
-"""What the attack catalogue shares."""
+"""Helpers of the attack catalogue."""
 
 import base64
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ def b64(data: bytes) -> str:
 
 
 def unb64(text: str) -> bytes:
-    """Return what base64url without padding encodes."""
+    """Decode base64url without padding."""
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
@@ -38,7 +38,7 @@ class Target:
         return httpx.Response(200, headers={"Content-Type": "application/json"}, stream=stream)
 
     def refuses(self, token: str) -> str:
-        """Return the code of the error that a token is refused with; twice, so that nothing was remembered."""
+        """Return the code of the error for a token, from two verifications, so that a cache cannot hide one."""
         codes = set()
         for _ in range(2):
             with pytest.raises(errors.TokenError) as caught:

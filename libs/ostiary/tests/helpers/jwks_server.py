@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback, for tests of what fetches keys."""
+"""A real HTTP server on loopback, for tests that fetch keys."""
 
 import asyncio
 import contextlib

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
 
 from ostiary import Verifier, VerifierConfig
 from ostiary.fastapi import Auth
@@ -19,7 +20,7 @@ from ostiary_auth.routes.audit.admin import audit_admin_routes
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.keys.admin import key_admin_routes
 from ostiary_auth.routes.keys.jwks import jwks_routes
-from ostiary_auth.routes.oauth import openapi as oauth_schemas
+from ostiary_auth.routes.oauth import openapi as oauth_openapi
 from ostiary_auth.routes.oauth.admin import client_admin_routes
 from ostiary_auth.routes.oauth.endpoints import oauth_routes
 from ostiary_auth.routes.oauth.metadata import metadata_routes
@@ -35,51 +36,63 @@ from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.sql import storage_handlers
 
 
-def create_app(config: AuthConfig, own: ServiceSecrets) -> FastAPI:
-    """Return the application. `own` is the result of `startup.prepare`."""
-    services = Services(config, own)
-    verifier_config = VerifierConfig(
-        issuer=config.issuer,
-        audience=config.audience,
-        key_source=services.local_keys.public,
-        revocation_source=services.feed.local,
-    )
+def create_app(config: AuthConfig, service_secrets: ServiceSecrets) -> FastAPI:
+    """Return the application. `startup.prepare` returns the secrets."""
+    services = Services(config, service_secrets)
     metrics = Metrics()
-    auth = Auth(
-        Verifier(verifier_config, max_staleness=LOCAL_MAX_STALENESS, observer=PrometheusObserver(metrics.registry))
-    )
-    background = Background(services)
+    auth = Auth(_local_verifier(services, metrics))
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await background.follow_keys()
-        await background.follow_feed()
-        running = asyncio.create_task(background.run())
-        try:
-            yield
-        finally:
-            running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
-            with suppress(Exception):
-                await services.verifiers.deregister()
-            await services.close()
-
-    async def log_followed() -> bool:
+    async def feed_followed() -> bool:
         return services.feed.local.revocations.age() <= LOCAL_MAX_STALENESS
 
     app = new_app(
         title="Ostiary auth service",
         version=version("ostiary-auth"),
-        lifespan=lifespan,
-        ready_checks={"database": services.database.ping, "revocations": log_followed},
+        lifespan=lambda _app: _running(services),
+        ready_checks={"database": services.database.ping, "revocations": feed_followed},
         metrics=metrics,
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )
     app.state.on_stop = services.stop
     dependencies = Dependencies(auth, services.store, TrustedProxies(config.trusted_proxies), services.clock)
-    # Routes are matched in order, so the most frequent ones come first. `include_router` would build each again.
-    app.router.routes[:0] = [
+    # `include_router` would build each route again.
+    app.router.routes[:0] = _routes(services, dependencies)
+    document_paths(app, oauth_openapi.PATHS, oauth_openapi.SECURITY_SCHEMES)
+    auth.document(app)
+    return app
+
+
+def _local_verifier(services: Services, metrics: Metrics) -> Verifier:
+    config = VerifierConfig(
+        issuer=services.config.issuer,
+        audience=services.config.audience,
+        key_source=services.local_keys.public,
+        revocation_source=services.feed.local,
+    )
+    return Verifier(config, max_staleness=LOCAL_MAX_STALENESS, observer=PrometheusObserver(metrics.registry))
+
+
+@asynccontextmanager
+async def _running(services: Services) -> AsyncIterator[None]:
+    """Run the background tasks; before, load the keys and the revocation log."""
+    background = Background(services)
+    await background.follow_keys()
+    await background.follow_feed()
+    running = asyncio.create_task(background.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        with suppress(Exception):
+            await services.verifiers.deregister()
+        await services.close()
+
+
+def _routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
+    """Return all routes. They are matched in order, so the most frequent ones come first."""
+    return [
         *feed_routes(services, dependencies),
         *oauth_routes(services, dependencies),
         *session_routes(services, dependencies),
@@ -93,6 +106,3 @@ def create_app(config: AuthConfig, own: ServiceSecrets) -> FastAPI:
         *audit_admin_routes(services, dependencies),
         *events_routes(services, dependencies),
     ]
-    document_paths(app, oauth_schemas.PATHS, oauth_schemas.SECURITY_SCHEMES)
-    auth.document(app)
-    return app

@@ -30,8 +30,7 @@ def serve() -> None:
     config = AuthConfig.load(environment())
     logs.configure(config.log_format, "auth")
     listener = server.bind(config.host, config.port, "auth")
-    own = asyncio.run(prepare(config))
-    app = create_app(config, own)
+    app = create_app(config, asyncio.run(prepare(config)))
     server.serve(app, listener, on_stop=app.state.on_stop)
 
 

@@ -55,9 +55,9 @@ def usable_cores() -> int:
 
 
 class Services:
-    """All parts. `own` is the result of `startup.prepare` or `startup.open_prepared`; `local_keys` are still empty."""
+    """All parts. `local_keys` have to be loaded before tokens can be signed."""
 
-    def __init__(self, config: AuthConfig, own: ServiceSecrets, clock: Clock | None = None) -> None:
+    def __init__(self, config: AuthConfig, service_secrets: ServiceSecrets, clock: Clock | None = None) -> None:
         self.config = config
         self.clock = clock = clock or SystemClock()
         self.database = Database(config.database())
@@ -67,7 +67,7 @@ class Services:
         self.local_keys = LocalKeyRing()
         # The maximum, not the setting: older tokens and those of other replicas may have another lifetime.
         token_lifetime = timedelta(seconds=MAX_ACCESS_TOKEN_TTL)
-        self.audit = AuditLog(own.audit_key)
+        self.audit = AuditLog(service_secrets.audit_key)
         self.revocations = RevocationLog(self.audit, token_lifetime, self._on_revoked)
         self.keys = SigningKeys(
             self.store,
@@ -91,7 +91,7 @@ class Services:
             self.revocations,
             self.sessions,
             hasher=self.hasher,
-            devices=DeviceTokens(own.device_key),
+            devices=DeviceTokens(service_secrets.device_key),
             min_password_characters=config.min_password_length,
         )
         self.clients = Clients(

@@ -20,8 +20,8 @@ from ostiary_chassis.sql import Database
 
 _MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 
-#: The names and the length of the service's own secrets: keys for HMAC-SHA256 (RFC 2104 section 3).
-_OWN_SECRETS = frozenset({"audit", "device"})
+#: The names and the length of the service's secrets: keys for HMAC-SHA256 (RFC 2104 section 3).
+_SECRET_NAMES = frozenset({"audit", "device"})
 SECRET_BYTES = 32
 
 #: Minimum length of the feed client's secret.
@@ -35,10 +35,10 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
     database = Database(config.database())
     try:
         await database.migrate(_MIGRATIONS, "auth")
-        own = await _make_own_secrets(config, AuthStore(database, AuthTransaction))
+        service_secrets = await _make_service_secrets(config, AuthStore(database, AuthTransaction))
     finally:
         await database.close()
-    services = Services(config, own)
+    services = Services(config, service_secrets)
     try:
         await services.keys.advance(Context(services.clock.now(), SYSTEM))
         # Fail now rather than at the first login if they cannot be decrypted.
@@ -48,7 +48,7 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
         raise wrong_kek(config) from None
     finally:
         await services.close()
-    return own
+    return service_secrets
 
 
 async def open_prepared(config: AuthConfig) -> ServiceSecrets:
@@ -83,13 +83,13 @@ async def _provide_verifiers_client(config: AuthConfig, clients: Clients, now: d
     await clients.ensure(client, secret, Context(now, SYSTEM))
 
 
-async def _make_own_secrets(config: AuthConfig, store: AuthStore) -> ServiceSecrets:
+async def _make_service_secrets(config: AuthConfig, store: AuthStore) -> ServiceSecrets:
     async with store.write() as transaction:
         await transaction.lock("own-secrets")
         sealed = await transaction.keys.secrets()
         # A new key-encryption key is useful only while nothing is encrypted with another one.
         vault = open_vault(config, may_create=not sealed and not await transaction.keys.all())
-        for name in _OWN_SECRETS - sealed.keys():
+        for name in _SECRET_NAMES - sealed.keys():
             sealed[name] = vault.seal(secrets.token_bytes(SECRET_BYTES), name)
             await transaction.keys.put_secret(name, sealed[name])
     return _unseal(config, vault, sealed)

@@ -21,7 +21,7 @@ class TestCorpus:
 
     @pytest.mark.parametrize("entry", [each for each in CORPUS if each.decider is Decider.BODY], ids=short_name)
     def test_ambiguous_bodies_are_rejected(self, entry: Entry) -> None:
-        assert entry.outcome is Outcome.REFUSED
+        assert entry.outcome is Outcome.REJECTED
         end = head_end(entry.data)
         body = parse_request(entry.data[:end]).body
         assert body is not None

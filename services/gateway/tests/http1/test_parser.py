@@ -13,11 +13,11 @@ class TestCorpus:
 
     @pytest.mark.parametrize("entry", [each for each in CORPUS if each.decider is Decider.HEAD], ids=short_name)
     def test_ambiguous_heads_are_rejected(self, entry: Entry) -> None:
-        assert entry.outcome is Outcome.REFUSED
+        assert entry.outcome is Outcome.REJECTED
         with pytest.raises(BadMessage):
             parse_request(entry.data[: head_end(entry.data)])
 
-    @pytest.mark.parametrize("entry", [each for each in CORPUS if each.decider is Decider.GATE], ids=short_name)
+    @pytest.mark.parametrize("entry", [each for each in CORPUS if each.decider is Decider.ADMISSION], ids=short_name)
     def test_requests_left_to_admission_parse_as_one_complete_request(self, entry: Entry) -> None:
         _, content, surplus = parse_one(entry.data)
         assert surplus == b""

@@ -121,26 +121,26 @@ class Dice:
         if closes or not request.is_complete:
             writer.close()
 
-    async def client(self, harness: GatewayHarness) -> None:
+    async def run_client(self, harness: GatewayHarness) -> None:
         """Send requests, read some of the response, and disconnect."""
-        line = await harness.connect()
+        client = await harness.connect()
         if self.happens(0.2):
-            line.transport.pause_reading()
+            client.transport.pause_reading()
         data = self.request()
         cut = self.random.randrange(len(data)) if self.happens(0.3) else len(data)
-        line.send(data[:cut])
+        client.send(data[:cut])
         if cut < len(data):
             await self.pause(0.01)
-        if not line.is_closed:
-            line.send(data[cut:])
+        if not client.is_closed:
+            client.send(data[cut:])
         with suppress(TimeoutError):
-            await eventually(lambda: line.is_closed, self.random.random() * self.random.choice([0.01, 0.05, 0.3]))
-        self.disconnect(line)
+            await eventually(lambda: client.is_closed, self.random.random() * self.random.choice([0.01, 0.05, 0.3]))
+        self.disconnect(client)
 
-    def disconnect(self, line: ClientSocket) -> None:
+    def disconnect(self, client: ClientSocket) -> None:
         """Disconnect, gracefully or not."""
-        if not line.is_closed:
-            self.random.choice([line.transport.close, line.transport.abort])()
+        if not client.is_closed:
+            self.random.choice([client.transport.close, client.transport.abort])()
 
 
 def send(writer: asyncio.StreamWriter, data: bytes) -> None:
@@ -164,7 +164,7 @@ async def play(issuer: Issuer, directory: Path, seed: int, patch: pytest.MonkeyP
         routes = ROUTES % (one.url, two.url, dice.random.choice([2, 16, 50]))
         async with GatewayHarness.open(routes, "", issuer.verifier()) as harness:
             for _ in range(ROUNDS):
-                await asyncio.gather(*(dice.client(harness) for _ in range(CLIENTS)))
+                await asyncio.gather(*(dice.run_client(harness) for _ in range(CLIENTS)))
             await check_nothing_left(harness)
         # Truncated requests are no mistakes here.
         one.faults.clear()

@@ -104,14 +104,14 @@ def entries(outcome: Outcome, *deciders: Decider) -> pytest.MarkDecorator:
 async def test_every_kind_of_entry_has_a_test() -> None:
     kinds = {(each.outcome, each.decider) for each in CORPUS}
     assert kinds == {
-        (Outcome.REFUSED, Decider.HEAD),
-        (Outcome.REFUSED, Decider.GATE),
-        (Outcome.REFUSED, Decider.BODY),
-        (Outcome.ONE_REQUEST, Decider.GATE),
+        (Outcome.REJECTED, Decider.HEAD),
+        (Outcome.REJECTED, Decider.ADMISSION),
+        (Outcome.REJECTED, Decider.BODY),
+        (Outcome.ONE_REQUEST, Decider.ADMISSION),
     }
 
 
-@entries(Outcome.REFUSED, Decider.HEAD, Decider.GATE)
+@entries(Outcome.REJECTED, Decider.HEAD, Decider.ADMISSION)
 async def test_rejected_requests_do_not_reach_the_upstream(site: Site, entry: Entry) -> None:
     connection = await site.check_other_client()
     requests, connections = len(site.upstream.requests), len(site.upstream.connections)
@@ -124,7 +124,7 @@ async def test_rejected_requests_do_not_reach_the_upstream(site: Site, entry: En
     assert await site.check_other_client() is connection
 
 
-@entries(Outcome.REFUSED, Decider.BODY)
+@entries(Outcome.REJECTED, Decider.BODY)
 async def test_a_request_with_a_rejected_body_stays_incomplete(site: Site, entry: Entry) -> None:
     await site.check_other_client()
     before = len(site.upstream.requests)
@@ -142,7 +142,7 @@ async def test_a_request_with_a_rejected_body_stays_incomplete(site: Site, entry
     assert not _for_admin(site.upstream.requests[before:])
 
 
-@entries(Outcome.ONE_REQUEST, Decider.GATE)
+@entries(Outcome.ONE_REQUEST, Decider.ADMISSION)
 async def test_accepted_requests_reach_the_upstream_as_one_request(site: Site, entry: Entry) -> None:
     await site.check_other_client()
     before = len(site.upstream.requests)

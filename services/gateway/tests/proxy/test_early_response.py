@@ -39,12 +39,12 @@ async def test_a_disconnect_closes_the_upstream_connection(
     harness: GatewayHarness, upstream: RecordingUpstream, after: bytes
 ) -> None:
     upstream.response = respond_and_stall(after)
-    line = await harness.connect()
-    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    client = await harness.connect()
+    client.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
     await until(lambda: upstream.requests)
     if after:
-        await line.wait_for(b"part")
-    line.transport.close()
+        await client.wait_for(b"part")
+    client.transport.close()
     await until(lambda: upstream.connections[0].is_closed)
     assert 'route="/any/{rest...}",status="499"' in (await harness.client.get("/metrics")).text
 
@@ -52,10 +52,10 @@ async def test_a_disconnect_closes_the_upstream_connection(
 async def test_a_disconnect_within_the_body_closes_the_upstream_connection(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    line = await harness.connect()
-    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 10\r\n\r\nhalf")
+    client = await harness.connect()
+    client.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 10\r\n\r\nhalf")
     await until(lambda: upstream.requests)
-    line.transport.close()
+    client.transport.close()
     await until(lambda: upstream.connections[0].is_closed)
     assert not upstream.last.is_complete
 
@@ -66,11 +66,11 @@ async def test_a_response_before_the_end_of_the_body_reaches_the_client(
 ) -> None:
     upstream.response = respond_and_stall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
     upstream.responds_before_body = True
-    line = await harness.connect()
+    client = await harness.connect()
     size = 5_000_000
     body = b"%x\r\n" % BIG + b"x" * size if b"chunked" in framing else b"x" * size
-    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % framing + body)
-    (response,) = parse_responses(await line.wait_closed(), "POST")
+    client.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % framing + body)
+    (response,) = parse_responses(await client.wait_closed(), "POST")
     assert (response.status, response.body, response.is_complete) == (403, b"no", True)
     assert response.values("connection") == ["close"]
     await until(lambda: upstream.connections[0].is_closed)
@@ -84,12 +84,12 @@ async def test_a_response_may_stream_while_the_body_does(harness: GatewayHarness
         request.is_complete = True
 
     upstream.response, upstream.responds_before_body = echo, True
-    line = await harness.connect()
-    line.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 6\r\n\r\n")
+    client = await harness.connect()
+    client.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 6\r\n\r\n")
     for part in (b"on", b"ce", b"x!"):
-        line.send(part)
-        await line.wait_for(part)
-    assert parse_responses(await line.wait_closed(), "POST")[0].body == b"oncex!"
+        client.send(part)
+        await client.wait_for(part)
+    assert parse_responses(await client.wait_closed(), "POST")[0].body == b"oncex!"
 
 
 @pytest.mark.parametrize("more", [b"bad chunk\r\n", b""])
@@ -98,13 +98,13 @@ async def test_a_malformed_body_truncates_a_response_that_has_begun(
 ) -> None:
     upstream.response = respond_and_stall(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\npart")
     upstream.responds_before_body = True
-    line = await harness.connect()
-    line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n")
-    await line.wait_for(b"part")
-    line.send(more)
+    client = await harness.connect()
+    client.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await client.wait_for(b"part")
+    client.send(more)
     if not more:
         clock.skip(0.3)
-    data = await line.wait_closed()
+    data = await client.wait_closed()
     assert data.count(b"HTTP/1.1 ") == 1
     assert data.endswith(b"\r\n\r\npart")
 
@@ -120,10 +120,10 @@ async def test_the_response_timeout_starts_after_a_large_body(
         await request.connection.wait_closed()
 
     upstream.response, upstream.responds_before_body = take, True
-    line = await harness.connect()
-    line.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
-    await until(lambda: line.received)
-    assert line.received.startswith(b"HTTP/1.1 504 ")
+    client = await harness.connect()
+    client.send(b"POST /quick HTTP/1.1\r\nHost: gw\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
+    await until(lambda: client.received)
+    assert client.received.startswith(b"HTTP/1.1 504 ")
 
 
 class _Client:
@@ -150,17 +150,17 @@ async def test_an_exchange_fails_once(harness: GatewayHarness, upstream: Recordi
         exchanges.append(make(*arguments))
         return exchanges[-1]
 
-    line = await harness.connect()
+    client = await harness.connect()
     await until(lambda: harness.connections)
     for connection in harness.connections:
         connection._exchange_of = noting
     upstream.response = OK
-    line.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.wait_for(b"ok")
-    client = _Client()
+    client.send(b"GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await client.wait_for(b"ok")
+    fake = _Client()
     context, snapshot = exchanges[0]._context, harness.gateway.runtime.current
-    again = make(client, context, snapshot)  # type: ignore[arg-type]  # a part of one
+    again = make(fake, context, snapshot)  # type: ignore[arg-type]  # a part of one
     # The client gets the timeout; then dialing fails as well.
     again.on_timeout()
     again.on_failure(Failure.UNREACHABLE)
-    assert client.refusals == [503]
+    assert fake.refusals == [503]

@@ -52,12 +52,12 @@ async def test_admission_is_decided_for_each_request(
 ) -> None:
     token = issuer.token(scopes=["orders:read"]).encode()
     requests = [(b"GET /orders/7", 200), (b"PUT /orders/7", 403), (b"GET /admin/a", 403), (b"GET /wide/admin", 403)]
-    line = await harness.connect()
+    socket = await harness.connect()
     for _ in range(3):
         for start, _ in requests:
-            line.send(b"%b HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n\r\n" % (start, token))
-    line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
-    responses = parse_responses(await line.wait_closed(), *["GET"] * 13)
+            socket.send(b"%b HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n\r\n" % (start, token))
+    socket.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+    responses = parse_responses(await socket.wait_closed(), *["GET"] * 13)
     assert [answer.status for answer in responses] == [status for _, status in requests] * 3 + [200]
     assert [request.target for request in upstream.requests] == ["/orders/7"] * 3 + ["/ping"]
 
@@ -113,9 +113,9 @@ async def test_invalid_tokens_are_rejected(
 
 
 async def test_two_tokens_are_rejected(harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer) -> None:
-    line = f"Authorization: Bearer {issuer.token()}"
-    assert (await harness.request("/orders/mine", line)).status == 200
-    assert (await harness.request("/orders/mine", line, line)).status in {400, 401}
+    authorization = f"Authorization: Bearer {issuer.token()}"
+    assert (await harness.request("/orders/mine", authorization)).status == 200
+    assert (await harness.request("/orders/mine", authorization, authorization)).status in {400, 401}
     assert len(upstream.requests) == 1
 
 
@@ -276,11 +276,11 @@ async def test_a_response_that_stalls_is_truncated(
     harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock
 ) -> None:
     upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
-    line = await harness.connect()
-    line.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\n\r\n")
-    await line.wait_for(b"half")
+    socket = await harness.connect()
+    socket.send(b"GET /ping HTTP/1.1\r\nHost: gw\r\n\r\n")
+    await socket.wait_for(b"half")
     clock.skip(0.3)
-    (answer,) = parse_responses(await line.wait_closed())
+    (answer,) = parse_responses(await socket.wait_closed())
     assert (answer.status, answer.body, answer.is_complete) == (200, b"half", False)
 
 

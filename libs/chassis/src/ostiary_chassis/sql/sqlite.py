@@ -79,11 +79,11 @@ class ThreadConnection:
     def __init__(self) -> None:
         # None ends the thread.
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        # The thread must not keep the connection alive. It is a daemon so that a statement cannot hold up the exit.
+        # The thread has no reference to the connection. As a daemon, it cannot delay the exit of the process.
         Thread(target=_work, args=(self._jobs,), name="ostiary-sqlite", daemon=True).start()
 
     async def open(self, path: str) -> Self:
-        """Connect to a file, with transactions begun by nobody but the caller. Raises sqlite3.Error."""
+        """Connect to a file. The driver begins no transactions by itself. Raises sqlite3.Error."""
         try:
             self._connection = await self.call(_connect, path)
         except BaseException:

@@ -50,51 +50,32 @@ def create(
 @cli.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List all clients."""
-
-    async def work(services: Services, _context: Context) -> list[Client]:
-        return await all_pages(services.clients.page, lambda client: client.id)
-
-    show(run(work), as_json, _row, ClientResponse.of)
+    clients = run(lambda services, _context: all_pages(services.clients.page, lambda client: client.id))
+    show(clients, as_json, _row, ClientResponse.of)
 
 
 @cli.command()
 def disable(client: ClientId) -> None:
     """Disable a client and revoke its tokens."""
-
-    async def work(services: Services, context: Context) -> None:
-        await services.clients.disable(client, context)
-
-    run(work)
+    run(lambda services, context: services.clients.disable(client, context))
 
 
 @cli.command()
 def enable(client: ClientId) -> None:
     """Enable a disabled client."""
-
-    async def work(services: Services, context: Context) -> None:
-        await services.clients.enable(client, context)
-
-    run(work)
+    run(lambda services, context: services.clients.enable(client, context))
 
 
 @cli.command()
 def rotate_secret(client: ClientId) -> None:
     """Print a new secret for a client; the previous one stays valid for a day."""
-
-    async def work(services: Services, context: Context) -> str:
-        return await services.clients.rotate_secret(client, context)
-
-    typer.echo(run(work))
+    typer.echo(run(lambda services, context: services.clients.rotate_secret(client, context)))
 
 
 @cli.command()
 def delete(client: ClientId) -> None:
     """Delete a client and revoke its tokens."""
-
-    async def work(services: Services, context: Context) -> None:
-        await services.clients.delete(client, context)
-
-    run(work)
+    run(lambda services, context: services.clients.delete(client, context))
 
 
 def _read_jwks(path: Path) -> dict[str, Any]:

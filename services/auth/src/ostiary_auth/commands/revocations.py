@@ -25,11 +25,7 @@ def verifiers(as_json: AsJson = False) -> None:
 @cli.command("revoke-all")
 def revoke_all() -> None:
     """Revoke every access token. Sessions continue, and clients refresh."""
-
-    async def work(services: Services, context: Context) -> None:
-        await services.revocations.revoke_all(services.store, context)
-
-    run(work)
+    run(lambda services, context: services.revocations.revoke_all(services.store, context))
 
 
 @cli.command()
@@ -38,11 +34,7 @@ def restart() -> None:
 
     Every access token is revoked, because revocations since the backup are lost.
     """
-
-    async def work(services: Services, context: Context) -> None:
-        await services.revocations.restart(services.store, context)
-
-    run(work)
+    run(lambda services, context: services.revocations.restart(services.store, context))
 
 
 def _row(verifier: RegisteredVerifier) -> dict[str, object]:

@@ -2,17 +2,20 @@
 
 import json
 import sys
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 import typer
 
 from ostiary_auth.commands._run import AsJson, all_pages, fail, run, show
 from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.accounts.service import Accounts
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.routes.accounts.models import ExportResponse, UserResponse
 from ostiary_auth.services import Services
+
+T = TypeVar("T")
 
 cli = typer.Typer(no_args_is_help=True, help="Manage users.")
 
@@ -30,41 +33,28 @@ def create(
 ) -> None:
     """Create an account, such as the first administrator: `users create ada@example.com --role user --role admin`."""
     password = _read_password(from_stdin=password_stdin)
-
-    async def work(services: Services, context: Context) -> User:
-        return await services.accounts.create(email, password, name, tuple(role), context)
-
-    typer.echo(run(work).id)
+    user = run(lambda services, context: services.accounts.create(email, password, name, tuple(role), context))
+    typer.echo(user.id)
 
 
 @cli.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List all users."""
-
-    async def work(services: Services, _context: Context) -> list[User]:
-        return await all_pages(services.accounts.page, lambda user: user.id)
-
-    show(run(work), as_json, _row, UserResponse.of)
+    users = run(lambda services, _context: all_pages(services.accounts.page, lambda user: user.id))
+    show(users, as_json, _row, UserResponse.of)
 
 
 @cli.command()
 def disable(user: UserName) -> None:
     """Disable a user and end their sessions."""
-
-    async def work(services: Services, context: Context) -> RevokedNumbers:
-        return await services.accounts.disable(await _id(services, user), context)
-
-    typer.echo(f"disabled; {len(run(work))} sessions ended")
+    revoked = _on_user(user, lambda accounts, user_id, context: accounts.disable(user_id, context))
+    typer.echo(f"disabled; {len(revoked)} sessions ended")
 
 
 @cli.command()
 def enable(user: UserName) -> None:
     """Enable a disabled user."""
-
-    async def work(services: Services, context: Context) -> None:
-        await services.accounts.enable(await _id(services, user), context)
-
-    run(work)
+    _on_user(user, lambda accounts, user_id, context: accounts.enable(user_id, context))
 
 
 @cli.command()
@@ -76,32 +66,22 @@ def roles(
     """Replace a user's roles."""
     if bool(role) is none:
         fail("give at least one role, or --none to remove all")
-
-    async def work(services: Services, context: Context) -> None:
-        await services.accounts.set_roles(await _id(services, user), tuple(role or ()), context)
-
-    run(work)
+    _on_user(user, lambda accounts, user_id, context: accounts.set_roles(user_id, tuple(role or ()), context))
 
 
 @cli.command()
 def end_sessions(user: UserName) -> None:
     """End all sessions of a user."""
-
-    async def work(services: Services, context: Context) -> RevokedNumbers:
-        return await services.accounts.end_sessions(await _id(services, user), context)
-
-    typer.echo(f"{len(run(work))} sessions ended")
+    revoked = _on_user(user, lambda accounts, user_id, context: accounts.end_sessions(user_id, context))
+    typer.echo(f"{len(revoked)} sessions ended")
 
 
 @cli.command()
 def export(user: UserName) -> None:
     """Print everything stored about a user, as JSON."""
-
-    async def work(services: Services, context: Context) -> ExportResponse:
-        return ExportResponse.of(await services.accounts.export(await _id(services, user), context))
-
+    found = _on_user(user, lambda accounts, user_id, context: accounts.export(user_id, context))
     # In ASCII, so that values from users cannot control the terminal.
-    typer.echo(json.dumps(run(work).model_dump(mode="json"), indent=2))
+    typer.echo(json.dumps(ExportResponse.of(found).model_dump(mode="json"), indent=2))
 
 
 @cli.command()
@@ -111,18 +91,20 @@ def delete(
     """Delete a user and all their personal data. This cannot be undone."""
     if not yes:
         typer.confirm(f"Delete {user}?", abort=True)
-
-    async def work(services: Services, context: Context) -> None:
-        await services.accounts.delete(await _id(services, user), context)
-
-    run(work)
+    _on_user(user, lambda accounts, user_id, context: accounts.delete(user_id, context))
 
 
-async def _id(services: Services, user: str) -> UUID:
-    try:
-        return UUID(user)
-    except ValueError:
-        return (await services.accounts.find(user)).id
+def _on_user(user: str, work: Callable[[Accounts, UUID, Context], Awaitable[T]]) -> T:
+    """Do some work on the account with this id or e-mail address."""
+
+    async def find_and_work(services: Services, context: Context) -> T:
+        try:
+            user_id = UUID(user)
+        except ValueError:
+            user_id = (await services.accounts.find(user)).id
+        return await work(services.accounts, user_id, context)
+
+    return run(find_and_work)
 
 
 def _row(user: User) -> dict[str, object]:

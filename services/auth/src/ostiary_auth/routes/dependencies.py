@@ -87,7 +87,7 @@ class Dependencies:
         verified = Annotated[VerifiedToken, Depends(self.auth.require())]
 
         async def user(request: Request, token: verified) -> UserRequest:
-            return self._user_call(request, token)
+            return self._user_request(request, token)
 
         return user
 
@@ -115,13 +115,13 @@ class Dependencies:
             if token.session_id is None:
                 await self.callers.require_client(token.client_id, ADMIN_SCOPE)
                 return self.context(request, token)
-            call = self._user_call(request, token)
+            call = self._user_request(request, token)
             await self.callers.require_user(call, ADMIN_SCOPE)
             return call.context
 
         return admin
 
-    def _user_call(self, request: Request, token: VerifiedToken) -> UserRequest:
+    def _user_request(self, request: Request, token: VerifiedToken) -> UserRequest:
         if token.session_id is None:
             raise NotAUser
         return UserRequest(UUID(token.subject), UUID(token.session_id), self.context(request, token))

@@ -1,9 +1,9 @@
-"""Refresh rotation against a model of its rules: whoever presents whatever, whenever."""
+"""The rules of refresh token rotation, and the service against a model of them."""
 
 import asyncio
 import shutil
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,8 +28,8 @@ from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
-from ostiary_auth.domain.sessions.model import Grant
-from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE
+from ostiary_auth.domain.sessions.model import Grant, RefreshToken, Session, SessionLimits
+from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE, Verdict, decide
 from ostiary_auth.services import Services
 from ostiary_auth.startup import prepare
 
@@ -38,7 +38,41 @@ T = TypeVar("T")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IDLE = timedelta(hours=1)
 ABSOLUTE = timedelta(hours=3)
-STEPS = (timedelta(seconds=1), REPLAY_GRACE, timedelta(seconds=11), timedelta(minutes=20), IDLE)
+SECOND = timedelta(seconds=1)
+STEPS = (SECOND, REPLAY_GRACE, timedelta(seconds=11), timedelta(minutes=20), IDLE)
+LIMITS = SessionLimits(IDLE, ABSOLUTE)
+SESSION = Session(uuid4(), uuid4(), FIRST_PARTY_CLIENT_ID, None, None, START, START, START + ABSOLUTE)
+FRESH = RefreshToken(b"1", SESSION.id, START)
+USED = replace(FRESH, used_at=START, successor_nonce=b"n", successor_hash=b"2")
+SUCCESSOR = RefreshToken(b"2", SESSION.id, START)
+
+
+class TestDecide:
+    def test_a_token_is_used_once(self) -> None:
+        assert decide(FRESH, None, SESSION, LIMITS, START) is Verdict.ROTATE
+
+    def test_a_client_that_lost_the_answer_gets_it_again(self) -> None:
+        assert decide(USED, SUCCESSOR, SESSION, LIMITS, START + REPLAY_GRACE) is Verdict.REPEAT
+
+    def test_a_late_replay_is_theft(self) -> None:
+        assert decide(USED, SUCCESSOR, SESSION, LIMITS, START + REPLAY_GRACE + SECOND) is Verdict.THEFT
+
+    def test_a_replay_after_the_successor_was_used_is_theft(self) -> None:
+        assert decide(USED, replace(SUCCESSOR, used_at=START), SESSION, LIMITS, START) is Verdict.THEFT
+
+    def test_nothing_continues_a_session_that_has_ended(self) -> None:
+        ended = replace(SESSION, ended_at=START)
+        assert decide(FRESH, None, ended, LIMITS, START) is Verdict.REJECT
+        assert decide(USED, SUCCESSOR, ended, LIMITS, START) is Verdict.REJECT
+
+    def test_an_idle_session_ends_on_the_second(self) -> None:
+        assert decide(FRESH, None, SESSION, LIMITS, START + LIMITS.idle - SECOND) is Verdict.ROTATE
+        assert decide(FRESH, None, SESSION, LIMITS, START + LIMITS.idle) is Verdict.REJECT
+
+    def test_the_absolute_limit_ends_a_busy_session(self) -> None:
+        late = replace(FRESH, created_at=START + LIMITS.absolute - SECOND)
+        assert decide(late, None, SESSION, LIMITS, START + LIMITS.absolute - SECOND) is Verdict.ROTATE
+        assert decide(late, None, SESSION, LIMITS, START + LIMITS.absolute) is Verdict.REJECT
 
 
 class Storage:

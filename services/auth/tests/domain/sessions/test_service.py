@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
@@ -15,8 +15,7 @@ from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.revocation.log import RevocationLog
-from ostiary_auth.domain.sessions.model import Grant, LogoutScope, RefreshToken, Session, SessionLimits
-from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE, Verdict, decide
+from ostiary_auth.domain.sessions.model import Grant, LogoutScope, SessionLimits
 from ostiary_auth.domain.sessions.service import Sessions
 from ostiary_auth.storage.sessions.tables import refresh_tokens
 from ostiary_auth.storage.store import AuthStore
@@ -25,38 +24,6 @@ from ostiary_auth.system_clock import SystemClock
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 LIMITS = SessionLimits(idle=timedelta(days=1), absolute=timedelta(days=3))
-SESSION = Session(uuid4(), uuid4(), FIRST_PARTY_CLIENT_ID, None, None, NOW, NOW, NOW + LIMITS.absolute)
-FRESH = RefreshToken(b"1", SESSION.id, NOW)
-USED = replace(FRESH, used_at=NOW, successor_nonce=b"n", successor_hash=b"2")
-SUCCESSOR = RefreshToken(b"2", SESSION.id, NOW)
-
-
-class TestJudge:
-    def test_a_token_is_used_once(self) -> None:
-        assert decide(FRESH, None, SESSION, LIMITS, NOW) is Verdict.ROTATE
-
-    def test_a_client_that_lost_the_answer_gets_it_again(self) -> None:
-        assert decide(USED, SUCCESSOR, SESSION, LIMITS, NOW + REPLAY_GRACE) is Verdict.REPEAT
-
-    def test_a_late_replay_is_theft(self) -> None:
-        assert decide(USED, SUCCESSOR, SESSION, LIMITS, NOW + REPLAY_GRACE + SECOND) is Verdict.THEFT
-
-    def test_a_replay_after_the_successor_was_used_is_theft(self) -> None:
-        assert decide(USED, replace(SUCCESSOR, used_at=NOW), SESSION, LIMITS, NOW) is Verdict.THEFT
-
-    def test_nothing_continues_a_session_that_has_ended(self) -> None:
-        ended = replace(SESSION, ended_at=NOW)
-        assert decide(FRESH, None, ended, LIMITS, NOW) is Verdict.REJECT
-        assert decide(USED, SUCCESSOR, ended, LIMITS, NOW) is Verdict.REJECT
-
-    def test_an_idle_session_ends_on_the_second(self) -> None:
-        assert decide(FRESH, None, SESSION, LIMITS, NOW + LIMITS.idle - SECOND) is Verdict.ROTATE
-        assert decide(FRESH, None, SESSION, LIMITS, NOW + LIMITS.idle) is Verdict.REJECT
-
-    def test_the_absolute_limit_ends_a_busy_session(self) -> None:
-        late = replace(FRESH, created_at=NOW + LIMITS.absolute - SECOND)
-        assert decide(late, None, SESSION, LIMITS, NOW + LIMITS.absolute - SECOND) is Verdict.ROTATE
-        assert decide(late, None, SESSION, LIMITS, NOW + LIMITS.absolute) is Verdict.REJECT
 
 
 @pytest.fixture

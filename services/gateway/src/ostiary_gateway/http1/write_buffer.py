@@ -30,13 +30,14 @@ class FlushQueue:
 
 
 class WriteBufferedProtocol(asyncio.Protocol):
-    """A connection that buffers small writes until its queue is flushed."""
+    """A connection that buffers small writes until its queue is flushed, and can stop reading."""
 
     def __init__(self, flush_queue: FlushQueue) -> None:
         self._flush_queue = flush_queue
         #: None before and after the connection.
         self._transport: asyncio.Transport | None = None
         self._unsent = b""
+        self._is_reading_paused = False
 
     @property
     def unsent(self) -> int:
@@ -67,3 +68,13 @@ class WriteBufferedProtocol(asyncio.Protocol):
         self.flush()
         if self._transport is not None:
             self._transport.abort()
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and not self._is_reading_paused and not self._transport.is_closing():
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._transport is not None and self._is_reading_paused and not self._transport.is_closing():
+            self._is_reading_paused = False
+            self._transport.resume_reading()

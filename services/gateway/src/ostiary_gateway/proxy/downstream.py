@@ -36,13 +36,14 @@ from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import Fields
-from ostiary_gateway.http1.parser import head_end, parse_request
+from ostiary_gateway.http1.parser import parse_request
 from ostiary_gateway.http1.status import NO_CONTENT
 from ostiary_gateway.http1.write_buffer import WriteBufferedProtocol
 from ostiary_gateway.observability.access_log import AccessLog
 from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
 from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.exchange import Exchange
+from ostiary_gateway.proxy.head_reader import HeadReader
 from ostiary_gateway.proxy.local_response import LocalResponse, may_keep_alive, problem_fields, response_head
 from ostiary_gateway.proxy.problems import BODY_TIMEOUT, HEAD_TIMEOUT, TOO_MANY_CONNECTIONS, problem_of_message
 from ostiary_gateway.proxy.slow_reader import LINGER_SECONDS, STALL_SECONDS, LingeringClose, SlowReader, unsent_bytes
@@ -76,9 +77,6 @@ MAX_PIPELINED_BYTES = 64 * 1024
 #: Bytes that the system buffers for a client beyond those in flight; its own limit is four times as many.
 MAX_NOT_SENT = 1024 * 1024
 
-#: Bytes of a head that is kept while its connection is idle: there may be very many connections.
-MAX_KEPT_HEAD = 4096
-
 IDLE: Final = State("idle")
 HEAD: Final = State("head")
 EXCHANGE: Final = State("exchange")
@@ -104,9 +102,6 @@ _CLIENT_LEFT = 499
 _CUT_OFF = 503
 
 _NEVER = float("inf")
-
-_NO_HEAD = b"GET / HTTP/1.1\r\n\r\n"
-_NO_CONTEXT = RequestContext(parse_request(_NO_HEAD), "", b"", b"")
 
 #: Stands for a request that could not be parsed.
 _UNREADABLE = parse_request(b"- - HTTP/1.1\r\nConnection: close\r\n\r\n")
@@ -135,11 +130,9 @@ class ClientConnection(WriteBufferedProtocol):
         self.peer = "unknown"
         #: When `on_deadline` is called, in seconds on the monotonic clock.
         self.deadline = _NEVER
-        #: Received bytes for later, and how many of them have been searched for the end of a head.
+        #: Received bytes for later.
         self._buffer = b""
-        self._searched = 0
-        #: The last head without a body, and its context: requests repeat.
-        self._last_head, self._last_context = _NO_HEAD, _NO_CONTEXT
+        self._heads = HeadReader(manager.request_ids)
         #: The current request, and when it began.
         self._context: RequestContext | None = None
         self._started_at = 0.0
@@ -150,10 +143,8 @@ class ClientConnection(WriteBufferedProtocol):
         self._content_since, self._content_bytes = 0.0, 0
         self._slow_reader = SlowReader()
         self._lingering: LingeringClose | None = None
-        #: Flow control: whether the exchange has paused its input, whether the transport is paused, and whether the
-        #: client reads.
+        #: Flow control: whether the exchange has paused its input, and whether the client reads.
         self._is_input_paused = False
-        self._is_transport_paused = False
         self.is_writable = True
         self.is_http11 = True
 
@@ -294,7 +285,7 @@ class ClientConnection(WriteBufferedProtocol):
     def pause_input(self) -> None:
         """Stop reading."""
         self._is_input_paused = True
-        self._pause_transport()
+        self._pause_reading()
 
     def resume_input(self) -> None:
         """Read content, or bytes of a tunnel."""
@@ -302,7 +293,7 @@ class ClientConnection(WriteBufferedProtocol):
         self._content_since, self._content_bytes = time.monotonic(), 0
         if self._exchange is not None and not self._exchange.is_request_sent:
             self.expect(CONTENT_SECONDS)
-        self._resume_transport()
+        self._resume_reading()
         if self._buffer:
             data, self._buffer = self._buffer, b""
             self._receive(data)
@@ -363,40 +354,26 @@ class ClientConnection(WriteBufferedProtocol):
             else:
                 self._keep(data)
                 if exchange is not None and not exchange.is_request_sent:
-                    self._pause_transport()
+                    self._pause_reading()
                 return
 
     def _receive_head(self, data: bytes) -> bytes:
         """Begin a request if its head is complete; return what follows it."""
-        # RFC 9112 section 2.2: an empty line before a request is ignored. One.
-        start = 2 if data.startswith(b"\r\n") else 0
-        if data.startswith(self._last_head, start):
-            self._searched = 0
-            self._begin(self._last_context.reuse(self._manager.request_ids.id_for(self._last_context.request)))
-            return data[start + len(self._last_head) :]
+        is_new = not self._heads.searched
         try:
-            end = head_end(data, self._searched)
-            if end < 0:
-                self._keep_head(data)
-                return b""
-            self._searched = 0
-            head = data[start:end]
-            request = parse_request(head)
+            context, rest = self._heads.read(data, self.peer)
         except BadMessage as error:
             self.reject(problem_of_message(error))
             return b""
-        context = RequestContext(request, self.peer, b"http", self._manager.request_ids.id_for(request))
-        if request.body is None and len(head) <= MAX_KEPT_HEAD:
-            self._last_head, self._last_context = head, context
-        self._begin(context)
-        return data[end:]
-
-    def _keep_head(self, data: bytes) -> None:
-        if not self._searched:
+        if context is not None:
+            self._begin(context)
+            return rest
+        if is_new:
             self.deadline = time.monotonic() + HEAD_SECONDS
-        self._buffer, self._searched = data, len(data)
+        self._buffer = rest
         if self._state is IDLE:
             self._enter(HEAD)
+        return b""
 
     def _receive_content(self, exchange: Exchange, data: bytes) -> bytes:
         body = exchange.body
@@ -465,7 +442,7 @@ class ClientConnection(WriteBufferedProtocol):
         if self._buffer:
             # Not from within the end of the last one.
             asyncio.get_running_loop().call_soon(self._continue)
-        self._resume_transport()
+        self._resume_reading()
 
     def _continue(self) -> None:
         """Go on with the bytes that were kept."""
@@ -475,13 +452,13 @@ class ClientConnection(WriteBufferedProtocol):
         if self._context is None:
             self.deadline = time.monotonic() + HEAD_SECONDS
         if not self._is_input_paused:
-            self._resume_transport()
+            self._resume_reading()
         self._receive(data)
 
     def _keep(self, data: bytes) -> None:
         self._buffer = data
         if len(data) > MAX_PIPELINED_BYTES:
-            self._pause_transport()
+            self._pause_reading()
             self._manager.paused.add(self)
 
     def _record(self, status: int, decision: str, upstream_seconds: float) -> None:
@@ -531,13 +508,13 @@ class ClientConnection(WriteBufferedProtocol):
         if transport is None or transport.is_closing():
             return
         self._enter(LINGERING)
-        self._buffer, self._searched = b"", 0
+        self._buffer = b""
         self.flush()
         self._lingering = LingeringClose(self._pending_bytes(), time.monotonic())
         self.expect(LINGER_SECONDS)
         if transport.can_write_eof():
             transport.write_eof()
-        self._resume_transport()
+        self._resume_reading()
 
     def _close(self) -> None:
         """Close when all has been sent."""
@@ -565,13 +542,6 @@ class ClientConnection(WriteBufferedProtocol):
         connected = self._transport.get_extra_info("socket") if self._transport is not None else None
         return connected if connected is not None and connected.fileno() >= 0 else None
 
-    def _pause_transport(self) -> None:
-        if self._transport is not None and not self._is_transport_paused and not self._transport.is_closing():
-            self._is_transport_paused = True
-            self._transport.pause_reading()
-
-    def _resume_transport(self) -> None:
-        if self._transport is not None and self._is_transport_paused:
-            self._is_transport_paused = False
-            self._manager.paused.discard(self)
-            self._transport.resume_reading()
+    def _resume_reading(self) -> None:
+        self._manager.paused.discard(self)
+        super()._resume_reading()

@@ -198,7 +198,7 @@ class UpstreamConnection(WriteBufferedProtocol):
         """Stop reading."""
         if self._reading is READING:
             self._reading = self._reading.to(PAUSED)
-            self._pause_transport()
+            self._pause_reading()
         elif self._reading is DEFERRED:
             self._reading = self._reading.to(DEFERRED_PAUSED)
 
@@ -206,7 +206,7 @@ class UpstreamConnection(WriteBufferedProtocol):
         """Read again."""
         if self._reading is PAUSED:
             self._reading = self._reading.to(READING)
-            self._resume_transport()
+            self._resume_reading()
         elif self._reading is DEFERRED_PAUSED:
             self._reading = self._reading.to(DEFERRED)
             asyncio.get_running_loop().call_soon(self._read_deferred)
@@ -389,7 +389,7 @@ class UpstreamConnection(WriteBufferedProtocol):
         self._buffer = rest
         if self._reading is READING:
             self._reading = self._reading.to(DEFERRED)
-            self._pause_transport()
+            self._pause_reading()
             asyncio.get_running_loop().call_soon(self._read_deferred)
         else:
             self._reading = self._reading.to(DEFERRED_PAUSED)
@@ -401,15 +401,7 @@ class UpstreamConnection(WriteBufferedProtocol):
         data, self._buffer = self._buffer, b""
         self.data_received(data)
         if self._reading is READING:
-            self._resume_transport()
-
-    def _pause_transport(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def _resume_transport(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+            self._resume_reading()
 
     def _close(self) -> None:
         if self._state is not CLOSED:
