@@ -95,7 +95,7 @@ def _can_be_left_out(node: ast.stmt) -> bool:
 
 
 def _deciding(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield executed nodes. Skips annotations, and f-strings, whose parts have exact positions only since Python 3.12."""
+    """Yield executed nodes: no annotations, and no parts of f-strings, which have no exact positions in Python 3.11."""
     yield node
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns"} or isinstance(node, ast.JoinedStr):
