@@ -35,9 +35,6 @@ T = TypeVar("T")
 #: Seconds for the tests of a mutant. A mutant that hangs is caught.
 LIMIT_SECONDS = 600.0
 
-#: Exit codes of pytest: all tests passed, some failed, or some could not be imported.
-PASSED, FAILED, INTERRUPTED = 0, 1, 2
-
 
 @dataclass(frozen=True)
 class Target:
@@ -172,10 +169,7 @@ def _failure(tree: Path, tests: Sequence[str]) -> str | None:
         )
     except subprocess.TimeoutExpired:
         return f"not within {LIMIT_SECONDS:.0f} s: {tests}"
-    output = f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
-    if done.returncode not in {PASSED, FAILED, INTERRUPTED}:
-        raise RuntimeError(f"the tests could not be run: {output}")
-    return None if done.returncode == PASSED else output
+    return f"{done.stdout[-3000:]}{done.stderr[-3000:]}" if done.returncode else None
 
 
 def _copy(tree: Path) -> Path:
