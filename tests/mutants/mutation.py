@@ -1,6 +1,6 @@
-"""Mutants of a module: small changes of its code that a test should notice.
+"""Mutants of a module: small changes of its code that a test should detect.
 
-A mutant replaces one piece of the source and leaves the rest as it is written, so that its diff is readable.
+A mutant replaces one part of the source and keeps the formatting of the rest, so its diff is readable.
 """
 
 import ast
@@ -28,13 +28,13 @@ _BOUNDARIES: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.GtE: ast.Gt,
 }
 
-#: What decides nothing: calls on these names are left alone.
+#: Calls on these names decide nothing.
 _LOGGERS = ("_log.", "log.", "logger.", "warnings.")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A module with one change."""
+    """A module's source before and after one change."""
 
     line: int
     kind: str
@@ -47,14 +47,14 @@ class Mutant:
 
 
 def mutants_of(source: str) -> list[Mutant]:
-    """Return all mutants of a module, in the order of its lines."""
+    """Return all mutants of a module, by line."""
     found = []
     for node, kind, text in _changes(ast.parse(source)):
         mutated = _replace(source, node, text)
         try:
             ast.parse(mutated)
         except SyntaxError:
-            continue  # a piece that does not stand alone, such as the only statement of a line of several
+            continue  # the replacement does not fit there
         found.append(Mutant(node.lineno, kind, source, mutated))
     return sorted(found, key=lambda mutant: mutant.line)
 
@@ -95,7 +95,7 @@ def _can_be_left_out(node: ast.stmt) -> bool:
 
 
 def _deciding(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what is executed: no annotations, and nothing in f-strings, whose pieces have no exact places."""
+    """Yield executed nodes: no annotations, and no parts of f-strings, which have no exact positions in Python 3.11."""
     yield node
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns"} or isinstance(node, ast.JoinedStr):
@@ -113,7 +113,7 @@ def _unparsed(node: ast.Compare | ast.BoolOp, **changes: object) -> str:
 
 
 def _replace(source: str, node: ast.expr | ast.stmt, text: str) -> str:
-    """Put a text in a node's place. Columns are counted in bytes."""
+    """Replace a node. Columns are byte offsets."""
     lines = source.encode().splitlines(keepends=True)
     assert node.end_lineno is not None
     assert node.end_col_offset is not None
