@@ -1,4 +1,4 @@
-"""RFC 9110 section 7.6.1, and: nobody outside says who they are in a header field."""
+"""RFC 9110 section 7.6.1, and fields that upstreams trust, which clients must not set."""
 
 import pytest
 from harness import GatewayHarness, RecordingUpstream
@@ -47,7 +47,7 @@ def test_repeated_fields_stay_separate_and_in_order() -> None:
     assert forwarded(*several) == lines(*several)
 
 
-BELIEVED = [
+TRUSTED_BY_UPSTREAMS = [
     *(b"x-user-id", b"x_user_id", b"x-user", b"x-user_id", b"x-auth-user", b"x-authenticated-user", b"x-roles"),
     *(b"x-forwarded-for", b"x-forwarded-user", b"forwarded", b"x-real-ip", b"remote-user", b"x-remote-user"),
     *(b"x-client-id", b"x-subject", b"x-scopes", b"x-scope", b"x-groups", b"x-email", b"x-original-url"),
@@ -58,23 +58,23 @@ BELIEVED = [
     *(b"cf-connecting-ip", b"true-client-ip", b"x-cluster-client-ip", b"ssl-client-verify", b"x-ssl-client-cn"),
     *(b"x-http-method-override", b"x-method-override", b"x-host", b"x-script-name", b"x-accel-redirect", b"proxy"),
     *(b"transfer_encoding", b"content_length", b"authorization_", b"x.forwarded.for", b"x~a"),
-    # Who somebody is, by whatever stands in front.
+    # Identities, with any prefix.
     *(b"x-current-user", b"x-login", b"x-login-user", b"x-effective-user", b"x-proxy-user", b"x-api-user"),
     *(b"x-sso-user", b"x-vouch-user", b"x-grafana-user", b"x-pomerium-claim-email", b"x-goog-iap-jwt-assertion"),
     *(b"x-saml-email", b"x-appengine-user-email", b"x-endpoint-api-userinfo", b"x-preferred-username", b"x-my-uid"),
     *(b"x-authenticated-userid", b"shib-identity", b"eppn", b"x-org-id", b"x-customer-id", b"x-member-id"),
     *(b"x-on-behalf-of", b"x-run-as", b"act-as", b"x-act-as", b"x-impersonate", b"impersonate-user", b"x-caller-id"),
-    # What they may do.
+    # Permissions.
     *(b"x-oauth-scopes", b"x-id-token", b"x-token-claims", b"x-is-admin", b"x-privilege", b"x-security-roles"),
     *(b"x-hasura-role", b"x-internal", b"x-is-internal", b"x-my-permissions", b"x-ad-groups"),
-    # Where they are, and how they came.
+    # Addresses and protocols.
     *(b"x-originating-ip", b"x-realip", b"x-azure-clientip", b"x-remote-ip", b"x-ip", b"client-ip", b"clientip"),
     *(b"x-scheme", b"x-url-scheme", b"front-end-https", b"x-arr-ssl", b"x-arr-clientcert", b"x-tls-client-cert"),
     *(b"x-cert-subject", b"x-client-dn"),
 ]
 
 
-@pytest.mark.parametrize("name", BELIEVED)
+@pytest.mark.parametrize("name", TRUSTED_BY_UPSTREAMS)
 def test_fields_that_upstreams_trust_are_dropped(name: bytes) -> None:
     assert forwarded((name, b"admin")) == b""
     assert trailers_to_upstream([(name, b"admin")]) == b""
@@ -182,7 +182,7 @@ async def test_the_upstream_learns_the_clients_address_and_the_original_host(
 async def test_forged_identity_fields_do_not_reach_the_upstream(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
-    forged = [f"{name.decode()}: admin" for name in BELIEVED if name != b"x-request-id"]
+    forged = [f"{name.decode()}: admin" for name in TRUSTED_BY_UPSTREAMS if name != b"x-request-id"]
     assert (await harness.request("/any", *forged)).status == 200
     names = [name for name, _ in upstream.last.fields]
     assert sorted(names) == sorted({"host", *GATEWAYS_OWN})
@@ -240,7 +240,7 @@ async def test_responses_with_control_characters_are_not_forwarded(
     upstream.response = b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 0\r\n\r\n" % value
     response = await harness.request("/any")
     if b"\nset-cookie" in value:
-        # To see it as a line's end would be lenient.
+        # A lenient parser would take it for the end of the line.
         assert response.values("set-cookie") == []
     assert (response.status, response.code) == (502, "upstream_failed")
 

@@ -200,11 +200,11 @@ async def test_bodies_are_limited(client: httpx.AsyncClient, issuer: Issuer) -> 
 def check_failure(response: httpx.Response, status: int, code: str) -> None:
     assert (response.status_code, response.json()["code"]) == (status, code)
     assert ("Retry-After" in response.headers) is (status == 503)
-    assert "gw-" not in response.text, "the upstream's address is nobody's business"
+    assert "gw-" not in response.text, "the response shows the upstream's address"
 
 
 async def test_an_unreachable_upstream_is_unavailable(issuer: Issuer) -> None:
-    async with GatewayHarness.open(ROUTES, "unix:/tmp/gw-there-is-nobody", issuer.verifier()) as harness:
+    async with GatewayHarness.open(ROUTES, "unix:/tmp/gw-no-such-socket", issuer.verifier()) as harness:
         check_failure(await harness.client.get("/ping"), 503, "upstream_unavailable")
         check_failure(await harness.client.post("/wide/x", content=b"hi"), 503, "upstream_unavailable")
 

@@ -72,7 +72,7 @@ async def test_rejected_requests_get_no_100_continue(
 
 
 async def test_an_unreachable_upstream_gets_no_100_continue(issuer: Issuer) -> None:
-    async with GatewayHarness.open(ROUTES, "unix:/tmp/gw-there-is-nobody", issuer.verifier()) as harness:
+    async with GatewayHarness.open(ROUTES, "unix:/tmp/gw-no-such-socket", issuer.verifier()) as harness:
         (response,) = parse_responses(
             await harness.send_raw(POST + b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\n"), "POST"
         )

@@ -247,7 +247,7 @@ async def test_an_upstreams_close_reaches_the_client(harness: GatewayHarness, pe
 
 
 class Flooding:
-    """Opens a WebSocket and says as much as it can get rid of, in frames of 50 000 bytes."""
+    """Accepts a WebSocket and sends frames of 50 000 bytes, as fast as the gateway reads them."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -278,23 +278,23 @@ async def test_a_slow_client_slows_the_upstream_down(harness: GatewayHarness, up
 
 async def test_a_slow_upstream_slows_the_client_down(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     goes_on = asyncio.Event()
-    heard = bytearray()
+    received = bytearray()
 
     async def listen_late(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(ACCEPTED)
         await goes_on.wait()
         while data := await request.connection.reader.read(65536):
-            heard.extend(data)
+            received.extend(data)
 
     upstream.response = listen_late
     client = await open_websocket(harness)
     client.transport.set_write_buffer_limits(0)
-    said = frame(b"x" * BIG)
-    client.send(said)
+    sent = frame(b"x" * BIG)
+    client.send(sent)
     assert await settled(client.transport.get_write_buffer_size) > BIG - 5_000_000
     goes_on.set()
-    await until(lambda: len(heard) == len(said))
-    assert bytes(heard) == said
+    await until(lambda: len(received) == len(sent))
+    assert bytes(received) == sent
 
 
 def connection_of(harness: GatewayHarness) -> ClientConnection:

@@ -25,20 +25,20 @@ OPENED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection:
 ROUTES = """\
 upstreams:
   up: {url: "${UPSTREAM}"}
-  nobody: {url: "unix:/nowhere"}
+  unreachable: {url: "unix:/nowhere"}
 routes:
   - {name: any, match: {path: "/any/{rest...}", methods: [GET, POST]}, upstream: up, access: public,
      timeouts: {first_byte: 1}}
   - {name: live, match: {path: /live, methods: [GET]}, upstream: up, access: public, websocket: true}
-  - {name: nobody, match: {path: /nobody, methods: [GET]}, upstream: nobody, access: public}
+  - {name: unreachable, match: {path: /unreachable, methods: [GET]}, upstream: unreachable, access: public}
 """
 
 
 def opened() -> CircuitBreaker:
     """Return a circuit breaker that has just opened."""
     breaker = CircuitBreaker()
-    said = [breaker.failed(f"caller {number}") for number in range(MIN_REQUESTS)]
-    assert said == [False] * (MIN_REQUESTS - 1) + [True]
+    opened_now = [breaker.failed(f"caller {number}") for number in range(MIN_REQUESTS)]
+    assert opened_now == [False] * (MIN_REQUESTS - 1) + [True]
     return breaker
 
 
@@ -148,9 +148,9 @@ async def test_slow_responses_open_it(
 
 async def test_an_unreachable_upstream_opens_it_for_any_client(harness: GatewayHarness, few: int) -> None:
     for _ in range(few):
-        assert harness.upstream("nobody").is_circuit_closed
-        assert (await harness.request("/nobody")).status == 503
-    assert not harness.upstream("nobody").is_circuit_closed
+        assert harness.upstream("unreachable").is_circuit_closed
+        assert (await harness.request("/unreachable")).status == 503
+    assert not harness.upstream("unreachable").is_circuit_closed
 
 
 @pytest.mark.parametrize("response", [respond_and_close(), respond_and_close(b"HTTP/1.1 2")])

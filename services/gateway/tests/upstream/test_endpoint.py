@@ -1,4 +1,4 @@
-"""Outlier ejection: an endpoint that fails repeatedly is ejected for a while."""
+"""Outlier ejection: an endpoint that fails repeatedly is ejected for some time."""
 
 import ssl
 
