@@ -27,6 +27,7 @@ from ostiary_gateway.routing.paths import AmbiguousPath, PathTemplate, parse_tem
         (b"/%D9%85%DB%8C%E2%80%8C%D8%AE", ("%D9%85%DB%8C%E2%80%8C%D8%AE",)),
         (b"/%E2%9D%A4%EF%B8%8F", ("%E2%9D%A4%EF%B8%8F",)),
         (b"/caf%C3%A9/cafe%CC%81", ("caf%C3%A9", "cafe%CC%81")),
+        (b"/" + b"a" * 4095, ("a" * 4095,)),
     ],
 )
 def test_a_canonical_path_is_split_unchanged(path: bytes, segments: tuple[str, ...]) -> None:
@@ -66,10 +67,11 @@ def test_an_ambiguous_path_is_rejected(path: bytes) -> None:
     ("path", "reason"),
     [
         (b"a/b", "The path does not start with '/'."),
-        (b"/" + b"a" * 5000, "The path is too long: send at most 4096 bytes."),
+        (b"/" + b"a" * 4096, "The path is too long: send at most 4096 bytes."),
         (b"/pub;x=1/admin", "The path has the character ';': send a path without it."),
         (b"/pub\\admin", "The path has the character '\\': send a path without it."),
         (b"/a\x00", "The path has the character 0x00: send a path without it."),
+        (b"/a\x7f", "The path has the character 0x7F: send a path without it."),
         (b"/a<b>", "The path has the character '<': send it as '%3C'."),
         (b"/\xc3\xa9", "The path has the byte 0xC3: send characters outside of ASCII as percent-encoded UTF-8."),
         (b"/a%c3", "The path has the invalid escape '%c3': send '%' and two upper-case hexadecimal digits."),
