@@ -76,3 +76,8 @@ def test_extension_members_stand_beside_the_standard_ones() -> None:
         "detail": "y",
         "errors": [],
     }
+
+
+@pytest.mark.parametrize(("status", "title"), [(413, "Content Too Large"), (422, "Unprocessable Content")])
+def test_a_title_is_the_reason_phrase_of_rfc_9110_on_any_python(status: int, title: str) -> None:
+    assert json.loads(Problem(status, "code", "detail").to_json())["title"] == title
