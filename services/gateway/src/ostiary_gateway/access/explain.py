@@ -16,15 +16,15 @@ from ostiary_gateway.access.admission import Admission
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import parser
 from ostiary_gateway.http1.errors import BadMessage
-from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.fields import SENSITIVE_NAMES, Fields
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.routing.config import Route, RoutesFile
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.requirements import Condition, Requirements, claim_value
 from ostiary_gateway.routing.table import RouteTable
 
-# Names of query parameters whose values are not shown.
-_SECRET = re.compile(r"token|secret|passw|code|key|sig|assertion|jwt|auth|credential|session|state", re.IGNORECASE)
+# Names of query parameters whose values are not shown; the last two are OAuth's.
+_SECRET = re.compile(f"{SENSITIVE_NAMES}|code|state", re.IGNORECASE)
 _PARAMETER = re.compile(r"([^&;=]+)=([^&;]*)")
 
 

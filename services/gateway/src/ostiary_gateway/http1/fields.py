@@ -28,8 +28,9 @@ _SINGLETONS = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect", b"origin", b"upgrade"}
 )
 
-# Fields with such names may carry secrets.
-_SECRET = re.compile(rb"auth|cookie|key|token|secret|session|password|signature|assertion|jwt")
+#: Header fields and query parameters with such names may carry secrets.
+SENSITIVE_NAMES = "auth|cookie|credential|key|token|secret|session|passw|sig|assertion|jwt"
+_SECRET = re.compile(SENSITIVE_NAMES.encode())
 
 
 def parse_fields(lines: list[bytes]) -> Fields:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ostiary_chassis.settings import ConfigError
+from ostiary_gateway.http1.methods import IDEMPOTENT
 from ostiary_gateway.routing import yaml
 from ostiary_gateway.routing.config import LOCAL_PATHS, RoutesFile
 from ostiary_gateway.routing.types import Section, error_message
@@ -17,9 +18,6 @@ from ostiary_gateway.routing.yaml import InvalidYaml, Location
 SETTING = "OSTIARY_GATEWAY_ROUTES"
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
-
-# RFC 9110 section 9.2.2.
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 _FIELD_NAMES = {name for section in Section.__subclasses__() for name in section.model_fields}
 
@@ -117,7 +115,7 @@ def _check_references(file: RoutesFile) -> None:
         if route.name in names:
             raise InvalidRoutes(("routes", index, "name"), f"duplicate route name '{route.name}'")
         names.add(route.name)
-        if route.retries is not None and not route.match.methods & _IDEMPOTENT:
+        if route.retries is not None and not route.match.methods & IDEMPOTENT:
             raise InvalidRoutes(("routes", index, "retries"), "none of the route's methods is idempotent")
         if route.match.path in LOCAL_PATHS:
             raise InvalidRoutes(("routes", index, "match", "path"), "reserved: the gateway serves this path itself")
