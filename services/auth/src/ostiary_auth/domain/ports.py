@@ -166,6 +166,9 @@ class VerifierRows(Protocol):
     async def put(self, changed: Collection[RegisteredVerifier]) -> None:
         """Insert or update verifiers; their values only grow."""
 
+    async def acknowledge(self, changed: Collection[RegisteredVerifier]) -> None:
+        """Update what verifiers have acknowledged; it only grows. Missing ones are not inserted."""
+
     async def live(self, now: datetime) -> list[RegisteredVerifier]:
         """Return the verifiers that may be accepting tokens."""
 

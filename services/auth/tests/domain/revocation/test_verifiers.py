@@ -27,6 +27,7 @@ from ostiary_auth.domain.revocation.model import LOCAL_KEYS, InForce, Registered
 from ostiary_auth.domain.revocation.verifiers import CLOCK_SKEW, NO_LEASE_MS, STORED_AHEAD, Verifiers
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.revocation.tables import verifiers as rows
+from ostiary_auth.storage.revocation.verifiers import SqlVerifiers
 from ostiary_auth.system_clock import SystemClock
 
 MINUTE = 60_000
@@ -513,6 +514,24 @@ class TestReplicas:
         await here.verifiers._share()
         assert await there.stored() == {}
         assert await there.is_in_force(await there.revoke())
+
+    async def test_one_that_leaves_while_acknowledgements_are_shared_does_not_come_back(
+        self, pair: tuple[Messages, Replica, Replica], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, here, _ = pair
+        await here.heard("orders", 0)
+        await here.heard("orders", await here.revoke())
+        live = SqlVerifiers.live
+
+        async def live_and_then_removed(self: SqlVerifiers, now: datetime) -> list[RegisteredVerifier]:
+            found = await live(self, now)
+            await self.remove("orders")
+            return found
+
+        monkeypatch.setattr(SqlVerifiers, "live", live_and_then_removed)
+        here.verifiers.on_message(f"{WANTED}1")
+        await here.verifiers._share()
+        assert await here.stored() == {}
 
     async def test_a_replica_that_has_nothing_to_tell_says_nothing(
         self, pair: tuple[Messages, Replica, Replica]

@@ -245,8 +245,8 @@ class Verifiers:
             live = {verifier.id for verifier in await transaction.verifiers.live(self._clock.now())}
             shared = [verifier for verifier in wanted.values() if verifier.id in live]
             if shared:
-                await transaction.verifiers.put(shared)
-        self._stored.update({verifier.id: verifier for verifier in shared})
+                await transaction.verifiers.acknowledge(shared)
+        self._stored.update({verifier.id: verifier for verifier in shared if verifier.id in self._polled})
         self._forget(wanted.keys() - live)
         if shared:
             await self._publish(ACKNOWLEDGED)

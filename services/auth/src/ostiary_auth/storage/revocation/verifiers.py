@@ -22,6 +22,8 @@ _PUT = text(
     " lease_ms = CASE WHEN excluded.lease_ms > known.lease_ms THEN excluded.lease_ms ELSE known.lease_ms END,"
     " live_until = CASE WHEN excluded.live_until > known.live_until THEN excluded.live_until ELSE known.live_until END"
 ).bindparams(bindparam("live_until", type_=UtcDateTime))
+#: Only of rows that exist: a verifier that was removed meanwhile must not come back.
+_ACKNOWLEDGE = text("UPDATE verifiers SET acknowledged = :acknowledged WHERE id = :id AND acknowledged < :acknowledged")
 _LIVE = select(verifiers).where(verifiers.c.live_until > bindparam("now"))
 
 
@@ -35,6 +37,13 @@ class SqlVerifiers:
         # In a fixed order, so that replicas that store the same rows cannot deadlock.
         rows = [asdict(verifier) for verifier in sorted(changed, key=lambda verifier: verifier.id)]
         await self._connection.execute(_PUT, rows)
+
+    async def acknowledge(self, changed: Collection[RegisteredVerifier]) -> None:
+        rows = [
+            {"id": verifier.id, "acknowledged": verifier.acknowledged}
+            for verifier in sorted(changed, key=lambda verifier: verifier.id)
+        ]
+        await self._connection.execute(_ACKNOWLEDGE, rows)
 
     async def live(self, now: datetime) -> list[RegisteredVerifier]:
         return [RegisteredVerifier(**row._mapping) for row in await self._connection.execute(_LIVE, {"now": now})]
