@@ -44,7 +44,7 @@ from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
 from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.exchange import Exchange
 from ostiary_gateway.proxy.head_reader import HeadReader
-from ostiary_gateway.proxy.local_response import LocalResponse, may_keep_alive, problem_fields, response_head
+from ostiary_gateway.proxy.local_response import LocalResponse, local_head, may_keep_alive, problem_fields
 from ostiary_gateway.proxy.problems import BODY_TIMEOUT, HEAD_TIMEOUT, TOO_MANY_CONNECTIONS, problem_of_message
 from ostiary_gateway.proxy.slow_reader import LINGER_SECONDS, STALL_SECONDS, LingeringClose, SlowReader, unsent_bytes
 from ostiary_gateway.runtime import Runtime, Snapshot
@@ -472,7 +472,7 @@ class ClientConnection(WriteBufferedProtocol):
         self._enter(RESPONDING)
         request = context.request
         keep_alive = may_keep_alive(request) and not self._manager.is_draining
-        self.write(response_head(request, status, fields, len(content), self._manager.date, keep_alive=keep_alive))
+        self.write(local_head(request, status, fields, len(content), self._manager.date, keep_alive=keep_alive))
         self._response = LocalResponse(b"" if request.method == "HEAD" else content, keep_alive=keep_alive)
         self._write_response()
 

@@ -45,7 +45,7 @@ def may_keep_alive(request: Request) -> bool:
     return request.keep_alive and (request.body is None or request.body.done)
 
 
-def response_head(request: Request, status: int, fields: Fields, size: int, date: bytes, *, keep_alive: bool) -> bytes:
+def local_head(request: Request, status: int, fields: Fields, size: int, date: bytes, *, keep_alive: bool) -> bytes:
     """Return the head of a response with `size` bytes of content; 204 has none (RFC 9110 section 8.6)."""
     more = [(b"date", date)]
     if status != NO_CONTENT:
