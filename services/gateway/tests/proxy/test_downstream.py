@@ -16,6 +16,7 @@ from harness import (
     settled,
     until,
 )
+from proxy_routes import REQUEST_ROUTES
 
 from ostiary_gateway.proxy.downstream import (
     HEAD_SECONDS,
@@ -23,17 +24,7 @@ from ostiary_gateway.proxy.downstream import (
 )
 from ostiary_gateway.proxy.slow_reader import LINGER_BYTES, LINGER_SECONDS
 
-ROUTES = """\
-upstreams:
-  up: {url: "${UPSTREAM}"}
-routes:
-  - {name: any, match: {path: "/any/{rest...}", methods: [GET, HEAD, POST, PUT, DELETE, OPTIONS]}, upstream: up,
-     access: public}
-  - {name: quick, match: {path: /quick, methods: [GET, POST]}, upstream: up, access: public,
-     timeouts: {first_byte: 0.2, idle: 0.2}}
-  - {name: small, match: {path: /small, methods: [POST]}, upstream: up, access: public, limits: {body_bytes: 100}}
-  - {name: mine, match: {path: /mine, methods: [GET, POST]}, upstream: up, access: authenticated}
-"""
+ROUTES = REQUEST_ROUTES
 
 GET = b"GET /any/x HTTP/1.1\r\nHost: gw\r\n"
 

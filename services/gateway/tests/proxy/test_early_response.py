@@ -13,20 +13,12 @@ from harness import (
     respond_and_stall,
     until,
 )
+from proxy_routes import STREAM_ROUTES
 
 from ostiary_gateway.proxy.exchange import Exchange
 from ostiary_gateway.upstream.connection import Failure
 
-ROUTES = """\
-upstreams:
-  up: {url: "${UPSTREAM}"}
-routes:
-  - {name: any, match: {path: "/any/{rest...}", methods: [GET, POST]}, upstream: up, access: public,
-     limits: {body_bytes: 100000000}}
-  - {name: quick, match: {path: /quick, methods: [GET, POST]}, upstream: up, access: public,
-     timeouts: {first_byte: 0.2, idle: 0.2},
-     limits: {body_bytes: 100000000}}
-"""
+ROUTES = STREAM_ROUTES
 
 #: Bytes, more than all buffers on the way hold.
 BIG = 20_000_000

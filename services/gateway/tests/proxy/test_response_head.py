@@ -6,18 +6,9 @@ from harness import (
     RecordingUpstream,
     parse_responses,
 )
+from proxy_routes import REQUEST_ROUTES
 
-ROUTES = """\
-upstreams:
-  up: {url: "${UPSTREAM}"}
-routes:
-  - {name: any, match: {path: "/any/{rest...}", methods: [GET, HEAD, POST, PUT, DELETE, OPTIONS]}, upstream: up,
-     access: public}
-  - {name: quick, match: {path: /quick, methods: [GET, POST]}, upstream: up, access: public,
-     timeouts: {first_byte: 0.2, idle: 0.2}}
-  - {name: small, match: {path: /small, methods: [POST]}, upstream: up, access: public, limits: {body_bytes: 100}}
-  - {name: mine, match: {path: /mine, methods: [GET, POST]}, upstream: up, access: authenticated}
-"""
+ROUTES = REQUEST_ROUTES
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

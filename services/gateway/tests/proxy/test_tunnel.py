@@ -16,23 +16,14 @@ from harness.websockets import (
     open_websocket,
     send_request,
 )
+from proxy_routes import WEBSOCKET_ROUTES
 
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.websocket import close_frame
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.proxy.tunnel import IDLE_SECONDS
 
-ROUTES = """\
-upstreams:
-  up: {url: "${UPSTREAM}"}
-routes:
-  - {name: live, match: {path: /live, methods: [GET, POST]}, upstream: up, access: authenticated, websocket: true,
-     cors: {origins: ["https://shop.example"]}}
-  - {name: open, match: {path: /open, methods: [GET, POST]}, upstream: up, access: public, websocket: true}
-  - {name: brief, match: {path: /brief, methods: [GET]}, upstream: up, access: public, websocket: true,
-     timeouts: {idle: 0.3}}
-  - {name: plain, match: {path: /plain, methods: [GET]}, upstream: up, access: public}
-"""
+ROUTES = WEBSOCKET_ROUTES
 
 #: Bytes, more than all buffers on the way hold.
 BIG = 20_000_000

@@ -6,6 +6,7 @@ import time
 import pytest
 from harness import ClientSocket, Clock, GatewayHarness, ReceivedRequest, RecordingUpstream, never, until
 from harness.websockets import ACCEPTED, UpstreamWebSocket, bearer, frame, open_websocket
+from proxy_routes import WEBSOCKET_ROUTES
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
@@ -13,17 +14,7 @@ from ostiary_gateway.http1.websocket import close_frame
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.proxy.tunnel import CLOSE_SECONDS
 
-ROUTES = """\
-upstreams:
-  up: {url: "${UPSTREAM}"}
-routes:
-  - {name: live, match: {path: /live, methods: [GET, POST]}, upstream: up, access: authenticated, websocket: true,
-     cors: {origins: ["https://shop.example"]}}
-  - {name: open, match: {path: /open, methods: [GET, POST]}, upstream: up, access: public, websocket: true}
-  - {name: brief, match: {path: /brief, methods: [GET]}, upstream: up, access: public, websocket: true,
-     timeouts: {idle: 0.3}}
-  - {name: plain, match: {path: /plain, methods: [GET]}, upstream: up, access: public}
-"""
+ROUTES = WEBSOCKET_ROUTES
 
 #: A frame with 1000 bytes of content.
 LONG = frame(b"x" * 1000)
