@@ -257,7 +257,6 @@ def download(gateway: GatewayProcess, upstream: RawUpstream, path: str, size: in
         while b"\r\n\r\n" not in beginning:
             beginning += connection.recv(65536)
         take(connection, size, body_of(beginning))
-    assert sending.sent == size
     assert gateway.peak() - before < GROWTH
 
 

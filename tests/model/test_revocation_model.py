@@ -363,6 +363,13 @@ class Database:
                 live_until=max(row.live_until, known.live_until),
             )
 
+    def acknowledge(self, rows: Collection[RegisteredVerifier]) -> None:
+        for row in rows:
+            known = self.tables.registered.get(row.id)
+            if known is not None:
+                acknowledged = max(row.acknowledged, known.acknowledged)
+                self.tables.registered[row.id] = replace(known, acknowledged=acknowledged)
+
     def restore(self, copy: Tables) -> None:
         self.tables = copy.copy()
         # Who was connected is not any more.
@@ -491,6 +498,11 @@ class Rows:
         await self._hop()
         rows = tuple(changed)
         self._work.append(lambda: self._database.register(rows))
+
+    async def acknowledge(self, changed: Collection[RegisteredVerifier]) -> None:
+        await self._hop()
+        rows = tuple(changed)
+        self._work.append(lambda: self._database.acknowledge(rows))
 
     async def live(self, now: datetime) -> list[RegisteredVerifier]:
         await self._hop()
@@ -1475,6 +1487,10 @@ class TestStandIn:
         for rows in ((known, replace(other, live_until=first)), (from_before,)):
             async with store.write() as transaction:
                 await transaction.verifiers.put(rows)
+        later = replace(known, acknowledged=7, keys="others", lease_ms=9000, live_until=late)
+        for acknowledged in (later, from_before, replace(known, id="never registered")):
+            async with store.write() as transaction:
+                await transaction.verifiers.acknowledge([acknowledged])
         for targets in (((Kind.SESSION, "a"), (Kind.KEY, "b")), ((Kind.SUBJECT, "c"),)):
             async with store.write() as transaction:
                 for kind, target in targets:
