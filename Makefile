@@ -23,6 +23,8 @@ PARTS := libs/ostiary libs/chassis services/auth services/gateway services/profi
 SOURCES := libs services tests demo bench deploy
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--no-emit-package ostiary --no-emit-package ostiary-chassis
+NODE := tests/integration/node
+NPM := npm --silent --ignore-scripts --no-audit --no-fund --omit-lockfile-registry-resolved
 COMPOSE := docker compose -f deploy/compose.yaml
 SECRETS := $(abspath $(or $(OSTIARY_SECRETS_DIR),deploy/secrets))
 FOUND_PYTHON = [ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and was not found; set PYTHON" >&2; exit 1; }
@@ -38,7 +40,7 @@ run: .venv/installed ## Run the cluster as local processes on SQLite, until Ctrl
 demo: .venv/installed ## Run the main story against a running cluster
 	@$(BIN)/python demo/demo.py
 
-test: .venv/installed ## Run the tests: unit, integration, and containers if a Docker engine is available
+test: .venv/installed build/node/installed ## Run the tests: unit, integration, and containers if a Docker engine is available
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not serial and not slow" tests services libs
 	$(BIN)/pytest -m "serial and not slow" tests services libs
 
@@ -104,6 +106,10 @@ lock: .venv/installed ## Pin all dependencies, with hashes
 	@for service in auth gateway profile; do \
 		$(COMPILE) --python-version 3.13 -c requirements/dev.txt \
 			services/$$service/pyproject.toml -o requirements/$$service.txt || exit 1; done
+	$(NPM) install --package-lock-only --prefix $(NODE)
+	@node -e "const fs = require('fs'), name = '$(NODE)/package-lock.json', lock = JSON.parse(fs.readFileSync(name)); \
+		for (const each of Object.values(lock.packages)) delete each.funding; \
+		fs.writeFileSync(name, JSON.stringify(lock, null, 2) + '\n')"
 
 clean: ## Remove what was installed or built, not the data
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -127,6 +133,12 @@ build/compiled $(IMAGE)/compiled: $(TO_COMPILE)
 build/fuzz/installed: requirements/fuzz.txt .venv/installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target build/fuzz/packages --only-binary :all: \
 		--require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+# Packages of Node.js for tests, which are skipped where it is not installed.
+build/node/installed: $(NODE)/package.json $(NODE)/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@if command -v npm >/dev/null; then $(NPM) ci --prefix $(@D); else echo "npm is not installed: tests that need it are skipped"; fi
 	@touch $@
 
 .venv/installed $(IMAGE)/installed: requirements/build.txt requirements/dev.txt $(PARTS:=/pyproject.toml)
