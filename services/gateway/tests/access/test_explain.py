@@ -81,6 +81,7 @@ def test_an_allowed_request_is_explained_with_all_rules(explainer: Explainer, is
         "limits": ["body 1048576 bytes, head 32768 bytes"],
         "timeouts": ["connect 2 s, first_byte 30 s, idle 30 s, total 60 s"],
         "retries": ["at most 2, after no response or 503"],
+        "cors": ["https://app.example"],
         "token": ["subject ada, client test-client; scopes: orders:read; roles: clerk"],
         "upstream": ["shop (http://shop:1) gets /orders/1?a=b"],
     }

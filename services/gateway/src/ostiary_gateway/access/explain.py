@@ -129,6 +129,9 @@ def _rules(checked: Sequence[Route]) -> list[str]:
     if route.retries is not None:
         statuses = "".join(f" or {status}" for status in sorted(route.retries.statuses))
         lines.append(f"retries     at most {route.retries.attempts}, after no response{statuses}")
+    if route.cors is not None:
+        credentials = ", with credentials" if route.cors.credentials else ""
+        lines.append(f"cors        {', '.join(sorted(route.cors.origins))}{credentials}")
     return lines
 
 

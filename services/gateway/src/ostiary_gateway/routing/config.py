@@ -9,19 +9,20 @@
         access: {scopes: [profile:read]}
 
 Each route sets its `access` explicitly: public, authenticated, or the scopes, roles and claims that it requires.
-There is no default, and unknown fields are errors.
+There is no default for it, and unknown fields are errors.
 """
 
 from collections.abc import Mapping
 from functools import cached_property
 from types import EllipsisType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, StrictBool, Tag, model_validator
 
 from ostiary_chassis.middleware import OPERATIONS
+from ostiary_gateway.http1.methods import IDEMPOTENT
 from ostiary_gateway.routing.paths import PathTemplate, parameters, parse_template
-from ostiary_gateway.routing.policies import Cors, Limits, RateLimit, Retries, Timeouts
+from ostiary_gateway.routing.policies import RoutePolicies
 from ostiary_gateway.routing.requirements import Requirements
 from ostiary_gateway.routing.types import (
     CLOSED_MAPPING,
@@ -116,7 +117,7 @@ class Match(Section):
         return parse_template(self.path)
 
 
-class Route(Section):
+class Route(RoutePolicies):
     """Which requests go to which upstream, and what they must carry."""
 
     name: Name
@@ -145,15 +146,6 @@ class Route(Section):
     rewrite: Annotated[str, AfterValidator(_valid_template)] | None = None
     """Template of the path for the upstream, with the parameters of match.path."""
 
-    rate_limits: tuple[RateLimit, ...] = ()
-    """Rate limits; requests over any of them get 429."""
-
-    retries: Retries | None = None
-    """When requests are retried; never by default."""
-
-    cors: Cors | None = None
-    """Which web pages of other origins may use the route; none by default."""
-
     websocket: StrictBool = False
     """Whether requests may be upgraded to WebSockets."""
 
@@ -163,12 +155,6 @@ class Route(Section):
         Discriminator(text_or_other),
     ] = "default"
     """Maximum age of revocation data in seconds; `default` is the gateway's setting, `none` is unlimited."""
-
-    limits: Limits = Limits()
-    """Maximum sizes of head and body."""
-
-    timeouts: Timeouts = Timeouts()
-    """How long the upstream may take."""
 
     @model_validator(mode="after")
     def _check_rewrite(self) -> Self:
@@ -182,8 +168,6 @@ class Route(Section):
     def _check_rate_limits(self) -> Self:
         if self.access == "public" and any(limit.by != "address" for limit in self.rate_limits):
             raise ValueError("a public route takes no tokens: its rate limits must be 'by: address'")
-        if len(set(self.rate_limits)) != len(self.rate_limits):
-            raise ValueError("duplicate rate limit")
         return self
 
     @model_validator(mode="after")
@@ -191,6 +175,18 @@ class Route(Section):
         if self.access == "public" and self.max_staleness != "default":
             raise ValueError("a public route takes no tokens: 'max_staleness' does not apply")
         return self
+
+    def policy(self, name: str, default: Any) -> Any:
+        """Return a policy of this route, completed by the default. Raises ValidationError if they do not fit."""
+        if name in self.model_fields_set:
+            own = getattr(self, name)
+            return own.over(default) if isinstance(own, Section) and isinstance(default, Section) else own
+        if name == "retries" and not self.match.methods & IDEMPOTENT:
+            return None
+        if name == "rate_limits" and self.access == "public":
+            # There is no token to count by.
+            return tuple(limit for limit in default if limit.by == "address")
+        return default
 
     @property
     def upstreams(self) -> Mapping[str, int]:
@@ -233,6 +229,9 @@ class RoutesFile(Section):
 
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1, json_schema_extra=CLOSED_MAPPING)]
     """The services behind the gateway, by name."""
+
+    defaults: RoutePolicies = RoutePolicies()
+    """What holds for all routes that do not say otherwise. Who has access is not among it: each route says that."""
 
     routes: tuple[Route, ...]
     """Routes; their order does not matter. Requests that match none get 404."""

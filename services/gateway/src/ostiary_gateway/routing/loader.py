@@ -1,7 +1,7 @@
 """Parses and validates a routes file. Every error names the line and the place."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +19,14 @@ SETTING = "OSTIARY_GATEWAY_ROUTES"
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
 
-_FIELD_NAMES = {name for section in Section.__subclasses__() for name in section.model_fields}
+
+def _sections(section: type[Section]) -> Iterator[type[Section]]:
+    for each in section.__subclasses__():
+        yield each
+        yield from _sections(each)
+
+
+_FIELD_NAMES = {name for section in _sections(Section) for name in section.model_fields}
 
 
 class InvalidRoutes(Exception):
@@ -63,7 +70,7 @@ def parse_file(
     except InvalidYaml as error:
         raise ConfigError(f"{path}:{error.line}: {_place(error.location)}: {error}") from None
     try:
-        file = RoutesFile.model_validate(_expand(document, environ))
+        file = _with_defaults(RoutesFile.model_validate(_expand(document, environ)))
         _check_references(file)
         check(file)
     except ValidationError as error:
@@ -100,6 +107,27 @@ def _expand_text(text: str, environ: Mapping[str, str], location: Location) -> s
         return value
 
     return _VARIABLE.sub(replacement, text)
+
+
+def _with_defaults(file: RoutesFile) -> RoutesFile:
+    """Return the file with complete routes. Raises InvalidRoutes."""
+    defaults = {name: getattr(file.defaults, name) for name in file.defaults.model_fields_set}
+    if file.defaults.cors is not None and not file.defaults.cors.origins:
+        raise InvalidRoutes(("defaults", "cors", "origins"), "required field is missing")
+    routes = []
+    for index, route in enumerate(file.routes):
+        complete = {}
+        for name, default in defaults.items():
+            try:
+                complete[name] = route.policy(name, default)
+            except ValidationError as error:
+                message = f"together with 'defaults': {error_message(error.errors()[0])}"
+                raise InvalidRoutes(("routes", index, name), message) from None
+        routes.append(route.model_copy(update=complete))
+        cors = routes[-1].cors
+        if cors is not None and not cors.origins:
+            raise InvalidRoutes(("routes", index, "cors", "origins"), "required field is missing")
+    return file.model_copy(update={"routes": tuple(routes)})
 
 
 def _check_references(file: RoutesFile) -> None:

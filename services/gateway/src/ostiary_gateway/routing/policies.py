@@ -1,11 +1,14 @@
-"""A route's limits, timeouts, retries and CORS rules, as they are in the routes file."""
+"""A route's limits, timeouts, retries and CORS rules, as they are in the routes file.
+
+`defaults` has the same for all routes. What a route sets itself goes first; mappings are merged field by field.
+"""
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from ostiary_gateway.http1.parser import MAX_HEAD_BYTES
-from ostiary_gateway.routing.types import HeaderName, Origin, Section
+from ostiary_gateway.routing.types import HeaderName, Origin, Section, none_for_text
 
 #: Bytes of a request body by default: enough for JSON, too few for a flood.
 DEFAULT_BODY_BYTES = 1024 * 1024
@@ -75,8 +78,8 @@ class Retries(Section):
 class Cors(Section):
     """Which web pages of other origins may use a route (Fetch standard, section 3.2)."""
 
-    origins: Annotated[frozenset[Origin], Field(min_length=1)]
-    """Allowed origins, such as https://app.example.com, or * for all."""
+    origins: Annotated[frozenset[Origin], Field(min_length=1)] = frozenset()
+    """Allowed origins, such as https://app.example.com, or * for all; required unless `defaults` has them."""
 
     headers: frozenset[HeaderName] = frozenset()
     """Request headers that pages may send, besides Authorization and Content-Type."""
@@ -94,4 +97,37 @@ class Cors(Section):
     def _check_origins_for_credentials(self) -> Self:
         if self.credentials and "*" in self.origins:
             raise ValueError("'credentials' requires a list of origins instead of '*'")
+        return self
+
+    def over(self, default: Self) -> Self:
+        # A route that names origins of its own says all about them: they must not get credentials by a default.
+        return self if "origins" in self.model_fields_set else super().over(default)
+
+
+class RoutePolicies(Section):
+    """What a route may leave to `defaults`."""
+
+    rate_limits: tuple[RateLimit, ...] = ()
+    """Rate limits; requests over any of them get 429."""
+
+    retries: Annotated[
+        Retries | None, BeforeValidator(none_for_text, json_schema_input_type=Retries | Literal["none"] | None)
+    ] = None
+    """When requests are retried; never by default. `none` in spite of `defaults`."""
+
+    cors: Annotated[
+        Cors | None, BeforeValidator(none_for_text, json_schema_input_type=Cors | Literal["none"] | None)
+    ] = None
+    """Which web pages of other origins may use the route; none by default. `none` in spite of `defaults`."""
+
+    limits: Limits = Limits()
+    """Maximum sizes of head and body."""
+
+    timeouts: Timeouts = Timeouts()
+    """How long the upstream may take."""
+
+    @model_validator(mode="after")
+    def _check_duplicates(self) -> Self:
+        if len(set(self.rate_limits)) != len(self.rate_limits):
+            raise ValueError("duplicate rate limit")
         return self

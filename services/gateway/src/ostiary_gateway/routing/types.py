@@ -1,6 +1,6 @@
 """Types of values in the routes file, and the error texts for values that do not fit."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 from pydantic_core import ErrorDetails
@@ -52,10 +52,20 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    def over(self, default: Self) -> Self:
+        """Return `default` with what is set here in its place. Raises ValidationError if that does not go together."""
+        fields = {name: getattr(each, name) for each in (default, self) for name in each.model_fields_set}
+        return type(self).model_validate(fields)
+
 
 def text_or_other(value: object) -> str:
     """Choose the member of a union by the value's type, so that errors are about that member alone."""
     return "text" if isinstance(value, str) else "other"
+
+
+def none_for_text(value: object) -> object:
+    """Take the text `none` for the absence of a section."""
+    return None if value == "none" else value
 
 
 def _address_kind(value: object) -> str:
