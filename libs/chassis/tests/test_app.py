@@ -108,7 +108,32 @@ async def test_a_body_over_the_limit_is_rejected(client: httpx.AsyncClient) -> N
 
 
 async def test_a_wrong_method_lists_the_allowed_ones(client: httpx.AsyncClient) -> None:
-    assert (await client.delete("/things")).headers["Allow"] == "POST"
+    assert (await client.delete("/things")).headers["Allow"] == "OPTIONS, POST"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/things/1", "/things/0", "/things/x", "/nothing"])
+async def test_head_is_answered_as_get_without_content(client: httpx.AsyncClient, path: str) -> None:
+    head, get = await client.head(path), await client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    if path != "/metrics":
+        assert head.headers["Content-Length"] == get.headers["Content-Length"]
+
+
+async def test_head_counts_as_head_of_its_route(client: httpx.AsyncClient) -> None:
+    await client.head("/things/7")
+    text = (await client.get("/metrics")).text
+    assert 'http_requests_total{method="HEAD",route="/things/{thing}",status="200"} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "allow"),
+    [("/livez", 204, "GET, HEAD, OPTIONS"), ("/things", 204, "OPTIONS, POST"), ("/nothing", 404, None)],
+)
+async def test_options_lists_the_allowed_methods(
+    client: httpx.AsyncClient, path: str, status: int, allow: str | None
+) -> None:
+    response = await client.options(path)
+    assert (response.status_code, response.headers.get("Allow")) == (status, allow)
 
 
 async def test_json_with_a_suffix_is_json(client: httpx.AsyncClient) -> None:

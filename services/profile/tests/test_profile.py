@@ -136,7 +136,7 @@ class TestConflicts:
         assert (await client.put("/profiles/me", json={}, headers=headers)).status_code == 200
 
     async def test_a_wrong_method_lists_the_allowed_ones(self, client: httpx.AsyncClient) -> None:
-        assert (await client.post("/profiles/me")).headers["Allow"] == "DELETE, GET, PATCH, PUT"
+        assert (await client.post("/profiles/me")).headers["Allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
 
     async def test_any_is_any(self, client: httpx.AsyncClient, issuer: Issuer) -> None:
         ada = caller(issuer, *BOTH)

@@ -9,7 +9,7 @@ from starlette.types import Lifespan
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
 from ostiary_chassis.metrics import Metrics
-from ostiary_chassis.middleware import BodyLimit, RequestContext
+from ostiary_chassis.middleware import BodyLimit, ImpliedMethods, RequestContext
 from ostiary_chassis.openapi import document_errors
 from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
 
@@ -45,6 +45,7 @@ def new_app(
         exception_handlers={**EXCEPTION_HANDLERS, **exception_handlers},
     )
     # The last one added is the outermost.
+    app.add_middleware(ImpliedMethods)
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_middleware(RequestContext, requests=metrics.requests)
     app.include_router(_operations(ready_checks, metrics))

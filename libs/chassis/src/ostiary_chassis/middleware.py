@@ -3,13 +3,15 @@
 import os
 import re
 import time
+from http import HTTPStatus
 
 import structlog
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostiary.fastapi import problem_response
 from ostiary_chassis.metrics import RequestMetrics
-from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError, body_too_large
+from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError, body_too_large, methods_at
 
 _log = structlog.stdlib.get_logger("access")
 
@@ -86,6 +88,38 @@ def _request_id(scope: Scope) -> str:
 def _first(scope: Scope, name: bytes, default: bytes = b"") -> bytes:
     """Return the value of the first field with this name."""
     return next((value for field, value in scope["headers"] if field == name), default)
+
+
+class ImpliedMethods:
+    """Answers HEAD as GET without content (RFC 9110 section 9.3.2), and OPTIONS with `Allow` (section 9.3.7)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope.get("method")
+        if method == "HEAD":
+            # A copy: the server looks up the method to know that no content follows.
+            as_get = {**scope, "method": "GET"}
+            try:
+                await self._app(as_get, receive, _without_content(send))
+            finally:
+                scope["route"] = as_get.get("route")
+        elif method == "OPTIONS" and (methods := methods_at(scope)):
+            await Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(methods)})(
+                scope, receive, send
+            )
+        else:
+            await self._app(scope, receive, send)
+
+
+def _without_content(send: Send) -> Send:
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return send_head
 
 
 class BodyLimit:

@@ -8,6 +8,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import Scope
 
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
@@ -50,23 +51,28 @@ def method_not_allowed(allow: str) -> Problem:
     return Problem(405, "method_not_allowed", detail, {"Allow": allow})
 
 
+def methods_at(scope: Scope) -> list[str]:
+    """Return all methods that a path supports, with HEAD and OPTIONS; none if there is no such path.
+
+    The framework names those of one route only.
+    """
+    scopes = {method: {**scope, "method": method} for method in METHODS}
+    routes = scope["app"].routes
+    found = {name for name, each in scopes.items() if any(route.matches(each)[0] is Match.FULL for route in routes)}
+    implied = ({"HEAD"} if "GET" in found else set()) | ({"OPTIONS"} if found else set())
+    return sorted(found | implied)
+
+
 INTERNAL_ERROR = Problem(500, "internal_error", "Internal error. Report the request id to the operator.")
 
 ExceptionHandlers = Mapping[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]]
-
-
-def _methods(request: Request) -> list[str]:
-    """Return all methods that a path supports; the framework only names those of one route."""
-    scopes = {method: {**request.scope, "method": method} for method in METHODS}
-    routes = request.app.routes
-    return [name for name, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in routes)]
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     if isinstance(error, ProblemError):
         return problem_response(error.problem)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return problem_response(method_not_allowed(", ".join(_methods(request))))
+        return problem_response(method_not_allowed(", ".join(methods_at(request.scope))))
     return problem_response(_FRAMEWORK_PROBLEMS.get(error.status_code, INTERNAL_ERROR))
 
 

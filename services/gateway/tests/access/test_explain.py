@@ -74,7 +74,7 @@ def test_an_allowed_request_is_explained_with_all_rules(explainer: Explainer, is
     assert lines == {
         "request": ["GET /orders/1?a=b"],
         "client": ["192.0.2.1"],
-        "route": ["order: GET /orders/{id}"],
+        "route": ["order: GET, HEAD /orders/{id}"],
         "access": ['scope orders:read and role clerk and claim groups containing "a" and claim org = "acme" or 7'],
         "staleness": ["1.0"],
         "rate limit": ["100 requests per 60 s by subject"],
@@ -123,11 +123,11 @@ def test_an_expired_token_is_explained(explainer: Explainer, issuer: Issuer) -> 
 def test_the_owner_of_a_rewritten_path_is_named(explainer: Explainer, issuer: Issuer) -> None:
     lines, is_allowed = explainer("GET", "/shelves/3", token=issuer.token())
     assert not is_allowed
-    assert lines["route"] == ["public-shelf: GET, PUT /shelves/{id}"]
+    assert lines["route"] == ["public-shelf: GET, HEAD, PUT /shelves/{id}"]
     assert lines["missing"] == ["scope stock"]
     lines, is_allowed = explainer("GET", "/shelves/3", token=issuer.token(scopes=["stock"]))
     assert is_allowed
-    assert lines["path owner"] == ["shelf: GET /v1/shelves/{id}; its access applies, too: scope stock"]
+    assert lines["path owner"] == ["shelf: GET, HEAD /v1/shelves/{id}; its access applies, too: scope stock"]
     assert lines["upstream"] == ["stock (http://stock:1, http://stock:2) gets /v1/shelves/3"]
 
 
@@ -159,6 +159,12 @@ def test_a_successful_preflight_is_allowed(explainer: Explainer) -> None:
     lines, is_allowed = explainer("OPTIONS", "/orders/1", PREFLIGHT, *fields)
     assert lines["response"] == ["204; a browser sends the request"]
     assert is_allowed
+
+
+def test_other_options_requests_are_explained_with_the_allowed_methods(explainer: Explainer) -> None:
+    for path, methods in (("/orders/1", "GET, HEAD, OPTIONS"), ("*", "GET, HEAD, OPTIONS, PUT")):
+        lines, is_allowed = explainer("OPTIONS", path)
+        assert (lines["response"], is_allowed) == ([f"204; Allow: {methods}"], True)
 
 
 @pytest.mark.parametrize("name", ["access_token", "token", "code", "api_key", "KEY", "access%5Ftoken", "id_token_hint"])

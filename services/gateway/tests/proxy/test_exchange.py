@@ -136,7 +136,7 @@ async def test_paths_without_a_route_are_not_found(client: httpx.AsyncClient, up
     assert upstream.connections == []
 
 
-@pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE"])
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
 async def test_a_wrong_method_does_not_fall_through_to_a_wider_route(
     client: httpx.AsyncClient, upstream: RecordingUpstream, method: str
 ) -> None:
@@ -181,7 +181,55 @@ async def test_an_upgrade_offer_does_not_hide_a_body(harness: GatewayHarness, up
 
 async def test_a_wrong_method_is_answered_with_the_allowed_ones(client: httpx.AsyncClient, issuer: Issuer) -> None:
     response = await client.delete("/orders/7", headers=bearer(issuer.token()))
-    assert (response.status_code, response.headers["Allow"]) == (405, "GET, PUT")
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD, OPTIONS, PUT")
+
+
+async def test_a_get_route_takes_head(harness: GatewayHarness, upstream: RecordingUpstream, issuer: Issuer) -> None:
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nETag: x\r\n\r\n"
+    authorization = f"Authorization: Bearer {issuer.token(scopes=['orders:read'])}"
+    answer = await harness.request("/orders/7", authorization, method="HEAD")
+    assert (answer.status, answer.values("content-length"), answer.values("etag"), answer.body) == (
+        200,
+        ["7"],
+        ["x"],
+        b"",
+    )
+    assert upstream.last.method == "HEAD"
+
+
+@pytest.mark.parametrize(("scopes", "status"), [((), 403), (("orders:write",), 403)])
+async def test_head_is_authorised_as_get(
+    client: httpx.AsyncClient, upstream: RecordingUpstream, issuer: Issuer, scopes: tuple[str, ...], status: int
+) -> None:
+    assert (await client.head("/orders/7", headers=bearer(issuer.token(scopes=scopes)))).status_code == status
+    assert (await client.head("/orders/7")).status_code == 401
+    assert (await client.head("/wide/admin", headers=bearer(issuer.token(scopes=scopes)))).status_code == status
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("target", "allow"),
+    [
+        ("/orders/7", "GET, HEAD, OPTIONS, PUT"),
+        ("/wide/x", "DELETE, GET, HEAD, OPTIONS, POST"),
+        ("/livez", "GET, HEAD, OPTIONS"),
+        ("/openapi.json", "GET, HEAD, OPTIONS"),
+        ("*", "DELETE, GET, HEAD, OPTIONS, POST, PUT"),
+    ],
+)
+@pytest.mark.parametrize("lines", [(), ("Origin: https://shop.example",)])
+async def test_options_that_no_route_takes_is_answered_with_the_allowed_methods(
+    harness: GatewayHarness, upstream: RecordingUpstream, lines: tuple[str, ...], target: str, allow: str
+) -> None:
+    answer = await harness.request(target, *lines, method="OPTIONS")
+    assert (answer.status, answer.values("allow"), answer.body) == (204, [allow], b"")
+    assert answer.values("content-length") == []
+    assert upstream.connections == []
+
+
+@pytest.mark.parametrize(("target", "status"), [("/nothing", 404), ("/wide//x", 400)])
+async def test_options_for_a_path_without_routes_is_rejected(harness: GatewayHarness, target: str, status: int) -> None:
+    assert (await harness.request(target, method="OPTIONS")).status == status
 
 
 async def test_bodies_are_limited(client: httpx.AsyncClient, issuer: Issuer) -> None:
@@ -324,9 +372,77 @@ async def test_the_gateway_serves_its_own_endpoints(client: httpx.AsyncClient, u
     for path in ("/livez", "/readyz", "/metrics"):
         response = await client.get(path)
         assert response.status_code == 200
-    assert (await client.post("/livez", content=b"x")).status_code == 405
+    wrong = await client.post("/livez", content=b"x")
+    assert (wrong.status_code, wrong.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
     assert (await client.get("/livez")).status_code == 200
     assert upstream.connections == []
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/swagger-ui.css"])
+async def test_own_endpoints_answer_head_like_get(client: httpx.AsyncClient, path: str) -> None:
+    varies = {"date", "x-request-id", *(["content-length"] if path == "/metrics" else [])}
+    head, get = await client.head(path), await client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    fields = [{name: value for name, value in each.headers.items() if name not in varies} for each in (head, get)]
+    assert fields[0] == fields[1]
+    assert int(head.headers["Content-Length"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("head", "connection"),
+    [
+        (b"GET /livez HTTP/1.0\r\n\r\n", ["close"]),
+        (b"HEAD /readyz HTTP/1.0\r\n\r\n", ["close"]),
+        (b"GET /livez HTTP/1.0\r\nHost: gw\r\nConnection: close\r\n\r\n", ["close"]),
+        (b"GET /readyz?full HTTP/1.0\r\nHost:\r\n\r\n", ["close"]),
+        (b"GET /livez HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n", ["close"]),
+        (b"OPTIONS /livez HTTP/1.0\r\n\r\n", ["close"]),
+    ],
+)
+async def test_health_checks_need_no_host(harness: GatewayHarness, head: bytes, connection: list[str]) -> None:
+    (answer,) = parse_responses(await harness.send_raw(head), head.partition(b" ")[0].decode())
+    assert answer.status == (204 if head.startswith(b"OPTIONS") else 200)
+    assert answer.values("connection") == connection
+
+
+async def test_a_health_check_without_a_host_may_keep_its_connection(harness: GatewayHarness) -> None:
+    probe = b"GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    answers = parse_responses(await harness.send_raw(probe * 3 + b"GET /livez HTTP/1.0\r\n\r\n"), *["GET"] * 4)
+    assert [each.status for each in answers] == [200] * 4
+    assert [each.values("connection") for each in answers] == [["keep-alive"]] * 3 + [["close"]]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /ping HTTP/1.0\r\n\r\n",
+        b"GET /ping HTTP/1.0\r\nHost:\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET http:///livez HTTP/1.0\r\n\r\n",
+        b"GET /livez HTTP/1.0\r\nHost: a b\r\n\r\n",
+        b"GET * HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nConnection: close\r\n\r\n",
+    ],
+)
+async def test_other_requests_need_a_host(harness: GatewayHarness, upstream: RecordingUpstream, head: bytes) -> None:
+    (answer,) = parse_responses(await harness.send_raw(head))
+    assert answer.status == 400
+    assert upstream.connections == []
+
+
+async def test_an_http10_client_reaches_routes_with_its_host(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    upstream.response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    (answer,) = parse_responses(await harness.send_raw(b"GET /ping HTTP/1.0\r\nHost: gw\r\n\r\n"))
+    assert (answer.status, answer.body, answer.values("connection")) == (200, b"ok", ["close"])
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    kept = b"GET /ping HTTP/1.0\r\nHost: gw\r\nConnection: Keep-Alive\r\n\r\n"
+    answers = parse_responses(
+        await harness.send_raw(kept * 2 + b"GET /ping HTTP/1.0\r\nHost: gw\r\n\r\n"), *["GET"] * 3
+    )
+    assert [each.values("connection") for each in answers] == [["keep-alive"]] * 2 + [["close"]]
 
 
 async def test_without_keys_tokens_cannot_be_verified(issuer: Issuer, upstream: RecordingUpstream) -> None:

@@ -97,6 +97,16 @@ def test_a_public_route_that_some_services_take_for_a_protected_path_is_rejected
         load(tmp_path, "/pub/{rest...}", "/admin")
 
 
+def test_the_head_requests_of_a_get_route_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(
+        FILE.format(public="/a/{id}", protected="/{kind}/secret", upstream="one").replace("[GET]", "[HEAD]", 2)
+        + "  - {name: get, match: {path: /other, methods: [GET]}, rewrite: /x/secret, upstream: one, access: public}\n"
+    )
+    with pytest.raises(ConfigError, match="bypass route 'closed'"):
+        load_routes(path)
+
+
 def test_a_path_of_another_service_is_no_bypass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ostiary_gateway.routing.paths.split", lax)
     assert len(load(tmp_path, "/pub/{rest...}", "/admin", "two").routes) == 2

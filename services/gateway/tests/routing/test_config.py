@@ -45,6 +45,38 @@ def test_addresses_are_expanded_from_the_environment(tmp_path: Path) -> None:
     assert read(tmp_path, GOOD, ORDERS_URL="http://orders:1").upstreams["orders"].url == "http://orders:1"
 
 
+@pytest.mark.parametrize(
+    ("other", "takes_head"),
+    [
+        ("{path: /orders, methods: [PUT]}", True),
+        ("{path: /orders, methods: [HEAD]}", False),
+        ("{path: /ping, methods: [HEAD]}", True),
+        ("{path: /orders, methods: [HEAD], hosts: [a.example]}", True),
+        ('{path: /orders, methods: [HEAD], headers: {X-Version: "2"}}', True),
+    ],
+)
+def test_a_get_route_takes_head_unless_another_route_lists_it_for_the_same(
+    tmp_path: Path, other: str, takes_head: bool
+) -> None:
+    text = GOOD + f"  - {{name: other, match: {other}, upstream: orders, access: authenticated}}\n"
+    orders = read(tmp_path, text).routes[0]
+    assert orders.match.methods == ({"GET", "HEAD"} if takes_head else {"GET"})
+
+
+@pytest.mark.parametrize(("host", "takes_head"), [("a.example", False), ("b.example", True)])
+def test_a_route_of_several_hosts_gives_head_up_for_all_of_them(tmp_path: Path, host: str, takes_head: bool) -> None:
+    text = GOOD.replace("methods: [GET]}", "methods: [GET], hosts: [a.example, c.example]}", 1)
+    match = f"{{path: /orders, methods: [HEAD], hosts: [{host}]}}"
+    text += f"  - {{name: other, match: {match}, upstream: orders, access: authenticated}}\n"
+    assert ("HEAD" in read(tmp_path, text).routes[0].match.methods) is takes_head
+
+
+def test_two_get_routes_for_the_same_requests_are_named_by_get(tmp_path: Path) -> None:
+    text = GOOD + "  - {name: again, match: {path: /ping, methods: [GET]}, upstream: orders, access: public}\n"
+    with pytest.raises(ConfigError, match="matches the same GET requests as route 'ping'"):
+        read(tmp_path, text)
+
+
 def test_the_shipped_file_has_these_public_routes() -> None:
     file = load_file(Path(__file__).parents[4] / "deploy" / "gateway.yaml", {})
     public = {route.match.path for route in file.routes if route.access == "public"}

@@ -13,7 +13,7 @@ from ostiary.http import Problem, bearer_token
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
-from ostiary_gateway.access.request import RequestContext, parse_target
+from ostiary_gateway.access.request import SERVER, RequestContext, parse_target
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
@@ -96,11 +96,29 @@ class Admission:
         self._authorise_owners(route, context, _upstream_path(route, context))
         return route
 
-    def preflight(self, context: RequestContext) -> Fields | None:
-        """Return the header fields for a preflight; None if a request is none. Raises ProblemError."""
+    def own_options(self, context: RequestContext) -> Fields | None:
+        """Return the header fields with which the gateway itself answers an OPTIONS request; None if a route does.
+
+        It answers preflights; and which methods a path has (RFC 9110 section 9.3.7), unless a route takes OPTIONS.
+        Raises ProblemError.
+        """
+        if context.path == SERVER:
+            return [(b"allow", _allow(self._table.methods).encode())]
+        if cors.is_preflight(context.request):
+            return self._preflight(context)
+        methods = self._methods_at(context)
+        return [(b"allow", _allow(methods).encode())] if methods and "OPTIONS" not in methods else None
+
+    def _methods_at(self, context: RequestContext) -> Collection[str]:
+        """Return the methods that routes take at a path; none if no route matches. Raises ProblemError."""
+        try:
+            return self._table.candidates(context.host, context.path).keys()
+        except AmbiguousPath as error:
+            raise ProblemError(_ambiguous_path(error)) from None
+
+    def _preflight(self, context: RequestContext) -> Fields:
+        """Return the header fields for a preflight. Raises ProblemError."""
         request = context.request
-        if not cors.is_preflight(request):
-            return None
         method, headers = cors.requested(request)
         route = context.route = self._find(context, method, headers)
         self._limit(route, "address", source_of(context.client))
@@ -125,7 +143,7 @@ class Admission:
         except DuplicateField:
             raise ProblemError(_DUPLICATE_FIELD) from None
         except WrongMethod as error:
-            raise ProblemError(method_not_allowed(", ".join(sorted(error.allowed)))) from None
+            raise ProblemError(method_not_allowed(_allow(error.allowed))) from None
 
     def _authorise(self, route: Route, context: RequestContext) -> None:
         """Verify the token, and check that it meets the route's requirements. Raises OstiaryError."""
@@ -165,7 +183,7 @@ class Admission:
             return
         methods = {each for owner in owners for each in owner.match.methods}
         if method not in methods and route.rewrite is not None:
-            raise ProblemError(method_not_allowed(", ".join(sorted(methods))))
+            raise ProblemError(method_not_allowed(_allow(methods)))
         for owner in owners:
             if owner is not route:
                 self._authorise(owner, context)
@@ -189,6 +207,11 @@ def _is_allowed_origin(route: Route, context: RequestContext) -> bool:
     origin = context.request.by_name.get(b"origin", b"").lower()
     allowed = route.cors.origins if route.cors is not None else frozenset()
     return origin.partition(b"://")[2] == context.host.lower() or origin.decode("latin-1") in allowed
+
+
+def _allow(methods: Collection[str]) -> str:
+    """Return the value of `Allow`: these methods, and OPTIONS, which the gateway answers."""
+    return ", ".join(sorted({*methods, "OPTIONS"}))
 
 
 def _ambiguous_path(error: AmbiguousPath) -> Problem:

@@ -66,19 +66,21 @@ def explain(
         return [*lines, f"response    400: not valid HTTP/1.1 ({error})"], False
     owners = OwnerIndex(routes)
     context = RequestContext(request, hypothetical.client, b"http", b"explained")
-    problem, preflight = _decide(Admission(RouteTable(routes.routes), owners, verifier, proxies), context)
+    problem, own_fields = _decide(Admission(RouteTable(routes.routes), owners, verifier, proxies), context)
     lines.append(f"client      {context.client}")
     if context.is_local:
         return [*lines, "response    from the gateway itself"], True
     checked = [each for each in (context.route, *_other_owners(owners, context)) if each is not None]
+    if own_fields is not None and not cors.is_preflight(request):
+        return [*lines, f"response    204; Allow: {dict(own_fields)[b'allow'].decode()}"], True
     lines += _rules(checked)
     if context.token is not None:
         lines += [_token(context.token), *_missing(checked, context.token)]
     if problem is not None:
         return [*lines, f"response    {problem.status} {problem.code}: {problem.detail}"], False
     route = checked[0]
-    if preflight is not None:
-        fault = _preflight_fault(route, request, preflight)
+    if own_fields is not None:
+        fault = _preflight_fault(route, request, own_fields)
         return [*lines, f"response    204; {fault or 'a browser sends the request'}"], not fault
     for name in route.upstreams:
         addresses = ", ".join(routes.upstreams[name].addresses)
@@ -88,19 +90,19 @@ def explain(
 
 
 def _decide(admission: Admission, context: RequestContext) -> tuple[Problem | None, Fields | None]:
-    """Return the problem of a rejected request, and the fields of the response to a preflight."""
+    """Return the problem of a rejected request, and the fields of a response to OPTIONS that is the gateway's own."""
     try:
         admission.locate(context)
         if context.is_local:
             return None, None
-        preflight = admission.preflight(context)
-        if preflight is None:
+        own_fields = admission.own_options(context) if context.request.method == "OPTIONS" else None
+        if own_fields is None:
             admission.admit(context)
     except ProblemError as error:
         return error.problem, None
     except OstiaryError as error:
         return problem_for(error), None
-    return None, preflight
+    return None, own_fields
 
 
 def _redact(target: str) -> str:

@@ -19,6 +19,10 @@ _INVALID_TARGET = Problem(400, "invalid_target", "The target must be a path, or 
 
 # RFC 9112 section 3.2.2, without user information.
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)(/[^#]*)\Z", re.IGNORECASE)
+
+#: The target of an OPTIONS request that asks about the server as a whole (RFC 9112 section 3.2.4).
+SERVER = b"*"
+
 _LOCAL_PATHS = frozenset(path.encode() for path in LOCAL_PATHS)
 
 
@@ -85,13 +89,13 @@ class RequestIds:
 def parse_target(context: RequestContext) -> None:
     """Set host, target and path. Raises ProblemError."""
     request = context.request
-    target, host = request.target, request.by_name.get(b"host")
-    if host is None or not headers.is_host(host):
+    target, host = request.target, request.by_name.get(b"host", b"")
+    if not headers.is_host(host) and not _may_lack_host(request):
         raise ProblemError(_INVALID_HOST)
     if b"#" in target:
         # A fragment is never sent (RFC 9110 section 7.1), and some servers cut it off.
         raise ProblemError(_INVALID_TARGET)
-    if not target.startswith(b"/"):
+    if not target.startswith(b"/") and not (target == SERVER and request.method == "OPTIONS"):
         absolute = _ABSOLUTE.match(target)
         if absolute is None or absolute[1].lower() != host.lower():
             raise ProblemError(_INVALID_TARGET)
@@ -99,3 +103,13 @@ def parse_target(context: RequestContext) -> None:
     context.host, context.target = host, target
     context.path = target.partition(b"?")[0]
     context.is_local = context.path in _LOCAL_PATHS
+
+
+def _may_lack_host(request: Request) -> bool:
+    """Whether a request may come without a host: a health check, whose client may know no name of ours.
+
+    HTTP/1.0 does not know the field; in HTTP/1.1 it is then empty (RFC 9112 section 3.2).
+    """
+    host = request.by_name.get(b"host")
+    is_unknown = host == b"" if request.is_http11 else not host
+    return is_unknown and request.target.partition(b"?")[0] in _LOCAL_PATHS

@@ -43,7 +43,8 @@ class AsgiBridge:
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
-            "method": request.method,
+            # The content's length is known only with the content, which is not sent.
+            "method": "GET" if request.method == "HEAD" else request.method,
             "scheme": context.scheme.decode(),
             "path": context.path.decode("ascii"),
             "raw_path": context.path,

@@ -3,7 +3,7 @@
     connected --> IDLE -- a part of a head --> HEAD      A parsed head leads from IDLE or HEAD to
                    ^                                       EXCHANGE     if an upstream answers it,
                    |                                       LOCAL_CALL   if the gateway's own endpoints do,
-                   |                                       RESPONDING   if it is rejected, or a preflight.
+                   |                                       RESPONDING   if it is rejected, or OPTIONS.
                    |
                    +-- keep-alive ------- EXCHANGE, RESPONDING      LOCAL_CALL -- answered --> RESPONDING
                    |                         | |   EXCHANGE -- no response, or rejected --> RESPONDING
@@ -32,6 +32,7 @@ import structlog
 from ostiary.errors import OstiaryError
 from ostiary.http import Problem, problem_for
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
+from ostiary_gateway.access import cors
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.errors import BadMessage
@@ -398,17 +399,18 @@ class ClientConnection(WriteBufferedProtocol):
         self._context = context
         snapshot = self._runtime.current
         try:
-            if not context.host:
+            if not context.path:
                 snapshot.admission.locate(context)
             if context.is_local:
                 self._call_local(context)
                 return
             self._log.begin(context)
-            preflight = snapshot.admission.preflight(context)
-            if preflight is not None:
-                self._record(NO_CONTENT, "preflight", 0.0)
-                self._respond(context, NO_CONTENT, [*preflight, (b"x-request-id", context.request_id)], b"")
-                return
+            if context.request.method == "OPTIONS":
+                fields = snapshot.admission.own_options(context)
+                if fields is not None:
+                    self._record(NO_CONTENT, "preflight" if cors.is_preflight(context.request) else "options", 0.0)
+                    self._respond(context, NO_CONTENT, [*fields, (b"x-request-id", context.request_id)], b"")
+                    return
             snapshot.admission.admit(context)
         except ProblemError as error:
             self.reject(error.problem)

@@ -1,4 +1,4 @@
-"""Responses of the gateway's own: problems, preflights and its endpoints."""
+"""Responses of the gateway's own: problems, answers to OPTIONS and its endpoints."""
 
 from typing import Protocol
 

@@ -48,6 +48,10 @@ LOCAL_PATHS = OPERATIONS | {
 }
 
 
+#: A path template's shape, a host ("" for all), and header fields in lower case with their values.
+Conditions = tuple[object, str, frozenset[tuple[str, str]]]
+
+
 def _valid_template(text: str) -> str:
     parse_template(text)
     return text
@@ -104,7 +108,7 @@ class Match(Section):
     """Path template, such as /orders/{id}; {rest...} at the end matches all remaining segments."""
 
     methods: Annotated[frozenset[Method], Field(min_length=1)]
-    """Allowed methods; others get 405."""
+    """Allowed methods; others get 405. GET includes HEAD."""
 
     hosts: frozenset[Host] = frozenset()
     """Hosts, such as api.example.com, or *.example.com for its subdomains at any depth; all hosts by default."""
@@ -115,6 +119,12 @@ class Match(Section):
     @cached_property
     def template(self) -> PathTemplate:
         return parse_template(self.path)
+
+    @cached_property
+    def conditions(self) -> frozenset[Conditions]:
+        """What a request has to meet besides its method, for each host: equal for the same requests."""
+        headers = frozenset((name.lower(), value) for name, value in self.headers.items())
+        return frozenset((self.template.shape, host, headers) for host in self.hosts or {""})
 
 
 class Route(RoutePolicies):
@@ -224,6 +234,21 @@ class Route(RoutePolicies):
         return self.max_staleness
 
 
+def _add_head(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    """Let routes with GET take HEAD, too (RFC 9110 section 9.3.2), unless another route lists HEAD for the same."""
+    listed = frozenset[Conditions]().union(*(each.match.conditions for each in routes if "HEAD" in each.match.methods))
+    return tuple(
+        _with_methods(each, each.match.methods | {"HEAD"})
+        if "GET" in each.match.methods and listed.isdisjoint(each.match.conditions)
+        else each
+        for each in routes
+    )
+
+
+def _with_methods(route: Route, methods: frozenset[Method]) -> Route:
+    return route.model_copy(update={"match": route.match.model_copy(update={"methods": methods})})
+
+
 class RoutesFile(Section):
     """A routes file: upstreams, and the routes to them."""
 
@@ -233,7 +258,7 @@ class RoutesFile(Section):
     defaults: RoutePolicies = RoutePolicies()
     """What holds for all routes that do not say otherwise. Who has access is not among it: each route says that."""
 
-    routes: tuple[Route, ...]
+    routes: Annotated[tuple[Route, ...], AfterValidator(_add_head)]
     """Routes; their order does not matter. Requests that match none get 404."""
 
     @property

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.http1.methods import IDEMPOTENT
 from ostiary_gateway.routing import yaml
-from ostiary_gateway.routing.config import LOCAL_PATHS, RoutesFile
+from ostiary_gateway.routing.config import LOCAL_PATHS, Conditions, RoutesFile
 from ostiary_gateway.routing.types import Section, error_message
 from ostiary_gateway.routing.yaml import InvalidYaml, Location
 
@@ -135,7 +135,7 @@ def _check_references(file: RoutesFile) -> None:
     if not file.routes:
         raise InvalidRoutes(("routes",), "at least one route is required")
     names: set[str] = set()
-    seen: dict[tuple[object, ...], str] = {}
+    seen: dict[tuple[str, Conditions], str] = {}
     for index, route in enumerate(file.routes):
         for name in route.upstreams:
             if name not in file.upstreams:
@@ -147,10 +147,8 @@ def _check_references(file: RoutesFile) -> None:
             raise InvalidRoutes(("routes", index, "retries"), "none of the route's methods is idempotent")
         if route.match.path in LOCAL_PATHS:
             raise InvalidRoutes(("routes", index, "match", "path"), "reserved: the gateway serves this path itself")
-        match = route.match
-        headers = frozenset((name.lower(), value) for name, value in match.headers.items())
-        for method, host in product(match.methods, match.hosts or {""}):
-            other = seen.setdefault((match.template.shape, method, host, headers), route.name)
+        for method, conditions in product(sorted(route.match.methods), route.match.conditions):
+            other = seen.setdefault((method, conditions), route.name)
             if other != route.name:
                 raise InvalidRoutes(
                     ("routes", index, "match"), f"matches the same {method} requests as route '{other}'"

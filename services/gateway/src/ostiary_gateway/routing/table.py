@@ -106,6 +106,8 @@ class RouteTable:
             self._root.add(route.match.template, route)
         #: Names of the header fields that routes match, in lower case.
         self.routing_headers = frozenset(name.lower().encode() for route in self.routes for name in route.match.headers)
+        #: The methods of all routes.
+        self.methods = frozenset(method for route in self.routes for method in route.match.methods)
         self._has_hosts = any(route.match.hosts for route in self.routes)
         self._cached_candidates = lru_cache(PATH_CACHE_SIZE)(self._look_up)
 
