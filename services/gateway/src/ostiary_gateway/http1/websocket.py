@@ -26,7 +26,8 @@ def is_handshake(request: Request) -> bool:
         and b"upgrade" in request.connection_options
         and request.method == "GET"
         and request.is_http11
-        and request.body is None
+        # Java's client says `Content-Length: 0`.
+        and (request.body is None or request.body.done)
     )
 
 

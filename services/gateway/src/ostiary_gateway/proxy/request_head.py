@@ -19,7 +19,7 @@ def request_head(context: RequestContext, upstream_host: bytes, position: str | 
     """
     request = context.request
     body = request.body
-    if body is None:
+    if body is None or context.is_websocket:
         length = b""
     elif isinstance(body, ContentLengthBody):
         length = b"content-length: %d\r\n" % body.left
