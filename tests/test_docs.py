@@ -395,6 +395,8 @@ def field_names(keyword: ast.keyword, mappings: dict[str, ast.Dict]) -> list[str
             return keys(mappings[name])
         case ast.keyword(arg="extra", value=ast.Dict() as mapping):
             return keys(mapping)
+        case ast.keyword(arg="exc_info"):
+            return []
         case ast.keyword(arg=str(name)):
             return [name]
         case _:

@@ -138,6 +138,8 @@ class LocalCluster:
             **{f"OSTIARY_{name.upper()}_PORT": str(port) for name, port in ports.items()},
             **settings,
         )
+        #: Descriptors for the output of services, instead of files.
+        self.outputs: dict[str, int] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, service: str, *, wait: bool = True) -> None:
@@ -148,7 +150,7 @@ class LocalCluster:
                 [BIN / f"ostiary-{service}", "serve"],
                 env=self.environ,
                 cwd=ROOT,
-                stdout=log,
+                stdout=self.outputs.get(service, log),
                 stderr=subprocess.STDOUT,
             )
         if wait:

@@ -88,3 +88,38 @@ os._exit(0)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)  # noqa: S603 - ours
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_uncaught_errors_are_logged_before_the_process_ends() -> None:
+    script = """
+import logging, threading, warnings
+from ostiary_chassis import logs
+logs.configure("json", "test")
+class Thing:
+    def __del__(self):
+        raise KeyError("finalizer")
+with logs.in_background():
+    thread = threading.Thread(target=lambda: [][0])
+    thread.start()
+    thread.join()
+    Thing()
+    warnings.warn("old")
+    logging.getLogger("library").warning("%d", "no number")
+    raise RuntimeError("boom")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines if line["logger"] == "process"] == [
+        "uncaught error",
+        "uncaught error",
+        "log record is invalid",
+        "uncaught error",
+    ]
+    assert [name for name in ("IndexError", "KeyError", "TypeError", "RuntimeError") if name in done.stdout] == [
+        "IndexError",
+        "KeyError",
+        "TypeError",
+        "RuntimeError",
+    ]
+    assert "UserWarning: old" in done.stdout

@@ -10,6 +10,7 @@ What each service needs around its domain, a module each:
     middleware pure ASGI: request context and body limit
     metrics    request metrics, and the Prometheus endpoint's content
     logs       structured logs
+    log_output their lines, written without waiting for a reader
     proxies    client addresses behind trusted proxies
     sql        a database with short read and write transactions
     migrations schema migrations with Alembic

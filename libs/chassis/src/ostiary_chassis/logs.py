@@ -3,10 +3,16 @@
 import json
 import logging
 import sys
-from contextlib import suppress
-from typing import Literal, TextIO
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TextIO
 
 import structlog
+
+from ostiary_chassis.log_output import LogOutput
+
+_log = structlog.stdlib.get_logger("process")
 
 #: Frames of a traceback in a log line.
 MAX_FRAMES = 30
@@ -18,26 +24,45 @@ LogFormat = Literal["json", "text"]
 
 
 class _LineLogger:
-    """Writes one line for each event of a structlog logger."""
+    """Writes a record for each event of a structlog logger."""
 
-    def __init__(self, name: str, stream: TextIO) -> None:
+    def __init__(self, name: str, output: LogOutput) -> None:
         self.name = name
-        self._stream = stream
+        self._output = output
 
     def msg(self, line: str) -> None:
-        """Write a line, in a single call so that the lines of several threads do not mix.
-
-        If that fails, because a disk is full or a pipe is closed, the service continues.
-        """
-        with suppress(OSError, ValueError):
-            self._stream.write(f"{line}\n")
-            self._stream.flush()
+        self._output.write(f"{line}\n")
 
     debug = info = warning = error = critical = exception = msg
 
 
+class _Handler(logging.Handler):
+    """Writes the records of the standard library's loggers."""
+
+    def __init__(self, output: LogOutput) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._output.write(f"{self.format(record)}\n")
+        except Exception:  # noqa: BLE001 - a library's arguments that do not fit its message
+            _log.exception("log record is invalid", source=record.name)
+
+
+#: The output of the process, for all of its logs.
+_output = LogOutput(None)
+
+
+def output() -> LogOutput:
+    """Return the output of the process's logs; before `configure`, it drops everything."""
+    return _output
+
+
 def configure(log_format: LogFormat, service: str, stream: TextIO | None = None) -> None:
     """Format all logs of the process alike, including those of libraries; by default to standard output."""
+    global _output  # noqa: PLW0603 - a process has one, as it has one configuration of its loggers
+    _output = written = LogOutput(_descriptor(stream or sys.__stdout__))
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -64,11 +89,11 @@ def configure(log_format: LogFormat, service: str, stream: TextIO | None = None)
     # Our loggers bypass the standard library, which makes a line three times as expensive.
     structlog.configure(
         processors=[*shared, *renderer],
-        logger_factory=lambda name: _LineLogger(name, stream or sys.stdout),
+        logger_factory=lambda name: _LineLogger(name, written),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(stream or sys.stdout)
+    handler = _Handler(written)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
@@ -81,6 +106,36 @@ def configure(log_format: LogFormat, service: str, stream: TextIO | None = None)
     # Our own logs cover what these log below a warning.
     for chatty in ("alembic", "httpcore", "httpx", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+
+
+@contextmanager
+def in_background() -> Iterator[None]:
+    """Write logs in a thread meanwhile, so that the event loop never waits for their reader.
+
+    What Python writes to standard error otherwise becomes a log record.
+    """
+    _log_uncaught_errors()
+    _output.start()
+    try:
+        yield
+    finally:
+        _output.close()
+
+
+def _descriptor(stream: TextIO | None) -> int | None:
+    """Return the descriptor of a stream; None if it was closed when the process started: it is another file's then."""
+    return None if stream is None else stream.fileno()
+
+
+def _log_uncaught_errors() -> None:
+    def on_error(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
+        if not issubclass(kind, KeyboardInterrupt | SystemExit):
+            _log.exception("uncaught error", exc_info=(kind, error, trace))
+
+    sys.excepthook = on_error
+    threading.excepthook = lambda given: on_error(given.exc_type, given.exc_value, given.exc_traceback)
+    sys.unraisablehook = lambda given: on_error(given.exc_type, given.exc_value, given.exc_traceback)
 
 
 def _to_json(event: object, **_: object) -> str:

@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from ostiary.prometheus import Timings
+from ostiary_chassis import logs
 from ostiary_chassis.problems import METHODS
 
 #: Seconds, from a cached response to the longest timeout.
@@ -48,6 +49,17 @@ class RequestMetrics(Collector):
         return self._counts.setdefault((method, route, status), _Count(timings))
 
 
+class _LogMetrics(Collector):
+    """Counts the records that the process's log has lost."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "ostiary_log_records_dropped",
+            "Log records dropped because their reader stalled or they could not be written.",
+            value=logs.output().dropped,
+        )
+
+
 class _Count:
     __slots__ = ("number", "timings")
 
@@ -62,6 +74,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = RequestMetrics(self.registry)
+        self.registry.register(_LogMetrics())
 
     async def read(self) -> bytes:
         """Return all metrics in the Prometheus text format."""

@@ -12,6 +12,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from ostiary_chassis import logs
 from ostiary_chassis._protocol import BoundedProtocol
 from ostiary_chassis.settings import ConfigError
 
@@ -90,8 +91,9 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_cleanly)
     host, port = listener.getsockname()[:2]
-    _log.info("starting", host=host, port=port)
-    server.run(sockets=[listener])
+    with logs.in_background():
+        _log.info("starting", host=host, port=port)
+        server.run(sockets=[listener])
     if not server.started:
         sys.exit(1)
 

@@ -3,11 +3,9 @@
 import asyncio
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -175,7 +173,6 @@ class _Supervisor:
         # A signal between these lines would miss the new process.
         signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
         if not self._is_ending:
-            sys.stdout.flush()
             process = os.fork()
             if process == 0:
                 self._run_worker(worker)
@@ -198,11 +195,8 @@ class _Supervisor:
         except ConfigError as error:
             worker.fault.write_text(str(error))
         except BaseException:  # noqa: BLE001 - the process exits here, without the parent's cleanup
-            traceback.print_exc()
+            _log.exception("uncaught error")
         finally:
-            with suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
             os._exit(code)
 
     def _end_with_parent(self) -> None:

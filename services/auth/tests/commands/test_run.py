@@ -22,11 +22,12 @@ class TestTerminal:
             assert line.prints("clients", "list", *format_).replace("\n", "").isprintable()
 
 
-def test_logs_go_to_standard_error(line: CommandLine) -> None:
+def test_logs_go_to_standard_error(line: CommandLine, capfd: pytest.CaptureFixture[str]) -> None:
     result = line.run("clients", "create", "reports")
-    assert "client.created" in result.stderr
+    log = capfd.readouterr().err
+    assert "client.created" in log
     assert len(result.stdout.splitlines()) == 1
-    assert result.stdout.strip() not in result.stderr
+    assert result.stdout.strip() not in log
 
 
 def test_a_setting_that_cannot_be_used_is_one_line(

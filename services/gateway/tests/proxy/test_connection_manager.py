@@ -65,10 +65,10 @@ async def test_an_error_on_a_tick_affects_no_other_connection(
         raise RuntimeError("a mistake")
 
     manager = harness.gateway._manager
-    # Write each line at once; for this connection, writing fails.
+    # Hand each line over at once; for this connection, that fails.
     monkeypatch.setattr("ostiary_gateway.observability.access_log.MAX_LINES", 1)
     broken = CapturedAccessLog(harness)
-    monkeypatch.setattr(broken.stream, "write", lambda _: fail(0.0))
+    monkeypatch.setattr(broken.output, "write", lambda *_: fail(0.0))
     late = await harness.connect()
     await until(lambda: len(manager.connections) == 1)
     good = CapturedAccessLog(harness)

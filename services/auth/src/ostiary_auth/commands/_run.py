@@ -33,7 +33,7 @@ def run(work: Callable[[Services, Context], Awaitable[T]]) -> T:
     """Run `work` on the service's parts. A domain error ends the command with one line and exit code 1."""
     config = AuthConfig.load(environment())
     # Standard output is for the command's result.
-    logs.configure(config.log_format, "auth", stream=sys.stderr)
+    logs.configure(config.log_format, "auth", stream=sys.__stderr__)
     try:
         return asyncio.run(_run(config, work))
     except AuthError as error:

@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
-from select import PIPE_BUF
-from typing import TextIO
+from typing import Protocol
 
+from ostiary_chassis import logs
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.metrics import RequestMetrics
 from ostiary_chassis.problems import METHODS
@@ -17,7 +15,7 @@ from ostiary_gateway.access.request import RequestContext, Trace
 from ostiary_gateway.http1.bounded_cache import BoundedCache
 from ostiary_gateway.http1.parser import Request
 
-#: Buffered lines at which the buffer is written; it is written at each tick in any case.
+#: Buffered lines at which they are handed over; they are at each tick in any case.
 MAX_LINES = 512
 
 #: Subjects whose pseudonyms are cached.
@@ -25,6 +23,13 @@ _PSEUDONYM_CACHE_SIZE = 4096
 
 #: Method, route, status and decision.
 Outcome = tuple[str, str, int, str]
+
+
+class Output(Protocol):
+    """Where lines go."""
+
+    def write(self, lines: str, records: int) -> None:
+        """Take whole lines, and do not wait until they are written."""
 
 
 class AccessLog:
@@ -35,13 +40,13 @@ class AccessLog:
         requests: RequestMetrics,
         log_format: LogFormat,
         begin_trace: Callable[[Request], Trace] | None = None,
-        stream: TextIO | None = None,
+        output: Output | None = None,
     ) -> None:
-        """Without a `stream`, write to standard output; without `begin_trace`, there are no traces."""
+        """Without `begin_trace`, there are no traces. `output` replaces that of the process's logs in tests."""
         self._begin_trace = begin_trace
         self._requests = requests
         self._is_json = log_format == "json"
-        self._stream = stream
+        self._output: Output = output or logs.output()
         self._lines: list[str] = []
         self._pseudonym = lru_cache(_PSEUDONYM_CACHE_SIZE)(pseudonym)
         #: The part of a line that requests with the same outcome share.
@@ -98,22 +103,10 @@ class AccessLog:
             )
 
     def flush(self, _now: float = 0.0) -> None:
-        """Write the buffered lines. Errors are ignored: requests go on without the log."""
-        if not self._lines:
-            return
-        lines, self._lines = self._lines, []
-        stream = self._stream or sys.stdout
-        with suppress(OSError, ValueError):
-            # Writes of up to PIPE_BUF bytes are atomic, and other workers may write to the same pipe.
-            start = size = 0
-            for position, line in enumerate(lines):
-                size += len(line)
-                if size > PIPE_BUF:
-                    stream.write("".join(lines[start:position]))
-                    stream.flush()
-                    start, size = position, len(line)
-            stream.write("".join(lines[start:]))
-            stream.flush()
+        """Hand the buffered lines over."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._output.write("".join(lines), len(lines))
 
     def _now(self) -> str:
         now = time.time()
