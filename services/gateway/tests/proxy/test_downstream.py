@@ -22,7 +22,7 @@ from ostiary_gateway.proxy.downstream import (
     HEAD_SECONDS,
     KEEP_ALIVE_SECONDS,
 )
-from ostiary_gateway.proxy.slow_reader import LINGER_BYTES, LINGER_SECONDS
+from ostiary_gateway.proxy.slow_reader import LINGER_SECONDS, MAX_LINGER_SECONDS
 
 ROUTES = REQUEST_ROUTES
 
@@ -279,15 +279,27 @@ async def test_a_client_that_does_not_close_is_closed_after_lingering(
     await until(lambda: not harness.transports)
 
 
-async def test_lingering_discards_a_limited_number_of_bytes(
-    harness: GatewayHarness, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+async def test_a_client_that_goes_on_sending_is_waited_for_but_not_for_ever(
+    harness: GatewayHarness, upstream: RecordingUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.ClientSocket.eof_received", lambda _: True, raising=False)
     upstream.response = OK
     client, connection = await harness.connect_both_sides()
     client.send(GET + END)
     await until(lambda: connection._lingering)
-    client.send(b"x" * (LINGER_BYTES + 1))
+
+    async def send_for_a_while() -> None:
+        assert connection._lingering is not None
+        before, deadline = connection._lingering.discarded, connection.deadline
+        client.send(b"x" * 100_000)
+        await until(lambda: connection._lingering and connection._lingering.discarded == before + 100_000)
+        clock.skip(LINGER_SECONDS)
+        await until(lambda: connection.deadline > deadline or not harness.transports)
+
+    for _ in range(int(MAX_LINGER_SECONDS / LINGER_SECONDS) - 1):
+        await send_for_a_while()
+        assert harness.transports
+    await send_for_a_while()
     await until(lambda: not harness.transports)
 
 

@@ -1,6 +1,8 @@
 """Clients that leave, and responses before the end of the request."""
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -82,6 +84,60 @@ async def test_a_response_may_stream_while_the_body_does(harness: GatewayHarness
         client.send(part)
         await client.wait_for(part)
     assert parse_responses(await client.wait_closed(), "POST")[0].body == b"oncex!"
+
+
+async def post_to_an_upstream_that_resets(
+    harness: GatewayHarness, upstream: RecordingUpstream, response: bytes
+) -> bytes:
+    """Send a part of a request and, after the upstream has responded and closed without reading on, the next part.
+
+    The gateway has read nothing when sending that part fails. Return what the client receives.
+    """
+
+    async def respond(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await until(lambda: request.connection.reader._buffer)  # type: ignore[attr-defined]  # what was not read
+        (connection,) = connections
+        connection.pause()
+        writer.write(response)
+        # As a close with unread content does.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    upstream.response, upstream.responds_before_body = respond, True
+    connections = harness.upstream().pools[0]._open
+    client = await harness.connect()
+    client.send(b"POST /any/x HTTP/1.1\r\nHost: gw\r\nContent-Length: 20\r\n\r\nsome")
+    await until(lambda: upstream.connections and upstream.connections[0].is_closed)
+    client.send(b"more")
+    return await client.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("response", "body"),
+    [
+        (b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno", b"no"),
+        (b"HTTP/1.1 413 Content Too Large\r\n\r\nno", b"no"),
+        # Decoded in several turns of the event loop.
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 3000 + b"0\r\n\r\n",
+            b"x" * 3000,
+        ),
+    ],
+    ids=["length", "no length", "chunks"],
+)
+async def test_a_response_is_read_when_sending_the_request_fails(
+    harness: GatewayHarness, upstream: RecordingUpstream, response: bytes, body: bytes
+) -> None:
+    (received,) = parse_responses(await post_to_an_upstream_that_resets(harness, upstream, response), "POST")
+    assert (received.body, received.is_complete, received.values("connection")) == (body, True, ["close"])
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 413 No\r\nContent-Length: 20\r\n\r\n"])
+async def test_what_is_incomplete_when_sending_fails_is_broken_off(
+    harness: GatewayHarness, upstream: RecordingUpstream, head: bytes
+) -> None:
+    (received,) = parse_responses(await post_to_an_upstream_that_resets(harness, upstream, head + b"part"), "POST")
+    assert (received.body, received.is_complete) == (b"part", False)
 
 
 @pytest.mark.parametrize("more", [b"bad chunk\r\n", b""])

@@ -3,6 +3,7 @@
 from typing import Final
 
 FIRST_FINAL: Final = 200
+FIRST_REDIRECTION: Final = 300
 NO_CONTENT: Final = 204
 NOT_MODIFIED: Final = 304
 

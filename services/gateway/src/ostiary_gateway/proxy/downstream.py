@@ -186,8 +186,7 @@ class ClientConnection(WriteBufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._lingering is not None:
-            if not self._lingering.discard(len(data)):
-                self._abort()
+            self._lingering.discarded += len(data)
             return
         if self._buffer:
             data = self._buffer + data

@@ -19,8 +19,8 @@ MIN_BYTES_PER_SECOND = 1024
 #: unread data would cause a reset, and the client would lose the response.
 LINGER_SECONDS = 2.0
 
-#: Bytes discarded in that time.
-LINGER_BYTES = 16 * 1024 * 1024
+#: The same for a client that goes on sending: many look for the response only after the last byte of their content.
+MAX_LINGER_SECONDS = 30.0
 
 
 def unsent_bytes(connected: Any) -> int:
@@ -50,20 +50,16 @@ class SlowReader:
 class LingeringClose:
     """The end of a connection: the client gets time to read the last response and to close."""
 
-    __slots__ = ("_reader", "_until", "discarded")
+    __slots__ = ("_ends_at", "_reader", "_seen", "_until", "discarded")
 
     def __init__(self, pending: int, now: float) -> None:
         self._reader = SlowReader()
         self._reader.start(pending)
         #: Until when, on the monotonic clock, the client need not have read anything.
         self._until = now + STALL_SECONDS
-        #: Bytes received since.
-        self.discarded = 0
-
-    def discard(self, size: int) -> bool:
-        """Count received bytes; return False if they are too many."""
-        self.discarded += size
-        return self.discarded <= LINGER_BYTES
+        self._ends_at = now + MAX_LINGER_SECONDS
+        #: Bytes received since; and as of the last extension.
+        self.discarded = self._seen = 0
 
     def extension(self, pending: int, now: float) -> float:
         """Return for how many seconds to wait further; 0 to close."""
@@ -73,6 +69,9 @@ class LingeringClose:
         keeps_up = self._reader.keeps_up(pending)
         if was_pending and not pending:
             # Only now that the client has read all of it, it has its time to close.
+            return LINGER_SECONDS
+        is_sending, self._seen = self.discarded > self._seen, self.discarded
+        if not pending and is_sending and now < self._ends_at:
             return LINGER_SECONDS
         if not keeps_up:
             return 0.0

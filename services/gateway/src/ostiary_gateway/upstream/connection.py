@@ -32,8 +32,10 @@ from ostiary_gateway.http1.body import Body, ContentLengthBody
 from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response, head_end, parse_response
+from ostiary_gateway.http1.status import FIRST_REDIRECTION
 from ostiary_gateway.http1.write_buffer import FlushQueue, WriteBufferedProtocol
 from ostiary_gateway.state import State
+from ostiary_gateway.upstream.read_out import received_bytes
 
 SWITCHING_PROTOCOLS = 101
 
@@ -152,8 +154,6 @@ class UpstreamConnection(WriteBufferedProtocol):
         self._buffer = b""
         #: The last head, its request's method, its parsed form and its content length: responses repeat.
         self._last = _FIRST
-        #: Whether the peer has closed in an orderly way; with TLS, the end of the TCP connection alone does not count.
-        self._peer_closed = False
         #: Whether the whole request has been sent.
         self.is_request_sent = False
         #: Whether more of a request can be written.
@@ -234,7 +234,10 @@ class UpstreamConnection(WriteBufferedProtocol):
     def data_received(self, data: bytes) -> None:
         if self._reading is DEFERRED or self._reading is DEFERRED_PAUSED:
             self._buffer += data
-            return
+        else:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         handler = self._handler
         if handler is None:
             # No request is outstanding.
@@ -256,11 +259,20 @@ class UpstreamConnection(WriteBufferedProtocol):
             handler.on_read_complete()
 
     def eof_received(self) -> bool:
-        # An upstream that has closed its side will not answer another request.
-        self._peer_closed = True
+        # An upstream that has closed its side sends nothing more, and answers no other request.
+        handler = self._handler
+        if handler is not None and self._state is BODY and self._body().end():
+            # RFC 9112 section 9.8: a close-delimited body is complete if the peer closed in an orderly way. With TLS,
+            # the end of the TCP connection alone is none, and does not come here.
+            self._end_response(handler, self._body(), is_clean=False)
+        elif handler is not None and self._state is not TUNNEL:
+            # The rest of the request, which the transport would send first, is of no use.
+            self._abort()
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            self._read_out()
         self._transport = None
         state, handler, caller = self._state, self._handler, self.caller
         self._handler = None
@@ -272,12 +284,7 @@ class UpstreamConnection(WriteBufferedProtocol):
         if state is TUNNEL:
             handler.on_end([])
         elif state is BODY:
-            body = self._body()
-            # RFC 9112 section 9.8: a close-delimited body is complete if the peer closed in an orderly way.
-            if error is None and self._peer_closed and body.end():
-                handler.on_end(body.trailers)
-            else:
-                handler.on_failure(Failure.BROKEN)
+            handler.on_failure(Failure.BROKEN)
         elif self.is_reused and not self._buffer:
             handler.on_failure(Failure.STALE)
         else:
@@ -402,6 +409,43 @@ class UpstreamConnection(WriteBufferedProtocol):
         self.data_received(data)
         if self._reading is READING:
             self._resume_reading()
+
+    # The end.
+
+    def _read_out(self) -> None:
+        """Handle what arrived before the connection broke.
+
+        An upstream that turns a request away early may close without reading the rest of its content. Then sending it
+        fails, and the transport reads no more; but the system still has the response.
+        """
+        if self._transport is None or self._handler is None:
+            return
+        left = received_bytes(self._transport)
+        while self._handler is not None:
+            # The client's pauses no longer count: there is nobody left to slow down.
+            if self._reading is PAUSED:
+                self._reading = self._reading.to(READING)
+            elif self._reading is DEFERRED_PAUSED:
+                self._reading = self._reading.to(DEFERRED)
+            if self._reading is DEFERRED:
+                self._reading = self._reading.to(READING)
+                left, self._buffer = self._buffer + left, b""
+            if not left:
+                break
+            data, left = left, b""
+            self._receive(data)
+        self._end_refusal()
+
+    def _end_refusal(self) -> None:
+        """Take a response without a length for complete if it turns a request with content away.
+
+        TCP does not tell whether it is: content that is left unread causes a reset in any case.
+        """
+        handler, response = self._handler, self._response
+        if self._state is not BODY or handler is None or response is None:
+            return
+        if response.status >= FIRST_REDIRECTION and self._has_content and response.body.end():
+            self._end_response(handler, response.body, is_clean=False)
 
     def _close(self) -> None:
         if self._state is not CLOSED:
