@@ -20,6 +20,8 @@ CORS = (
     ),
     'name: open, match: {path: /open, methods: [GET, OPTIONS]}, upstream: up, access: public, cors: {origins: ["*"]}',
     "name: plain, match: {path: /plain, methods: [GET, PUT, OPTIONS]}, upstream: up, access: public",
+    "name: quiet, match: {path: /quiet, methods: [GET, PUT]}, upstream: up, access: public",
+    "name: guarded, match: {path: /guarded, methods: [PUT, OPTIONS]}, upstream: up, access: authenticated",
 )
 
 
@@ -77,8 +79,21 @@ async def test_preflights_for_routes_without_cors(issuer: Issuer, upstream: Reco
         wrong = "Access-Control-Request-Method: DELETE"
         assert (await it.request("/shop", SHOP, wrong, method="OPTIONS")).status == 405
         for origin in (SHOP, OTHER_PAGE):
-            assert cors_fields(await it.request("/plain", origin, ASKS, method="OPTIONS")) == {}
+            assert cors_fields(await it.request("/quiet", origin, ASKS, method="OPTIONS")) == {}
         assert upstream.requests == []
+
+
+async def test_a_service_may_have_cors_rules_of_its_own(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    upstream.response = (
+        b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: https://shop.example\r\nContent-Length: 0\r\n\r\n"
+    )
+    async with open_gateway(issuer, upstream, *CORS) as it:
+        for request in ((SHOP, ASKS), (SHOP,)):
+            answer = await it.request("/plain", *request, method="OPTIONS")
+            assert cors_fields(answer) == {"allow-origin": "https://shop.example"}
+        assert upstream.last.values("origin") == ["https://shop.example"]
+        assert (await it.request("/guarded", SHOP, ASKS, method="OPTIONS")).status == 401
+        assert len(upstream.requests) == 2
 
 
 async def test_a_preflight_selects_the_route_by_the_announced_headers(

@@ -70,9 +70,8 @@ async def test_a_handshake_may_say_that_it_has_no_content(
     assert not peer.is_closed
 
 
-async def test_a_request_with_content_is_no_handshake(
-    harness: GatewayHarness, upstream: RecordingUpstream, peer: UpstreamWebSocket
-) -> None:
+@pytest.mark.usefixtures("peer")
+async def test_a_request_with_content_is_no_handshake(harness: GatewayHarness, upstream: RecordingUpstream) -> None:
     await send_request(harness, "/open", *HANDSHAKE, "Content-Length: 1")
     await until(lambda: len(upstream.requests) > 0)
     assert upstream.last.values("upgrade") == []

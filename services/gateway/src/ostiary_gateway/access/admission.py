@@ -99,8 +99,8 @@ class Admission:
     def own_options(self, context: RequestContext) -> Fields | None:
         """Return the header fields with which the gateway itself answers an OPTIONS request; None if a route does.
 
-        It answers preflights; and which methods a path has (RFC 9110 section 9.3.7), unless a route takes OPTIONS.
-        Raises ProblemError.
+        It answers preflights, unless a service has CORS rules of its own; and which methods a path has (RFC 9110
+        section 9.3.7), unless a route takes OPTIONS. Raises ProblemError.
         """
         if context.path == SERVER:
             return [(b"allow", _allow(self._table.methods).encode())]
@@ -116,11 +116,16 @@ class Admission:
         except AmbiguousPath as error:
             raise ProblemError(_ambiguous_path(error)) from None
 
-    def _preflight(self, context: RequestContext) -> Fields:
-        """Return the header fields for a preflight. Raises ProblemError."""
+    def _preflight(self, context: RequestContext) -> Fields | None:
+        """Return the header fields for a preflight; None if there is no `cors`, and a route takes OPTIONS.
+
+        Raises ProblemError.
+        """
         request = context.request
         method, headers = cors.requested(request)
         route = context.route = self._find(context, method, headers)
+        if route.cors is None and "OPTIONS" in self._methods_at(context):
+            return None
         self._limit(route, "address", source_of(context.client))
         return cors.preflight_fields(route, request)
 
