@@ -169,6 +169,7 @@ async def test_ambiguous_framing_is_rejected(
         (b"GET /any/x HTTP/1.10\r\nHost: gw\r\n\r\n", 400),
         (b"GET /any/x\r\n\r\n", 400),
         (b"GET /any/x HTTP/1.1\nHost: gw\n\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"GET /any/x HTTP/1.1\rHost: gw\r\r", 408),
         (b"G(T /any/x HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
         (b"\r\n\r\nGET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n", 400),

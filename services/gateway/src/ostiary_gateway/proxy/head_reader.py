@@ -1,10 +1,14 @@
 """Reads the heads of a connection's requests. A head that repeats is parsed once."""
 
 from ostiary_gateway.access.request import RequestContext, RequestIds
+from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.parser import head_end, parse_request
 
 #: Bytes of a head that is kept while its connection is idle: there may be very many connections.
 MAX_KEPT_HEAD = 4096
+
+#: What a client sends first that takes the port for one of `https` (RFC 8446 section 5.1).
+_TLS_HANDSHAKE = b"\x16\x03"
 
 _NO_HEAD = b"GET / HTTP/1.1\r\n\r\n"
 _NO_CONTEXT = RequestContext(parse_request(_NO_HEAD), "", b"", b"")
@@ -36,6 +40,9 @@ class HeadReader:
             return last.reuse(self._ids.id_for(last.request)), data[start + len(self._last_head) :]
         end = head_end(data, self.searched)
         if end < 0:
+            if data.startswith(_TLS_HANDSHAKE):
+                # Its sender would wait for an answer until the head is overdue.
+                raise BadMessage("TLS instead of HTTP")
             self.searched = len(data)
             return None, data
         self.searched = 0
