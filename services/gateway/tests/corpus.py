@@ -40,6 +40,8 @@ class Entry:
     decider: Decider
     #: For forwarded requests, the body that the upstream must receive.
     content: bytes = b""
+    #: The target that the upstream must receive, if it is another one.
+    target: str = ""
 
 
 #: A request smuggled in the body of another.
@@ -214,7 +216,6 @@ _REQUEST_LINES = _rejected(
         "CR in the target": bare(b"GET /pub\r/admin HTTP/1.1"),
         "LF in the target": bare(b"GET /pub\nX-A: a HTTP/1.1"),
         "DEL in the target": bare(b"GET /pub\x7f HTTP/1.1"),
-        "bytes beyond ASCII in the target": bare(b"GET /p\xc3\xbcb HTTP/1.1"),
         "CR before the line's end in the request line": bare(b"GET /pub HTTP/1.1\r"),
         "two empty lines before": b"\r\n\r\n" + bare(b"GET /pub HTTP/1.1"),
         "bare LF before": b"\n" + bare(b"GET /pub HTTP/1.1"),
@@ -367,7 +368,7 @@ _PATHS = _rejected(
                 b"/pub/x%255c",
                 b"/pub/%2500",
             ),
-            *(b"/%61dmin", b"/%70ub", b"/pub/%41", b"/pub/%7Ex", b"/pub/%2D", b"/adm%69n"),
+            *(b"/%61dmin", b"/adm%69n", b"/%61dmin/x", b"/admin%2E", b"/pub/%2E", b"/pub/%2E%2e/admin"),
             *(
                 b"/pub/%",
                 b"/pub/%2",
@@ -380,15 +381,57 @@ _PATHS = _rejected(
                 b"/pub/%20..",
                 b"/pub/..%20/admin",
                 b"/pub/%E2%80%A8..",
-                b"/pub/x|y",
-                b"/pub/<x>",
-                b'/pub/"x"',
-                b"/pub/^",
             ),
-            *(b"/pub/{x}", b"/pub/`x`", b"/pub/" + b"a" * 5000),
+            *(b"/pub/" + b"a" * 5000, b"/admin/", b"/admin/x/", b"/p%C3%BCb"),
         )
     },
 )
+
+_BEYOND_ASCII = _rejected(
+    Decider.ADMISSION,
+    "RFC 3986 2.1",
+    {
+        "bytes beyond ASCII in the target": bare(b"GET /p\xc3\xbcb HTTP/1.1"),
+        "bytes beyond ASCII that are not UTF-8": bare(b"GET /pub/\xfc HTTP/1.1"),
+        "bytes beyond ASCII that are a dot": bare(b"GET /pub/\xc0\xae\xc0\xae/admin HTTP/1.1"),
+        "bytes beyond ASCII that are a wide dot": bare(b"GET /pub/\xef\xbc\x8e\xef\xbc\x8e/admin HTTP/1.1"),
+        "bytes beyond ASCII that are a wide slash": bare(b"GET /pub/x\xef\xbc\x8fy HTTP/1.1"),
+    },
+)
+
+#: Several spellings of one path, which the upstream gets in one.
+_NORMALISED = [
+    Entry(
+        f"path {path!r}",
+        request(target=path, method=b"GET"),
+        "RFC 3986 6.2.2",
+        Outcome.ONE_REQUEST,
+        Decider.ADMISSION,
+        target=target,
+    )
+    for path, target in (
+        (b"/%70ub", "/pub"),
+        (b"/pub/%41", "/pub/A"),
+        (b"/pub/%7Ex", "/pub/~x"),
+        (b"/pub/%2D", "/pub/-"),
+        (b"/pub/a%2e%2Eb", "/pub/a..b"),
+        (b"/pub/%c3%a9", "/pub/%C3%A9"),
+        (b"/pub/x|y", "/pub/x%7Cy"),
+        (b"/pub/<x>", "/pub/%3Cx%3E"),
+        (b'/pub/"x"', "/pub/%22x%22"),
+        (b"/pub/^", "/pub/%5E"),
+        (b"/pub/{x}", "/pub/%7Bx%7D"),
+        (b"/pub/[x]", "/pub/%5Bx%5D"),
+        (b"/pub/`x`", "/pub/%60x%60"),
+        (b"/pub/\xc3\xa9", "/pub/%C3%A9"),
+        (b"/pub?x=\xc3\xa9\xff", "/pub?x=%C3%A9%FF"),
+        (b'/pub?a[]={b}|^`"<>%zz', '/pub?a[]={b}|^`"<>%zz'),
+        (b"/pub/", "/pub/"),
+        (b"/pub/x/", "/pub/x/"),
+        (b"/pub/x.", "/pub/x."),
+        (b"/pub/x%20", "/pub/x%20"),
+    )
+]
 
 _CHUNKS = _rejected(
     Decider.BODY,
@@ -556,6 +599,8 @@ CORPUS: tuple[Entry, ...] = (
     *_HOSTS,
     *_TARGETS,
     *_PATHS,
+    *_BEYOND_ASCII,
+    *_NORMALISED,
     *_CHUNKS,
     *_TRAILERS,
     *_LENGTH_WINS,

@@ -191,7 +191,9 @@ def test_the_client_is_taken_from_trusted_proxies_only(explainer: Explainer) -> 
         ("GET", "/%zz", "400 ambiguous_path"),
         ("GET", "/a b", "400: not valid HTTP/1.1"),
         ("G T", "/", "400: not valid HTTP/1.1"),
-        ("GET", "//", "400 ambiguous_path"),
+        ("GET", "//", "400 encoded_character"),
+        ("GET", "/orders/a%2fb", "400 encoded_character"),
+        ("GET", "/" + 5000 * "a", "414 path_too_long"),
     ],
 )
 def test_rejected_requests_are_explained_with_their_response(

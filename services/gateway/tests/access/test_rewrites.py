@@ -20,6 +20,10 @@ REWRITES = [
         'name: turned, match: {path: "/shops/{shop}/items/{item}", methods: [GET]}, upstream: up, access: public,'
         ' rewrite: "/items/{item}/of/{shop}"'
     ),
+    (
+        'name: download, match: {path: "/download/{name}.{type}", methods: [GET]}, upstream: up, access: public,'
+        ' rewrite: "/files/{type}/{name}"'
+    ),
     "name: admin, match: {path: /admin, methods: [GET, POST]}, upstream: up, access: {roles: [admin]}",
     'name: admins, match: {path: "/admin/{rest...}", methods: [GET, POST]}, upstream: up, access: {roles: [admin]}',
     "name: reports, match: {path: /reports, methods: [GET]}, upstream: up, access: {roles: [admin]}",
@@ -37,6 +41,13 @@ OTHER = '  other: {url: "http://127.0.0.1:9"}\n'
         ("/api/api/x", "/api/x"),
         ("/api/a%20b/%C3%A4", "/a%20b/%C3%A4"),
         ("/api/x?", "/x?"),
+        ("/api/", "/"),
+        ("/api/x/", "/x/"),
+        ("/api/x/?a", "/x/?a"),
+        ("/%61pi/%c3%a4[1]", "/%C3%A4%5B1%5D"),
+        ("/api/ä?ä".encode().decode("latin-1"), "/%C3%A4?%C3%A4"),
+        ("/download/a.b.json", "/files/json/a.b"),
+        ("/download/a%2Cb.%6Ason?x", "/files/json/a%2Cb?x"),
         ("/status", "/internal/health"),
         ("/status?deep=1", "/internal/health?deep=1"),
         ("/shops/s1/items/i%201", "/items/i%201/of/s1"),
@@ -52,7 +63,7 @@ async def test_an_upstream_gets_the_rewritten_path(
 
 
 @pytest.mark.parametrize(
-    "target", ["/api/", "/api", "/api//admin", "/api/../admin", "/api/%2e%2e/admin", "/api/x/", "/api/%2Fadmin"]
+    "target", ["/api", "/api//admin", "/api/../admin", "/api/%2e%2e/admin", "/api/%2Fadmin", "/api/x%5Cy", "/api/x;y"]
 )
 async def test_ambiguous_paths_are_not_rewritten(issuer: Issuer, upstream: RecordingUpstream, target: str) -> None:
     async with open_gateway(issuer, upstream, *REWRITES, upstreams=OTHER) as it:

@@ -152,6 +152,7 @@ async def test_accepted_requests_reach_the_upstream_as_one_request(site: Site, e
     (request,) = site.upstream.requests[before:]
     assert (request.is_complete, request.body) == (True, entry.content)
     assert request.target == "/pub" or request.target.startswith(("/pub/", "/pub?"))
+    assert request.target == (entry.target or request.target)
     assert json.loads(response.body) == {"target": request.target, "body": entry.content.decode()}
     assert len(request.values("host")) == 1
     assert len(request.values("content-length") + request.values("transfer-encoding")) <= 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.fields import Fields
-from ostiary_gateway.routing import paths
+from ostiary_gateway.routing import templates
 from ostiary_gateway.routing.bypass_check import check_no_bypass
 from ostiary_gateway.routing.config import Route, RoutesFile
 from ostiary_gateway.routing.loader import InvalidRoutes, load_file
@@ -47,6 +47,7 @@ ADMIN_ONLY = (401, 403, 200)
 PUBLIC = (200, 200, 200)
 
 TWO_NAMES = '  up: {url: "${UPSTREAM}"}\n  up2: {url: "${UPSTREAM}"}\n'
+PREFIX = 'upstream: up, rewrite: "/{r...}"'
 PREFIXED = line("v1", 'path: "/v1/{rest...}"', more='upstream: up, rewrite: "/{rest...}"')
 ALL = line("all", 'path: "/{rest...}"')
 
@@ -155,6 +156,90 @@ async def test_paths_are_protected_in_any_case_if_the_service_ignores_case(
     assert await statuses(issuer, upstream, routes, target) == ADMIN_ONLY
 
 
+# With and without a slash at the end, which is the same to many services.
+
+LITERAL = line("root", "path: /root", ADMIN)
+SLASH = line("root", "path: /root/", ADMIN)
+TAIL = line("root", 'path: "/root/{r...}"', ADMIN)
+REPORTS = line("reports", 'path: "/reports/{name}.json"', ADMIN)
+ORDERS = line("orders", 'path: "/Orders({id})/"', ADMIN)
+PAGE = line("page", 'path: "/{page}"')
+
+
+@pytest.mark.parametrize(
+    ("routes", "target"),
+    [
+        (text(LITERAL, ALL), "/root/"),
+        (text(LITERAL, ALL), "/root."),
+        (text(LITERAL, ALL), "/root./"),
+        (text(LITERAL, ALL), "/root%20"),
+        (text(LITERAL, ALL), "/%20root%C2%A0/"),
+        (text(LITERAL, ALL), "/%EF%BD%92oot/"),
+        (text(SLASH, ALL), "/root"),
+        (text(SLASH, PAGE), "/root"),
+        (text(TAIL, PAGE), "/root"),
+        (text(TAIL, ALL), "/root"),
+        (text(TAIL, ALL), "/root/"),
+        (text(REPORTS, ALL), "/reports/may.json/"),
+        (text(REPORTS, ALL), "/reports/may.json."),
+        (text(REPORTS, ALL), "/reports/may%EF%BC%8Ejson"),
+        (text(ORDERS, ALL), "/Orders(5)"),
+        (text(ORDERS, ALL), "/Orders%285%29"),
+        (text(ORDERS, ALL), "/Orders%EF%BC%885)/"),
+        (text(line("all", 'path: "/{x}"', ADMIN), line("tail", 'path: "/users/{r...}"')), "/users/"),
+        (text(line("root", "path: /", ADMIN), line("all", 'path: "/v1/{r...}"', more=PREFIX)), "/v1/"),
+        (
+            text(
+                line("list", "path: /users"),
+                line("users", 'path: "/users/{r...}"', ADMIN),
+                line("all", 'path: "/v1/{r...}"', more=PREFIX),
+            ),
+            "/v1/users/",
+        ),
+    ],
+)
+async def test_a_path_is_protected_with_and_without_a_slash_and_in_other_forms(
+    issuer: Issuer, upstream: RecordingUpstream, routes: str, target: str
+) -> None:
+    assert await statuses(issuer, upstream, routes, target) == ADMIN_ONLY
+
+
+async def test_case_is_ignored_in_patterns_too(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    routes = text(REPORTS, ALL, upstreams='  up: {url: "${UPSTREAM}", ignores_case: true}\n')
+    assert await statuses(issuer, upstream, routes, "/Reports/May.JSON/") == ADMIN_ONLY
+
+
+@pytest.mark.parametrize(
+    ("routes", "target", "access"),
+    [
+        # An exception stays one: the list is public, what is below is not.
+        (text(line("list", "path: /root"), TAIL), "/root", PUBLIC),
+        (text(line("list", "path: /root"), TAIL), "/root/", ADMIN_ONLY),
+        (text(line("list", "path: /root/"), TAIL), "/root/", PUBLIC),
+        (text(line("health", "path: /root/health"), TAIL), "/root/health", PUBLIC),
+        (text(line("health", "path: /root/health"), TAIL), "/root/health/", ADMIN_ONLY),
+        (text(line("json", 'path: "/root/{name}.json"'), TAIL), "/root/a.json", PUBLIC),
+        (text(line("json", 'path: "/root/{name}.json"'), TAIL), "/root/a.xml", ADMIN_ONLY),
+        (text(LITERAL, ALL), "/rooted/", PUBLIC),
+        (text(LITERAL, ALL), "/root/x", PUBLIC),
+        (text(REPORTS, ALL), "/reports/json", PUBLIC),
+        (text(REPORTS, ALL), "/reports/a.json/b", PUBLIC),
+    ],
+)
+async def test_other_paths_and_exceptions_have_their_own_access(
+    issuer: Issuer, upstream: RecordingUpstream, routes: str, target: str, access: tuple[int, int, int]
+) -> None:
+    assert await statuses(issuer, upstream, routes, target) == access
+
+
+async def test_methods_of_the_other_form_do_not_count(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    post = SLASH.replace("[GET, POST]", "[POST]")
+    routes = text(line("list", "path: /root").replace("[GET, POST]", "[GET]"), post)
+    assert await statuses(issuer, upstream, routes, "/root") == PUBLIC
+    upstream.requests.clear()
+    assert await statuses(issuer, upstream, routes, "/root/", method="POST") == ADMIN_ONLY
+
+
 async def test_an_exception_has_its_own_access_alone(issuer: Issuer, upstream: RecordingUpstream) -> None:
     routes = text(
         line("admin", 'path: "/admin/{rest...}"', ADMIN),
@@ -238,8 +323,8 @@ def test_each_request_meets_the_access_of_its_paths_owner(file: RoutesFile, requ
         except (NoRoute, WrongMethod):
             continue
         if route.rewrite is not None:
-            path = paths.rewrite(tuple(words), route.match.path, route.rewrite).decode()
-        checked = [each for each in [route, *index.owners(route, path.encode())] if method in each.match.methods]
+            path = templates.rewrite(path.encode(), route.match.path, route.rewrite).decode()
+        checked = [route, *index.owners_for(route, method, path.encode())]
         for owner in owners_by_linear_search(file, route, path, method):
             assert any(each.implies_access_to(owner) for each in checked)
         if is_good and route.is_public and path.islower() and "%" not in path:
@@ -272,15 +357,19 @@ def second_lookups(file: RoutesFile, path: bytes) -> set[str]:
 
 def test_only_conflicting_routes_need_a_second_lookup(tmp_path: Path) -> None:
     plain = load(tmp_path, text(line("root", 'path: "/root/{r...}"', ADMIN), line("a", "path: /a"), ALL))
-    assert second_lookups(plain, b"/plain") == set()
-    assert second_lookups(plain, b"/%C3%A4") == {"all"}
+    # A service may take /root for /root/.
+    assert second_lookups(plain, b"/plain") == {"all"}
+    literal = load(tmp_path, text(line("root", "path: /root", ADMIN), line("a", "path: /a"), ALL))
+    assert second_lookups(literal, b"/plain") == set()
+    for unusual in (b"/%C3%A4", b"/x/", b"/x.", b"/x./y"):
+        assert second_lookups(literal, unusual) == {"all"}
     hosts = load(
         tmp_path, text(line("root", 'path: "/root/{r...}", hosts: [a.test]', ADMIN), line("a", "path: /a"), ALL)
     )
     assert second_lookups(hosts, b"/plain") == {"all"}
     same = "hosts: [a.test], "
     one_host = load(
-        tmp_path, text(line("root", f'{same}path: "/root/{{r...}}"', ADMIN), line("all", f'{same}path: "/{{rest...}}"'))
+        tmp_path, text(line("root", f'{same}path: "/root/{{r}}"', ADMIN), line("all", f'{same}path: "/{{rest...}}"'))
     )
     assert second_lookups(one_host, b"/plain") == set()
 

@@ -13,15 +13,15 @@ from ostiary.http import Problem, bearer_token
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
-from ostiary_gateway.access.request import SERVER, RequestContext, parse_target
+from ostiary_gateway.access.request import SERVER, RequestContext, parse_target, problem_of_path
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
-from ostiary_gateway.routing import paths
+from ostiary_gateway.routing import templates
 from ostiary_gateway.routing.config import Route
 from ostiary_gateway.routing.overlap import OwnerIndex
-from ostiary_gateway.routing.paths import AmbiguousPath
+from ostiary_gateway.routing.paths import InvalidPath
 from ostiary_gateway.routing.policies import RateLimit
 from ostiary_gateway.routing.table import DuplicateField, NoRoute, RouteTable, WrongMethod
 
@@ -113,8 +113,8 @@ class Admission:
         """Return the methods that routes take at a path; none if no route matches. Raises ProblemError."""
         try:
             return self._table.candidates(context.host, context.path).keys()
-        except AmbiguousPath as error:
-            raise ProblemError(_ambiguous_path(error)) from None
+        except InvalidPath as error:
+            raise ProblemError(problem_of_path(error)) from None
 
     def _preflight(self, context: RequestContext) -> Fields | None:
         """Return the header fields for a preflight; None if there is no `cors`, and a route takes OPTIONS.
@@ -141,8 +141,8 @@ class Admission:
         """Find the route. Raises ProblemError."""
         try:
             return self._table.find(method, context.host, context.path, context.request.fields, preflight_headers)
-        except AmbiguousPath as error:
-            raise ProblemError(_ambiguous_path(error)) from None
+        except InvalidPath as error:
+            raise ProblemError(problem_of_path(error)) from None
         except NoRoute:
             raise ProblemError(NOT_FOUND) from None
         except DuplicateField:
@@ -199,9 +199,9 @@ def _upstream_path(route: Route, context: RequestContext) -> bytes:
     if route.rewrite is None:
         return context.path
     try:
-        path = paths.rewrite(paths.split(context.path), route.match.path, route.rewrite)
-    except AmbiguousPath as error:
-        raise ProblemError(_ambiguous_path(error)) from None
+        path = templates.rewrite(context.path, route.match.path, route.rewrite)
+    except InvalidPath as error:
+        raise ProblemError(problem_of_path(error)) from None
     query = context.target.partition(b"?")
     context.rewritten = path + query[1] + query[2]
     return path
@@ -217,10 +217,6 @@ def _is_allowed_origin(route: Route, context: RequestContext) -> bool:
 def _allow(methods: Collection[str]) -> str:
     """Return the value of `Allow`: these methods, and OPTIONS, which the gateway answers."""
     return ", ".join(sorted({*methods, "OPTIONS"}))
-
-
-def _ambiguous_path(error: AmbiguousPath) -> Problem:
-    return Problem(400, "ambiguous_path", str(error))
 
 
 def _head_too_large(limit: int) -> Problem:

@@ -12,7 +12,9 @@ from ostiary_chassis.problems import ProblemError
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
+from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import LOCAL_PATHS, Route
+from ostiary_gateway.routing.paths import EncodedCharacter, InvalidPath, PathTooLong
 
 _INVALID_HOST = Problem(400, "invalid_host", "Send exactly one valid Host header field.")
 _INVALID_TARGET = Problem(400, "invalid_target", "The target must be a path, or a URL with the host of the Host field.")
@@ -22,6 +24,8 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)(/[^#]*)\Z", re.IGNORECASE)
 
 #: The target of an OPTIONS request that asks about the server as a whole (RFC 9112 section 3.2.4).
 SERVER = b"*"
+
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 _LOCAL_PATHS = frozenset(path.encode() for path in LOCAL_PATHS)
 
@@ -100,9 +104,37 @@ def parse_target(context: RequestContext) -> None:
         if absolute is None or absolute[1].lower() != host.lower():
             raise ProblemError(_INVALID_TARGET)
         target = absolute[2]
-    context.host, context.target = host, target
-    context.path = target.partition(b"?")[0]
+    context.host, context.target, context.path = host, *_canonical(target)
     context.is_local = context.path in _LOCAL_PATHS
+
+
+def _canonical(target: bytes) -> tuple[bytes, bytes]:
+    """Return the canonical form of a target, with its query and without. Raises ProblemError."""
+    path, mark, query = target.partition(b"?")
+    if target == SERVER:
+        return target, path
+    try:
+        canonical = paths.canonicalise(path).raw
+    except InvalidPath as error:
+        raise ProblemError(problem_of_path(error)) from None
+    if not query.isascii():
+        # Some clients send UTF-8 as it is, some servers refuse it (RFC 3986 section 2.1).
+        query = _NOT_ASCII.sub(_escape, query)
+    elif canonical == path:
+        return target, path
+    return canonical + mark + query, canonical
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % match[0][0]
+
+
+def problem_of_path(error: InvalidPath) -> Problem:
+    if isinstance(error, PathTooLong):
+        return Problem(414, "path_too_long", str(error))
+    if isinstance(error, EncodedCharacter):
+        return Problem(400, "encoded_character", str(error), extra={"character": error.character})
+    return Problem(400, "ambiguous_path", str(error))
 
 
 def _may_lack_host(request: Request) -> bool:

@@ -28,8 +28,8 @@ from ostiary_gateway.http1.status import FIRST_FINAL, NO_CONTENT, NOT_MODIFIED, 
 #: Bytes of a head, without the CRLFs that end it. Common servers take 8 to 64 KiB.
 MAX_HEAD_BYTES = 32 * 1024
 
-# RFC 9112 section 3, with single spaces only.
-_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+# RFC 9112 section 3, with single spaces only. Some clients send UTF-8 in targets as it is.
+_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: " + VALUE + rb")?")
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 

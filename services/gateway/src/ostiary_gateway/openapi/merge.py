@@ -9,8 +9,9 @@ from typing import Any
 
 import structlog
 
+from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Route
-from ostiary_gateway.routing.paths import AmbiguousPath
+from ostiary_gateway.routing.paths import InvalidPath
 from ostiary_gateway.routing.requirements import Requirements
 from ostiary_gateway.routing.table import RouteTable
 
@@ -70,7 +71,7 @@ def exposures(table: RouteTable, upstream: str, path: str, method: str) -> Itera
     """Yield the routes that expose an operation of an upstream, and its public paths there."""
     for route in table.routes:
         if upstream in route.upstreams and method.upper() in route.match.methods:
-            public = _public_path(route.match.path, route.rewrite or route.match.path, path)
+            public = _public_path(route, path)
             if public is not None and _is_selected(table, route, public, method.upper()):
                 yield route, public
 
@@ -170,30 +171,26 @@ def _is_selected(table: RouteTable, route: Route, public: str, method: str) -> b
     for host in route.match.hosts or {""}:
         try:
             candidates = table.candidates(host.replace("*", "x").encode(), example)
-        except AmbiguousPath:
+        except InvalidPath:
             return False
         if any(each is route for each in candidates.get(method, ())):
             return True
     return False
 
 
-def _public_path(template: str, rewrite: str, path: str) -> str | None:
+def _public_path(route: Route, path: str) -> str | None:
     """Return the public path for an upstream's path; None if the route does not lead there."""
-    values: dict[str, str] = {}
-    expected, given = rewrite[1:].split("/"), path[1:].split("/")
-    for position, part in enumerate(expected):
-        if part.endswith("...}"):
-            values[part] = "/".join(given[position:])
-            given = given[: position + 1]
-            if not values[part]:
-                return None
-        elif position >= len(given) or not (part == given[position] or part.startswith("{")):
-            return None
-        else:
-            values[part] = given[position]
-    if len(expected) != len(given):
+    parts = _PARAMETER.split(path)
+    try:
+        literals = [paths.normalise_text(each.encode()) for each in parts]
+    except InvalidPath:
         return None
-    return "/" + "/".join(values.get(part, part) for part in template[1:].split("/"))
+    names = [*_PARAMETER.findall(path), ""]
+    given = "".join(literal + name for literal, name in zip(literals, names, strict=True))
+    values = route.upstream_template.values(tuple(given[1:].split("/")))
+    if values is None:
+        return None
+    return route.match.template.filled(lambda name: values.get(name, f"{{{name}}}"))
 
 
 def _reachable(exposed: Iterable[Operation], own: Mapping[Component, Any]) -> dict[Component, Any]:

@@ -21,9 +21,9 @@ from pydantic import AfterValidator, Discriminator, Field, StrictBool, Tag, mode
 
 from ostiary_chassis.middleware import OPERATIONS
 from ostiary_gateway.http1.methods import IDEMPOTENT
-from ostiary_gateway.routing.paths import PathTemplate, parameters, parse_template
 from ostiary_gateway.routing.policies import RoutePolicies
 from ostiary_gateway.routing.requirements import Requirements
+from ostiary_gateway.routing.templates import PathTemplate, parameters, parse_template
 from ostiary_gateway.routing.types import (
     CLOSED_MAPPING,
     Address,
@@ -105,7 +105,7 @@ class Match(Section):
     """Which requests a route takes."""
 
     path: Annotated[str, AfterValidator(_valid_template)]
-    """Path template, such as /orders/{id}; {rest...} at the end matches all remaining segments."""
+    """Path template, such as /orders/{id} or /reports/{name}.json; {rest...} at the end matches all that follows."""
 
     methods: Annotated[frozenset[Method], Field(min_length=1)]
     """Allowed methods; others get 405. GET includes HEAD."""

@@ -1,71 +1,109 @@
 """Which routes own a path of an upstream address, whichever route leads there.
 
 A service sees the path that it gets, and neither the host nor the header fields by which the gateway chose a route. So
-that path is looked up once more among all routes to the same addresses, in the form in which the service may read it:
-a client that may not use the most specific of these routes does not reach the path through another one.
+that path is looked up once more among all routes to the same addresses: as it is, and in each way in which the service
+may read it. A client that may not use the most specific of these routes does not reach the path through another one.
+
+What services may read a path as:
+
+- with or without a slash at its end: to many frameworks, `/admin/` is `/admin`;
+- decoded, in compatibility form, without invisible characters, in another case (`ignores_case`), and without the dots
+  and spaces at the end of segments, which file systems drop: the path, and all templates, are *folded*;
+- with other segments, if it has characters that routes have to allow (`paths.readings`).
+
+A route that is an exception to another one stays one: `/users` may be public where `/users/{rest...}` is not, although
+the latter owns `/users/`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from posixpath import normpath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Route, RoutesFile
-from ostiary_gateway.routing.paths import PathTemplate
-from ostiary_gateway.routing.table import PATH_CACHE_SIZE, PathTree
+from ostiary_gateway.routing.paths import PATH_CACHE_SIZE
+from ostiary_gateway.routing.table import PathTree
+from ostiary_gateway.routing.templates import PathTemplate, common_path
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+#: The routes that own a path, for each way to read it.
+Owners = Sequence[Sequence[Route]]
 
 
 class AddressIndex:
     """All routes that lead to one of some addresses, of all hosts and header fields, by the path that is sent there."""
 
     def __init__(self, routes: Iterable[Route], *, ignores_case: bool) -> None:
+        self.routes = tuple(routes)
         self._ignores_case = ignores_case
-        self._tree = PathTree()
-        for route in routes:
-            self._tree.add(self._normalise(route.upstream_template), route)
+        self._folds = {route.name: route.upstream_template.folded(ignores_case=ignores_case) for route in self.routes}
+        self._exact, self._folded = PathTree(), PathTree()
+        for route in self.routes:
+            self._exact.add(route.upstream_template, route)
+            self._folded.add(self._folds[route.name], route)
         self.owners = lru_cache(PATH_CACHE_SIZE)(self._look_up)
 
-    def overlapping(self, template: PathTemplate) -> list[Route]:
-        """Return the routes whose upstream paths overlap with a template."""
-        return self._tree.overlapping(self._normalise(template))
+    def overlapping(self, route: Route) -> list[Route]:
+        """Return the routes whose upstream paths some services may take for those of this one."""
+        return self._folded.overlapping(self._fold(route))
 
-    def conflicts(self, route: Route, *, by_escapes: bool) -> list[Route]:
-        """Return the routes with other access rules whose paths a request may reach through `route`.
+    def exact_owners(self, path: bytes) -> list[Route]:
+        """Return the routes of the most specific template for an upstream path as it is. Raises InvalidPath."""
+        return self._exact.find(paths.canonicalise(path).segments, 0, None)
 
-        `by_escapes` considers percent-encoded paths, too, which the gateway does not match with a literal but a
-        service may.
+    def conflicts(self, route: Route, *, by_plain_paths: bool) -> bool:
+        """Return whether a request may reach the paths of routes with other access rules through `route`.
+
+        Plain paths have no escapes, and no dots and slashes at ends of segments.
         """
-        return [
-            other
-            for other in self.overlapping(route.upstream_template)
+        return any(
+            not by_plain_paths or self._ignores_case or not _takes_precedence(other, route) or _adds_slash(other, route)
+            for other in self.overlapping(route)
             if not (_is_no_stricter(other, route) or self._is_exception(route, other))
-            and (by_escapes or self._ignores_case or not _takes_precedence(other, route))
-        ]
+        )
+
+    def is_exception(self, route: Route, other: Route) -> bool:
+        """Return whether `route` is for some of the other one's paths, however services read them."""
+        return _is_narrower(self._fold(route), self._fold(other))
+
+    def is_same(self, route: Route, other: Route) -> bool:
+        """Return whether services may take all paths of these routes for the same."""
+        return self._fold(route).without_slash().shape == self._fold(other).without_slash().shape
 
     def _is_exception(self, route: Route, other: Route) -> bool:
         """Return whether `route` is for some paths of the other one, or for other methods of the same paths."""
-        mine, theirs = self._normalise(route.upstream_template), self._normalise(other.upstream_template)
-        if mine.shape == theirs.shape:
+        if self.is_same(route, other):
             return route.match.methods.isdisjoint(other.match.methods)
-        return theirs.contains(mine)
+        return self.is_exception(route, other)
 
-    def _look_up(self, path: bytes) -> tuple[Route, ...]:
-        """Return the routes of the most specific template for an upstream path. Raises AmbiguousPath."""
-        segments = tuple(self._normalise_segment(segment) for segment in paths.split(path))
-        return tuple(self._tree.find(segments, 0, None))
+    def _look_up(self, path: bytes) -> Owners:
+        """Return the routes of the most specific template, for each way to read a path. Raises InvalidPath."""
+        own = tuple(self.exact_owners(path))
+        found = [own]
+        for segments in self._readings(path):
+            owners = tuple(self._folded.find(segments, 0, None))
+            if owners and own:
+                mine, theirs = self._fold(own[0]), self._fold(owners[0])
+                if mine.without_slash().matches(_without_slash(segments), tail_least=0):
+                    if _is_narrower(mine, theirs):
+                        continue
+                    if self.is_same(own[0], owners[0]):
+                        owners = (*own, *owners)
+            found.append(owners)
+        return tuple({tuple(route.name for route in owners): owners for owners in found if owners}.values())
 
-    def _normalise(self, template: PathTemplate) -> PathTemplate:
-        if not self._ignores_case:
-            return template
-        return PathTemplate(tuple(each and each.casefold() for each in template.segments), template.tail)
+    def _readings(self, path: bytes) -> Iterator[tuple[str, ...]]:
+        canonical = paths.canonicalise(path)
+        ways = paths.readings(path) if canonical.specials else {canonical.segments}
+        for way in ways:
+            segments = _without_slash(tuple(paths.fold(each, ignores_case=self._ignores_case) for each in way))
+            yield from ((*segments, ""), segments) if segments else [("",)]
 
-    def _normalise_segment(self, segment: str) -> str:
-        text = paths.plain_text(unquote(segment)) if "%" in segment else segment
-        return text.casefold() if self._ignores_case else text
+    def _fold(self, route: Route) -> PathTemplate:
+        return self._folds[route.name]
 
 
 class OwnerIndex:
@@ -92,34 +130,52 @@ class OwnerIndex:
             ignores_case = not case_insensitive.isdisjoint(addresses)
             self._indexes[addresses] = AddressIndex(routes.values(), ignores_case=ignores_case)
         # Only for routes that can conflict with others, so that requests of others need no second lookup; and whether
-        # they can by plain paths, or by percent-encoded ones only.
+        # they can by plain paths.
         self._contested: dict[str, tuple[AddressIndex, bool]] = {}
         for route in file.routes:
             index = self.index_of(route)
             if route.rewrite is not None:
-                if len(index.overlapping(route.upstream_template)) > 1:
+                if len(index.overlapping(route)) > 1:
                     self._contested[route.name] = index, True
-            elif index.conflicts(route, by_escapes=True):
-                self._contested[route.name] = index, bool(index.conflicts(route, by_escapes=False))
+            elif index.conflicts(route, by_plain_paths=False):
+                self._contested[route.name] = index, index.conflicts(route, by_plain_paths=True)
 
     def index_of(self, route: Route) -> AddressIndex:
         """Return the index of the addresses that a route leads to."""
         return self._indexes[self._addresses_of(route)]
 
-    def owners(self, route: Route, path: bytes) -> Sequence[Route]:
-        """Return the routes that own an upstream path; none if it can be `route` alone. Raises AmbiguousPath."""
+    def owners(self, route: Route, path: bytes) -> Owners:
+        """Return the routes that own an upstream path; none if it can be `route` alone. Raises InvalidPath."""
         contested = self._contested.get(route.name)
-        if contested is None or not (contested[1] or b"%" in path):
+        if contested is None or not (contested[1] or _is_unusual(path)):
             return ()
         return contested[0].owners(path)
 
-    def owners_for(self, route: Route, method: str, path: bytes) -> Sequence[Route]:
-        """Return the owners with this method; all owners, if none has it. Raises AmbiguousPath."""
-        owners = self.owners(route, path)
-        return [each for each in owners if method in each.match.methods] or owners
+    def owners_for(self, route: Route, method: str, path: bytes) -> list[Route]:
+        """Return the owners with this method for each way to read a path, or all of them. Raises InvalidPath."""
+        found: dict[str, Route] = {}
+        for owners in self.owners(route, path):
+            with_method = [each for each in owners if method in each.match.methods]
+            found |= {each.name: each for each in with_method or owners}
+        return list(found.values())
 
     def _addresses_of(self, route: Route) -> frozenset[str]:
         return frozenset().union(*(self._addresses[name] for name in route.upstreams))
+
+
+def _is_unusual(path: bytes) -> bool:
+    """Return whether folding may change a canonical path, or a slash at its end."""
+    return b"%" in path or path.endswith((b"/", b".")) or b"./" in path or b";" in path or b"//" in path
+
+
+def _without_slash(segments: tuple[str, ...]) -> tuple[str, ...]:
+    return segments[:-1] if segments[-1] == "" else segments
+
+
+def _is_narrower(mine: PathTemplate, theirs: PathTemplate) -> bool:
+    """Return whether a template is for some of the other one's paths, be there a slash at the end or not."""
+    narrow, wide = mine.without_slash(), theirs.without_slash()
+    return narrow.shape != wide.shape and wide.contains(narrow, tail_least=0)
 
 
 def _is_no_stricter(other: Route, route: Route) -> bool:
@@ -134,6 +190,15 @@ def _takes_precedence(other: Route, route: Route) -> bool:
     if route.upstream_template.shape == other.upstream_template.shape:
         return False
     return not other.match.hosts or (bool(route.match.hosts) and route.match.hosts <= other.match.hosts)
+
+
+def _adds_slash(other: Route, route: Route) -> bool:
+    """Return whether a path of `route`, with a slash at its end, may be one of the other route."""
+    template = other.upstream_template
+    if not template.tail and template.without_slash() is template:
+        return False
+    longer = PathTemplate(template.without_slash().segments, tail=False)
+    return common_path(longer, route.upstream_template) is not None
 
 
 def _normalise_address(address: str) -> str:

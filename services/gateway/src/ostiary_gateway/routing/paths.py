@@ -1,201 +1,276 @@
-"""Request paths and path templates.
+"""Request paths: one canonical form, which is what is matched and what the upstream gets.
 
-Gateways are bypassed with paths that they interpret in one way and the service behind them in another. So paths are
-not normalised here: a path is forwarded as it came or, if it has more than one interpretation, rejected (RFC 3986
-section 6).
+Gateways are bypassed with paths that they read in one way and the service behind them in another. So
+
+- spellings with one meaning get one spelling (RFC 3986 section 6.2.2): escapes of unreserved characters are decoded,
+  others get upper-case digits, and characters that clients send as they are, but that no path may have, are escaped;
+- characters that can have two meanings are `specials`: a route allows them with `allows_encoded`, or they are refused;
+- what has no meaning (dot segments, control characters, invalid escapes and UTF-8) is refused.
+
+What services may take a canonical path for besides is the subject of `readings`.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 from unicodedata import category, normalize
-from urllib.parse import unquote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
-#: Bytes of a path.
-MAX_PATH_BYTES = 4096
+#: Bytes of a path. Longer URIs than that (RFC 9110 section 4.1 recommends 8000) have their length in the query.
+MAX_PATH_BYTES: Final = 4096
 
-# RFC 3986 section 3.3, without ';': some servers cut a segment there.
-_PCHAR = r"[A-Za-z0-9._~!$&'()*+,=:@-]"
-_SEGMENTS = re.compile(rf"(?:/(?:{_PCHAR}|%[0-9A-F]{{2}})*)+\Z")
-_LITERAL = re.compile(rf"{_PCHAR}+\Z")
-_PARAMETER = re.compile(r"\{[a-z][a-z0-9_]*(\.\.\.)?\}\Z")
-_ESCAPE = re.compile(r"%([0-9A-F]{2})")
+#: Paths of which each cache keeps what it knows.
+PATH_CACHE_SIZE: Final = 4096
 
-# For the reasons of rejections: the first part of a path that does not match _SEGMENTS.
-_INVALID = re.compile(rf"(?!{_PCHAR}|/|%[0-9A-F]{{2}})(?:%[0-9A-Fa-f]{{0,2}}|.)", re.DOTALL)
+# RFC 3986 section 3.3, without ';', where some servers cut a segment, and without '.', where some drop it.
+_CHARS = r"A-Za-z0-9_~!$&'()*+,=:@\-"
 
-# Wildcards in the syntax of other gateways. As literal segments, they would protect nothing.
-_FOREIGN_WILDCARD = re.compile(r":|<.*>\Z|.*\*")
+#: What is canonical at first sight: no escapes, no empty segment but the last one, none that ends with a dot.
+_PLAIN = re.compile(rf"(?=/)(?:/[{_CHARS}.]*[{_CHARS}])*/?\Z".encode())
 
-# Escapes that are never needed (unreserved characters, section 2.3), or that turn into something
-# else when decoded twice: separators, the escape character itself, and control characters.
+# What may not stay as it is: escapes, and characters that no path may have.
+_UNIT = re.compile(rf"%([0-9A-Fa-f]{{2}})|([^{_CHARS}./;])".encode(), re.DOTALL)
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_NOT_ENCODABLE = frozenset(b"/\\%;?#") | frozenset(range(0x20)) | {0x7F}
-_REJECTED_ESCAPES = _UNRESERVED | _NOT_ENCODABLE
+_CONTROLS = frozenset([*range(0x20), 0x7F])
+_ALWAYS_ESCAPED_RAW = frozenset(b'"<>[]^`{|}\\') | frozenset(range(0x80, 0x100))
+
+# Characters that mean the same as their escapes to services that decode a path before they look at it.
+_RESERVED_ESCAPE = re.compile("%(21|24|26|27|28|29|2A|2B|2C|3A|3D|40)")
+
+#: Characters with two meanings, by their spelling in canonical paths.
+_SPECIALS = {"%2F": "/", "%5C": "\\", "%23": "#", "%3F": "?", "%25": "%", "%3B": ";", ";": ";"}
+_SPECIAL = re.compile("|".join(_SPECIALS))
 
 # Invisible characters outside of the category Cf: fillers and variation selectors.
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
+#: Ways to read one path. Paths of people have two or three; more is an attack, and costs time.
+_MAX_READINGS = 64
 
-class AmbiguousPath(Exception):
-    """A path with more than one interpretation. The message tells a client what is wrong, and what to send instead."""
+
+class InvalidPath(Exception):
+    """A path that no route takes. The message tells a client what is wrong, and what to send instead.
+
+    InvalidPath
+    ├── AmbiguousPath
+    ├── EncodedCharacter
+    └── PathTooLong
+    """
+
+
+class AmbiguousPath(InvalidPath):
+    """A path with more than one interpretation, or with none."""
+
+
+class PathTooLong(InvalidPath):
+    """A path with more than MAX_PATH_BYTES bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(f"The path is too long: send at most {MAX_PATH_BYTES} bytes.")
+
+
+class EncodedCharacter(InvalidPath):
+    """A path with a character of two meanings, which its route does not allow."""
+
+    def __init__(self, character: str) -> None:
+        what = (
+            "an empty segment, '//'" if character == "//" else f"'{character}' or its escape '{quote(character, '')}'"
+        )
+        super().__init__(
+            f"The path has {what}, which services may read in two ways: send a path without it, or list"
+            f" '{character}' in 'allows_encoded' of its route."
+        )
+        self.character = character
 
 
 @dataclass(frozen=True, slots=True)
-class PathTemplate:
-    """A path with parameters.
+class CanonicalPath:
+    """A path in its canonical form."""
 
-    A segment is a literal, or None for a parameter. A `tail` matches one or more further segments.
-    """
-
-    segments: tuple[str | None, ...]
-    tail: bool
-
-    @property
-    def shape(self) -> tuple[tuple[str | None, ...], bool]:
-        """Equal for templates that match the same paths."""
-        return self.segments, self.tail
-
-    @property
-    def precedence(self) -> tuple[int, ...]:
-        """Sort key: from the left, literals before parameters before tails."""
-        return *(int(segment is None) for segment in self.segments), *([2] if self.tail else [])
-
-    def matches(self, segments: tuple[str, ...]) -> bool:
-        if self.tail:
-            if len(segments) <= len(self.segments) or not segments[-1]:
-                return False
-        elif len(segments) != len(self.segments):
-            return False
-        pairs = zip(self.segments, segments, strict=False)
-        return all(actual if wanted is None else wanted == actual for wanted, actual in pairs)
-
-    def contains(self, other: "PathTemplate") -> bool:
-        """Return whether this template matches all paths that the other one matches."""
-        if other.tail and not self.tail:
-            return False
-        if self.tail:
-            if len(other.segments) + other.tail < len(self.segments) + 1:
-                return False
-        elif len(self.segments) != len(other.segments):
-            return False
-        pairs = zip(self.segments, other.segments, strict=False)
-        return all(mine is None or mine == theirs for mine, theirs in pairs)
+    #: What the upstream gets.
+    raw: bytes
+    #: What templates match: escapes of reserved characters, such as '@', are decoded, all others are not.
+    segments: tuple[str, ...]
+    #: The characters in it that routes must allow.
+    specials: frozenset[str]
 
 
-def parse_template(text: str) -> PathTemplate:
-    """Parse a template such as `/profiles/{id}` or `/files/{rest...}`. Raises ValueError."""
-    if not text.startswith("/"):
-        raise ValueError("a path must start with '/'")
-    names = [name.removesuffix("...") for name in parameters(text)]
-    if len(set(names)) != len(names):
-        raise ValueError("duplicate parameter in path")
-    parts = text[1:].split("/") if text != "/" else [""]
-    segments: list[str | None] = []
-    for position, part in enumerate(parts):
-        parameter = _PARAMETER.match(part)
-        if parameter and parameter[1]:
-            if position != len(parts) - 1:
-                raise ValueError(f"'{part}' is only allowed at the end of a path")
-            return PathTemplate(tuple(segments), tail=True)
-        if _FOREIGN_WILDCARD.match(part):
-            raise ValueError(
-                f"wildcard '{part}' is not supported: {{id}} matches one segment, {{rest...}} all remaining segments"
-            )
-        if not parameter and (part.endswith(".") or not (_LITERAL.match(part) or text == "/")):
-            raise ValueError(f"'{part}' is neither a literal segment nor a parameter such as {{id}}")
-        segments.append(None if parameter else part)
-    return PathTemplate(tuple(segments), tail=False)
+_NO_SPECIALS: frozenset[str] = frozenset()
 
 
-def parameters(text: str) -> tuple[str, ...]:
-    """Return the names of a template's parameters; those of tails with their dots."""
-    return tuple(part[1:-1] for part in text.split("/") if _PARAMETER.match(part))
-
-
-def rewrite(segments: tuple[str, ...], template: str, target: str) -> bytes:
-    """Fill the parameters of `target` from a path that matches `template`. Raises AmbiguousPath."""
-    values: dict[str, tuple[str, ...]] = {}
-    for position, part in enumerate(template[1:].split("/")):
-        if _PARAMETER.match(part):
-            values[part] = segments[position:] if part.endswith("...}") else (segments[position],)
-    path = "".join(f"/{segment}" for part in target[1:].split("/") for segment in values.get(part, (part,))).encode()
-    split(path)
-    return path
-
-
-def split(raw_path: bytes) -> tuple[str, ...]:
-    """Split a request path into its segments, which stay percent-encoded. Raises AmbiguousPath."""
-    path = raw_path.decode("latin-1")
-    if len(path) > MAX_PATH_BYTES or _SEGMENTS.match(path) is None:
-        raise AmbiguousPath(_syntax_error(path))
-    for escape in _ESCAPE.findall(path):
-        if int(escape, 16) in _REJECTED_ESCAPES:
-            raise AmbiguousPath(_escape_error(escape))
-    segments = tuple(path[1:].split("/"))
-    if "" in segments[:-1]:
-        raise AmbiguousPath("The path has an empty segment: send '/' instead of '//'.")
-    for position, segment in enumerate(segments, 1):
-        fault = _ambiguity(segment)
-        if fault:
-            raise AmbiguousPath(f"Segment {position} of the path {fault}.")
-    return segments
-
-
-def _syntax_error(path: str) -> str:
+@lru_cache(PATH_CACHE_SIZE)
+def canonicalise(raw: bytes) -> CanonicalPath:
+    """Return the canonical form of a request's path. Raises InvalidPath."""
+    if len(raw) > MAX_PATH_BYTES:
+        raise PathTooLong
+    if _PLAIN.match(raw) is not None:
+        return CanonicalPath(raw, tuple(raw.decode("ascii")[1:].split("/")), _NO_SPECIALS)
+    if not raw.startswith(b"/"):
+        raise AmbiguousPath("The path does not start with '/'.")
+    path = normalise_text(raw)
     if len(path) > MAX_PATH_BYTES:
-        return f"The path is too long: send at most {MAX_PATH_BYTES} bytes."
-    invalid = _INVALID.search(path)
-    if not path.startswith("/") or invalid is None:
-        return "The path does not start with '/'."
-    found = invalid[0]
-    if found.startswith("%"):
-        return f"The path has the invalid escape '{found}': send '%' and two upper-case hexadecimal digits."
-    byte = ord(found)
-    if byte in _NOT_ENCODABLE:
-        return f"The path has the character {_quoted(byte)}: send a path without it."
-    if byte > 0x7F:  # noqa: PLR2004 - the end of ASCII
-        return f"The path has the byte 0x{byte:02X}: send characters outside of ASCII as percent-encoded UTF-8."
-    return f"The path has the character {_quoted(byte)}: send it as '%{byte:02X}'."
+        raise PathTooLong
+    segments = path[1:].split("/")
+    specials = specials_of(path)
+    if "" in segments[:-1]:
+        specials.add("//")
+    for position, segment in enumerate(segments, 1):
+        specials |= _forms_of_separators(segment, position)
+    return CanonicalPath(path.encode(), tuple(matched(each) for each in segments), frozenset(specials))
 
 
-def _escape_error(escape: str) -> str:
-    byte = int(escape, 16)
-    if byte in _UNRESERVED:
-        return f"The path has the escape '%{escape}': send {_quoted(byte)} instead."
-    return f"The path has the escape '%{escape}': send a path without it."
-
-
-def _quoted(byte: int) -> str:
-    return f"'{chr(byte)}'" if 0x20 < byte < 0x7F else f"0x{byte:02X}"  # noqa: PLR2004 - printable ASCII
-
-
-def _ambiguity(segment: str) -> str:
-    """Return why some servers take a segment for another one, for several, or for none; "" if none does.
-
-    Some drop trailing dots and spaces, some ignore invisible characters, and some read compatibility forms (NFKC) as
-    the plain characters, such as a fullwidth full stop or slash.
-    """
-    if segment.endswith("."):
-        return "ends with '.': remove dot segments and trailing dots"
-    if "%" not in segment:
-        return ""
+def normalise_text(raw: bytes) -> str:
+    """Return the canonical form of a path, or of a part of one. Raises AmbiguousPath."""
+    text = _UNIT.sub(_normalise_unit, raw).decode("ascii")
     try:
-        text = unquote(segment, errors="strict")
+        unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
-        return "is not valid UTF-8 when decoded: send percent-encoded UTF-8"
-    return _lookalike(plain_text(text))
+        raise AmbiguousPath("The path is not valid UTF-8 when decoded: send percent-encoded UTF-8.") from None
+    return text
 
 
-def _lookalike(plain: str) -> str:
-    if plain != plain.strip():
-        return "starts or ends with a space when decoded: remove it"
-    if "/" in plain or "\\" in plain:
-        return "has a form of '/' or '\\' when decoded: remove it"
-    if not "".join(plain.split()).rstrip("."):
-        return "has nothing but dots, spaces and invisible characters when decoded: remove it"
-    return ""
+def _normalise_unit(match: re.Match[bytes]) -> bytes:
+    if match[1] is None:
+        byte = match[2][0]
+        if byte not in _ALWAYS_ESCAPED_RAW:
+            raise AmbiguousPath(_character_error(raw=match.string[match.start() : match.start() + 3]))
+        return b"%%%02X" % byte
+    byte = int(match[1], 16)
+    if byte in _CONTROLS:
+        raise AmbiguousPath(f"The path has the escape '%{byte:02X}', a control character: send a path without it.")
+    return bytes([byte]) if byte in _UNRESERVED else b"%%%02X" % byte
+
+
+def _character_error(raw: bytes) -> str:
+    byte = raw[0]
+    if byte == ord("%"):
+        found = raw.decode("latin-1")
+        return f"The path has the invalid escape '{found}': send '%' and two hexadecimal digits."
+    if byte == ord(" "):
+        return "The path has a space: send it as '%20'."
+    quoted = f"'{chr(byte)}'" if byte not in _CONTROLS else f"0x{byte:02X}"
+    return f"The path has the character {quoted}: send a path without it."
+
+
+def specials_of(text: str) -> set[str]:
+    """Return the characters with two meanings in a canonical path, or in a part of one."""
+    return {_SPECIALS[each] for each in _SPECIAL.findall(text)}
+
+
+def matched(segment: str) -> str:
+    """Return a segment as templates match it."""
+    return _RESERVED_ESCAPE.sub(_decode, segment) if "%" in segment else segment
+
+
+def _decode(match: re.Match[str]) -> str:
+    return chr(int(match[1], 16))
+
+
+def _forms_of_separators(segment: str, position: int) -> set[str]:
+    """Return the separators that a segment has to lenient services in other forms. Raises AmbiguousPath.
+
+    Some read compatibility forms (NFKC) as the plain characters, such as a fullwidth full stop or slash, and ignore
+    what cannot be seen. To some, a segment of dots and spaces is a dot segment.
+    """
+    if not segment:
+        return set()
+    text = unquote(segment)
+    plain = plain_text(text)
+    if is_dots(plain):
+        raise AmbiguousPath(
+            f"Segment {position} of the path is a dot segment, or one to some services: send the path that it leads"
+            " to (RFC 3986 section 5.2.4)."
+        )
+    return {each for each in ("/", "\\") if each in plain and each not in text}
+
+
+def is_dots(plain: str) -> bool:
+    """Return whether a segment has nothing but dots and spaces."""
+    return not "".join(plain.split()).rstrip(".")
 
 
 def plain_text(text: str) -> str:
-    """Return a text as lenient servers see it: in compatibility form (NFKC), without invisible characters."""
+    """Return a text as lenient services see it: in compatibility form (NFKC), without invisible characters."""
+    if text.isascii():
+        return text
     return normalize("NFKC", "".join(letter for letter in _INVISIBLE.sub("", text) if category(letter) != "Cf"))
+
+
+def fold_text(text: str, *, ignores_case: bool) -> str:
+    """Return a part of a segment as lenient services see it: decoded and plain, its '%' encoded."""
+    plain = plain_text(unquote(text)).replace("%", "%25")
+    return plain.casefold() if ignores_case else plain
+
+
+def fold(segment: str, *, ignores_case: bool) -> str:
+    """Return a segment as lenient services see it: also without the spaces and dots that file systems drop."""
+    return strip_end(fold_text(segment, ignores_case=ignores_case).lstrip())
+
+
+def strip_end(text: str) -> str:
+    """Drop dots and spaces at the end."""
+    while (shorter := text.rstrip().rstrip(".")) != text:
+        text = shorter
+    return text
+
+
+# Ways to read a path with special characters.
+
+
+def _without_parameters(path: str) -> str:
+    return re.sub(r";[^/]*", "", path)
+
+
+def _without_last_parameters(path: str) -> str:
+    return re.sub(r";[^/;]*\Z", "", path)
+
+
+def _cut(path: str) -> str:
+    return re.split(r"[?#]", path, maxsplit=1)[0]
+
+
+def _merged(path: str) -> str:
+    return re.sub(r"/+", "/", path)
+
+
+def _with_slashes(path: str) -> str:
+    return path.replace("\\", "/")
+
+
+def _unquoted(path: str) -> str:
+    return unquote(path, errors="surrogateescape")
+
+
+_STEPS: tuple[Callable[[str], str], ...] = (
+    _unquoted,
+    _cut,
+    _without_parameters,
+    _without_last_parameters,
+    _with_slashes,
+    _merged,
+    plain_text,
+)
+
+
+@lru_cache(PATH_CACHE_SIZE)
+def readings(path: bytes) -> frozenset[tuple[str, ...]]:
+    """Return what services may take a canonical path for, as segments. Raises AmbiguousPath.
+
+    Services decode once or twice, before or after they split it; they take a backslash for a slash, drop empty
+    segments, and end a segment at ';' or the path at '?' and '#', in any order.
+    """
+    found = {path.decode()}
+    latest = found
+    while latest:
+        latest = {step(each) for each in latest for step in _STEPS} - found
+        found |= latest
+        if len(found) > _MAX_READINGS:
+            raise AmbiguousPath("The path is encoded several times, or in too many ways: send it encoded once.")
+    for each in found:
+        if any(ord(letter) in _CONTROLS for letter in each):
+            raise AmbiguousPath("The path has a control character when decoded: send a path without it.")
+        if any(segment and is_dots(plain_text(unquote(segment))) for segment in each.split("/")):
+            raise AmbiguousPath("The path has a dot segment when decoded: send the path that it leads to.")
+    return frozenset(tuple(each[1:].split("/")) for each in found if each.startswith("/"))

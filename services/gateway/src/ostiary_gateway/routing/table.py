@@ -1,15 +1,19 @@
 """Finds the route of a request."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Match, Route
-from ostiary_gateway.routing.paths import PathTemplate
-
-#: Paths whose candidate routes are cached.
-PATH_CACHE_SIZE = 4096
+from ostiary_gateway.routing.paths import PATH_CACHE_SIZE, EncodedCharacter
+from ostiary_gateway.routing.templates import (
+    PathTemplate,
+    Pattern,
+    Segment,
+    common_segment,
+    segment_precedence,
+)
 
 #: Routes by method: those with most header conditions first, then in the alphabetical order of the headers.
 Candidates = Mapping[str, tuple[Route, ...]]
@@ -36,7 +40,8 @@ class PathTree:
 
     def __init__(self) -> None:
         self.literals: dict[str, PathTree] = {}
-        self.parameter: PathTree | None = None
+        #: In the order of precedence.
+        self.patterns: list[tuple[Pattern, PathTree]] = []
         self.routes: list[Route] = []
         #: Routes whose templates match all further segments.
         self.tail: list[Route] = []
@@ -44,56 +49,70 @@ class PathTree:
     def add(self, template: PathTemplate, route: Route) -> None:
         node = self
         for segment in template.segments:
-            if segment is None:
-                node.parameter = node.parameter or PathTree()
-                node = node.parameter
-            else:
-                node = node.literals.setdefault(segment, PathTree())
+            node = node._child(segment)
         (node.tail if template.tail else node.routes).append(route)
 
+    def _child(self, segment: Segment) -> "PathTree":
+        if isinstance(segment, str):
+            return self.literals.setdefault(segment, PathTree())
+        for pattern, child in self.patterns:
+            if pattern == segment:
+                return child
+        self.patterns.append((segment, PathTree()))
+        child = self.patterns[-1][1]
+        self.patterns.sort(key=_pattern_precedence)
+        return child
+
     def find(self, segments: tuple[str, ...], depth: int, host: str | None) -> list[Route]:
-        """Return the routes of the most specific matching template: from the left, literal, parameter, tail.
+        """Return the routes of the most specific matching template: from the left, literal, pattern, tail.
 
         Without a host, those of all hosts.
         """
         if depth == len(segments):
             return _best_for_host(self.routes, host)
-        literal = self.literals.get(segments[depth])
+        segment = segments[depth]
+        literal = self.literals.get(segment)
         found = literal.find(segments, depth + 1, host) if literal is not None else []
-        if not found and self.parameter is not None and segments[depth]:
-            found = self.parameter.find(segments, depth + 1, host)
-        # A tail matches one segment or more, and the last one is not empty.
-        return found or (_best_for_host(self.tail, host) if segments[-1] else [])
+        for pattern, child in self.patterns:
+            if found:
+                return found
+            if pattern.matches(segment):
+                found = child.find(segments, depth + 1, host)
+        return found or _best_for_host(self.tail, host)
 
     def overlapping(self, template: PathTemplate, depth: int = 0) -> list[Route]:
-        """Return the routes of all templates that match a path of this one."""
+        """Return the routes of all templates that match a path of this one, with or without a slash at its end."""
         if depth == len(template.segments):
-            return self.descendants() if template.tail else list(self.routes)
+            if template.tail:
+                return self.descendants()
+            return [*self.routes, *self.tail, *(self.literals[""].routes if "" in self.literals else [])]
         segment = template.segments[depth]
         if segment == "":
-            # The root, and paths with a trailing slash: neither parameters nor tails match these.
-            return list(self.literals[""].routes) if "" in self.literals else []
+            return self.overlapping(template.without_slash(), depth)
         found = list(self.tail)
-        if segment is None:
-            children = [child for literal, child in self.literals.items() if literal]
-        else:
-            children = [self.literals[segment]] if segment in self.literals else []
-        if self.parameter is not None:
-            children.append(self.parameter)
-        for child in children:
+        for child in self._matching(segment):
             found += child.overlapping(template, depth + 1)
         return found
 
+    def _matching(self, segment: Segment) -> Iterator["PathTree"]:
+        """Yield the children for segments that match this one, too."""
+        if isinstance(segment, str):
+            if segment in self.literals:
+                yield self.literals[segment]
+        else:
+            yield from (child for literal, child in self.literals.items() if segment.matches(literal))
+        yield from (child for pattern, child in self.patterns if common_segment(pattern, segment) is not None)
+
     def descendants(self) -> list[Route]:
-        """Return the routes of all templates with one segment more, or several."""
-        found = list(self.tail)
-        children = [child for literal, child in self.literals.items() if literal]
-        if self.parameter is not None:
-            children.append(self.parameter)
-        for child in children:
-            found += child.routes
+        """Return the routes of all templates that end here or further down."""
+        found = [*self.routes, *self.tail]
+        for child in (*self.literals.values(), *(child for _, child in self.patterns)):
             found += child.descendants()
         return found
+
+
+def _pattern_precedence(item: tuple[Pattern, PathTree]) -> tuple[object, ...]:
+    return segment_precedence(item[0])
 
 
 class RouteTable:
@@ -114,7 +133,7 @@ class RouteTable:
     def find(
         self, method: str, host: bytes, path: bytes, fields: Fields, preflight_headers: Collection[str] | None = None
     ) -> Route:
-        """Return the route of a request. Raises AmbiguousPath, NoRoute, DuplicateField or WrongMethod.
+        """Return the route of a request. Raises InvalidPath, NoRoute, DuplicateField or WrongMethod.
 
         For a preflight, `preflight_headers` are the names, in lower case, of the header fields of the request to come.
         """
@@ -133,11 +152,14 @@ class RouteTable:
         raise WrongMethod(frozenset(candidates))
 
     def candidates(self, host: bytes, path: bytes) -> Candidates:
-        """Return the routes of the most specific template for a path. Raises AmbiguousPath."""
+        """Return the routes of the most specific template for a path. Raises InvalidPath."""
         return self._cached_candidates(path, host if self._has_hosts else b"")
 
     def _look_up(self, path: bytes, host: bytes) -> Candidates:
-        routes = self._root.find(paths.split(path), 0, _host_name(host))
+        canonical = paths.canonicalise(path)
+        if canonical.specials:
+            raise EncodedCharacter(min(canonical.specials))
+        routes = self._root.find(canonical.segments, 0, _host_name(host))
         routes.sort(key=_sort_key)
         methods = {method for route in routes for method in route.match.methods}
         return {method: tuple(route for route in routes if method in route.match.methods) for method in methods}
