@@ -160,7 +160,7 @@ def test_the_shipped_file_has_these_public_routes() -> None:
             "access: public",
             'access: public\n    cors: {origins: ["https://Example.com/"]}',
             13,
-            "must be '*' or an origin in lower case without trailing slash",
+            "cors.origins[0]: must be without a trailing slash: https://example.com",
         ),
         ("path: /ping", "hosts: [Example.com], path: /ping", 10, "must be a host name in lower case, without port"),
         ("access: public", 'access: public\n    timeouts: {idle: "5"}', 13, "timeouts.idle: must be a number"),

@@ -210,8 +210,7 @@ def _upstream_path(route: Route, context: RequestContext) -> bytes:
 def _is_allowed_origin(route: Route, context: RequestContext) -> bool:
     """Return whether a request comes from a page of its own origin, or of one that the route's `cors` names."""
     origin = context.request.by_name.get(b"origin", b"").lower()
-    allowed = route.cors.origins if route.cors is not None else frozenset()
-    return origin.partition(b"://")[2] == context.host.lower() or origin.decode("latin-1") in allowed
+    return origin.partition(b"://")[2] == context.host.lower() or cors.trusts_origin(route, origin)
 
 
 def _allow(methods: Collection[str]) -> str:

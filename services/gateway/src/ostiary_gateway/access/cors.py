@@ -29,6 +29,11 @@ def requested(request: Request) -> tuple[str, frozenset[str]]:
     return method.decode("latin-1"), frozenset(name.strip() for name in names.decode("latin-1").lower().split(","))
 
 
+def trusts_origin(route: Route, origin: bytes) -> bool:
+    """Return whether a route's `cors` names the origin of a page. `*` and others that anybody can have name nobody."""
+    return route.cors is not None and route.cors.trusted.matches(origin.decode("latin-1").lower())
+
+
 def response_fields(route: Route, request: Request) -> Fields:
     """Return the fields that let a page read the response."""
     fields = _allow_fields(route.cors, request)
@@ -56,7 +61,7 @@ def _allow_fields(cors: Cors | None, request: Request) -> Fields:
         return []
     if _ANY in cors.origins:
         fields = [(b"access-control-allow-origin", b"*")]
-    elif origin.decode("latin-1").lower() in cors.origins:
+    elif cors.allowed.matches(origin.decode("latin-1").lower()):
         fields = [(b"access-control-allow-origin", origin)]
     else:
         return []

@@ -3,12 +3,14 @@
 `defaults` has the same for all routes. What a route sets itself goes first; mappings are merged field by field.
 """
 
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from ostiary_gateway.http1.parser import MAX_HEAD_BYTES
-from ostiary_gateway.routing.types import HeaderName, Origin, Section, none_for_text
+from ostiary_gateway.routing.origins import OriginMatcher, names_somebody
+from ostiary_gateway.routing.types import CorsName, Origin, Section, none_for_text
 
 #: Bytes of a request body by default: enough for JSON, too few for a flood.
 DEFAULT_BODY_BYTES = 1024 * 1024
@@ -79,13 +81,15 @@ class Cors(Section):
     """Which web pages of other origins may use a route (Fetch standard, section 3.2)."""
 
     origins: Annotated[frozenset[Origin], Field(min_length=1)] = frozenset()
-    """Allowed origins, such as https://app.example.com, or * for all; required unless `defaults` has them."""
+    """Allowed origins, such as https://app.example.com, https://*.example.com, http://localhost:* or
+    capacitor://localhost; * for all. Required unless `defaults` has them."""
 
-    headers: frozenset[HeaderName] = frozenset()
-    """Request headers that pages may send, besides Authorization and Content-Type."""
+    headers: frozenset[CorsName] = frozenset()
+    """Request headers that pages may send, besides Authorization, Content-Type, If-Match and If-None-Match; * for
+    all."""
 
-    expose: frozenset[HeaderName] = frozenset()
-    """Response headers that pages may read, besides X-Request-ID."""
+    expose: frozenset[CorsName] = frozenset()
+    """Response headers that pages may read, besides what they need to handle errors and entity tags; * for all."""
 
     credentials: StrictBool = False
     """Whether browsers send cookies along."""
@@ -94,10 +98,27 @@ class Cors(Section):
     """Seconds for which a browser may cache a preflight response."""
 
     @model_validator(mode="after")
-    def _check_origins_for_credentials(self) -> Self:
-        if self.credentials and "*" in self.origins:
-            raise ValueError("'credentials' requires a list of origins instead of '*'")
+    def _check_credentials(self) -> Self:
+        if not self.credentials:
+            return self
+        for origin in sorted(self.origins):
+            if not names_somebody(origin):
+                raise ValueError(f"'credentials' requires a list of origins instead of '{origin}'")
+        for name in ("headers", "expose"):
+            if "*" in getattr(self, name):
+                # With credentials, browsers take it for a header of that name.
+                raise ValueError(f"'credentials' requires a list of names instead of '*' in '{name}'")
         return self
+
+    @cached_property
+    def allowed(self) -> OriginMatcher:
+        """The origins whose pages may read responses, besides `*`."""
+        return OriginMatcher(self.origins)
+
+    @cached_property
+    def trusted(self) -> OriginMatcher:
+        """The origins whose pages are known to be somebody's."""
+        return OriginMatcher([origin for origin in self.origins if names_somebody(origin)])
 
     def over(self, default: Self) -> Self:
         # A route that names origins of its own says all about them: they must not get credentials by a default.

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 from pydantic_core import ErrorDetails
 
 from ostiary_chassis.settings import BaseUrl
+from ostiary_gateway.routing.origins import SCHEMA_PATTERN, check_origin
 
 _HOST = r"^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*$"
 _HEADER_NAME = r"^[A-Za-z0-9-]{1,64}$"
+_CORS_NAME = r"^(\*|[A-Za-z0-9_.-]{1,64})$"
 _HEADER_VALUE = r"^[\x21-\x7e]([\x20-\x7e]{0,254}[\x21-\x7e])?$"
-_ORIGIN = r"^(\*|https?://[a-z0-9.:\[\]-]+)$"
 _UNIX_URL = r"^unix:/[^\x00?#]{1,100}$"
 _NAME = r"^[a-z][a-z0-9-]{0,63}$"
 _PERMISSION = r"^[\x21\x23-\x5b\x5d-\x7e]+$"  # RFC 6749 section 3.3, scope-token
@@ -19,8 +20,8 @@ _PATH = r"^/[\x21-\x7e]{0,255}$"
 _PATTERN_MESSAGES = {
     _HOST: "must be a host name in lower case, without port, such as api.example.com or *.example.com",
     _HEADER_NAME: "must be a header name: letters, digits and '-', at most 64",
+    _CORS_NAME: "must be '*' or a header name: letters, digits, '-', '_' and '.', at most 64",
     _HEADER_VALUE: "must be a header value: printable ASCII, no surrounding spaces, at most 256 characters",
-    _ORIGIN: "must be '*' or an origin in lower case without trailing slash, such as https://app.example.com",
     _UNIX_URL: "must be unix: and the absolute path of a socket, such as unix:/run/orders.sock",
     _NAME: "must be a name: lower-case letters, digits and '-', starting with a letter, at most 64 characters",
     _PERMISSION: "must be a scope or role: printable ASCII without spaces, quotation marks and backslashes",
@@ -79,7 +80,8 @@ def _scalar_kind(value: object) -> str | None:
 Host = Annotated[str, Field(pattern=_HOST)]
 HeaderName = Annotated[str, Field(pattern=_HEADER_NAME)]
 HeaderValue = Annotated[str, Field(pattern=_HEADER_VALUE)]
-Origin = Annotated[str, Field(pattern=_ORIGIN)]
+CorsName = Annotated[str, Field(pattern=_CORS_NAME)]
+Origin = Annotated[str, AfterValidator(check_origin), Field(json_schema_extra={"pattern": SCHEMA_PATTERN})]
 Scalar = Annotated[
     Annotated[StrictStr, Tag("str")] | Annotated[StrictBool, Tag("bool")] | Annotated[StrictInt, Tag("int")],
     Discriminator(
