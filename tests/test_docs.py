@@ -20,6 +20,7 @@ from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.audit.model import Event
 from ostiary_gateway.commands import cli as gateway_cli
 from ostiary_gateway.config import GatewayConfig
+from ostiary_gateway.http1.trusted_fields import TRUSTED_FIELDS
 from ostiary_profile.cli import _cli as profile_cli
 from ostiary_profile.config import ProfileConfig
 
@@ -287,6 +288,18 @@ def problem_codes() -> Iterator[str]:
                                 yield code
                 case ast.Call(func=ast.Name(id="Problem"), args=[_, ast.Constant(value=str(code)), *_]):
                     yield code
+
+
+class TestHeaderFields:
+    def test_the_reference_lists_every_trusted_field_with_its_source_and_no_other(self) -> None:
+        section = re.search(
+            r"### Fields that services trust\n(.*?)^## ",
+            (REFERENCE / "header-fields.md").read_text(),
+            re.MULTILINE | re.DOTALL,
+        )
+        assert section is not None
+        rows = re.findall(r"^\| \[([^]]+)\]\(https://[^)]+\) \| (.*) \|$", section[1], re.MULTILINE)
+        assert {source: tuple(re.findall(r"`([^`]+)`", names)) for source, names in rows} == TRUSTED_FIELDS
 
 
 class TestMetrics:

@@ -21,6 +21,7 @@ MAX_FRAMES = 30
 _JSON = json.JSONEncoder(default=repr)
 
 LogFormat = Literal["json", "text"]
+LogLevel = Literal["info", "debug"]
 
 
 class _LineLogger:
@@ -59,8 +60,11 @@ def output() -> LogOutput:
     return _output
 
 
-def configure(log_format: LogFormat, service: str, stream: TextIO | None = None) -> None:
-    """Format all logs of the process alike, including those of libraries; by default to standard output."""
+def configure(log_format: LogFormat, service: str, stream: TextIO | None = None, log_level: LogLevel = "info") -> None:
+    """Format all logs of the process alike, including those of libraries; by default to standard output.
+
+    `log_level` is that of our own logs.
+    """
     global _output  # noqa: PLW0603 - a process has one, as it has one configuration of its loggers
     _output = written = LogOutput(_descriptor(stream or sys.__stdout__))
     shared: list[structlog.types.Processor] = [
@@ -90,7 +94,7 @@ def configure(log_format: LogFormat, service: str, stream: TextIO | None = None)
     structlog.configure(
         processors=[*shared, *renderer],
         logger_factory=lambda name: _LineLogger(name, written),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(log_level),
         cache_logger_on_first_use=True,
     )
     handler = _Handler(written)

@@ -104,7 +104,7 @@ class Gateway:
         self._manager.is_draining = True
 
     def _exchange(self, client: ClientConnection, context: RequestContext, snapshot: Snapshot) -> Exchange:
-        return Exchange(client, context, snapshot.admission, self._verifier, snapshot.upstream_for(context))
+        return Exchange(client, context, self._verifier, snapshot.upstream_for(context))
 
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:

@@ -45,7 +45,7 @@ def _root() -> None:
 def serve() -> None:
     """Serve until SIGTERM. The routes file is reloaded when it changes, and on SIGHUP."""
     config = GatewayConfig.load(environment())
-    logs.configure(config.log_format, "gateway")
+    logs.configure(config.log_format, "gateway", log_level=config.log_level)
     source = RoutesSource(config.routes_file)
     routes = source.load()
     listener = server.bind(config.host, config.port, "gateway")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from ostiary import VerifierConfig
-from ostiary_chassis.logs import LogFormat
+from ostiary_chassis.logs import LogFormat, LogLevel
 from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import BaseUrl, ConfigError, Port, Settings, read_secret, reject_unknown
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
@@ -63,6 +63,7 @@ class GatewayConfig(Settings):
         str, Field(alias="OTEL_EXPORTER_OTLP_ENDPOINT", pattern=r"^(https?://.+)?$", repr=False)
     ] = ""
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
+    log_level: Annotated[LogLevel, Field(alias="OSTIARY_GATEWAY_LOG_LEVEL")] = "info"
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Self:

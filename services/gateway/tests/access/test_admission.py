@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import structlog.testing
 from harness import (
     RecordingUpstream,
 )
@@ -41,6 +42,22 @@ async def test_claim_conditions_compare_type_and_value(
             assert (answer.status, answer.code) == (403, "insufficient_claims"), value
         assert (await it.request("/a")).status == 401
         assert len(upstream.requests) == count
+
+
+async def test_the_debug_log_names_the_fields_that_a_request_loses(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public, drop_headers: [X-Debug]"
+    async with open_gateway(issuer, upstream, route) as it:
+        with structlog.testing.capture_logs() as logged:
+            await it.request("/a", "X-User-Id: hidden", "X-Debug: hidden", "Accept: */*", "X-Request-ID: r1")
+            await it.request("/a", "Accept: */*")
+    (event,) = [each for each in logged if each["event"] == "header fields dropped"]
+    assert event == {
+        "event": "header fields dropped",
+        "log_level": "debug",
+        "route": "a",
+        "names": ["x-debug", "x-request-id", "x-user-id"],
+        "request_id": "r1",
+    }
 
 
 async def test_all_claims_scopes_and_roles_are_required(issuer: Issuer, upstream: RecordingUpstream) -> None:

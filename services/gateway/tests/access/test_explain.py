@@ -174,6 +174,16 @@ def test_secrets_in_a_query_are_redacted(explainer: Explainer, name: str) -> Non
     assert lines["upstream"] == [f"shop (http://shop:1) gets /?a=1&{name}=***&b=2"]
 
 
+def test_fields_that_the_service_does_not_get_are_named(explainer: Explainer) -> None:
+    fields = ["X-User-Id: 1", "X-Trace: 2", "x_forwarded_for: 3", "Connection: close", "api_key: 4"]
+    lines, is_allowed = explainer("GET", "/", *fields)
+    assert is_allowed
+    assert lines["not sent"] == [
+        "x-user-id: is trusted by services (Apache APISIX)",
+        "x_forwarded_for: is set by the gateway",
+    ]
+
+
 def test_the_client_is_taken_from_trusted_proxies_only(explainer: Explainer) -> None:
     forwarded = "X-Forwarded-For: 198.51.100.7"
     assert explainer("GET", "/", forwarded, client="10.0.0.1")[0]["client"] == ["10.0.0.1"]

@@ -1,9 +1,15 @@
 """RFC 9110 section 7.6.1, and fields that upstreams trust, which clients must not set."""
 
+from pathlib import Path
+
 import pytest
 from harness import GatewayHarness, RecordingUpstream
+from harness.messages import request
+from route_files import errors_of, open_gateway
 
-from ostiary_gateway.http1.headers import is_host, to_client, to_upstream, trailers_to_client, trailers_to_upstream
+from ostiary.testing import Issuer
+from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.headers import is_host, request_filter, to_client, trailers_to_client
 
 ROUTES = """\
 upstreams:
@@ -16,7 +22,11 @@ GATEWAYS_OWN = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-r
 
 
 def forwarded(*fields: tuple[bytes, bytes], options: frozenset[bytes] = frozenset()) -> bytes:
-    return to_upstream([(b"host", b"api.example"), *fields], options)
+    return request_filter().serialize([(b"host", b"api.example"), *fields], options)
+
+
+def trailers_to_upstream(trailers: Fields, routing_headers: frozenset[bytes] = frozenset()) -> bytes:
+    return request_filter(routing_headers=routing_headers).trailers(trailers)
 
 
 def lines(*fields: tuple[bytes, bytes]) -> bytes:
@@ -34,6 +44,17 @@ x-user-agent x-amz-user-agent x-amz-date x-amz-content-sha256 x-github-event x-h
 x-slack-signature x-session-id x-app-version x-device-id x-timezone x-upload-content-type x-stainless-lang
 x-version x-beta x-cart x-custom x-checksum x-description x-recipe x-organic x-ship-to x-vault-token
 depth destination overwrite
+subscription-key ocp-apim-subscription-key x-smoke-test submission-id x-authored-by x-scope-orgid x-auth-token
+x-tenant-id x-registry-auth api_key api-key x_api_key access_token x-subject-token x-auth-key x-storage-user
+x-access-token x-user-token x-client-id client-id x-client-secret x-hasura-admin-secret x-hasura-role x-trino-user
+x-clickhouse-user x-sentry-auth x-emby-authorization x-plex-token x-org-id x-organization-id openai-organization
+x-customer-id x-account-id x-member-id x-admin-key x-login x-mailer x-memberof x-authority x-authorized-by
+x-serverless-authorization cf-ray cf-ipcountry cf-access-client-id cf-access-client-secret x-goog-user-project
+x-goog-api-client x-amz-security-token x-amzn-trace-id x-ms-version x-ms-date x-ms-client-request-id x-vercel-id
+x-shopify-access-token stripe-account stripe-signature anthropic-version anthropic-beta x-github-delivery x-sub-account
+method x-methodology x-hostname x-ip-version x-remoteness x-scheme-id x-original-filename submit subject
+x-role-arn x-groupware x-emailed x-users x-user-language x-user-timezone x-sslmode authorization-token tlsh
+x-internal-id x-tls-version remote-control x-certificate-id x.version x~a thanos-tenant x-cluster-name x-cas
 """
 
 
@@ -48,29 +69,107 @@ def test_repeated_fields_stay_separate_and_in_order() -> None:
 
 
 TRUSTED_BY_UPSTREAMS = [
-    *(b"x-user-id", b"x_user_id", b"x-user", b"x-user_id", b"x-auth-user", b"x-authenticated-user", b"x-roles"),
-    *(b"x-forwarded-for", b"x-forwarded-user", b"forwarded", b"x-real-ip", b"remote-user", b"x-remote-user"),
-    *(b"x-client-id", b"x-subject", b"x-scopes", b"x-scope", b"x-groups", b"x-email", b"x-original-url"),
-    *(b"x-rewrite-url", b"x-ostiary-position", b"ostiary-position", b"ostiary_position", b"x_forwarded_for"),
-    *(b"x-request-id", b"client-cert", b"x-forwarded-proto", b"x-forwarded-host"),
-    *(b"x-username", b"x-userid", b"userid", b"remoteuser", b"x-authenticateduser", b"x-auth0-user", b"x-webauth-user"),
-    *(b"x-ms-client-principal", b"x-amzn-oidc-data", b"x-consumer-id", b"x-jwt-claims", b"x-claims", b"x-tenant-id"),
-    *(b"cf-connecting-ip", b"true-client-ip", b"x-cluster-client-ip", b"ssl-client-verify", b"x-ssl-client-cn"),
-    *(b"x-http-method-override", b"x-method-override", b"x-host", b"x-script-name", b"x-accel-redirect", b"proxy"),
-    *(b"transfer_encoding", b"content_length", b"authorization_", b"x.forwarded.for", b"x~a"),
-    # Identities, with any prefix.
-    *(b"x-current-user", b"x-login", b"x-login-user", b"x-effective-user", b"x-proxy-user", b"x-api-user"),
-    *(b"x-sso-user", b"x-vouch-user", b"x-grafana-user", b"x-pomerium-claim-email", b"x-goog-iap-jwt-assertion"),
-    *(b"x-saml-email", b"x-appengine-user-email", b"x-endpoint-api-userinfo", b"x-preferred-username", b"x-my-uid"),
-    *(b"x-authenticated-userid", b"shib-identity", b"eppn", b"x-org-id", b"x-customer-id", b"x-member-id"),
-    *(b"x-on-behalf-of", b"x-run-as", b"act-as", b"x-act-as", b"x-impersonate", b"impersonate-user", b"x-caller-id"),
-    # Permissions.
-    *(b"x-oauth-scopes", b"x-id-token", b"x-token-claims", b"x-is-admin", b"x-privilege", b"x-security-roles"),
-    *(b"x-hasura-role", b"x-internal", b"x-is-internal", b"x-my-permissions", b"x-ad-groups"),
+    # What the gateway sets.
+    *(
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-forwarded-prefix",
+        b"forwarded",
+        b"x-request-id",
+    ),
+    *(
+        b"ostiary-position",
+        b"x-ostiary-position",
+        b"x_forwarded_for",
+        b"x.forwarded.for",
+        b"ostiary_position",
+        b"x_request-id",
+    ),
+    # Identities.
+    *(b"x-forwarded-user", b"x-forwarded-email", b"x-forwarded-groups", b"x-forwarded-access-token", b"x-forwarded"),
+    *(
+        b"x-auth-request-user",
+        b"x-auth-request-email",
+        b"remote-user",
+        b"remote_user",
+        b"remote-groups",
+        b"remote-email",
+    ),
+    *(b"x-remote-user", b"x-remote-group", b"x-remote-extra-scopes", b"x-remote-uid", b"impersonate-user"),
+    *(b"x-authentik-username", b"x-authentik-meta-app", b"x-auth-user", b"x-auth-user-id", b"x-token-user-email"),
+    *(
+        b"x-goog-iap-jwt-assertion",
+        b"x-goog-authenticated-user-email",
+        b"x-endpoint-api-userinfo",
+        b"x-appengine-user-id",
+    ),
+    *(b"x-amzn-oidc-data", b"x-amzn-oidc-identity", b"x-amzn-mtls-clientcert-leaf", b"x-amzn-lattice-identity"),
+    *(b"x-ms-client-principal", b"x-ms-client-principal-name", b"x_ms_client_principal_id", b"x-ms-token-aad-id-token"),
+    *(
+        b"cf-access-jwt-assertion",
+        b"cf-access-authenticated-user-email",
+        b"tailscale-user-login",
+        b"teleport-jwt-assertion",
+    ),
+    *(b"x-pomerium-claim-email", b"x-pomerium-jwt-assertion", b"x-vouch-user", b"x-vouch-idp-claims-groups"),
+    *(b"x-consumer-username", b"x-consumer-id", b"x-credential-identifier", b"x-anonymous-consumer", b"x-userinfo"),
+    *(b"x-authenticated-userid", b"x-authenticated-scope", b"x-webauth-user", b"x-webauth-role", b"x-grafana-user"),
+    *(
+        b"x-user",
+        b"x-user-id",
+        b"x_user_id",
+        b"x-user_id",
+        b"x.user.id",
+        b"x-user-name",
+        b"x-user-email",
+        b"x-user-roles",
+    ),
+    *(b"x-username", b"x-userid", b"x-roles", b"x-groups", b"x-email", b"x-id-token", b"x-identity-status"),
+    *(b"x-jwt-claim-sub", b"x-jwt-assertion", b"x-proxy-user", b"x-proxy-roles", b"x-proxy-ext-tenant", b"authuser"),
+    *(b"x-auth-couchdb-username", b"x-proxiedentitieschain", b"kubeflow-userid", b"l5d-client-id", b"oidc_claim_sub"),
+    *(b"oidc-claim-email", b"cas-user", b"auth-user", b"shib-identity-provider", b"eppn", b"sm_user", b"sm-user"),
+    *(
+        b"oam-remote-user",
+        b"osso-user-dn",
+        b"iv-user",
+        b"iv_groups",
+        b"$wsru",
+        b"$wscc",
+        b"ynh_user",
+        b"x-openwebui-user-role",
+    ),
+    # Certificates.
+    *(b"client-cert", b"client-cert-chain", b"x-forwarded-client-cert", b"x-client-cert", b"ssl-client-verify"),
+    *(b"ssl_client_s_dn", b"x-ssl-client-cn", b"x-ssl-cert", b"x-ssl", b"x-tls-client-cert", b"x-client-dn"),
+    *(b"x-arr-clientcert", b"x-arr-ssl", b"proxy-auth-cert", b"proxy-user-dn"),
     # Addresses and protocols.
-    *(b"x-originating-ip", b"x-realip", b"x-azure-clientip", b"x-remote-ip", b"x-ip", b"client-ip", b"clientip"),
-    *(b"x-scheme", b"x-url-scheme", b"front-end-https", b"x-arr-ssl", b"x-arr-clientcert", b"x-tls-client-cert"),
-    *(b"x-cert-subject", b"x-client-dn"),
+    *(
+        b"x-real-ip",
+        b"x_real_ip",
+        b"x-client-ip",
+        b"client-ip",
+        b"x-cluster-client-ip",
+        b"true-client-ip",
+        b"forwarded-for",
+    ),
+    *(b"cf-connecting-ip", b"cf-connecting-ipv6", b"fastly-client-ip", b"fly-client-ip", b"x-azure-clientip"),
+    *(b"x-envoy-external-address", b"x-envoy-internal", b"wl-proxy-client-ip", b"proxy-client-ip", b"x-originating-ip"),
+    *(b"x-scheme", b"x-url-scheme", b"front-end-https", b"x-forwarded-ssl", b"x-forwarded-port", b"x-remote-addr"),
+    # Paths, hosts and methods.
+    *(
+        b"x-original-url",
+        b"x_original_url",
+        b"x-rewrite-url",
+        b"x-original-uri",
+        b"x-original-method",
+        b"x-original-host",
+    ),
+    *(b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-host", b"x-forwarded-server"),
+    *(b"script-name", b"script_name", b"x-script-name", b"path_info", b"x-accel-mapping", b"x-sendfile-type", b"proxy"),
+    # Spellings that a service may take for fields that the gateway reads.
+    *(b"transfer_encoding", b"content_length", b"content_type", b"proxy_authorization", b"keep_alive", b"if_match"),
+    *(b"sec_fetch_site", b"cache.control"),
 ]
 
 
@@ -78,6 +177,96 @@ TRUSTED_BY_UPSTREAMS = [
 def test_fields_that_upstreams_trust_are_dropped(name: bytes) -> None:
     assert forwarded((name, b"admin")) == b""
     assert trailers_to_upstream([(name, b"admin")]) == b""
+
+
+@pytest.mark.parametrize("name", [b"x_version", b"x.version", b"x_Version".lower()])
+def test_another_spelling_of_a_routing_header_is_dropped(name: bytes) -> None:
+    """A service would read it as the field by which the route was chosen."""
+    chosen_by_version = request_filter(routing_headers=frozenset({b"x-version"}))
+    assert chosen_by_version.serialize([(b"x-version", b"1"), (name, b"2")], ()) == lines((b"x-version", b"1"))
+    assert chosen_by_version.trailers([(name, b"2"), (b"x-checksum", b"1")]) == lines((b"x-checksum", b"1"))
+
+
+@pytest.mark.parametrize(
+    ("dropped", "passed", "kept"),
+    [
+        (["X-A"], [], [b"x-a-c", b"x-b"]),
+        (["x_a-*"], [], [b"x-b"]),
+        (["X-B"], [], [b"x-a", b"x_a", b"x-a-c"]),
+        ([], ["X-User-Id"], [b"x-a", b"x_a", b"x-a-c", b"x-b", b"x-user-id", b"x_user_id"]),
+        ([], ["X-User-*"], [b"x-a", b"x_a", b"x-a-c", b"x-b", b"x-user-id", b"x_user_id", b"x-user"]),
+        (["X-*"], ["X-User-Id"], []),
+        ([], ["X-Forwarded-*"], [b"x-a", b"x_a", b"x-a-c", b"x-b", b"x-forwarded-port"]),
+    ],
+)
+def test_a_route_may_drop_fields_and_pass_trusted_ones(
+    dropped: list[str], passed: list[str], kept: list[bytes]
+) -> None:
+    names = [
+        b"x-a",
+        b"x_a",
+        b"x-a-c",
+        b"x-b",
+        b"x-user-id",
+        b"x_user_id",
+        b"x-user",
+        b"x-forwarded-port",
+        b"x-forwarded-for",
+    ]
+    route = request_filter(frozenset(dropped), frozenset(passed))
+    assert route.serialize([(name, b"v") for name in names], ()) == lines(*((name, b"v") for name in kept))
+
+
+def test_filters_are_applied_to_the_same_head_in_turn() -> None:
+    head = request(b"X-A: 1", first=b"GET / HTTP/1.1")
+    for _ in range(2):
+        assert request_filter().request(head) == b"x-a: 1\r\n"
+        assert request_filter(frozenset({"X-A"})).request(head) == b""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Forwarded-For",
+        "x_forwarded_proto",
+        "Host",
+        "Content-Length",
+        "Connection",
+        "TE",
+        "Ostiary-Position",
+        "Forwarded",
+    ],
+)
+@pytest.mark.parametrize("option", ["pass_headers", "drop_headers"])
+def test_a_route_has_no_say_in_the_gateways_own_fields(tmp_path: Path, option: str, name: str) -> None:
+    route = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, {option}: [{name}]"
+    assert f"{option}" in (errors := errors_of(tmp_path, route))
+    assert "the gateway itself sets or removes this header" in errors
+
+
+@pytest.mark.parametrize("name", ["X User", "X:", "*", "X*", "", "X-*-Y"])
+def test_a_name_that_is_none_is_rejected(tmp_path: Path, name: str) -> None:
+    route = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, pass_headers: ['{name}']"
+    assert "must be a header name" in errors_of(tmp_path, route)
+
+
+async def test_routes_decide_about_fields_for_themselves(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    options = "pass_headers: [X-User-Id], drop_headers: [X-Debug-*]"
+    routes = [
+        f"name: a, match: {{path: /a, methods: [GET, POST]}}, upstream: up, access: public, {options}",
+        "name: b, match: {path: /b, methods: [GET]}, upstream: up, access: public",
+    ]
+    fields = ("X-User-Id: 1", "X-Debug-Level: 2", "X-Debug: 3", "api_key: 4", "X-Forwarded-User: 5")
+    async with open_gateway(issuer, upstream, *routes) as it:
+        for _ in range(2):
+            assert (await it.request("/a", *fields)).status == 200
+            assert {name for name, _ in upstream.last.fields} - GATEWAYS_OWN == {"host", "x-user-id", "api_key"}
+            assert (await it.request("/b", *fields)).status == 200
+            passed = {"host", "x-debug-level", "x-debug", "api_key"}
+            assert {name for name, _ in upstream.last.fields} - GATEWAYS_OWN == passed
+        body = b"1\r\na\r\n0\r\nX-Debug: 1\r\nX-User-Id: 2\r\nX-Sum: 3\r\n\r\n"
+        assert (await it.request("/a", "Transfer-Encoding: chunked", method="POST", body=body)).status == 200
+        assert upstream.last.trailers == [("x-user-id", "2"), ("x-sum", "3")]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +332,7 @@ def test_fields_that_admission_uses_are_dropped_from_trailers(name: bytes) -> No
 @pytest.mark.parametrize("name", [b"origin", b"sec-fetch-site", b"referer", b"dpop", b"accept", b"x-version"])
 def test_fields_that_routing_or_services_use_are_dropped_from_request_trailers(name: bytes) -> None:
     trailers = [(name, b"v"), (b"x-checksum", b"1")]
-    assert trailers_to_upstream(trailers, {b"x-version"}) == lines((b"x-checksum", b"1"))
+    assert trailers_to_upstream(trailers, frozenset({b"x-version"})) == lines((b"x-checksum", b"1"))
 
 
 @pytest.mark.parametrize(
@@ -183,10 +372,11 @@ async def test_forged_identity_fields_do_not_reach_the_upstream(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:
     forged = [f"{name.decode()}: admin" for name in TRUSTED_BY_UPSTREAMS if name != b"x-request-id"]
-    assert (await harness.request("/any", *forged)).status == 200
-    names = [name for name, _ in upstream.last.fields]
-    assert sorted(names) == sorted({"host", *GATEWAYS_OWN})
-    assert "admin" not in [value for _, value in upstream.last.fields]
+    for first in range(0, len(forged), 100):
+        assert (await harness.request("/any", *forged[first : first + 100])).status == 200
+        names = [name for name, _ in upstream.last.fields]
+        assert sorted(names) == sorted({"host", *GATEWAYS_OWN})
+        assert "admin" not in [value for _, value in upstream.last.fields]
 
 
 async def test_connection_cannot_drop_the_gateways_fields(harness: GatewayHarness, upstream: RecordingUpstream) -> None:

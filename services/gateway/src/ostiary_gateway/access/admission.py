@@ -17,6 +17,7 @@ from ostiary_gateway.access.request import SERVER, RequestContext, parse_target,
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.headers import request_filter
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
 from ostiary_gateway.routing import templates
 from ostiary_gateway.routing.config import Route
@@ -63,6 +64,10 @@ class Admission:
             for route in table.routes
             for limit in route.rate_limits
         }
+        self._filters = {
+            route.name: request_filter(route.drop_headers, route.pass_headers, table.routing_headers)
+            for route in table.routes
+        }
         for route in table.routes:
             # Now, so that it holds for the first request.
             verifier.require_staleness(route.staleness_limit)
@@ -94,6 +99,7 @@ class Admission:
         if isinstance(request.body, ContentLengthBody) and request.body.left > route.limits.body_bytes:
             raise ProblemError(body_too_large(route.limits.body_bytes))
         self._authorise_owners(route, context, _upstream_path(route, context))
+        context.filter = self._filters[route.name]
         return route
 
     def own_options(self, context: RequestContext) -> Fields | None:

@@ -26,7 +26,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)(/[^#]*)\Z", re.IGNORECASE)
 SERVER = b"*"
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
-
+_DEFAULT_FILTER = headers.request_filter()
 _LOCAL_PATHS = frozenset(path.encode() for path in LOCAL_PATHS)
 
 
@@ -61,6 +61,8 @@ class RequestContext:
         self.route: Route | None = None
         self.token: VerifiedToken | None = None
         self.is_websocket = False
+        #: Which of the request's fields the upstream gets; on admission, the route's.
+        self.filter = _DEFAULT_FILTER
         #: CORS fields of the response.
         self.cors: Sequence[tuple[bytes, bytes]] = ()
         #: None without a tracing system.

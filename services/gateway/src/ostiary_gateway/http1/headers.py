@@ -1,15 +1,21 @@
 """Which fields are forwarded, to the upstream and to the client.
 
 Upstreams believe what a gateway tells them about the client: its identity, its address, the original request. So no
-field that any common server, proxy or framework reads such things from is forwarded from a client.
+field is forwarded from a client that the gateway sets itself, nor one that services trust from other proxies
+(`trusted_fields`), unless a route says so.
 """
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 
 from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
 from ostiary_gateway.http1.fields import Fields, is_cacheable
 from ostiary_gateway.http1.parser import Request, Response
+from ostiary_gateway.http1.trusted_fields import TRUSTED, FieldNames, fold
+
+#: Filters that are kept for reloads of the routes: routes with the same options share one.
+FILTER_CACHE_SIZE = 64
 
 # RFC 9110 section 7.6.1.
 _HOP_BY_HOP = frozenset(
@@ -42,30 +48,16 @@ _NOT_IN_RESPONSE_TRAILERS = re.compile(
     rb"|strict-transport-security|(?:referrer|permissions|feature)-policy|x-(?:content-type|frame)-options|x-accel-.+)\Z"
 )
 
-# CGI, WSGI and others turn all other characters into '_', as they do with '-': `x_user` would become `x-user`.
-_UNAMBIGUOUS_NAME = re.compile(rb"[a-z0-9-]+\Z")
-
-#: Words for an identity or a permission, anywhere in a name that starts with `x-`.
-_IDENTITY = (
-    rb"user(?!-agent\Z)|login|auth(?!or)|oauth|sso|saml|oidc|scope|role|group|permission|privilege|admin|tenant"
-    rb"|account|org(?:s|ani[sz]ation)?(?:-|\Z)|customer|member|email|mail\Z|identity|principal|subject|claim|jwt"
-    rb"|id-token|assertion|impersonat|act-as|run-as|on-behalf-of|credential|consumer|cert|spiffe|internal"
-    rb"|actor|caller|employee|(?:uid|upn|dn|cn)(?:-|\Z)"
+#: What the gateway itself tells upstreams. `Name-*` stands for `Name` and all names that go on after the hyphen.
+_OWN_FIELDS = (
+    *("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwarded-Proto", "X-Request-ID"),
+    *("Ostiary-*", "X-Ostiary-*"),
 )
-
-#: Words for a client's address or protocol, anywhere in such a name.
-_ORIGIN = rb"real-?ip|client-?ip|client-?cert|remote|ip(?:-|\Z)|scheme\Z"
-
-#: Prefixes of whole names, with or without `x-`: the same, products' own names for them, and overrides of the request.
-_PREFIXES = (
-    rb"forwarded|original|rewrite|request-id|ostiary|host|script-name|accel|envoy|auth(?!orization\Z)|sub"
-    rb"|ms-client|amzn-oidc|goog-(?:auth|iap)|client(?!-version\Z)|ssl|tls|web-?auth|iv|sm|tailscale|cf|azure|arr-|shib|eppn"
-    rb"|eduperson|vouch|pomerium|hasura|appengine|front-end-https|http-method|method|http-.*override"
-)
-_TRUSTED_BY_UPSTREAMS = re.compile(
-    rb"(?:x-)?(?:" + _PREFIXES + rb"|" + _IDENTITY + rb"|" + _ORIGIN + rb")"
-    rb"|x-(?:[a-z0-9]+-)+(?:" + _IDENTITY + rb"|" + _ORIGIN + rb")"
-    rb"|proxy\Z|.*-client-?ip\Z|.*-connecting-ip\Z"
+_OWN = FieldNames(
+    [
+        *((name, "is set by the gateway") for name in _OWN_FIELDS),
+        *((name.decode(), "is about the connection or the message") for name in _HOP_BY_HOP | _REQUEST_ONLY),
+    ]
 )
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
@@ -76,14 +68,77 @@ def is_host(value: bytes) -> bool:
     return _IS_HOST[value]
 
 
-def passes_to_upstream(name: bytes) -> bool:
-    """Whether request fields with this lower-case name may be forwarded."""
-    return (
-        name not in _HOP_BY_HOP
-        and name not in _REQUEST_ONLY
-        and _UNAMBIGUOUS_NAME.match(name) is not None
-        and _TRUSTED_BY_UPSTREAMS.match(name) is None
-    )
+def is_own(name: str) -> bool:
+    """Whether the gateway itself sets or removes request fields with this name, however a route is configured."""
+    return bool(_OWN.find(fold(name.removesuffix("-*").encode())))
+
+
+class RequestFilter:
+    """Which fields of requests are forwarded on a route."""
+
+    def __init__(self, dropped: Collection[str], passed: Collection[str], routing_headers: Collection[bytes]) -> None:
+        """Take names as in the routes file, and those by which any route is matched, in lower case."""
+        self._dropped = FieldNames((name, "is in drop_headers") for name in dropped)
+        self._passed = FieldNames((name, "is in pass_headers") for name in passed)
+        self._folded_routing_headers = frozenset(map(fold, routing_headers))
+        self._routing_headers = frozenset(routing_headers)
+        #: Serialized fields; empty for those that are not forwarded.
+        self._lines: BoundedCache[tuple[bytes, bytes], bytes] = BoundedCache(self._line, is_cacheable)
+        self._passes: BoundedCache[bytes, bool] = BoundedCache(lambda name: not self.fault(name), _is_short)
+
+    def fault(self, name: bytes) -> str:
+        """Return why fields with this lower-case name are not forwarded; "" if they are."""
+        folded = fold(name)
+        if found := _OWN.find(folded):
+            return found
+        if folded != name and (_ALWAYS_END_TO_END.match(folded) or folded in self._folded_routing_headers):
+            return f"may be taken for {folded.decode()}"
+        if found := self._dropped.find(folded):
+            return found
+        found = TRUSTED.find(folded)
+        return f"is trusted by services ({found})" if found and not self._passed.find(folded) else ""
+
+    def lost(self, fields: Fields) -> dict[str, str]:
+        """Return the names of those fields that are lost to the service, each with why.
+
+        Fields about the connection are not: they end here in any case, as does `Host`.
+        """
+        faults = {name: self.fault(name) for name, _ in fields if name not in _HOP_BY_HOP and name not in _REQUEST_ONLY}
+        return {name.decode(): fault for name, fault in faults.items() if fault}
+
+    def serialize(self, fields: Fields, options: Collection[bytes]) -> bytes:
+        """Serialize those fields of a request that are forwarded; `options` are those of its `Connection`."""
+        lines = self._lines
+        return b"".join([lines[field] for field in _without_nominated(fields, options)])
+
+    def request(self, request: Request) -> bytes:
+        """`serialize`, computed once for each request."""
+        if request.forwarded_lines is None or request.forwarded_by is not self:
+            request.forwarded_by = self
+            request.forwarded_lines = self.serialize(request.fields, request.connection_options)
+        return request.forwarded_lines
+
+    def trailers(self, trailers: Fields) -> bytes:
+        """Serialize those trailers of a request that are forwarded: none by whose name a route may be chosen."""
+        forwarded = [
+            field
+            for field in trailers
+            if _NOT_IN_REQUEST_TRAILERS.match(field[0]) is None and field[0] not in self._routing_headers
+        ]
+        return self.serialize(forwarded, ())
+
+    def _line(self, field: tuple[bytes, bytes]) -> bytes:
+        return b"%b: %b\r\n" % field if self._passes[field[0]] else b""
+
+
+@lru_cache(FILTER_CACHE_SIZE)
+def request_filter(
+    dropped: frozenset[str] = frozenset(),
+    passed: frozenset[str] = frozenset(),
+    routing_headers: frozenset[bytes] = frozenset(),
+) -> RequestFilter:
+    """Return the filter for these; routes that do not differ share one, and with it what it has cached."""
+    return RequestFilter(dropped, passed, routing_headers)
 
 
 def passes_to_client(name: bytes) -> bool:
@@ -91,22 +146,9 @@ def passes_to_client(name: bytes) -> bool:
     return name not in _HOP_BY_HOP and name not in _RESPONSE_ONLY
 
 
-def to_upstream(fields: Fields, options: Collection[bytes]) -> bytes:
-    """Serialize those fields of a request that are forwarded; `options` are those of its `Connection`."""
-    return b"".join([_LINES_TO_UPSTREAM[field] for field in _without_nominated(fields, options)])
-
-
 def to_client(fields: Fields, options: Collection[bytes]) -> bytes:
     """Serialize those fields of a response that are forwarded; `options` are those of its `Connection`."""
     return b"".join([_LINES_TO_CLIENT[field] for field in _without_nominated(fields, options)])
-
-
-def request_to_upstream(request: Request) -> bytes:
-    """`to_upstream`, computed once for each request."""
-    lines = request.forwarded_lines
-    if lines is None:
-        lines = request.forwarded_lines = to_upstream(request.fields, request.connection_options)
-    return lines
 
 
 def response_to_client(response: Response) -> bytes:
@@ -115,16 +157,6 @@ def response_to_client(response: Response) -> bytes:
     if lines is None:
         lines = response.forwarded_lines = to_client(response.fields, response.connection_options)
     return lines
-
-
-def trailers_to_upstream(trailers: Fields, routing_headers: Collection[bytes] = ()) -> bytes:
-    """Serialize those trailers of a request that are forwarded: none by whose name a route may be chosen."""
-    forwarded = [
-        field
-        for field in trailers
-        if _NOT_IN_REQUEST_TRAILERS.match(field[0]) is None and field[0] not in routing_headers
-    ]
-    return to_upstream(forwarded, ())
 
 
 def trailers_to_client(trailers: Fields) -> bytes:
@@ -145,13 +177,9 @@ def _is_short(key: bytes, _: bool) -> bool:
 
 
 _IS_HOST = BoundedCache(lambda value: _HOST.match(value) is not None, _is_short)
-_PASSES_TO_UPSTREAM = BoundedCache(passes_to_upstream, _is_short)
 _PASSES_TO_CLIENT = BoundedCache(passes_to_client, _is_short)
 
 # Serialized fields; empty for those that are not forwarded.
-_LINES_TO_UPSTREAM = BoundedCache(
-    lambda field: b"%b: %b\r\n" % field if _PASSES_TO_UPSTREAM[field[0]] else b"", is_cacheable
-)
 _LINES_TO_CLIENT = BoundedCache(
     lambda field: b"%b: %b\r\n" % field if _PASSES_TO_CLIENT[field[0]] else b"", is_cacheable
 )

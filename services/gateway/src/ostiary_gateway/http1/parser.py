@@ -52,8 +52,9 @@ class Request:
     connection_options: frozenset[bytes]
     #: Bytes of the head.
     size: int
-    #: A cache for `headers`: the serialized fields to forward. The same head always has the same.
+    #: A cache for `headers`: the serialized fields to forward, and the filter that they are of.
     forwarded_lines: bytes | None = None
+    forwarded_by: object = None
 
     @property
     def expects_continue(self) -> bool:
@@ -71,6 +72,7 @@ class Response:
     body: Body
     keep_alive: bool
     connection_options: frozenset[bytes]
+    #: A cache for `headers`: the serialized fields to forward.
     forwarded_lines: bytes | None = None
 
     @property

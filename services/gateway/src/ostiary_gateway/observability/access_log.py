@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
+
+import structlog
 
 from ostiary_chassis import logs
 from ostiary_chassis.logs import LogFormat
@@ -20,6 +23,8 @@ MAX_LINES = 512
 
 #: Subjects whose pseudonyms are cached.
 _PSEUDONYM_CACHE_SIZE = 4096
+
+_log = structlog.stdlib.get_logger("access")
 
 #: Method, route, status and decision.
 Outcome = tuple[str, str, int, str]
@@ -45,6 +50,7 @@ class AccessLog:
         """Without `begin_trace`, there are no traces. `output` replaces that of the process's logs in tests."""
         self._begin_trace = begin_trace
         self._requests = requests
+        self._is_debugging = _log.is_enabled_for(logging.DEBUG)
         self._is_json = log_format == "json"
         self._output: Output = output or logs.output()
         self._lines: list[str] = []
@@ -56,6 +62,12 @@ class AccessLog:
     def begin(self, context: RequestContext) -> None:
         if self._begin_trace is not None:
             context.trace = self._begin_trace(context.request)
+
+    def add_lost_fields(self, context: RequestContext) -> None:
+        """Record which header fields of an admitted request its service does not get, for debugging."""
+        if self._is_debugging and context.route is not None and (lost := context.filter.lost(context.request.fields)):
+            request_id = context.request_id.decode()
+            _log.debug("header fields dropped", route=context.route.name, names=sorted(lost), request_id=request_id)
 
     def add(
         self,

@@ -411,6 +411,7 @@ class ClientConnection(WriteBufferedProtocol):
                     self._respond(context, NO_CONTENT, [*fields, (b"x-request-id", context.request_id)], b"")
                     return
             snapshot.admission.admit(context)
+            self._log.add_lost_fields(context)
         except ProblemError as error:
             self.reject(error.problem)
         except OstiaryError as error:

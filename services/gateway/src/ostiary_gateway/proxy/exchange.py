@@ -23,7 +23,6 @@ from ostiary.errors import OstiaryError
 from ostiary.http import Problem, grace_of
 from ostiary_chassis.problems import body_too_large
 from ostiary_chassis.proxies import source_of
-from ostiary_gateway.access.admission import Admission
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import headers, websocket
 from ostiary_gateway.http1.body import Body, ContentLengthBody
@@ -105,7 +104,6 @@ class Exchange:
     """A request on its way to an upstream and back; the module's head draws its states. A ResponseHandler."""
 
     __slots__ = (
-        "_admission",
         "_client",
         "_cluster",
         "_connection",
@@ -132,13 +130,10 @@ class Exchange:
         "upstream_seconds",
     )
 
-    def __init__(
-        self, client: Client, context: RequestContext, admission: Admission, verifier: Verifier, cluster: Cluster
-    ) -> None:
+    def __init__(self, client: Client, context: RequestContext, verifier: Verifier, cluster: Cluster) -> None:
         assert context.route is not None  # noqa: S101 - admitted
         self._client = client
         self._context = context
-        self._admission = admission
         self._verifier = verifier
         self._cluster = cluster
         self._route = context.route
@@ -219,8 +214,7 @@ class Exchange:
         self._request_state = self._request_state.to(SENT)
         if self._connection is not None:
             if not isinstance(self._context.request.body, ContentLengthBody):
-                passed = headers.trailers_to_upstream(trailers, self._admission.routing_headers)
-                self._connection.write(last_chunk(passed))
+                self._connection.write(last_chunk(self._context.filter.trailers(trailers)))
             self._connection.end_request()
         timeouts = self._route.timeouts
         self._expect(timeouts.first_byte if self._state is AWAITING_RESPONSE else timeouts.idle)

@@ -2,7 +2,6 @@
 
 from ostiary.feed import POSITION_HEADER
 from ostiary_gateway.access.request import RequestContext
-from ostiary_gateway.http1 import headers
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.serializer import lines
 
@@ -26,10 +25,10 @@ def request_head(context: RequestContext, upstream_host: bytes, position: str | 
     else:
         length = b"transfer-encoding: chunked\r\n"
     if context.trace is None:
-        passed = headers.request_to_upstream(request)
+        passed = context.filter.request(request)
     else:
         others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
-        passed = headers.to_upstream(others, request.connection_options) + lines(context.trace.fields)
+        passed = context.filter.serialize(others, request.connection_options) + lines(context.trace.fields)
     return (
         b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
         b"x-request-id: %b\r\n%b%b%b\r\n"

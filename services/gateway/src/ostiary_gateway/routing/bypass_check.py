@@ -31,7 +31,7 @@ def check_no_bypass(file: RoutesFile) -> None:
     table, index = RouteTable(file.routes), OwnerIndex(file)
     for position, route in enumerate(table.routes):
         for name in route.match.headers:
-            if not headers.passes_to_upstream(name.lower().encode()):
+            if headers.request_filter(route.drop_headers, route.pass_headers).fault(name.lower().encode()):
                 location = ("routes", position, "match", "headers", name)
                 raise InvalidRoutes(location, "the gateway does not forward this header, so no route can match it")
     try:

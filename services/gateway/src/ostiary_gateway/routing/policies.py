@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from ostiary_gateway.http1.parser import MAX_HEAD_BYTES
 from ostiary_gateway.routing.origins import OriginMatcher, names_somebody
-from ostiary_gateway.routing.types import CorsName, Origin, Section, none_for_text
+from ostiary_gateway.routing.types import CorsName, HeaderNames, Origin, Section, none_for_text
 
 #: Bytes of a request body by default: enough for JSON, too few for a flood.
 DEFAULT_BODY_BYTES = 1024 * 1024
@@ -146,6 +146,12 @@ class RoutePolicies(Section):
 
     timeouts: Timeouts = Timeouts()
     """How long the upstream may take."""
+
+    drop_headers: frozenset[HeaderNames] = frozenset()
+    """Request headers that the service does not get, such as X-Debug or X-Company-* for all that begin so."""
+
+    pass_headers: frozenset[HeaderNames] = frozenset()
+    """Request headers that clients may send though services trust them, such as X-User-Id; `drop_headers` wins."""
 
     @model_validator(mode="after")
     def _check_duplicates(self) -> Self:

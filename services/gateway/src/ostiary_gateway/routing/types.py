@@ -6,11 +6,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from pydantic_core import ErrorDetails
 
 from ostiary_chassis.settings import BaseUrl
+from ostiary_gateway.http1.headers import is_own
 from ostiary_gateway.routing.origins import SCHEMA_PATTERN, check_origin
 
 _HOST = r"^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*$"
 _HEADER_NAME = r"^[A-Za-z0-9-]{1,64}$"
 _CORS_NAME = r"^(\*|[A-Za-z0-9_.-]{1,64})$"
+_HEADER_NAMES = r"^[A-Za-z0-9$._-]{1,64}(-\*)?$"
 _HEADER_VALUE = r"^[\x21-\x7e]([\x20-\x7e]{0,254}[\x21-\x7e])?$"
 _UNIX_URL = r"^unix:/[^\x00?#]{1,100}$"
 _NAME = r"^[a-z][a-z0-9-]{0,63}$"
@@ -21,6 +23,7 @@ _PATTERN_MESSAGES = {
     _HOST: "must be a host name in lower case, without port, such as api.example.com or *.example.com",
     _HEADER_NAME: "must be a header name: letters, digits and '-', at most 64",
     _CORS_NAME: "must be '*' or a header name: letters, digits, '-', '_' and '.', at most 64",
+    _HEADER_NAMES: "must be a header name, or the beginning of several with '-*' at its end",
     _HEADER_VALUE: "must be a header value: printable ASCII, no surrounding spaces, at most 256 characters",
     _UNIX_URL: "must be unix: and the absolute path of a socket, such as unix:/run/orders.sock",
     _NAME: "must be a name: lower-case letters, digits and '-', starting with a letter, at most 64 characters",
@@ -77,8 +80,15 @@ def _scalar_kind(value: object) -> str | None:
     return type(value).__name__ if isinstance(value, str | bool | int) else None
 
 
+def _check_not_own(name: str) -> str:
+    if is_own(name):
+        raise ValueError("the gateway itself sets or removes this header")
+    return name
+
+
 Host = Annotated[str, Field(pattern=_HOST)]
 HeaderName = Annotated[str, Field(pattern=_HEADER_NAME)]
+HeaderNames = Annotated[str, Field(pattern=_HEADER_NAMES), AfterValidator(_check_not_own)]
 HeaderValue = Annotated[str, Field(pattern=_HEADER_VALUE)]
 CorsName = Annotated[str, Field(pattern=_CORS_NAME)]
 Origin = Annotated[str, AfterValidator(check_origin), Field(json_schema_extra={"pattern": SCHEMA_PATTERN})]
