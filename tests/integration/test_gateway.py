@@ -1,6 +1,5 @@
 """A real gateway between real sockets: big bodies, clients that leave, upstreams that die, certificates, its end."""
 
-import asyncio
 import os
 import re
 import signal
@@ -495,14 +494,13 @@ class TestNames:
     @pytest.fixture
     async def addresses(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Return the addresses of `service.test`, which may be changed."""
-        loop = asyncio.get_running_loop()
         addresses: list[str] = []
 
-        async def found(host: str, port: int, **_: Any) -> list[Any]:
+        def found(host: str, port: int, **_: Any) -> list[Any]:
             assert host == "service.test"
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
-        monkeypatch.setattr(loop, "getaddrinfo", found)
+        monkeypatch.setattr(socket, "getaddrinfo", found)
         return addresses
 
     @pytest.fixture

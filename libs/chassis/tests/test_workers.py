@@ -63,3 +63,24 @@ async def test_what_a_worker_tells_that_dies_meanwhile_is_left_out(folder: Path,
 
     async with one.shared(), await asyncio.start_unix_server(tell_a_part, folder / "1"):
         assert counts(await one.read()) == {"0": 1}
+
+
+async def test_metrics_read_together_are_those_of_each_with_its_number(folder: Path) -> None:
+    workers = [WorkerMetrics(Worker(number, 3, folder)) for number in range(3)]
+    for number, each in enumerate(workers):
+        each.requests.record("GET", '/a"# HELP x\n', 200, 0.1)
+        each.requests.record("POST", "/only-here" if number == 1 else "/b", 404, 20.0)
+    async with workers[0].shared(), workers[1].shared(), workers[2].shared():
+        text = (await workers[0].read()).decode()
+    expected: dict[str, set[tuple[object, ...]]] = {}
+    for number, each in enumerate(workers):
+        for family in each.registry.collect():
+            for sample in family.samples:
+                labels = {**sample.labels, "worker": str(number)}
+                expected.setdefault(family.name, set()).add((sample.name, *sorted(labels.items()), sample.value))
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    found = {
+        name: {(sample.name, *sorted(sample.labels.items()), sample.value) for sample in family.samples}
+        for name, family in families.items()
+    }
+    assert found == expected

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -27,6 +28,7 @@ from ostiary.feed import Kind
 from ostiary.testing import Issuer
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.source import RoutesSource
+from ostiary_gateway.routing.table import RouteTable
 from ostiary_gateway.runtime import Runtime
 from ostiary_gateway.upstream.cluster import Cluster
 
@@ -62,6 +64,12 @@ class Changing:
             assert self.runtime._task is not None
             await self.runtime._task
         return [dict(entry) for entry in logged]
+
+    async def tick(self) -> None:
+        """Have the gateway look whether the file has changed."""
+        self.runtime.on_tick(self.runtime._next_poll + 1)
+        if self.runtime._poll is not None:
+            await self.runtime._poll
 
     async def status(self, target: str, *lines: str) -> int:
         return (await self.harness.request(target, *lines)).status
@@ -113,13 +121,12 @@ async def test_a_reload_applies_to_the_next_request_of_a_connection(changing: Ch
 
 async def test_a_change_is_noticed_by_polling(changing: Changing) -> None:
     changing.path.write_text(text(OLD + NEW, up=changing.upstream.url))
-    now = changing.runtime._next_poll
-    changing.runtime.on_tick(now + 1)
+    await changing.tick()
     assert changing.runtime._task is not None
     await changing.runtime._task
     assert await changing.status("/new") == 200
     before = changing.runtime.current
-    changing.runtime.on_tick(changing.runtime._next_poll + 1)
+    await changing.tick()
     assert changing.runtime._task.done()
     assert changing.runtime.current is before
 
@@ -172,11 +179,11 @@ async def test_an_unreadable_file_changes_nothing(changing: Changing) -> None:
 
 async def test_an_invalid_file_is_reported_once(changing: Changing) -> None:
     changing.path.write_text("")
-    changing.runtime.on_tick(changing.runtime._next_poll + 1)
+    await changing.tick()
     reading = changing.runtime._task
     assert reading is not None
     await reading
-    changing.runtime.on_tick(changing.runtime._next_poll + 1)
+    await changing.tick()
     assert changing.runtime._task is reading
 
 
@@ -346,3 +353,35 @@ def test_invalid_weights_are_errors(tmp_path: Path) -> None:
     for shares in ("{up: 1, other: 1}", "{up: 1}", "{up: 0, up2: 1}"):
         text = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: {shares}, access: public"
         assert "gateway.yaml:4: " in errors_of(tmp_path, text)
+
+
+async def test_a_file_system_that_does_not_answer_holds_up_no_request(
+    changing: Changing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+    source = changing.runtime._source
+    assert source is not None
+    monkeypatch.setattr(source, "has_changed", lambda: answered.wait() and False)
+    for _ in range(3):
+        changing.runtime.on_tick(changing.runtime._next_poll + 1)
+    assert await changing.status("/old") == 200
+    assert changing.runtime._poll is not None
+    assert not changing.runtime._poll.done()
+    answered.set()
+    await changing.runtime._poll
+
+
+async def test_routes_are_checked_and_indexed_off_the_event_loop(
+    changing: Changing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def watched(*args: Any) -> RouteTable:
+        threads.append(threading.current_thread())
+        return RouteTable(*args)
+
+    monkeypatch.setattr("ostiary_gateway.runtime.RouteTable", watched)
+    await changing.write(NEW)
+    assert await changing.status("/new") == 200
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()

@@ -15,6 +15,7 @@ What each service needs around its domain, a module each:
     sql        a database with short read and write transactions
     migrations schema migrations with Alembic
     verifying  the settings of services that verify tokens
+    threads    work that would block the event loop
     server     a bound socket, a running server, a clean exit
     workers    several processes on one address
 """

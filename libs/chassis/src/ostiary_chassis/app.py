@@ -1,5 +1,7 @@
 """The application that each service extends: problem details, request context, health and metrics."""
 
+import json
+from asyncio import Lock
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import APIRouter, FastAPI, Response
@@ -12,6 +14,7 @@ from ostiary_chassis.metrics import Metrics
 from ostiary_chassis.middleware import BodyLimit, ImpliedMethods, RequestContext
 from ostiary_chassis.openapi import document_errors
 from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
+from ostiary_chassis.threads import in_thread
 
 #: A condition of readiness.
 ReadyCheck = Callable[[], Awaitable[bool]]
@@ -28,14 +31,18 @@ def new_app(
     ready_checks: Mapping[str, ReadyCheck],
     exception_handlers: ExceptionHandlers,
     metrics: Metrics,
-    openapi_url: str | None = "/openapi.json",
+    has_document: bool = True,
 ) -> FastAPI:
-    """Return an application with `/livez`, `/readyz` and `/metrics`. `ready_checks` are named in `/readyz`."""
+    """Return an application with `/livez`, `/readyz` and `/metrics`, and with `/openapi.json` if it `has_document`.
+
+    `ready_checks` are named in `/readyz`.
+    """
     app = FastAPI(
         title=title,
         version=version,
         lifespan=lifespan,
-        openapi_url=openapi_url,
+        # Ours is below, as the framework generates it on the event loop.
+        openapi_url=None,
         # FastAPI's documentation pages load scripts from a content delivery network.
         docs_url=None,
         redoc_url=None,
@@ -49,8 +56,23 @@ def new_app(
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_middleware(RequestContext, requests=metrics.requests)
     app.include_router(_operations(ready_checks, metrics))
-    document_errors(app)
+    if has_document:
+        app.include_router(_document(app))
+        document_errors(app)
     return app
+
+
+def _document(app: FastAPI) -> APIRouter:
+    router, lock, content = APIRouter(include_in_schema=False), Lock(), b""
+
+    @router.get("/openapi.json")
+    async def document() -> Response:
+        nonlocal content
+        async with lock:
+            content = content or await in_thread(lambda: json.dumps(app.openapi()).encode())
+        return Response(content, media_type="application/json")
+
+    return router
 
 
 def _operations(ready_checks: Mapping[str, ReadyCheck], metrics: Metrics) -> APIRouter:

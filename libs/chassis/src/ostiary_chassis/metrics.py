@@ -1,6 +1,6 @@
 """A service's metrics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from ostiary.prometheus import Timings
 from ostiary_chassis import logs
 from ostiary_chassis.problems import METHODS
+from ostiary_chassis.threads import in_thread
 
 #: Seconds, from a cached response to the longest timeout.
 REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -68,6 +69,16 @@ class _Count:
         self.timings = timings
 
 
+class Collected(Collector):
+    """Metrics as they were when they were collected."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
 class Metrics:
     """All metrics of a service: its requests, and what other collectors add to `registry`."""
 
@@ -78,4 +89,5 @@ class Metrics:
 
     async def read(self) -> bytes:
         """Return all metrics in the Prometheus text format."""
-        return generate_latest(self.registry)
+        # Collected here, where they change, and formatted in a thread: thousands of series take time.
+        return await in_thread(generate_latest, Collected(list(self.registry.collect())))

@@ -6,18 +6,18 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import structlog
-from prometheus_client import CollectorRegistry, Metric, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import Metric, generate_latest
 
-from ostiary_chassis.metrics import Metrics
+from ostiary_chassis.metrics import Collected, Metrics
 from ostiary_chassis.settings import ConfigError
+from ostiary_chassis.threads import in_thread
 
 _log = structlog.stdlib.get_logger("workers")
 
@@ -32,6 +32,9 @@ METRICS_SECONDS = 2.0
 
 #: The last line of a worker's metrics: without it, they are incomplete.
 _END = "# EOF\n"
+
+#: What separates metrics; two lines of a metric come before its samples.
+_HELP = "\n# HELP "
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -64,10 +67,12 @@ class WorkerMetrics(Metrics):
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
         """Serve this worker's metrics to the others."""
+        sending: set[asyncio.Task[None]] = set()
 
         def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(generate_latest(self.registry) + _END.encode())
-            writer.close()
+            task = asyncio.create_task(self._send_own(writer))
+            sending.add(task)
+            task.add_done_callback(sending.discard)
 
         path = self._worker.socket_of(self._worker.number)
         # A previous worker with this number may have left its socket.
@@ -77,12 +82,12 @@ class WorkerMetrics(Metrics):
 
     async def read(self) -> bytes:
         """Return the metrics of all workers, with the label `worker`. Those that do not respond are omitted."""
-        numbers = range(self._worker.count)
-        return generate_latest(_Merged(await asyncio.gather(*map(self._read_from, numbers))))
+        texts = await asyncio.gather(*map(self._read_from, range(self._worker.count)))
+        return await in_thread(_merge, texts)
 
     async def _read_from(self, number: int) -> str:
         if number == self._worker.number:
-            return generate_latest(self.registry).decode()
+            return await self._read_own()
         try:
             async with asyncio.timeout(METRICS_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(self._worker.socket_of(number))
@@ -93,24 +98,33 @@ class WorkerMetrics(Metrics):
         except (OSError, TimeoutError):
             return ""
         # The worker may have exited while writing.
-        return text if text.endswith(_END) else ""
+        return text.removesuffix(_END) if text.endswith(_END) else ""
+
+    async def _send_own(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{await self._read_own()}{_END}".encode())
+        writer.close()
+
+    async def _read_own(self) -> str:
+        return await in_thread(_format, list(self.registry.collect()), str(self._worker.number))
 
 
-class _Merged(CollectorRegistry):
-    """The metrics of several workers, in the order of their numbers."""
+def _format(metrics: list[Metric], worker: str) -> str:
+    """Return metrics as text, with the label `worker`."""
+    for metric in metrics:
+        for sample in metric.samples:
+            sample.labels["worker"] = worker
+    return generate_latest(Collected(metrics)).decode()
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        super().__init__()
-        self._texts = texts
 
-    def collect(self) -> Iterator[Metric]:
-        families: dict[str, Metric] = {}
-        for number, text in enumerate(self._texts):
-            for source in text_string_to_metric_families(text):
-                family = families.setdefault(source.name, Metric(source.name, source.documentation, source.type))
-                for sample in source.samples:
-                    family.add_sample(sample.name, {**sample.labels, "worker": str(number)}, sample.value)
-        yield from families.values()
+def _merge(texts: Sequence[str]) -> bytes:
+    """Return the metrics of several workers. The lines of a metric must be together: its type, then its samples."""
+    samples: dict[tuple[str, str], list[str]] = {}
+    for text in texts:
+        for metric in f"\n{text.strip()}".split(_HELP)[1:]:
+            documentation, kind, *lines = metric.split("\n", 2)
+            samples.setdefault((documentation, kind), []).extend(lines)
+    merged = ("\n".join([f"{_HELP}{documentation}", kind, *lines]) for (documentation, kind), lines in samples.items())
+    return f"{''.join(merged).strip()}\n".encode()
 
 
 def run(count: int, work: Callable[[Worker], None]) -> None:

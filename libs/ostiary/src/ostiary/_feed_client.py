@@ -245,7 +245,7 @@ class FeedClient(Poller):
         if self._token and self._clock() < self._token_renewal_at:
             return
         try:
-            secret = self._config.secret()
+            secret = await asyncio.to_thread(self._config.secret)
         except (OSError, ValueError) as error:
             raise PollFailed(f"cannot read the client's secret: {type(error).__name__}") from None
         form = {

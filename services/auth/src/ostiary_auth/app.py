@@ -13,6 +13,7 @@ from ostiary.fastapi import Auth
 from ostiary.prometheus import PrometheusObserver
 from ostiary_auth.background import Background
 from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.accounts import emails, password_policy
 from ostiary_auth.problems import EXCEPTION_HANDLERS
 from ostiary_auth.routes.accounts.admin import user_admin_routes
 from ostiary_auth.routes.accounts.endpoints import account_routes
@@ -75,6 +76,9 @@ def _local_verifier(services: Services, metrics: Metrics) -> Verifier:
 @asynccontextmanager
 async def _running(services: Services) -> AsyncIterator[None]:
     """Run the background tasks; before, load the keys and the revocation log."""
+    # Read now, as the first request that needs them would hold up the others.
+    password_policy.common()
+    emails.look_alikes()
     background = Background(services)
     await background.follow_keys()
     await background.follow_feed()

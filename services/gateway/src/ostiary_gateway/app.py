@@ -89,7 +89,7 @@ class Gateway:
             ready_checks={"verifier": self._can_decide},
             metrics=metrics,
             exception_handlers={},
-            openapi_url=None,
+            has_document=False,
         )
         if config.docs == "on":
             self.app.include_router(ApiDocument(self.runtime, version("ostiary-gateway")).routes())

@@ -14,6 +14,7 @@ unexpected exception leads back to IDLE from both other states.
 import asyncio
 import random
 import ssl
+from dataclasses import dataclass
 from typing import Self
 
 import structlog
@@ -21,6 +22,7 @@ import structlog
 from ostiary import Verifier
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError
+from ostiary_chassis.threads import in_thread
 from ostiary_gateway.access.admission import Admission
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.routing.config import RoutesFile
@@ -44,21 +46,35 @@ LOADING.leads_to(LOADING_OUTDATED, IDLE)
 LOADING_OUTDATED.leads_to(LOADING_OUTDATED, LOADING, IDLE)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What follows from a routes file alone."""
+
+    routes: RoutesFile
+    table: RouteTable
+    owners: OwnerIndex
+    tls: ssl.SSLContext | None
+
+
+def prepare(routes: RoutesFile) -> Prepared:
+    """Index routes and load certificates, which takes a while."""
+    return Prepared(routes, RouteTable(routes.routes), OwnerIndex(routes), _tls_context(routes))
+
+
 class Snapshot:
     """A routes file in use: route table, admission and upstreams."""
 
     def __init__(
-        self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, previous: Self | None = None
+        self, prepared: Prepared, verifier: Verifier, proxies: TrustedProxies, previous: Self | None = None
     ) -> None:
         """Take over rate limiters and upstreams of `previous` that have not changed."""
-        self.table = RouteTable(routes.routes)
+        routes, self.table = prepared.routes, prepared.table
         self.admission: Admission = Admission(
-            self.table, OwnerIndex(routes), verifier, proxies, previous.admission if previous else None
+            self.table, prepared.owners, verifier, proxies, previous.admission if previous else None
         )
         known = previous.upstreams if previous is not None else {}
-        tls = _tls_context(routes)
         self.upstreams: dict[str, Cluster] = {
-            name: known[name] if name in known and known[name].config == config else Cluster(name, config, tls)
+            name: known[name] if name in known and known[name].config == config else Cluster(name, config, prepared.tls)
             for name, config in routes.upstreams.items()
         }
         self._weighted = {
@@ -88,11 +104,12 @@ class Runtime:
         self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, source: RoutesSource | None = None
     ) -> None:
         """Start with `routes`, loaded from `source`; without a source, they never change."""
-        self.current = Snapshot(routes, verifier, proxies)
+        self.current = Snapshot(prepare(routes), verifier, proxies)
         self._verifier = verifier
         self._proxies = proxies
         self._source = source
         self._next_poll = 0.0
+        self._poll: asyncio.Task[None] | None = None
         self._state = IDLE
         self._task: asyncio.Task[None] | None = None
 
@@ -101,8 +118,8 @@ class Runtime:
             upstream.on_tick(now)
         if now >= self._next_poll:
             self._next_poll = now + POLL_SECONDS
-            if self._source is not None and self._state is IDLE and self._source.has_changed():
-                self.reload()
+            if self._source is not None and self._state is IDLE and (self._poll is None or self._poll.done()):
+                self._poll = asyncio.create_task(self._reload_if_changed(self._source))
 
     def reload(self) -> None:
         """Load the routes file in the background. If it is invalid, that is logged, and the current routes stay."""
@@ -122,6 +139,11 @@ class Runtime:
     def _enter(self, state: State) -> None:
         self._state = self._state.to(state)
 
+    async def _reload_if_changed(self, source: RoutesSource) -> None:
+        # A network file system may not answer.
+        if await in_thread(source.has_changed) and self._state is IDLE:
+            self.reload()
+
     async def _load_until_current(self, source: RoutesSource) -> None:
         try:
             await self._load(source)
@@ -134,9 +156,9 @@ class Runtime:
     async def _load(self, source: RoutesSource) -> None:
         previous = self.current
         try:
-            # In a thread, as the checks of a long file take time.
-            routes = await asyncio.to_thread(source.load)
-            snapshot = Snapshot(routes, self._verifier, self._proxies, previous)
+            # The checks of a long file take time.
+            prepared = await in_thread(lambda: prepare(source.load()))
+            snapshot = Snapshot(prepared, self._verifier, self._proxies, previous)
         except (ConfigError, ValueError) as error:
             _log.error("routes file rejected", error=str(error))
             return
@@ -144,4 +166,4 @@ class Runtime:
         for name, upstream in previous.upstreams.items():
             if snapshot.upstreams.get(name) is not upstream:
                 upstream.retire()
-        _log.info("routes reloaded", routes=len(routes.routes), upstreams=len(routes.upstreams))
+        _log.info("routes reloaded", routes=len(prepared.routes.routes), upstreams=len(prepared.routes.upstreams))

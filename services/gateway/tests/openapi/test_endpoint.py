@@ -3,6 +3,9 @@
 import gzip
 import json
 import re
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from harness import GatewayHarness, RecordingUpstream
@@ -10,6 +13,7 @@ from openapi_documents import document, operation
 
 from ostiary.testing import Issuer
 from ostiary_gateway.config import GatewayConfig
+from ostiary_gateway.openapi import endpoint
 
 STAGE = """\
 upstreams:
@@ -94,3 +98,24 @@ async def test_document_and_page_can_be_turned_off(issuer: Issuer, upstream: Rec
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier(), config=config) as harness:
         assert [(await harness.client.get(path)).status_code for path in FILES] == [404] * len(FILES)
     assert upstream.requests == []
+
+
+async def test_large_documents_are_parsed_merged_and_compressed_off_the_event_loop(
+    issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n" + b'{"paths": {}}'
+    places: list[bool] = []
+
+    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            places.append(threading.current_thread() is threading.main_thread())
+            return function(*args, **kwargs)
+
+        return call
+
+    async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier()) as harness:
+        for name in ("_parse", "merge", "_Representation"):
+            whole = f"ostiary_gateway.openapi.endpoint.{name}"
+            monkeypatch.setattr(whole, watched(getattr(endpoint, name)))
+        assert (await harness.client.get("/openapi.json")).status_code == 200
+    assert places == [False, False, False]

@@ -1,5 +1,10 @@
 """Dials outlive the lease they were for, and their failures reach it alone."""
 
+import asyncio
+import socket
+import threading
+from typing import Any
+
 import pytest
 from harness import (
     Clock,
@@ -14,6 +19,7 @@ from harness.pool import ControlledDials, MakePool
 
 from ostiary.testing import Issuer
 from ostiary_gateway.upstream.connection import Failure
+from ostiary_gateway.upstream.dialer import Dialer
 
 ROUTES = """\
 upstreams:
@@ -124,3 +130,40 @@ async def test_a_late_dial_failure_affects_no_request(
         (response,) = parse_responses(await client.wait_closed())
         assert (response.status, response.body, response.is_complete) == (200, b"firstlast", True)
         assert len(upstream.requests) == 2
+
+
+async def test_a_name_server_that_does_not_answer_costs_one_thread_and_holds_up_no_other_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+    asked: list[str] = []
+
+    def look_up(host: str, port: int, **_: Any) -> list[Any]:
+        assert threading.current_thread() is not threading.main_thread()
+        asked.append(host)
+        if host == "slow.test":
+            answered.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    slow, fast = Dialer("http://slow.test", None), Dialer("http://fast.test", None)
+    waiting = [asyncio.create_task(slow._resolve()) for _ in range(100)]
+    with pytest.raises(TimeoutError):
+        await slow.dial(asyncio.Protocol, 0.05)
+    assert await fast._resolve() == ["192.0.2.1"]
+    assert asked == ["slow.test", "fast.test"]
+    answered.set()
+    assert await asyncio.gather(*waiting) == [["192.0.2.1"]] * 100
+    # The next connection asks again: a name may get another address.
+    await slow._resolve()
+    assert asked.count("slow.test") == 2
+
+
+async def test_a_name_without_an_address_is_an_error_of_each_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    dialer = Dialer("http://nowhere.test", None)
+    outcomes = await asyncio.gather(*(dialer.dial(asyncio.Protocol, 5) for _ in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [socket.gaierror] * 3

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, Request, Response
 
+from ostiary_chassis.threads import in_thread
 from ostiary_gateway.openapi.merge import merge
 from ostiary_gateway.routing.config import DOCS_PATH, OPENAPI_PATH
 from ostiary_gateway.runtime import Runtime, Snapshot
@@ -98,8 +99,8 @@ class ApiDocument:
             return (await self._get()).respond(request)
 
         async def asset(request: Request) -> Response:
-            # In a thread, as compressing the largest takes time.
-            return (await asyncio.to_thread(_asset, request.url.path)).respond(request)
+            # Compressing the largest takes time.
+            return (await in_thread(_asset, request.url.path)).respond(request)
 
         for path in _ASSETS:
             router.add_api_route(path, asset)
@@ -110,15 +111,17 @@ class ApiDocument:
             snapshot = self._runtime.current
             if self._cached is not None and self._cached[0] is snapshot and time.monotonic() < self._cached[1]:
                 return self._cached[2]
-            names = list(snapshot.upstreams)
-            documents = await asyncio.gather(*(_fetch(snapshot.upstreams[name]) for name in names))
-            found = {name: each for name, each in zip(names, documents, strict=True) if each is not None}
-            missing = snapshot.upstreams.keys() - found.keys()
-            # In a thread, as many routes take time.
-            merged = await asyncio.to_thread(merge, snapshot.table, found, self._version, missing)
-            built = _Representation(json.dumps(merged).encode(), "application/json")
+            contents = await asyncio.gather(*map(_fetch, snapshot.upstreams.values()))
+            # Documents may be large, and routes many.
+            built = await in_thread(self._build, snapshot, dict(zip(snapshot.upstreams, contents, strict=True)))
             self._cached = snapshot, time.monotonic() + CACHE_SECONDS, built
             return built
+
+    def _build(self, snapshot: Snapshot, contents: dict[str, bytes | None]) -> _Representation:
+        documents = {name: _parse(name, content) for name, content in contents.items() if content is not None}
+        found = {name: document for name, document in documents.items() if document is not None}
+        merged = merge(snapshot.table, found, self._version, snapshot.upstreams.keys() - found.keys())
+        return _Representation(json.dumps(merged).encode(), "application/json")
 
 
 @cache
@@ -131,13 +134,21 @@ def _asset(path: str) -> _Representation:
     return _Representation(content, _ASSETS[path], **{"Cache-Control": f"public, max-age={ASSET_CACHE_SECONDS}"})
 
 
-async def _fetch(upstream: Cluster) -> dict[str, Any] | None:
-    """Return a service's document; None if it serves none."""
+async def _fetch(upstream: Cluster) -> bytes | None:
+    """Return what a service serves as its document; None if it serves none."""
     try:
         status, content = await upstream.fetch(OPENAPI_PATH, FETCH_SECONDS)
-        document = json.loads(content, parse_constant=_reject) if status == 200 else None  # noqa: PLR2004 - HTTP
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         _log.info("OpenAPI document unavailable", upstream=upstream.name, error=type(error).__name__)
+        return None
+    return content if status == 200 else None  # noqa: PLR2004 - HTTP
+
+
+def _parse(name: str, content: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(content, parse_constant=_reject)
+    except (ValueError, RecursionError) as error:
+        _log.info("OpenAPI document unavailable", upstream=name, error=type(error).__name__)
         return None
     return document if isinstance(document, dict) else None
 

@@ -9,6 +9,8 @@ from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from ostiary_chassis.threads import in_thread
+
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -28,6 +30,8 @@ class Dialer:
         self._name = parts.hostname or ""
         self._port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
         self._tls = tls if parts.scheme == "https" else None
+        #: The look-up under way: a name server that does not answer holds one thread, however many wait for it.
+        self._look_up: asyncio.Future[list[str]] | None = None
         #: The IP address that the last connection went to.
         self._last_good = ""
 
@@ -59,11 +63,25 @@ class Dialer:
         """Return the name's IP addresses, the last good one first. Raises OSError or UnicodeError."""
         if _is_ip_address(self._name):
             return [self._name]
-        found = await asyncio.get_running_loop().getaddrinfo(self._name, self._port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-        if not addresses:
-            raise OSError("the name has no address")
+        if self._look_up is None:
+            self._look_up = in_thread(_addresses_of, self._name, self._port)
+            self._look_up.add_done_callback(self._end_look_up)
+        addresses = await asyncio.shield(self._look_up)
         return sorted(addresses, key=lambda address: address != self._last_good)
+
+    def _end_look_up(self, look_up: "asyncio.Future[list[str]]") -> None:
+        self._look_up = None
+        if not look_up.cancelled():
+            # Marks it as seen: everybody who has waited for it may have timed out.
+            look_up.exception()
+
+
+def _addresses_of(name: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    if not addresses:
+        raise OSError("the name has no address")
+    return addresses
 
 
 def _is_ip_address(host: str) -> bool:

@@ -42,12 +42,12 @@ def _fold(text: str) -> str:
 
 def _replace_look_alikes(text: str) -> str:
     """Replace letters that look like ASCII ones, also below accents."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).translate(_look_alikes()))
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).translate(look_alikes()))
 
 
 @cache
-def _look_alikes() -> dict[int, str]:
-    """Return the table; it is read only for addresses that are not ASCII."""
+def look_alikes() -> dict[int, str]:
+    """Return the table of letters that look like ASCII ones."""
     text = (files("ostiary_auth.domain.accounts") / "confusables.txt").read_text("utf-8")
     pairs = (line.split() for line in text.splitlines() if not line.startswith("#"))
     return {int(code, 16): looks_like for code, looks_like in pairs}

@@ -29,7 +29,7 @@ def accept(password: str, *, minimum: int, about: Iterable[str] = ()) -> str:
     if len(normalised) > MAX_PASSWORD_CHARACTERS:
         raise UnacceptablePassword(f"The password must have at most {MAX_PASSWORD_CHARACTERS} characters.")
     folded = normalised.casefold()
-    if folded in _common() or _is_made_of(folded, (*about, *_CONTEXT)):
+    if folded in common() or _is_made_of(folded, (*about, *_CONTEXT)):
         raise UnacceptablePassword("This password is too common or too easy to guess; choose another one.")
     return normalised
 
@@ -41,7 +41,7 @@ def _is_made_of(folded: str, words: Iterable[str]) -> bool:
 
 
 @cache
-def _common() -> frozenset[str]:
-    """Return the list; it is read when the first password is chosen."""
+def common() -> frozenset[str]:
+    """Return the list of common passwords."""
     packed = (files("ostiary_auth.domain.accounts") / "common_passwords.txt.gz").read_bytes()
     return frozenset(gzip.decompress(packed).decode().splitlines())

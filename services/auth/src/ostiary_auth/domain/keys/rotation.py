@@ -81,7 +81,7 @@ class SigningKeys:
         stored = await self.stored()
         if known is not None and known.states == states_of(stored):
             return known
-        return KeyRing.open(stored, self._vault())
+        return await asyncio.to_thread(lambda: KeyRing.open(stored, self._vault()))
 
     async def stored(self) -> list[StoredKey]:
         """Return all keys, the newest first."""
@@ -140,7 +140,7 @@ class SigningKeys:
 
     async def rewrap(self, context: Context) -> int:
         """Encrypt all keys and secrets under the first key-encryption key; return how many. Raises UnsealError."""
-        vault = self._vault()
+        vault = await self._read_vault()
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)
             stored = await transaction.keys.all()
@@ -153,6 +153,10 @@ class SigningKeys:
             count = len(stored) + len(secrets)
             await self._audit.record(transaction, context, Event.KEYS_REWRAPPED, facts={"count": count})
         return count
+
+    async def _read_vault(self) -> Vault:
+        # In a thread: it reads a file.
+        return await asyncio.to_thread(self._vault)
 
     async def _make(self) -> rsa.RSAPrivateKey:
         # In a thread: OpenSSL releases the interpreter lock meanwhile.
@@ -184,7 +188,7 @@ class SigningKeys:
         for state in (KeyState.SIGNING, KeyState.NEXT):
             if _in_state(stored, state) is None and spare:
                 # Sealed as late as here, because `rewrap` may have changed the key-encryption key meanwhile.
-                key = seal(spare.pop(), self._vault(), state, context.now)
+                key = seal(spare.pop(), await self._read_vault(), state, context.now)
                 await transaction.keys.add(key)
                 await self._audit.record(transaction, context, Event.KEY_MADE, facts={"kid": key.kid, "state": state})
 
