@@ -196,6 +196,22 @@ async def test_malformed_heads_are_rejected(
     assert upstream.connections == []
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"GET /any/x HTTP/1.1\nHost: gw\n\n", "lines end with LF instead of CRLF"),
+        (
+            POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "both Transfer-Encoding and Content-Length",
+        ),
+        (GET + b"X: y\r\n" * 200 + b"\r\n", "the fields to 128"),
+    ],
+)
+async def test_the_response_says_what_is_wrong(harness: GatewayHarness, data: bytes, reason: str) -> None:
+    (response,) = parse_responses(await harness.send_raw(data))
+    assert reason in response.body.decode()
+
+
 async def test_a_slow_head_times_out(harness: GatewayHarness, clock: Clock) -> None:
     client = await harness.connect()
     client.send(GET)

@@ -2,12 +2,14 @@
 
 from ostiary.http import Problem
 from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownCoding, UnknownVersion
+from ostiary_gateway.http1.fields import MAX_FIELDS
 from ostiary_gateway.http1.parser import MAX_HEAD_BYTES
 from ostiary_gateway.upstream.connection import Failure
 
-_INVALID = Problem(400, "invalid_request", "The request is not valid HTTP/1.1.")
 _TOO_LARGE = Problem(
-    431, "head_too_large", f"Request line and header fields are limited to {MAX_HEAD_BYTES} bytes in all."
+    431,
+    "head_too_large",
+    f"Request line and header fields are limited to {MAX_HEAD_BYTES} bytes in all, and the fields to {MAX_FIELDS}.",
 )
 _UNKNOWN_VERSION = Problem(505, "unknown_version", "Send HTTP/1.1.")
 _UNKNOWN_CODING = Problem(501, "unknown_coding", "Send the body with a Content-Length, or chunked.")
@@ -53,7 +55,7 @@ def problem_of_message(error: BadMessage) -> Problem:
         case UnknownCoding():
             return _UNKNOWN_CODING
         case _:
-            return _INVALID
+            return Problem(400, "invalid_request", f"The request is not valid HTTP/1.1: {error}.")
 
 
 def problem_of_failure(failure: Failure) -> Problem:
