@@ -162,7 +162,6 @@ async def test_ambiguous_framing_is_rejected(
         (b"GET\t/any/x HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
         (b" GET /any/x HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
         (b"GET /any/x y HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
-        (b"GET /any/\xc3\xa9 HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
         (b"GET /any/\x00 HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
         (b"GET /any/x HTTP/1.1 \r\nHost: gw\r\n\r\n", 400),
         (b"GET /any/x http/1.1\r\nHost: gw\r\n\r\n", 400),
