@@ -83,6 +83,20 @@ async def test_preflights_for_routes_without_cors(issuer: Issuer, upstream: Reco
         assert upstream.requests == []
 
 
+async def test_a_preflight_may_ask_for_any_method(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    dav = (
+        "name: dav, match: {path: /dav, methods: [PROPFIND, MKCOL]}, upstream: up, access: public,"
+        ' cors: {origins: ["https://shop.example"]}'
+    )
+    async with open_gateway(issuer, upstream, dav) as it:
+        for method, status in (("PROPFIND", 204), ("propfind", 405), ("GET", 405)):
+            asks = f"Access-Control-Request-Method: {method}"
+            answer = await it.request("/dav", SHOP, asks, method="OPTIONS")
+            assert answer.status == status
+            if status == 204:
+                assert cors_fields(answer)["allow-methods"] == "MKCOL, PROPFIND"
+
+
 async def test_a_service_may_have_cors_rules_of_its_own(issuer: Issuer, upstream: RecordingUpstream) -> None:
     upstream.response = (
         b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: https://shop.example\r\nContent-Length: 0\r\n\r\n"

@@ -32,6 +32,50 @@ def test_an_invalid_document_is_an_error_and_no_difference(table: RouteTable, in
         differences(table, {"shop": invalid})
 
 
+PATTERNS = """\
+upstreams:
+  shop: {url: "http://shop:1"}
+routes:
+  - {name: report, match: {path: "/reports/{name}.json", methods: [GET]}, upstream: shop, access: public}
+  - {name: cancel, match: {path: "/items/{id}:cancel", methods: [POST]}, upstream: shop, access: public,
+     rewrite: "/v1/{id}/cancel"}
+  - {name: users, match: {path: "/users/{id}/", methods: [GET]}, upstream: shop, access: public}
+  - {name: api, match: {path: "/api/{rest...}", methods: [GET]}, upstream: shop, access: public, rewrite: "/{rest...}"}
+  - {name: cafe, match: {path: "/caf%C3%A9", methods: [GET, PROPFIND]}, upstream: shop, access: public}
+"""
+
+
+def test_operations_of_patterns_and_paths_with_slashes_are_found(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(PATTERNS)
+    table = RouteTable(load_file(tmp_path / "gateway.yaml", {}).routes)
+    paths: dict[str, Any] = {
+        each: {"get": operation()}
+        for each in (
+            "/reports/{report}.json",
+            "/reports/{report}.xml",
+            "/users/{user_id}/",
+            "/users/{user_id}",
+            "/café",
+        )
+    }
+    paths["/v1/{item_id}/cancel"] = {"post": operation()}
+    paths["/"] = {"get": operation()}
+    shop = document(paths, "string")
+    assert differences(table, {"shop": shop}) == []
+    assert sorted(merge(table, {"shop": shop}, "1")["paths"]) == [
+        "/api/",
+        "/api/caf%C3%A9",
+        "/api/reports/{report}.json",
+        "/api/reports/{report}.xml",
+        "/api/users/{user_id}",
+        "/api/users/{user_id}/",
+        "/caf%C3%A9",
+        "/items/{item_id}:cancel",
+        "/reports/{report}.json",
+        "/users/{user_id}/",
+    ]
+
+
 def test_routes_with_hosts_and_headers_are_compared_too(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(HOSTED)
     table = RouteTable(load_file(tmp_path / "gateway.yaml", {}).routes)

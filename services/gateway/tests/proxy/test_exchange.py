@@ -6,7 +6,16 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from harness import Clock, GatewayHarness, ReceivedRequest, RecordingUpstream, parse_responses, respond_and_close
+from harness import (
+    CapturedAccessLog,
+    Clock,
+    GatewayHarness,
+    ReceivedRequest,
+    RecordingUpstream,
+    parse_responses,
+    respond_and_close,
+)
+from route_files import open_gateway
 
 from ostiary.testing import Issuer
 
@@ -166,6 +175,21 @@ async def test_a_wrong_method_does_not_fall_through_to_a_wider_route(
     assert (await client.request(method, "/wide/admin")).status_code == 405
     assert (await client.request(method, "/wide/other")).status_code == 200
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "REPORT", "QUERY", "MKCOL", "M-SEARCH", "x-custom.1", "Purge"])
+async def test_any_method_that_a_route_lists_is_forwarded(
+    issuer: Issuer, upstream: RecordingUpstream, method: str
+) -> None:
+    routes = f"name: dav, match: {{path: '/dav/{{r...}}', methods: [{method}]}}, upstream: up, access: public"
+    async with open_gateway(issuer, upstream, routes) as it:
+        log = CapturedAccessLog(it)
+        answer = await it.request("/dav/", "Content-Length: 6", "Depth: 1", method=method, body=b"<prop>")
+        assert (answer.status, answer.is_complete) == (200, True)
+        assert (upstream.last.method, upstream.last.target, upstream.last.body) == (method, "/dav/", b"<prop>")
+        other = await it.request("/dav/", method=method.swapcase())
+        assert (other.status, other.values("allow")) == (405, [", ".join(sorted({method, "OPTIONS"}))])
+        assert [line["method"] for line in log.lines] == [method, "other"]
 
 
 @pytest.mark.parametrize(("target", "status"), [("/%6civez", 200), ("/livez%0A", 400), ("//livez", 400)])

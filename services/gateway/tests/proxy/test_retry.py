@@ -34,7 +34,7 @@ class Script:
             writer.write(part)
 
 
-METHODS = "methods: [GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS]"
+METHODS = "methods: [GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, PROPFIND, MKCOL, LOCK, BREW]"
 RETRYING = (
     (
         f"name: again, match: {{path: /again, {METHODS}}}, upstream: up, access: public,"
@@ -77,8 +77,13 @@ async def test_a_request_is_retried_up_to_the_routes_limit(
         ("OPTIONS", b"", 2),
         ("PUT", b"", 2),
         ("DELETE", b"", 2),
+        ("PROPFIND", b"", 2),
+        ("MKCOL", b"", 2),
         ("POST", b"", 1),
         ("PATCH", b"", 1),
+        ("LOCK", b"", 1),
+        ("BREW", b"", 1),
+        ("PROPFIND", b"x", 1),
         ("PUT", b"x", 1),
         ("GET", b"x", 1),
     ],

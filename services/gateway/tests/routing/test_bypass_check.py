@@ -68,7 +68,16 @@ CROSSING = ('path: "/a/{id}"', 'path: "/{kind}/secret"')
 
 
 @pytest.mark.parametrize(
-    "hosts", [("", ""), ("a.test", ""), ("a.test", "a.test"), ("a.test, b.test", "b.test, c.test")]
+    "hosts",
+    [
+        ("", ""),
+        ("a.test", ""),
+        ("a.test", "a.test"),
+        ("a.test, b.test", "b.test, c.test"),
+        ("a.test", '"*.test"'),
+        ('"*.a.test", c.test', '"*.test"'),
+        ('"*.test"', ""),
+    ],
 )
 def test_crossing_rules_of_two_upstreams_must_ask_for_the_same_if_a_host_has_both(
     tmp_path: Path, hosts: tuple[str, str]
@@ -80,8 +89,9 @@ def test_crossing_rules_of_two_upstreams_must_ask_for_the_same_if_a_host_has_bot
 
 
 def test_crossing_rules_of_two_upstreams_and_two_hosts_are_good(tmp_path: Path) -> None:
-    one, other = (f"{path}, hosts: [{name}]" for path, name in zip(CROSSING, ("a.test", "b.test"), strict=True))
-    assert len(load_all(tmp_path, of(one), of(other, ADMIN, "two")).routes) == 2
+    for hosts in (("a.test", "b.test"), ("a.test", '"*.a.test"'), ("test", '"*.test"'), ('"*.a.test"', '"*.ba.test"')):
+        one, other = (f"{path}, hosts: [{name}]" for path, name in zip(CROSSING, hosts, strict=True))
+        assert len(load_all(tmp_path, of(one), of(other, ADMIN, "two")).routes) == 2
 
 
 ROUTES = """\

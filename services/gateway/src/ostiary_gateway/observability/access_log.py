@@ -79,7 +79,8 @@ class AccessLog:
     ) -> None:
         """Record a request. `decision` is `allowed`, or why it was not: the problem's code, as a rule."""
         method, token = context.request.method, context.token
-        if method not in METHODS:
+        if method not in METHODS and (context.route is None or method not in context.route.match.methods):
+            # The client's choice, of which there is no end.
             method = "other"
         route = context.route.match.path if context.route is not None else "unmatched"
         self._requests.record(method, route, status, seconds)

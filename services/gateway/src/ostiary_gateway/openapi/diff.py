@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ostiary_gateway.openapi.merge import (
+    METHODS,
     SECURITY_SCHEMES,
     Component,
     InvalidDocument,
@@ -39,7 +40,7 @@ def differences(table: RouteTable, documents: Mapping[str, dict[str, Any]]) -> l
             for method in sorted(route.match.methods):
                 # Documents describe HEAD only where it differs from GET.
                 is_implied = method == "HEAD" and "GET" in route.match.methods
-                if (route.name, method) not in described and not is_implied:
+                if method.lower() in METHODS and (route.name, method) not in described and not is_implied:
                     found.append(f"{method} {route.match.path} ({route.name}): not in the service's document")
     return found
 

@@ -22,7 +22,8 @@ MAX_DEPTH = 100
 
 _PARAMETER = re.compile(r"\{[^{}/]+\}")
 _REFERENCE = re.compile(r"#/components/([^/]+)/([^/]+)((?:/.*)?)\Z", re.DOTALL)
-_METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
+#: Methods of which documents describe operations.
+METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 
 # Value of parameters in example paths: no route has it as a literal.
 _EXAMPLE = "any-value-at-all"
@@ -52,7 +53,7 @@ def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Operatio
     """Yield path, method and operation object of each operation. Raises InvalidDocument."""
     for path, item in _mapping(document.get("paths", {}), "paths").items():
         shared = _list(_mapping(item, path).get("parameters", []), f"parameters of {path}")
-        for method in _METHODS:
+        for method in METHODS:
             if method in item:
                 where = f"{method.upper()} {path}"
                 operation = _mapping(item[method], where)

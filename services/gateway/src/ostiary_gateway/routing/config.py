@@ -108,7 +108,7 @@ class Match(Section):
     """Path template, such as /orders/{id} or /reports/{name}.json; {rest...} at the end matches all that follows."""
 
     methods: Annotated[frozenset[Method], Field(min_length=1)]
-    """Allowed methods; others get 405. GET includes HEAD."""
+    """Allowed methods, such as GET or PROPFIND; others get 405. GET includes HEAD."""
 
     hosts: frozenset[Host] = frozenset()
     """Hosts, such as api.example.com, or *.example.com for its subdomains at any depth; all hosts by default."""

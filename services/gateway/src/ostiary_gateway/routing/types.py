@@ -1,12 +1,13 @@
 """Types of values in the routes file, and the error texts for values that do not fit."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 from pydantic_core import ErrorDetails
 
 from ostiary_chassis.settings import BaseUrl
 from ostiary_gateway.http1.headers import is_own
+from ostiary_gateway.http1.methods import KNOWN
 from ostiary_gateway.routing.origins import SCHEMA_PATTERN, check_origin
 
 _HOST = r"^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*$"
@@ -15,6 +16,7 @@ _CORS_NAME = r"^(\*|[A-Za-z0-9_.-]{1,64})$"
 _HEADER_NAMES = r"^[A-Za-z0-9$._-]{1,64}(-\*)?$"
 _HEADER_VALUE = r"^[\x21-\x7e]([\x20-\x7e]{0,254}[\x21-\x7e])?$"
 _UNIX_URL = r"^unix:/[^\x00?#]{1,100}$"
+_METHOD = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}$"  # RFC 9110 section 5.6.2, token
 _NAME = r"^[a-z][a-z0-9-]{0,63}$"
 _PERMISSION = r"^[\x21\x23-\x5b\x5d-\x7e]+$"  # RFC 6749 section 3.3, scope-token
 _PATH = r"^/[\x21-\x7e]{0,255}$"
@@ -26,6 +28,7 @@ _PATTERN_MESSAGES = {
     _HEADER_NAMES: "must be a header name, or the beginning of several with '-*' at its end",
     _HEADER_VALUE: "must be a header value: printable ASCII, no surrounding spaces, at most 256 characters",
     _UNIX_URL: "must be unix: and the absolute path of a socket, such as unix:/run/orders.sock",
+    _METHOD: "must be a method, such as GET: a token (RFC 9110 section 5.6.2) of at most 32 characters",
     _NAME: "must be a name: lower-case letters, digits and '-', starting with a letter, at most 64 characters",
     _PERMISSION: "must be a scope or role: printable ASCII without spaces, quotation marks and backslashes",
     _PATH: "must be a path: starting with '/', printable ASCII without spaces, at most 256 characters",
@@ -76,6 +79,14 @@ def _address_kind(value: object) -> str:
     return "unix" if isinstance(value, str) and value.startswith("unix:") else "text"
 
 
+def _valid_method(method: str) -> str:
+    if method in {"CONNECT", "TRACE"}:
+        raise ValueError(f"{method} is not supported: it would reach through the service, or show what only it may see")
+    if method not in KNOWN and method.upper() in KNOWN:
+        raise ValueError(f"methods are case-sensitive: write {method.upper()}")
+    return method
+
+
 def _scalar_kind(value: object) -> str | None:
     return type(value).__name__ if isinstance(value, str | bool | int) else None
 
@@ -102,7 +113,7 @@ Scalar = Annotated[
 ]
 UnixUrl = Annotated[str, Field(pattern=_UNIX_URL)]
 Address = Annotated[Annotated[UnixUrl, Tag("unix")] | Annotated[BaseUrl, Tag("text")], Discriminator(_address_kind)]
-Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+Method = Annotated[str, Field(pattern=_METHOD), AfterValidator(_valid_method)]
 Name = Annotated[str, Field(pattern=_NAME)]
 PlainPath = Annotated[str, Field(pattern=_PATH)]
 Permission = Annotated[str, Field(pattern=_PERMISSION)]
