@@ -34,6 +34,8 @@ routes:
      cors: {origins: ["https://shop.example"]}}
   - {name: open, match: {path: /open, methods: [GET, POST]}, upstream: up, access: public, websocket: true}
   - {name: brief, match: {path: /brief, methods: [GET]}, upstream: up, access: public, websocket: true,
-     timeouts: {idle: 0.3}}
+     timeouts: {stream_idle: 0.3}}
+  - {name: limited, match: {path: /limited, methods: [GET]}, upstream: up, access: public, websocket: true,
+     timeouts: {total: 1.0}}
   - {name: plain, match: {path: /plain, methods: [GET]}, upstream: up, access: public}
 """

@@ -30,6 +30,7 @@ routes:
     upstream: stock
     rewrite: "/v1/shelves/{id}"
     access: {scopes: [stock]}
+  - {name: live, match: {path: /live, methods: [GET]}, upstream: shop, access: public, websocket: true}
 """
 
 
@@ -79,12 +80,19 @@ def test_an_allowed_request_is_explained_with_all_rules(explainer: Explainer, is
         "staleness": ["1.0"],
         "rate limit": ["100 requests per 60 s by subject"],
         "limits": ["body 1048576 bytes, head 32768 bytes"],
-        "timeouts": ["connect 2 s, first_byte 30 s, idle 30 s, total 60 s"],
+        "timeouts": ["connect 2 s, first_byte 30 s, idle 30 s, stream_idle 3600 s, total 60 s"],
         "retries": ["at most 2, after no response or 503"],
         "cors": ["https://app.example"],
         "token": ["subject ada, client test-client; scopes: orders:read; roles: clerk"],
         "upstream": ["shop (http://shop:1) gets /orders/1?a=b"],
     }
+
+
+def test_the_limits_of_a_websocket_are_those_that_hold(explainer: Explainer) -> None:
+    handshake = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: x"]
+    assert explainer("GET", "/live", *handshake)[0]["timeouts"] == ["connect 2 s, first_byte 30 s, stream_idle 3600 s"]
+    plain = ["connect 2 s, first_byte 30 s, idle 30 s, stream_idle 3600 s"]
+    assert explainer("GET", "/live")[0]["timeouts"] == plain
 
 
 def test_missing_requirements_are_listed_beside_the_tokens_own(explainer: Explainer, issuer: Issuer) -> None:

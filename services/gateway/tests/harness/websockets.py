@@ -71,6 +71,13 @@ def bearer(token: str) -> str:
     return f"Authorization: Bearer {token}"
 
 
+def unmasked(data: bytes) -> bytes:
+    """Return the payload of a short frame of a client."""
+    assert data[1] & 0x80
+    key, payload = data[2:6], data[6:]
+    return bytes(byte ^ key[index % 4] for index, byte in enumerate(payload))
+
+
 def frame(payload: bytes, *, mask: bytes = b"", opcode: int = 0x2) -> bytes:
     """Serialize a frame."""
     size, flag = len(payload), 0x80 if mask else 0

@@ -10,6 +10,7 @@ from harness import (
     ReceivedRequest,
     ReceivedResponse,
     RecordingUpstream,
+    never,
     parse_responses,
     respond_and_stall,
     until,
@@ -75,6 +76,79 @@ async def test_a_response_in_progress_has_no_timeout_by_default(
         # 40 times 0.02 s, more than the idle timeout.
         await client.wait_for(b"x", 40)
         assert not client.is_closed
+
+
+STREAMS = [
+    "text/event-stream",
+    "Text/Event-Stream; charset=utf-8",
+    "application/x-ndjson",
+    "application/grpc-web+proto",
+    "multipart/x-mixed-replace; boundary=x",
+]
+
+
+@pytest.mark.parametrize("media_type", STREAMS)
+async def test_a_stream_of_events_may_be_silent_for_longer(
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock, media_type: str
+) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    upstream.response = respond_and_stall(head + b"5\r\n: hi\n\r\n")
+    async with open_gateway(issuer, upstream, timed("{idle: 0.2, stream_idle: 60}")) as it:
+        client = await it.connect()
+        client.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
+        await client.wait_for(b": hi")
+        clock.skip(59)
+        await never(lambda: client.is_closed)
+        clock.skip(2)
+        (response,) = parse_responses(await client.wait_closed())
+        assert (response.body, response.is_complete) == (b": hi\n", False)
+        await until(lambda: upstream.connections[0].is_closed)
+        assert not any(it.upstream().failures.values())
+
+
+@pytest.mark.parametrize("media_type", ["text/event-streams", "text/plain", "application/json", ""])
+async def test_other_responses_may_not(
+    issuer: Issuer, upstream: RecordingUpstream, clock: Clock, media_type: str
+) -> None:
+    upstream.response = respond_and_stall(
+        f"HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n".encode()
+    )
+    async with open_gateway(issuer, upstream, timed("{idle: 0.2, stream_idle: 60}")) as it:
+        client = await it.connect()
+        client.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
+        await client.wait_for(b"a\r\n")
+        clock.skip(0.3)
+        await client.wait_closed()
+        assert any(it.upstream().failures.values())
+
+
+async def test_events_are_passed_on_one_by_one(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    events = Events()
+    upstream.response = events
+    async with open_gateway(issuer, upstream, timed("{idle: 0.2}")) as it:
+        client = await it.connect()
+        client.send(b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n")
+        await client.wait_for(b"\r\n\r\n")
+        for number in range(5):
+            await never(lambda number=number: b"data: %d" % number in client.received)  # type: ignore[misc]  # a default
+            events.send(b"data: %d\n\n" % number)
+            await client.wait_for(b"data: %d\n\n" % number)
+        client.transport.close()
+        await until(lambda: upstream.connections[0].is_closed)
+
+
+class Events:
+    """Responds with a stream of events, and sends each as it is told."""
+
+    _writer: asyncio.StreamWriter
+
+    async def __call__(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await request.connection.wait_closed()
+
+    def send(self, event: bytes) -> None:
+        self._writer.write(b"%x\r\n%b\r\n" % (len(event), event))
 
 
 async def test_a_stalled_response_is_aborted_after_the_idle_timeout(

@@ -1,10 +1,20 @@
 """WebSocket tunnels: handshake, frames, backpressure, timeouts."""
 
 import asyncio
+import math
 import time
 
 import pytest
-from harness import Clock, GatewayHarness, ReceivedRequest, RecordingUpstream, never, settled, until
+from harness import (
+    CapturedAccessLog,
+    Clock,
+    GatewayHarness,
+    ReceivedRequest,
+    RecordingUpstream,
+    never,
+    settled,
+    until,
+)
 from harness.websockets import (
     ACCEPT,
     ACCEPTED,
@@ -15,13 +25,15 @@ from harness.websockets import (
     frame,
     open_websocket,
     send_request,
+    unmasked,
 )
 from proxy_routes import WEBSOCKET_ROUTES
 
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.websocket import close_frame
 from ostiary_gateway.proxy.downstream import ClientConnection
-from ostiary_gateway.proxy.tunnel import IDLE_SECONDS
+from ostiary_gateway.proxy.tunnel import CLOSE_SECONDS
+from ostiary_gateway.routing.policies import DEFAULT_STREAM_IDLE_SECONDS as IDLE_SECONDS
 
 ROUTES = WEBSOCKET_ROUTES
 
@@ -327,6 +339,91 @@ async def test_a_route_sets_the_idle_timeout(harness: GatewayHarness, peer: Upst
     assert not peer.is_closed
     clock.skip(0.5)
     await until(lambda: client.is_closed)
+
+
+@pytest.mark.parametrize("mask", [b"abcd", b""])
+async def test_an_idle_websocket_is_closed_with_a_frame_on_both_sides(
+    harness: GatewayHarness, peer: UpstreamWebSocket, clock: Clock, mask: bytes
+) -> None:
+    log = CapturedAccessLog(harness)
+    client = await open_websocket(harness, target="/brief")
+    heard = b""
+    if mask:
+        heard = frame(b"hello", mask=mask)
+        client.send(heard)
+        peer.send(frame(b"hello"))
+        await until(lambda: peer.received and client.received)
+        client.received = b""
+    clock.skip(0.5)
+    await client.wait_closed()
+    assert client.received == close_frame(1001, "idle")
+    await until(lambda: peer.is_closed)
+    goodbye = peer.received.removeprefix(heard)
+    assert (goodbye[0], goodbye[1]) == (0x88, 0x80 | len(b"..idle"))
+    assert unmasked(goodbye) == (1001).to_bytes(2) + b"idle"
+    assert not any(harness.upstream().failures.values())
+    assert [(each["status"], each["decision"]) for each in log.lines] == [(101, "allowed")]
+
+
+async def test_idle_websockets_do_not_count_against_the_upstream(
+    harness: GatewayHarness, upstream: RecordingUpstream, peer: UpstreamWebSocket, clock: Clock
+) -> None:
+    for _ in range(12):
+        client = await open_websocket(harness, target="/brief")
+        clock.skip(0.5)
+        await client.wait_closed()
+    assert not any(harness.upstream().failures.values())
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    assert (await harness.request("/plain")).status == 200
+    assert peer.is_closed
+
+
+@pytest.mark.parametrize("opcode", [0x9, 0xA])
+@pytest.mark.parametrize("from_client", [True, False])
+async def test_pings_and_pongs_keep_a_websocket_open(
+    harness: GatewayHarness, peer: UpstreamWebSocket, clock: Clock, opcode: int, *, from_client: bool
+) -> None:
+    client = await open_websocket(harness, target="/brief")
+    for count in range(1, 5):
+        clock.skip(0.2)
+        if from_client:
+            client.send(frame(b"", mask=b"abcd", opcode=opcode))
+            await until(lambda count=count: len(peer.received) == 6 * count)  # type: ignore[misc]  # a default
+        else:
+            peer.send(frame(b"", opcode=opcode))
+            await client.wait_for(frame(b"", opcode=opcode), count)
+    assert not client.is_closed
+
+
+async def test_an_idle_websocket_within_frames_ends_without_a_close_frame(
+    harness: GatewayHarness, peer: UpstreamWebSocket, clock: Clock
+) -> None:
+    """A close frame within another frame would be taken for its content."""
+    client = await open_websocket(harness, target="/brief")
+    client.send(frame(b"begun", mask=b"abcd")[:8])
+    peer.send(frame(b"begun")[:4])
+    await until(lambda: len(peer.received) == 8 and len(client.received) == 4)
+    exchange = connection_of(harness)._exchange
+    assert exchange is not None
+    clock.skip(0.5)
+    # The frames have this long to end.
+    await until(lambda: exchange.ends_at < math.inf)
+    await never(lambda: client.is_closed)
+    clock.skip(CLOSE_SECONDS)
+    await until(lambda: client.is_closed and peer.is_closed)
+    assert (len(peer.received), len(client.received)) == (8, 4)
+    assert not any(harness.upstream().failures.values())
+
+
+async def test_a_websocket_ends_with_the_total_timeout(
+    harness: GatewayHarness, peer: UpstreamWebSocket, clock: Clock
+) -> None:
+    client = await open_websocket(harness, target="/limited")
+    clock.skip(1.5)
+    await client.wait_closed()
+    assert client.received == close_frame(1001, "time is up")
+    await until(lambda: peer.is_closed)
+    assert not any(harness.upstream().failures.values())
 
 
 async def test_the_idle_timeout_is_renewed_after_backpressure(harness: GatewayHarness, peer: UpstreamWebSocket) -> None:

@@ -73,7 +73,7 @@ def explain(
     checked = [each for each in (context.route, *_other_owners(owners, context)) if each is not None]
     if own_fields is not None and not cors.is_preflight(request):
         return [*lines, f"response    204; Allow: {dict(own_fields)[b'allow'].decode()}"], True
-    lines += _rules(checked)
+    lines += _rules(checked, is_websocket=context.is_websocket)
     if context.token is not None:
         lines += [_token(context.token), *_missing(checked, context.token)]
     if problem is not None:
@@ -116,7 +116,7 @@ def _redact(target: str) -> str:
     return path + mark + _PARAMETER.sub(replacement, query)
 
 
-def _rules(checked: Sequence[Route]) -> list[str]:
+def _rules(checked: Sequence[Route], *, is_websocket: bool) -> list[str]:
     """Describe the route that a request takes, and the access rules of the other owners of the upstream path."""
     if not checked:
         return ["route       none"]
@@ -128,6 +128,9 @@ def _rules(checked: Sequence[Route]) -> list[str]:
     lines += [f"rate limit  {each.requests} requests per {each.seconds:g} s by {each.by}" for each in route.rate_limits]
     lines.append(f"limits      body {route.limits.body_bytes} bytes, head {route.limits.header_bytes} bytes")
     timeouts = {name: f"{seconds:g} s" for name, seconds in route.timeouts if seconds is not None}
+    if is_websocket:
+        # The limit that holds is the other one.
+        del timeouts["idle"]
     lines.append(f"timeouts    {', '.join(f'{name} {seconds}' for name, seconds in timeouts.items())}")
     if route.retries is not None:
         statuses = "".join(f" or {status}" for status in sorted(route.retries.statuses))

@@ -1,11 +1,12 @@
 """The WebSocket protocol as far as a gateway needs it: the handshake and the boundaries of frames (RFC 6455)."""
 
+import os
 from typing import Final
 
 from ostiary_gateway.http1.parser import Request, Response
 
-#: Close codes. The first is the application's own, after HTTP's 401; the second is a server's that shuts down
-#: (section 7.4.1).
+#: Close codes. The first is the application's own, after HTTP's 401; the second is that of an endpoint that goes away
+#: (section 7.4.1): the gateway shuts down, or has heard nothing for too long.
 TOKEN_ENDED = 4401
 GOING_AWAY = 1001
 
@@ -40,6 +41,13 @@ def close_frame(code: int, reason: str) -> bytes:
     """Return a server's close frame (section 5.5.1)."""
     payload = code.to_bytes(2) + reason.encode()[: _MAX_SHORT_LENGTH - 2]
     return bytes([_FINAL_CLOSE, len(payload)]) + payload
+
+
+def masked(frame: bytes) -> bytes:
+    """Return a short frame of a server as one of a client (section 5.3)."""
+    key = os.urandom(_MASK_BYTES)
+    payload = bytes(byte ^ key[index % _MASK_BYTES] for index, byte in enumerate(frame[_MIN_HEAD_BYTES:]))
+    return bytes([frame[0], frame[1] | _MASKED]) + key + payload
 
 
 class FrameTracker:

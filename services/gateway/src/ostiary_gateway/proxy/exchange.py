@@ -34,6 +34,7 @@ from ostiary_gateway.proxy.problems import TOKEN_ENDED, problem_of_failure
 from ostiary_gateway.proxy.request_head import request_head
 from ostiary_gateway.proxy.response_head import final_head, interim_head, upgrade_head
 from ostiary_gateway.proxy.retry import may_retry
+from ostiary_gateway.proxy.streams import is_stream
 from ostiary_gateway.proxy.tunnel import Tunnel
 from ostiary_gateway.state import State
 from ostiary_gateway.upstream.cluster import Cluster
@@ -109,7 +110,9 @@ class Exchange:
         "_connection",
         "_context",
         "_has_content",
+        "_idle_seconds",
         "_is_chunked",
+        "_is_stream",
         "_lease",
         "_pending_head",
         "_pool",
@@ -156,6 +159,9 @@ class Exchange:
         self._pending_head = b""
         self._tunnel: Tunnel | None = None
         self._watch: AbstractContextManager[object] | None = None
+        #: Whether the response goes on until somebody ends it; and how long it may be silent, in seconds.
+        self._is_stream = False
+        self._idle_seconds = self._route.timeouts.idle
         total = self._route.timeouts.total
         #: When all of it has to be over, on the monotonic clock.
         self.ends_at = math.inf if total is None else time.monotonic() + total
@@ -216,14 +222,15 @@ class Exchange:
             if not isinstance(self._context.request.body, ContentLengthBody):
                 self._connection.write(last_chunk(self._context.filter.trailers(trailers)))
             self._connection.end_request()
-        timeouts = self._route.timeouts
-        self._expect(timeouts.first_byte if self._state is AWAITING_RESPONSE else timeouts.idle)
+        is_awaiting = self._state is AWAITING_RESPONSE
+        self._expect(self._route.timeouts.first_byte if is_awaiting else self._idle_seconds)
 
     def on_tunnel_data(self, data: bytes) -> None:
         """Pass bytes of the client's frames on."""
         if self._connection is not None and self._tunnel is not None and self._tunnel.is_open:
+            self._tunnel.send(data)
             self._connection.write(data)
-            self._expect_frames()
+            self._expect(self._idle_seconds)
 
     def on_client_writable(self, writable: bool) -> None:
         """Pause the response, or resume it."""
@@ -233,22 +240,24 @@ class Exchange:
             self._connection.pause()
             return
         self._connection.resume()
-        if self._state is TUNNEL:
-            self._expect_frames()
-        else:
-            self._expect(self._route.timeouts.idle)
+        self._expect(self._idle_seconds)
 
     def on_client_lost(self) -> None:
         """Give up: the client has gone."""
         self._end()
 
     def on_timeout(self) -> None:
-        """Give up on an upstream that does not respond."""
+        """Give up on an upstream that does not respond, or end a stream on which nothing happens."""
         if self._state is CONNECTING:
             self._cancel_lease()
             self.on_failure(Failure.UNREACHABLE)
         elif self._state is AWAITING_RESPONSE and self._connection is not None:
             self._connection.fail(Failure.SLOW)
+        elif self._tunnel is not None and self._tunnel.is_open:
+            self.close_tunnel(websocket.GOING_AWAY, "idle" if time.monotonic() < self.ends_at else "time is up")
+        elif self._is_stream:
+            # Silence, or that a frame does not end, is nothing that the upstream failed to do.
+            self.give_up(problem_of_failure(Failure.SLOW))
         else:
             self.on_failure(Failure.SLOW)
 
@@ -308,10 +317,8 @@ class Exchange:
         elif self._state is TUNNEL or not self.is_request_sent:
             self._client.pause_input()
         # A request that has been sent leaves the client's input open, so that its close is noticed.
-        if self._state is TUNNEL:
-            self._expect_frames()
-        elif not writable:
-            self._expect(self._route.timeouts.idle)
+        if self._state is TUNNEL or not writable:
+            self._expect(self._idle_seconds)
 
     def on_head(self, response: Response) -> None:
         """Pass a head on."""
@@ -327,6 +334,8 @@ class Exchange:
         if retries is not None and response.status in retries.statuses and self._retry(None):
             return
         self._enter(RELAYING)
+        if is_stream(response):
+            self._begin_stream()
         self._accept(response)
         self._pending_head = self._final_head(response)
 
@@ -344,7 +353,7 @@ class Exchange:
         if self._pending_head:
             head, self._pending_head = self._pending_head, b""
             self._client.write(head)
-        self._expect(self._route.timeouts.idle)
+        self._expect(self._idle_seconds)
         if self._watch is None and self._response is not None:
             content_type = self._response.by_name.get(b"content-type", b"")
             self._watch_token(grace_of(content_type.decode("latin-1")))
@@ -367,7 +376,7 @@ class Exchange:
         if self._tunnel.is_closed:
             self._end_tunnel()
         elif self._tunnel.is_open:
-            self._expect_frames()
+            self._expect(self._idle_seconds)
 
     def on_failure(self, failure: Failure) -> None:
         """Retry if that is safe, or give up."""
@@ -390,6 +399,10 @@ class Exchange:
         self.status = response.status
         self.upstream_seconds = time.monotonic() - self._sent_at
         self._cluster.response_seconds.note(self.upstream_seconds)
+
+    def _begin_stream(self) -> None:
+        self._is_stream = True
+        self._idle_seconds = self._route.timeouts.stream_idle
 
     def _final_head(self, response: Response) -> bytes:
         client = self._client
@@ -431,6 +444,7 @@ class Exchange:
             self.on_failure(Failure.INVALID)
             return
         self._enter(TUNNEL)
+        self._begin_stream()
         self._accept(response)
         self._tunnel = Tunnel()
         self.keep_alive = False
@@ -439,9 +453,12 @@ class Exchange:
         self._watch_token(grace=0.0)
         if self._state is TUNNEL:
             self._client.resume_input()
-            self._expect_frames()
+            self._expect(self._idle_seconds)
 
     def _end_tunnel(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and self._tunnel is not None:
+            connection.close_with(self._tunnel.upstreams_close_frame())
         self._end()
         self._client.end_exchange()
 
@@ -459,10 +476,6 @@ class Exchange:
             self.give_up(TOKEN_ENDED)
         else:
             self.close_tunnel(websocket.TOKEN_ENDED, error.code)
-
-    def _expect_frames(self) -> None:
-        timeouts = self._route.timeouts
-        self._expect(timeouts.idle if "idle" in timeouts.model_fields_set else tunnel.IDLE_SECONDS)
 
     def _expect(self, seconds: float) -> None:
         # While the client does not read, it is the client that is waited for, and not the upstream.

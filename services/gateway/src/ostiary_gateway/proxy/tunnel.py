@@ -1,15 +1,12 @@
-"""A WebSocket between client and upstream. The gateway can close it, at the end of a frame.
+"""A WebSocket between client and upstream. The gateway can close it, on both sides at the end of a frame.
 
 OPEN -- close --> CLOSING -- the upstream's frame ends --> CLOSED
 """
 
 from typing import Final
 
-from ostiary_gateway.http1.websocket import FrameTracker, close_frame
+from ostiary_gateway.http1.websocket import GOING_AWAY, FrameTracker, close_frame, masked
 from ostiary_gateway.state import State
-
-#: Seconds without a frame on a WebSocket whose route sets no idle timeout: longer than others' pings take.
-IDLE_SECONDS = 3600.0
 
 #: Seconds for a frame to end when the gateway closes a WebSocket.
 CLOSE_SECONDS = 1.0
@@ -22,14 +19,16 @@ CLOSING.leads_to(CLOSED)
 
 
 class Tunnel:
-    """Follows the upstream's frames. No I/O here."""
+    """Follows the frames of both sides. No I/O here."""
 
-    __slots__ = ("_close_frame", "_frames", "_state")
+    __slots__ = ("_clients_frames", "_close_frame", "_reason", "_state", "_upstreams_frames")
 
     def __init__(self) -> None:
         self._state: State = OPEN
-        self._frames = FrameTracker()
+        self._upstreams_frames = FrameTracker()
+        self._clients_frames = FrameTracker()
         self._close_frame = b""
+        self._reason = ""
 
     @property
     def is_open(self) -> bool:
@@ -41,23 +40,32 @@ class Tunnel:
         """Whether the close frame has been given out."""
         return self._state is CLOSED
 
+    def send(self, data: bytes) -> None:
+        """Take note of bytes that go from the client to the upstream."""
+        self._clients_frames.advance(data)
+
     def receive(self, data: bytes) -> bytes:
         """Take bytes from the upstream; return the bytes for the client."""
         if self._state is OPEN:
-            self._frames.advance(data)
+            self._upstreams_frames.advance(data)
             return data
         # The current frame, and nothing after it.
-        rest = data[: self._frames.advance(data, stop_at_boundary=True)]
+        rest = data[: self._upstreams_frames.advance(data, stop_at_boundary=True)]
         return rest + self._close_at_boundary()
 
     def close(self, code: int, reason: str) -> bytes:
-        """Begin to close; return the close frame if no frame is under way."""
+        """Begin to close; return the client's close frame if no frame is under way to it."""
         self._enter(CLOSING)
         self._close_frame = close_frame(code, reason)
+        self._reason = reason
         return self._close_at_boundary()
 
+    def upstreams_close_frame(self) -> bytes:
+        """Return the frame that tells the upstream that its client goes away; none within a frame of the client."""
+        return masked(close_frame(GOING_AWAY, self._reason)) if self._clients_frames.at_boundary else b""
+
     def _close_at_boundary(self) -> bytes:
-        if not self._frames.at_boundary:
+        if not self._upstreams_frames.at_boundary:
             return b""
         self._enter(CLOSED)
         return self._close_frame

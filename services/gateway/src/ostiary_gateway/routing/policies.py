@@ -23,6 +23,9 @@ DEFAULT_CONNECT_SECONDS = 2.0
 DEFAULT_FIRST_BYTE_SECONDS = 30.0
 DEFAULT_IDLE_SECONDS = 30.0
 
+#: Longer than the pings and comments by which streams show that they live.
+DEFAULT_STREAM_IDLE_SECONDS = 3600.0
+
 
 class Limits(Section):
     """Maximum sizes of a request."""
@@ -58,6 +61,9 @@ class Timeouts(Section):
 
     idle: Annotated[float, Field(strict=True, ge=0.01, le=3600)] = DEFAULT_IDLE_SECONDS
     """Seconds between two pieces of the response."""
+
+    stream_idle: Annotated[float, Field(strict=True, ge=0.01, le=86_400)] = DEFAULT_STREAM_IDLE_SECONDS
+    """Seconds without data on a WebSocket or in a response that is a stream of events, in place of `idle`."""
 
     total: Annotated[float, Field(strict=True, ge=0.01, le=86_400)] | None = None
     """Seconds for the whole exchange; unlimited by default."""

@@ -216,6 +216,18 @@ class UpstreamConnection(WriteBufferedProtocol):
         self._handler = None
         self._close()
 
+    def close_with(self, data: bytes) -> None:
+        """Send these last bytes, unless others are still to be sent, and close. The handler hears nothing more."""
+        self._handler = None
+        if not data or self.unsent or not self.is_open:
+            self._close()
+            return
+        self._enter(CLOSED)
+        self.write(data)
+        self.flush()
+        assert self._transport is not None  # noqa: S101 - it is open
+        self._transport.close()
+
     def fail(self, failure: Failure) -> None:
         """Close, and report a failure. Only a timeout counts against the upstream; the caller may cause the others."""
         if failure is Failure.SLOW and self.is_request_sent:
