@@ -107,7 +107,7 @@ def open_files(pid: int) -> int:
 
 def head(path: str, method: str = "GET", fields: bytes = b"") -> bytes:
     """Return the head of a request."""
-    return f"{method} {path} HTTP/1.1\r\nHost: gw\r\n".encode() + fields + b"\r\n"
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + fields + b"\r\n"
 
 
 def read_all(connection: socket.socket) -> bytes:

@@ -205,7 +205,7 @@ class Stream:
         parts = urlsplit(stack.urls["gateway"])
         self._connection = socket.create_connection((parts.hostname or "", parts.port or 80), timeout=60)
         authorization = f"Authorization: {user.headers['Authorization']}"
-        self._connection.sendall(f"GET {path} HTTP/1.1\r\nHost: gw\r\n{authorization}\r\n\r\n".encode())
+        self._connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n\r\n".encode())
         while b"data: hello" not in self.received:
             chunk = self._connection.recv(65536)
             assert chunk, self.received

@@ -376,7 +376,7 @@ def test_who_speaks_http_1_0_can_tell_a_part_from_all_of_it(
 
     upstream.answers["part"] = answer
     with gateway.connect() as connection:
-        connection.sendall(b"GET /r/part HTTP/1.0\r\nHost: gw\r\n\r\n")
+        connection.sendall(b"GET /r/part HTTP/1.0\r\nHost: localhost\r\n\r\n")
         if ends:
             assert body_of(read_to_the_end(connection)) == b"part"
         else:
@@ -455,7 +455,8 @@ class TestTls:
 class TestAddresses:
     def test_an_upstream_may_have_an_ipv6_address(self, tmp_path: Path) -> None:
         upstream = RawUpstream(ipv6_loopback())
-        with GatewayProcess(tmp_path, ROUTES.format(url=f"http://[::1]:{upstream.port}")) as gateway:
+        url = f'http://[::1]:{upstream.port}", host: "upstream'
+        with GatewayProcess(tmp_path, ROUTES.format(url=url)) as gateway:
             assert body_of(gateway.ask("/r/good")) == b"ok"
         upstream.close()
         assert f"\r\nhost: [::1]:{upstream.port}\r\n" in upstream.received[-1].decode().lower()

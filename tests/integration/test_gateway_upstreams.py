@@ -102,7 +102,7 @@ def test_a_client_that_leaves_frees_the_upstream(gateway: GatewayProcess, upstre
     upstream.answers["hang"] = hang
     with gateway.connect() as connection:
         before = len(upstream.received)
-        connection.sendall(b"GET /patient/hang HTTP/1.1\r\nHost: gw\r\n\r\n")
+        connection.sendall(b"GET /patient/hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: len(upstream.received) > before, "the request arrived")
     # Before the time-out for a first byte, which would free it too.
     assert upstream.closed.wait(PATIENCE)
@@ -123,7 +123,7 @@ def test_a_stream_without_an_end_stops_with_its_client(gateway: GatewayProcess, 
 
     upstream.answers["endless"] = stream
     with gateway.connect() as connection:
-        connection.sendall(b"GET /r/endless HTTP/1.1\r\nHost: gw\r\n\r\n")
+        connection.sendall(b"GET /r/endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
     assert ended.wait(PATIENCE)
 

@@ -71,7 +71,7 @@ class Gateway:
             config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(metrics.registry)
         )
         proxies = TrustedProxies(config.trusted_proxies)
-        self.runtime = Runtime(routes, self._verifier, proxies, source)
+        self.runtime = Runtime(routes, self._verifier, proxies, config.issuer, source)
         metrics.registry.register(UpstreamMetrics(self.runtime))
         self._tracing = tracing or (_otlp_tracing() if config.otlp_endpoint else None)
         begin_trace = self._tracing.begin if self._tracing is not None else None

@@ -104,7 +104,7 @@ def explain(
         async with AsyncExitStack() as stack:
             if request.token is not None:
                 await stack.enter_async_context(verifier)
-            return explain_request(routes, verifier, proxies, request)
+            return explain_request(routes, verifier, proxies, config.issuer, request)
 
     lines, is_allowed = asyncio.run(run())
     typer.echo("\n".join(lines))

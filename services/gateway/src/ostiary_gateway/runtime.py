@@ -26,6 +26,7 @@ from ostiary_chassis.threads import in_thread
 from ostiary_gateway.access.admission import Admission
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.hosts import KnownHosts
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.routing.table import RouteTable
@@ -48,17 +49,19 @@ LOADING_OUTDATED.leads_to(LOADING_OUTDATED, LOADING, IDLE)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What follows from a routes file alone."""
+    """What follows from a routes file and the issuer alone."""
 
     routes: RoutesFile
+    hosts: KnownHosts
     table: RouteTable
     owners: OwnerIndex
     tls: ssl.SSLContext | None
 
 
-def prepare(routes: RoutesFile) -> Prepared:
-    """Index routes and load certificates, which takes a while."""
-    return Prepared(routes, RouteTable(routes.routes), OwnerIndex(routes), _tls_context(routes))
+def prepare(routes: RoutesFile, issuer: str) -> Prepared:
+    """Index routes and load certificates, which takes a while. `issuer` is the gateway's public URL."""
+    hosts = KnownHosts(issuer, routes.hosts, routes.hosts_internal)
+    return Prepared(routes, hosts, RouteTable(routes.routes), OwnerIndex(routes), _tls_context(routes))
 
 
 class Snapshot:
@@ -68,13 +71,14 @@ class Snapshot:
         self, prepared: Prepared, verifier: Verifier, proxies: TrustedProxies, previous: Self | None = None
     ) -> None:
         """Take over rate limiters and upstreams of `previous` that have not changed."""
-        routes, self.table = prepared.routes, prepared.table
-        self.admission: Admission = Admission(
-            self.table, prepared.owners, verifier, proxies, previous.admission if previous else None
-        )
+        routes, hosts, self.table = prepared.routes, prepared.hosts, prepared.table
+        last = previous.admission if previous is not None else None
+        self.admission: Admission = Admission(self.table, prepared.owners, verifier, proxies, hosts, previous=last)
         known = previous.upstreams if previous is not None else {}
         self.upstreams: dict[str, Cluster] = {
-            name: known[name] if name in known and known[name].config == config else Cluster(name, config, prepared.tls)
+            name: known[name]
+            if name in known and known[name].config == config
+            else Cluster(name, config, prepared.tls, hosts.issuer_host)
             for name, config in routes.upstreams.items()
         }
         self._weighted = {
@@ -101,12 +105,18 @@ class Runtime:
     """The current snapshot, which is replaced when the routes file changes."""
 
     def __init__(
-        self, routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, source: RoutesSource | None = None
+        self,
+        routes: RoutesFile,
+        verifier: Verifier,
+        proxies: TrustedProxies,
+        issuer: str,
+        source: RoutesSource | None = None,
     ) -> None:
         """Start with `routes`, loaded from `source`; without a source, they never change."""
-        self.current = Snapshot(prepare(routes), verifier, proxies)
+        self.current = Snapshot(prepare(routes, issuer), verifier, proxies)
         self._verifier = verifier
         self._proxies = proxies
+        self._issuer = issuer
         self._source = source
         self._next_poll = 0.0
         self._poll: asyncio.Task[None] | None = None
@@ -157,7 +167,7 @@ class Runtime:
         previous = self.current
         try:
             # The checks of a long file take time.
-            prepared = await in_thread(lambda: prepare(source.load()))
+            prepared = await in_thread(lambda: prepare(source.load(), self._issuer))
             snapshot = Snapshot(prepared, self._verifier, self._proxies, previous)
         except (ConfigError, ValueError) as error:
             _log.error("routes file rejected", error=str(error))

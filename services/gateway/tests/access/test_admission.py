@@ -142,7 +142,7 @@ async def test_only_trusted_proxies_set_client_and_scheme(
         issuer, upstream, "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public"
     ) as it:
         trust_proxies(it, "10.0.0.0/8")
-        forged = ["X-Real-IP: 1.2.3.4", "Forwarded: for=1.2.3.4", "X-Forwarded-Host: evil.example"]
+        forged = ["X-Real-IP: 1.2.3.4", "Forwarded: for=1.2.3.4"]
         assert (await it.request("/a", *lines, *forged, peer=peer)).status == 200
         last = upstream.last
         assert (last.values("x-forwarded-for"), last.values("x-forwarded-proto")) == ([client], [scheme])

@@ -12,7 +12,7 @@ from ostiary_gateway.routing.source import load_routes
 ROUTES = """\
 upstreams:
   shop: {url: "http://shop:1"}
-  stock: {urls: ["http://stock:1", "http://stock:2"]}
+  stock: {urls: ["http://stock:1", "http://stock:2"], host: upstream}
 routes:
   - {name: home, match: {path: /, methods: [GET]}, upstream: shop, access: public}
   - name: order
@@ -59,7 +59,7 @@ class Explainer:
     ) -> tuple[dict[str, list[str]], bool]:
         """Return the lines of the explanation, by their labels, and whether the request is allowed."""
         request = HypotheticalRequest(method, url, headers, token, client)
-        output, is_allowed = explain(self._routes, self._verifier, self.proxies, request)
+        output, is_allowed = explain(self._routes, self._verifier, self.proxies, "https://shop.example", request)
         assert token is None or token not in "".join(output)
         lines: dict[str, list[str]] = {}
         for line in output:
@@ -85,6 +85,7 @@ def test_an_allowed_request_is_explained_with_all_rules(explainer: Explainer, is
         "cors": ["https://app.example"],
         "token": ["subject ada, client test-client; scopes: orders:read; roles: clerk"],
         "upstream": ["shop (http://shop:1) gets /orders/1?a=b"],
+        "host": ["shop.example"],
     }
 
 

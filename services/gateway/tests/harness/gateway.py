@@ -56,7 +56,7 @@ class GatewayHarness:
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(short_directory())
             loaded = _load(routes, upstream_url)
-            gateway = Gateway(config or GatewayConfig(), loaded, verifier=verifier, tracing=tracing)
+            gateway = Gateway(config or GatewayConfig(issuer="http://gw"), loaded, verifier=verifier, tracing=tracing)
             harness = await stack.enter_async_context(cls._serving(gateway, directory / "gw"))
             if verifier is not None:
                 await stack.enter_async_context(gateway.app.router.lifespan_context(gateway.app))

@@ -25,6 +25,7 @@ from ostiary.testing import Issuer
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROUTES = """\
+hosts_internal: [gateway]
 upstreams:
   up: {url: "${UPSTREAM}"}
 routes:

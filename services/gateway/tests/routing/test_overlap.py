@@ -26,7 +26,7 @@ def line(name: str, match: str, access: str = "public", more: str = "upstream: u
 
 
 def text(*routes: str, upstreams: str = '  up: {url: "${UPSTREAM}"}\n') -> str:
-    return f"upstreams:\n{upstreams}routes:\n{''.join(routes)}"
+    return f"hosts_internal: [x]\nupstreams:\n{upstreams}routes:\n{''.join(routes)}"
 
 
 async def statuses(

@@ -19,10 +19,10 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def test_a_retry_goes_to_another_endpoint() -> None:
-    it = Cluster("up", UpstreamConfig(urls=["unix:/a", "unix:/b", "unix:/c"]), _NO_TLS)
+    it = Cluster("up", UpstreamConfig(urls=["unix:/a", "unix:/b", "unix:/c"]), _NO_TLS, b"gw")
     for pool in it.pools:
         assert pool not in {it.choose(pool) for _ in range(50)}
-    alone = Cluster("up", UpstreamConfig(url="unix:/a"), _NO_TLS)
+    alone = Cluster("up", UpstreamConfig(url="unix:/a"), _NO_TLS, b"gw")
     assert alone.choose(alone.pools[0]) is alone.pools[0]
 
 

@@ -15,7 +15,7 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def endpoint() -> Endpoint:
-    return Endpoint("up", "unix:/nowhere", 256, _NO_TLS, CircuitBreaker())
+    return Endpoint("up", "unix:/nowhere", 256, _NO_TLS, CircuitBreaker(), host=b"")
 
 
 def test_consecutive_failures_eject_an_endpoint(clock: Clock) -> None:

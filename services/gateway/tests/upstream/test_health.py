@@ -42,7 +42,7 @@ async def test_an_unhealthy_endpoint_is_ejected_until_it_recovers(
     async with gateway_with_two_endpoints(issuer, upstream, HEALTH) as (harness, other):
         upstream.response, other.response = OK, BUSY
         await until(lambda: upstream.requests and other.requests)
-        assert other.last.values("host") == ["localhost"]
+        assert other.last.values("host") == ["gw"]
         # One failed check is not enough.
         await never(lambda: harness.upstream().ejected_endpoints)
         await run_checks(clock, other)

@@ -13,7 +13,14 @@ from ostiary.http import Problem, bearer_token
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
-from ostiary_gateway.access.request import SERVER, RequestContext, parse_target, problem_of_path
+from ostiary_gateway.access.request import (
+    INVALID_HOST,
+    SERVER,
+    UNKNOWN_HOST,
+    RequestContext,
+    parse_target,
+    problem_of_path,
+)
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
@@ -21,6 +28,7 @@ from ostiary_gateway.http1.headers import request_filter
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
 from ostiary_gateway.routing import templates
 from ostiary_gateway.routing.config import Route
+from ostiary_gateway.routing.hosts import InvalidHost, KnownHosts, UnknownHost, parse_authority
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.paths import InvalidPath
 from ostiary_gateway.routing.policies import RateLimit
@@ -32,6 +40,10 @@ _NOMINATED_FIELD = Problem(
 )
 _FOREIGN_ORIGIN = Problem(403, "foreign_origin", "Pages of this origin may not open WebSockets here.")
 _TOO_MANY = Problem(429, "too_many_requests", "Too many requests; retry after the number of seconds in Retry-After.")
+
+
+#: What trusted proxies send in `X-Forwarded-Proto`; some send that of WebSockets.
+_SCHEMES = {b"http": b"http", b"ws": b"http", b"https": b"https", b"wss": b"https"}
 
 
 class InsufficientClaims(AccessError):
@@ -50,10 +62,13 @@ class Admission:
         owners: OwnerIndex,
         verifier: Verifier,
         proxies: TrustedProxies,
+        hosts: KnownHosts,
+        *,
         previous: Self | None = None,
     ) -> None:
         """Take over the rate limiters of `previous` where the limit has not changed. The caller opens `verifier`."""
         self._proxies = proxies
+        self._hosts = hosts
         self._table = table
         self._owners = owners
         self.routing_headers = table.routing_headers
@@ -74,9 +89,22 @@ class Admission:
 
     def locate(self, context: RequestContext) -> None:
         """Set the client, host and path of a request, from its head alone. Raises ProblemError."""
-        if self._proxies.trusts(context.client):
-            self._apply_forwarded(context)
-        parse_target(context)
+        host = parse_target(context)
+        scheme = b""
+        if self._proxies.trusts(context.peer):
+            scheme, host = self._apply_forwarded(context, host)
+        try:
+            known = self._hosts.find(host or self._hosts.issuer_host)
+        except InvalidHost:
+            raise ProblemError(INVALID_HOST) from None
+        except UnknownHost:
+            # The gateway's own endpoints are for probes, too, which call it by its address.
+            if not context.is_local:
+                raise ProblemError(UNKNOWN_HOST) from None
+        else:
+            context.scheme = scheme or known.scheme
+            context.host, context.own_origin = known.authority(context.scheme), known.own_origin
+        context.located_by = self
 
     def admit(self, context: RequestContext) -> Route:
         """Return the route that a request takes. Raises ProblemError or OstiaryError if it is rejected."""
@@ -135,13 +163,18 @@ class Admission:
         self._limit(route, "address", source_of(context.client))
         return cors.preflight_fields(route, request)
 
-    def _apply_forwarded(self, context: RequestContext) -> None:
+    def _apply_forwarded(self, context: RequestContext, host: bytes) -> tuple[bytes, bytes]:
+        """Believe a trusted proxy: set the client, and return the scheme, b"" if unknown, and the value of `Host`."""
         fields, by_name = context.request.fields, context.request.by_name
         forwarded = [value.decode("latin-1") for name, value in fields if name == b"x-forwarded-for"]
-        context.client = self._proxies.source(context.client, forwarded) or context.client
+        context.client = self._proxies.source(context.peer, forwarded) or context.peer
         # Each proxy appends its own value or replaces all: the last one is that of the nearest proxy.
-        if by_name.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower() == b"https":
-            context.scheme = b"https"
+        scheme = _SCHEMES.get(by_name.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower(), b"")
+        forwarded_host = by_name.get(b"x-forwarded-host", b"").rpartition(b",")[2].strip()
+        if forwarded_host and host:
+            # Even if it is of no consequence.
+            _check_host(host)
+        return scheme, forwarded_host or host
 
     def _find(self, context: RequestContext, method: str, preflight_headers: Collection[str] | None = None) -> Route:
         """Find the route. Raises ProblemError."""
@@ -211,6 +244,14 @@ def _upstream_path(route: Route, context: RequestContext) -> bytes:
     query = context.target.partition(b"?")
     context.rewritten = path + query[1] + query[2]
     return path
+
+
+def _check_host(value: bytes) -> None:
+    """Raise ProblemError for an invalid value of `Host`."""
+    try:
+        parse_authority(value)
+    except InvalidHost:
+        raise ProblemError(INVALID_HOST) from None
 
 
 def _is_allowed_origin(route: Route, context: RequestContext) -> bool:

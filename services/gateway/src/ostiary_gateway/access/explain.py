@@ -19,6 +19,7 @@ from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import SENSITIVE_NAMES, Fields
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.hosts import KnownHosts
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.requirements import Condition, Requirements, claim_value
 from ostiary_gateway.routing.table import RouteTable
@@ -56,7 +57,7 @@ class HypotheticalRequest:
 
 
 def explain(
-    routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, hypothetical: HypotheticalRequest
+    routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, issuer: str, hypothetical: HypotheticalRequest
 ) -> tuple[list[str], bool]:
     """Return the explanation, line by line, and whether the request is allowed. The token is not shown."""
     lines = [f"request     {hypothetical.method} {_redact(hypothetical.target)}"]
@@ -66,7 +67,8 @@ def explain(
         return [*lines, f"response    400: not valid HTTP/1.1 ({error})"], False
     owners = OwnerIndex(routes)
     context = RequestContext(request, hypothetical.client, b"http", b"explained")
-    problem, own_fields = _decide(Admission(RouteTable(routes.routes), owners, verifier, proxies), context)
+    hosts = KnownHosts(issuer, routes.hosts, routes.hosts_internal)
+    problem, own_fields = _decide(Admission(RouteTable(routes.routes), owners, verifier, proxies, hosts), context)
     lines.append(f"client      {context.client}")
     if context.is_local:
         return [*lines, "response    from the gateway itself"], True
@@ -86,7 +88,9 @@ def explain(
     for name in route.upstreams:
         addresses = ", ".join(routes.upstreams[name].addresses)
         target = _redact((context.rewritten or context.target).decode())
-        lines.append(f"upstream    {name} ({addresses}) gets {target}")
+        host = routes.upstreams[name].host
+        sent = context.host.decode() if host == "client" else "its address" if host == "upstream" else host
+        lines += [f"host        {sent}", f"upstream    {name} ({addresses}) gets {target}"]
     return lines, True
 
 

@@ -14,13 +14,21 @@ from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import LOCAL_PATHS, Route
+from ostiary_gateway.routing.hosts import DEFAULT_PORTS, InvalidHost, parse_authority
 from ostiary_gateway.routing.paths import EncodedCharacter, InvalidPath, PathTooLong
 
-_INVALID_HOST = Problem(400, "invalid_host", "Send exactly one valid Host header field.")
+INVALID_HOST = Problem(400, "invalid_host", "Send exactly one valid Host header field.")
+# RFC 9110 section 15.5.20. It does not tell which hosts are configured.
+UNKNOWN_HOST = Problem(
+    421,
+    "unknown_host",
+    "This gateway does not serve the host in the Host field. It serves the host of OSTIARY_ISSUER, those in a route's"
+    " 'match.hosts', and those in 'hosts_internal' of the routes file.",
+)
 _INVALID_TARGET = Problem(400, "invalid_target", "The target must be a path, or a URL with the host of the Host field.")
 
 # RFC 9112 section 3.2.2, without user information.
-_ABSOLUTE = re.compile(rb"https?://([^/?#@]*)(/[^#]*)\Z", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"(https?)://([^/?#@]*)(/[^#]*)\Z", re.IGNORECASE)
 
 #: The target of an OPTIONS request that asks about the server as a whole (RFC 9112 section 3.2.4).
 SERVER = b"*"
@@ -44,17 +52,24 @@ class RequestContext:
     """A request's head and origin, and what admission has found out and decided."""
 
     # No dataclass: there is one per request, and generated methods are not compiled.
-    def __init__(self, request: Request, client: str, scheme: bytes, request_id: bytes) -> None:
-        """`client` is the address of the connection's other end."""
+    def __init__(self, request: Request, peer: str, scheme: bytes, request_id: bytes) -> None:
+        """`peer` is the address of the connection's other end."""
         self.request = request
-        self.client = client
+        self.peer = peer
+        #: The client's address: the peer's, or what a trusted proxy tells.
+        self.client = peer
         self.scheme = scheme
         self.request_id = request_id
         #: The target without and with the query; and, if the path is rewritten, the target for the upstream.
         self.path = b""
         self.target = b""
         self.rewritten = b""
+        #: The host that the client asked for, in its normalised form, with the port if it is not that of `scheme`.
         self.host = b""
+        #: The origin of pages under this host (RFC 6454 section 6.2); b"" for the gateway's own endpoints.
+        self.own_origin = b""
+        #: The configuration by which all of that was found out.
+        self.located_by: object = None
         #: Whether the gateway serves the path itself.
         self.is_local = False
         self.presented: Presented | None = None
@@ -70,8 +85,9 @@ class RequestContext:
 
     def reuse(self, request_id: bytes) -> "RequestContext":
         """Return a new context for the same head: with what was parsed, without what was decided."""
-        context = RequestContext(self.request, self.client, self.scheme, request_id)
-        context.path, context.target, context.host = self.path, self.target, self.host
+        context = RequestContext(self.request, self.peer, self.scheme, request_id)
+        context.client, context.host, context.own_origin = self.client, self.host, self.own_origin
+        context.path, context.target, context.located_by = self.path, self.target, self.located_by
         context.is_local, context.presented = self.is_local, self.presented
         return context
 
@@ -92,22 +108,23 @@ class RequestIds:
         return (self._process + self._number.to_bytes(8, "big")).hex().encode()
 
 
-def parse_target(context: RequestContext) -> None:
-    """Set host, target and path. Raises ProblemError."""
+def parse_target(context: RequestContext) -> bytes:
+    """Set target and path, and return the value of `Host`; b"" only for an own endpoint. Raises ProblemError."""
     request = context.request
     target, host = request.target, request.by_name.get(b"host", b"")
-    if not headers.is_host(host) and not _may_lack_host(request):
-        raise ProblemError(_INVALID_HOST)
+    if not host and not _may_lack_host(request):
+        raise ProblemError(INVALID_HOST)
     if b"#" in target:
         # A fragment is never sent (RFC 9110 section 7.1), and some servers cut it off.
         raise ProblemError(_INVALID_TARGET)
     if not target.startswith(b"/") and not (target == SERVER and request.method == "OPTIONS"):
         absolute = _ABSOLUTE.match(target)
-        if absolute is None or absolute[1].lower() != host.lower():
+        if absolute is None or not _is_same_authority(absolute[1], absolute[2], host):
             raise ProblemError(_INVALID_TARGET)
-        target = absolute[2]
-    context.host, context.target, context.path = host, *_canonical(target)
+        target = absolute[3]
+    context.target, context.path = _canonical(target)
     context.is_local = context.path in _LOCAL_PATHS
+    return host
 
 
 def _canonical(target: bytes) -> tuple[bytes, bytes]:
@@ -147,3 +164,13 @@ def _may_lack_host(request: Request) -> bool:
     host = request.by_name.get(b"host")
     is_unknown = host == b"" if request.is_http11 else not host
     return is_unknown and request.target.partition(b"?")[0] in _LOCAL_PATHS
+
+
+def _is_same_authority(scheme: bytes, authority: bytes, host: bytes) -> bool:
+    """Return whether a target names the same host and port as `Host`: services look at either."""
+    port = DEFAULT_PORTS[scheme.decode().lower()]
+    try:
+        (one, one_port), (other, other_port) = parse_authority(authority), parse_authority(host)
+    except InvalidHost:
+        return False
+    return one == other and (one_port or port) == (other_port or port)

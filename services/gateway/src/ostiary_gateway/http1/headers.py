@@ -60,13 +60,6 @@ _OWN = FieldNames(
     ]
 )
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
-
-
-def is_host(value: bytes) -> bool:
-    """Whether the value of `Host` is a host with an optional port (RFC 9112 section 3.2)."""
-    return _IS_HOST[value]
-
 
 def is_own(name: str) -> bool:
     """Whether the gateway itself sets or removes request fields with this name, however a route is configured."""
@@ -176,7 +169,6 @@ def _is_short(key: bytes, _: bool) -> bool:
     return len(key) <= MAX_CACHED_BYTES
 
 
-_IS_HOST = BoundedCache(lambda value: _HOST.match(value) is not None, _is_short)
 _PASSES_TO_CLIENT = BoundedCache(passes_to_client, _is_short)
 
 # Serialized fields; empty for those that are not forwarded.

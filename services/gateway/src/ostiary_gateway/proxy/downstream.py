@@ -398,7 +398,7 @@ class ClientConnection(WriteBufferedProtocol):
         self._context = context
         snapshot = self._runtime.current
         try:
-            if not context.path:
+            if context.located_by is not snapshot.admission:
                 snapshot.admission.locate(context)
             if context.is_local:
                 self._call_local(context)

@@ -301,7 +301,7 @@ class Exchange:
         self._sent_at = time.monotonic()
         token = context.token
         position = self._verifier.position(token) if token is not None else None
-        head = request_head(context, connection.host, position)
+        head = request_head(context, self._cluster.host_for(context.host, connection.host), position)
         connection.send_request(self, context.request.method, head, has_content=self._has_content)
         if self._request_state is HELD:
             self._request_state = self._request_state.to(SENDING)

@@ -11,7 +11,7 @@ _TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
 _POSITION = POSITION_HEADER.lower().encode()
 
 
-def request_head(context: RequestContext, upstream_host: bytes, position: str | None) -> bytes:
+def request_head(context: RequestContext, host: bytes, position: str | None) -> bytes:
     """Serialise the head of an admitted request: the client's fields, and the gateway's own.
 
     `position` is where the verifier stands in the revocation feed; the upstream catches up before it checks the token.
@@ -35,7 +35,7 @@ def request_head(context: RequestContext, upstream_host: bytes, position: str | 
     ) % (
         request.method.encode(),
         context.rewritten or context.target,
-        upstream_host,
+        host,
         passed,
         context.client.encode(),
         context.scheme,

@@ -34,6 +34,7 @@ from ostiary_gateway.routing.types import (
     Name,
     PlainPath,
     Section,
+    SentHost,
     text_or_other,
 )
 
@@ -78,6 +79,9 @@ class Upstream(Section):
 
     urls: Annotated[tuple[Address, ...], Field(min_length=1, max_length=64)] | None = None
     """Addresses of several endpoints, which share the load."""
+
+    host: SentHost = "client"
+    """Host that the service gets: the `client`'s, that of its own address (`upstream`), or this one."""
 
     health: HealthCheck | None = None
     """Active health check; without it, an endpoint is ejected for some time after consecutive failures."""
@@ -255,11 +259,19 @@ class RoutesFile(Section):
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1, json_schema_extra=CLOSED_MAPPING)]
     """The services behind the gateway, by name."""
 
+    hosts_internal: frozenset[Host] = frozenset()
+    """Names by which other services call the gateway, such as gateway; other hosts that nobody configured get 421."""
+
     defaults: RoutePolicies = RoutePolicies()
     """What holds for all routes that do not say otherwise. Who has access is not among it: each route says that."""
 
     routes: Annotated[tuple[Route, ...], AfterValidator(_add_head)]
     """Routes; their order does not matter. Requests that match none get 404."""
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts of all routes."""
+        return frozenset(host for route in self.routes for host in route.match.hosts)
 
     @property
     def unused_upstreams(self) -> list[str]:

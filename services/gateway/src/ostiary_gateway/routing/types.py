@@ -2,15 +2,28 @@
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    Tag,
+)
 from pydantic_core import ErrorDetails
 
 from ostiary_chassis.settings import BaseUrl
 from ostiary_gateway.http1.headers import is_own
 from ostiary_gateway.http1.methods import KNOWN
+from ostiary_gateway.routing import hosts
 from ostiary_gateway.routing.origins import SCHEMA_PATTERN, check_origin
 
-_HOST = r"^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*$"
+_HOST = r"^((\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])$"
+_SENT_HOST = r"^([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$"
 _HEADER_NAME = r"^[A-Za-z0-9-]{1,64}$"
 _CORS_NAME = r"^(\*|[A-Za-z0-9_.-]{1,64})$"
 _HEADER_NAMES = r"^[A-Za-z0-9$._-]{1,64}(-\*)?$"
@@ -23,6 +36,7 @@ _PATH = r"^/[\x21-\x7e]{0,255}$"
 
 _PATTERN_MESSAGES = {
     _HOST: "must be a host name in lower case, without port, such as api.example.com or *.example.com",
+    _SENT_HOST: "must be client, upstream or a host name in lower case, such as orders.example.com",
     _HEADER_NAME: "must be a header name: letters, digits and '-', at most 64",
     _CORS_NAME: "must be '*' or a header name: letters, digits, '-', '_' and '.', at most 64",
     _HEADER_NAMES: "must be a header name, or the beginning of several with '-*' at its end",
@@ -97,7 +111,25 @@ def _check_not_own(name: str) -> str:
     return name
 
 
-Host = Annotated[str, Field(pattern=_HOST)]
+def _ascii_host(value: object) -> object:
+    """Ask for the A-labels of a host: that is how clients send it."""
+    if not isinstance(value, str) or value.isascii():
+        return value
+    raise ValueError(f"must be in ASCII: {hosts.normalise_name(value)}")
+
+
+def _valid_host(value: str) -> str:
+    prefix = "*." if value.startswith("*.") else ""
+    return prefix + hosts.normalise_name(value.removeprefix(prefix))
+
+
+def _valid_authority(value: str) -> str:
+    name, port = hosts.parse_authority(value.encode())
+    return name if port is None else f"{name}:{port}"
+
+
+Host = Annotated[str, BeforeValidator(_ascii_host), Field(pattern=_HOST), AfterValidator(_valid_host)]
+SentHost = Annotated[str, BeforeValidator(_ascii_host), Field(pattern=_SENT_HOST), AfterValidator(_valid_authority)]
 HeaderName = Annotated[str, Field(pattern=_HEADER_NAME)]
 HeaderNames = Annotated[str, Field(pattern=_HEADER_NAMES), AfterValidator(_check_not_own)]
 HeaderValue = Annotated[str, Field(pattern=_HEADER_VALUE)]

@@ -34,12 +34,20 @@ MAX_RETRY_BUDGET = 10.0
 class Cluster:
     """The endpoints of one upstream."""
 
-    def __init__(self, name: str, config: UpstreamConfig, tls: ssl.SSLContext | None) -> None:
-        """Make it; there are no connections yet."""
+    def __init__(self, name: str, config: UpstreamConfig, tls: ssl.SSLContext | None, public_host: bytes) -> None:
+        """Make it; there are no connections yet.
+
+        `public_host` is the gateway's own host, which its own requests name where the client's is passed on.
+        """
         self.name = name
         self.config = config
+        self._keeps_host = config.host == "client"
+        #: The value of `Host` that is not the client's; b"" for that of the endpoint's address.
+        self._host = {"client": public_host, "upstream": b""}.get(config.host, config.host.encode())
         self._breaker = CircuitBreaker()
-        self._endpoints = [Endpoint(name, url, config.connections, tls, self._breaker) for url in config.addresses]
+        self._endpoints = [
+            Endpoint(name, url, config.connections, tls, self._breaker, host=self._host) for url in config.addresses
+        ]
         self._retry_budget = MAX_RETRY_BUDGET
         self._probe: asyncio.Task[None] | None = None
         #: Seconds from a request to the head of its response; failures by reason; requests sent again.
@@ -63,6 +71,10 @@ class Cluster:
         """The connections to each endpoint."""
         return [endpoint.pool for endpoint in self._endpoints]
 
+    def host_for(self, client: bytes, address: bytes) -> bytes:
+        """Return the value of `Host` for a request, given the client's and that of the endpoint's address."""
+        return client if self._keeps_host else self._host or address
+
     def choose(self, previous: Pool | None) -> Pool | None:
         """Return the pool for a request, None while the circuit breaker is open.
 
@@ -85,7 +97,8 @@ class Cluster:
 
     async def fetch(self, path: str, seconds: float) -> tuple[int, bytes]:
         """Return status and content of what the first endpoint serves at a path. Raises OSError."""
-        return await fetch(self.name, self._endpoints[0].pool.dialer, path, seconds)
+        pool = self._endpoints[0].pool
+        return await fetch(self.name, pool.dialer, self._host or pool.host, path, seconds)
 
     def on_tick(self, now: float) -> None:
         """Look after the endpoints, and probe them while connections fail."""

@@ -27,14 +27,24 @@ class Endpoint:
     """One address of an upstream. The Outcomes of its pool."""
 
     def __init__(
-        self, name: str, url: str, connections: int, tls: ssl.SSLContext | None, breaker: CircuitBreaker
+        self,
+        name: str,
+        url: str,
+        connections: int,
+        tls: ssl.SSLContext | None,
+        breaker: CircuitBreaker,
+        *,
+        host: bytes,
     ) -> None:
-        """Make an endpoint of the upstream `name`, whose circuit breaker is `breaker`."""
+        """Make an endpoint of the upstream `name`, whose circuit breaker is `breaker`.
+
+        `host` is the value of `Host` in the gateway's own requests; b"" for that of the address.
+        """
         self.url = url
         self.pool = Pool(name, url, connections, tls, self)
         self._name = name
         self._breaker = breaker
-        self._health = HealthMonitor(name, url, self.pool.dialer)
+        self._health = HealthMonitor(name, url, self.pool.dialer, host or self.pool.host)
         self._failures = 0
         self._ejections = 0
         self._ejected_until = 0.0

@@ -18,16 +18,19 @@ class FetchError(ConnectionError):
     """There is no response, or not one that can be used."""
 
 
-async def fetch(name: str, dialer: Dialer, path: str, seconds: float) -> tuple[int, bytes]:
-    """Return status and content of an upstream's response, received within `seconds`. Raises OSError."""
-    request = _Fetch(name, dialer.host)
+async def fetch(name: str, dialer: Dialer, host: bytes, path: str, seconds: float) -> tuple[int, bytes]:
+    """Return status and content of an upstream's response, received within `seconds`. Raises OSError.
+
+    `host` is the value of `Host`.
+    """
+    request = _Fetch(name, host)
     async with asyncio.timeout(seconds):
         try:
             _, connection = await dialer.dial(lambda: UpstreamConnection(request), seconds)
         except UnicodeError as error:
             raise FetchError("the host is not a domain name") from error
         try:
-            head = _HEAD % (path.encode(), dialer.host)
+            head = _HEAD % (path.encode(), host)
             connection.send_request(request, "GET", head, has_content=False)
             return await request.response
         finally:

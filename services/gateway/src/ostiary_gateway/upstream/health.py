@@ -17,10 +17,12 @@ _log = structlog.stdlib.get_logger("upstream")
 class HealthMonitor:
     """Checks one endpoint, and knows what came of it. An endpoint is healthy until checks fail."""
 
-    def __init__(self, name: str, url: str, dialer: Dialer) -> None:
+    def __init__(self, name: str, url: str, dialer: Dialer, host: bytes) -> None:
+        """`host` is the value of `Host`."""
         self._name = name
         self._url = url
         self._dialer = dialer
+        self._host = host
         self._failed_checks = 0
         self._next_check = 0.0
         self._check: asyncio.Task[None] | None = None
@@ -43,7 +45,7 @@ class HealthMonitor:
 
     async def _run(self, config: HealthCheck) -> None:
         try:
-            status, _ = await fetch(self._name, self._dialer, config.path, config.timeout)
+            status, _ = await fetch(self._name, self._dialer, self._host, config.path, config.timeout)
             succeeded = 200 <= status < 300  # noqa: PLR2004 - RFC 9110 section 15.3
         except OSError:
             succeeded = False
