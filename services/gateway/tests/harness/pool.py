@@ -64,6 +64,9 @@ class RecordedOutcomes:
         self.failed_for: list[str | None] = []
         self.answers = 0
 
+    def connected(self) -> None:
+        pass
+
     def succeeded(self) -> None:
         self.answers += 1
 

@@ -150,6 +150,14 @@ class RecordingUpstream:
         if self.faults and error is None:
             raise self.faults[0]
 
+    def stop_listening(self) -> None:
+        """Refuse connections from now on, and close those that are open."""
+        assert self._server is not None
+        self._server.close()
+        self.path.unlink(missing_ok=True)
+        for connection in self.connections:
+            connection.writer.close()
+
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = UpstreamSocket(reader, writer)
         self.connections.append(connection)

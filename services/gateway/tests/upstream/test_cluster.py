@@ -20,10 +20,13 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 def test_a_retry_goes_to_another_endpoint() -> None:
     it = Cluster("up", UpstreamConfig(urls=["unix:/a", "unix:/b", "unix:/c"]), _NO_TLS, b"gw")
+    first, second, third = it.pools
     for pool in it.pools:
-        assert pool not in {it.choose(pool) for _ in range(50)}
+        assert pool not in {it.choose([pool]) for _ in range(50)}
+    assert {it.choose([first, third]) for _ in range(50)} == {second}
+    assert {it.choose(it.pools) for _ in range(50)} == set(it.pools)
     alone = Cluster("up", UpstreamConfig(url="unix:/a"), _NO_TLS, b"gw")
-    assert alone.choose(alone.pools[0]) is alone.pools[0]
+    assert alone.choose(alone.pools) is alone.pools[0]
 
 
 async def test_while_one_endpoint_fails_the_other_serves_every_request(

@@ -1,14 +1,16 @@
 """One admitted request and its response, relayed piece by piece, with backpressure in both directions.
 
     CONNECTING -- connection --> AWAITING_RESPONSE -- final head --> RELAYING -----> ENDED
-      ^     |                       |     |                             |              ^
-      |     |                       |     +-- 101 --> TUNNEL -----------|------------->|
-      +-----|--- retry -------------+                    |              |              |
+    ^ |     |                       |     |                             |              ^
+    | +-----|--- other endpoint     |     +-- 101 --> TUNNEL -----------|------------->|
+    +-------|--- retry -------------+                    |              |              |
             +-- failure, timeout, client gone, token ended -------------+--------------+
 
 The request has states of its own: content is not read before there is a connection to send it on.
 
     HELD -- connection --> SENDING -- all content written --> SENT
+      ^                       |
+      +-------- retry --------+
 """
 
 import math
@@ -27,6 +29,7 @@ from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import headers, websocket
 from ostiary_gateway.http1.body import Body, ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.methods import IDEMPOTENT
 from ostiary_gateway.http1.parser import Response
 from ostiary_gateway.http1.serializer import CONTINUE, chunk, last_chunk
 from ostiary_gateway.proxy import tunnel
@@ -55,7 +58,10 @@ HELD: Final = State("held")
 SENDING: Final = State("sending")
 SENT: Final = State("sent")
 HELD.leads_to(SENDING)
-SENDING.leads_to(SENT)
+SENDING.leads_to(SENT, HELD)
+
+#: Bytes of an idempotent request's content that are kept until there is a response, to be sent again if there is none.
+MAX_KEPT_BYTES = 64 * 1024
 
 _CONTINUE_STATUS = 100
 
@@ -113,9 +119,9 @@ class Exchange:
         "_idle_seconds",
         "_is_chunked",
         "_is_stream",
+        "_kept",
         "_lease",
         "_pending_head",
-        "_pool",
         "_received",
         "_request_state",
         "_response",
@@ -123,6 +129,8 @@ class Exchange:
         "_route",
         "_sent_at",
         "_state",
+        "_trailers",
+        "_tried",
         "_tunnel",
         "_verifier",
         "_watch",
@@ -143,8 +151,8 @@ class Exchange:
         self._state: State = CONNECTING
         #: For fair shares of the connections.
         self.caller = source_of(context.client)
-        #: The last pool chosen; and the same while it owes a connection.
-        self._pool: Pool | None = None
+        #: The pools that were asked for a connection; and the last of them while it owes one.
+        self._tried: tuple[Pool, ...] = ()
         self._lease: Pool | None = None
         self._connection: UpstreamConnection | None = None
         self._retries = 0
@@ -153,6 +161,9 @@ class Exchange:
         self._request_state: State = HELD if self._has_content else SENT
         #: Bytes of content received.
         self._received = 0
+        #: Content sent, as far as it can be sent again; None if it can't.
+        self._kept: list[bytes] | None = None
+        self._trailers: Fields = []
         self._response: Response | None = None
         self._is_chunked = False
         #: The response's head, until it is sent with the first content.
@@ -196,12 +207,12 @@ class Exchange:
             self._expect(self._route.timeouts.connect)
 
     def _connect(self) -> None:
-        previous = self._pool
-        pool = self._pool = self._lease = self._cluster.choose(previous)
+        pool = self._lease = self._cluster.choose(self._tried)
         if pool is None:
             self.on_failure(Failure.OVERLOADED)
         else:
-            pool.lease(self, self._route.timeouts.connect, new=previous is not None)
+            self._tried += (pool,)
+            pool.lease(self, self._route.timeouts.connect, new=self._retries > 0)
 
     # Called by the client's connection.
 
@@ -212,16 +223,31 @@ class Exchange:
         if self._received > limit:
             self.give_up(body_too_large(limit))
         elif self._connection is not None:
-            is_sized = isinstance(self._context.request.body, ContentLengthBody)
-            self._connection.write(content if is_sized else chunk(content))
+            if self._kept is not None:
+                self._keep(self._kept, content)
+            self._write_content(self._connection, content)
+
+    def _keep(self, kept: list[bytes], content: bytes) -> None:
+        if self._received > MAX_KEPT_BYTES:
+            self._kept = None
+        else:
+            kept.append(content)
+
+    def _write_content(self, connection: UpstreamConnection, content: bytes) -> None:
+        is_sized = isinstance(self._context.request.body, ContentLengthBody)
+        connection.write(content if is_sized else chunk(content))
+
+    def _write_end(self, connection: UpstreamConnection) -> None:
+        if not isinstance(self._context.request.body, ContentLengthBody):
+            connection.write(last_chunk(self._context.filter.trailers(self._trailers)))
+        connection.end_request()
 
     def on_request_end(self, trailers: Fields) -> None:
         """Pass the end of the request's content on."""
         self._request_state = self._request_state.to(SENT)
+        self._trailers = trailers
         if self._connection is not None:
-            if not isinstance(self._context.request.body, ContentLengthBody):
-                self._connection.write(last_chunk(self._context.filter.trailers(trailers)))
-            self._connection.end_request()
+            self._write_end(self._connection)
         is_awaiting = self._state is AWAITING_RESPONSE
         self._expect(self._route.timeouts.first_byte if is_awaiting else self._idle_seconds)
 
@@ -303,12 +329,23 @@ class Exchange:
         position = self._verifier.position(token) if token is not None else None
         head = request_head(context, self._cluster.host_for(context.host, connection.host), position)
         connection.send_request(self, context.request.method, head, has_content=self._has_content)
-        if self._request_state is HELD:
-            self._request_state = self._request_state.to(SENDING)
-            if context.request.expects_continue:
-                self._client.write(CONTINUE)
-            if connection.is_writable:
-                self._client.resume_input()
+        if self._has_content:
+            self._begin_content(connection)
+
+    def _begin_content(self, connection: UpstreamConnection) -> None:
+        """Send the content that has been sent before, and ask for more."""
+        if self._kept is None and self._received == 0 and self._context.request.method in IDEMPOTENT:
+            self._kept = []
+        for content in self._kept or ():
+            self._write_content(connection, content)
+        if self._request_state is SENT:
+            self._write_end(connection)
+            return
+        self._request_state = self._request_state.to(SENDING)
+        if self._context.request.expects_continue and not self._retries:
+            self._client.write(CONTINUE)
+        if connection.is_writable:
+            self._client.resume_input()
 
     def on_writable(self, writable: bool) -> None:
         """Pause the request's content, or resume it."""
@@ -330,6 +367,7 @@ class Exchange:
             if response.status != _CONTINUE_STATUS and self._client.is_http11:
                 self._client.write(interim_head(response))
             return
+        self._kept = None
         retries = self._route.retries
         if retries is not None and response.status in retries.statuses and self._retry(None):
             return
@@ -384,7 +422,7 @@ class Exchange:
         if self._state is ENDED:
             return
         self._cluster.failures[failure] += 1
-        if self._retry(failure):
+        if self._fail_over(failure) or self._retry(failure):
             return
         self._drop_connection()
         if failure is not Failure.OVERLOADED:
@@ -424,20 +462,38 @@ class Exchange:
             is_http11=client.is_http11,
         )
 
+    def _fail_over(self, failure: Failure) -> bool:
+        """Go to another endpoint if nothing has been sent; return whether that has begun."""
+        if failure is not Failure.UNREACHABLE or self._state is not CONNECTING or time.monotonic() >= self.ends_at:
+            return False
+        if not self._cluster.has_others(self._tried):
+            return False
+        self._connect_again()
+        return True
+
     def _retry(self, failure: Failure | None) -> bool:
         """Send the request again if it may be; return whether that has begun."""
-        if self._has_content or not (self._state is CONNECTING or self._state is AWAITING_RESPONSE):
+        if not (self._state is CONNECTING or self._state is AWAITING_RESPONSE) or time.monotonic() >= self.ends_at:
             return False
-        if time.monotonic() >= self.ends_at:
+        if self._has_content and self._kept is None:
             return False
-        if not may_retry(self._context.request, self._route.retries, self._retries, failure, self._cluster):
+        others = self._cluster.has_others(self._tried)
+        if not may_retry(
+            self._context.request, self._route.retries, self._retries, failure, self._cluster, others=others
+        ):
             return False
         self._retries += 1
+        self._cluster.retries += 1
         self._drop_connection()
+        if self._request_state is SENDING:
+            self._request_state = self._request_state.to(HELD)
+        self._connect_again()
+        return True
+
+    def _connect_again(self) -> None:
         self._enter(CONNECTING)
         self._expect(self._route.timeouts.connect)
         self._connect()
-        return True
 
     def _open_tunnel(self, response: Response) -> None:
         if not self._context.is_websocket or not websocket.is_accepted(response):

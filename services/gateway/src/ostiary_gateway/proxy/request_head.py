@@ -21,7 +21,8 @@ def request_head(context: RequestContext, host: bytes, position: str | None) -> 
     if body is None or context.is_websocket:
         length = b""
     elif isinstance(body, ContentLengthBody):
-        length = b"content-length: %d\r\n" % body.left
+        # What is left of the body may be less when the request is sent again.
+        length = b"content-length: %d\r\n" % int(request.by_name[b"content-length"])
     else:
         length = b"transfer-encoding: chunked\r\n"
     if context.trace is None:

@@ -6,25 +6,21 @@ When too many endpoints are unavailable, something else is wrong, and all of the
 import asyncio
 import random
 import ssl
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from ostiary.prometheus import Timings
 from ostiary_chassis.metrics import REQUEST_BUCKETS
 from ostiary_gateway.routing.config import Upstream as UpstreamConfig
 from ostiary_gateway.upstream.circuit_breaker import CircuitBreaker
 from ostiary_gateway.upstream.connection import Failure
-from ostiary_gateway.upstream.dialer import DIAL_ERRORS
 from ostiary_gateway.upstream.endpoint import Endpoint
 from ostiary_gateway.upstream.fetch import fetch
 from ostiary_gateway.upstream.pool import Pool
 
 #: With fewer available endpoints than this share, all get requests.
 PANIC_SHARE = 0.5
-
-#: Seconds that a probe's connection may take.
-PROBE_SECONDS = 1.0
 
 #: Retries as a share of requests, and how many may come together (retry budget).
 RETRY_SHARE = 0.2
@@ -45,9 +41,11 @@ class Cluster:
         #: The value of `Host` that is not the client's; b"" for that of the endpoint's address.
         self._host = {"client": public_host, "upstream": b""}.get(config.host, config.host.encode())
         self._breaker = CircuitBreaker()
-        self._endpoints = [
-            Endpoint(name, url, config.connections, tls, self._breaker, host=self._host) for url in config.addresses
-        ]
+        self._endpoints: list[Endpoint] = []
+        for url in config.addresses:
+            self._endpoints.append(
+                Endpoint(name, url, config.connections, tls, self._breaker, host=self._host, endpoints=self._endpoints)
+            )
         self._retry_budget = MAX_RETRY_BUDGET
         self._probe: asyncio.Task[None] | None = None
         #: Seconds from a request to the head of its response; failures by reason; requests sent again.
@@ -63,8 +61,7 @@ class Cluster:
     @property
     def ejected_endpoints(self) -> int:
         """How many endpoints get no requests: ejected or unhealthy ones."""
-        now = time.monotonic()
-        return sum(not endpoint.is_available(now) for endpoint in self._endpoints)
+        return sum(not endpoint.is_available for endpoint in self._endpoints)
 
     @property
     def pools(self) -> Sequence[Pool]:
@@ -75,18 +72,20 @@ class Cluster:
         """Return the value of `Host` for a request, given the client's and that of the endpoint's address."""
         return client if self._keeps_host else self._host or address
 
-    def choose(self, previous: Pool | None) -> Pool | None:
+    def choose(self, tried: Collection[Pool] = ()) -> Pool | None:
         """Return the pool for a request, None while the circuit breaker is open.
 
-        `previous` is the pool that a retried request had before: it gets another one if there is one.
+        `tried` are those that the request had before: it gets another one if there is one.
         """
         if self._breaker.is_open:
             return None
-        if previous is not None:
-            self.retries += 1
-        else:
+        if not tried:
             self._retry_budget = min(MAX_RETRY_BUDGET, self._retry_budget + RETRY_SHARE)
-        return self._balance(previous).pool
+        return self._balance(tried).pool
+
+    def has_others(self, tried: Collection[Pool]) -> bool:
+        """Return whether there is an endpoint besides those of the pools `tried`."""
+        return any(endpoint.pool not in tried for endpoint in self._endpoints)
 
     def may_retry(self) -> bool:
         """Take a retry from the budget; return False if it is used up: retries must not keep an upstream down."""
@@ -96,8 +95,14 @@ class Cluster:
         return True
 
     async def fetch(self, path: str, seconds: float) -> tuple[int, bytes]:
-        """Return status and content of what the first endpoint serves at a path. Raises OSError."""
-        pool = self._endpoints[0].pool
+        """Return status and content of what an endpoint serves at a path. Raises OSError."""
+        *others, last = sorted(self._endpoints, key=lambda endpoint: not endpoint.is_available)
+        for endpoint in others:
+            with suppress(OSError):
+                return await self._fetch(endpoint.pool, path, seconds)
+        return await self._fetch(last.pool, path, seconds)
+
+    async def _fetch(self, pool: Pool, path: str, seconds: float) -> tuple[int, bytes]:
         return await fetch(self.name, pool.dialer, self._host or pool.host, path, seconds)
 
     def on_tick(self, now: float) -> None:
@@ -123,24 +128,25 @@ class Cluster:
     async def _probe_endpoints(self) -> None:
         """Try to connect: a restarted service gets requests at once, and no caller has to fail for that."""
         for endpoint in self._endpoints:
-            try:
-                transport, _ = await endpoint.pool.dialer.dial(asyncio.Protocol, PROBE_SECONDS)
-            except DIAL_ERRORS:
-                continue
-            transport.abort()
-            self._breaker.connected()
-            return
+            if await endpoint.connects():
+                self._breaker.connected()
+                return
 
-    def _balance(self, previous: Pool | None) -> Endpoint:
+    def _balance(self, tried: Collection[Pool]) -> Endpoint:
         """Return the less busy of two random endpoints: nearly the least busy one, without a herd."""
         endpoints = self._endpoints
         if len(endpoints) == 1:
             return endpoints[0]
-        now = time.monotonic()
-        available = [endpoint for endpoint in endpoints if endpoint.is_available(now)]
+        available = [endpoint for endpoint in endpoints if endpoint.is_available]
         if len(available) < len(endpoints) * PANIC_SHARE:
             available = endpoints
-        others = [endpoint for endpoint in available if endpoint.pool is not previous] or available
-        if len(others) == 1:
-            return others[0]
-        return min(random.sample(others, 2), key=lambda endpoint: endpoint.pool.outstanding)
+        if tried:
+            # Those that are not available are better than none.
+            available = _untried(available, tried) or _untried(endpoints, tried) or available
+        if len(available) == 1:
+            return available[0]
+        return min(random.sample(available, 2), key=lambda endpoint: endpoint.pool.outstanding)
+
+
+def _untried(endpoints: list[Endpoint], tried: Collection[Pool]) -> list[Endpoint]:
+    return [endpoint for endpoint in endpoints if endpoint.pool not in tried]

@@ -22,6 +22,7 @@ other connections have theirs; the exchange may pause a connection in either sta
 """
 
 import asyncio
+import select
 import time
 from enum import Enum
 from typing import Final, Protocol
@@ -162,6 +163,7 @@ class UpstreamConnection(WriteBufferedProtocol):
         self.is_reused = False
         #: The client on whose behalf it is used, as the owner counts it.
         self.caller = ""
+        self._poll: select.poll | None = None
         self.opened_at = self.idle_since = time.monotonic()
 
     def _enter(self, state: State) -> None:
@@ -178,6 +180,17 @@ class UpstreamConnection(WriteBufferedProtocol):
     def is_open(self) -> bool:
         """Whether a request can be sent."""
         return self._transport is not None and not self._transport.is_closing()
+
+    def is_quiet(self) -> bool:
+        """Return whether the upstream has sent nothing since the last response, nor closed.
+
+        Events of other connections may have kept the event loop from noticing.
+        """
+        poll, transport = self._poll, self._transport
+        if poll is None and transport is not None:
+            poll = self._poll = select.poll()
+            poll.register(transport.get_extra_info("socket"), select.POLLIN | select.POLLRDHUP)
+        return poll is not None and not poll.poll(0)
 
     def send_request(self, handler: ResponseHandler, method: str, head: bytes, *, has_content: bool) -> None:
         """Send a request's head. With content, `end_request` must follow; without, this is all of it."""

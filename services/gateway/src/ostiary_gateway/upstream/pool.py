@@ -24,7 +24,10 @@ _log = structlog.stdlib.get_logger("upstream")
 
 
 class Outcomes(Protocol):
-    """Counts how requests to an address end."""
+    """Counts how connections and requests to an address end."""
+
+    def connected(self) -> None:
+        """Note that the address takes connections."""
 
     def succeeded(self) -> None:
         """Count a response."""
@@ -192,6 +195,7 @@ class Pool:
             self._serve_waiting()
             return
         self._end_dial(dial)
+        self._outcomes.connected()
         handler = dial.handler
         if connection.is_open:
             self._open.add(connection)
@@ -200,7 +204,8 @@ class Pool:
             else:
                 self.put_back(connection)
         elif handler is not None:
-            handler.on_failure(Failure.BROKEN)
+            # Closed before a request was sent.
+            handler.on_failure(Failure.UNREACHABLE)
         self._serve_waiting()
 
     def _end_dial(self, dial: _Dial) -> None:
@@ -211,4 +216,4 @@ class Pool:
 def _is_fresh(connection: UpstreamConnection) -> bool:
     now = time.monotonic()
     is_young = now - connection.opened_at < MAX_AGE_SECONDS and now - connection.idle_since < IDLE_SECONDS
-    return is_young and connection.is_open
+    return is_young and connection.is_open and connection.is_quiet()
