@@ -72,8 +72,15 @@ class Snapshot:
     ) -> None:
         """Take over rate limiters and upstreams of `previous` that have not changed."""
         routes, hosts, self.table = prepared.routes, prepared.hosts, prepared.table
-        last = previous.admission if previous is not None else None
-        self.admission: Admission = Admission(self.table, prepared.owners, verifier, proxies, hosts, previous=last)
+        self.admission: Admission = Admission(
+            self.table,
+            prepared.owners,
+            verifier,
+            proxies,
+            hosts,
+            previous=previous.admission if previous is not None else None,
+            default_cors=routes.defaults.cors,
+        )
         known = previous.upstreams if previous is not None else {}
         self.upstreams: dict[str, Cluster] = {
             name: known[name]

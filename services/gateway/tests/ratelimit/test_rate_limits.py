@@ -15,6 +15,10 @@ LIMITED = (
         " rate_limits: [{by: address, requests: 2, seconds: 1000}]"
     ),
     (
+        "name: page, match: {path: /page, methods: [GET]}, upstream: up, access: public, cors: {origins:"
+        ' ["https://a.example"]}, rate_limits: [{by: address, requests: 2, seconds: 1000}]'
+    ),
+    (
         "name: subject, match: {path: /subject, methods: [GET]}, upstream: up, access: authenticated,"
         " rate_limits: [{by: subject, requests: 2, seconds: 1000}]"
     ),
@@ -61,12 +65,14 @@ async def test_an_ipv6_network_has_one_limit(issuer: Issuer, upstream: Recording
         assert [(await it.request("/address", peer=peer)).status for peer in peers] == [200, 200, 429, 200]
 
 
-async def test_preflights_count_like_other_requests(issuer: Issuer, upstream: RecordingUpstream) -> None:
+async def test_preflights_count_but_are_answered(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    """So that a page gets to read the 429."""
     async with open_gateway(issuer, upstream, *LIMITED) as it:
-        preflight = ("Origin: https://a.example", "Access-Control-Request-Method: GET")
-        answers = [await it.request("/address", *preflight, method="OPTIONS") for _ in range(3)]
-        assert [answer.status for answer in answers] == [204, 204, 429]
-        assert (await it.request("/address")).status == 429
+        origin, asks = "Origin: https://a.example", "Access-Control-Request-Method: GET"
+        answers = [await it.request("/page", origin, asks, method="OPTIONS") for _ in range(3)]
+        assert [answer.status for answer in answers] == [204, 204, 204]
+        refused = await it.request("/page", origin)
+        assert (refused.status, refused.values("access-control-allow-origin")) == (429, ["https://a.example"])
         assert upstream.requests == []
 
 

@@ -13,6 +13,7 @@ from ostiary.http import Problem, bearer_token
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
+from ostiary_gateway.access.cors import CorsFields, CorsRules
 from ostiary_gateway.access.request import (
     INVALID_HOST,
     SERVER,
@@ -31,7 +32,7 @@ from ostiary_gateway.routing.config import Route
 from ostiary_gateway.routing.hosts import InvalidHost, KnownHosts, UnknownHost, parse_authority
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.paths import InvalidPath
-from ostiary_gateway.routing.policies import RateLimit
+from ostiary_gateway.routing.policies import Cors, RateLimit
 from ostiary_gateway.routing.table import DuplicateField, NoRoute, RouteTable, WrongMethod
 
 _DUPLICATE_FIELD = Problem(400, "repeated_field", "Duplicate header field used for routing.")
@@ -65,8 +66,12 @@ class Admission:
         hosts: KnownHosts,
         *,
         previous: Self | None = None,
+        default_cors: Cors | None = None,
     ) -> None:
-        """Take over the rate limiters of `previous` where the limit has not changed. The caller opens `verifier`."""
+        """Take over the rate limiters of `previous` where the limit has not changed. The caller opens `verifier`.
+
+        `default_cors` holds for responses without a route.
+        """
         self._proxies = proxies
         self._hosts = hosts
         self._table = table
@@ -83,6 +88,8 @@ class Admission:
             route.name: request_filter(route.drop_headers, route.pass_headers, table.routing_headers)
             for route in table.routes
         }
+        self._cors = {route.name: CorsRules(route.cors) for route in table.routes if route.cors is not None}
+        self._default_cors = CorsRules(default_cors) if default_cors is not None else None
         for route in table.routes:
             # Now, so that it holds for the first request.
             verifier.require_staleness(route.staleness_limit)
@@ -113,7 +120,7 @@ class Admission:
             raise ProblemError(_NOMINATED_FIELD)
         route = context.route = self._find(context, request.method)
         if route.cors is not None:
-            context.cors = cors.response_fields(route, request)
+            context.cors = self._cors[route.name].response(request.by_name.get(b"origin", b""))
         if request.size > route.limits.header_bytes:
             raise ProblemError(_head_too_large(route.limits.header_bytes))
         if route.rate_limits:
@@ -138,10 +145,59 @@ class Admission:
         """
         if context.path == SERVER:
             return [(b"allow", _allow(self._table.methods).encode())]
-        if cors.is_preflight(context.request):
-            return self._preflight(context)
+        if cors.is_preflight(context.request) and (fields := self._preflight(context)) is not None:
+            return fields
         methods = self._methods_at(context)
         return [(b"allow", _allow(methods).encode())] if methods and "OPTIONS" not in methods else None
+
+    def preflight_without_route(self, context: RequestContext) -> Fields | None:
+        """Return the header fields for a preflight of a request that will be rejected, or that no route takes.
+
+        So the page gets to read the response. None if there is no preflight, or the page may not.
+        """
+        request = context.request
+        if context.route is not None or not cors.is_preflight(request):
+            return None
+        origin, method = request.by_name[b"origin"], cors.requested(request)[0]
+        rules, methods = self._cors_at(context.host, context.path, origin)
+        if rules is None or not rules.allows(origin) or not cors.is_method(method):
+            return None
+        # Not to be kept: the path may get a route, with other rules.
+        return rules.preflight(request, {*methods, method}, is_cacheable=False)
+
+    def cors_without_route(self, context: RequestContext) -> CorsFields | None:
+        """Return the CORS fields of a response to a request that takes no route; None if there are no rules."""
+        origin = context.request.by_name.get(b"origin", b"")
+        rules, _ = self._cors_at(context.host, context.path, origin)
+        return rules.response(origin) if rules is not None else None
+
+    def cors_of_unread(self, data: bytes) -> CorsFields | None:
+        """Return the CORS fields of the response to a head that was not read to its end, or is not valid."""
+        path, value, origin = cors.parts_of_unread(data)
+        try:
+            known = self._hosts.find(value)
+            host = known.authority(known.scheme)
+        except (InvalidHost, UnknownHost):
+            host = b""
+        rules, _ = self._cors_at(host, path, origin)
+        return rules.response(origin) if rules is not None else None
+
+    def _cors_at(self, host: bytes, path: bytes, origin: bytes) -> tuple[CorsRules | None, Collection[str]]:
+        """Return the rules of any route at a path that allows an origin, and their methods; or the default."""
+        try:
+            candidates = self._table.candidates(host, path) if path else {}
+        except InvalidPath:
+            candidates = {}
+        if not candidates:
+            return self._default_cors, ()
+        found = {
+            method: self._cors[route.name]
+            for method, routes in candidates.items()
+            for route in routes
+            if route.name in self._cors
+        }
+        allowing = [method for method, rules in found.items() if rules.allows(origin)]
+        return cors.any_of(found.values(), origin), allowing
 
     def _methods_at(self, context: RequestContext) -> Collection[str]:
         """Return the methods that routes take at a path; none if no route matches. Raises ProblemError."""
@@ -151,17 +207,15 @@ class Admission:
             raise ProblemError(problem_of_path(error)) from None
 
     def _preflight(self, context: RequestContext) -> Fields | None:
-        """Return the header fields for a preflight; None if there is no `cors`, and a route takes OPTIONS.
-
-        Raises ProblemError.
-        """
+        """Return the header fields for a preflight; None if its route has no `cors`. Raises ProblemError."""
         request = context.request
-        method, headers = cors.requested(request)
-        route = context.route = self._find(context, method, headers)
-        if route.cors is None and "OPTIONS" in self._methods_at(context):
+        method, names = cors.requested(request)
+        route = context.route = self._find(context, method, names)
+        rules = self._cors.get(route.name)
+        if rules is None:
             return None
-        self._limit(route, "address", source_of(context.client))
-        return cors.preflight_fields(route, request)
+        self._count_preflight(route, source_of(context.client))
+        return rules.preflight(request, route.match.methods)
 
     def _apply_forwarded(self, context: RequestContext, host: bytes) -> tuple[bytes, bytes]:
         """Believe a trusted proxy: set the client, and return the scheme, b"" if unknown, and the value of `Host`."""
@@ -218,6 +272,12 @@ class Admission:
         for limit in route.rate_limits:
             if limit.by == by and (seconds := self.limiters[route.name, limit].take(key)):
                 raise ProblemError(replace(_TOO_MANY, headers={"Retry-After": str(seconds)}))
+
+    def _count_preflight(self, route: Route, address: str) -> None:
+        """Count a preflight. It is answered in any case: only so does the page get to read the 429 that follows."""
+        for limit in route.rate_limits:
+            if limit.by == "address":
+                self.limiters[route.name, limit].take(address)
 
     def _authorise_owners(self, route: Route, context: RequestContext, upstream_path: bytes) -> None:
         """Apply the access rules of the routes that own the upstream path, too. Raises ProblemError or OstiaryError."""

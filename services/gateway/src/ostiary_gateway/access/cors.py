@@ -1,73 +1,175 @@
-"""Cross-origin resource sharing (Fetch standard, section 3.2): the gateway answers preflights for all services."""
+"""Cross-origin resource sharing (Fetch standard, section 3.2): the gateway answers preflights for all services.
 
+Pages read its own responses, too: problems have the fields of the route, or of any route at the path, or of `defaults`.
+"""
+
+import re
 from collections.abc import Iterable
 
-from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
+from ostiary_gateway.http1.fields import TOKEN, Fields
 from ostiary_gateway.http1.parser import Request
+from ostiary_gateway.http1.serializer import lines
 from ostiary_gateway.routing.config import Route
 from ostiary_gateway.routing.policies import Cors
 
 _ANY = "*"
-_REQUEST_HEADERS = b"access-control-request-headers"
 
 #: Fields with this prefix are dropped from the responses of routes with `cors`: the gateway sets them.
 CORS_PREFIX = b"access-control-"
 
-# The response depends on the origin, also if no fields are set for that.
-_VARY = (b"vary", b"origin")
+#: What pages need for handling errors and rate limits, and for conditional requests.
+_EXPOSED = (
+    "Allow",
+    "ETag",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Request-ID",
+)
+
+#: What pages send for authentication, with JSON, and in conditional requests. `*` does not stand for the first.
+_ALLOWED_HEADERS = ("Authorization", "Content-Type", "If-Match", "If-None-Match")
+
+_REQUEST_METHOD, _REQUEST_HEADERS = b"access-control-request-method", b"access-control-request-headers"
+_REQUEST_PRIVATE_NETWORK = b"access-control-request-private-network"
+
+_TOKEN = re.compile(TOKEN)
+
+# What is in a head that was not read to its end, or is not valid.
+_TARGET = re.compile(rb"(?:\r\n)?[^ \r\n]{1,64} (/[^ ?#\r\n]*)[ ?]")
+_ORIGIN = re.compile(rb"\r\norigin:[ \t]*([\x21-\x7e]{1,512})[ \t]*(?=\r\n)", re.IGNORECASE)
+_HOST = re.compile(rb"\r\nhost:[ \t]*([\x21-\x7e]{1,512})[ \t]*(?=\r\n)", re.IGNORECASE)
+
+
+class CorsFields:
+    """The fields of a response that let a page read it, if that page may."""
+
+    def __init__(self, own: Fields, *, varies: bool) -> None:
+        """`varies` says whether the response depends on the origin, also if there are no fields for this one."""
+        self.own = own
+        self.varies = varies
+        #: Serialised.
+        self.lines = lines(own)
+
+    def merged(self, fields: Fields) -> Fields:
+        """Return a response's fields without CORS fields of its own, and with Origin in its `Vary`."""
+        kept = [field for field in fields if not field[0].startswith(CORS_PREFIX)]
+        if not self.varies:
+            return kept
+        # In one line: some caches read no more.
+        vary = b", ".join([value for name, value in kept if name == b"vary" and value])
+        if not {b"*", b"origin"}.isdisjoint([name.strip() for name in vary.lower().split(b",")]):
+            return kept
+        return [
+            *[field for field in kept if field[0] != b"vary"],
+            (b"vary", b"%b, Origin" % vary if vary else b"Origin"),
+        ]
+
+
+_NOT_ALLOWED = CorsFields([], varies=True)
+
+
+class CorsRules:
+    """The `cors` of a route, or of `defaults`."""
+
+    def __init__(self, config: Cors) -> None:
+        self._config = config
+        self._exposed = _list(config.expose, *_EXPOSED)
+        self._allowed_headers = _list(config.headers, *_ALLOWED_HEADERS)
+        self._by_origin = BoundedCache(self._fields_for, lambda origin, _: len(origin) <= MAX_CACHED_BYTES)
+
+    @property
+    def credentials(self) -> bool:
+        return self._config.credentials
+
+    def allows(self, origin: bytes) -> bool:
+        """Return whether pages of an origin may read responses."""
+        return _ANY in self._config.origins or self._config.allowed.matches(_text(origin))
+
+    def response(self, origin: bytes) -> CorsFields:
+        """Return the fields of a response to a page of an origin, which is b"" without that."""
+        return self._by_origin[origin]
+
+    def preflight(self, request: Request, methods: Iterable[str], *, is_cacheable: bool = True) -> Fields:
+        """Return the fields of the response to a preflight, if one of these methods may follow."""
+        origin = request.by_name.get(b"origin", b"")
+        response = self.response(origin)
+        fields = [field for field in response.own if field[0] != b"access-control-expose-headers"]
+        if fields:
+            fields += [
+                (b"access-control-allow-methods", _list(methods)),
+                (b"access-control-allow-headers", self._allowed_headers),
+                (b"access-control-max-age", b"%d" % (self._config.max_age if is_cacheable else 0)),
+            ]
+        if request.by_name.get(_REQUEST_PRIVATE_NETWORK) == b"true" and self._config.trusted.matches(_text(origin)):
+            # A page out on the internet asks for an address inside. Not for everybody: who says `*` may not know that
+            # devices without any protection of their own are behind it.
+            fields.append((b"access-control-allow-private-network", b"true"))
+        return [*fields, (b"vary", b"Origin")] if response.varies else fields
+
+    def _fields_for(self, origin: bytes) -> CorsFields:
+        if _ANY in self._config.origins:
+            # The same for all requests, so that caches need one response only.
+            return CorsFields(
+                [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", self._exposed)],
+                varies=False,
+            )
+        if not origin or not self.allows(origin):
+            return _NOT_ALLOWED
+        fields = [(b"access-control-allow-origin", origin)]
+        if self._config.credentials:
+            fields.append((b"access-control-allow-credentials", b"true"))
+        fields.append((b"access-control-expose-headers", self._exposed))
+        return CorsFields(fields, varies=True)
+
+
+def any_of(rules: Iterable[CorsRules], origin: bytes) -> CorsRules | None:
+    """Return the rules that allow an origin most; if none does, any of them; None if there are none."""
+    found = None
+    for each in rules:
+        if found is None or (each.allows(origin), each.credentials) > (found.allows(origin), found.credentials):
+            found = each
+    return found
+
+
+def trusts_origin(route: Route, origin: bytes) -> bool:
+    """Return whether a route's `cors` names the origin of a page. `*` and others that anybody can have name nobody."""
+    return route.cors is not None and route.cors.trusted.matches(_text(origin))
 
 
 def is_preflight(request: Request) -> bool:
     """Return whether a request is a preflight; an OPTIONS without a requested method is none."""
     by_name = request.by_name
-    return request.method == "OPTIONS" and b"origin" in by_name and b"access-control-request-method" in by_name
+    return request.method == "OPTIONS" and b"origin" in by_name and _REQUEST_METHOD in by_name
 
 
 def requested(request: Request) -> tuple[str, frozenset[str]]:
     """Return the method and the header names, in lower case, that a preflight announces."""
-    method, names = request.by_name[b"access-control-request-method"], request.by_name.get(_REQUEST_HEADERS, b"")
+    method, names = request.by_name[_REQUEST_METHOD], request.by_name.get(_REQUEST_HEADERS, b"")
     return method.decode("latin-1"), frozenset(name.strip() for name in names.decode("latin-1").lower().split(","))
 
 
-def trusts_origin(route: Route, origin: bytes) -> bool:
-    """Return whether a route's `cors` names the origin of a page. `*` and others that anybody can have name nobody."""
-    return route.cors is not None and route.cors.trusted.matches(origin.decode("latin-1").lower())
+def is_method(method: str) -> bool:
+    """Return whether a requested method is one (RFC 9110 section 9.1)."""
+    return method.isascii() and _TOKEN.fullmatch(method.encode()) is not None
 
 
-def response_fields(route: Route, request: Request) -> Fields:
-    """Return the fields that let a page read the response."""
-    fields = _allow_fields(route.cors, request)
-    if route.cors is not None and fields:
-        fields.append((b"access-control-expose-headers", _list(route.cors.expose, "X-Request-ID")))
-    return [*fields, _VARY]
+def parts_of_unread(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return path, host and origin of a head that is too long, incomplete or invalid; b"" for what can't be told."""
+    head = data.partition(b"\r\n\r\n")[0] + b"\r\n"
+    target, hosts, origins = _TARGET.match(head), _HOST.findall(head), _ORIGIN.findall(head)
+    return (
+        target[1] if target is not None else b"",
+        hosts[0] if len(hosts) == 1 else b"",
+        origins[0] if len(origins) == 1 else b"",
+    )
 
 
-def preflight_fields(route: Route, request: Request) -> Fields:
-    """Return the fields of the response to a preflight."""
-    fields = _allow_fields(route.cors, request)
-    if route.cors is not None and fields:
-        fields += [
-            (b"access-control-allow-methods", _list(route.match.methods)),
-            (b"access-control-allow-headers", _list(route.cors.headers, "Authorization", "Content-Type")),
-            (b"access-control-max-age", b"%d" % route.cors.max_age),
-        ]
-    return [*fields, _VARY]
-
-
-def _allow_fields(cors: Cors | None, request: Request) -> Fields:
-    """Return the fields that allow the request's origin; none if it is not allowed."""
-    origin = request.by_name.get(b"origin", b"")
-    if cors is None or not origin:
-        return []
-    if _ANY in cors.origins:
-        fields = [(b"access-control-allow-origin", b"*")]
-    elif cors.allowed.matches(origin.decode("latin-1").lower()):
-        fields = [(b"access-control-allow-origin", origin)]
-    else:
-        return []
-    if cors.credentials:
-        fields.append((b"access-control-allow-credentials", b"true"))
-    return fields
+def _text(origin: bytes) -> str:
+    return origin.decode("latin-1").lower()
 
 
 def _list(names: Iterable[str], *more: str) -> bytes:

@@ -67,8 +67,9 @@ def explain(
         return [*lines, f"response    400: not valid HTTP/1.1 ({error})"], False
     owners = OwnerIndex(routes)
     context = RequestContext(request, hypothetical.client, b"http", b"explained")
-    hosts = KnownHosts(issuer, routes.hosts, routes.hosts_internal)
-    problem, own_fields = _decide(Admission(RouteTable(routes.routes), owners, verifier, proxies, hosts), context)
+    table, hosts = RouteTable(routes.routes), KnownHosts(issuer, routes.hosts, routes.hosts_internal)
+    admission = Admission(table, owners, verifier, proxies, hosts, default_cors=routes.defaults.cors)
+    problem, own_fields = _decide(admission, context)
     lines.append(f"client      {context.client}")
     if context.is_local:
         return [*lines, "response    from the gateway itself"], True
@@ -79,7 +80,8 @@ def explain(
     if context.token is not None:
         lines += [_token(context.token), *_missing(checked, context.token)]
     if problem is not None:
-        return [*lines, f"response    {problem.status} {problem.code}: {problem.detail}"], False
+        after = "" if own_fields is None else "204; a browser sends the request, which gets "
+        return [*lines, f"response    {after}{problem.status} {problem.code}: {problem.detail}"], False
     route = checked[0]
     if own_fields is not None:
         fault = _preflight_fault(route, request, own_fields)
@@ -104,7 +106,7 @@ def _decide(admission: Admission, context: RequestContext) -> tuple[Problem | No
         if own_fields is None:
             admission.admit(context)
     except ProblemError as error:
-        return error.problem, None
+        return error.problem, admission.preflight_without_route(context)
     except OstiaryError as error:
         return problem_for(error), None
     return None, own_fields
@@ -203,5 +205,5 @@ def _preflight_fault(route: Route, request: Request, response: Fields) -> str:
     if b"access-control-allow-origin" not in allowed:
         return "a browser blocks the request: the route's 'cors' does not name its origin"
     names = {name.strip().lower() for name in allowed[b"access-control-allow-headers"].decode().split(",")}
-    missing = sorted(cors.requested(request)[1] - names - {""})
+    missing = sorted(cors.requested(request)[1] - names - {""}) if "*" not in names else []
     return f"a browser blocks the request: the route's 'cors' does not name {', '.join(missing)}" if missing else ""

@@ -2,13 +2,13 @@
 
 import os
 import re
-from collections.abc import Sequence
 from typing import Protocol
 
 from ostiary import Presented, VerifiedToken
 from ostiary.http import Problem
 from ostiary_chassis.middleware import is_request_id
 from ostiary_chassis.problems import ProblemError
+from ostiary_gateway.access.cors import CorsFields
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
@@ -78,8 +78,8 @@ class RequestContext:
         self.is_websocket = False
         #: Which of the request's fields the upstream gets; on admission, the route's.
         self.filter = _DEFAULT_FILTER
-        #: CORS fields of the response.
-        self.cors: Sequence[tuple[bytes, bytes]] = ()
+        #: CORS fields of the response; None if there are no rules.
+        self.cors: CorsFields | None = None
         #: None without a tracing system.
         self.trace: Trace | None = None
 

@@ -45,7 +45,7 @@ from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
 from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.exchange import Exchange
 from ostiary_gateway.proxy.head_reader import HeadReader
-from ostiary_gateway.proxy.local_response import LocalResponse, local_head, may_keep_alive, problem_fields
+from ostiary_gateway.proxy.local_response import LocalResponse, local_head, may_keep_alive, problem_fields, with_cors
 from ostiary_gateway.proxy.problems import BODY_TIMEOUT, HEAD_TIMEOUT, TOO_MANY_CONNECTIONS, problem_of_message
 from ostiary_gateway.proxy.slow_reader import LINGER_SECONDS, STALL_SECONDS, LingeringClose, SlowReader, unsent_bytes
 from ostiary_gateway.runtime import Runtime, Snapshot
@@ -241,7 +241,7 @@ class ClientConnection(WriteBufferedProtocol):
         elif exchange is not None:
             exchange.on_timeout()
         elif self._buffer:
-            self.reject(HEAD_TIMEOUT)
+            self.reject(HEAD_TIMEOUT, self._buffer)
         else:
             self._close()
 
@@ -302,14 +302,17 @@ class ClientConnection(WriteBufferedProtocol):
         """Pass on what the client sends as it is."""
         self._enter(TUNNEL)
 
-    def reject(self, problem: Problem) -> None:
-        """Respond with a problem."""
+    def reject(self, problem: Problem, unread: bytes = b"") -> None:
+        """Respond with a problem. `unread` are the received bytes of a head that is no request."""
         exchange, self._exchange = self._exchange, None
         context = self._context
         if context is None:
             request_id = self._manager.request_ids.id_for(_UNREADABLE)
             context = self._context = RequestContext(_UNREADABLE, self.peer, b"http", request_id)
             self._started_at = time.monotonic()
+            context.cors = self._runtime.current.admission.cors_of_unread(unread)
+        elif context.route is None:
+            context.cors = self._runtime.current.admission.cors_without_route(context)
         self._record(problem.status, problem.code, exchange.upstream_seconds if exchange is not None else 0.0)
         self._respond(context, problem.status, problem_fields(problem, context), problem.to_json())
 
@@ -363,7 +366,7 @@ class ClientConnection(WriteBufferedProtocol):
         try:
             context, rest = self._heads.read(data, self.peer)
         except BadMessage as error:
-            self.reject(problem_of_message(error))
+            self.reject(problem_of_message(error), data)
             return b""
         if context is not None:
             self._begin(context)
@@ -401,19 +404,22 @@ class ClientConnection(WriteBufferedProtocol):
             if context.located_by is not snapshot.admission:
                 snapshot.admission.locate(context)
             if context.is_local:
-                self._call_local(context)
+                self._begin_local(context, snapshot)
                 return
             self._log.begin(context)
             if context.request.method == "OPTIONS":
                 fields = snapshot.admission.own_options(context)
                 if fields is not None:
-                    self._record(NO_CONTENT, "preflight" if cors.is_preflight(context.request) else "options", 0.0)
-                    self._respond(context, NO_CONTENT, [*fields, (b"x-request-id", context.request_id)], b"")
+                    self._answer_options(context, fields)
                     return
             snapshot.admission.admit(context)
             self._log.add_lost_fields(context)
         except ProblemError as error:
-            self.reject(error.problem)
+            preflight = snapshot.admission.preflight_without_route(context)
+            if preflight is None:
+                self.reject(error.problem)
+            else:
+                self._answer_options(context, preflight)
         except OstiaryError as error:
             self.reject(problem_for(error))
         except Exception:  # noqa: BLE001 - a defect in the handling of this request must not end the others
@@ -484,6 +490,18 @@ class ClientConnection(WriteBufferedProtocol):
             self._response = None
             self._end_request(keep_alive=response.keep_alive)
 
+    def _answer_options(self, context: RequestContext, fields: Fields) -> None:
+        self._record(NO_CONTENT, "preflight" if cors.is_preflight(context.request) else "options", 0.0)
+        self._respond(context, NO_CONTENT, [*fields, (b"x-request-id", context.request_id)], b"")
+
+    def _begin_local(self, context: RequestContext, snapshot: Snapshot) -> None:
+        preflight = snapshot.admission.preflight_without_route(context)
+        if preflight is None:
+            context.cors = snapshot.admission.cors_without_route(context)
+            self._call_local(context)
+        else:
+            self._answer_options(context, preflight)
+
     def _call_local(self, context: RequestContext) -> None:
         self._enter(LOCAL_CALL)
         # The call has a timeout of its own.
@@ -500,7 +518,7 @@ class ClientConnection(WriteBufferedProtocol):
             self.reject(error.problem)
         else:
             self._local_call = None
-            self._respond(context, status, fields, content)
+            self._respond(context, status, with_cors(fields, context), content)
 
     # The end of the connection.
 

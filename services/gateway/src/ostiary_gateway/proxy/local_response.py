@@ -60,9 +60,10 @@ def local_head(request: Request, status: int, fields: Fields, size: int, date: b
 def problem_fields(problem: Problem, context: RequestContext) -> Fields:
     """Return the header fields of a problem response (RFC 9457)."""
     own = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in problem.headers.items()]
-    return [
-        (b"content-type", PROBLEM_JSON.encode()),
-        *own,
-        *context.cors,
-        (b"x-request-id", context.request_id),
-    ]
+    fields = with_cors([(b"content-type", PROBLEM_JSON.encode()), *own], context)
+    return [*fields, (b"x-request-id", context.request_id)]
+
+
+def with_cors(fields: Fields, context: RequestContext) -> Fields:
+    """Add the fields that let a page read the response."""
+    return fields if context.cors is None else [*context.cors.merged(fields), *context.cors.own]

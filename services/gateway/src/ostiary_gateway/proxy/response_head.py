@@ -1,11 +1,10 @@
 """The head of the response that a client gets from an upstream."""
 
-from ostiary_gateway.access.cors import CORS_PREFIX
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.parser import Response
-from ostiary_gateway.http1.serializer import lines, status_line
+from ostiary_gateway.http1.serializer import status_line
 
 
 def interim_head(response: Response) -> bytes:
@@ -27,9 +26,8 @@ def final_head(
 ) -> bytes:
     """Serialise the head of a final response, with framing of its own (RFC 9112 section 6)."""
     cors = context.cors
-    if cors:
-        others = [field for field in response.fields if not field[0].startswith(CORS_PREFIX)]
-        passed = headers.to_client(others, response.connection_options) + lines(cors)
+    if cors is not None:
+        passed = headers.to_client(cors.merged(response.fields), response.connection_options) + cors.lines
     else:
         passed = headers.response_to_client(response)
     length = b""
