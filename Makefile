@@ -23,7 +23,7 @@ PARTS := libs/ostiary libs/chassis services/auth services/gateway services/profi
 SOURCES := libs services tests demo bench deploy
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--no-emit-package ostiary --no-emit-package ostiary-chassis
-NODE := tests/integration/node
+NODE := tests/integration/services
 NPM := npm --silent --ignore-scripts --no-audit --no-fund --omit-lockfile-registry-resolved
 COMPOSE := docker compose -f deploy/compose.yaml
 SECRETS := $(abspath $(or $(OSTIARY_SECRETS_DIR),deploy/secrets))

@@ -4,6 +4,7 @@ from pathlib import Path
 import httpx
 import pytest
 from clusters import Cluster, ComposeCluster, LocalCluster, client_of, need_engine
+from ordinary import Ordinary
 from people import People
 from upstreams import RawUpstream
 
@@ -65,3 +66,17 @@ def upstream() -> Iterator[RawUpstream]:
     upstream = RawUpstream()
     yield upstream
     upstream.close()
+
+
+@pytest.fixture(scope="session")
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ordinary]:
+    """Services as everybody has them, behind a gateway; each is started when it is asked for."""
+    with Ordinary(tmp_path_factory.mktemp("ordinary")) as ordinary:
+        yield ordinary
+
+
+@pytest.fixture(scope="session")
+def base(ordinary: Ordinary) -> str:
+    """Return the URL of the service that tells what it got, by a name that every resolver knows."""
+    ordinary.start("aiohttp")
+    return f"http://localhost:{ordinary.gateway.port}"

@@ -1,0 +1,2 @@
+import { name } from "./imported.js?v=1";
+document.title = name;
