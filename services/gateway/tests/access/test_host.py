@@ -81,6 +81,13 @@ async def test_the_answer_to_an_unknown_host_tells_what_to_configure(harness: Ga
     assert b"shop.example" not in response.body, "what is configured is nobody's business"
 
 
+async def test_a_url_without_a_path_has_the_empty_one(harness: GatewayHarness) -> None:
+    assert await ask(harness, "http://gw", "gw") == (404, "not_found")
+    assert await ask(harness, "http://gw?a", "gw") == (404, "not_found")
+    response = await harness.send_raw(b"OPTIONS http://gw HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 204 ")
+
+
 async def test_the_authority_of_a_target_is_that_of_its_host(
     harness: GatewayHarness, upstream: RecordingUpstream
 ) -> None:

@@ -28,7 +28,7 @@ UNKNOWN_HOST = Problem(
 _INVALID_TARGET = Problem(400, "invalid_target", "The target must be a path, or a URL with the host of the Host field.")
 
 # RFC 9112 section 3.2.2, without user information.
-_ABSOLUTE = re.compile(rb"(https?)://([^/?#@]*)(/[^#]*)\Z", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"(https?)://([^/?#@]*)((?:[/?][^#]*)?)\Z", re.IGNORECASE)
 
 #: The target of an OPTIONS request that asks about the server as a whole (RFC 9112 section 3.2.4).
 SERVER = b"*"
@@ -121,10 +121,17 @@ def parse_target(context: RequestContext) -> bytes:
         absolute = _ABSOLUTE.match(target)
         if absolute is None or not _is_same_authority(absolute[1], absolute[2], host):
             raise ProblemError(_INVALID_TARGET)
-        target = absolute[3]
+        target = _origin_form(request.method, absolute[3])
     context.target, context.path = _canonical(target)
     context.is_local = context.path in _LOCAL_PATHS
     return host
+
+
+def _origin_form(method: str, rest: bytes) -> bytes:
+    """Return the target that the rest of a URL after its authority stands for (RFC 9112 sections 3.2.1 and 3.2.4)."""
+    if rest.startswith(b"/"):
+        return rest
+    return SERVER if method == "OPTIONS" and not rest else b"/" + rest
 
 
 def _canonical(target: bytes) -> tuple[bytes, bytes]:
