@@ -54,6 +54,7 @@ x-goog-api-client x-amz-security-token x-amzn-trace-id x-ms-version x-ms-date x-
 x-shopify-access-token stripe-account stripe-signature anthropic-version anthropic-beta x-github-delivery x-sub-account
 method x-methodology x-hostname x-ip-version x-remoteness x-scheme-id x-original-filename submit subject
 x-role-arn x-groupware x-emailed x-users x-user-language x-user-timezone x-sslmode authorization-token tlsh
+content_id content_type_id if_match sec_token cache_control
 x-internal-id x-tls-version remote-control x-certificate-id x.version x~a thanos-tenant x-cluster-name x-cas
 """
 
@@ -168,8 +169,8 @@ TRUSTED_BY_UPSTREAMS = [
     *(b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-host", b"x-forwarded-server"),
     *(b"script-name", b"script_name", b"x-script-name", b"path_info", b"x-accel-mapping", b"x-sendfile-type", b"proxy"),
     # Spellings that a service may take for fields that the gateway reads.
-    *(b"transfer_encoding", b"content_length", b"content_type", b"proxy_authorization", b"keep_alive", b"if_match"),
-    *(b"sec_fetch_site", b"cache.control"),
+    *(b"transfer_encoding", b"content_length", b"content_type", b"proxy_authorization", b"keep_alive"),
+    *(b"sec_fetch_site", b"sec.websocket.key"),
 ]
 
 
@@ -323,6 +324,11 @@ def test_fields_that_admission_uses_are_dropped_from_trailers(name: bytes) -> No
 def test_fields_that_routing_or_services_use_are_dropped_from_request_trailers(name: bytes) -> None:
     trailers = [(name, b"v"), (b"x-checksum", b"1")]
     assert trailers_to_upstream(trailers, frozenset({b"x-version"})) == lines((b"x-checksum", b"1"))
+
+
+def test_digests_and_ordinary_fields_may_be_trailers() -> None:
+    trailers = [(b"content-digest", b"v"), (b"repr-digest", b"v"), (b"acceptance-id", b"v"), (b"server-timing", b"v")]
+    assert trailers_to_upstream(trailers) == trailers_to_client(trailers) == lines(*trailers)
 
 
 @pytest.mark.parametrize(

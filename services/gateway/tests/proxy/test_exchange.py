@@ -446,6 +446,7 @@ async def test_own_endpoints_answer_head_like_get(client: httpx.AsyncClient, pat
         (b"GET /readyz?full HTTP/1.0\r\nHost:\r\n\r\n", ["close"]),
         (b"GET /livez HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n", ["close"]),
         (b"OPTIONS /livez HTTP/1.0\r\n\r\n", ["close"]),
+        (b"OPTIONS * HTTP/1.0\r\n\r\n", ["close"]),
     ],
 )
 async def test_health_checks_need_no_host(harness: GatewayHarness, head: bytes, connection: list[str]) -> None:

@@ -170,7 +170,8 @@ def _may_lack_host(request: Request) -> bool:
     """
     host = request.by_name.get(b"host")
     is_unknown = host == b"" if request.is_http11 else not host
-    return is_unknown and request.target.partition(b"?")[0] in _LOCAL_PATHS
+    is_own = request.target == SERVER or request.target.partition(b"?")[0] in _LOCAL_PATHS
+    return is_unknown and is_own
 
 
 def _is_same_authority(scheme: bytes, authority: bytes, host: bytes) -> bool:

@@ -41,11 +41,22 @@ _END_TO_END = rb"authorization|cookie|origin|range|cache-control|(?:content|if|s
 _ALWAYS_END_TO_END = re.compile(rb"(?:" + _END_TO_END + rb")\Z")
 
 # Fields not allowed in trailers, as decisions before the body depend on them (RFC 9110 section 6.5.1).
-_NOT_IN_REQUEST_TRAILERS = re.compile(rb"(?:" + _END_TO_END + rb"|referer|pragma|max-forwards|dpop|accept.*)\Z")
+# A digest of the content is where it should be (RFC 9530 section 2).
+_DECISIVE = rb"(?!content-digest\Z)(?:" + _END_TO_END + rb")"
+_NOT_IN_REQUEST_TRAILERS = re.compile(rb"(?:" + _DECISIVE + rb"|referer|pragma|max-forwards|dpop|accept|accept-.+)\Z")
 _NOT_IN_RESPONSE_TRAILERS = re.compile(
-    rb"(?:" + _END_TO_END + rb"|set-cookie2?|(?:access-control|cross-origin|proxy)-.+"
+    rb"(?:" + _DECISIVE + rb"|set-cookie2?|(?:access-control|cross-origin|proxy)-.+"
     rb"|age|allow|alt-svc|clear-site-data|date|expires|location|pragma|refresh|retry-after|vary|www-authenticate"
     rb"|strict-transport-security|(?:referrer|permissions|feature)-policy|x-(?:content-type|frame)-options|x-accel-.+)\Z"
+)
+
+#: What the gateway decides by, or passes on as a part of a protocol; a service must not read another spelling of it.
+_READ = frozenset(
+    {
+        *(b"content-type", b"access-control-request-method", b"access-control-request-headers"),
+        *(b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-user"),
+        *(b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol", b"sec-websocket-extensions"),
+    }
 )
 
 #: What the gateway itself tells upstreams. `Name-*` stands for `Name` and all names that go on after the hyphen.
@@ -84,7 +95,7 @@ class RequestFilter:
         folded = fold(name)
         if found := _OWN.find(folded):
             return found
-        if folded != name and (_ALWAYS_END_TO_END.match(folded) or folded in self._folded_routing_headers):
+        if folded != name and (folded in _READ or folded in self._folded_routing_headers):
             return f"may be taken for {folded.decode()}"
         if found := self._dropped.find(folded):
             return found

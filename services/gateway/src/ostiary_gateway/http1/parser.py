@@ -11,6 +11,7 @@ what follows.
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from ostiary_gateway.http1.body import (
     Body,
@@ -54,7 +55,7 @@ class Request:
     size: int
     #: A cache for `headers`: the serialized fields to forward, and the filter that they are of.
     forwarded_lines: bytes | None = None
-    forwarded_by: object = None
+    forwarded_by: Any = None
 
     @property
     def expects_continue(self) -> bool:
