@@ -334,7 +334,14 @@ def test_digests_and_ordinary_fields_may_be_trailers() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *(b"set-cookie", b"access-control-allow-origin", b"access-control-allow-credentials", b"location", b"vary"),
+        *(
+            b"set-cookie",
+            b"access-control-allow-origin",
+            b"access-control-allow-credentials",
+            b"location",
+            b"ratelimit",
+            b"vary",
+        ),
         *(b"content-security-policy", b"strict-transport-security", b"clear-site-data", b"www-authenticate", b"age"),
         *(b"cross-origin-opener-policy", b"x-frame-options", b"cache-control", b"expires", b"refresh", b"date"),
     ],

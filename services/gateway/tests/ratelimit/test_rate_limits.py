@@ -1,5 +1,6 @@
 """Rate limits of routes, by address, subject and client."""
 
+import re
 from pathlib import Path
 
 from harness import (
@@ -106,3 +107,65 @@ def test_a_public_route_may_not_be_limited_by_token(tmp_path: Path) -> None:
         limits = f"rate_limits: [{{by: {by}, requests: 1, seconds: 1}}]"
         text = f"name: a, match: {{path: /a, methods: [GET]}}, upstream: up, access: public, {limits}"
         assert "a public route takes no tokens" in errors_of(tmp_path, text)
+
+
+async def test_responses_tell_what_is_left(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    async with open_gateway(issuer, upstream, *LIMITED) as it:
+        answers = [await it.request("/address") for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        assert [answer.values("ratelimit-policy") for answer in answers] == [['"address";q=2;w=1000']] * 3
+        told = [answer.values("ratelimit")[0].partition(";t=") for answer in answers]
+        assert [(left, 499 <= int(seconds) <= 500) for left, _, seconds in told] == [
+            ('"address";r=1', True),
+            ('"address";r=0', True),
+            ('"address";r=0', True),
+        ]
+        assert answers[2].values("retry-after") == [told[2][2]]
+
+
+async def test_each_limit_that_a_request_was_counted_by_is_told(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    policies = '"address";q=3;w=60, "subject";q=1;w=60'
+    token = bearer(issuer.token(subject="ada"))
+    async with open_gateway(issuer, upstream, *LIMITED) as it:
+        for fields, status, told in (
+            ((token,), 200, '"address";r=2, "subject";r=0'),
+            # Nothing is known about the subject.
+            ((), 401, '"address";r=1'),
+            ((token,), 429, '"address";r=0, "subject";r=0'),
+            ((token,), 429, '"address";r=0'),
+        ):
+            answer = await it.request("/both", *fields)
+            assert (answer.status, answer.values("ratelimit-policy")) == (status, [policies])
+            assert [re.sub(";t=[0-9]+", "", value) for value in answer.values("ratelimit")] == [told]
+
+
+async def test_limits_of_one_kind_have_numbers(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    route = (
+        "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public, rate_limits:"
+        " [{by: address, requests: 10, seconds: 0.5}, {by: address, requests: 1000, seconds: 86400}]"
+    )
+    async with open_gateway(issuer, upstream, route) as it:
+        answer = await it.request("/a")
+        assert answer.values("ratelimit-policy") == ['"address-1";q=10, "address-2";q=1000;w=86400']
+        assert answer.values("ratelimit") == ['"address-1";r=9;t=1, "address-2";r=999;t=87']
+
+
+async def test_limits_of_an_upstream_are_told_as_well(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    upstream.response = (
+        b'HTTP/1.1 200 OK\r\nRateLimit-Policy: "day";q=9;w=86400\r\nRateLimit: "day";r=3;t=60\r\n'
+        b"Content-Length: 0\r\n\r\n"
+    )
+    plain = "name: plain, match: {path: /plain, methods: [GET]}, upstream: up, access: public"
+    async with open_gateway(issuer, upstream, *LIMITED, plain) as it:
+        answer = await it.request("/address")
+        assert answer.values("ratelimit-policy") == ['"day";q=9;w=86400', '"address";q=2;w=1000']
+        assert answer.values("ratelimit") == ['"day";r=3;t=60', '"address";r=1;t=500']
+        assert (await it.request("/plain")).values("ratelimit") == ['"day";r=3;t=60']
+
+
+async def test_routes_without_limits_tell_nothing(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    plain = "name: plain, match: {path: /plain, methods: [GET]}, upstream: up, access: public"
+    async with open_gateway(issuer, upstream, plain) as it:
+        for target in ("/plain", "/nothing"):
+            answer = await it.request(target)
+            assert (answer.values("ratelimit"), answer.values("ratelimit-policy")) == ([], [])

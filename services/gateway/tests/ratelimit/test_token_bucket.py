@@ -36,7 +36,7 @@ def test_no_more_tokens_are_taken_than_a_full_bucket_and_its_refill(
     started, taken = clock.now, {"a": 0, "b": 0}
     for key, pause in steps:
         clock.now += pause
-        taken[key] += it.take(key) == 0
+        taken[key] += it.take(key).wait == 0
         assert taken[key] <= requests + (clock.now - started) * requests / seconds + 1e-6
 
 
@@ -45,15 +45,35 @@ def test_no_more_tokens_are_taken_than_a_full_bucket_and_its_refill(
 def test_a_request_after_retry_after_is_let_through(limit: tuple[int, float], part: float) -> None:
     requests, seconds = limit
     it, clock = limiter(requests, seconds)
-    assert [it.take("a") for _ in range(requests)] == [0] * requests
+    assert [it.take("a").wait for _ in range(requests)] == [0] * requests
     clock.now += part * seconds / requests * 0.99
-    wait = it.take("a")
+    wait = it.take("a").wait
     assert wait >= 1
-    assert it.take("b") == 0
+    assert it.take("b").wait == 0
     # Asking in vain costs nothing.
-    assert it.take("a") == wait
+    assert it.take("a").wait == wait
     clock.now += wait + 1e-6
-    assert it.take("a") == 0
+    assert it.take("a").wait == 0
+
+
+@given(_LIMITS, st.lists(st.floats(0, 100), max_size=50))
+@settings(deadline=None)
+def test_what_is_left_is_told(limit: tuple[int, float], pauses: list[float]) -> None:
+    """As many requests as are told are let through at once, and one more after the told time."""
+    requests, seconds = limit
+    for pause in (*pauses, 0.0):
+        it, clock = limiter(requests, seconds)
+        it.take("a")
+        clock.now += pause
+        quota = it.take("a")
+        told = [it.take("a") for _ in range(quota.remaining)]
+        assert [each.wait for each in told] == [0] * quota.remaining
+        assert [each.remaining for each in told] == list(range(quota.remaining))[::-1]
+        refused = it.take("a")
+        assert (refused.remaining, refused.wait) == (0, refused.seconds)
+        assert quota.seconds - 1 <= refused.wait <= quota.seconds + 1
+        clock.now += refused.seconds + 1e-6
+        assert it.take("a").wait == 0
 
 
 @given(_LIMITS)
@@ -61,8 +81,8 @@ def test_a_bucket_refills_to_its_size_and_no_further(limit: tuple[int, float]) -
     requests, seconds = limit
     it, clock = limiter(requests, seconds)
     for _ in range(2):
-        assert [it.take("a") for _ in range(requests)] == [0] * requests
-        assert it.take("a") >= 1
+        assert [it.take("a").wait for _ in range(requests)] == [0] * requests
+        assert it.take("a").wait >= 1
         clock.now += 5 * seconds
 
 
@@ -82,7 +102,7 @@ def test_synchronised_limiters_exceed_the_limit_only_by_what_is_not_drained(
     for of_second, pause, settles in steps:
         clock.now += pause
         limiter = limiters[of_second]
-        if limiter.take("a") == 0:
+        if limiter.take("a").wait == 0:
             through, untold = through + 1, untold + 1
         most_untold = max(most_untold, untold)
         allowed = requests + (clock.now - started) * requests / seconds
@@ -98,13 +118,21 @@ def test_synchronised_limiters_exceed_the_limit_only_by_what_is_not_drained(
                 each.correct("a", store._buckets["a"][0])
 
 
+def test_a_bucket_in_debt_has_nothing_left() -> None:
+    it, _ = limiter(10, 100)
+    it.drain()
+    it.correct("a", -5.0)
+    quota = it.take("a")
+    assert (quota.remaining, quota.seconds, quota.wait) == (0, 60, 60)
+
+
 def test_the_least_recently_used_bucket_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ostiary_gateway.ratelimit.token_bucket.MAX_BUCKETS", 3)
     it, _ = limiter(1, 100)
-    assert [it.take(key) for key in "abc"] == [0, 0, 0]
-    assert it.take("a") > 0
-    assert it.take("d") == 0
+    assert [it.take(key).wait for key in "abc"] == [0, 0, 0]
+    assert it.take("a").wait > 0
+    assert it.take("d").wait == 0
     # It was "b" that had been away for longest.
-    assert it.take("a") > 0
-    assert it.take("b") == 0
+    assert it.take("a").wait > 0
+    assert it.take("b").wait == 0
     assert len(it._buckets) == 3

@@ -59,7 +59,7 @@ def test_lists_replace_the_default(tmp_path: Path) -> None:
 def test_lists_of_header_fields_replace_the_default(tmp_path: Path) -> None:
     fields = "{drop_headers: [X-A], pass_headers: [X-User-Id]}"
     route = read(tmp_path, fields, "drop_headers: [X-B]")
-    assert (route.drop_headers, route.pass_headers) == ({"X-B"}, {"X-User-Id"})
+    assert (route.drop_headers, route.pass_headers) == (frozenset({"X-B"}), frozenset({"X-User-Id"}))
 
 
 def test_a_route_may_be_without_cors_and_retries(tmp_path: Path) -> None:

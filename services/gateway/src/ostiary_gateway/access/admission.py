@@ -26,6 +26,7 @@ from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.headers import request_filter
+from ostiary_gateway.ratelimit.route_limits import RouteLimits
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
 from ostiary_gateway.routing import templates
 from ostiary_gateway.routing.config import Route
@@ -84,6 +85,11 @@ class Admission:
             for route in table.routes
             for limit in route.rate_limits
         }
+        self._limits = {
+            route.name: RouteLimits({limit: self.limiters[route.name, limit] for limit in route.rate_limits})
+            for route in table.routes
+            if route.rate_limits
+        }
         self._filters = {
             route.name: request_filter(route.drop_headers, route.pass_headers, table.routing_headers)
             for route in table.routes
@@ -123,12 +129,13 @@ class Admission:
             context.cors = self._cors[route.name].response(request.by_name.get(b"origin", b""))
         if request.size > route.limits.header_bytes:
             raise ProblemError(_head_too_large(route.limits.header_bytes))
-        if route.rate_limits:
-            self._limit(route, "address", source_of(context.client))
+        limits = self._limits[route.name] if route.rate_limits else None
+        if limits is not None:
+            _limit(context, limits, "address", source_of(context.client))
         self._authorise(route, context)
-        if route.rate_limits and context.token is not None:
-            self._limit(route, "subject", context.token.subject)
-            self._limit(route, "client", context.token.client_id)
+        if limits is not None and context.token is not None:
+            _limit(context, limits, "subject", context.token.subject)
+            _limit(context, limits, "client", context.token.client_id)
         if b"upgrade" in request.by_name:
             self._check_upgrade(route, context)
         if isinstance(request.body, ContentLengthBody) and request.body.left > route.limits.body_bytes:
@@ -214,7 +221,9 @@ class Admission:
         rules = self._cors.get(route.name)
         if rules is None:
             return None
-        self._count_preflight(route, source_of(context.client))
+        if route.rate_limits:
+            # It is answered in any case: only so does the page get to read the 429 that follows.
+            self._limits[route.name].take("address", source_of(context.client), [])
         return rules.preflight(request, route.match.methods)
 
     def _apply_forwarded(self, context: RequestContext, host: bytes) -> tuple[bytes, bytes]:
@@ -267,18 +276,6 @@ class Admission:
             # Browsers send cookies with handshakes of any page (RFC 6455 section 10.2).
             raise ProblemError(_FOREIGN_ORIGIN)
 
-    def _limit(self, route: Route, by: str, key: str) -> None:
-        """Count a request. Raises ProblemError if it is over the limit."""
-        for limit in route.rate_limits:
-            if limit.by == by and (seconds := self.limiters[route.name, limit].take(key)):
-                raise ProblemError(replace(_TOO_MANY, headers={"Retry-After": str(seconds)}))
-
-    def _count_preflight(self, route: Route, address: str) -> None:
-        """Count a preflight. It is answered in any case: only so does the page get to read the 429 that follows."""
-        for limit in route.rate_limits:
-            if limit.by == "address":
-                self.limiters[route.name, limit].take(address)
-
     def _authorise_owners(self, route: Route, context: RequestContext, upstream_path: bytes) -> None:
         """Apply the access rules of the routes that own the upstream path, too. Raises ProblemError or OstiaryError."""
         method = context.request.method
@@ -291,6 +288,15 @@ class Admission:
         for owner in owners:
             if owner is not route:
                 self._authorise(owner, context)
+
+
+def _limit(context: RequestContext, limits: RouteLimits, by: str, key: str) -> None:
+    """Count a request. Raises ProblemError if it is over a limit."""
+    told: list[bytes] = [context.rate_limit] if context.rate_limit else []
+    seconds = limits.take(by, key, told)
+    context.rate_limit, context.rate_limit_policy = b", ".join(told), limits.policy
+    if seconds:
+        raise ProblemError(replace(_TOO_MANY, headers={"Retry-After": str(seconds)}))
 
 
 def _upstream_path(route: Route, context: RequestContext) -> bytes:

@@ -78,6 +78,9 @@ class RequestContext:
         self.is_websocket = False
         #: Which of the request's fields the upstream gets; on admission, the route's.
         self.filter = _DEFAULT_FILTER
+        #: The values of `RateLimit` and `RateLimit-Policy`; empty if the request was not counted.
+        self.rate_limit = b""
+        self.rate_limit_policy = b""
         #: CORS fields of the response; None if there are no rules.
         self.cors: CorsFields | None = None
         #: None without a tracing system.

@@ -46,7 +46,8 @@ _DECISIVE = rb"(?!content-digest\Z)(?:" + _END_TO_END + rb")"
 _NOT_IN_REQUEST_TRAILERS = re.compile(rb"(?:" + _DECISIVE + rb"|referer|pragma|max-forwards|dpop|accept|accept-.+)\Z")
 _NOT_IN_RESPONSE_TRAILERS = re.compile(
     rb"(?:" + _DECISIVE + rb"|set-cookie2?|(?:access-control|cross-origin|proxy)-.+"
-    rb"|age|allow|alt-svc|clear-site-data|date|expires|location|pragma|refresh|retry-after|vary|www-authenticate"
+    rb"|age|allow|alt-svc|clear-site-data|date|expires|location|pragma|ratelimit(?:-policy)?|refresh|retry-after|vary"
+    rb"|www-authenticate"
     rb"|strict-transport-security|(?:referrer|permissions|feature)-policy|x-(?:content-type|frame)-options|x-accel-.+)\Z"
 )
 

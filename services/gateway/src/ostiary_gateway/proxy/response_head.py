@@ -37,6 +37,9 @@ def final_head(
         announced = response.by_name.get(b"content-length")
         if announced is not None and response.may_have_length:
             length = b"content-length: %d\r\n" % int(announced)
+    if context.rate_limit:
+        # Beside those of the upstream: the fields are lists.
+        passed += b"ratelimit-policy: %b\r\nratelimit: %b\r\n" % (context.rate_limit_policy, context.rate_limit)
     if b"date" not in response.by_name:
         # RFC 9110 section 6.6.1.
         passed += b"date: %b\r\n" % date

@@ -11,6 +11,19 @@ from ostiary_gateway.routing.policies import RateLimit
 MAX_BUCKETS = 100_000
 
 
+class Quota:
+    """What a bucket has after a request."""
+
+    __slots__ = ("remaining", "seconds", "wait")
+
+    def __init__(self, left: float, per_second: float, *, is_taken: bool) -> None:
+        #: Whole tokens, and the seconds until there is one more.
+        self.remaining = max(0, math.floor(left))
+        self.seconds = math.ceil((self.remaining + 1 - left) / per_second)
+        #: 0 if the request got a token, or else the seconds until there is one.
+        self.wait = 0 if is_taken else self.seconds
+
+
 class RateLimiter:
     """A rate limit, with a token bucket for each key."""
 
@@ -23,16 +36,18 @@ class RateLimiter:
         #: Tokens taken since the last `drain`; None as long as nothing drains it.
         self._taken: Counter[str] | None = None
 
-    def take(self, key: str) -> int:
-        """Take a token; return 0, or, if the bucket is empty, the whole seconds until it has one."""
+    def take(self, key: str) -> Quota:
+        """Take a token, if the bucket has one."""
         now = self._clock()
         left, at = self._buckets.get(key, (self._size, now))
         left = min(self._size, left + (now - at) * self._per_second)
         is_taken = left >= 1
-        self._put(key, left - 1 if is_taken else left, now)
+        if is_taken:
+            left -= 1
+        self._put(key, left, now)
         if is_taken and self._taken is not None:
             self._taken[key] += 1
-        return 0 if is_taken else math.ceil((1 - left) / self._per_second)
+        return Quota(left, self._per_second, is_taken=is_taken)
 
     def drain(self) -> Mapping[str, int]:
         """Return the tokens taken from each bucket since the previous call."""
