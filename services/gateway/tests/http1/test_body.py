@@ -75,7 +75,8 @@ class TestContentLength:
 
     @pytest.mark.parametrize("value", LENGTHS)
     def test_other_lengths_are_rejected(self, value: bytes) -> None:
-        for method in ("GET", "HEAD"):
+        # Responses may repeat one length.
+        for method in ("GET", "HEAD") if value not in {b"5, 5", b"5,5"} else ():
             with pytest.raises(BadMessage, match="Content-Length"):
                 response(b"Content-Length: " + value, method=method)
         with pytest.raises(BadMessage, match="Content-Length"):

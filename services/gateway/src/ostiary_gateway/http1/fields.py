@@ -12,8 +12,9 @@ from ostiary_gateway.http1.errors import BadMessage, TooLarge
 #: Lower-case names and values, in the order of the message.
 Fields = list[tuple[bytes, bytes]]
 
-#: Field lines in a head or a trailer section. Browsers send about 20.
+#: Field lines in a head or a trailer section. Browsers send about 20. Some services send many cookies or links.
 MAX_FIELDS = 128
+MAX_RESPONSE_FIELDS = 1024
 
 #: Regular expressions of a token (RFC 9110 section 5.6.2) and of a field's value (section 5.5).
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -33,9 +34,9 @@ SENSITIVE_NAMES = "auth|cookie|credential|key|token|secret|session|passw|sig|ass
 _SECRET = re.compile(SENSITIVE_NAMES.encode())
 
 
-def parse_fields(lines: list[bytes]) -> Fields:
+def parse_fields(lines: list[bytes], limit: int = MAX_FIELDS) -> Fields:
     """Parse field lines, given without their CRLF. Raises BadMessage."""
-    if len(lines) > MAX_FIELDS:
+    if len(lines) > limit:
         raise TooLarge("too many fields")
     return [_FIELDS[line] for line in lines]
 
@@ -57,7 +58,7 @@ def parse_name(name: bytes) -> bytes:
 
 
 def check_singletons(fields: Fields) -> None:
-    """Raise BadMessage if a field occurs more than once that must not (RFC 9110 section 5.3)."""
+    """Raise BadMessage if a request's field occurs more than once that must not (RFC 9110 section 5.3)."""
     seen: set[bytes] = set()
     for name, _ in fields:
         if name in seen and name in _SINGLETONS:

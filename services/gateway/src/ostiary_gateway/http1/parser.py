@@ -2,7 +2,8 @@
 
 Request smuggling needs two servers that parse one message differently. Therefore:
 
-- Whatever deviates from the RFC's grammar is rejected, even where the RFC allows a recipient to be lenient.
+- Whatever deviates from the RFC's grammar is rejected, even where the RFC allows a recipient to be lenient. In
+  responses, what does not concern their framing is mended (`repair`).
 - Messages are serialized anew (`serializer`, `headers`): no byte of their framing is copied.
 
 `head_end` finds where a head ends, `parse_request` and `parse_response` parse it; the `body` that they return decodes
@@ -23,7 +24,16 @@ from ostiary_gateway.http1.body import (
 )
 from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
 from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownVersion
-from ostiary_gateway.http1.fields import TOKEN, VALUE, Fields, check_singletons, connection_options, parse_fields
+from ostiary_gateway.http1.fields import (
+    MAX_RESPONSE_FIELDS,
+    TOKEN,
+    VALUE,
+    Fields,
+    check_singletons,
+    connection_options,
+    parse_fields,
+)
+from ostiary_gateway.http1.repair import merge_lengths, merge_repeated, repair
 from ostiary_gateway.http1.status import FIRST_FINAL, NO_CONTENT, NOT_MODIFIED, WITHOUT_BODY
 
 #: Bytes of a head, without the CRLFs that end it. Common servers take 8 to 64 KiB.
@@ -127,12 +137,14 @@ def parse_response(head: bytes, method: str) -> Response:
     """Parse the head of a response to a `method` request, up to and including the empty line. Raises BadMessage."""
     lines = head.split(b"\r\n")
     status, is_http11 = _STATUS_LINES[lines[0]]
-    fields = parse_fields(lines[1:-2])
+    fields, is_repaired = _response_fields(lines[1:-2])
     by_name = dict(fields)
     if len(by_name) != len(fields):
-        check_singletons(fields)
+        fields = merge_repeated(fields)
+    if b"," in by_name.get(b"content-length", b""):
+        by_name[b"content-length"] = merge_lengths(by_name[b"content-length"])
     options = connection_options(fields) if b"connection" in by_name else _NO_OPTIONS
-    keep_alive = b"close" not in options and (is_http11 or b"keep-alive" in options)
+    keep_alive = b"close" not in options and (is_http11 or b"keep-alive" in options) and not is_repaired
     body = response_body(by_name, status, method, is_http11=is_http11)
     has_coding, length = b"transfer-encoding" in by_name, by_name.get(b"content-length", b"0")
     has_no_body = status in WITHOUT_BODY or status == NOT_MODIFIED or method == "HEAD"
@@ -141,6 +153,16 @@ def parse_response(head: bytes, method: str) -> Response:
         # same, and it would be taken for the next response.
         keep_alive = False
     return Response(status, fields, by_name, body, keep_alive and not isinstance(body, CloseDelimitedBody), options)
+
+
+def _response_fields(lines: list[bytes]) -> tuple[Fields, bool]:
+    """Return the fields, and whether their lines had to be mended. Raises BadMessage."""
+    try:
+        return parse_fields(lines, MAX_RESPONSE_FIELDS), False
+    except TooLarge:
+        raise
+    except BadMessage:
+        return parse_fields(repair(lines), MAX_RESPONSE_FIELDS), True
 
 
 def parse_request_line(line: bytes) -> tuple[str, bytes, bool]:
