@@ -321,8 +321,15 @@ def _check_host(value: bytes) -> None:
 
 
 def _is_allowed_origin(route: Route, context: RequestContext) -> bool:
-    """Return whether a request comes from a page of its own origin, or of one that the route's `cors` names."""
-    origin = context.request.by_name.get(b"origin", b"").lower()
+    """Return whether a request comes from a page of its own origin, of one that the route's `cors` names, or from none.
+
+    Who names no origin is no browser (RFC 6455 section 1.6).
+    """
+    by_name = context.request.by_name
+    origin = by_name.get(b"origin")
+    if origin is None:
+        return b"sec-fetch-site" not in by_name
+    origin = origin.lower()
     return origin.partition(b"://")[2] == context.host.lower() or cors.trusts_origin(route, origin)
 
 
