@@ -171,15 +171,16 @@ class Ordinary:
         return listens(self.ports[name])
 
     def _django(self, port: str) -> list[str]:
-        return self._gunicorn("django_service:application", port)
+        return self._gunicorn("django_service:application", port, "--threads", "4")
 
     def _flask(self, port: str) -> list[str]:
+        # With its default, a worker that serves one connection and closes it after each response.
         return self._gunicorn("flask_service:app", port)
 
     @staticmethod
-    def _gunicorn(application: str, port: str) -> list[str]:
-        options = ["--threads", "4", "--no-control-socket", "--bind", f"127.0.0.1:{port}"]
-        return [sys.executable, "-m", "gunicorn", *options, application]
+    def _gunicorn(application: str, port: str, *options: str) -> list[str]:
+        address = ["--bind", f"127.0.0.1:{port}", "--no-control-socket"]
+        return [sys.executable, "-m", "gunicorn", *address, *options, application]
 
     @staticmethod
     def uvicorn(port: str) -> list[str]:

@@ -134,6 +134,20 @@ class TestPages:
         assert browser.run(script) == [200, 4]
 
 
+@pytest.mark.parametrize(("name", "status"), [("node", 413), ("flask", 403)])
+def test_an_upload_that_is_refused_early_gets_its_answer(
+    ordinary: Ordinary, browser: Browser, name: str, status: int
+) -> None:
+    browser.open(ordinary.url(name) + "/where")
+    script = """
+        const statuses = [];
+        for (let count = 0; count < 5; count++)
+          statuses.push((await fetch("/refuse", { method: "POST", body: new Uint8Array(8_000_000) })).status);
+        return statuses;
+    """
+    assert browser.run(script) == [status] * 5
+
+
 def test_a_listing_s_links_lead_to_files(ordinary: Ordinary, browser: Browser) -> None:
     browser.open(ordinary.url("nginx") + "/list/")
     browser.submit("document.querySelectorAll('a')[1].click()")

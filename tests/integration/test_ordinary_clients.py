@@ -187,11 +187,11 @@ def test_node_s_agent_that_keeps_connections(got_by_node: dict[str, Got], behavi
     expect(behaviour, got_by_node[f"http.Agent: {behaviour}"])
 
 
-@pytest.mark.parametrize("behaviour", ["websocket", "websocket with an origin"])
+@pytest.mark.parametrize("behaviour", ["websocket", "websocket with cookies", "websocket with an origin"])
 def test_ws(got_by_node: dict[str, Got], behaviour: str) -> None:
     expect(behaviour, got_by_node[f"ws: {behaviour}"])
 
 
-@pytest.mark.parametrize("behaviour", [*(each for each in ALL if each != "form"), "cookies"])
+@pytest.mark.parametrize("behaviour", [*(each for each in ALL if each != "form"), "cookies", "websocket"])
 def test_java(got_by_java: dict[str, Got], behaviour: str) -> None:
     expect(behaviour, got_by_java[behaviour])
