@@ -140,6 +140,9 @@ TRUSTED_BY_UPSTREAMS = [
         b"ynh_user",
         b"x-openwebui-user-role",
     ),
+    *(b"remote_user_email", b"x-alfresco-remote-user", b"rstudio-connect-credentials", b"sf-context-current-user"),
+    *(b"x-replit-user-id", b"x-sandstorm-user-id", b"x-agw-userid", b"dapr-caller-app-id"),
+    *(b"ms-aspnetcore-winauthtoken", b"x-iisnode-auth_user", b"x-ms-adfs-proxy-client-ip"),
     # Certificates.
     *(b"client-cert", b"client-cert-chain", b"x-forwarded-client-cert", b"x-client-cert", b"ssl-client-verify"),
     *(b"ssl_client_s_dn", b"x-ssl-client-cn", b"x-ssl-cert", b"x-ssl", b"x-tls-client-cert", b"x-client-dn"),

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 TRUSTED_FIELDS: dict[str, tuple[str, ...]] = {
     # Who the client is.
     "oauth2-proxy": ("X-Auth-Request-*",),
-    "Authelia": ("Remote-User", "Remote-Groups", "Remote-Name", "Remote-Email"),
+    "Authelia": ("Remote-User-*", "Remote-Groups", "Remote-Name", "Remote-Email"),
     "authentik": ("X-Authentik-*",),
     "Traefik": ("X-Auth-User-*",),
     "Caddy Security": ("X-Token-Subject", "X-Token-User-*"),
@@ -65,7 +65,15 @@ TRUSTED_FIELDS: dict[str, tuple[str, ...]] = {
     "Sonatype Nexus": ("X-Proxy-Remote-User",),
     "Apache CouchDB": ("X-Auth-CouchDB-*",),
     "Apache NiFi": ("X-ProxiedEntitiesChain", "X-ProxiedEntityGroups"),
-    "Django": ("Remote-User", "Authuser"),
+    "Django": ("Remote-User-*", "Authuser"),
+    "Alfresco": ("X-Alfresco-Remote-User",),
+    "Posit": (
+        *("RStudio-Connect-Credentials", "Posit-Connect-User-Session-Token", "Shiny-Server-Credentials"),
+        "X-RStudio-Username",
+    ),
+    "Snowflake": ("Sf-Context-*",),
+    "Replit": ("X-Replit-User-*",),
+    "Sandstorm": ("X-Sandstorm-*",),
     "mod_auth_openidc": ("OIDC-*",),
     "mod_auth_cas": ("CAS-*",),
     "LemonLDAP::NG": ("Auth-User", "Auth-Mail", "Auth-Groups"),
@@ -82,6 +90,10 @@ TRUSTED_FIELDS: dict[str, tuple[str, ...]] = {
         "Pairwise-ID",
     ),
     "SiteMinder": ("SM-*",),
+    "MuleSoft": ("X-AGW-*",),
+    "Dapr": ("Dapr-Caller-*",),
+    "IIS in front of ASP.NET Core and Node.js": ("MS-ASPNETCORE-*", "X-IIS-WindowsAuthToken", "X-Iisnode-*"),
+    "Microsoft AD FS": ("X-MS-ADFS-*", "X-MS-Forwarded-Client-IP"),
     "Oracle Access Manager": ("OAM-*", "Osso-*"),
     "IBM Security Verify Access": ("IV-*",),
     "IBM WebSphere": (
@@ -95,14 +107,8 @@ TRUSTED_FIELDS: dict[str, tuple[str, ...]] = {
     # The client's certificate.
     "RFC 9440": ("Client-Cert", "Client-Cert-Chain"),
     "ingress-nginx and Keycloak": ("SSL-Client-*",),
-    "HAProxy and nginx": (
-        "X-SSL-*",
-        "X-TLS-Client-*",
-        "X-Client-Cert-*",
-        "X-Client-Verify",
-        "X-Client-DN",
-        "X-Client-S-DN",
-    ),
+    "HAProxy": ("X-SSL-*", "X-TLS-Client-*"),
+    "Puppet": ("X-Client-Cert-*", "X-Client-Verify", "X-Client-DN", "X-Client-S-DN"),
     "Microsoft Application Request Routing": ("X-ARR-*",),
     "Jetty": ("Proxy-Auth-Cert", "Proxy-Ssl-ID", "X-Proxied-Https"),
     "GlassFish": ("Proxy-Auth-Cert", "Proxy-User-DN", "Proxy-Issuer-DN", "Proxy-Keysize", "Proxy-Cipher", "Proxy-IP"),
