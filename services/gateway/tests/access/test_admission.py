@@ -146,5 +146,6 @@ async def test_only_trusted_proxies_set_client_and_scheme(
         assert (await it.request("/a", *lines, *forged, peer=peer)).status == 200
         last = upstream.last
         assert (last.values("x-forwarded-for"), last.values("x-forwarded-proto")) == ([client], [scheme])
-        assert (last.values("x-real-ip"), last.values("forwarded")) == ([], [])
+        node = f'"[{client}]"' if ":" in client else client
+        assert (last.values("x-real-ip"), last.values("forwarded")) == ([], [f"for={node};host=gw;proto={scheme}"])
         assert last.values("x-forwarded-host") == ["gw"]

@@ -18,7 +18,7 @@ routes:
   - {name: any, match: {path: /any, methods: [GET]}, upstream: up, access: public}
 """
 
-GATEWAYS_OWN = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"}
+GATEWAYS_OWN = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "via", "x-request-id"}
 
 
 def forwarded(*fields: tuple[bytes, bytes], options: frozenset[bytes] = frozenset()) -> bytes:
@@ -366,7 +366,9 @@ async def test_the_upstream_learns_the_clients_address_and_the_original_host(
     assert response.status == 200
     assert sorted(upstream.last.fields) == [
         ("accept", "*/*"),
+        ("forwarded", "for=unknown;host=gw;proto=http"),
         ("host", "gw"),
+        ("via", "1.1 ostiary"),
         ("x-forwarded-for", "unknown"),
         ("x-forwarded-host", "gw"),
         ("x-forwarded-proto", "http"),

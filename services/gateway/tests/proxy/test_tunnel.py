@@ -59,6 +59,7 @@ async def test_a_handshake_is_relayed(
     assert fields == {
         "sec-websocket-accept": ACCEPT.decode().lower(),
         "sec-websocket-protocol": "chat",
+        "via": "1.1 ostiary",
         "connection": "upgrade",
         "upgrade": "websocket",
     }
@@ -175,12 +176,15 @@ async def test_a_websocket_needs_a_valid_token(
         (("Cookie: a=b", "Origin: http://gw.evil.example"), 403),
         (("Cookie: a=b", "Origin: https://shop.example.evil.example"), 403),
         (("Cookie: a=b", "Origin: gw"), 403),
-        (("Cookie: a=b", "Origin: https://evil.example", "Origin: https://gw"), 400),
+        (("Cookie: a=b", "Origin: https://evil.example", "Origin: http://gw"), 400),
+        (("Cookie: a=b", "Origin: https://gw"), 403),
+        (("Cookie: a=b", "Origin: http://gw:8080"), 403),
         (("Cookie: a=b", "Origin: "), 403),
         (("Cookie: a=b", "Sec-Fetch-Site: cross-site"), 403),
+        # Who sends no Origin is no browser.
         (("Cookie: a=b",), 101),
-        (("Cookie: a=b", "Origin: https://gw"), 101),
-        (("Cookie: a=b", "Origin: HTTPS://GW"), 101),
+        (("Cookie: a=b", "Origin: http://gw"), 101),
+        (("Cookie: a=b", "Origin: HTTP://GW"), 101),
         (("Cookie: a=b", "Origin: https://shop.example"), 101),
         (("Origin: https://evil.example",), 101),
         ((), 101),

@@ -14,6 +14,7 @@ from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, me
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
 from ostiary_gateway.access.cors import CorsFields, CorsRules
+from ostiary_gateway.access.forwarded import forwarded_fields, stripped_prefix
 from ostiary_gateway.access.request import (
     INVALID_HOST,
     SERVER,
@@ -40,7 +41,12 @@ _DUPLICATE_FIELD = Problem(400, "repeated_field", "Duplicate header field used f
 _NOMINATED_FIELD = Problem(
     400, "nominated_field", "Connection lists a header field used for routing; the service would not receive it."
 )
-_FOREIGN_ORIGIN = Problem(403, "foreign_origin", "Pages of this origin may not open WebSockets here.")
+_FOREIGN_ORIGIN = Problem(
+    403,
+    "foreign_origin",
+    "Pages of this origin may not open WebSockets here. To let them, name the origin in the route's 'cors';"
+    " the gateway's own is that of OSTIARY_ISSUER with the request's host.",
+)
 _TOO_MANY = Problem(429, "too_many_requests", "Too many requests; retry after the number of seconds in Retry-After.")
 
 
@@ -117,6 +123,9 @@ class Admission:
         else:
             context.scheme = scheme or known.scheme
             context.host, context.own_origin = known.authority(context.scheme), known.own_origin
+            context.forwarded = forwarded_fields(
+                context.client, context.scheme, context.host, context.request.is_http11
+            )
         context.located_by = self
 
     def admit(self, context: RequestContext) -> Route:
@@ -309,6 +318,7 @@ def _upstream_path(route: Route, context: RequestContext) -> bytes:
         raise ProblemError(problem_of_path(error)) from None
     query = context.target.partition(b"?")
     context.rewritten = path + query[1] + query[2]
+    context.prefix = stripped_prefix(context.path, path)
     return path
 
 
@@ -329,8 +339,7 @@ def _is_allowed_origin(route: Route, context: RequestContext) -> bool:
     origin = by_name.get(b"origin")
     if origin is None:
         return b"sec-fetch-site" not in by_name
-    origin = origin.lower()
-    return origin.partition(b"://")[2] == context.host.lower() or cors.trusts_origin(route, origin)
+    return origin.lower() == context.own_origin or cors.trusts_origin(route, origin.lower())
 
 
 def _allow(methods: Collection[str]) -> str:

@@ -68,6 +68,9 @@ class RequestContext:
         self.host = b""
         #: The origin of pages under this host (RFC 6454 section 6.2); b"" for the gateway's own endpoints.
         self.own_origin = b""
+        #: Serialized fields that tell the service about all of that; and the start of the path that a rewrite strips.
+        self.forwarded = b""
+        self.prefix = b""
         #: The configuration by which all of that was found out.
         self.located_by: object = None
         #: Whether the gateway serves the path itself.
@@ -91,6 +94,7 @@ class RequestContext:
         context = RequestContext(self.request, self.peer, self.scheme, request_id)
         context.client, context.host, context.own_origin = self.client, self.host, self.own_origin
         context.path, context.target, context.located_by = self.path, self.target, self.located_by
+        context.forwarded = self.forwarded
         context.is_local, context.presented = self.is_local, self.presented
         return context
 

@@ -83,6 +83,7 @@ class Response:
     body: Body
     keep_alive: bool
     connection_options: frozenset[bytes]
+    is_http11: bool
     #: A cache for `headers`: the serialized fields to forward.
     forwarded_lines: bytes | None = None
 
@@ -152,7 +153,8 @@ def parse_response(head: bytes, method: str) -> Response:
         # Two lengths, or a length without a body (RFC 9112 section 6.3): a wrong server may send that body all the
         # same, and it would be taken for the next response.
         keep_alive = False
-    return Response(status, fields, by_name, body, keep_alive and not isinstance(body, CloseDelimitedBody), options)
+    keep_alive = keep_alive and not isinstance(body, CloseDelimitedBody)
+    return Response(status, fields, by_name, body, keep_alive, options, is_http11)
 
 
 def _response_fields(lines: list[bytes]) -> tuple[Fields, bool]:

@@ -30,18 +30,14 @@ def request_head(context: RequestContext, host: bytes, position: str | None) -> 
     else:
         others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
         passed = context.filter.serialize(others, request.connection_options) + lines(context.trace.fields)
-    return (
-        b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
-        b"x-request-id: %b\r\n%b%b%b\r\n"
-    ) % (
+    return (b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\n%b%b%b%b\r\n") % (
         request.method.encode(),
         context.rewritten or context.target,
         host,
         passed,
-        context.client.encode(),
-        context.scheme,
-        context.host,
+        context.forwarded,
         context.request_id,
+        b"x-forwarded-prefix: %b\r\n" % context.prefix if context.prefix else b"",
         b"connection: upgrade\r\nupgrade: websocket\r\n" if context.is_websocket else b"",
         b"%b: %b\r\n" % (_POSITION, position.encode()) if position is not None else b"",
         length,

@@ -1,5 +1,6 @@
 """The head of the response that a client gets from an upstream."""
 
+from ostiary_gateway.access.forwarded import via
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.http1.body import ContentLengthBody
@@ -9,14 +10,16 @@ from ostiary_gateway.http1.serializer import status_line
 
 def interim_head(response: Response) -> bytes:
     """Serialise an interim response (RFC 9110 section 15.2)."""
-    return b"%b%b\r\n" % (status_line(response.status), headers.response_to_client(response))
+    own = via(is_http11=response.is_http11)
+    return b"%b%b%b\r\n" % (status_line(response.status), headers.response_to_client(response), own)
 
 
 def upgrade_head(context: RequestContext, response: Response) -> bytes:
     """Serialise the response that opens a WebSocket (RFC 6455 section 4.2.2)."""
-    return b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" % (
+    return b"%b%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" % (
         status_line(response.status),
         headers.response_to_client(response),
+        via(is_http11=response.is_http11),
         context.request_id,
     )
 
@@ -48,9 +51,10 @@ def final_head(
         connection = b"connection: close\r\n"
     elif not is_http11:
         connection = b"connection: keep-alive\r\n"
-    return b"%b%bx-request-id: %b\r\n%b%b\r\n" % (
+    return b"%b%b%bx-request-id: %b\r\n%b%b\r\n" % (
         status_line(response.status),
         passed,
+        via(is_http11=response.is_http11),
         context.request_id,
         length,
         connection,
