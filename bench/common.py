@@ -282,7 +282,9 @@ class Process:
         # Cache byte code, as an ordinary machine does.
         left_out = ("OSTIARY_", "PYTHONDONTWRITEBYTECODE")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-        self.environ = {**inherited, **settings}
+        # Nobody distributes requests to the services.
+        delays = {f"OSTIARY_{name}_DRAIN_DELAY": "0" for name in ("AUTH", "GATEWAY", "PROFILE")}
+        self.environ = {**inherited, **delays, **settings}
         self._command = command
         self._log = log
         self._is_ready = is_ready

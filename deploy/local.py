@@ -69,6 +69,9 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
     environ.setdefault("OSTIARY_AUTH_TRUSTED_PROXIES", "127.0.0.1,::1")
     # The auth service creates it.
     environ.setdefault("OSTIARY_FEED_SECRET_FILE", str(auth.feed_secret_path))
+    for name in ("GATEWAY", "AUTH", "PROFILE"):
+        # Nobody distributes requests to these processes, and whoever has pressed Ctrl-C waits.
+        environ.setdefault(f"OSTIARY_{name}_DRAIN_DELAY", "0")
     environ["PYTHONUNBUFFERED"] = "1"
     for config, name in ((gateway, "gateway"), (auth, "auth"), (profile, "profile")):
         bind(config.host, config.port, name).close()

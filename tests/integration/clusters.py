@@ -136,7 +136,8 @@ class LocalCluster:
             OSTIARY_PROFILE_URL=self.urls["profile"],
             OSTIARY_AUTH_TRUSTED_PROXIES="127.0.0.1",
             **{f"OSTIARY_{name.upper()}_PORT": str(port) for name, port in ports.items()},
-            **settings,
+            # Nobody distributes requests here, so that there is nothing to wait for.
+            **{f"OSTIARY_{name.upper()}_DRAIN_DELAY": "0" for name in SERVICES} | settings,
         )
         #: Descriptors for the output of services, instead of files.
         self.outputs: dict[str, int] = {}

@@ -320,7 +320,7 @@ class TestEnd:
         streaming = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n"
         upstream.answers |= {"socket": answer(opened), "stream": answer(streaming)}
         with (
-            GatewayProcess(tmp_path, ROUTES.format(url=url_of(upstream))) as gateway,
+            GatewayProcess(tmp_path, ROUTES.format(url=url_of(upstream)), OSTIARY_GATEWAY_DRAIN_TIMEOUT="1") as gateway,
             gateway.connect() as talking,
             gateway.connect() as listening,
         ):
@@ -334,7 +334,7 @@ class TestEnd:
             assert (read_all(talking), read_all(listening)) == (b"\x88\x0c\x03\xe9going away", b"")
             assert "Traceback" not in gateway.log
             # What was cut off, and what ended as it does, is in the log.
-            assert re.search(r"route=/r/\S+ status=200 decision=cut_off ", gateway.log)
+            assert re.search(r"route=/r/\S+ status=200 decision=gateway_shutdown ", gateway.log)
             assert re.search(r"route=/socket status=101 decision=allowed ", gateway.log)
 
     def test_the_last_answer_reaches_who_has_asked_further(self, upstream: RawUpstream, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -30,3 +33,27 @@ def test_a_config_error_is_one_line_and_code_two(capsys: pytest.CaptureFixture[s
         server.run("program", command)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "program: X: is wrong\n"
+
+
+def test_what_hangs_in_the_end_does_not_keep_the_process() -> None:
+    script = """
+import os, signal, threading
+from contextlib import asynccontextmanager
+from ostiary_chassis import server
+from ostiary_chassis.app import new_app
+from ostiary_chassis.drain import Drain
+from ostiary_chassis.metrics import Metrics
+
+server.CLEANUP_SECONDS = 1
+
+@asynccontextmanager
+async def lifespan(app):
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    yield
+    threading.Event().wait()
+
+app = new_app(title="t", version="0", lifespan=lifespan, ready_checks={}, exception_handlers={}, metrics=Metrics())
+server.serve(app, server.bind("127.0.0.1", 0, "test"), Drain(0, 0))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)  # noqa: S603 - ours
+    assert done.returncode == -signal.SIGALRM, done.stderr

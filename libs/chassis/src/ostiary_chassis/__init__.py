@@ -17,5 +17,6 @@ What each service needs around its domain, a module each:
     verifying  the settings of services that verify tokens
     threads    work that would block the event loop
     server     a bound socket, a running server, a clean exit
+    drain      how long that exit takes
     workers    several processes on one address
 """

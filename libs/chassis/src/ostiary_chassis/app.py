@@ -4,7 +4,7 @@ import json
 from asyncio import Lock
 from collections.abc import Awaitable, Callable, Mapping
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import Lifespan
 
@@ -51,6 +51,8 @@ def new_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={**EXCEPTION_HANDLERS, **exception_handlers},
     )
+    #: Whether the service will end soon: it is not ready, but serves.
+    app.state.is_draining = False
     # The last one added is the outermost.
     app.add_middleware(ImpliedMethods)
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
@@ -83,8 +85,10 @@ def _operations(ready_checks: Mapping[str, ReadyCheck], metrics: Metrics) -> API
         return {"status": "alive"}
 
     @router.get("/readyz")
-    async def readyz() -> Response:
+    async def readyz(request: Request) -> Response:
         failing = [name for name, check in ready_checks.items() if not await check()]
+        if request.app.state.is_draining:
+            failing.append("draining")
         if failing:
             return problem_response(
                 Problem(

@@ -48,6 +48,9 @@ class RequestContext:
                 # An upstream's request id would be a second one.
                 others = [field for field in message.get("headers", ()) if field[0] != b"x-request-id"]
                 message["headers"] = [*others, (b"x-request-id", request_id.encode())]
+                if scope["app"].state.is_draining:
+                    # The next request goes to another replica. The server closes the connection for this field.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -5,21 +5,30 @@ import errno
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from ostiary_chassis import logs
 from ostiary_chassis._protocol import BoundedProtocol
+from ostiary_chassis.drain import Drain
 from ostiary_chassis.settings import ConfigError
 
 _log = structlog.stdlib.get_logger("server")
 
-#: Seconds for open requests to complete after SIGTERM; container runtimes kill after ten.
-GRACE_SECONDS = 8
+#: Seconds to close resources in the end.
+CLEANUP_SECONDS = 5
+
+#: Seconds between two looks at whether all requests are complete.
+POLL_SECONDS = 0.05
+
+#: What a supervisor sends to its workers instead of a second SIGTERM or SIGINT.
+END_AT_ONCE = signal.SIGUSR1
 
 #: Seconds an idle connection stays open. Clients and proxies time out after 60 s or less, so they close first,
 #: and no request is sent on a closing connection.
@@ -50,24 +59,84 @@ def bind(host: str, port: int, service: str, *, is_shared: bool = False) -> sock
 
 
 class _Server(uvicorn.Server):
-    """A server that calls back when it begins to shut down, so that long polls can be answered."""
+    """A server that ends in steps.
 
-    on_stop: Callable[[], None]
+    SERVING -- SIGTERM --> DRAINING -- delay --> STOPPING -- all complete, or timeout --> ENDING
+       +------------------- SIGINT ----------------^
+
+    In DRAINING, the service is not ready, but serves. In STOPPING, it listens no more. In ENDING, what is not complete
+    is cut off, and resources are closed. A second signal leads to ENDING at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: Starlette, drain: Drain, *, is_worker: bool) -> None:
+        super().__init__(config)
+        self._app = app
+        self._drain = drain
+        self._is_worker = is_worker
+        self.on_drain: Callable[[], None] = lambda: None
+        self.on_stop: Callable[[], None] = lambda: None
+        #: When STOPPING begins, in seconds on the monotonic clock; None before a signal.
+        self._stop_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the base's signature
+        """Take a signal; the next tick acts on it."""
+        if self._stop_at is None:
+            delay = self._drain.delay if sig == signal.SIGTERM and self.started else 0.0
+            self._stop_at = time.monotonic() + delay
+        elif sig == END_AT_ONCE or not self._is_worker:
+            self._stop_at, self.force_exit = 0.0, True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether STOPPING begins."""
+        await super().on_tick(counter)
+        if self._stop_at is None:
+            return False
+        if not self._app.state.is_draining:
+            _log.info("draining", seconds=max(0.0, round(self._stop_at - time.monotonic(), 1)))
+            self._app.state.is_draining = True
+            self.on_drain()
+        return time.monotonic() >= self._stop_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _log.info("stopping", seconds=0.0 if self.force_exit else self._drain.timeout)
         self.on_stop()
-        await super().shutdown(sockets)
+        for each in (*self.servers, *(sockets or ())):
+            each.close()
+        for connection in tuple(self.server_state.connections):
+            connection.shutdown()
+        if not await self._are_done():
+            _log.warning("cut off", connections=len(self.server_state.connections))
+        # Whatever hangs from here on, the system ends the process.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(CLEANUP_SECONDS)
+        for task in tuple(self.server_state.tasks):
+            task.cancel()
+        await self.lifespan.shutdown()
+
+    async def _are_done(self) -> bool:
+        """Wait until all requests are complete; return False if that takes too long."""
+        until = time.monotonic() + self._drain.timeout
+        while self.server_state.connections or self.server_state.tasks:
+            if self.force_exit or time.monotonic() >= until:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
 
 
 def serve(
-    app: ASGIApp,
+    app: Starlette,
     listener: socket.socket,
+    drain: Drain,
+    *,
+    on_drain: Callable[[], None] = lambda: None,
     on_stop: Callable[[], None] = lambda: None,
     protocol: Callable[..., asyncio.Protocol] = BoundedProtocol,
+    is_worker: bool = False,
 ) -> None:
-    """Serve `app` until SIGTERM or SIGINT; then call `on_stop`, and let open requests complete.
+    """Serve `app` until a signal; `_Server` shows how it ends. `on_drain` and `on_stop` are called at these steps.
 
-    `protocol` creates the protocol of a connection, with the arguments of uvicorn's.
+    `protocol` creates the protocol of a connection, with the arguments of uvicorn's. To a worker, a repeated SIGTERM or
+    SIGINT means nothing: terminals and service managers send them to all processes, and its supervisor does, too.
     """
     config = uvicorn.Config(
         app,
@@ -83,13 +152,14 @@ def serve(
         log_config=None,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server = _Server(config)
-    server.on_stop = on_stop
-    # uvicorn raises the signal that stopped it again at its end; a clean stop exits with 0.
+    server = _Server(config, app, drain, is_worker=is_worker)
+    server.on_drain, server.on_stop = on_drain, on_stop
+    # For signals before and after those that the server handles.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_cleanly)
+    if is_worker:
+        signal.signal(END_AT_ONCE, server.handle_exit)
     host, port = listener.getsockname()[:2]
     with logs.in_background():
         _log.info("starting", host=host, port=port)

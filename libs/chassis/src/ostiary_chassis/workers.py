@@ -16,6 +16,7 @@ import structlog
 from prometheus_client import Metric, generate_latest
 
 from ostiary_chassis.metrics import Collected, Metrics
+from ostiary_chassis.server import END_AT_ONCE
 from ostiary_chassis.settings import ConfigError
 from ostiary_chassis.threads import in_thread
 
@@ -130,8 +131,9 @@ def _merge(texts: Sequence[str]) -> bytes:
 def run(count: int, work: Callable[[Worker], None]) -> None:
     """Run `work` in `count` processes until SIGTERM or SIGINT; one that exits is restarted.
 
-    SIGHUP is forwarded to them. They end with this process, however it ends. Call it before threads and event loops
-    exist. Raises ConfigError, after all workers have ended, when workers repeatedly do so at their start.
+    SIGHUP is forwarded to them, and so is the signal to end; a second one ends them at once. They end with this
+    process, however it ends. Call it before threads and event loops exist. Raises ConfigError, after all workers have
+    ended, when workers repeatedly do so at their start.
     """
     with tempfile.TemporaryDirectory(prefix="ostiary-") as folder:
         _Supervisor(count, Path(folder), work).run()
@@ -172,16 +174,17 @@ class _Supervisor:
             self._faults.clear()
             _log.error("worker exited", worker=worker.number, status=code)
         if len(self._faults) == MAX_FAILED_STARTS:
-            self._forward(signal.SIGTERM, None)
+            self._forward(signal.SIGINT, None)
             return
         time.sleep(RESTART_SECONDS)
         self._start(worker)
 
     def _forward(self, number: int, _frame: object) -> None:
-        self._is_ending = self._is_ending or number != signal.SIGHUP
+        if number != signal.SIGHUP:
+            number, self._is_ending = END_AT_ONCE if self._is_ending else number, True
         for process in self._running:
             with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGTERM if self._is_ending else signal.SIGHUP)
+                os.kill(process, number)
 
     def _start(self, worker: Worker) -> None:
         # A signal between these lines would miss the new process.
@@ -215,4 +218,5 @@ class _Supervisor:
 
     def _end_with_parent(self) -> None:
         os.read(self._life[0], 1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        # Without delay: whoever starts the service again needs the address.
+        os.kill(os.getpid(), signal.SIGINT)

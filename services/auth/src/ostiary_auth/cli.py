@@ -31,7 +31,7 @@ def serve() -> None:
     logs.configure(config.log_format, "auth")
     listener = server.bind(config.host, config.port, "auth")
     app = create_app(config, asyncio.run(prepare(config)))
-    server.serve(app, listener, on_stop=app.state.on_stop)
+    server.serve(app, listener, config.drain, on_stop=app.state.on_stop)
 
 
 def main() -> None:

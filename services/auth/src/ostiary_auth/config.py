@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from sqlalchemy import URL
 
+from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDelay, DrainTimeout
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
@@ -27,6 +28,8 @@ class AuthConfig(Settings):
 
     host: Annotated[str, Field(alias="OSTIARY_AUTH_HOST")] = "127.0.0.1"
     port: Annotated[Port, Field(alias="OSTIARY_AUTH_PORT")] = 8081
+    drain_delay: Annotated[DrainDelay, Field(alias="OSTIARY_AUTH_DRAIN_DELAY")] = DEFAULT_DELAY
+    drain_timeout: Annotated[DrainTimeout, Field(alias="OSTIARY_AUTH_DRAIN_TIMEOUT")] = DEFAULT_TIMEOUT
     issuer: Annotated[BaseUrl, Field(alias="OSTIARY_ISSUER")] = "http://localhost:8080"
     audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
     data_dir: Annotated[Path, Field(alias="OSTIARY_DATA_DIR")] = Path(".data")
@@ -52,6 +55,10 @@ class AuthConfig(Settings):
             # Otherwise access tokens would outlive their idle session.
             raise ValueError("OSTIARY_ACCESS_TOKEN_TTL must not exceed OSTIARY_SESSION_IDLE_TTL")
         return self
+
+    @property
+    def drain(self) -> Drain:
+        return Drain(self.drain_delay, self.drain_timeout)
 
     @property
     def kek_path(self) -> Path:

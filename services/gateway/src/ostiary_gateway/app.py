@@ -99,9 +99,13 @@ class Gateway:
         own = AsgiBridge(self.app, server_state, app_state)
         return ClientConnection(self._manager, self.runtime, self._exchange, own, self._access_log)
 
+    def drain(self) -> None:
+        """Close connections after the next response."""
+        self._manager.is_draining = True
+
     def stop(self) -> None:
         """Finish requests in progress, and accept no more."""
-        self._manager.is_draining = True
+        self._manager.is_draining = self._manager.is_stopping = True
 
     def _exchange(self, client: ClientConnection, context: RequestContext, snapshot: Snapshot) -> Exchange:
         return Exchange(client, context, self._verifier, snapshot.upstream_for(context))

@@ -53,7 +53,7 @@ def serve() -> None:
     config.rate_limit_store_password()
     check_ca_file(environment())
     if config.workers == 1:
-        _serve(Gateway(config, routes, source), listener)
+        _serve(config, Gateway(config, routes, source), listener)
         return
     # The address is free, and the workers share it from now on.
     listener.close()
@@ -62,13 +62,22 @@ def serve() -> None:
         shared = server.bind(config.host, config.port, "gateway", is_shared=True)
         # The current file: this may be a worker that is restarted long after the first ones.
         source.share(worker.folder)
-        _serve(Gateway(config, source.load_or_last(routes), source, worker=worker), shared)
+        gateway = Gateway(config, source.load_or_last(routes), source, worker=worker)
+        _serve(config, gateway, shared, is_worker=True)
 
     workers.run(config.workers, work)
 
 
-def _serve(gateway: Gateway, listener: socket.socket) -> None:
-    server.serve(gateway.app, listener, gateway.stop, gateway.protocol)
+def _serve(config: GatewayConfig, gateway: Gateway, listener: socket.socket, *, is_worker: bool = False) -> None:
+    server.serve(
+        gateway.app,
+        listener,
+        config.drain,
+        on_drain=gateway.drain,
+        on_stop=gateway.stop,
+        protocol=gateway.protocol,
+        is_worker=is_worker,
+    )
 
 
 @cli.command()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from ostiary import VerifierConfig
+from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDelay, DrainTimeout
 from ostiary_chassis.logs import LogFormat, LogLevel
 from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import BaseUrl, ConfigError, Port, Settings, read_secret, reject_unknown
@@ -41,6 +42,8 @@ def _check_store_url(value: object) -> object:
 class GatewayConfig(Settings):
     host: Annotated[str, Field(alias="OSTIARY_GATEWAY_HOST")] = "127.0.0.1"
     port: Annotated[Port, Field(alias="OSTIARY_GATEWAY_PORT")] = 8080
+    drain_delay: Annotated[DrainDelay, Field(alias="OSTIARY_GATEWAY_DRAIN_DELAY")] = DEFAULT_DELAY
+    drain_timeout: Annotated[DrainTimeout, Field(alias="OSTIARY_GATEWAY_DRAIN_TIMEOUT")] = DEFAULT_TIMEOUT
     routes_file: Annotated[Path, Field(alias="OSTIARY_GATEWAY_ROUTES")] = Path("deploy/gateway.yaml")
     issuer: Annotated[BaseUrl, Field(alias="OSTIARY_ISSUER")] = "http://localhost:8080"
     audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
@@ -70,6 +73,10 @@ class GatewayConfig(Settings):
         """Read the settings, and reject unknown ones with the gateway's prefix. Raises ConfigError."""
         reject_unknown(environ, "OSTIARY_GATEWAY_", cls.names() | _COMPOSE_SETTINGS)
         return super().load(environ)
+
+    @property
+    def drain(self) -> Drain:
+        return Drain(self.drain_delay, self.drain_timeout)
 
     def rate_limit_store_password(self) -> str | None:
         """Read the store's password; None if it has none. Raises ConfigError."""

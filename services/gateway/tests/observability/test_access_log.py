@@ -104,4 +104,4 @@ async def test_an_aborted_response_is_logged_as_such(issuer: Issuer, upstream: R
         log = CapturedAccessLog(it)
         assert not (await it.request("/p")).is_complete
         (line,) = log.lines
-        assert (line["status"], line["decision"]) == (200, "broken_off")
+        assert (line["status"], line["decision"]) == (200, "response_aborted")

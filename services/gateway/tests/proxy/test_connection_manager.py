@@ -128,7 +128,10 @@ async def test_requests_cut_off_by_a_forced_shutdown_are_logged(
     harness.gateway._manager.cut_off()
     for client in (waiting, answered, idle):
         await client.wait_closed()
-    assert sorted((each["status"], each["decision"]) for each in log.lines) == [(201, "cut_off"), (503, "cut_off")]
+    assert sorted((each["status"], each["decision"]) for each in log.lines) == [
+        (201, "gateway_shutdown"),
+        (503, "gateway_shutdown"),
+    ]
 
 
 async def test_a_shutdown_completes_pending_requests(harness: GatewayHarness, upstream: RecordingUpstream) -> None:

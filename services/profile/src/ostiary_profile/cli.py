@@ -24,7 +24,7 @@ def serve() -> None:
     logs.configure(config.log_format, "profile")
     listener = server.bind(config.host, config.port, "profile")
     asyncio.run(prepare(config))
-    server.serve(create_app(config), listener)
+    server.serve(create_app(config), listener, config.drain)
 
 
 def main() -> None:

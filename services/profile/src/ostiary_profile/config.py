@@ -7,6 +7,7 @@ from pydantic import Field
 from sqlalchemy import URL
 
 from ostiary import VerifierConfig
+from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDelay, DrainTimeout
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
 from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
@@ -18,6 +19,8 @@ class ProfileConfig(Settings):
 
     host: Annotated[str, Field(alias="OSTIARY_PROFILE_HOST")] = "127.0.0.1"
     port: Annotated[Port, Field(alias="OSTIARY_PROFILE_PORT")] = 8082
+    drain_delay: Annotated[DrainDelay, Field(alias="OSTIARY_PROFILE_DRAIN_DELAY")] = DEFAULT_DELAY
+    drain_timeout: Annotated[DrainTimeout, Field(alias="OSTIARY_PROFILE_DRAIN_TIMEOUT")] = DEFAULT_TIMEOUT
     issuer: Annotated[BaseUrl, Field(alias="OSTIARY_ISSUER")] = "http://localhost:8080"
     audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
     auth_url: Annotated[BaseUrl, Field(alias="OSTIARY_AUTH_URL")] = "http://127.0.0.1:8081"
@@ -27,6 +30,10 @@ class ProfileConfig(Settings):
     feed_secret_file: Annotated[Path | None, Field(alias="OSTIARY_FEED_SECRET_FILE")] = None
     max_staleness: Annotated[MaxStaleness, Field(alias="OSTIARY_MAX_STALENESS")] = DEFAULT_MAX_STALENESS
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
+
+    @property
+    def drain(self) -> Drain:
+        return Drain(self.drain_delay, self.drain_timeout)
 
     @property
     def feed_secret_path(self) -> Path:

@@ -62,4 +62,5 @@ class AsgiBridge:
             raise ProblemError(LOCAL_TIMEOUT) from None
         except Exception:  # noqa: BLE001 - the application has logged it
             raise ProblemError(INTERNAL_ERROR) from None
-        return status, [field for field in fields if field[0] != b"content-length"], content
+        # The connection is not the application's.
+        return status, [field for field in fields if field[0] not in {b"connection", b"content-length"}], content

@@ -48,8 +48,9 @@ class ConnectionManager:
         self.connections: set[ManagedConnection] = set()
         #: Connections that are not read, so that their close would go unnoticed.
         self.paused: set[ManagedConnection] = set()
-        #: Whether the gateway shuts down: no further requests are accepted.
-        self.is_draining = False
+        #: Whether the gateway ends soon, so that connections are closed after a response; and whether it listens no
+        #: more, so that responses have to end.
+        self.is_draining = self.is_stopping = False
         self.flush_queue = FlushQueue()
         #: The value of the `Date` field.
         self.date = b""

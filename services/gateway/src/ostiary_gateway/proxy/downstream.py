@@ -34,7 +34,6 @@ from ostiary.http import Problem, problem_for
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
 from ostiary_gateway.access import cors
 from ostiary_gateway.access.request import RequestContext
-from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import parse_request
@@ -63,8 +62,8 @@ MIN_CONTENT_BYTES_PER_SECOND = 1024
 #: meets a closing connection.
 KEEP_ALIVE_SECONDS = 75.0
 
-#: Seconds for the first request of a connection that is made while the gateway shuts down.
-DRAIN_SECONDS = 1.0
+#: Seconds for the first request of a connection that was made just before the gateway has stopped listening.
+STOPPING_SECONDS = 1.0
 
 #: Pipelined requests begun in one turn of the event loop; other connections have theirs in between.
 MAX_REQUESTS_PER_TURN = 16
@@ -164,7 +163,7 @@ class ClientConnection(WriteBufferedProtocol):
             # What a client does not read must not fill the system's buffers.
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_NOT_SENT)
         self._bridge.server_state.connections.add(self)
-        self.deadline = time.monotonic() + (DRAIN_SECONDS if self._manager.is_draining else HEAD_SECONDS)
+        self.deadline = time.monotonic() + (STOPPING_SECONDS if self._manager.is_stopping else HEAD_SECONDS)
         if not self._manager.add(self):
             self.reject(TOO_MANY_CONNECTIONS)
 
@@ -218,10 +217,13 @@ class ClientConnection(WriteBufferedProtocol):
     # Called by uvicorn.
 
     def shutdown(self) -> None:
-        """Close after the response under way. A WebSocket is told that the gateway shuts down."""
-        if self._state is TUNNEL and self._exchange is not None:
-            self._exchange.close_tunnel(websocket.GOING_AWAY, "going away")
-        elif self._context is None:
+        """Close after the request under way; end what has no end."""
+        if self._exchange is not None:
+            self._exchange.on_shutdown()
+        elif self._state is IDLE and not self._started_at:
+            # It may have been made for a request that is on its way.
+            self.expect(STOPPING_SECONDS)
+        elif self._context is None and self._state is not HEAD:
             self._close()
 
     # Called by the connection manager.
@@ -260,7 +262,7 @@ class ClientConnection(WriteBufferedProtocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.on_client_lost()
-            self._record(exchange.status or _CUT_OFF, "cut_off", exchange.upstream_seconds)
+            self._record(exchange.status or _CUT_OFF, "gateway_shutdown", exchange.upstream_seconds)
             self._context = None
         self._abort()
 
@@ -268,8 +270,13 @@ class ClientConnection(WriteBufferedProtocol):
 
     @property
     def is_draining(self) -> bool:
-        """Whether no further requests are accepted."""
+        """Whether the connection is closed after the response."""
         return self._manager.is_draining
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the gateway waits for this response to end."""
+        return self._manager.is_stopping
 
     @property
     def date(self) -> bytes:
@@ -320,7 +327,7 @@ class ClientConnection(WriteBufferedProtocol):
         """Close the connection within a response."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            self._record(exchange.status, "broken_off", exchange.upstream_seconds)
+            self._record(exchange.status, "response_aborted", exchange.upstream_seconds)
         connected = self._socket()
         if connected is not None and not self.is_http11:
             # To HTTP/1.0 an orderly close is the end of the response, but a reset is not.

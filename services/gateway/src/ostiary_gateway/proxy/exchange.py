@@ -76,7 +76,11 @@ class Client(Protocol):
 
     @property
     def is_draining(self) -> bool:
-        """Whether no further requests are accepted."""
+        """Whether the connection is closed after the response."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the gateway waits for this response to end."""
 
     @property
     def date(self) -> bytes:
@@ -287,6 +291,15 @@ class Exchange:
         else:
             self.on_failure(Failure.SLOW)
 
+    def on_shutdown(self) -> None:
+        """End what would not end by itself, and let the rest complete: the gateway shuts down."""
+        if self._state is TUNNEL:
+            self.close_tunnel(websocket.GOING_AWAY, "going away")
+        elif self._state is RELAYING and self._is_event_stream:
+            # An event that is incomplete counts for nothing (HTML Standard, section 9.2.6), and the client reconnects.
+            self._drop_connection()
+            self.on_end([])
+
     def close_tunnel(self, code: int, reason: str) -> None:
         """Close the WebSocket when no frame is under way, and very soon in any case."""
         if self._tunnel is None or not self._tunnel.is_open:
@@ -395,6 +408,8 @@ class Exchange:
         if self._watch is None and self._response is not None:
             content_type = self._response.by_name.get(b"content-type", b"")
             self._watch_token(grace_of(content_type.decode("latin-1")))
+        if self._client.is_stopping:
+            self.on_shutdown()
 
     def on_end(self, trailers: Fields) -> None:
         """End the response, or the tunnel."""
@@ -431,6 +446,14 @@ class Exchange:
         self.give_up(problem_of_failure(failure))
 
     # Steps.
+
+    @property
+    def _is_event_stream(self) -> bool:
+        """Whether the response ends when its connection does, and its events are complete or count for nothing."""
+        response = self._response
+        if response is None or isinstance(response.body, ContentLengthBody):
+            return False
+        return grace_of(response.by_name.get(b"content-type", b"").decode("latin-1")) == 0.0
 
     def _accept(self, response: Response) -> None:
         self._response = response
@@ -510,6 +533,8 @@ class Exchange:
         if self._state is TUNNEL:
             self._client.resume_input()
             self._expect(self._idle_seconds)
+        if self._client.is_stopping:
+            self.on_shutdown()
 
     def _end_tunnel(self) -> None:
         connection, self._connection = self._connection, None
