@@ -112,3 +112,13 @@ async def test_a_request_with_a_partial_response_is_not_retried(
     upstream.response = respond_and_close(b"HTTP/1.1 2")
     assert (await harness.request("/any/y")).status == 502
     assert len(upstream.requests) == 2
+
+
+async def test_a_request_with_an_interim_response_was_not_sent_on_a_stale_connection(
+    harness: GatewayHarness, upstream: RecordingUpstream
+) -> None:
+    await pool_a_connection(harness, upstream)
+    upstream.response = respond_and_close(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    data = await harness.send_raw(b"GET /any/y HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n")
+    assert data.count(b"HTTP/1.1 502 ") == 1
+    assert len(upstream.requests) == 2

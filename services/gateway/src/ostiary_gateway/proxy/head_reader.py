@@ -10,9 +10,6 @@ MAX_KEPT_HEAD = 4096
 #: What a client sends first that takes the port for one of `https` (RFC 8446 section 5.1).
 _TLS_HANDSHAKE = b"\x16\x03"
 
-_NO_HEAD = b"GET / HTTP/1.1\r\n\r\n"
-_NO_CONTEXT = RequestContext(parse_request(_NO_HEAD), "", b"", b"")
-
 
 class HeadReader:
     """Finds the end of a head and parses it. No I/O here."""
@@ -23,8 +20,9 @@ class HeadReader:
         self._ids = ids
         #: How many bytes of an incomplete head have been searched for its end.
         self.searched = 0
-        #: The last head without a body, and its context.
-        self._last_head, self._last_context = _NO_HEAD, _NO_CONTEXT
+        #: The last head without a body, and its context; None if there was none.
+        self._last_head = b""
+        self._last_context: RequestContext | None = None
 
     def read(self, data: bytes, peer: str) -> tuple[RequestContext | None, bytes]:
         """Return the request at the start of `data`, None if its head is incomplete, and what follows.
@@ -34,9 +32,9 @@ class HeadReader:
         """
         # RFC 9112 section 2.2: an empty line before a request is ignored. One.
         start = 2 if data.startswith(b"\r\n") else 0
-        if data.startswith(self._last_head, start):
+        last = self._last_context
+        if last is not None and data.startswith(self._last_head, start):
             self.searched = 0
-            last = self._last_context
             return last.reuse(self._ids.id_for(last.request)), data[start + len(self._last_head) :]
         end = head_end(data, self.searched)
         if end < 0:

@@ -49,9 +49,6 @@ HIGH_WATER = 256 * 1024
 #: Methods whose request content has no defined meaning (RFC 9110 section 9.3).
 _METHODS_WITHOUT_CONTENT = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
-_FIRST_HEAD = b"HTTP/1.1 204 No Content\r\n\r\n"
-_FIRST = _FIRST_HEAD, "GET", parse_response(_FIRST_HEAD, "GET"), 0
-
 IDLE: Final = State("idle")
 AWAITING_HEAD: Final = State("awaiting head")
 BODY: Final = State("body")
@@ -154,15 +151,15 @@ class UpstreamConnection(WriteBufferedProtocol):
         #: A part of a head, or content that is deferred.
         self._buffer = b""
         #: The last head, its request's method, its parsed form and its content length: responses repeat.
-        self._last = _FIRST
+        self._last: tuple[bytes, str, Response, int] | None = None
         #: Whether the whole request has been sent.
         self.is_request_sent = False
         #: Whether more of a request can be written.
         self.is_writable = True
         #: Whether a response has been received on it before.
         self.is_reused = False
-        #: The client on whose behalf it is used, as the owner counts it.
-        self.caller = ""
+        #: The client on whose behalf it is used, as the owner counts it; None if it is used for nobody.
+        self.caller: str | None = None
         self._poll: select.poll | None = None
         self.opened_at = self.idle_since = time.monotonic()
 
@@ -243,7 +240,7 @@ class UpstreamConnection(WriteBufferedProtocol):
 
     def fail(self, failure: Failure) -> None:
         """Close, and report a failure. Only a timeout counts against the upstream; the caller may cause the others."""
-        if failure is Failure.SLOW and self.is_request_sent:
+        if failure is Failure.SLOW and self.is_request_sent and self.caller is not None:
             self._owner.failed(self.caller)
         handler, self._handler = self._handler, None
         self._close()
@@ -310,10 +307,10 @@ class UpstreamConnection(WriteBufferedProtocol):
             handler.on_end([])
         elif state is BODY:
             handler.on_failure(Failure.BROKEN)
-        elif self.is_reused and not self._buffer:
+        elif self.is_reused and not self._buffer and not self._interim_responses:
             handler.on_failure(Failure.STALE)
         else:
-            if self.is_request_sent:
+            if self.is_request_sent and caller is not None:
                 # A client that has not sent all of its request may be the reason for this.
                 self._owner.failed(caller)
             handler.on_failure(Failure.BROKEN)
@@ -365,16 +362,17 @@ class UpstreamConnection(WriteBufferedProtocol):
 
     def _head_end(self, data: bytes, searched: int) -> int:
         """Return the length of the head, -1 if it is incomplete. Raises BadMessage."""
-        last_head = self._last[0]
-        return len(last_head) if data.startswith(last_head) else head_end(data, searched)
+        last = self._last
+        return len(last[0]) if last is not None and data.startswith(last[0]) else head_end(data, searched)
 
     def _parse_head(self, head: bytes) -> Response:
         """Parse a head, or reuse the last one if it is the same. Raises BadMessage."""
-        last_head, last_method, response, length = self._last
-        if head == last_head and self._method == last_method:
-            # The exchange that it belonged to has ended.
-            response.body = ContentLengthBody(length)
-            return response
+        if self._last is not None:
+            last_head, last_method, response, length = self._last
+            if head == last_head and self._method == last_method:
+                # The exchange that it belonged to has ended.
+                response.body = ContentLengthBody(length)
+                return response
         response = parse_response(head, self._method)
         if isinstance(response.body, ContentLengthBody):
             self._last = head, self._method, response, response.body.left

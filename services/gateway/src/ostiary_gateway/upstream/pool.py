@@ -41,7 +41,7 @@ class _Dial:
 
     def __init__(self, handler: ResponseHandler) -> None:
         self.handler: ResponseHandler | None = handler
-        self.caller = handler.caller
+        self.caller: str | None = handler.caller
 
 
 class Pool:
@@ -165,8 +165,8 @@ class Pool:
         handler.on_connection(connection)
 
     def _release(self, holder: "UpstreamConnection | _Dial") -> None:
-        caller, holder.caller = holder.caller, ""
-        if caller:
+        caller, holder.caller = holder.caller, None
+        if caller is not None:
             self._queue.release(caller)
 
     def _discard(self, connection: UpstreamConnection) -> None:
@@ -177,7 +177,7 @@ class Pool:
         if len(self._open) + len(self._dials) >= self._queue.max_connections:
             self._discard(self._idle.popleft())
         dial = _Dial(handler)
-        self._queue.hold(dial.caller)
+        self._queue.hold(handler.caller)
         self._dials.add(dial)
         task = asyncio.create_task(self._finish_dial(dial, seconds))
         self._tasks.add(task)
