@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from harness import GatewayHarness, ReceivedResponse, RecordingUpstream, parse_responses
+from harness import GatewayHarness, ReceivedResponse, RecordingUpstream, parse_responses, until
 from route_files import bearer, errors_of, open_gateway, routes_file
 
 from ostiary.testing import Issuer
+from ostiary_gateway.access.unread_head import MAX_SEARCHED
 
 SHOP, OTHER_PAGE = "Origin: https://shop.example", "Origin: https://evil.example"
 ASKS = "Access-Control-Request-Method: PUT"
@@ -391,6 +392,47 @@ async def test_a_page_reads_that_a_host_is_unknown(issuer: Issuer, upstream: Rec
             head = f"GET {path} HTTP/1.1\r\nHost: unknown.example\r\n{APP}\r\nConnection: close\r\n\r\n"
             (answer,) = parse_responses(await it.send_raw(head.encode()))
             assert (answer.status, cors_fields(answer)["allow-origin"]) == (421, "https://app.example")
+
+
+@pytest.mark.parametrize("size", [1, 50, 700, 40_000])
+async def test_a_head_over_the_limit_is_read_until_its_origin_is_known(
+    issuer: Issuer, upstream: RecordingUpstream, size: int
+) -> None:
+    fields = f"Host: gw\r\nX-Long: {'b' * 5000}\r\n{PARTNER}\r\nX-More: 1\r\n"
+    head = f"GET /partner?{'a' * 40_000} HTTP/1.1\r\n{fields}".encode()
+    async with open_gateway(issuer, upstream, *MIXED) as it:
+        client, connection = await it.connect_both_sides()
+        client.send(head[:40_000])
+        await until(lambda: connection._unread is not None)
+        for start in range(40_000, len(head), size):
+            # Not all at once, as the transport would have it.
+            connection.data_received(head[start : start + size])
+        (answer,) = parse_responses(await client.wait_closed())
+        assert (answer.status, cors_fields(answer)["allow-origin"]) == (431, "https://partner.example")
+
+
+async def test_a_head_over_the_limit_is_read_to_its_end_and_no_further(
+    issuer: Issuer, upstream: RecordingUpstream
+) -> None:
+    start = f"GET /{'a' * 40_000} HTTP/1.1\r\nHost: gw\r\n".encode()
+    async with open_gateway(issuer, upstream, *MIXED) as it:
+        for rest in (b"X-Y: 1\r\n\r\n", b"X-Y: " + MAX_SEARCHED * b"a"):
+            client = await it.connect()
+            client.send(start)
+            client.send(rest)
+            (answer,) = parse_responses(await client.wait_closed())
+            assert (answer.status, cors_fields(answer)) == (431, {})
+
+
+async def test_a_head_over_the_limit_that_never_ends_is_refused_in_time(
+    issuer: Issuer, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostiary_gateway.proxy.downstream.HEAD_SECONDS", 0.05)
+    async with open_gateway(issuer, upstream, *MIXED) as it:
+        client = await it.connect()
+        client.send(f"GET /{'a' * 40_000}".encode())
+        (answer,) = parse_responses(await client.wait_closed())
+        assert answer.status == 431
 
 
 async def test_a_page_reads_that_its_request_was_too_slow(

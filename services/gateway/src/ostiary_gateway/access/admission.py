@@ -23,6 +23,7 @@ from ostiary_gateway.access.request import (
     parse_target,
     problem_of_path,
 )
+from ostiary_gateway.access.unread_head import UnreadHead
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
@@ -187,16 +188,20 @@ class Admission:
         rules, _ = self._cors_at(context.host, context.path, origin)
         return rules.response(origin) if rules is not None else None
 
-    def cors_of_unread(self, data: bytes) -> CorsFields | None:
-        """Return the CORS fields of the response to a head that was not read to its end, or is not valid."""
-        path, value, origin = cors.parts_of_unread(data)
+    @property
+    def has_cors(self) -> bool:
+        """Whether pages of other origins may read any response."""
+        return bool(self._cors) or self._default_cors is not None
+
+    def cors_of_unread(self, head: UnreadHead) -> CorsFields | None:
+        """Return the CORS fields of the response to a head that is no request."""
         try:
-            known = self._hosts.find(value)
+            known = self._hosts.find(head.host)
             host = known.authority(known.scheme)
         except (InvalidHost, UnknownHost):
             host = b""
-        rules, _ = self._cors_at(host, path, origin)
-        return rules.response(origin) if rules is not None else None
+        rules, _ = self._cors_at(host, head.path, head.origin)
+        return rules.response(head.origin) if rules is not None else None
 
     def _cors_at(self, host: bytes, path: bytes, origin: bytes) -> tuple[CorsRules | None, Collection[str]]:
         """Return the rules of any route at a path that allows an origin, and their methods; or the default."""

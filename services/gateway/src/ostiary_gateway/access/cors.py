@@ -38,11 +38,6 @@ _REQUEST_PRIVATE_NETWORK = b"access-control-request-private-network"
 
 _TOKEN = re.compile(TOKEN)
 
-# What is in a head that was not read to its end, or is not valid.
-_TARGET = re.compile(rb"(?:\r\n)?[^ \r\n]{1,64} (/[^ ?#\r\n]*)[ ?]")
-_ORIGIN = re.compile(rb"\r\norigin:[ \t]*([\x21-\x7e]{1,512})[ \t]*(?=\r\n)", re.IGNORECASE)
-_HOST = re.compile(rb"\r\nhost:[ \t]*([\x21-\x7e]{1,512})[ \t]*(?=\r\n)", re.IGNORECASE)
-
 
 class CorsFields:
     """The fields of a response that let a page read it, if that page may."""
@@ -155,17 +150,6 @@ def requested(request: Request) -> tuple[str, frozenset[str]]:
 def is_method(method: str) -> bool:
     """Return whether a requested method is one (RFC 9110 section 9.1)."""
     return method.isascii() and _TOKEN.fullmatch(method.encode()) is not None
-
-
-def parts_of_unread(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return path, host and origin of a head that is too long, incomplete or invalid; b"" for what can't be told."""
-    head = data.partition(b"\r\n\r\n")[0] + b"\r\n"
-    target, hosts, origins = _TARGET.match(head), _HOST.findall(head), _ORIGIN.findall(head)
-    return (
-        target[1] if target is not None else b"",
-        hosts[0] if len(hosts) == 1 else b"",
-        origins[0] if len(origins) == 1 else b"",
-    )
 
 
 def _text(origin: bytes) -> str:

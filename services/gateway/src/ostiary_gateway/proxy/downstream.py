@@ -34,7 +34,8 @@ from ostiary.http import Problem, problem_for
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
 from ostiary_gateway.access import cors
 from ostiary_gateway.access.request import RequestContext
-from ostiary_gateway.http1.errors import BadMessage
+from ostiary_gateway.access.unread_head import UnreadHead
+from ostiary_gateway.http1.errors import BadMessage, TooLarge
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import parse_request
 from ostiary_gateway.http1.status import NO_CONTENT
@@ -45,7 +46,13 @@ from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.exchange import Exchange
 from ostiary_gateway.proxy.head_reader import HeadReader
 from ostiary_gateway.proxy.local_response import LocalResponse, local_head, may_keep_alive, problem_fields, with_cors
-from ostiary_gateway.proxy.problems import BODY_TIMEOUT, HEAD_TIMEOUT, TOO_MANY_CONNECTIONS, problem_of_message
+from ostiary_gateway.proxy.problems import (
+    BODY_TIMEOUT,
+    HEAD_TIMEOUT,
+    HEAD_TOO_LARGE,
+    TOO_MANY_CONNECTIONS,
+    problem_of_message,
+)
 from ostiary_gateway.proxy.slow_reader import LINGER_SECONDS, STALL_SECONDS, LingeringClose, SlowReader, unsent_bytes
 from ostiary_gateway.runtime import Runtime, Snapshot
 from ostiary_gateway.state import State
@@ -133,6 +140,8 @@ class ClientConnection(WriteBufferedProtocol):
         #: Received bytes for later.
         self._buffer = b""
         self._heads = HeadReader(manager.request_ids)
+        #: A head that is no request.
+        self._unread: UnreadHead | None = None
         #: The current request, and when it began.
         self._context: RequestContext | None = None
         self._started_at = 0.0
@@ -243,7 +252,9 @@ class ClientConnection(WriteBufferedProtocol):
         elif exchange is not None:
             exchange.on_timeout()
         elif self._buffer:
-            self.reject(HEAD_TIMEOUT, self._buffer)
+            self.reject(HEAD_TIMEOUT)
+        elif self._unread is not None:
+            self.reject(HEAD_TOO_LARGE)
         else:
             self._close()
 
@@ -309,14 +320,15 @@ class ClientConnection(WriteBufferedProtocol):
         """Pass on what the client sends as it is."""
         self._enter(TUNNEL)
 
-    def reject(self, problem: Problem, unread: bytes = b"") -> None:
-        """Respond with a problem. `unread` are the received bytes of a head that is no request."""
+    def reject(self, problem: Problem) -> None:
+        """Respond with a problem."""
         exchange, self._exchange = self._exchange, None
         context = self._context
         if context is None:
             request_id = self._manager.request_ids.id_for(_UNREADABLE)
             context = self._context = RequestContext(_UNREADABLE, self.peer, b"http", request_id)
             self._started_at = time.monotonic()
+            unread = self._unread or UnreadHead(self._buffer)
             context.cors = self._runtime.current.admission.cors_of_unread(unread)
         elif context.route is None:
             context.cors = self._runtime.current.admission.cors_without_route(context)
@@ -369,21 +381,38 @@ class ClientConnection(WriteBufferedProtocol):
 
     def _receive_head(self, data: bytes) -> bytes:
         """Begin a request if its head is complete; return what follows it."""
+        if self._unread is not None:
+            self._receive_unread(self._unread, data)
+            return b""
         is_new = not self._heads.searched
         try:
             context, rest = self._heads.read(data, self.peer)
         except BadMessage as error:
-            self.reject(problem_of_message(error), data)
+            self._unread = UnreadHead(data)
+            if isinstance(error, TooLarge) and not self._unread.is_done and self._runtime.current.admission.has_cors:
+                self._await_head(is_new=is_new)
+            else:
+                self.reject(problem_of_message(error))
             return b""
         if context is not None:
             self._begin(context)
             return rest
+        self._buffer = rest
+        self._await_head(is_new=is_new)
+        return b""
+
+    def _await_head(self, *, is_new: bool) -> None:
+        """Wait for more of a head."""
         if is_new:
             self.deadline = time.monotonic() + HEAD_SECONDS
-        self._buffer = rest
         if self._state is IDLE:
             self._enter(HEAD)
-        return b""
+
+    def _receive_unread(self, unread: UnreadHead, data: bytes) -> None:
+        """Read a head over the limit until it is known whose page gets to read the response."""
+        unread.take(data)
+        if unread.is_done:
+            self.reject(HEAD_TOO_LARGE)
 
     def _receive_content(self, exchange: Exchange, data: bytes) -> bytes:
         body = exchange.body

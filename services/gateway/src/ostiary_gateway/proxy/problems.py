@@ -6,7 +6,7 @@ from ostiary_gateway.http1.fields import MAX_FIELDS
 from ostiary_gateway.http1.parser import MAX_HEAD_BYTES
 from ostiary_gateway.upstream.connection import Failure
 
-_TOO_LARGE = Problem(
+HEAD_TOO_LARGE = Problem(
     431,
     "head_too_large",
     f"Request line and header fields are limited to {MAX_HEAD_BYTES} bytes in all, and the fields to {MAX_FIELDS}.",
@@ -49,7 +49,7 @@ def problem_of_message(error: BadMessage) -> Problem:
     """Return the response to a request that cannot be parsed."""
     match error:
         case TooLarge():
-            return _TOO_LARGE
+            return HEAD_TOO_LARGE
         case UnknownVersion():
             return _UNKNOWN_VERSION
         case UnknownCoding():
