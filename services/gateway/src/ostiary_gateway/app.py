@@ -108,7 +108,7 @@ class Gateway:
         self._manager.is_draining = self._manager.is_stopping = True
 
     def _exchange(self, client: ClientConnection, context: RequestContext, snapshot: Snapshot) -> Exchange:
-        return Exchange(client, context, self._verifier, snapshot.upstream_for(context))
+        return Exchange(client, context, snapshot.table, self._verifier, snapshot.upstream_for(context))
 
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:

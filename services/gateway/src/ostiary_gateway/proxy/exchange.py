@@ -33,12 +33,14 @@ from ostiary_gateway.http1.methods import IDEMPOTENT
 from ostiary_gateway.http1.parser import Response
 from ostiary_gateway.http1.serializer import CONTINUE, chunk, last_chunk
 from ostiary_gateway.proxy import tunnel
+from ostiary_gateway.proxy.own_urls import has_url, with_public_urls
 from ostiary_gateway.proxy.problems import TOKEN_ENDED, problem_of_failure
 from ostiary_gateway.proxy.request_head import request_head
 from ostiary_gateway.proxy.response_head import final_head, interim_head, upgrade_head
 from ostiary_gateway.proxy.retry import may_retry
 from ostiary_gateway.proxy.streams import is_stream
 from ostiary_gateway.proxy.tunnel import Tunnel
+from ostiary_gateway.routing.table import RouteTable
 from ostiary_gateway.state import State
 from ostiary_gateway.upstream.cluster import Cluster
 from ostiary_gateway.upstream.connection import SWITCHING_PROTOCOLS, Failure, UpstreamConnection
@@ -133,6 +135,7 @@ class Exchange:
         "_route",
         "_sent_at",
         "_state",
+        "_table",
         "_trailers",
         "_tried",
         "_tunnel",
@@ -145,10 +148,13 @@ class Exchange:
         "upstream_seconds",
     )
 
-    def __init__(self, client: Client, context: RequestContext, verifier: Verifier, cluster: Cluster) -> None:
+    def __init__(
+        self, client: Client, context: RequestContext, table: RouteTable, verifier: Verifier, cluster: Cluster
+    ) -> None:
         assert context.route is not None  # noqa: S101 - admitted
         self._client = client
         self._context = context
+        self._table = table
         self._verifier = verifier
         self._cluster = cluster
         self._route = context.route
@@ -476,6 +482,8 @@ class Exchange:
         if client.is_draining or not self.is_request_sent:
             # In the latter case nobody reads the rest of the content.
             self.keep_alive = False
+        if has_url(response):
+            response = with_public_urls(response, self._context, self._cluster, self._table)
         return final_head(
             self._context,
             response,

@@ -213,6 +213,15 @@ class Route(RoutePolicies):
         return parse_template(self.rewrite if self.rewrite is not None else self.match.path)
 
     @cached_property
+    def rewritten_starts(self) -> tuple[bytes, bytes]:
+        """The literal start of the paths that the route takes, and what `rewrite` makes of it."""
+        before, after = (
+            template.filled(lambda _: "\0").partition("\0")[0].encode()
+            for template in (self.match.template, self.upstream_template)
+        )
+        return before, after
+
+    @cached_property
     def is_public(self) -> bool:
         return self.access == "public"
 

@@ -146,5 +146,5 @@ def _to_ascii(name: str) -> str:
     try:
         labels = idna.uts46_remap(name, std3_rules=False).split(".")
         return ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels)
-    except idna.IDNAError:
+    except UnicodeError:  # all errors of idna, too
         raise InvalidHost("must be a host name") from None

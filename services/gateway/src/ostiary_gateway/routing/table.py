@@ -6,7 +6,7 @@ from functools import lru_cache
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Match, Route
-from ostiary_gateway.routing.paths import PATH_CACHE_SIZE, EncodedCharacter
+from ostiary_gateway.routing.paths import PATH_CACHE_SIZE, EncodedCharacter, InvalidPath
 from ostiary_gateway.routing.templates import (
     PathTemplate,
     Pattern,
@@ -154,6 +154,13 @@ class RouteTable:
     def candidates(self, host: bytes, path: bytes) -> Candidates:
         """Return the routes of the most specific template for a path. Raises InvalidPath."""
         return self._cached_candidates(path, host if self._has_hosts else b"")
+
+    def takes(self, host: bytes, path: bytes) -> bool:
+        """Return whether a route takes a path, with any method."""
+        try:
+            return bool(self.candidates(host, path))
+        except InvalidPath:
+            return False
 
     def _look_up(self, path: bytes, host: bytes) -> Candidates:
         canonical = paths.canonicalise(path)

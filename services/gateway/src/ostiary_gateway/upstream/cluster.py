@@ -9,12 +9,15 @@ import ssl
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from ostiary.prometheus import Timings
 from ostiary_chassis.metrics import REQUEST_BUCKETS
 from ostiary_gateway.routing.config import Upstream as UpstreamConfig
+from ostiary_gateway.routing.hosts import DEFAULT_PORTS, authority, normalise_name, parse_authority
 from ostiary_gateway.upstream.circuit_breaker import CircuitBreaker
 from ostiary_gateway.upstream.connection import Failure
+from ostiary_gateway.upstream.dialer import UNIX_HOST
 from ostiary_gateway.upstream.endpoint import Endpoint
 from ostiary_gateway.upstream.fetch import fetch
 from ostiary_gateway.upstream.pool import Pool
@@ -40,6 +43,9 @@ class Cluster:
         self._keeps_host = config.host == "client"
         #: The value of `Host` that is not the client's; b"" for that of the endpoint's address.
         self._host = {"client": public_host, "upstream": b""}.get(config.host, config.host.encode())
+        #: By which hosts the service may know itself: those of its addresses, or what it is told.
+        self.hosts = _own_hosts(config)
+        self.is_tls = config.addresses[0].startswith("https:")
         self._breaker = CircuitBreaker()
         self._endpoints: list[Endpoint] = []
         for url in config.addresses:
@@ -150,3 +156,14 @@ class Cluster:
 
 def _untried(endpoints: list[Endpoint], tried: Collection[Pool]) -> list[Endpoint]:
     return [endpoint for endpoint in endpoints if endpoint.pool not in tried]
+
+
+def _own_hosts(config: UpstreamConfig) -> frozenset[bytes]:
+    """Return the values of `Host`, normalised, that name the service itself."""
+    urls = [urlsplit(address) for address in config.addresses]
+    own = {authority(normalise_name(url.hostname), url.port, url.scheme) for url in urls if url.hostname}
+    if config.host == "upstream" and any(url.scheme == "unix" for url in urls):
+        own.add(UNIX_HOST)
+    if config.host not in {"client", "upstream"}:
+        own |= {authority(*parse_authority(config.host.encode()), scheme) for scheme in DEFAULT_PORTS}
+    return frozenset(own)

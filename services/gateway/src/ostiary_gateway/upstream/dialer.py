@@ -15,6 +15,9 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
+#: The value of the `Host` field for a unix socket.
+UNIX_HOST = b"localhost"
+
 #: What `Dialer.dial` raises if it does not succeed; UnicodeError is for a host that cannot be a domain name.
 DIAL_ERRORS = (OSError, TimeoutError, UnicodeError)
 
@@ -25,7 +28,7 @@ class Dialer:
     def __init__(self, url: str, tls: ssl.SSLContext | None) -> None:
         parts = urlsplit(url)
         #: The value of the `Host` field.
-        self.host = parts.netloc.encode() or b"localhost"
+        self.host = parts.netloc.encode() or UNIX_HOST
         self._socket_path = parts.path if parts.scheme == "unix" else None
         self._name = parts.hostname or ""
         self._port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
