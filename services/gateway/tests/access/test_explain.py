@@ -24,7 +24,8 @@ routes:
     retries: {attempts: 2, statuses: [503]}
     timeouts: {total: 60}
     max_staleness: 1.0
-  - {name: shelf, match: {path: "/v1/shelves/{id}", methods: [GET]}, upstream: stock, access: {scopes: [stock]}}
+  - {name: shelf, match: {path: "/v1/shelves/{id}", methods: [GET]}, upstream: stock, access: {scopes: [stock]},
+     allows_encoded: ["/", "#"]}
   - name: public-shelf
     match: {path: "/shelves/{id}", methods: [GET, PUT]}
     upstream: stock
@@ -94,6 +95,13 @@ def test_the_limits_of_a_websocket_are_those_that_hold(explainer: Explainer) -> 
     assert explainer("GET", "/live", *handshake)[0]["timeouts"] == ["connect 2 s, first_byte 30 s, stream_idle 3600 s"]
     plain = ["connect 2 s, first_byte 30 s, idle 30 s, stream_idle 3600 s"]
     assert explainer("GET", "/live")[0]["timeouts"] == plain
+
+
+def test_the_canonical_path_and_what_it_may_have_are_shown(explainer: Explainer, issuer: Issuer) -> None:
+    lines, is_allowed = explainer("GET", "/v1/%73helves/a%2fb|?q", token=issuer.token(scopes=["stock"]))
+    assert is_allowed
+    assert lines["encoded"] == ["# /"]
+    assert lines["upstream"][0].endswith(" gets /v1/shelves/a%2Fb%7C?q")
 
 
 def test_missing_requirements_are_listed_beside_the_tokens_own(explainer: Explainer, issuer: Issuer) -> None:
@@ -212,6 +220,7 @@ def test_the_client_is_taken_from_trusted_proxies_only(explainer: Explainer) -> 
         ("G T", "/", "400: not valid HTTP/1.1"),
         ("GET", "//", "400 encoded_character"),
         ("GET", "/orders/a%2fb", "400 encoded_character"),
+        ("GET", "/shelves/a%23b", "400 encoded_character"),
         ("GET", "/" + 5000 * "a", "414 path_too_long"),
     ],
 )

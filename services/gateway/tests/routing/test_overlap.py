@@ -1,5 +1,8 @@
 """The access rules of the route that owns an upstream path apply, whichever route leads there."""
 
+import itertools
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from unicodedata import normalize
 from urllib.parse import unquote
@@ -11,12 +14,14 @@ from hypothesis import strategies as st
 
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.fields import Fields
-from ostiary_gateway.routing import templates
+from ostiary_gateway.routing import paths, templates
 from ostiary_gateway.routing.bypass_check import check_no_bypass
 from ostiary_gateway.routing.config import Route, RoutesFile
 from ostiary_gateway.routing.loader import InvalidRoutes, load_file
 from ostiary_gateway.routing.overlap import OwnerIndex
+from ostiary_gateway.routing.paths import InvalidPath
 from ostiary_gateway.routing.table import NoRoute, RouteTable, WrongMethod
+from ostiary_gateway.routing.templates import PathTemplate, Pattern, Segment
 
 ADMIN = "{roles: [admin]}"
 
@@ -328,8 +333,139 @@ def test_each_request_meets_the_access_of_its_paths_owner(file: RoutesFile, requ
         for owner in owners_by_linear_search(file, route, path, method):
             assert any(each.implies_access_to(owner) for each in checked)
         if is_good and route.is_public and path.islower() and "%" not in path:
-            # Without a bypass, a plain path of a public route needs nothing.
-            assert all(each.is_public for each in checked)
+            # Without a bypass, a plain path of a public route needs nothing but what it needs with a slash at its end.
+            with_slash = owners_by_linear_search(file, route, f"{path}/", method)
+            needed = [each for each in checked if method in each.match.methods]
+            assert all(each.is_public or each in with_slash for each in needed)
+
+
+# No reading of a path reaches a stricter route. The readings here are written down a second time, as a service might
+# have them: so many times decoded, then cut and merged or not.
+
+_READERS = [
+    *itertools.product(range(3), [False, True], [False, True], [False, True], [False, True], [False, True]),
+]
+
+
+def as_a_service_reads(path: str, reader: tuple[int, bool, bool, bool, bool, bool]) -> tuple[str, ...]:
+    times, cuts, drops_parameters, knows_backslashes, merges, normalises = reader
+    for _ in range(times):
+        path = unquote(path)
+    if cuts:
+        path = re.split("[?#]", path)[0]
+    if drops_parameters:
+        path = re.sub(";[^/]*", "", path)
+    if knows_backslashes:
+        path = path.replace("\\", "/")
+    if merges:
+        path = re.sub("/+", "/", path)
+    if normalises:
+        path = normalize("NFKC", path)
+    return tuple(path[1:].split("/"))
+
+
+def as_seen(text: str, *, ignores_case: bool) -> str:
+    plain = normalize("NFKC", unquote(text))
+    return plain.lower() if ignores_case else plain
+
+
+def slash_variants(segments: tuple[str, ...]) -> list[tuple[str, ...]]:
+    bare = segments[:-1] if segments[-1] == "" else segments
+    return [segments, (*bare, "")] if bare == segments else [segments, *([bare] if bare else [])]
+
+
+_OPEN_PATHS = [
+    *_PATHS,
+    *[
+        ("/a/", None),
+        ("/{x}/", None),
+        ("/a{x}", None),
+        ("/{x}b/{y}", None),
+        ("/{x}.{y}", None),
+        ("/a/{r...}", "/{r...}"),
+    ],
+]
+_WORDS = ["a", "b", "v", "A", "ab", "a.b", "%EF%BD%81", "a%2Fb", "b%2Fa%2f", "a;x", "a%23b", "%2561", "a%5Cb", ";", "é"]
+_ALL_SPECIALS = ["/", "\\", "#", "?", "%", ";", "//"]
+
+
+@st.composite
+def files_with_special_characters(draw: st.DrawFn) -> RoutesFile:
+    routes = []
+    for number in range(draw(st.integers(2, 5))):
+        path, rewrite = draw(st.sampled_from(_OPEN_PATHS))
+        methods = draw(st.sampled_from([["GET", "POST"], ["GET", "POST"], ["GET"]]))
+        match = {"path": path, "methods": methods, "hosts": draw(st.sampled_from([[], [], ["h.test"]]))}
+        allowed = draw(st.sampled_from([[], _ALL_SPECIALS]))
+        routes.append(
+            {
+                "name": f"r{number}",
+                "match": match,
+                "upstream": "one",
+                "rewrite": rewrite,
+                "access": draw(st.sampled_from(_ACCESS)),
+                "allows_encoded": allowed,
+            }
+        )
+    upstreams = {"one": {"url": "http://one", "ignores_case": draw(st.booleans())}}
+    return RoutesFile.model_validate({"upstreams": upstreams, "routes": routes})
+
+
+def naive_owners(routes: Sequence[Route], segments: tuple[str, ...], *, ignores_case: bool) -> list[Route]:
+    """Return the routes of the most specific template, by a linear search."""
+    fitting = [each for each in routes if seen_template(each, ignores_case=ignores_case).matches(segments)]
+    first = min((each.upstream_template.precedence for each in fitting), default=None)
+    return [each for each in fitting if each.upstream_template.precedence == first]
+
+
+def seen_template(route: Route, *, ignores_case: bool) -> PathTemplate:
+    def seen(segment: Segment) -> Segment:
+        if isinstance(segment, str):
+            return as_seen(segment, ignores_case=ignores_case)
+        return Pattern(tuple(as_seen(text, ignores_case=ignores_case) for text in segment.texts))
+
+    return PathTemplate(tuple(map(seen, route.upstream_template.segments)), route.upstream_template.tail)
+
+
+@given(
+    files_with_special_characters(),
+    st.lists(st.tuples(st.lists(st.sampled_from(_WORDS), max_size=3), st.sampled_from(["", "", "/", "//a"]))),
+    st.sampled_from([b"", b"h.test"]),
+)
+def test_no_reading_of_an_accepted_path_reaches_a_stricter_route(
+    file: RoutesFile, requests: list[tuple[list[str], str]], host: bytes
+) -> None:
+    table, index = RouteTable(file.routes), OwnerIndex(file)
+    ignores_case = file.upstreams["one"].ignores_case
+    for words, end in requests:
+        path = paths.canonicalise(f"/{'/'.join(words)}{end}".encode()).raw
+        try:
+            route = table.find("GET", host, path, [])
+            if route.rewrite is not None:
+                path = templates.rewrite(path, route.match.path, route.rewrite)
+        except (NoRoute, WrongMethod, InvalidPath):
+            continue
+        checked = [route, *index.owners_for(route, "GET", path)]
+        own = naive_owners(file.routes, paths.canonicalise(path).segments, ignores_case=False)
+        for reader in _READERS:
+            for segments in slash_variants(as_a_service_reads(path.decode(), reader)):
+                seen = tuple(as_seen(each, ignores_case=ignores_case) for each in segments)
+                owners = naive_owners(file.routes, seen, ignores_case=ignores_case)
+                assert not owners or is_protected(owners, own, checked, seen, ignores_case=ignores_case)
+
+
+def is_protected(
+    owners: list[Route], own: list[Route], checked: list[Route], seen: tuple[str, ...], *, ignores_case: bool
+) -> bool:
+    """Return whether a request has met the access of owners, or an exception to that applies."""
+    theirs = seen_template(owners[0], ignores_case=ignores_case).without_slash()
+    if own:
+        mine = seen_template(own[0], ignores_case=ignores_case).without_slash()
+        is_own = mine.matches(seen[:-1] if seen[-1] == "" else seen, tail_least=0)
+        if is_own and mine.shape != theirs.shape and theirs.contains(mine, tail_least=0):
+            return True
+    needed = [each for each in owners if "GET" in each.match.methods]
+    return all(any(each.implies_access_to(owner) for each in checked) for owner in needed)
 
 
 def has_no_bypass(file: RoutesFile) -> bool:

@@ -138,6 +138,8 @@ def _rules(checked: Sequence[Route], *, is_websocket: bool) -> list[str]:
         # The limit that holds is the other one.
         del timeouts["idle"]
     lines.append(f"timeouts    {', '.join(f'{name} {seconds}' for name, seconds in timeouts.items())}")
+    if route.allows_encoded:
+        lines.append(f"encoded     {' '.join(sorted(route.allows_encoded))}")
     if route.retries is not None:
         statuses = "".join(f" or {status}" for status in sorted(route.retries.statuses))
         lines.append(f"retries     at most {route.retries.attempts}, after no response{statuses}")

@@ -8,16 +8,25 @@ And where two templates overlap without one containing the other, both routes mu
 is a host that both take, wherever they lead: which of them a path takes is not what anybody reads out of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.routing import paths, templates
 from ostiary_gateway.routing.config import Route, RoutesFile
 from ostiary_gateway.routing.loader import InvalidRoutes
-from ostiary_gateway.routing.overlap import AddressIndex, OwnerIndex
+from ostiary_gateway.routing.overlap import AddressIndex, OwnerIndex, with_method
 from ostiary_gateway.routing.paths import InvalidPath
 from ostiary_gateway.routing.table import DuplicateField, NoRoute, PathTree, RouteTable, WrongMethod
-from ostiary_gateway.routing.templates import EXAMPLE, common_path, raw_segments
+from ostiary_gateway.routing.templates import (
+    EXAMPLE,
+    PARAMETER,
+    PathTemplate,
+    Segment,
+    common_path,
+    common_segments,
+    raw_segments,
+    segment_example,
+)
 
 
 class _Bypass(Exception):
@@ -41,6 +50,8 @@ def check_no_bypass(file: RoutesFile) -> None:
             addresses = index.index_of(route)
             for other in addresses.overlapping(route):
                 _check_reach(table, addresses, route, other)
+            for other in addresses.routes if route.allows_encoded else ():
+                _check_encoded(table, addresses, route, other)
     except _Bypass as error:
         raise InvalidRoutes(("routes", table.routes.index(error.route)), str(error)) from None
 
@@ -100,6 +111,56 @@ def _check_reach(table: RouteTable, index: AddressIndex, route: Route, other: Ro
             return
         if any(each is other for each in index.exact_owners(path.encode())) or not mine.contains(theirs):
             _check_path(table, route, other, methods, path)
+
+
+def _check_encoded(table: RouteTable, index: AddressIndex, route: Route, other: Route) -> None:
+    """Reject a route whose ordinary values, if services decode them first, lead to a stricter one. Raises _Bypass.
+
+    Paths that its own template matches in both readings are left to the look-up at run time, as are values that nobody
+    sends in good faith: the stricter rules apply to these.
+    """
+    methods = sorted(route.match.methods & other.match.methods)
+    if not methods or route.implies_access_to(other):
+        return
+    mine, theirs = route.upstream_template, other.upstream_template
+    for path, reading in encoded_examples(mine, theirs, route.allows_encoded):
+        for method in methods:
+            request = _request_for(table, route, method, path)
+            if request and any(each is other for each in with_method(index.owners(path.encode()), method)):
+                raise _Bypass(route, other, f"{request}, read as {reading},")
+
+
+def encoded_examples(mine: PathTemplate, theirs: PathTemplate, allowed: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield paths of a template that services may read as paths of another one alone, and these paths."""
+    slots = [*mine.without_slash().segments, *([PARAMETER] if mine.tail else [])]
+    end = [""] if mine.without_slash() is not mine else []
+    more = range(len(slots) + 1) if theirs.tail else (0,)
+    for target in ([*theirs.without_slash().segments, *[PARAMETER] * count] for count in more):
+        found: list[tuple[list[str], list[str]]] = []
+        for special, separator in (("/", "%2F"), ("\\", "%5C")):
+            if special in allowed:
+                found += _joined(slots, target, separator)
+        for special, escape in (("#", "%23"), ("?", "%3F")):
+            read = common_segments(slots[: len(target)], target)
+            if special in allowed and read and len(target) <= len(slots):
+                rest = [segment_example(each) for each in slots[len(target) :]]
+                found.append(([*read[:-1], f"{read[-1]}{escape}{EXAMPLE}", *rest], read))
+        for segments, read in found:
+            if mine.matches((*segments, *end)) and not mine.without_slash().matches(tuple(read), tail_least=0):
+                yield "/" + "/".join([*segments, *end]), "/" + "/".join(read)
+
+
+def _joined(
+    slots: Sequence[Segment], target: Sequence[Segment], separator: str
+) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield segments of which one has several of the target's, and the target's."""
+    size = len(target) - len(slots) + 1
+    for start in range(len(slots)) if size > 1 else ():
+        before = common_segments(slots[:start], target[:start])
+        after = common_segments(slots[start + 1 :], target[start + size :])
+        if before is not None and after is not None:
+            joined = [segment_example(each) for each in target[start : start + size]]
+            yield [*before, separator.join(joined), *after], [*before, *joined, *after]
 
 
 def _check_path(table: RouteTable, route: Route, other: Route, methods: Sequence[str], path: str) -> None:

@@ -35,6 +35,7 @@ from ostiary_gateway.routing.types import (
     PlainPath,
     Section,
     SentHost,
+    Special,
     text_or_other,
 )
 
@@ -159,6 +160,9 @@ class Route(RoutePolicies):
 
     rewrite: Annotated[str, AfterValidator(_valid_template)] | None = None
     """Template of the path for the upstream, with the parameters of match.path."""
+
+    allows_encoded: frozenset[Special] = frozenset()
+    """Characters that services may read in two ways, and that paths may have here all the same, such as / for %2F."""
 
     websocket: StrictBool = False
     """Whether requests may be upgraded to WebSockets."""

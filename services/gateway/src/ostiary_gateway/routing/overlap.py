@@ -59,6 +59,9 @@ class AddressIndex:
 
         Plain paths have no escapes, and no dots and slashes at ends of segments.
         """
+        if route.allows_encoded and not by_plain_paths:
+            # A path with special characters may be read as one that the route's template does not match.
+            return any(not _is_no_stricter(other, route) for other in self.routes)
         return any(
             not by_plain_paths or self._ignores_case or not _takes_precedence(other, route) or _adds_slash(other, route)
             for other in self.overlapping(route)
@@ -134,9 +137,8 @@ class OwnerIndex:
         self._contested: dict[str, tuple[AddressIndex, bool]] = {}
         for route in file.routes:
             index = self.index_of(route)
-            if route.rewrite is not None:
-                if len(index.overlapping(route)) > 1:
-                    self._contested[route.name] = index, True
+            if route.rewrite is not None and len(index.overlapping(route)) > 1:
+                self._contested[route.name] = index, True
             elif index.conflicts(route, by_plain_paths=False):
                 self._contested[route.name] = index, index.conflicts(route, by_plain_paths=True)
 
@@ -153,14 +155,19 @@ class OwnerIndex:
 
     def owners_for(self, route: Route, method: str, path: bytes) -> list[Route]:
         """Return the owners with this method for each way to read a path, or all of them. Raises InvalidPath."""
-        found: dict[str, Route] = {}
-        for owners in self.owners(route, path):
-            with_method = [each for each in owners if method in each.match.methods]
-            found |= {each.name: each for each in with_method or owners}
-        return list(found.values())
+        return with_method(self.owners(route, path), method)
 
     def _addresses_of(self, route: Route) -> frozenset[str]:
         return frozenset().union(*(self._addresses[name] for name in route.upstreams))
+
+
+def with_method(owners: Owners, method: str) -> list[Route]:
+    """Return the owners with a method for each way to read a path; all of those where none has it."""
+    found: dict[str, Route] = {}
+    for group in owners:
+        chosen = [each for each in group if method in each.match.methods]
+        found |= {each.name: each for each in chosen or group}
+    return list(found.values())
 
 
 def _is_unusual(path: bytes) -> bool:

@@ -227,6 +227,11 @@ def _without_last_parameters(path: str) -> str:
     return re.sub(r";[^/;]*\Z", "", path)
 
 
+def _without_authority(path: str) -> str:
+    """Drop what some take for a host: the beginning of a reference such as `//host/path` (RFC 3986 section 4.2)."""
+    return re.sub(r"\A//[^/]*", "", path) or "/"
+
+
 def _cut(path: str) -> str:
     return re.split(r"[?#]", path, maxsplit=1)[0]
 
@@ -246,6 +251,7 @@ def _unquoted(path: str) -> str:
 _STEPS: tuple[Callable[[str], str], ...] = (
     _unquoted,
     _cut,
+    _without_authority,
     _without_parameters,
     _without_last_parameters,
     _with_slashes,

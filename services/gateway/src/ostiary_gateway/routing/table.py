@@ -6,7 +6,7 @@ from functools import lru_cache
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Match, Route
-from ostiary_gateway.routing.paths import PATH_CACHE_SIZE, EncodedCharacter, InvalidPath
+from ostiary_gateway.routing.paths import PATH_CACHE_SIZE, CanonicalPath, EncodedCharacter, InvalidPath
 from ostiary_gateway.routing.templates import (
     PathTemplate,
     Pattern,
@@ -127,6 +127,8 @@ class RouteTable:
         self.routing_headers = frozenset(name.lower().encode() for route in self.routes for name in route.match.headers)
         #: The methods of all routes.
         self.methods = frozenset(method for route in self.routes for method in route.match.methods)
+        #: Special characters that any route allows.
+        self._allowed = frozenset(special for route in self.routes for special in route.allows_encoded)
         self._has_hosts = any(route.match.hosts for route in self.routes)
         self._cached_candidates = lru_cache(PATH_CACHE_SIZE)(self._look_up)
 
@@ -144,6 +146,8 @@ class RouteTable:
                 or _matches_headers(fields, route.match)
                 or _may_match_headers(preflight_headers, route.match)
             ):
+                if self._allowed:
+                    _check_specials(paths.canonicalise(path), [route])
                 return route
         if not candidates or method in candidates:
             raise NoRoute
@@ -164,12 +168,20 @@ class RouteTable:
 
     def _look_up(self, path: bytes, host: bytes) -> Candidates:
         canonical = paths.canonicalise(path)
-        if canonical.specials:
-            raise EncodedCharacter(min(canonical.specials))
         routes = self._root.find(canonical.segments, 0, _host_name(host))
+        _check_specials(canonical, routes)
         routes.sort(key=_sort_key)
         methods = {method for route in routes for method in route.match.methods}
         return {method: tuple(route for route in routes if method in route.match.methods) for method in methods}
+
+
+def _check_specials(path: CanonicalPath, routes: Collection[Route]) -> None:
+    """Raise EncodedCharacter if a path has special characters that none of the routes allows, or AmbiguousPath."""
+    if path.specials:
+        allowed = [route.allows_encoded for route in routes]
+        if not any(path.specials <= each for each in allowed):
+            raise EncodedCharacter(min(path.specials.difference(*allowed) or path.specials))
+        paths.readings(path.raw)
 
 
 def _host_name(host: bytes) -> str:

@@ -6,7 +6,7 @@ pattern without text. All texts are as in `paths.CanonicalPath.segments`. A para
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Final
@@ -80,14 +80,15 @@ class Pattern:
         first, *others = (_UNIT.findall(text) for text in self.texts)
         return tuple(first) + tuple(unit for each in others for unit in (_ANYTHING, _MORE, *each))
 
-    def example(self) -> str:
-        return EXAMPLE.join(self.texts)
-
 
 Segment = str | Pattern
 
 #: A segment that is a parameter alone.
 PARAMETER: Final = Pattern(("", ""))
+
+
+def segment_example(segment: Segment) -> str:
+    return segment if isinstance(segment, str) else EXAMPLE.join(segment.texts)
 
 
 def _is_boundary(text: str, position: int) -> bool:
@@ -130,6 +131,17 @@ def common_segment(one: Segment, other: Segment) -> str | None:
     if isinstance(other, str):
         return other if segment_matches(one, other) else None
     return _common_text(one.tokens, other.tokens)
+
+
+def common_segments(one: Sequence[Segment], other: Sequence[Segment]) -> list[str] | None:
+    """Return texts that both match, as far as both have segments; None if there are none."""
+    found: list[str] = []
+    for pair in zip(one, other, strict=False):
+        shared = common_segment(*pair)
+        if shared is None:
+            return None
+        found.append(shared)
+    return found
 
 
 #: Tokens that were used up of either pattern, and whether the text is more than dots.
@@ -233,7 +245,7 @@ class PathTemplate:
 
     def example(self) -> tuple[str, ...]:
         """Return the segments of a path that matches."""
-        segments = tuple(each if isinstance(each, str) else each.example() for each in self.segments)
+        segments = tuple(map(segment_example, self.segments))
         return (*segments, EXAMPLE) if self.tail else segments
 
 
@@ -314,7 +326,10 @@ def rewrite(path: bytes, template: str, target: str) -> bytes:
     """Fill the parameters of `target` from a canonical path that matches `template`. Raises InvalidPath."""
     values = parse_template(template).values(raw_segments(path))
     assert values is not None  # noqa: S101 - the route was found by this template
-    return paths.canonicalise(parse_template(target).filled(values.__getitem__).encode()).raw
+    canonical = paths.canonicalise(parse_template(target).filled(values.__getitem__).encode())
+    if canonical.specials:
+        paths.readings(canonical.raw)
+    return canonical.raw
 
 
 def raw_segments(path: bytes) -> tuple[str, ...]:
@@ -327,13 +342,10 @@ def common_path(one: PathTemplate, other: PathTemplate) -> str | None:
     rest = longer.segments[len(shorter.segments) :]
     if rest and not shorter.tail:
         return None
-    found: list[str] = []
-    for pair in zip(shorter.segments, longer.segments, strict=False):
-        shared = common_segment(*pair)
-        if shared is None:
-            return None
-        found.append(shared)
-    found += [each if isinstance(each, str) else each.example() for each in rest]
+    shared = common_segments(shorter.segments, longer.segments)
+    if shared is None:
+        return None
+    found = [*shared, *map(segment_example, rest)]
     least = max(len(each.segments) + each.tail for each in (one, other))
     if least > len(found):
         # A tail matches at least one segment.

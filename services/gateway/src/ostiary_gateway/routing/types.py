@@ -1,6 +1,6 @@
 """Types of values in the routes file, and the error texts for values that do not fit."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -145,6 +145,7 @@ Scalar = Annotated[
 ]
 UnixUrl = Annotated[str, Field(pattern=_UNIX_URL)]
 Address = Annotated[Annotated[UnixUrl, Tag("unix")] | Annotated[BaseUrl, Tag("text")], Discriminator(_address_kind)]
+Special = Literal["/", "\\", "#", "?", "%", ";", "//"]
 Method = Annotated[str, Field(pattern=_METHOD), AfterValidator(_valid_method)]
 Name = Annotated[str, Field(pattern=_NAME)]
 PlainPath = Annotated[str, Field(pattern=_PATH)]
