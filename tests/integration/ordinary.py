@@ -46,6 +46,7 @@ http {{
   scgi_temp_path {directory}/scgi;
   gzip on;
   gzip_types text/plain;
+  gzip_proxied any;
   server {{
     listen 127.0.0.1:{port};
     root {files};

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from clusters import ROOT
-from ordinary import FILE, FILE_CONTENT, NGINX, SERVICES, Ordinary
+from ordinary import FILE, FILE_CONTENT, MOUNTED, NGINX, SERVICES, Ordinary
 
 MIB = 1024 * 1024
 
@@ -44,6 +44,7 @@ def test_the_service_knows_the_clients_address(ordinary: Ordinary, name: str) ->
         ("fastapi", "/items", "/items/"),
         ("fastapi", "/moved", "/items/"),
         ("aiohttp", "/redirect", "/echo/arrived"),
+        ("nginx", "/folder", "/folder/"),
         ("node", "/moved", "/where"),
         ("express", "/moved", "/where"),
         ("express", "/files", "/files/"),
@@ -59,7 +60,7 @@ def test_redirects_lead_where_they_should(ordinary: Ordinary, name: str, path: s
     assert f":{ordinary.ports[name]}" not in str([each.headers for each in (response, *response.history)])
 
 
-@pytest.mark.parametrize("name", ["django-mounted", "fastapi-mounted"])
+@pytest.mark.parametrize("name", MOUNTED)
 def test_under_a_path_of_a_common_name_the_service_knows_its_address(ordinary: Ordinary, name: str) -> None:
     ordinary.start(name)
     where, moved, arrives = {
@@ -188,6 +189,11 @@ class TestNginx:
                 again = client.get("/folder/", headers=condition)
                 assert (again.status_code, again.headers["ETag"]) == (304, fields["ETag"])
             assert client.get("/folder/", headers={"If-Match": '"other"'}).status_code == 412
+
+    def test_it_compresses(self, ordinary: Ordinary) -> None:
+        with ordinary.client("nginx") as client:
+            response = client.get(f"/list/{FILE}")
+        assert (response.headers["Content-Encoding"], response.text) == ("gzip", FILE_CONTENT)
 
     def test_head_tells_the_length(self, ordinary: Ordinary) -> None:
         with ordinary.client("nginx", headers={"Accept-Encoding": "identity"}) as client:

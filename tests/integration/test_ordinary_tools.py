@@ -19,10 +19,14 @@ def wget(directory: Path, *arguments: str) -> list[tuple[str, str]]:
 
 
 class TestWget:
-    def test_a_page_with_what_it_needs(self, ordinary: Ordinary, tmp_path: Path) -> None:
+    def test_a_page(self, ordinary: Ordinary, tmp_path: Path) -> None:
         ordinary.start("nginx")
         url = f"http://127.0.0.1:{ordinary.gateway.port}/folder/"
         assert wget(tmp_path, "--header", "Host: nginx.localhost", url) == [("index.html", "<p>index")]
+
+    def test_a_redirect(self, base: str, tmp_path: Path) -> None:
+        ((_, content),) = wget(tmp_path, base + "/redirect")
+        assert json.loads(content)["target"] == "/echo/arrived"
 
     def test_a_file_named_by_the_service(self, ordinary: Ordinary, tmp_path: Path) -> None:
         ordinary.start("flask")
