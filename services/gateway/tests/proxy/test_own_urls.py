@@ -5,8 +5,12 @@ from harness import GatewayHarness, RecordingUpstream
 from route_files import open_gateway, trust_proxies
 
 from ostiary.testing import Issuer
+from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.config import GatewayConfig
+from ostiary_gateway.http1.parser import parse_request
+from ostiary_gateway.proxy.own_urls import public_url
 from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.table import RouteTable
 from ostiary_gateway.upstream.cluster import Cluster
 
 ROUTES = """\
@@ -219,3 +223,21 @@ def test_a_service_may_know_itself_by_each_of_its_addresses_or_by_what_it_is_tol
     assert hosts_of(url="http://a:1", host="shop:443") == {b"a:1", b"shop", b"shop:443"}
     assert hosts_of(url="unix:/a") == set()
     assert hosts_of(url="unix:/a", host="upstream") == {b"localhost"}
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "public"),
+    [
+        (b"gw", b"http://gw:8000/x/", b"http://gw/x/"),
+        (b"gw:8080", b"http://GW:8000/x/", b"http://gw:8080/x/"),
+        (b"gw:8080", b"http://gw/x/", b"http://gw:8080/x/"),
+        (b"gw:8080", b"http://gw:9000/x/", b"http://gw:9000/x/"),
+        (b"gw:8080", b"http://other:8000/x/", b"http://other:8000/x/"),
+        (b"gw:8080", b"https://gw/x/", b"https://gw/x/"),
+    ],
+)
+def test_the_clients_name_with_the_services_port_is_the_service(host: bytes, url: bytes, public: bytes) -> None:
+    file = RoutesFile.model_validate({"upstreams": {"up": {"urls": ["http://a", "http://b:8000"]}}, "routes": []})
+    context = RequestContext(parse_request(b"GET / HTTP/1.1\r\n\r\n"), "", b"http", b"")
+    context.host = host
+    assert public_url(url, context, Cluster("up", file.upstreams["up"], None, b"gw"), RouteTable(())) == public

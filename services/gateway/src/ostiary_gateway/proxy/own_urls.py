@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.parser import Response
-from ostiary_gateway.routing.hosts import InvalidHost, authority, parse_authority
+from ostiary_gateway.routing.hosts import DEFAULT_PORTS, InvalidHost, authority, parse_authority
 from ostiary_gateway.routing.table import RouteTable
 from ostiary_gateway.upstream.cluster import Cluster
 
@@ -51,10 +51,14 @@ def public_url(url: bytes, context: RequestContext, cluster: Cluster, table: Rou
     if scheme not in {b"http", b"https"}:
         return url
     try:
-        host = authority(*parse_authority(match[2]), scheme.decode())
+        name, port = parse_authority(match[2])
     except InvalidHost:
         return url
-    is_own = host in cluster.hosts
+    host = authority(name, port, scheme.decode())
+    is_own = host in cluster.hosts or (
+        # Some know the name that the client asked for, and add their own port to it (nginx's `port_in_redirect`).
+        (port or DEFAULT_PORTS[scheme.decode()]) in cluster.ports and name == parse_authority(context.host)[0]
+    )
     if not is_own and host != context.host:
         return url
     origin = b"//" + context.host

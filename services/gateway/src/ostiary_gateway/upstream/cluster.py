@@ -45,6 +45,10 @@ class Cluster:
         self._host = {"client": public_host, "upstream": b""}.get(config.host, config.host.encode())
         #: By which hosts the service may know itself: those of its addresses, or what it is told.
         self.hosts = _own_hosts(config)
+        #: Where it listens.
+        self.ports = frozenset(
+            url.port or DEFAULT_PORTS[url.scheme] for url in map(urlsplit, config.addresses) if url.hostname
+        )
         self.is_tls = config.addresses[0].startswith("https:")
         self._breaker = CircuitBreaker()
         self._endpoints: list[Endpoint] = []
