@@ -4,7 +4,8 @@ from typing import Annotated
 import pytest
 from pydantic import Field, ValidationError
 
-from ostiary_chassis.settings import BaseUrl, ConfigError, Port, Settings, read_secret, reject_unknown, require_writable
+from ostiary_chassis.settings import ConfigError, Port, Settings, read_secret, reject_unknown, require_writable
+from ostiary_chassis.urls import BaseUrl
 
 
 class Config(Settings):
@@ -41,13 +42,10 @@ def test_all_bad_values_are_named_at_once() -> None:
         Config.load({"OSTIARY_TEST_PORT": "x", "OSTIARY_TEST_URL": "x"})
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["localhost", "ftp://host", "http://", "http://host/", "http://host/x", "http://u:p@host", "http://h?q", "//h"],
-)
-def test_an_address_is_a_scheme_and_a_host(url: str) -> None:
-    with pytest.raises(ConfigError, match="OSTIARY_TEST_URL"):
-        Config.load({"OSTIARY_TEST_URL": url})
+def test_a_password_is_not_repeated_even_where_none_belongs() -> None:
+    with pytest.raises(ConfigError, match=r"OSTIARY_TEST_URL: .*; remove user and password") as caught:
+        Config.load({"OSTIARY_TEST_URL": "http://u:letmein@host"})
+    assert "letmein" not in str(caught.value)
 
 
 def test_a_config_cannot_be_changed() -> None:

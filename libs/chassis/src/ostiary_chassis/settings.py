@@ -6,7 +6,6 @@ Secrets are never settings, but paths of files with secrets are.
 
 import difflib
 import os
-import re
 import tempfile
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import structlog
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _log = structlog.stdlib.get_logger("settings")
 
@@ -68,28 +67,10 @@ def _describe(model: type[BaseModel], item: object) -> str:
         return message  # it concerns several settings, and names them
     name = str(item["loc"][0])
     secret = any(field.alias == name and not field.repr for field in model.model_fields.values())
+    # Also in a setting that is no secret, somebody may have written a password, as in http://user:password@host.
+    secret = secret or "@" in str(item["input"])
     got = "" if secret else f" (got {item['input']!r})"
     return f"{name}: {message[:1].lower()}{message[1:]}{got}"
-
-
-_ADDRESS = re.compile(
-    r"https?://(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
-    r"|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?\Z"
-)
-
-
-def _base_url(value: object) -> object:
-    """Accept an http or https URL of a host, without path, query or credentials."""
-    if not isinstance(value, str):
-        return value
-    match = _ADDRESS.match(value)
-    if match is None or not 1 <= int(match["port"] or 80) <= 65535:  # noqa: PLR2004 - ports
-        raise ValueError("must be http:// or https:// and a host without a path, such as http://localhost:8080")
-    return value
-
-
-#: The address of a service: scheme, host and port.
-BaseUrl = Annotated[str, BeforeValidator(_base_url)]
 
 
 def require_writable(directory: Path, setting: str) -> None:

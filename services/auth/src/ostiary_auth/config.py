@@ -9,8 +9,9 @@ from sqlalchemy import URL
 from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDelay, DrainTimeout
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.proxies import Networks
-from ostiary_chassis.settings import BaseUrl, Port, Settings, read_secret
+from ostiary_chassis.settings import Port, Settings, read_secret
 from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
+from ostiary_chassis.urls import BaseUrl
 
 _DAY = 24 * 3600
 

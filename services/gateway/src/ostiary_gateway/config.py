@@ -7,36 +7,36 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from ostiary import VerifierConfig
 from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDelay, DrainTimeout
 from ostiary_chassis.logs import LogFormat, LogLevel
 from ostiary_chassis.proxies import Networks
-from ostiary_chassis.settings import BaseUrl, ConfigError, Port, Settings, read_secret, reject_unknown
+from ostiary_chassis.settings import ConfigError, Port, Settings, read_secret, reject_unknown
+from ostiary_chassis.urls import BaseUrl, UrlKind
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
-_STORE_ERROR = "must be a redis:// or rediss:// URL without user and password, such as redis://redis:6379/0"
+_STORE = UrlKind(("redis", "rediss"), "a redis:// or rediss:// URL, such as redis://redis:6379/0", {"path"})
+_COLLECTOR = UrlKind(
+    ("http", "https"), "an http:// or https:// URL, such as http://collector:4318", {"user", "path", "query"}
+)
 _STORE_PATH = re.compile(r"(?:/[0-9]{0,3})?\Z")
 
 #: Settings of the compose stack, which share the prefix.
 _COMPOSE_SETTINGS = frozenset({"OSTIARY_GATEWAY_BIND"})
 
 
-def _check_store_url(value: object) -> object:
-    """Accept the URL of a Redis; the password is in a file."""
-    if not isinstance(value, str) or not value:
-        return value
-    parts = urlsplit(value)
-    try:
-        has_port = parts.port != 0
-    except ValueError:
-        has_port = False
-    if parts.scheme not in {"redis", "rediss"} or not parts.hostname or not has_port or "@" in parts.netloc:
-        raise ValueError(_STORE_ERROR)
-    if parts.query or parts.fragment or not _STORE_PATH.match(parts.path):
-        raise ValueError(_STORE_ERROR)
-    return value
+def _check_store_url(url: str) -> str:
+    """Accept the URL of a Redis; the password is in a file. Raises ValueError."""
+    if url and not _STORE_PATH.match(urlsplit(_STORE.check(url)).path):
+        raise ValueError(f"must be {_STORE.shape}; the path is the number of a database")
+    return url
+
+
+def _check_collector_url(url: str) -> str:
+    """Accept the URL of a collector of traces. Raises ValueError."""
+    return _COLLECTOR.check(url) if url else url
 
 
 class GatewayConfig(Settings):
@@ -57,13 +57,13 @@ class GatewayConfig(Settings):
     workers: Annotated[int, Field(alias="OSTIARY_GATEWAY_WORKERS", ge=1, le=64)] = 1
     docs: Annotated[Literal["on", "off"], Field(alias="OSTIARY_GATEWAY_DOCS")] = "on"
     rate_limit_store: Annotated[
-        str, BeforeValidator(_check_store_url), Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE", repr=False)
+        str, AfterValidator(_check_store_url), Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE", repr=False)
     ] = ""
     rate_limit_store_password_file: Annotated[
         Path | None, Field(alias="OSTIARY_GATEWAY_RATE_LIMIT_STORE_PASSWORD_FILE")
     ] = None
     otlp_endpoint: Annotated[
-        str, Field(alias="OTEL_EXPORTER_OTLP_ENDPOINT", pattern=r"^(https?://.+)?$", repr=False)
+        str, AfterValidator(_check_collector_url), Field(alias="OTEL_EXPORTER_OTLP_ENDPOINT", repr=False)
     ] = ""
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
     log_level: Annotated[LogLevel, Field(alias="OSTIARY_GATEWAY_LOG_LEVEL")] = "info"

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from route_files import errors_of
 
+from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.routing.config import Upstream
 from ostiary_gateway.routing.hosts import InvalidHost, KnownHosts, UnknownHost, parse_authority
+from ostiary_gateway.routing.loader import load_file
 
 HOSTS = KnownHosts("https://login.example.com", ["api.example.com", "*.shop.example", "my_shop"], ["gateway", "*.svc"])
 
@@ -183,3 +185,26 @@ def test_an_upstream_gets_the_clients_host_its_own_or_a_name(host: str) -> None:
 def test_an_upstreams_host_must_be_one(host: str) -> None:
     with pytest.raises(ValueError, match="host"):
         Upstream(url="http://a:1", host=host)
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("http://orders:8000/api", "remove the path"),
+        ("orders:8000", "http:// is missing at the start"),
+        ("http://orders:80000", "the port must be a number from 1 to 65535"),
+        ("http://u:letmein@orders", "remove user and password"),
+        ("HTTP://orders", "write the scheme in lower case"),
+    ],
+)
+def test_an_error_says_what_is_wrong_with_an_upstreams_url(tmp_path: Path, url: str, fault: str) -> None:
+    file = tmp_path / "gateway.yaml"
+    route = "{name: a_b, match: {path: /a, methods: [GET]}, upstream: my_service, access: public}"
+    good = f'upstreams:\n  my_service: {{url: "http://my_service:8000"}}\nroutes: [{route}]\n'
+    file.write_text(good)
+    assert list(load_file(file, {}).upstreams) == ["my_service"]
+    file.write_text(good.replace("http://my_service:8000", url))
+    with pytest.raises(ConfigError, match=r"gateway\.yaml:2: upstreams\.my_service\.url: must be http://") as caught:
+        load_file(file, {})
+    assert str(caught.value).endswith(f"; {fault}")
+    assert "letmein" not in str(caught.value)

@@ -11,16 +11,26 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
 def _check_url(url: str) -> str:
+    fault = _fault(url)
+    if fault:
+        raise ValueError(f"must be sqlite:///path/of/file or postgresql://user@host/database; {fault}")
+    return url
+
+
+def _fault(url: str) -> str:
+    """Return what is wrong with a database's URL, and nothing of it; "" if nothing is."""
     try:
         parsed = make_url(url)
-        supported = parsed.get_backend_name() in _DRIVERS and parsed.database not in {None, "", ":memory:"}
-        # asyncpg has other names for options, and fails on those it does not know.
-        supported = supported and not parsed.query
-    except sqlalchemy.exc.ArgumentError:
-        supported = False
-    if not supported:
-        raise ValueError("must be sqlite:///path/of/file or postgresql://user@host/database")
-    return url
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return "this is no URL, or its port is no number"
+    if parsed.get_backend_name() not in _DRIVERS:
+        return "this database is not supported"
+    if parsed.database in {None, ""}:
+        return "the name of the file or database is missing"
+    if parsed.database == ":memory:":
+        return "a database in memory would be another one for each connection"
+    # asyncpg has other names for options, and fails on those it does not know.
+    return "remove the options after '?'" if parsed.query else ""
 
 
 #: The setting that names a database. Give the field `repr=False`: the URL may hold a password.

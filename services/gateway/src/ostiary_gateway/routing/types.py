@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from ostiary_chassis.settings import BaseUrl
+from ostiary_chassis.urls import BaseUrl
 from ostiary_gateway.http1.headers import is_own
 from ostiary_gateway.http1.methods import KNOWN
 from ostiary_gateway.routing import hosts
@@ -30,7 +30,7 @@ _HEADER_NAMES = r"^[A-Za-z0-9$._-]{1,64}(-\*)?$"
 _HEADER_VALUE = r"^[\x21-\x7e]([\x20-\x7e]{0,254}[\x21-\x7e])?$"
 _UNIX_URL = r"^unix:/[^\x00?#]{1,100}$"
 _METHOD = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}$"  # RFC 9110 section 5.6.2, token
-_NAME = r"^[a-z][a-z0-9-]{0,63}$"
+_NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 _PERMISSION = r"^[\x21\x23-\x5b\x5d-\x7e]+$"  # RFC 6749 section 3.3, scope-token
 _PATH = r"^/[\x21-\x7e]{0,255}$"
 
@@ -43,7 +43,7 @@ _PATTERN_MESSAGES = {
     _HEADER_VALUE: "must be a header value: printable ASCII, no surrounding spaces, at most 256 characters",
     _UNIX_URL: "must be unix: and the absolute path of a socket, such as unix:/run/orders.sock",
     _METHOD: "must be a method, such as GET: a token (RFC 9110 section 5.6.2) of at most 32 characters",
-    _NAME: "must be a name: lower-case letters, digits and '-', starting with a letter, at most 64 characters",
+    _NAME: "must be a name: lower-case letters, digits, '-' and '_', starting with a letter, at most 64 characters",
     _PERMISSION: "must be a scope or role: printable ASCII without spaces, quotation marks and backslashes",
     _PATH: "must be a path: starting with '/', printable ASCII without spaces, at most 256 characters",
 }
