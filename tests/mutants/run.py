@@ -65,7 +65,7 @@ TARGETS = (
     Target(_LIBRARY, "feed.py", ("test_feed*.py",)),
     Target(_LIBRARY, "http.py", ("test_http.py",)),
     Target(_GATEWAY, "http1/[bfp]*.py", ("http1/test_*.py",)),
-    Target(_GATEWAY, "http1/headers.py", ("http1/test_headers.py",)),
+    Target(_GATEWAY, "http1/[ht]*.py", ("http1/test_headers.py",)),
     Target(_GATEWAY, "routing/[or]*.py", ("routing/test_*.py", "access/test_re*.py")),
     Target(_GATEWAY, "routing/table.py", ("routing/test_table.py", "routing/test_overlap.py")),
     Target(_GATEWAY, "routing/templates.py", ("routing/test_templates.py", "routing/test_overlap.py")),
