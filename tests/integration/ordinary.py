@@ -86,6 +86,15 @@ _MOUNTED = """\
     access: public
 """
 
+#: For ids with characters that have two meanings.
+_ENCODED = """\
+  - name: encoded
+    match: {{path: "/echo/encoded/{{rest...}}", methods: [GET]}}
+    upstream: aiohttp
+    access: public
+    allows_encoded: ["/", "#", "%", ";"]
+"""
+
 MOUNTED = ("django-mounted", "fastapi-mounted", "flask")
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, PROPFIND, MKCOL, COPY, MOVE"
@@ -119,6 +128,7 @@ class Ordinary:
         hosts = {name: f", hosts: [{name}.localhost]" for name in self.ports} | {"aiohttp": ""}
         routes = [_ROUTE.format(name=name, methods=_METHODS, hosts=hosts[name]) for name in self.ports]
         routes += [_MOUNTED.format(name=name, methods=_METHODS) for name in MOUNTED]
+        routes.append(_ENCODED.format())
         settings = {"OSTIARY_GATEWAY_TRUSTED_PROXIES": PROXY}
         self.gateway = GatewayProcess(
             directory, "".join(["upstreams:\n", *upstreams, "routes:\n", *routes]), **settings

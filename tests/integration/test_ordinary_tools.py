@@ -80,6 +80,14 @@ class TestCurl:
         command = ["--noproxy", "", "--proxy", f"http://127.0.0.1:{ordinary.gateway.port}", url + "/folder/"]
         assert curl(*command) == (200, "<p>index")
 
+    @pytest.mark.parametrize("name", ["@types%2fnode", "group%2Fproject", "C%23", "100%25", "a;v=1", "libstdc%2b%2b6"])
+    def test_names_of_packages_and_projects(self, base: str, name: str) -> None:
+        status, text = curl(f"{base}/echo/encoded/{name}")
+        assert (status, json.loads(text)["target"]) == (
+            200,
+            f"/echo/encoded/{name.replace('%2f', '%2F').replace('%2b', '%2B')}",
+        )
+
     @pytest.mark.parametrize(
         "field",
         [
