@@ -26,6 +26,9 @@ UNKNOWN_HOST = Problem(
     " 'match.hosts', and those in 'hosts_internal' of the routes file.",
 )
 _INVALID_TARGET = Problem(400, "invalid_target", "The target must be a path, or a URL with the host of the Host field.")
+_HAS_FRAGMENT = Problem(
+    400, "invalid_target", "The target must not have a fragment: send '#' as %23, or nothing from it on."
+)
 
 # RFC 9112 section 3.2.2, without user information.
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#@]*)((?:[/?][^#]*)?)\Z", re.IGNORECASE)
@@ -123,7 +126,7 @@ def parse_target(context: RequestContext) -> bytes:
         raise ProblemError(INVALID_HOST)
     if b"#" in target:
         # A fragment is never sent (RFC 9110 section 7.1), and some servers cut it off.
-        raise ProblemError(_INVALID_TARGET)
+        raise ProblemError(_HAS_FRAGMENT)
     if not target.startswith(b"/") and not (target == SERVER and request.method == "OPTIONS"):
         absolute = _ABSOLUTE.match(target)
         if absolute is None or not _is_same_authority(absolute[1], absolute[2], host):
