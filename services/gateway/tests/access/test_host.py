@@ -71,6 +71,8 @@ async def test_a_host_that_nobody_configured_reaches_no_service(
     # Probes know no name.
     for target in ("/livez", "/readyz", "/metrics"):
         assert await ask(harness, target, host) == (200, "")
+    server = f"OPTIONS * HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    assert (await harness.send_raw(server.encode())).startswith(b"HTTP/1.1 204 ")
 
 
 async def test_the_answer_to_an_unknown_host_tells_what_to_configure(harness: GatewayHarness) -> None:

@@ -118,8 +118,8 @@ class Admission:
         except InvalidHost:
             raise ProblemError(INVALID_HOST) from None
         except UnknownHost:
-            # The gateway's own endpoints are for probes, too, which call it by its address.
-            if not context.is_local:
+            # What the gateway itself answers is for probes, too, which call it by its address.
+            if not context.is_local and context.path != SERVER:
                 raise ProblemError(UNKNOWN_HOST) from None
         else:
             context.scheme = scheme or known.scheme
