@@ -161,7 +161,7 @@ def policy(
     """Compare the access rules of routes with the services' OpenAPI documents. Exits with 1 if they differ."""
     config = GatewayConfig.load(environment())
     routes = load_routes(config.routes_file)
-    documents = fetch_documents(routes, openapi or [])
+    documents = fetch_documents(routes, openapi or [], urlsplit(config.issuer).netloc)
     try:
         lines = differences(RouteTable(routes.routes), documents)
     except InvalidDocument as error:

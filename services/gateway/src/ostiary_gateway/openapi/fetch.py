@@ -1,6 +1,7 @@
 """Fetches the OpenAPI documents of services, for the command line."""
 
 import ssl
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -14,10 +15,16 @@ TIMEOUT_SECONDS = 10.0
 _UNIX = "unix:"
 
 
-def fetch_documents(routes: RoutesFile, urls: list[str]) -> dict[str, dict[str, Any]]:
-    """Fetch the documents at `urls`, or else that of each upstream, by name of the upstream. Raises ConfigError."""
+def fetch_documents(routes: RoutesFile, urls: list[str], public_host: str) -> dict[str, dict[str, Any]]:
+    """Fetch the documents at `urls`, or else that of each upstream, by name of the upstream. Raises ConfigError.
+
+    `public_host` is the gateway's, which services expect in `Host` where the client's is passed on.
+    """
     if not urls:
-        return {name: _fetch(f"{each.addresses[0]}{OPENAPI_PATH}") for name, each in routes.upstreams.items()}
+        return {
+            name: _fetch(f"{each.addresses[0]}{OPENAPI_PATH}", _fields(each.host, public_host))
+            for name, each in routes.upstreams.items()
+        }
     found: dict[str, dict[str, Any]] = {}
     for url in urls:
         names = [
@@ -25,11 +32,15 @@ def fetch_documents(routes: RoutesFile, urls: list[str]) -> dict[str, dict[str, 
         ]
         if not names:
             raise ConfigError(f"{url}: no upstream in the routes file has this address")
-        found |= dict.fromkeys(names, _fetch(url))
+        found |= dict.fromkeys(names, _fetch(url, {}))
     return found
 
 
-def _fetch(url: str) -> dict[str, Any]:
+def _fields(host: str, public_host: str) -> dict[str, str]:
+    return {} if host == "upstream" else {"Host": public_host if host == "client" else host}
+
+
+def _fetch(url: str, fields: Mapping[str, str]) -> dict[str, Any]:
     """Fetch a document; in the URL of a unix socket, the document's path follows the socket's."""
     if url.startswith(_UNIX):
         transport = httpx.HTTPTransport(uds=url.removeprefix(_UNIX).removesuffix(OPENAPI_PATH))
@@ -40,7 +51,7 @@ def _fetch(url: str) -> dict[str, Any]:
         target = url
     try:
         with httpx.Client(transport=transport, timeout=TIMEOUT_SECONDS) as client:
-            document = client.get(target).raise_for_status().json()
+            document = client.get(target, headers=fields).raise_for_status().json()
     except httpx.HTTPStatusError as error:
         raise ConfigError(f"{url}: response with status {error.response.status_code}") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
