@@ -233,8 +233,12 @@ def test_a_route_may_not_match_a_header_that_is_not_forwarded(tmp_path: Path, na
         load_all(tmp_path, of(f'path: /h, headers: {{{name}: "1"}}'))
 
 
-def test_a_thousand_routes_are_checked_within_two_seconds() -> None:
-    match = [{"path": f"/api/v1/{number}/{{id}}/sub/{{rest...}}", "methods": ["GET", "PUT"]} for number in range(1000)]
+@pytest.mark.parametrize(
+    ("count", "template"),
+    [(1000, "/api/v1/%d/{id}/sub/{rest...}"), (200, "/api/{id}.v%d"), (200, "/api/{id}-%d-{name}.json")],
+)
+def test_many_routes_are_checked_within_two_seconds(count: int, template: str) -> None:
+    match = [{"path": template % number, "methods": ["GET", "PUT"]} for number in range(count)]
     route = {"upstream": "one", "access": {"roles": ["admin"]}}
     routes = [{"name": f"r{number}", "match": each, **route} for number, each in enumerate(match)]
     file = RoutesFile.model_validate({"upstreams": {"one": {"url": "http://one:1"}}, "routes": routes})

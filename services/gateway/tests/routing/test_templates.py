@@ -203,6 +203,11 @@ def test_a_common_text_of_two_patterns_is_found(one: Pattern, other: Pattern) ->
         assert shared.strip(".")
 
 
+def test_a_digit_at_the_end_of_an_escape_is_no_text() -> None:
+    one, other = parse_template("/{x}9").segments[0], parse_template("/{x}%C3%A9").segments[0]
+    assert common_segment(one, other) is None
+
+
 @given(patterns(), patterns())
 def test_a_pattern_that_contains_another_matches_all_its_texts(wide: Pattern, narrow: Pattern) -> None:
     matched = [word for word in [*_WORDS, "c", "acb", "cac"] if narrow.matches(word)]

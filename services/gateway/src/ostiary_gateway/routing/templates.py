@@ -5,7 +5,6 @@ pattern without text. All texts are as in `paths.CanonicalPath.segments`. A para
 """
 
 import re
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -27,7 +26,6 @@ _TAIL = "..."
 
 # Stands for what a parameter matches; in no path.
 _ANYTHING = "\0"
-_MORE = ""
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,6 @@ class Pattern:
             "".join(originals[_units_before(units, start) : _units_before(units, end)]) for start, end in spans
         )
 
-    @cached_property
-    def tokens(self) -> tuple[str, ...]:
-        """The units of its texts; for each parameter, one of anything and then more of it."""
-        first, *others = (_UNIT.findall(text) for text in self.texts)
-        return tuple(first) + tuple(unit for each in others for unit in (_ANYTHING, _MORE, *each))
-
 
 Segment = str | Pattern
 
@@ -123,14 +115,29 @@ def segment_contains(wide: Segment, narrow: Segment) -> bool:
     return not isinstance(wide, str) and wide.matches(_ANYTHING.join(narrow.texts))
 
 
-@lru_cache(PATH_CACHE_SIZE)
 def common_segment(one: Segment, other: Segment) -> str | None:
     """Return a text that both match; None if there is none."""
     if isinstance(one, str):
         return one if segment_matches(other, one) else None
     if isinstance(other, str):
         return other if segment_matches(one, other) else None
-    return _common_text(one.tokens, other.tokens)
+    first = _longer(one.texts[0], other.texts[0], str.startswith)
+    last = _longer(one.texts[-1], other.texts[-1], _ends_with) if first is not None else None
+    if first is None or last is None:
+        return None
+    # Whatever is between, each of them has a parameter that takes what belongs to the other one.
+    return EXAMPLE.join((first, *one.texts[1:-1], *other.texts[1:-1], last))
+
+
+def _longer(one: str, other: str, goes_on_from: Callable[[str, str], bool]) -> str | None:
+    """Return the longer one of two texts if it has the other one at the same end; otherwise None."""
+    if goes_on_from(one, other):
+        return one
+    return other if goes_on_from(other, one) else None
+
+
+def _ends_with(text: str, end: str) -> bool:
+    return text.endswith(end) and _is_boundary(text, len(text) - len(end))
 
 
 def common_segments(one: Sequence[Segment], other: Sequence[Segment]) -> list[str] | None:
@@ -142,36 +149,6 @@ def common_segments(one: Sequence[Segment], other: Sequence[Segment]) -> list[st
             return None
         found.append(shared)
     return found
-
-
-#: Tokens that were used up of either pattern, and whether the text is more than dots.
-_State = tuple[int, int, bool]
-
-
-def _common_text(one: tuple[str, ...], other: tuple[str, ...]) -> str | None:
-    """Search breadth-first for a text that both match, and that is no dot segment."""
-    pending: deque[tuple[_State, str]] = deque([((0, 0, False), "")])
-    seen: set[_State] = set()
-    while pending:
-        state, text = pending.popleft()
-        if state in seen:
-            continue
-        seen.add(state)
-        i, j, is_more_than_dots = state
-        mine, theirs = one[i : i + 1], other[j : j + 1]
-        if not mine and not theirs and is_more_than_dots:
-            return text
-        if mine == (_MORE,):
-            pending.append(((i + 1, j, is_more_than_dots), text))
-        if theirs == (_MORE,):
-            pending.append(((i, j + 1, is_more_than_dots), text))
-        if mine and theirs:
-            literals = {*mine, *theirs} - {_ANYTHING, _MORE}
-            if len(literals) <= 1:
-                unit = literals.pop() if literals else EXAMPLE
-                following = (i + (mine != (_MORE,)), j + (theirs != (_MORE,)), is_more_than_dots or unit != ".")
-                pending.append((following, text + unit))
-    return None
 
 
 @dataclass(frozen=True, slots=True)
