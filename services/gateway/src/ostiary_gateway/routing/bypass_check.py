@@ -26,6 +26,7 @@ from ostiary_gateway.routing.templates import (
     common_segments,
     raw_segments,
     segment_example,
+    segment_matches,
 )
 
 
@@ -132,6 +133,8 @@ def _check_encoded(table: RouteTable, index: AddressIndex, route: Route, other: 
 
 def encoded_examples(mine: PathTemplate, theirs: PathTemplate, allowed: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield paths of a template that services may read as paths of another one alone, and these paths."""
+    if not _may_begin_alike(mine, theirs):
+        return
     slots = [*mine.without_slash().segments, *([PARAMETER] if mine.tail else [])]
     end = [""] if mine.without_slash() is not mine else []
     more = range(len(slots) + 1) if theirs.tail else (0,)
@@ -148,6 +151,12 @@ def encoded_examples(mine: PathTemplate, theirs: PathTemplate, allowed: Collecti
         for segments, read in found:
             if mine.matches((*segments, *end)) and not mine.without_slash().matches(tuple(read), tail_least=0):
                 yield "/" + "/".join([*segments, *end]), "/" + "/".join(read)
+
+
+def _may_begin_alike(mine: PathTemplate, theirs: PathTemplate) -> bool:
+    """Return whether the first segment of a path may be read as that of the other one. Literals have no specials."""
+    first = mine.segments[0] if mine.segments else PARAMETER
+    return not isinstance(first, str) or not theirs.segments or segment_matches(theirs.segments[0], first)
 
 
 def _joined(
