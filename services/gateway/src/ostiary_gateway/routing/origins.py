@@ -15,6 +15,8 @@ import re
 from collections.abc import Collection
 from ipaddress import AddressValueError, IPv6Address
 
+from ostiary_gateway.routing.hosts import normalise_name
+
 #: Schemes whose origins have a domain name or an address, and their default ports, which browsers leave out.
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 
@@ -104,10 +106,11 @@ def _fault(text: str) -> str:
 
 
 def _name_in_ascii(scheme: str, host: str) -> str:
+    prefix = "*." if host.startswith("*.") else ""
     try:
-        return f"must have the host in its ASCII form: {scheme}://{host.encode('idna').decode()}"
-    except UnicodeError:
-        return "must have the host in its ASCII form"
+        return f"must have the host in ASCII: {scheme}://{prefix}{normalise_name(host.removeprefix(prefix))}"
+    except ValueError:
+        return "must have the host in ASCII"
 
 
 def _is_host(host: str) -> bool:
