@@ -296,7 +296,7 @@ class TestBadInput:
             (b"GARBAGE\r\n\r\n", 400, "invalid_request"),
             (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 400_000, 431, "head_too_large"),
             (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: x\r\n" * 20_000, 431, "head_too_large"),
-            (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431, "head_too_large"),
+            (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "target_too_long"),
             (b"GET / HTTP/1.1\r\nHost: a\r\n folded: x\r\n\r\n", 400, "invalid_request"),
         ],
     )

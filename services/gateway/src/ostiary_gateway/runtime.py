@@ -25,6 +25,7 @@ from ostiary_chassis.settings import ConfigError
 from ostiary_chassis.threads import in_thread
 from ostiary_gateway.access.admission import Admission
 from ostiary_gateway.access.request import RequestContext
+from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.hosts import KnownHosts
 from ostiary_gateway.routing.overlap import OwnerIndex
@@ -88,6 +89,8 @@ class Snapshot:
             else Cluster(name, config, prepared.tls, hosts.issuer_host)
             for name, config in routes.upstreams.items()
         }
+        #: Bytes of the largest head that any route takes.
+        self.head_bytes = max([DEFAULT_HEAD_BYTES, *(route.limits.header_bytes for route in routes.routes)])
         self._weighted = {
             route.name: ([self.upstreams[name] for name in route.upstreams], list(route.upstreams.values()))
             for route in routes.routes

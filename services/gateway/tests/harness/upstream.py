@@ -136,7 +136,7 @@ class RecordingUpstream:
         return self.requests[-1]
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_unix_server(self._on_connection, self.path)
+        self._server = await asyncio.start_unix_server(self._on_connection, self.path, limit=600_000)
         return self
 
     async def __aexit__(

@@ -5,7 +5,7 @@ from corpus import CORPUS, Decider, Entry, Outcome, short_name
 from harness.messages import parse_one, request, response
 
 from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownVersion
-from ostiary_gateway.http1.parser import MAX_HEAD_BYTES, head_end, parse_request
+from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES, head_end, parse_request
 
 
 class TestCorpus:
@@ -199,16 +199,16 @@ class TestHeadEnd:
 
     def test_the_size_of_a_head_is_limited(self) -> None:
         line = b"GET / HTTP/1.1\r\nA: "
-        head = line + b"a" * (MAX_HEAD_BYTES - len(line)) + b"\r\n\r\n"
+        head = line + b"a" * (DEFAULT_HEAD_BYTES - len(line)) + b"\r\n\r\n"
         assert head_end(head + b"rest") == len(head)
-        assert head_end(head[:MAX_HEAD_BYTES]) == -1
-        for data in (head[:-4] + b"a\r\n\r\n", head[:-4] + b"aaaa", b"a" * (MAX_HEAD_BYTES + 10), head[:-4] * 2):
+        assert head_end(head[:DEFAULT_HEAD_BYTES]) == -1
+        for data in (head[:-4] + b"a\r\n\r\n", head[:-4] + b"aaaa", b"a" * (DEFAULT_HEAD_BYTES + 10), head[:-4] * 2):
             with pytest.raises(TooLarge):
                 head_end(data)
 
     def test_a_head_at_its_limit_may_arrive_in_pieces(self) -> None:
         line = b"GET / HTTP/1.1\r\nA: "
-        head = line + b"a" * (MAX_HEAD_BYTES - len(line)) + b"\r\n\r\n"
+        head = line + b"a" * (DEFAULT_HEAD_BYTES - len(line)) + b"\r\n\r\n"
         for cut in (1, 2, 3):
             assert head_end(head[:-cut]) == -1
 

@@ -178,7 +178,7 @@ async def test_ambiguous_framing_is_rejected(
         (b"POST /any/x HTTP/1.0\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"GET /any/x HTTP/1.1\r\nHost: gw\r\nX: " + b"y" * 33_000 + b"\r\n\r\n", 431),
         (b"GET /any/x HTTP/1.1\r\nHost: gw\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
-        (b"GET /any/" + b"x" * 70_000, 431),
+        (b"GET /any/" + b"x" * 70_000, 414),
     ],
 )
 async def test_malformed_heads_are_rejected(

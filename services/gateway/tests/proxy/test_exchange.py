@@ -332,7 +332,7 @@ async def test_a_silent_upstream_times_out(
         b"HTTP/1.1 200 OK\r\n folded\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length : 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 40_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
     ],
 )
 async def test_an_invalid_response_is_a_failure(

@@ -28,6 +28,7 @@ from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.headers import request_filter
+from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES, Request
 from ostiary_gateway.ratelimit.route_limits import RouteLimits
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
 from ostiary_gateway.routing import templates
@@ -110,6 +111,8 @@ class Admission:
     def locate(self, context: RequestContext) -> None:
         """Set the client, host and path of a request, from its head alone. Raises ProblemError."""
         host = parse_target(context)
+        if context.is_local and context.request.size > DEFAULT_HEAD_BYTES:
+            raise ProblemError(_head_too_large(context.request, DEFAULT_HEAD_BYTES))
         scheme = b""
         if self._proxies.trusts(context.peer):
             scheme, host = self._apply_forwarded(context, host)
@@ -138,7 +141,7 @@ class Admission:
         if route.cors is not None:
             context.cors = self._cors[route.name].response(request.by_name.get(b"origin", b""))
         if request.size > route.limits.header_bytes:
-            raise ProblemError(_head_too_large(route.limits.header_bytes))
+            raise ProblemError(_head_too_large(request, route.limits.header_bytes))
         limits = self._limits[route.name] if route.rate_limits else None
         if limits is not None:
             _limit(context, limits, "address", source_of(context.client))
@@ -352,5 +355,7 @@ def _allow(methods: Collection[str]) -> str:
     return ", ".join(sorted({*methods, "OPTIONS"}))
 
 
-def _head_too_large(limit: int) -> Problem:
+def _head_too_large(request: Request, limit: int) -> Problem:
+    if len(request.method) + len(request.target) > limit:
+        return Problem(414, "target_too_long", f"The request line is over the limit of {limit} bytes.")
     return Problem(431, "head_too_large", f"Request line and header fields are over the limit of {limit} bytes.")

@@ -2,6 +2,8 @@
 
 BadMessage
 ├── TooLarge
+│   └── LineTooLong
+├── NoRoom
 ├── UnknownVersion
 └── UnknownCoding
 """
@@ -13,6 +15,14 @@ class BadMessage(Exception):
 
 class TooLarge(BadMessage):
     """A head, a chunk's size line or a trailer section exceeds its limit."""
+
+
+class LineTooLong(TooLarge):
+    """The first line of a head alone exceeds the head's limit."""
+
+
+class NoRoom(BadMessage):
+    """There is no memory for a large head, because of other ones."""
 
 
 class UnknownVersion(BadMessage):

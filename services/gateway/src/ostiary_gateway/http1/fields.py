@@ -16,6 +16,9 @@ Fields = list[tuple[bytes, bytes]]
 MAX_FIELDS = 128
 MAX_RESPONSE_FIELDS = 1024
 
+#: Bytes of all `Connection` fields of a message. Few have more than 30.
+MAX_CONNECTION_BYTES = 4096
+
 #: Regular expressions of a token (RFC 9110 section 5.6.2) and of a field's value (section 5.5).
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
@@ -67,8 +70,11 @@ def check_singletons(fields: Fields) -> None:
 
 
 def connection_options(fields: Fields) -> frozenset[bytes]:
-    """Return the options in all `Connection` fields, in lower case."""
-    return _OPTIONS[b",".join([value for name, value in fields if name == b"connection"])]
+    """Return the options in all `Connection` fields, in lower case. Raises TooLarge."""
+    value = b",".join([value for name, value in fields if name == b"connection"])
+    if len(value) > MAX_CONNECTION_BYTES:
+        raise TooLarge("too many connection options")
+    return _OPTIONS[value]
 
 
 def parse_options(value: bytes) -> frozenset[bytes]:

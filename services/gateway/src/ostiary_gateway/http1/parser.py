@@ -23,7 +23,7 @@ from ostiary_gateway.http1.body import (
     response_body,
 )
 from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
-from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownVersion
+from ostiary_gateway.http1.errors import BadMessage, LineTooLong, TooLarge, UnknownVersion
 from ostiary_gateway.http1.fields import (
     MAX_RESPONSE_FIELDS,
     TOKEN,
@@ -36,8 +36,13 @@ from ostiary_gateway.http1.fields import (
 from ostiary_gateway.http1.repair import merge_lengths, merge_repeated, repair
 from ostiary_gateway.http1.status import FIRST_FINAL, NO_CONTENT, NOT_MODIFIED, WITHOUT_BODY
 
-#: Bytes of a head, without the CRLFs that end it. Common servers take 8 to 64 KiB.
-MAX_HEAD_BYTES = 32 * 1024
+#: Bytes of a head, without the CRLFs that end it. Common servers take 8 to 64 KiB of a request. Of a response, too much
+#: is a mistake of the service, and no attack.
+DEFAULT_HEAD_BYTES = 32 * 1024
+DEFAULT_RESPONSE_HEAD_BYTES = 64 * 1024
+
+#: Bytes that may be allowed at most: for tickets, assertions and very long queries.
+MAX_HEAD_BYTES = 1024 * 1024
 
 # RFC 9112 section 3, with single spaces only. Some clients send UTF-8 in targets as it is.
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/([0-9])\.([0-9])")
@@ -98,12 +103,15 @@ class Response:
         return self.status != NO_CONTENT and b"transfer-encoding" not in self.by_name
 
 
-def head_end(data: bytes | bytearray, searched: int = 0) -> int:
-    """Return where a head ends, -1 if it is incomplete. Skips the first `searched` bytes. Raises BadMessage."""
+def head_end(data: bytes | bytearray, searched: int = 0, limit: int = DEFAULT_HEAD_BYTES) -> int:
+    """Return where a head of at most `limit` bytes ends, -1 if it is incomplete. Raises BadMessage.
+
+    Skips the first `searched` bytes.
+    """
     end = data.find(b"\r\n\r\n", max(0, searched - 3))
     # The last three bytes of an incomplete head may be the beginning of its end.
-    if (len(data) - 3 if end < 0 else end) > MAX_HEAD_BYTES:
-        raise TooLarge("head too large")
+    if (len(data) - 3 if end < 0 else end) > limit:
+        raise TooLarge("head too large") if data.find(b"\r\n", 2, limit) >= 0 else LineTooLong("first line too long")
     if end >= 0:
         return end + 4
     if data.find(b"\n\n", max(0, searched - 1)) >= 0:

@@ -13,6 +13,7 @@ import structlog
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access.request import RequestIds
 from ostiary_gateway.http1.write_buffer import FlushQueue
+from ostiary_gateway.proxy.head_reader import LargeHeads
 
 _log = structlog.stdlib.get_logger("proxy")
 
@@ -55,6 +56,7 @@ class ConnectionManager:
         #: The value of the `Date` field.
         self.date = b""
         self.request_ids = RequestIds()
+        self.large_heads = LargeHeads()
         self._tick_handlers: list[Callable[[float], None]] = []
         self._timer: asyncio.TimerHandle | None = None
 

@@ -139,9 +139,10 @@ class ClientConnection(WriteBufferedProtocol):
         self.deadline = _NEVER
         #: Received bytes for later.
         self._buffer = b""
-        self._heads = HeadReader(manager.request_ids)
-        #: A head that is no request.
+        self._heads = HeadReader(manager.request_ids, manager.large_heads)
+        #: A head that is no request; and the response to one over the limit.
         self._unread: UnreadHead | None = None
+        self._too_large = HEAD_TOO_LARGE
         #: The current request, and when it began.
         self._context: RequestContext | None = None
         self._started_at = 0.0
@@ -180,6 +181,7 @@ class ClientConnection(WriteBufferedProtocol):
         was_tunnel = self._state is TUNNEL
         self._transport = None
         self._enter(CLOSED)
+        self._heads.drop()
         self._manager.remove(self)
         self._bridge.server_state.connections.discard(self)
         exchange, self._exchange = self._exchange, None
@@ -251,10 +253,10 @@ class ClientConnection(WriteBufferedProtocol):
             exchange.give_up(BODY_TIMEOUT)
         elif exchange is not None:
             exchange.on_timeout()
-        elif self._buffer:
+        elif self._heads.is_partial:
             self.reject(HEAD_TIMEOUT)
         elif self._unread is not None:
-            self.reject(HEAD_TOO_LARGE)
+            self.reject(self._too_large)
         else:
             self._close()
 
@@ -328,7 +330,7 @@ class ClientConnection(WriteBufferedProtocol):
             request_id = self._manager.request_ids.id_for(_UNREADABLE)
             context = self._context = RequestContext(_UNREADABLE, self.peer, b"http", request_id)
             self._started_at = time.monotonic()
-            unread = self._unread or UnreadHead(self._buffer)
+            unread = self._unread or UnreadHead(self._heads.partial)
             context.cors = self._runtime.current.admission.cors_of_unread(unread)
         elif context.route is None:
             context.cors = self._runtime.current.admission.cors_without_route(context)
@@ -384,20 +386,20 @@ class ClientConnection(WriteBufferedProtocol):
         if self._unread is not None:
             self._receive_unread(self._unread, data)
             return b""
-        is_new = not self._heads.searched
+        is_new = not self._heads.is_partial
         try:
-            context, rest = self._heads.read(data, self.peer)
+            context, rest = self._heads.read(data, self.peer, self._runtime.current.head_bytes)
         except BadMessage as error:
-            self._unread = UnreadHead(data)
+            self._unread, self._too_large = UnreadHead(self._heads.partial or data), problem_of_message(error)
+            self._heads.drop()
             if isinstance(error, TooLarge) and not self._unread.is_done and self._runtime.current.admission.has_cors:
                 self._await_head(is_new=is_new)
             else:
-                self.reject(problem_of_message(error))
+                self.reject(self._too_large)
             return b""
         if context is not None:
             self._begin(context)
             return rest
-        self._buffer = rest
         self._await_head(is_new=is_new)
         return b""
 
@@ -412,7 +414,7 @@ class ClientConnection(WriteBufferedProtocol):
         """Read a head over the limit until it is known whose page gets to read the response."""
         unread.take(data)
         if unread.is_done:
-            self.reject(HEAD_TOO_LARGE)
+            self.reject(self._too_large)
 
     def _receive_content(self, exchange: Exchange, data: bytes) -> bytes:
         body = exchange.body
@@ -469,6 +471,7 @@ class ClientConnection(WriteBufferedProtocol):
     def _end_request(self, *, keep_alive: bool) -> None:
         """Go on with the next request, or close."""
         self._context = None
+        self._heads.release()
         if self._transport is None:
             return
         if not keep_alive or self._manager.is_draining:
@@ -482,7 +485,9 @@ class ClientConnection(WriteBufferedProtocol):
 
     def _await_request(self) -> None:
         self._enter(IDLE)
-        self.deadline = time.monotonic() + KEEP_ALIVE_SECONDS
+        self.deadline = time.monotonic() + (HEAD_SECONDS if self._heads.is_partial else KEEP_ALIVE_SECONDS)
+        if self._heads.is_partial:
+            self._enter(HEAD)
         if self._buffer:
             # Not from within the end of the last one.
             asyncio.get_running_loop().call_soon(self._continue)

@@ -1,15 +1,22 @@
 """What the data plane answers when a request cannot be read or passed on."""
 
 from ostiary.http import Problem
-from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownCoding, UnknownVersion
+from ostiary_gateway.http1.errors import BadMessage, LineTooLong, NoRoom, TooLarge, UnknownCoding, UnknownVersion
 from ostiary_gateway.http1.fields import MAX_FIELDS
-from ostiary_gateway.http1.parser import MAX_HEAD_BYTES
+from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES
 from ostiary_gateway.upstream.connection import Failure
 
 HEAD_TOO_LARGE = Problem(
     431,
     "head_too_large",
-    f"Request line and header fields are limited to {MAX_HEAD_BYTES} bytes in all, and the fields to {MAX_FIELDS}.",
+    f"Request line and header fields are limited to {DEFAULT_HEAD_BYTES} bytes in all, unless the route allows more,"
+    f" and the fields to {MAX_FIELDS}.",
+)
+_LINE_TOO_LONG = Problem(
+    414, "target_too_long", f"The request line is limited to {DEFAULT_HEAD_BYTES} bytes, unless the route allows more."
+)
+_NO_ROOM = Problem(
+    503, "too_many_large_heads", "Too many requests with large header fields; try again shortly.", {"Retry-After": "1"}
 )
 _UNKNOWN_VERSION = Problem(505, "unknown_version", "Send HTTP/1.1.")
 _UNKNOWN_CODING = Problem(501, "unknown_coding", "Send the body with a Content-Length, or chunked.")
@@ -48,6 +55,10 @@ _OF_FAILURES = {
 def problem_of_message(error: BadMessage) -> Problem:
     """Return the response to a request that cannot be parsed."""
     match error:
+        case LineTooLong():
+            return _LINE_TOO_LONG
+        case NoRoom():
+            return _NO_ROOM
         case TooLarge():
             return HEAD_TOO_LARGE
         case UnknownVersion():

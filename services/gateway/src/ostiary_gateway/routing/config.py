@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Discriminator, Field, StrictBool, Tag, mode
 
 from ostiary_chassis.middleware import OPERATIONS
 from ostiary_gateway.http1.methods import IDEMPOTENT
+from ostiary_gateway.http1.parser import DEFAULT_RESPONSE_HEAD_BYTES, MAX_HEAD_BYTES
 from ostiary_gateway.routing.policies import RoutePolicies
 from ostiary_gateway.routing.requirements import Requirements
 from ostiary_gateway.routing.templates import PathTemplate, parameters, parse_template
@@ -89,6 +90,9 @@ class Upstream(Section):
 
     connections: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 256
     """Maximum number of connections to each address, per worker; WebSockets count."""
+
+    header_bytes: Annotated[int, Field(strict=True, ge=4096, le=MAX_HEAD_BYTES)] = DEFAULT_RESPONSE_HEAD_BYTES
+    """Maximum size of a response's status line and header fields in bytes; a larger response is a 502."""
 
     ignores_case: StrictBool = False
     """Whether the service treats `/ADMIN` as `/admin`: access rules then apply to paths in any case."""

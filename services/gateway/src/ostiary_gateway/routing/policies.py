@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
-from ostiary_gateway.http1.parser import MAX_HEAD_BYTES
+from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES, MAX_HEAD_BYTES
 from ostiary_gateway.routing.origins import OriginMatcher, names_somebody
 from ostiary_gateway.routing.types import CorsName, HeaderNames, Origin, Section, none_for_text
 
@@ -33,8 +33,8 @@ class Limits(Section):
     body_bytes: Annotated[int, Field(strict=True, ge=0, le=MAX_BODY_BYTES)] = DEFAULT_BODY_BYTES
     """Maximum size of the body in bytes; larger requests get 413."""
 
-    header_bytes: Annotated[int, Field(strict=True, ge=256, le=MAX_HEAD_BYTES)] = MAX_HEAD_BYTES
-    """Maximum size of request line and header fields in bytes; larger requests get 431."""
+    header_bytes: Annotated[int, Field(strict=True, ge=256, le=MAX_HEAD_BYTES)] = DEFAULT_HEAD_BYTES
+    """Maximum size of request line and header fields in bytes; larger requests get 431, or 414 for the line alone."""
 
 
 class RateLimit(Section):

@@ -54,7 +54,16 @@ class Cluster:
         self._endpoints: list[Endpoint] = []
         for url in config.addresses:
             self._endpoints.append(
-                Endpoint(name, url, config.connections, tls, self._breaker, host=self._host, endpoints=self._endpoints)
+                Endpoint(
+                    name,
+                    url,
+                    config.connections,
+                    tls,
+                    self._breaker,
+                    host=self._host,
+                    header_bytes=config.header_bytes,
+                    endpoints=self._endpoints,
+                )
             )
         self._retry_budget = MAX_RETRY_BUDGET
         self._probe: asyncio.Task[None] | None = None

@@ -43,6 +43,9 @@ SWITCHING_PROTOCOLS = 101
 #: Interim responses (1xx) before the final one. One or two are usual.
 MAX_INTERIM_RESPONSES = 16
 
+#: Bytes of a head that is kept in case it repeats.
+MAX_KEPT_HEAD = 16 * 1024
+
 #: Bytes buffered for the upstream before the client is paused.
 HIGH_WATER = 256 * 1024
 
@@ -121,6 +124,8 @@ class Owner(Protocol):
     name: str
     host: bytes
     flush_queue: FlushQueue
+    #: Bytes of a head.
+    header_bytes: int
 
     def put_back(self, connection: "UpstreamConnection") -> None:
         """Take back a connection that is safe to reuse."""
@@ -362,8 +367,8 @@ class UpstreamConnection(WriteBufferedProtocol):
 
     def _head_end(self, data: bytes, searched: int) -> int:
         """Return the length of the head, -1 if it is incomplete. Raises BadMessage."""
-        last = self._last
-        return len(last[0]) if last is not None and data.startswith(last[0]) else head_end(data, searched)
+        last, limit = self._last, self._owner.header_bytes
+        return len(last[0]) if last is not None and data.startswith(last[0]) else head_end(data, searched, limit)
 
     def _parse_head(self, head: bytes) -> Response:
         """Parse a head, or reuse the last one if it is the same. Raises BadMessage."""
@@ -374,7 +379,7 @@ class UpstreamConnection(WriteBufferedProtocol):
                 response.body = ContentLengthBody(length)
                 return response
         response = parse_response(head, self._method)
-        if isinstance(response.body, ContentLengthBody):
+        if isinstance(response.body, ContentLengthBody) and len(head) <= MAX_KEPT_HEAD:
             self._last = head, self._method, response, response.body.left
         return response
 

@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 
+from ostiary_gateway.http1.parser import DEFAULT_RESPONSE_HEAD_BYTES
 from ostiary_gateway.routing.config import HealthCheck
 from ostiary_gateway.state import State
 from ostiary_gateway.upstream.circuit_breaker import CircuitBreaker
@@ -56,6 +57,7 @@ class Endpoint:
         breaker: CircuitBreaker,
         *,
         host: bytes,
+        header_bytes: int = DEFAULT_RESPONSE_HEAD_BYTES,
         endpoints: Sequence["Endpoint"] = (),
     ) -> None:
         """Make an endpoint of the upstream `name`, whose circuit breaker is `breaker`; `endpoints` are all it has.
@@ -63,7 +65,7 @@ class Endpoint:
         `host` is the value of `Host` in the gateway's own requests; b"" for that of the address.
         """
         self.url = url
-        self.pool = Pool(name, url, connections, tls, self)
+        self.pool = Pool(name, url, connections, tls, self, header_bytes=header_bytes)
         self._name = name
         self._breaker = breaker
         self._endpoints = endpoints

@@ -3,7 +3,7 @@
 import asyncio
 
 from ostiary_gateway.http1.fields import Fields
-from ostiary_gateway.http1.parser import Response
+from ostiary_gateway.http1.parser import DEFAULT_RESPONSE_HEAD_BYTES, Response
 from ostiary_gateway.http1.write_buffer import FlushQueue
 from ostiary_gateway.upstream.connection import SWITCHING_PROTOCOLS, Failure, UpstreamConnection
 from ostiary_gateway.upstream.dialer import Dialer
@@ -44,6 +44,7 @@ class _Fetch:
         self.name = name
         self.host = host
         self.flush_queue = FlushQueue()
+        self.header_bytes = DEFAULT_RESPONSE_HEAD_BYTES
         self.caller = ""
         self.response: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self._status = 0

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import structlog
 
+from ostiary_gateway.http1.parser import DEFAULT_RESPONSE_HEAD_BYTES
 from ostiary_gateway.http1.write_buffer import FlushQueue
 from ostiary_gateway.upstream.connection import Failure, ResponseHandler, UpstreamConnection
 from ostiary_gateway.upstream.dialer import DIAL_ERRORS, Dialer
@@ -47,10 +48,20 @@ class _Dial:
 class Pool:
     """The connections to one address. An Owner of connections."""
 
-    def __init__(self, name: str, url: str, connections: int, tls: ssl.SSLContext | None, outcomes: Outcomes) -> None:
-        """Make an empty pool of at most `connections`."""
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        connections: int,
+        tls: ssl.SSLContext | None,
+        outcomes: Outcomes,
+        *,
+        header_bytes: int = DEFAULT_RESPONSE_HEAD_BYTES,
+    ) -> None:
+        """Make an empty pool of at most `connections`, on which heads have at most `header_bytes`."""
         self.name = name
         self.url = url
+        self.header_bytes = header_bytes
         self.dialer = Dialer(url, tls)
         self.host = self.dialer.host
         #: Of this pool alone, so that what goes to one address is sent together.
