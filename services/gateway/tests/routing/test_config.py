@@ -191,6 +191,7 @@ def test_the_shipped_file_has_these_public_routes() -> None:
             "must be unix: and the absolute path of a socket",
         ),
         ("path: /ping", "path: /metrics", 10, "reserved: the gateway serves this path itself"),
+        ("path: /ping", "path: /%6Detrics", 10, "reserved: the gateway serves this path itself"),
         ("access: public", "access: public\n    limits: {body_bytes: true}", 13, "body_bytes"),
         ("access: public", 'access: public\n    limits: {body_bytes: "5"}', 13, "body_bytes"),
         ("access: public", "access: public\n    timeouts: {read: true}", 13, "read"),

@@ -9,6 +9,7 @@ is a host that both take, wherever they lead: which of them a path takes is not 
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import takewhile
 
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.routing import paths, templates
@@ -121,14 +122,20 @@ def _check_encoded(table: RouteTable, index: AddressIndex, route: Route, other: 
     sends in good faith: the stricter rules apply to these.
     """
     methods = sorted(route.match.methods & other.match.methods)
-    if not methods or route.implies_access_to(other):
-        return
     mine, theirs = route.upstream_template, other.upstream_template
+    if not methods or route.implies_access_to(other) or not _begin_alike(mine, theirs):
+        return
     for path, reading in encoded_examples(mine, theirs, route.allows_encoded):
         for method in methods:
             request = _request_for(table, route, method, path)
             if request and any(each is other for each in with_method(index.owners(path.encode()), method)):
                 raise _Bypass(route, other, f"{request}, read as {reading},")
+
+
+def _begin_alike(mine: PathTemplate, theirs: PathTemplate) -> bool:
+    """Return whether the literal segments before the first parameter fit: they are read in one way only."""
+    literals = list(takewhile(lambda each: isinstance(each, str), mine.segments))
+    return common_segments(literals, theirs.segments) is not None
 
 
 def encoded_examples(mine: PathTemplate, theirs: PathTemplate, allowed: Collection[str]) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,11 @@ _CHARS = r"A-Za-z0-9_~!$&'()*+,=:@\-"
 #: What is canonical at first sight: no escapes, no empty segment but the last one, none that ends with a dot.
 _PLAIN = re.compile(rf"(?=/)(?:/[{_CHARS}.]*[{_CHARS}])*/?\Z".encode())
 
+# What is canonical at second sight: with escapes that have to be there, in upper case. Its length makes it worth while.
+_NORMAL = re.compile(
+    rf"[{_CHARS}./;]*(?:%(?:2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-D]|[89A-F][0-9A-F])[{_CHARS}./;]*)*\Z".encode()
+)
+
 # What may not stay as it is: escapes, and characters that no path may have.
 _UNIT = re.compile(rf"%([0-9A-Fa-f]{{2}})|([^{_CHARS}./;])".encode(), re.DOTALL)
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -123,12 +128,7 @@ def canonicalise(raw: bytes) -> CanonicalPath:
 
 def normalise_text(raw: bytes) -> str:
     """Return the canonical form of a path, or of a part of one. Raises AmbiguousPath."""
-    text = _UNIT.sub(_normalise_unit, raw).decode("ascii")
-    try:
-        unquote_to_bytes(text).decode()
-    except UnicodeDecodeError:
-        raise AmbiguousPath("The path is not valid UTF-8 when decoded: send percent-encoded UTF-8.") from None
-    return text
+    return (raw if _NORMAL.match(raw) is not None else _UNIT.sub(_normalise_unit, raw)).decode("ascii")
 
 
 def _normalise_unit(match: re.Match[bytes]) -> bytes:
@@ -176,7 +176,7 @@ def _forms_of_separators(segment: str, position: int) -> set[str]:
     """
     if not segment:
         return set()
-    text = unquote(segment)
+    text = decoded(segment)
     plain = plain_text(text)
     if is_dots(plain):
         raise AmbiguousPath(
@@ -184,6 +184,16 @@ def _forms_of_separators(segment: str, position: int) -> set[str]:
             " to (RFC 3986 section 5.2.4)."
         )
     return {each for each in ("/", "\\") if each in plain and each not in text}
+
+
+def decoded(segment: str) -> str:
+    """Return a segment, or a part of one, without escapes. Raises AmbiguousPath."""
+    if "%" not in segment:
+        return segment
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise AmbiguousPath("The path is not valid UTF-8 when decoded: send percent-encoded UTF-8.") from None
 
 
 def is_dots(plain: str) -> bool:
@@ -260,6 +270,12 @@ _STEPS: tuple[Callable[[str], str], ...] = (
 )
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+
+# Segments that may be dot segments, as they have no letter or digit.
+_DOUBTFUL = re.compile("(?<=/)[^A-Za-z0-9/]+(?=/|\\Z)")
+
+
 @lru_cache(PATH_CACHE_SIZE)
 def readings(path: bytes) -> frozenset[tuple[str, ...]]:
     """Return what services may take a canonical path for, as segments. Raises AmbiguousPath.
@@ -275,8 +291,8 @@ def readings(path: bytes) -> frozenset[tuple[str, ...]]:
         if len(found) > _MAX_READINGS:
             raise AmbiguousPath("The path is encoded several times, or in too many ways: send it encoded once.")
     for each in found:
-        if any(ord(letter) in _CONTROLS for letter in each):
+        if _CONTROL.search(each) is not None:
             raise AmbiguousPath("The path has a control character when decoded: send a path without it.")
-        if any(segment and is_dots(plain_text(unquote(segment))) for segment in each.split("/")):
+        if any(is_dots(plain_text(segment)) for segment in _DOUBTFUL.findall(each)):
             raise AmbiguousPath("The path has a dot segment when decoded: send the path that it leads to.")
     return frozenset(tuple(each[1:].split("/")) for each in found if each.startswith("/"))

@@ -286,6 +286,7 @@ def _literal(text: str, part: str) -> str:
         raise ValueError(f"'{part}' is neither a literal segment nor one with parameters such as {{id}}")
     try:
         literal = paths.normalise_text(text.encode())
+        paths.decoded(literal)
     except AmbiguousPath as error:
         raise ValueError(f"'{part}' is no segment of a path: {error}") from None
     if specials := paths.specials_of(literal):
