@@ -339,6 +339,8 @@ class Service(Process):
             "OSTIARY_DATA_DIR": str(data_dir),
             "OSTIARY_AUTH_TRUSTED_PROXIES": HOST,
             "OSTIARY_LOG_FORMAT": "json",
+            # One port to ask.
+            "OSTIARY_GATEWAY_PUBLIC_OPERATIONS": "/readyz,/metrics",
             **settings,
             f"OSTIARY_{name.upper()}_PORT": str(self.port),
         }

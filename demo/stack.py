@@ -72,6 +72,7 @@ def _second_process(url: str, auth: str) -> Iterator[Stack]:
         **os.environ,
         "OSTIARY_ISSUER": url,
         "OSTIARY_GATEWAY_PORT": port,
+        "OSTIARY_GATEWAY_ADMIN_PORT": "",
         "OSTIARY_GATEWAY_DRAIN_DELAY": "0",
     }
     command = [str(Path(sys.executable).with_name("ostiary-gateway")), "serve"]

@@ -75,8 +75,11 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
     environ["PYTHONUNBUFFERED"] = "1"
     for config, name in ((gateway, "gateway"), (auth, "auth"), (profile, "profile")):
         bind(config.host, config.port, name).close()
-    if len({auth.port, profile.port, gateway.port}) < 3:  # noqa: PLR2004 - three services
-        raise ConfigError("OSTIARY_GATEWAY_PORT, OSTIARY_AUTH_PORT and OSTIARY_PROFILE_PORT must differ")
+    bind(gateway.admin_host, gateway.own_admin_port, "gateway_admin").close()
+    if len({auth.port, profile.port, gateway.port, gateway.own_admin_port}) < 4:  # noqa: PLR2004 - four ports
+        raise ConfigError(
+            "OSTIARY_GATEWAY_PORT, OSTIARY_GATEWAY_ADMIN_PORT, OSTIARY_AUTH_PORT and OSTIARY_PROFILE_PORT must differ"
+        )
     require_writable(auth.data_dir, "OSTIARY_DATA_DIR")
     load_file(gateway.routes_file, environ)
     return AuthConfig.load(environ), ProfileConfig.load(environ), GatewayConfig.load(environ)
@@ -91,7 +94,7 @@ def _check_names(environ: Mapping[str, str]) -> None:
 def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) -> None:
     """Wait until all three are ready and print where they listen."""
     addresses = {
-        "gateway": _address(gateway.host, gateway.port),
+        "gateway": _address(gateway.admin_host, gateway.own_admin_port),
         "auth": _address(auth.host, auth.port),
         "profile": _address(profile.host, profile.port),
     }
@@ -104,7 +107,7 @@ def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) 
     if waiting:
         print(f"not ready after {START_SECONDS:.0f} s: {', '.join(sorted(waiting))}", flush=True)
         return
-    addresses["gateway"] = gateway.issuer
+    addresses["admin"], addresses["gateway"] = addresses["gateway"], gateway.issuer
     with suppress(BrokenPipeError):
         print(_banner(addresses, auth.data_dir), flush=True)
 
@@ -168,6 +171,7 @@ def _banner(addresses: Mapping[str, str], data_dir: Path) -> str:
 Ostiary is ready.
 
   gateway  {gateway}   (the public address, for clients)
+  admin    {addresses["admin"]}   (the gateway's /readyz and /metrics)
   auth     {addresses["auth"]}
   profile  {addresses["profile"]}
   data     {data_dir.resolve()}

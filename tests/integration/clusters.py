@@ -74,7 +74,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = READY_
 
 
 def is_ready(url: str) -> bool:
-    """Return whether the service at an address says that it is ready."""
+    """Return whether a service says that it is ready, at its address for operations."""
     return _is_ok(f"{url}/readyz")
 
 
@@ -124,10 +124,13 @@ class LocalCluster:
 
     def __init__(self, data_dir: Path, **settings: str) -> None:
         """Choose ports; nothing is started yet."""
-        ports = dict(zip(SERVICES, free_ports(3), strict=True))
+        *others, admin_port = free_ports(4)
+        ports = dict(zip(SERVICES, others, strict=True))
         self.data_dir = data_dir
         self.urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         self.url = f"http://localhost:{ports['gateway']}"
+        #: Where each service serves `/readyz` and `/metrics`.
+        self.operations = self.urls | {"gateway": f"http://127.0.0.1:{admin_port}"}
         self.environ = clean_environment(
             OSTIARY_DATA_DIR=str(data_dir),
             OSTIARY_FEED_SECRET_FILE=str(data_dir / "feed-secret"),
@@ -136,6 +139,7 @@ class LocalCluster:
             OSTIARY_PROFILE_URL=self.urls["profile"],
             OSTIARY_AUTH_TRUSTED_PROXIES="127.0.0.1",
             **{f"OSTIARY_{name.upper()}_PORT": str(port) for name, port in ports.items()},
+            OSTIARY_GATEWAY_ADMIN_PORT=str(admin_port),
             # Nobody distributes requests here, so that there is nothing to wait for.
             **{f"OSTIARY_{name.upper()}_DRAIN_DELAY": "0" for name in SERVICES} | settings,
         )
@@ -155,7 +159,7 @@ class LocalCluster:
                 stderr=subprocess.STDOUT,
             )
         if wait:
-            wait_until(lambda: self._has_ended(service) or is_ready(self.urls[service]), f"{service} is ready")
+            wait_until(lambda: self._has_ended(service) or is_ready(self.operations[service]), f"{service} is ready")
             assert not self._has_ended(service), self.log(service)
 
     def start_all(self) -> None:
@@ -163,7 +167,7 @@ class LocalCluster:
         for service in SERVICES:
             self.start(service, wait=False)
         for service in SERVICES:
-            wait_until(lambda name=service: is_ready(self.urls[name]), f"{service} is ready")  # type: ignore[misc]  # a default binds the name
+            wait_until(lambda name=service: is_ready(self.operations[name]), f"{service} is ready")  # type: ignore[misc]  # a default binds the name
 
     def stop(self, service: str) -> None:
         """Send SIGTERM and wait for a clean end."""

@@ -30,6 +30,8 @@ class GatewayProcess:
         self._cluster = LocalCluster(directory / "data", **settings)
         self._host = host
         self.port = int(self._cluster.urls["gateway"].rpartition(":")[2])
+        #: The address of the admin port.
+        self.operations = self._cluster.operations["gateway"]
 
     @contextmanager
     def starting(self) -> Iterator[Self]:

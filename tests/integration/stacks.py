@@ -177,7 +177,7 @@ class Stack(LocalCluster):
 
     def metric(self, service: str, name: str) -> float:
         """Return the sum of what a service counts under a name and labels; the name is a regular expression."""
-        text = self.client.get(f"{self.urls[service]}/metrics").text
+        text = self.client.get(f"{self.operations[service]}/metrics").text
         return sum(float(value) for value in re.findall(rf"^{name} (\S+)$", text, re.MULTILINE))
 
     def close(self) -> None:

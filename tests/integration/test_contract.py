@@ -258,7 +258,7 @@ class TestBadInput:
         assert response.headers["Content-Type"] == "application/problem+json"
         assert code in response.json()["code"]
         assert "Traceback" not in response.text
-        assert client.get("/readyz").status_code == 200
+        assert client.get("/livez").status_code == 200
 
     def test_a_body_of_unknown_length_has_a_limit_too(self, cluster: Cluster) -> None:
         connection = http.client.HTTPConnection(urlsplit(cluster.url).netloc, timeout=20)

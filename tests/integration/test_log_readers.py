@@ -94,7 +94,7 @@ def test_a_service_whose_log_nobody_reads_serves_on(
     url = own_cluster.urls[service]
     for _ in range(int(workers)):
         assert ask_many(url, MANY) == {b"404"}
-    wait_until(lambda: dropped(url) > 0, "drops are counted")
+    wait_until(lambda: dropped(own_cluster.operations[service]) > 0, "drops are counted")
     # The reader goes on, and so do the lines.
     text = reader.read(lambda text: '"log records dropped"' in text and text.endswith("\n"))
     httpx.get(f"{url}/nothing", headers={"X-Request-ID": "is-back"}, trust_env=False)
@@ -116,14 +116,14 @@ def test_a_service_whose_log_reader_is_gone_or_full_serves_on(
         own_cluster.start(service)
         url = own_cluster.urls[service]
         assert ask_many(url, _BATCH) == {b"404"}
-        wait_until(lambda: dropped(url) >= _BATCH, "drops are counted")
+        wait_until(lambda: dropped(own_cluster.operations[service]) >= _BATCH, "drops are counted")
         own_cluster.stop(service)
     own_cluster.outputs[service] = reader.writer
     own_cluster.start(service)
     reader.read(lambda text: "starting" in text)
     reader.leave()
     assert ask_many(url, _BATCH) == {b"404"}
-    assert is_ready(url)
+    assert is_ready(own_cluster.operations[service])
     assert own_cluster.signal(service, signal.SIGTERM) == 0
 
 
@@ -145,7 +145,7 @@ def test_a_worker_that_is_killed_comes_back_though_nobody_reads_the_log(
     for worker in before:
         os.kill(worker, signal.SIGKILL)
     wait_until(lambda: len(children() - before) == 2, "there are new workers")
-    wait_until(lambda: is_ready(url), "they serve")
+    wait_until(lambda: is_ready(own_cluster.operations["gateway"]), "they serve")
     new = children()
     assert own_cluster.signal("gateway", signal.SIGTERM) == 0
     assert not any(map(is_running, new))

@@ -146,7 +146,7 @@ class TestWrongOrder:
         for service in ("gateway", "profile"):
             own_cluster.start(service, wait=False)
             wait_until(partial(is_alive, own_cluster.urls[service]), f"{service} is alive")
-            assert not is_ready(own_cluster.urls[service])
+            assert not is_ready(own_cluster.operations[service])
         claims = base64.urlsafe_b64encode(json.dumps({"iss": own_cluster.url}).encode()).decode().rstrip("=")
         token = f"eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6ImsifQ.{claims}.AAAA"
         with client_of(own_cluster.url) as client:
@@ -154,7 +154,7 @@ class TestWrongOrder:
             assert (response.status_code, response.json()["code"]) == (503, "keys_unavailable")
             own_cluster.start("auth")
             for service in ("gateway", "profile"):
-                wait_until(partial(is_ready, own_cluster.urls[service]), "keys are there")
+                wait_until(partial(is_ready, own_cluster.operations[service]), "keys are there")
             ada = People(client).new()
             assert client.get("/profiles/me", headers=ada.headers).status_code == 200
 
@@ -170,11 +170,12 @@ class Runner:
     """`make run` without make: `deploy/local.py`, with its output."""
 
     def __init__(self, data_dir: Path, **settings: str) -> None:
-        gateway, auth, profile = free_ports(3)
+        gateway, admin, auth, profile = free_ports(4)
         self.url = f"http://localhost:{gateway}"
         self.environ = clean_environment(
             **{
                 "OSTIARY_GATEWAY_PORT": str(gateway),
+                "OSTIARY_GATEWAY_ADMIN_PORT": str(admin),
                 "OSTIARY_AUTH_PORT": str(auth),
                 "OSTIARY_PROFILE_PORT": str(profile),
                 "OSTIARY_DATA_DIR": str(data_dir),
@@ -268,7 +269,7 @@ class TestRunner:
         assert errors.count("\n") == 1
         assert message in errors
 
-    @pytest.mark.parametrize("service", ["GATEWAY", "AUTH", "PROFILE"])
+    @pytest.mark.parametrize("service", ["GATEWAY", "GATEWAY_ADMIN", "AUTH", "PROFILE"])
     def test_a_port_in_use_is_one_line(self, tmp_path: Path, service: str) -> None:
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))

@@ -444,10 +444,11 @@ class TestDeathOfAuth:
         assert own_stack.ask_all(bob) == GOOD_EVERYWHERE
 
     def test_nobody_is_ready_before_a_first_full_set(self, own_stack: Stack) -> None:
-        url, proxy = own_stack.urls["gateway"], own_stack.proxies["gateway"]
+        url, operations = own_stack.urls["gateway"], own_stack.operations["gateway"]
+        proxy = own_stack.proxies["gateway"]
         own_stack.start("gateway", wait=False)
         wait_until(partial(is_alive, url), "the gateway is alive")
-        refusal = own_stack.client.get(f"{url}/readyz")
+        refusal = own_stack.client.get(f"{operations}/readyz")
         assert (refusal.status_code, refusal.json()["failing"]) == (503, ["verifier"])
         proxy.only = "/feed"
         proxy.cut()
@@ -456,9 +457,9 @@ class TestDeathOfAuth:
         wait_until(lambda: own_stack.ask("gateway", ada) != "keys_unavailable", "it holds keys", RECOVERED)
         # Without revocations, it cannot say yes, and does not want to be asked.
         assert own_stack.ask("gateway", ada) == own_stack.ask_strictly("gateway", ada) == STALE
-        assert not is_ready(url)
+        assert not is_ready(operations)
         proxy.heal()
-        wait_until(partial(is_ready, url), "it is ready by itself", RECOVERED)
+        wait_until(partial(is_ready, operations), "it is ready by itself", RECOVERED)
         assert own_stack.ask("gateway", ada) == own_stack.ask_strictly("gateway", ada) == GOOD
 
 

@@ -26,7 +26,7 @@ class Replicas:
         for member, service in self.services:
             member.start(service, wait=False)
         for member, service in self.services:
-            wait_until(partial(is_ready, member.urls[service]), "all are ready")
+            wait_until(partial(is_ready, member.operations[service]), "all are ready")
 
     def ask_all(self, user: User) -> list[str]:
         return [member.ask(service, user) for member, service in self.services]

@@ -58,9 +58,10 @@ def gateway_with(upstream: RawUpstream, tmp_path: Path) -> Callable[..., Gateway
     return gateway
 
 
-def statuses(url: str) -> tuple[int, int, str]:
+def statuses(cluster: LocalCluster, service: str) -> tuple[int, int, str]:
     """Return the statuses of liveness and readiness, and what a connection is told."""
-    alive, ready = (httpx.get(f"{url}{path}", timeout=PATIENCE, trust_env=False) for path in ("/livez", "/readyz"))
+    addresses = (f"{cluster.urls[service]}/livez", f"{cluster.operations[service]}/readyz")
+    alive, ready = (httpx.get(address, timeout=PATIENCE, trust_env=False) for address in addresses)
     if ready.status_code != httpx.codes.OK:
         assert (ready.json()["code"], ready.json()["failing"]) == ("not_ready", ["draining"])
     return alive.status_code, ready.status_code, alive.headers.get("connection", "keep-alive")
@@ -76,13 +77,13 @@ class TestDelay:
         for each in dict.fromkeys(("auth", service)):
             own_cluster.start(each)
         url, process = own_cluster.urls[service], own_cluster.process(service)
-        assert statuses(url) == (200, 200, "keep-alive")
+        assert statuses(own_cluster, service) == (200, 200, "keep-alive")
         asked_at = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not is_ready(url), "it is not ready")
+        wait_until(lambda: not is_ready(own_cluster.operations[service]), "it is not ready")
         # New connections are taken, answered, and told not to be used again.
         while time.monotonic() < asked_at + 1.5:
-            assert statuses(url) == (200, 503, "close")
+            assert statuses(own_cluster, service) == (200, 503, "close")
         assert process.wait(PATIENCE) == 0
         assert time.monotonic() - asked_at >= 4
         assert not is_alive(url)

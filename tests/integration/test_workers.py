@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 def counted(cluster: LocalCluster) -> dict[str, float]:
     """Return how many requests each worker has counted."""
-    text = httpx.get(f"{cluster.url}/metrics", trust_env=False).text
+    text = httpx.get(f"{cluster.operations['gateway']}/metrics", trust_env=False).text
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -100,7 +100,7 @@ def test_workers_end_with_the_process_that_has_started_them(cluster: LocalCluste
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", int(cluster.url.rpartition(":")[2])))
     cluster.start("gateway")
-    assert is_ready(cluster.url)
+    assert is_ready(cluster.operations["gateway"])
 
 
 ROUTES = """\

@@ -11,7 +11,14 @@ from starlette.types import Lifespan
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
 from ostiary_chassis.metrics import Metrics
-from ostiary_chassis.middleware import BodyLimit, ImpliedMethods, RequestContext
+from ostiary_chassis.middleware import (
+    LIVENESS_PATH,
+    METRICS_PATH,
+    READINESS_PATH,
+    BodyLimit,
+    ImpliedMethods,
+    RequestContext,
+)
 from ostiary_chassis.openapi import document_errors
 from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
 from ostiary_chassis.threads import in_thread
@@ -80,11 +87,11 @@ def _document(app: FastAPI) -> APIRouter:
 def _operations(ready_checks: Mapping[str, ReadyCheck], metrics: Metrics) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
-    @router.get("/livez")
+    @router.get(LIVENESS_PATH)
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
-    @router.get("/readyz")
+    @router.get(READINESS_PATH)
     async def readyz(request: Request) -> Response:
         failing = [name for name, check in ready_checks.items() if not await check()]
         if request.app.state.is_draining:
@@ -101,7 +108,7 @@ def _operations(ready_checks: Mapping[str, ReadyCheck], metrics: Metrics) -> API
             )
         return Response('{"status":"ready"}', media_type="application/json")
 
-    @router.get("/metrics")
+    @router.get(METRICS_PATH)
     async def read() -> Response:
         return Response(await metrics.read(), media_type=CONTENT_TYPE_LATEST)
 

@@ -19,7 +19,8 @@ _log = structlog.stdlib.get_logger("access")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
 #: Paths of health checks and scrapes. They are not logged, where they would hide other requests.
-OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})
+LIVENESS_PATH, READINESS_PATH, METRICS_PATH = "/livez", "/readyz", "/metrics"
+OPERATIONS = frozenset({LIVENESS_PATH, READINESS_PATH, METRICS_PATH})
 
 #: Statuses from here on are failures (RFC 9110 section 15).
 _FIRST_FAILURE = 400

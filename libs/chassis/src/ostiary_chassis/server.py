@@ -13,6 +13,7 @@ from typing import NoReturn
 import structlog
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.server import ServerState
 
 from ostiary_chassis import logs
 from ostiary_chassis._protocol import BoundedProtocol
@@ -68,8 +69,13 @@ class _Server(uvicorn.Server):
     is cut off, and resources are closed. A second signal leads to ENDING at once.
     """
 
-    def __init__(self, config: uvicorn.Config, app: Starlette, drain: Drain, *, is_worker: bool) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Starlette, drain: Drain, admin: socket.socket | None, *, is_worker: bool
+    ) -> None:
         super().__init__(config)
+        self._admin = admin
+        # Of its own, as nobody waits for its connections.
+        self._admin_state = ServerState()
         self._app = app
         self._drain = drain
         self._is_worker = is_worker
@@ -77,6 +83,15 @@ class _Server(uvicorn.Server):
         self.on_stop: Callable[[], None] = lambda: None
         #: When STOPPING begins, in seconds on the monotonic clock; None before a signal.
         self._stop_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application and listen. The admin port answers until the end."""
+        await super().startup(sockets)
+        if self._admin is not None:
+            await asyncio.get_running_loop().create_server(self._admin_protocol, sock=self._admin, backlog=BACKLOG)
+
+    def _admin_protocol(self) -> asyncio.Protocol:
+        return BoundedProtocol(self.config, self._admin_state, self.lifespan.state)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the base's signature
         """Take a signal; the next tick acts on it."""
@@ -89,6 +104,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Return whether STOPPING begins."""
         await super().on_tick(counter)
+        self._admin_state.default_headers = self.server_state.default_headers
         if self._stop_at is None:
             return False
         if not self._app.state.is_draining:
@@ -128,6 +144,7 @@ def serve(
     listener: socket.socket,
     drain: Drain,
     *,
+    admin: socket.socket | None = None,
     on_drain: Callable[[], None] = lambda: None,
     on_stop: Callable[[], None] = lambda: None,
     protocol: Callable[..., asyncio.Protocol] = BoundedProtocol,
@@ -135,8 +152,9 @@ def serve(
 ) -> None:
     """Serve `app` until a signal; `_Server` shows how it ends. `on_drain` and `on_stop` are called at these steps.
 
-    `protocol` creates the protocol of a connection, with the arguments of uvicorn's. To a worker, a repeated SIGTERM or
-    SIGINT means nothing: terminals and service managers send them to all processes, and its supervisor does, too.
+    `admin` is a socket on which the same application is served until the end, with this package's protocol. `protocol`
+    creates that of other connections, with the arguments of uvicorn's. To a worker, a repeated SIGTERM or SIGINT means
+    nothing: terminals and service managers send them to all processes, and its supervisor does, too.
     """
     config = uvicorn.Config(
         app,
@@ -153,7 +171,7 @@ def serve(
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
-    server = _Server(config, app, drain, is_worker=is_worker)
+    server = _Server(config, app, drain, admin, is_worker=is_worker)
     server.on_drain, server.on_stop = on_drain, on_stop
     # For signals before and after those that the server handles.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -24,7 +24,7 @@ from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
 from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.proxy.exchange import Exchange
-from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.config import OWN_PATHS, RoutesFile
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.runtime import Runtime, Snapshot
 
@@ -71,7 +71,8 @@ class Gateway:
             config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(metrics.registry)
         )
         proxies = TrustedProxies(config.trusted_proxies)
-        self.runtime = Runtime(routes, self._verifier, proxies, config.issuer, source)
+        own_paths = OWN_PATHS.union(config.public_operations)
+        self.runtime = Runtime(routes, self._verifier, proxies, config.issuer, source, own_paths=own_paths)
         metrics.registry.register(UpstreamMetrics(self.runtime))
         self._tracing = tracing or (_otlp_tracing() if config.otlp_endpoint else None)
         begin_trace = self._tracing.begin if self._tracing is not None else None

@@ -25,7 +25,7 @@ from ostiary_gateway.config import GatewayConfig, check_ca_file
 from ostiary_gateway.openapi.diff import differences
 from ostiary_gateway.openapi.fetch import fetch_documents
 from ostiary_gateway.openapi.merge import InvalidDocument
-from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.config import OWN_PATHS, RoutesFile
 from ostiary_gateway.routing.source import RoutesSource, load_routes
 from ostiary_gateway.routing.table import RouteTable
 
@@ -46,33 +46,45 @@ def serve() -> None:
     """Serve until SIGTERM. The routes file is reloaded when it changes, and on SIGHUP."""
     config = GatewayConfig.load(environment())
     logs.configure(config.log_format, "gateway", log_level=config.log_level)
-    source = RoutesSource(config.routes_file)
+    source = RoutesSource(config.routes_file, reserved=config.public_operations)
     routes = source.load()
-    listener = server.bind(config.host, config.port, "gateway")
+    listeners = _bind(config)
     # Errors in these are reported once, before anything starts.
     config.rate_limit_store_password()
     check_ca_file(environment())
     if config.workers == 1:
-        _serve(config, Gateway(config, routes, source), listener)
+        _serve(config, Gateway(config, routes, source), *listeners)
         return
-    # The address is free, and the workers share it from now on.
-    listener.close()
+    # The addresses are free, and the workers share them from now on.
+    for listener in listeners:
+        listener.close()
 
     def work(worker: Worker) -> None:
-        shared = server.bind(config.host, config.port, "gateway", is_shared=True)
+        shared = _bind(config, is_shared=True)
         # The current file: this may be a worker that is restarted long after the first ones.
         source.share(worker.folder)
         gateway = Gateway(config, source.load_or_last(routes), source, worker=worker)
-        _serve(config, gateway, shared, is_worker=True)
+        _serve(config, gateway, *shared, is_worker=True)
 
     workers.run(config.workers, work)
 
 
-def _serve(config: GatewayConfig, gateway: Gateway, listener: socket.socket, *, is_worker: bool = False) -> None:
+def _bind(config: GatewayConfig, *, is_shared: bool = False) -> tuple[socket.socket, socket.socket]:
+    """Return the sockets of the public port and the admin port. Raises ConfigError."""
+    return (
+        server.bind(config.host, config.port, "gateway", is_shared=is_shared),
+        server.bind(config.admin_host, config.own_admin_port, "gateway_admin", is_shared=is_shared),
+    )
+
+
+def _serve(
+    config: GatewayConfig, gateway: Gateway, public: socket.socket, admin: socket.socket, *, is_worker: bool = False
+) -> None:
     server.serve(
         gateway.app,
-        listener,
+        public,
         config.drain,
+        admin=admin,
         on_drain=gateway.drain,
         on_stop=gateway.stop,
         protocol=gateway.protocol,
@@ -113,7 +125,8 @@ def explain(
         async with AsyncExitStack() as stack:
             if request.token is not None:
                 await stack.enter_async_context(verifier)
-            return explain_request(routes, verifier, proxies, config.issuer, request)
+            own_paths = OWN_PATHS.union(config.public_operations)
+            return explain_request(routes, verifier, proxies, config.issuer, request, own_paths=own_paths)
 
     lines, is_allowed = asyncio.run(run())
     typer.echo("\n".join(lines))

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ostiary import VerifierConfig
 from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDelay, DrainTimeout
 from ostiary_chassis.logs import LogFormat, LogLevel
+from ostiary_chassis.middleware import LIVENESS_PATH, OPERATIONS
 from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import ConfigError, Port, Settings, read_secret, reject_unknown
 from ostiary_chassis.urls import BaseUrl, UrlKind
@@ -22,6 +23,13 @@ _COLLECTOR = UrlKind(
     ("http", "https"), "an http:// or https:// URL, such as http://collector:4318", {"user", "path", "query"}
 )
 _STORE_PATH = re.compile(r"(?:/[0-9]{0,3})?\Z")
+
+#: What the gateway serves on its admin port only, unless PUBLIC_OPERATIONS has it.
+_PRIVATE = OPERATIONS - {LIVENESS_PATH}
+
+#: The admin port's distance from the public one by default, so that several gateways can run on one machine.
+_ADMIN_PORT_DISTANCE = 1000
+_MAX_PORT = 65535
 
 #: Settings of the compose stack, which share the prefix.
 _COMPOSE_SETTINGS = frozenset({"OSTIARY_GATEWAY_BIND"})
@@ -39,9 +47,24 @@ def _check_collector_url(url: str) -> str:
     return _COLLECTOR.check(url) if url else url
 
 
+def _operations(value: object) -> object:
+    """Parse paths separated by commas."""
+    if not isinstance(value, str):
+        return value
+    paths = tuple(path.strip() for path in value.split(","))
+    if not _PRIVATE.issuperset(paths):
+        raise ValueError(f"must be {' or '.join(sorted(_PRIVATE))}, or both separated by a comma")
+    return paths
+
+
 class GatewayConfig(Settings):
     host: Annotated[str, Field(alias="OSTIARY_GATEWAY_HOST")] = "127.0.0.1"
     port: Annotated[Port, Field(alias="OSTIARY_GATEWAY_PORT")] = 8080
+    admin_host: Annotated[str, Field(alias="OSTIARY_GATEWAY_ADMIN_HOST")] = "127.0.0.1"
+    admin_port: Annotated[Port | None, Field(alias="OSTIARY_GATEWAY_ADMIN_PORT")] = None
+    public_operations: Annotated[
+        tuple[str, ...], BeforeValidator(_operations), Field(alias="OSTIARY_GATEWAY_PUBLIC_OPERATIONS")
+    ] = ()
     drain_delay: Annotated[DrainDelay, Field(alias="OSTIARY_GATEWAY_DRAIN_DELAY")] = DEFAULT_DELAY
     drain_timeout: Annotated[DrainTimeout, Field(alias="OSTIARY_GATEWAY_DRAIN_TIMEOUT")] = DEFAULT_TIMEOUT
     routes_file: Annotated[Path, Field(alias="OSTIARY_GATEWAY_ROUTES")] = Path("deploy/gateway.yaml")
@@ -73,6 +96,21 @@ class GatewayConfig(Settings):
         """Read the settings, and reject unknown ones with the gateway's prefix. Raises ConfigError."""
         reject_unknown(environ, "OSTIARY_GATEWAY_", cls.names() | _COMPOSE_SETTINGS)
         return super().load(environ)
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Self:
+        if self.port == self.admin_port:
+            raise ValueError(
+                "OSTIARY_GATEWAY_ADMIN_PORT must differ from OSTIARY_GATEWAY_PORT;"
+                " to make what it serves public, set OSTIARY_GATEWAY_PUBLIC_OPERATIONS"
+            )
+        return self
+
+    @property
+    def own_admin_port(self) -> int:
+        """The admin port, set or derived from the public one."""
+        derived = self.port + _ADMIN_PORT_DISTANCE
+        return self.admin_port or (derived if derived <= _MAX_PORT else self.port - _ADMIN_PORT_DISTANCE)
 
     @property
     def drain(self) -> Drain:

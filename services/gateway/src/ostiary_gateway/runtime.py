@@ -26,7 +26,7 @@ from ostiary_chassis.threads import in_thread
 from ostiary_gateway.access.admission import Admission
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES
-from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.config import OWN_PATHS, RoutesFile
 from ostiary_gateway.routing.hosts import KnownHosts
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.source import RoutesSource
@@ -69,7 +69,12 @@ class Snapshot:
     """A routes file in use: route table, admission and upstreams."""
 
     def __init__(
-        self, prepared: Prepared, verifier: Verifier, proxies: TrustedProxies, previous: Self | None = None
+        self,
+        prepared: Prepared,
+        verifier: Verifier,
+        proxies: TrustedProxies,
+        own_paths: frozenset[str],
+        previous: Self | None = None,
     ) -> None:
         """Take over rate limiters and upstreams of `previous` that have not changed."""
         routes, hosts, self.table = prepared.routes, prepared.hosts, prepared.table
@@ -81,6 +86,7 @@ class Snapshot:
             hosts,
             previous=previous.admission if previous is not None else None,
             default_cors=routes.defaults.cors,
+            own_paths=own_paths,
         )
         known = previous.upstreams if previous is not None else {}
         self.upstreams: dict[str, Cluster] = {
@@ -121,9 +127,12 @@ class Runtime:
         proxies: TrustedProxies,
         issuer: str,
         source: RoutesSource | None = None,
+        *,
+        own_paths: frozenset[str] = OWN_PATHS,
     ) -> None:
         """Start with `routes`, loaded from `source`; without a source, they never change."""
-        self.current = Snapshot(prepare(routes, issuer), verifier, proxies)
+        self.current = Snapshot(prepare(routes, issuer), verifier, proxies, own_paths)
+        self._own_paths = own_paths
         self._verifier = verifier
         self._proxies = proxies
         self._issuer = issuer
@@ -178,7 +187,7 @@ class Runtime:
         try:
             # The checks of a long file take time.
             prepared = await in_thread(lambda: prepare(source.load(), self._issuer))
-            snapshot = Snapshot(prepared, self._verifier, self._proxies, previous)
+            snapshot = Snapshot(prepared, self._verifier, self._proxies, self._own_paths, previous)
         except (ConfigError, ValueError) as error:
             _log.error("routes file rejected", error=str(error))
             return

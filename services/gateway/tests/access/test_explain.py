@@ -233,7 +233,7 @@ def test_rejected_requests_are_explained_with_their_response(
 
 
 def test_local_paths_are_explained(explainer: Explainer) -> None:
-    assert explainer("GET", "http://gw/readyz") == (
-        {"request": ["GET /readyz"], "client": ["192.0.2.1"], "response": ["from the gateway itself"]},
+    assert explainer("GET", "http://gw/livez") == (
+        {"request": ["GET /livez"], "client": ["192.0.2.1"], "response": ["from the gateway itself"]},
         True,
     )

@@ -33,6 +33,10 @@ def short_directory() -> Iterator[Path]:
         yield Path(name)
 
 
+#: So that tests need no second address.
+PUBLIC = ("/readyz", "/metrics")
+
+
 class GatewayHarness:
     """A gateway in this process, and its clients."""
 
@@ -56,7 +60,12 @@ class GatewayHarness:
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(short_directory())
             loaded = _load(routes, upstream_url)
-            gateway = Gateway(config or GatewayConfig(issuer="http://gw"), loaded, verifier=verifier, tracing=tracing)
+            gateway = Gateway(
+                config or GatewayConfig(issuer="http://gw", public_operations=PUBLIC),
+                loaded,
+                verifier=verifier,
+                tracing=tracing,
+            )
             harness = await stack.enter_async_context(cls._serving(gateway, directory / "gw"))
             if verifier is not None:
                 await stack.enter_async_context(gateway.app.router.lifespan_context(gateway.app))

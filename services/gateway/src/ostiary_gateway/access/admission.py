@@ -32,7 +32,7 @@ from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES, Request
 from ostiary_gateway.ratelimit.route_limits import RouteLimits
 from ostiary_gateway.ratelimit.token_bucket import RateLimiter
 from ostiary_gateway.routing import templates
-from ostiary_gateway.routing.config import Route
+from ostiary_gateway.routing.config import OWN_PATHS, Route
 from ostiary_gateway.routing.hosts import InvalidHost, KnownHosts, UnknownHost, parse_authority
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.paths import InvalidPath
@@ -76,11 +76,13 @@ class Admission:
         *,
         previous: Self | None = None,
         default_cors: Cors | None = None,
+        own_paths: frozenset[str] = OWN_PATHS,
     ) -> None:
         """Take over the rate limiters of `previous` where the limit has not changed. The caller opens `verifier`.
 
-        `default_cors` holds for responses without a route.
+        `default_cors` holds for responses without a route. `own_paths` are those that the gateway serves itself.
         """
+        self._own_paths = frozenset(path.encode() for path in own_paths)
         self._proxies = proxies
         self._hosts = hosts
         self._table = table
@@ -110,7 +112,7 @@ class Admission:
 
     def locate(self, context: RequestContext) -> None:
         """Set the client, host and path of a request, from its head alone. Raises ProblemError."""
-        host = parse_target(context)
+        host = parse_target(context, self._own_paths)
         if context.is_local and context.request.size > DEFAULT_HEAD_BYTES:
             raise ProblemError(_head_too_large(context.request, DEFAULT_HEAD_BYTES))
         scheme = b""

@@ -18,7 +18,7 @@ from ostiary_gateway.http1 import parser
 from ostiary_gateway.http1.errors import BadMessage
 from ostiary_gateway.http1.fields import SENSITIVE_NAMES, Fields
 from ostiary_gateway.http1.parser import Request
-from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.config import OWN_PATHS, Route, RoutesFile
 from ostiary_gateway.routing.hosts import KnownHosts
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.requirements import Condition, Requirements, claim_value
@@ -57,7 +57,13 @@ class HypotheticalRequest:
 
 
 def explain(
-    routes: RoutesFile, verifier: Verifier, proxies: TrustedProxies, issuer: str, hypothetical: HypotheticalRequest
+    routes: RoutesFile,
+    verifier: Verifier,
+    proxies: TrustedProxies,
+    issuer: str,
+    hypothetical: HypotheticalRequest,
+    *,
+    own_paths: frozenset[str] = OWN_PATHS,
 ) -> tuple[list[str], bool]:
     """Return the explanation, line by line, and whether the request is allowed. The token is not shown."""
     lines = [f"request     {hypothetical.method} {_redact(hypothetical.target)}"]
@@ -68,7 +74,9 @@ def explain(
     owners = OwnerIndex(routes)
     context = RequestContext(request, hypothetical.client, b"http", b"explained")
     table, hosts = RouteTable(routes.routes), KnownHosts(issuer, routes.hosts, routes.hosts_internal)
-    admission = Admission(table, owners, verifier, proxies, hosts, default_cors=routes.defaults.cors)
+    admission = Admission(
+        table, owners, verifier, proxies, hosts, default_cors=routes.defaults.cors, own_paths=own_paths
+    )
     problem, own_fields = _decide(admission, context)
     lines.append(f"client      {context.client}")
     if context.is_local:

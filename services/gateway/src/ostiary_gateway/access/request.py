@@ -13,7 +13,7 @@ from ostiary_gateway.http1 import headers
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.routing import paths
-from ostiary_gateway.routing.config import LOCAL_PATHS, Route
+from ostiary_gateway.routing.config import Route
 from ostiary_gateway.routing.hosts import DEFAULT_PORTS, InvalidHost, parse_authority
 from ostiary_gateway.routing.paths import EncodedCharacter, InvalidPath, PathTooLong
 
@@ -38,7 +38,6 @@ SERVER = b"*"
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _DEFAULT_FILTER = headers.request_filter()
-_LOCAL_PATHS = frozenset(path.encode() for path in LOCAL_PATHS)
 
 
 class Trace(Protocol):
@@ -118,11 +117,11 @@ class RequestIds:
         return (self._process + self._number.to_bytes(8, "big")).hex().encode()
 
 
-def parse_target(context: RequestContext) -> bytes:
-    """Set target and path, and return the value of `Host`; b"" only for an own endpoint. Raises ProblemError."""
+def parse_target(context: RequestContext, own_paths: frozenset[bytes]) -> bytes:
+    """Set target and path, and return the value of `Host`; b"" only for one of `own_paths`. Raises ProblemError."""
     request = context.request
     target, host = request.target, request.by_name.get(b"host", b"")
-    if not host and not _may_lack_host(request):
+    if not host and not _may_lack_host(request, own_paths):
         raise ProblemError(INVALID_HOST)
     if b"#" in target:
         # A fragment is never sent (RFC 9110 section 7.1), and some servers cut it off.
@@ -133,7 +132,7 @@ def parse_target(context: RequestContext) -> bytes:
             raise ProblemError(_INVALID_TARGET)
         target = _origin_form(request.method, absolute[3])
     context.target, context.path = _canonical(target)
-    context.is_local = context.path in _LOCAL_PATHS
+    context.is_local = context.path in own_paths
     return host
 
 
@@ -173,14 +172,14 @@ def problem_of_path(error: InvalidPath) -> Problem:
     return Problem(400, "ambiguous_path", str(error))
 
 
-def _may_lack_host(request: Request) -> bool:
+def _may_lack_host(request: Request, own_paths: frozenset[bytes]) -> bool:
     """Whether a request may come without a host: a health check, whose client may know no name of ours.
 
     HTTP/1.0 does not know the field; in HTTP/1.1 it is then empty (RFC 9112 section 3.2).
     """
     host = request.by_name.get(b"host")
     is_unknown = host == b"" if request.is_http11 else not host
-    is_own = request.target == SERVER or request.target.partition(b"?")[0] in _LOCAL_PATHS
+    is_own = request.target == SERVER or request.target.partition(b"?")[0] in own_paths
     return is_unknown and is_own
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, StrictBool, Tag, model_validator
 
-from ostiary_chassis.middleware import OPERATIONS
+from ostiary_chassis.middleware import LIVENESS_PATH
 from ostiary_gateway.http1.methods import IDEMPOTENT
 from ostiary_gateway.http1.parser import DEFAULT_RESPONSE_HEAD_BYTES, MAX_HEAD_BYTES
 from ostiary_gateway.routing.policies import RoutePolicies
@@ -43,12 +43,15 @@ from ostiary_gateway.routing.types import (
 #: Where the gateway serves the merged OpenAPI document, and the page that shows it.
 OPENAPI_PATH, DOCS_PATH = "/openapi.json", "/docs"
 
-#: Paths that the gateway serves itself.
-LOCAL_PATHS = OPERATIONS | {
-    OPENAPI_PATH,
-    DOCS_PATH,
-    *(f"{DOCS_PATH}/{name}" for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
-}
+#: Paths of the public port that the gateway serves itself, whatever its settings.
+OWN_PATHS = frozenset(
+    {
+        LIVENESS_PATH,
+        OPENAPI_PATH,
+        DOCS_PATH,
+        *(f"{DOCS_PATH}/{name}" for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
+    }
+)
 
 
 #: A path template's shape, a host ("" for all), and header fields in lower case with their values.

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.http1.methods import IDEMPOTENT
 from ostiary_gateway.routing import yaml
-from ostiary_gateway.routing.config import LOCAL_PATHS, Conditions, RoutesFile
+from ostiary_gateway.routing.config import OWN_PATHS, Conditions, RoutesFile
 from ostiary_gateway.routing.templates import parse_template
 from ostiary_gateway.routing.types import Section, error_message
 from ostiary_gateway.routing.yaml import InvalidYaml, Location
@@ -22,7 +22,7 @@ _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
 
 
 # In any spelling.
-_LOCAL_SHAPES = {parse_template(path).shape for path in LOCAL_PATHS}
+_OWN_SHAPES = {parse_template(path).shape for path in OWN_PATHS}
 
 
 def _sections(section: type[Section]) -> Iterator[type[Section]]:
@@ -150,7 +150,7 @@ def _check_references(file: RoutesFile) -> None:
         names.add(route.name)
         if route.retries is not None and not route.match.methods & IDEMPOTENT:
             raise InvalidRoutes(("routes", index, "retries"), "none of the route's methods is idempotent")
-        if route.match.template.shape in _LOCAL_SHAPES:
+        if route.match.template.shape in _OWN_SHAPES:
             raise InvalidRoutes(("routes", index, "match", "path"), "reserved: the gateway serves this path itself")
         for method, conditions in product(sorted(route.match.methods), route.match.conditions):
             other = seen.setdefault((method, conditions), route.name)

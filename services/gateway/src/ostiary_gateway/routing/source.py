@@ -1,6 +1,7 @@
 """Reads the routes file, notices when it changes, and keeps the last valid version for restarted workers."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import structlog
@@ -10,6 +11,7 @@ from ostiary_gateway.routing import loader
 from ostiary_gateway.routing.bypass_check import check_no_bypass
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.loader import SETTING, parse_file
+from ostiary_gateway.routing.templates import parse_template
 
 _log = structlog.stdlib.get_logger("routes")
 
@@ -27,9 +29,11 @@ class RoutesSource:
     with what the other workers serve, rather than with what was valid when the first workers started.
     """
 
-    def __init__(self, path: Path, setting: str = SETTING) -> None:
+    def __init__(self, path: Path, setting: str = SETTING, reserved: Collection[str] = ()) -> None:
+        """No route may have one of the `reserved` paths, besides those that the gateway always serves itself."""
         self._path = path
         self._setting = setting
+        self._reserved = {parse_template(each).shape for each in reserved}
         self._last_valid: Path | None = None
         self._stamp: Stamp = None
 
@@ -70,7 +74,13 @@ class RoutesSource:
                 return content
 
     def _parse(self, content: bytes) -> RoutesFile:
-        return parse_file(self._path, content, environment(), check_no_bypass)
+        routes = parse_file(self._path, content, environment(), check_no_bypass)
+        for route in routes.routes:
+            if route.match.template.shape in self._reserved:
+                raise ConfigError(
+                    f"{self._path}: route '{route.name}': OSTIARY_GATEWAY_PUBLIC_OPERATIONS reserves {route.match.path}"
+                )
+        return routes
 
 
 def load_routes(path: Path, setting: str = SETTING) -> RoutesFile:
