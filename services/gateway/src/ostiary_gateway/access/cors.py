@@ -36,6 +36,8 @@ _ALLOWED_HEADERS = ("Authorization", "Content-Type", "If-Match", "If-None-Match"
 _REQUEST_METHOD, _REQUEST_HEADERS = b"access-control-request-method", b"access-control-request-headers"
 _REQUEST_PRIVATE_NETWORK = b"access-control-request-private-network"
 
+_VARY = (b"vary", b"Origin")
+
 _TOKEN = re.compile(TOKEN)
 
 
@@ -54,8 +56,12 @@ class CorsFields:
         kept = [field for field in fields if not field[0].startswith(CORS_PREFIX)]
         if not self.varies:
             return kept
+        found = [value for name, value in kept if name == b"vary"]
+        if not found:
+            kept.append(_VARY)
+            return kept
         # In one line: some caches read no more.
-        vary = b", ".join([value for name, value in kept if name == b"vary" and value])
+        vary = b", ".join([value for value in found if value])
         if not {b"*", b"origin"}.isdisjoint([name.strip() for name in vary.lower().split(b",")]):
             return kept
         return [
@@ -103,7 +109,7 @@ class CorsRules:
             # A page out on the internet asks for an address inside. Not for everybody: who says `*` may not know that
             # devices without any protection of their own are behind it.
             fields.append((b"access-control-allow-private-network", b"true"))
-        return [*fields, (b"vary", b"Origin")] if response.varies else fields
+        return [*fields, _VARY] if response.varies else fields
 
     def _fields_for(self, origin: bytes) -> CorsFields:
         if _ANY in self._config.origins:
