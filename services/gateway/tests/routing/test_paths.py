@@ -1,6 +1,8 @@
 """Canonical paths (RFC 3986 sections 3.3 and 6.2.2): one spelling for each meaning, and no doubtful meanings."""
 
 import re
+import sys
+from unicodedata import category
 from urllib.parse import unquote
 
 import pytest
@@ -15,6 +17,7 @@ from ostiary_gateway.routing.paths import (
     PathTooLong,
     canonicalise,
     fold,
+    plain_text,
     readings,
 )
 
@@ -265,3 +268,27 @@ def test_a_path_with_a_reading_without_meaning_is_rejected(path: bytes) -> None:
     raw = canonicalise(path).raw
     with pytest.raises(AmbiguousPath):
         readings(raw)
+
+
+def test_all_invisible_characters_are_ignored() -> None:
+    invisible = [chr(code) for code in range(sys.maxunicode + 1) if category(chr(code)) == "Cf"]
+    assert len(invisible) > 100
+    assert plain_text("a" + "".join(invisible) + "b") == "ab"
+
+
+@pytest.mark.parametrize("segment", ["ADM\u0130N", "adm\u0131n", "AdMi\u0307N", "ADM%C4%B0N"])
+def test_the_letters_i_of_turkish_are_the_same_if_case_is_ignored(segment: str) -> None:
+    assert fold(segment, ignores_case=True) == "admin"
+    assert fold(segment, ignores_case=False) != "admin"
+
+
+def test_a_long_path_with_many_readings_is_rejected_as_it_takes_long() -> None:
+    short = b"/%5C%3B;%E2%80%8Ba%2F"
+    assert len(readings(short)) > 10
+    with pytest.raises(AmbiguousPath, match="in too many ways"):
+        readings(short + b"/b;c" * 900)
+
+
+def test_a_long_path_with_few_readings_is_read() -> None:
+    for path in (b"/a%2F" + b"b" * 4000, b"/proxy/https://a/" + b"b/" * 1500 + b"%2F"):
+        assert len(readings(path)) > 1

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
-from unicodedata import category, normalize
+from unicodedata import normalize
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 #: Bytes of a path. Longer URIs than that (RFC 9110 section 4.1 recommends 8000) have their length in the query.
@@ -48,11 +48,17 @@ _RESERVED_ESCAPE = re.compile("%(21|24|26|27|28|29|2A|2B|2C|3A|3D|40)")
 _SPECIALS = {"%2F": "/", "%5C": "\\", "%23": "#", "%3F": "?", "%25": "%", "%3B": ";", ";": ";"}
 _SPECIAL = re.compile("|".join(_SPECIALS))
 
-# Invisible characters outside of the category Cf: fillers and variation selectors.
-_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+# Invisible characters: those of the category Cf, fillers and variation selectors.
+_INVISIBLE = re.compile(
+    "[\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+    "\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
-#: Ways to read one path. Paths of people have two or three; more is an attack, and costs time.
+#: Ways to read one path, and characters of all of them. Paths of people have two or three ways; more is an attack, and
+#: costs time.
 _MAX_READINGS = 64
+_MAX_READ_CHARACTERS = 4 * MAX_PATH_BYTES
 
 
 class InvalidPath(Exception):
@@ -205,13 +211,14 @@ def plain_text(text: str) -> str:
     """Return a text as lenient services see it: in compatibility form (NFKC), without invisible characters."""
     if text.isascii():
         return text
-    return normalize("NFKC", "".join(letter for letter in _INVISIBLE.sub("", text) if category(letter) != "Cf"))
+    return normalize("NFKC", _INVISIBLE.sub("", text))
 
 
 def fold_text(text: str, *, ignores_case: bool) -> str:
     """Return a part of a segment as lenient services see it: decoded and plain, its '%' encoded."""
     plain = plain_text(unquote(text)).replace("%", "%25")
-    return plain.casefold() if ignores_case else plain
+    # Java's comparison takes the two letters of Turkish for "i" as well.
+    return plain.casefold().replace("i\u0307", "i").replace("\u0131", "i") if ignores_case else plain
 
 
 def fold(segment: str, *, ignores_case: bool) -> str:
@@ -288,7 +295,7 @@ def readings(path: bytes) -> frozenset[tuple[str, ...]]:
     while latest:
         latest = {step(each) for each in latest for step in _STEPS} - found
         found |= latest
-        if len(found) > _MAX_READINGS:
+        if len(found) > _MAX_READINGS or sum(map(len, found)) > _MAX_READ_CHARACTERS:
             raise AmbiguousPath("The path is encoded several times, or in too many ways: send it encoded once.")
     for each in found:
         if _CONTROL.search(each) is not None:
