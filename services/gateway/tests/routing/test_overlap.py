@@ -488,7 +488,7 @@ def load(tmp_path: Path, routes: str) -> RoutesFile:
 def second_lookups(file: RoutesFile, path: bytes) -> set[str]:
     """Return the names of routes whose paths need a second lookup."""
     index = OwnerIndex(file)
-    return {route.name for route in file.routes if index.owners(route, path)}
+    return {route.name for route in file.routes if index.owners_for(route, "GET", path)}
 
 
 def test_only_conflicting_routes_need_a_second_lookup(tmp_path: Path) -> None:

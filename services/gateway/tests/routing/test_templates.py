@@ -92,7 +92,22 @@ def test_a_template_matches_whole_segments(template: str, path: bytes, fits: boo
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "a", "/a//b", "//", "/{}", "/{Id}", "/{rest...}/b", "/{rest...}/", "/..", "/.", "/...", "/a/%2E%2e"),
+        *(
+            "",
+            "a",
+            "/a//b",
+            "//",
+            "/{}",
+            "/{Id}",
+            "/{rest...}/b",
+            "/{rest...}/",
+            "/..",
+            "/.",
+            "/...",
+            "/a/%2E%2e",
+            "/%20",
+            "/..%20",
+        ),
         *("/a%2Fb", "/a%5Cb", "/a\\b", "/a;b", "/a%3Fb", "/a?b", "/a#b", "/a%25b", "/a%00", "/a%zz", "/a%FF", "/a b"),
         *("/{a", "/a}", "/{a}{b}", "/a{b}{c}d", "/x{rest...}", "/{rest...}x", "/{a}{rest...}", "/{id:[0-9]+}"),
     ],

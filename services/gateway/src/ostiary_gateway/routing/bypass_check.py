@@ -15,7 +15,7 @@ from ostiary_gateway.http1 import headers
 from ostiary_gateway.routing import paths, templates
 from ostiary_gateway.routing.config import Route, RoutesFile
 from ostiary_gateway.routing.loader import InvalidRoutes
-from ostiary_gateway.routing.overlap import AddressIndex, OwnerIndex, with_method
+from ostiary_gateway.routing.overlap import AddressIndex, OwnerIndex
 from ostiary_gateway.routing.paths import InvalidPath
 from ostiary_gateway.routing.table import DuplicateField, NoRoute, PathTree, RouteTable, WrongMethod
 from ostiary_gateway.routing.templates import (
@@ -128,7 +128,7 @@ def _check_encoded(table: RouteTable, index: AddressIndex, route: Route, other: 
     for path, reading in encoded_examples(mine, theirs, route.allows_encoded):
         for method in methods:
             request = _request_for(table, route, method, path)
-            if request and any(each is other for each in with_method(index.owners(path.encode()), method)):
+            if request and any(each is other for each in index.owners_for(method, path.encode())):
                 raise _Bypass(route, other, f"{request}, read as {reading},")
 
 

@@ -29,9 +29,6 @@ from ostiary_gateway.routing.templates import PathTemplate, common_path
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-#: The routes that own a path, for each way to read it.
-Owners = Sequence[Sequence[Route]]
-
 
 class AddressIndex:
     """All routes that lead to one of some addresses, of all hosts and header fields, by the path that is sent there."""
@@ -44,7 +41,7 @@ class AddressIndex:
         for route in self.routes:
             self._exact.add(route.upstream_template, route)
             self._folded.add(self._folds[route.name], route)
-        self.owners = lru_cache(PATH_CACHE_SIZE)(self._look_up)
+        self.owners_for = lru_cache(PATH_CACHE_SIZE)(self._look_up)
 
     def overlapping(self, route: Route) -> list[Route]:
         """Return the routes whose upstream paths some services may take for those of this one."""
@@ -68,10 +65,6 @@ class AddressIndex:
             if not (_is_no_stricter(other, route) or self._is_exception(route, other))
         )
 
-    def is_exception(self, route: Route, other: Route) -> bool:
-        """Return whether `route` is for some of the other one's paths, however services read them."""
-        return _is_narrower(self._fold(route), self._fold(other))
-
     def is_same(self, route: Route, other: Route) -> bool:
         """Return whether services may take all paths of these routes for the same."""
         return self._fold(route).without_slash().shape == self._fold(other).without_slash().shape
@@ -80,23 +73,30 @@ class AddressIndex:
         """Return whether `route` is for some paths of the other one, or for other methods of the same paths."""
         if self.is_same(route, other):
             return route.match.methods.isdisjoint(other.match.methods)
-        return self.is_exception(route, other)
+        return _is_narrower(self._fold(route), self._fold(other))
 
-    def _look_up(self, path: bytes) -> Owners:
-        """Return the routes of the most specific template, for each way to read a path. Raises InvalidPath."""
-        own = tuple(self.exact_owners(path))
-        found = [own]
+    def _look_up(self, method: str, path: bytes) -> tuple[Route, ...]:
+        """Return the owners with this method for each way to read a path, or all of them. Raises InvalidPath."""
+        found: dict[str, Route] = {}
+        for owners in self._owners(path):
+            with_method = [each for each in owners if method in each.match.methods]
+            found |= {each.name: each for each in with_method or owners}
+        return tuple(found.values())
+
+    def _owners(self, path: bytes) -> Iterator[list[Route]]:
+        """Yield the routes of the most specific template, for each way to read a path. Raises InvalidPath."""
+        own = self.exact_owners(path)
+        yield own
         for segments in self._readings(path):
-            owners = tuple(self._folded.find(segments, 0, None))
+            owners = self._folded.find(segments, 0, None)
             if owners and own:
                 mine, theirs = self._fold(own[0]), self._fold(owners[0])
                 if mine.without_slash().matches(_without_slash(segments), tail_least=0):
                     if _is_narrower(mine, theirs):
                         continue
                     if self.is_same(own[0], owners[0]):
-                        owners = (*own, *owners)
-            found.append(owners)
-        return tuple({tuple(route.name for route in owners): owners for owners in found if owners}.values())
+                        owners = [*own, *owners]
+            yield owners
 
     def _readings(self, path: bytes) -> Iterator[tuple[str, ...]]:
         canonical = paths.canonicalise(path)
@@ -146,28 +146,18 @@ class OwnerIndex:
         """Return the index of the addresses that a route leads to."""
         return self._indexes[self._addresses_of(route)]
 
-    def owners(self, route: Route, path: bytes) -> Owners:
-        """Return the routes that own an upstream path; none if it can be `route` alone. Raises InvalidPath."""
+    def owners_for(self, route: Route, method: str, path: bytes) -> Sequence[Route]:
+        """Return the routes that own an upstream path; none if it can be `route` alone. Raises InvalidPath.
+
+        Those with this method, for each way in which services may read the path; all of these, if none has it.
+        """
         contested = self._contested.get(route.name)
         if contested is None or not (contested[1] or _is_unusual(path)):
             return ()
-        return contested[0].owners(path)
-
-    def owners_for(self, route: Route, method: str, path: bytes) -> list[Route]:
-        """Return the owners with this method for each way to read a path, or all of them. Raises InvalidPath."""
-        return with_method(self.owners(route, path), method)
+        return contested[0].owners_for(method, path)
 
     def _addresses_of(self, route: Route) -> frozenset[str]:
         return frozenset().union(*(self._addresses[name] for name in route.upstreams))
-
-
-def with_method(owners: Owners, method: str) -> list[Route]:
-    """Return the owners with a method for each way to read a path; all of those where none has it."""
-    found: dict[str, Route] = {}
-    for group in owners:
-        chosen = [each for each in group if method in each.match.methods]
-        found |= {each.name: each for each in chosen or group}
-    return list(found.values())
 
 
 def _is_unusual(path: bytes) -> bool:

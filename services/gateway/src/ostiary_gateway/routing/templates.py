@@ -266,7 +266,7 @@ def parse_template(text: str) -> PathTemplate:
 
 def _segment(part: str, texts: tuple[str, ...]) -> Segment:
     if len(texts) == 1:
-        if texts[0] and paths.is_dots(paths.plain_text(texts[0])):
+        if texts[0] and paths.is_dots(paths.plain_text(paths.decoded(texts[0]))):
             raise ValueError(f"'{part}' is neither a literal segment nor a parameter: no path has dot segments")
         return paths.matched(texts[0])
     if any(_TAIL in name for name in _PARAMETER.findall(part)):
