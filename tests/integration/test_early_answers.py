@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from certificates import Authority
 from clusters import free_ports, wait_until
 from gateways import GatewayProcess
 from upstreams import RawUpstream, listens
@@ -148,6 +149,25 @@ def test_responses_of_raw_sockets_arrive(tmp_path: Path, end: Callable[[socket.s
     upstream.answers["upload"] = respond
     with gateway_to(tmp_path, upstream.port) as gateway:
         upload(gateway, 307 if answer is REDIRECTION else 413)
+    upstream.close()
+
+
+@pytest.mark.parametrize("end", [close, close_after_some, shut_down])
+def test_responses_over_tls_arrive(tmp_path: Path, end: Callable[[socket.socket], None]) -> None:
+    authority = Authority(tmp_path)
+    upstream = RawUpstream(tls=authority.context("127.0.0.1"))
+
+    def respond(connection: socket.socket) -> None:
+        # As servers have it: else the system may keep the response until what was sent before is acknowledged.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(TOO_LARGE)
+        end(connection)
+        raise OSError
+
+    upstream.answers["upload"] = respond
+    routes = ROUTES.format(port=upstream.port).replace("http://", "https://")
+    with GatewayProcess(tmp_path, routes, SSL_CERT_FILE=str(authority.file)) as gateway:
+        upload(gateway)
     upstream.close()
 
 

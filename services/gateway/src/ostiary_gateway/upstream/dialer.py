@@ -10,6 +10,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ostiary_chassis.threads import in_thread
+from ostiary_gateway.upstream import tls
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -25,14 +26,14 @@ DIAL_ERRORS = (OSError, TimeoutError, UnicodeError)
 class Dialer:
     """Opens connections to the address in a URL, `http:`, `https:` or `unix:`."""
 
-    def __init__(self, url: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, url: str, tls_context: ssl.SSLContext | None) -> None:
         parts = urlsplit(url)
         #: The value of the `Host` field.
         self.host = parts.netloc.encode() or UNIX_HOST
         self._socket_path = parts.path if parts.scheme == "unix" else None
         self._name = parts.hostname or ""
         self._port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
-        self._tls = tls if parts.scheme == "https" else None
+        self._tls = tls_context if parts.scheme == "https" else None
         #: The look-up under way: a name server that does not answer holds one thread, however many wait for it.
         self._look_up: asyncio.Future[list[str]] | None = None
         #: The IP address that the last connection went to.
@@ -52,13 +53,10 @@ class Dialer:
             return await self._connect(protocol, last)
 
     async def _connect(self, protocol: Callable[[], P], address: str) -> tuple[asyncio.Transport, P]:
-        connected = await asyncio.get_running_loop().create_connection(
-            protocol,
-            address,
-            self._port,
-            ssl=self._tls,
-            server_hostname=self._name if self._tls is not None else None,
-        )
+        if self._tls is not None:
+            connected = await tls.connect(protocol, address, self._port, self._tls, self._name)
+        else:
+            connected = await asyncio.get_running_loop().create_connection(protocol, address, self._port)
         self._last_good = address
         return connected
 
