@@ -65,6 +65,15 @@ async def test_the_service_learns_which_prefix_was_stripped(
         assert upstream.last.values("x-forwarded-prefix") == prefix
 
 
+async def test_a_prefix_is_no_host(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    route = "name: a, match: {path: '/{r...}', methods: [GET]}, upstream: up, access: public, rewrite: /x"
+    async with open_gateway(issuer, upstream, f"{route}, allows_encoded: ['//']") as it:
+        assert (await it.request("//evil.example/x")).status == 200
+        assert upstream.last.values("x-forwarded-prefix") == []
+        assert (await it.request("/y/x")).status == 200
+        assert upstream.last.values("x-forwarded-prefix") == ["/y"]
+
+
 async def test_what_proxies_said_is_replaced_even_if_they_are_trusted(
     issuer: Issuer, upstream: RecordingUpstream
 ) -> None:

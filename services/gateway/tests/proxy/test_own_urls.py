@@ -241,3 +241,13 @@ def test_the_clients_name_with_the_services_port_is_the_service(host: bytes, url
     context = RequestContext(parse_request(b"GET / HTTP/1.1\r\n\r\n"), "", b"http", b"")
     context.host = host
     assert public_url(url, context, Cluster("up", file.upstreams["up"], None, b"gw"), RouteTable(())) == public
+
+
+@pytest.mark.parametrize("path", ["//evil.example/", "/\\evil.example/", "///evil.example/"])
+async def test_undoing_a_rewrite_leads_to_no_other_host(issuer: Issuer, upstream: RecordingUpstream, path: str) -> None:
+    routes = (
+        "name: a, match: {path: '/{r...}', methods: [GET]}, upstream: up, access: public, rewrite: '/app/{r...}',"
+        """ allows_encoded: ['//', '\\']"""
+    )
+    async with open_gateway(issuer, upstream, routes) as it:
+        assert await location(it, upstream, path, f"/app{path}") == f"//gw{path}"

@@ -26,7 +26,12 @@ def forwarded_fields(client: str, scheme: bytes, host: bytes, is_http11: bool) -
 
 
 def stripped_prefix(public: bytes, upstream: bytes) -> bytes:
-    """Return what a rewrite takes from the start of a path; b"" if it does something else."""
+    """Return what a rewrite takes from the start of a path; b"" if it does something else.
+
+    With two slashes at its start, services that put it before their own paths would lead to another host.
+    """
+    if public.startswith(b"//"):
+        return b""
     if upstream == b"/":
         return public.removesuffix(b"/")
     return public.removesuffix(upstream) if public.endswith(upstream) else b""

@@ -46,7 +46,9 @@ def public_url(url: bytes, context: RequestContext, cluster: Cluster, table: Rou
     """Return what the client calls a URL of the service; one of somebody else stays as it is."""
     match = _URL.match(url)
     if match is None:
-        return _public_path(url, context, table) if url.startswith(b"/") else url
+        path = _public_path(url, context, table) if url.startswith(b"/") else url
+        # With two slashes at its start, or what browsers take for them, it would be on another host.
+        return b"//" + context.host + path if path != url and path.startswith((b"//", b"/\\")) else path
     scheme = match[1].lower() if match[1] is not None else b"http"
     if scheme not in {b"http", b"https"}:
         return url
@@ -87,5 +89,5 @@ def _public_path(target: bytes, context: RequestContext, table: RouteTable) -> b
         if not path.startswith(after):
             return target
         public = before + path.removeprefix(after)
-    # What is no path of ours is perhaps meant as it is; nor may one begin with two slashes: that is a host.
+    # What is no path of ours is perhaps meant as it is.
     return public + rest if table.takes(context.host, public) else target
