@@ -27,7 +27,6 @@ from ostiary_gateway.routing.templates import (
     common_segments,
     raw_segments,
     segment_example,
-    segment_matches,
 )
 
 
@@ -122,25 +121,18 @@ def _check_encoded(table: RouteTable, index: AddressIndex, route: Route, other: 
     sends in good faith: the stricter rules apply to these.
     """
     methods = sorted(route.match.methods & other.match.methods)
-    mine, theirs = route.upstream_template, other.upstream_template
-    if not methods or route.implies_access_to(other) or not _begin_alike(mine, theirs):
+    if not methods or route.implies_access_to(other):
         return
-    for path, reading in encoded_examples(mine, theirs, route.allows_encoded):
+    for path, reading in encoded_examples(route.upstream_template, other.upstream_template, route.allows_encoded):
         for method in methods:
             request = _request_for(table, route, method, path)
             if request and any(each is other for each in index.owners_for(method, path.encode())):
                 raise _Bypass(route, other, f"{request}, read as {reading},")
 
 
-def _begin_alike(mine: PathTemplate, theirs: PathTemplate) -> bool:
-    """Return whether the literal segments before the first parameter fit: they are read in one way only."""
-    literals = list(takewhile(lambda each: isinstance(each, str), mine.segments))
-    return common_segments(literals, theirs.segments) is not None
-
-
 def encoded_examples(mine: PathTemplate, theirs: PathTemplate, allowed: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield paths of a template that services may read as paths of another one alone, and these paths."""
-    if not _may_begin_alike(mine, theirs):
+    if not _begin_alike(mine, theirs):
         return
     slots = [*mine.without_slash().segments, *([PARAMETER] if mine.tail else [])]
     end = [""] if mine.without_slash() is not mine else []
@@ -160,10 +152,10 @@ def encoded_examples(mine: PathTemplate, theirs: PathTemplate, allowed: Collecti
                 yield "/" + "/".join([*segments, *end]), "/" + "/".join(read)
 
 
-def _may_begin_alike(mine: PathTemplate, theirs: PathTemplate) -> bool:
-    """Return whether the first segment of a path may be read as that of the other one. Literals have no specials."""
-    first = mine.segments[0] if mine.segments else PARAMETER
-    return not isinstance(first, str) or not theirs.segments or segment_matches(theirs.segments[0], first)
+def _begin_alike(mine: PathTemplate, theirs: PathTemplate) -> bool:
+    """Return whether the literal segments before the first parameter fit: they are read in one way only."""
+    literals = list(takewhile(lambda each: isinstance(each, str), mine.segments))
+    return common_segments(literals, theirs.segments) is not None
 
 
 def _joined(
