@@ -24,7 +24,7 @@ from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
 from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.proxy.exchange import Exchange
-from ostiary_gateway.routing.config import OWN_PATHS, RoutesFile
+from ostiary_gateway.routing.config import RoutesFile, own_paths
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.runtime import Runtime, Snapshot
 
@@ -71,8 +71,9 @@ class Gateway:
             config.issuer_config(), max_staleness=config.max_staleness, observer=PrometheusObserver(metrics.registry)
         )
         proxies = TrustedProxies(config.trusted_proxies)
-        own_paths = OWN_PATHS.union(config.public_operations)
-        self.runtime = Runtime(routes, self._verifier, proxies, config.issuer, source, own_paths=own_paths)
+        has_docs = config.docs == "on"
+        own = own_paths(has_docs=has_docs, operations=config.public_operations)
+        self.runtime = Runtime(routes, self._verifier, proxies, config.issuer, source, own_paths=own)
         metrics.registry.register(UpstreamMetrics(self.runtime))
         self._tracing = tracing or (_otlp_tracing() if config.otlp_endpoint else None)
         begin_trace = self._tracing.begin if self._tracing is not None else None
@@ -92,7 +93,7 @@ class Gateway:
             exception_handlers={},
             has_document=False,
         )
-        if config.docs == "on":
+        if has_docs:
             self.app.include_router(ApiDocument(self.runtime, version("ostiary-gateway")).routes())
 
     def protocol(self, *, server_state: Any, app_state: dict[str, Any], **_: Any) -> asyncio.Protocol:

@@ -25,7 +25,7 @@ from ostiary_gateway.config import GatewayConfig, check_ca_file
 from ostiary_gateway.openapi.diff import differences
 from ostiary_gateway.openapi.fetch import fetch_documents
 from ostiary_gateway.openapi.merge import InvalidDocument
-from ostiary_gateway.routing.config import OWN_PATHS, RoutesFile
+from ostiary_gateway.routing.config import RoutesFile, own_paths
 from ostiary_gateway.routing.source import RoutesSource, load_routes
 from ostiary_gateway.routing.table import RouteTable
 
@@ -125,8 +125,8 @@ def explain(
         async with AsyncExitStack() as stack:
             if request.token is not None:
                 await stack.enter_async_context(verifier)
-            own_paths = OWN_PATHS.union(config.public_operations)
-            return explain_request(routes, verifier, proxies, config.issuer, request, own_paths=own_paths)
+            own = own_paths(has_docs=config.docs == "on", operations=config.public_operations)
+            return explain_request(routes, verifier, proxies, config.issuer, request, own_paths=own)
 
     lines, is_allowed = asyncio.run(run())
     typer.echo("\n".join(lines))

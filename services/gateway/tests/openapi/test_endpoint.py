@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from harness import GatewayHarness, RecordingUpstream
 from openapi_documents import document, operation
+from route_files import routes_file
 
 from ostiary.testing import Issuer
 from ostiary_gateway.config import GatewayConfig
@@ -94,10 +95,19 @@ async def test_responses_are_compressed_if_the_client_accepts_it(
 
 
 async def test_document_and_page_can_be_turned_off(issuer: Issuer, upstream: RecordingUpstream) -> None:
-    config = GatewayConfig.load({"OSTIARY_GATEWAY_DOCS": "off"})
+    config = GatewayConfig.load({"OSTIARY_GATEWAY_DOCS": "off", "OSTIARY_ISSUER": "http://gw"})
     async with GatewayHarness.open(STAGE, upstream.url, issuer.verifier(), config=config) as harness:
         assert [(await harness.client.get(path)).status_code for path in FILES] == [404] * len(FILES)
     assert upstream.requests == []
+
+
+async def test_without_the_gateways_a_service_may_have_them(issuer: Issuer, upstream: RecordingUpstream) -> None:
+    config = GatewayConfig.load({"OSTIARY_GATEWAY_DOCS": "off", "OSTIARY_ISSUER": "http://gw"})
+    route = 'name: all, match: {path: "/{rest...}", methods: [GET]}, upstream: up, access: public'
+    async with GatewayHarness.open(routes_file(route), upstream.url, issuer.verifier(), config=config) as harness:
+        assert [(await harness.client.get(path)).status_code for path in FILES] == [200] * len(FILES)
+        assert (await harness.client.get("/livez")).status_code == 200
+    assert [request.target for request in upstream.requests] == list(FILES)
 
 
 async def test_large_documents_are_parsed_merged_and_compressed_off_the_event_loop(

@@ -12,7 +12,7 @@ Each route sets its `access` explicitly: public, authenticated, or the scopes, r
 There is no default for it, and unknown fields are errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from types import EllipsisType
 from typing import Annotated, Any, Literal, Self
@@ -43,15 +43,21 @@ from ostiary_gateway.routing.types import (
 #: Where the gateway serves the merged OpenAPI document, and the page that shows it.
 OPENAPI_PATH, DOCS_PATH = "/openapi.json", "/docs"
 
-#: Paths of the public port that the gateway serves itself, whatever its settings.
-OWN_PATHS = frozenset(
+_DOCS_PATHS = frozenset(
     {
-        LIVENESS_PATH,
         OPENAPI_PATH,
         DOCS_PATH,
         *(f"{DOCS_PATH}/{name}" for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
     }
 )
+
+#: Paths of the public port that the gateway serves itself, by default.
+OWN_PATHS = _DOCS_PATHS | {LIVENESS_PATH}
+
+
+def own_paths(*, has_docs: bool, operations: Collection[str]) -> frozenset[str]:
+    """Return the paths that the gateway serves itself: without those of its documentation, services may have them."""
+    return (OWN_PATHS if has_docs else OWN_PATHS - _DOCS_PATHS).union(operations)
 
 
 #: A path template's shape, a host ("" for all), and header fields in lower case with their values.
