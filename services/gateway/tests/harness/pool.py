@@ -22,6 +22,7 @@ class FakeHandler:
 
     def __init__(self, caller: str) -> None:
         self.caller = caller
+        self.is_repeatable = True
         self.connection: UpstreamConnection | None = None
         self.failures: list[Failure] = []
 

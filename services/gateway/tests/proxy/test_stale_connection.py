@@ -94,7 +94,7 @@ async def test_a_connection_with_an_event_that_the_event_loop_has_not_seen_is_no
     os.write(upstream.connections[0].writer.get_extra_info("socket").fileno(), b"x")
     assert connection.is_open
     assert not connection.is_quiet()
-    assert pool._pop_idle() is None
+    assert pool._pop_idle(is_checked=True) is None
     assert (await harness.request("/any/y", method="POST")).status == 200
 
 

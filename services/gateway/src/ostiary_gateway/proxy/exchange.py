@@ -143,6 +143,7 @@ class Exchange:
         "_watch",
         "caller",
         "ends_at",
+        "is_repeatable",
         "keep_alive",
         "status",
         "upstream_seconds",
@@ -169,6 +170,8 @@ class Exchange:
         body = context.request.body
         self._has_content = body is not None and not body.done
         self._request_state: State = HELD if self._has_content else SENT
+        #: Content may turn out to be more than is kept.
+        self.is_repeatable = not self._has_content and context.request.method in IDEMPOTENT
         #: Bytes of content received.
         self._received = 0
         #: Content sent, as far as it can be sent again; None if it can't.

@@ -89,6 +89,9 @@ class Failure(Enum):
 class ResponseHandler(Protocol):
     """Asks for a connection, sends a request on it and receives the response."""
 
+    #: Whether it sends its request again if a reused connection turns out to be closed.
+    is_repeatable: bool
+
     @property
     def caller(self) -> str:
         """The client on whose behalf, for fair shares of the connections."""

@@ -46,6 +46,7 @@ class _Fetch:
         self.flush_queue = FlushQueue()
         self.header_bytes = DEFAULT_RESPONSE_HEAD_BYTES
         self.caller = ""
+        self.is_repeatable = False
         self.response: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self._status = 0
         self._content: list[bytes] = []

@@ -100,7 +100,7 @@ class Pool:
             if not self._queue.append(handler, connect_seconds):
                 handler.on_failure(Failure.OVERLOADED)
             return
-        connection = None if new else self._pop_idle()
+        connection = None if new else self._pop_idle(is_checked=not handler.is_repeatable)
         if connection is not None:
             self._hand_over(connection, handler)
         else:
@@ -161,11 +161,12 @@ class Pool:
         while (entry := self._queue.pop(self.busy)) is not None:
             self.lease(*entry)
 
-    def _pop_idle(self) -> UpstreamConnection | None:
+    def _pop_idle(self, *, is_checked: bool) -> UpstreamConnection | None:
+        """Return an idle connection, of which the system is asked whether it is still open if `is_checked`."""
         while self._idle:
             # The one used last, so that the others reach their idle timeout.
             connection = self._idle.pop()
-            if _is_fresh(connection):
+            if _is_fresh(connection) and (not is_checked or connection.is_quiet()):
                 return connection
             self._discard(connection)
         return None
@@ -227,4 +228,4 @@ class Pool:
 def _is_fresh(connection: UpstreamConnection) -> bool:
     now = time.monotonic()
     is_young = now - connection.opened_at < MAX_AGE_SECONDS and now - connection.idle_since < IDLE_SECONDS
-    return is_young and connection.is_open and connection.is_quiet()
+    return is_young and connection.is_open
