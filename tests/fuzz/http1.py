@@ -15,11 +15,11 @@ import h11
 from corpus import CORPUS
 
 with atheris.instrument_imports(include=["ostiary_gateway.http1"]):
+    from ostiary_gateway.http1.body import Body, ChunkedBody
     from ostiary_gateway.http1.errors import BadMessage
-from ostiary_gateway.http1.body import Body, ChunkedBody
-from ostiary_gateway.http1.fields import Fields
-from ostiary_gateway.http1.parser import Request, Response, head_end, parse_request, parse_response
-from ostiary_gateway.http1.serializer import chunk, head, last_chunk, lines
+    from ostiary_gateway.http1.fields import MAX_RESPONSE_FIELDS, Fields, parse_fields
+    from ostiary_gateway.http1.parser import Request, Response, head_end, parse_request, parse_response
+    from ostiary_gateway.http1.serializer import chunk, head, last_chunk, lines
 
 #: Bytes of a head that h11 accepts: more than our parser does.
 _H11_BYTES = 256 * 1024
@@ -137,6 +137,16 @@ def assert_same(ours: Message, theirs: Theirs, *, is_copy: bool) -> None:
         assert they_keep or not it.keep_alive or not is_http11
 
 
+def is_mended(data: bytes, response: Response) -> bool:
+    """Return whether a response's fields are others than those that its head has by the grammar."""
+    lines_of_fields = data[: head_end(data)].split(b"\r\n")[1:-2]
+    try:
+        fields = parse_fields(lines_of_fields, MAX_RESPONSE_FIELDS)
+    except BadMessage:
+        return True
+    return fields != response.fields or dict(fields) != response.by_name
+
+
 def written(message: Message, *, is_http11: bool) -> bytes:
     """Serialize a complete message."""
     it, content, _, trailers, _ = message
@@ -161,15 +171,15 @@ def check_message(data: bytes, seed: int, parse: Callable[[bytes], Request | Res
         return
     it, _, is_whole, trailers, _ = message
     if isinstance(it, Request):
-        if it.is_http11 and b"host" not in it.by_name:
-            # Admission rejects it.
-            return
-        if not it.target.isascii():
-            # h11 rejects it; admission escapes it.
+        if (it.is_http11 and b"host" not in it.by_name) or not it.target.isascii():
+            # h11 rejects it. Admission rejects it, too, or escapes the target.
             return
         role: type[h11.SERVER | h11.CLIENT] = h11.SERVER
     elif it.status == _SWITCHING_PROTOCOLS:
         # Not HTTP from here on; h11 rejects it unless the request offered an upgrade.
+        return
+    elif is_mended(data, it):
+        # h11 rejects it, or has all of what is here once.
         return
     else:
         role = h11.CLIENT
