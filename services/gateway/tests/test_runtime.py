@@ -27,8 +27,8 @@ from route_files import errors_of, open_gateway
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
 from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.source import RoutesSource
-from ostiary_gateway.routing.table import RouteTable
 from ostiary_gateway.runtime import Runtime
 from ostiary_gateway.upstream.cluster import Cluster
 
@@ -376,11 +376,11 @@ async def test_routes_are_checked_and_indexed_off_the_event_loop(
 ) -> None:
     threads: list[threading.Thread] = []
 
-    def watched(*args: Any) -> RouteTable:
+    def watched(*args: Any) -> OwnerIndex:
         threads.append(threading.current_thread())
-        return RouteTable(*args)
+        return OwnerIndex(*args)
 
-    monkeypatch.setattr("ostiary_gateway.runtime.RouteTable", watched)
+    monkeypatch.setattr("ostiary_gateway.runtime.OwnerIndex", watched)
     await changing.write(NEW)
     assert await changing.status("/new") == 200
     assert len(threads) == 1
