@@ -88,7 +88,8 @@ class _Server(uvicorn.Server):
         """Start the application and listen. The admin port answers until the end."""
         await super().startup(sockets)
         if self._admin is not None:
-            await asyncio.get_running_loop().create_server(self._admin_protocol, sock=self._admin, backlog=BACKLOG)
+            loop = asyncio.get_running_loop()
+            self._admin_server = await loop.create_server(self._admin_protocol, sock=self._admin, backlog=BACKLOG)
 
     def _admin_protocol(self) -> asyncio.Protocol:
         return BoundedProtocol(self.config, self._admin_state, self.lifespan.state)
