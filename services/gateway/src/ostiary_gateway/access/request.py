@@ -36,7 +36,7 @@ _ABSOLUTE = re.compile(rb"(https?)://([^/?#@]*)((?:[/?][^#]*)?)\Z", re.IGNORECAS
 #: The target of an OPTIONS request that asks about the server as a whole (RFC 9112 section 3.2.4).
 SERVER = b"*"
 
-_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]+")
 _DEFAULT_FILTER = headers.request_filter()
 
 
@@ -161,7 +161,7 @@ def _canonical(target: bytes) -> tuple[bytes, bytes]:
 
 
 def _escape(match: re.Match[bytes]) -> bytes:
-    return b"%%%02X" % match[0][0]
+    return b"%" + match[0].hex("%").upper().encode()
 
 
 def problem_of_path(error: InvalidPath) -> Problem:
