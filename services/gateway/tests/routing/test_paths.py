@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tracemalloc
 from unicodedata import category
 from urllib.parse import unquote
 
@@ -292,3 +293,14 @@ def test_a_long_path_with_many_readings_is_rejected_as_it_takes_long() -> None:
 def test_a_long_path_with_few_readings_is_read() -> None:
     for path in (b"/a%2F" + b"b" * 4000, b"/proxy/https://a/" + b"b/" * 1500 + b"%2F"):
         assert len(readings(path)) > 1
+
+
+def test_many_long_paths_take_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            assert readings(canonicalise(b"/%d;x" % number + b"/ab" * 1340).raw)
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used < 30 * 1024 * 1024

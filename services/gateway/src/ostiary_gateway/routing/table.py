@@ -170,18 +170,20 @@ class RouteTable:
         canonical = paths.canonicalise(path)
         routes = self._root.find(canonical.segments, 0, _host_name(host))
         _check_specials(canonical, routes)
+        if canonical.specials:
+            # For some there is a way to read them that has no meaning.
+            paths.readings(canonical.raw)
         routes.sort(key=_sort_key)
         methods = {method for route in routes for method in route.match.methods}
         return {method: tuple(route for route in routes if method in route.match.methods) for method in methods}
 
 
 def _check_specials(path: CanonicalPath, routes: Collection[Route]) -> None:
-    """Raise EncodedCharacter if a path has special characters that none of the routes allows, or AmbiguousPath."""
+    """Raise EncodedCharacter if a path has special characters that none of the routes allows."""
     if path.specials:
         allowed = [route.allows_encoded for route in routes]
         if not any(path.specials <= each for each in allowed):
             raise EncodedCharacter(min(path.specials.difference(*allowed) or path.specials))
-        paths.readings(path.raw)
 
 
 def _host_name(host: bytes) -> str:
