@@ -14,6 +14,7 @@ from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, me
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
 from ostiary_gateway.access.cors import CorsFields, CorsRules
+from ostiary_gateway.access.destination import FOREIGN_DESTINATION, destination_of
 from ostiary_gateway.access.forwarded import forwarded_fields, stripped_prefix
 from ostiary_gateway.access.request import (
     INVALID_HOST,
@@ -139,7 +140,7 @@ class Admission:
         request = context.request
         if not self.routing_headers.isdisjoint(request.connection_options):
             raise ProblemError(_NOMINATED_FIELD)
-        route = context.route = self._find(context, request.method)
+        route = context.route = self._find(context, request.method, context.path)
         if route.cors is not None:
             context.cors = self._cors[route.name].response(request.by_name.get(b"origin", b""))
         if request.size > route.limits.header_bytes:
@@ -156,6 +157,7 @@ class Admission:
         if isinstance(request.body, ContentLengthBody) and request.body.left > route.limits.body_bytes:
             raise ProblemError(body_too_large(route.limits.body_bytes))
         self._authorise_owners(route, context, _upstream_path(route, context))
+        self._authorise_destination(route, context)
         context.filter = self._filters[route.name]
         return route
 
@@ -236,7 +238,7 @@ class Admission:
         """Return the header fields for a preflight; None if its route has no `cors`. Raises ProblemError."""
         request = context.request
         method, names = cors.requested(request)
-        route = context.route = self._find(context, method, names)
+        route = context.route = self._find(context, method, context.path, names)
         rules = self._cors.get(route.name)
         if rules is None:
             return None
@@ -258,10 +260,12 @@ class Admission:
             _check_host(host)
         return scheme, forwarded_host or host
 
-    def _find(self, context: RequestContext, method: str, preflight_headers: Collection[str] | None = None) -> Route:
+    def _find(
+        self, context: RequestContext, method: str, path: bytes, preflight_headers: Collection[str] | None = None
+    ) -> Route:
         """Find the route. Raises ProblemError."""
         try:
-            return self._table.find(method, context.host, context.path, context.request.fields, preflight_headers)
+            return self._table.find(method, context.host, path, context.request.fields, preflight_headers)
         except InvalidPath as error:
             raise ProblemError(problem_of_path(error)) from None
         except NoRoute:
@@ -308,6 +312,22 @@ class Admission:
             if owner is not route:
                 self._authorise(owner, context)
 
+    def _authorise_destination(self, route: Route, context: RequestContext) -> None:
+        """Apply the access rules of the path that a COPY or MOVE writes to. Raises ProblemError or OstiaryError."""
+        try:
+            destination = destination_of(context.request, context.host)
+        except InvalidPath as error:
+            raise ProblemError(problem_of_path(error)) from None
+        if destination is None:
+            return
+        other = self._find(context, context.request.method, destination.path)
+        if other.upstreams != route.upstreams:
+            raise ProblemError(FOREIGN_DESTINATION)
+        self._authorise(other, context)
+        upstream_path = _rewritten(other, destination.path)
+        self._authorise_owners(other, context, upstream_path)
+        context.destination = destination.on_upstream(upstream_path)
+
 
 def _limit(context: RequestContext, limits: RouteLimits, by: str, key: str) -> None:
     """Count a request. Raises ProblemError if it is over a limit."""
@@ -322,14 +342,21 @@ def _upstream_path(route: Route, context: RequestContext) -> bytes:
     """Return the path for the upstream; if it is rewritten, set it in the context. Raises ProblemError."""
     if route.rewrite is None:
         return context.path
-    try:
-        path = templates.rewrite(context.path, route.match.path, route.rewrite)
-    except InvalidPath as error:
-        raise ProblemError(problem_of_path(error)) from None
+    path = _rewritten(route, context.path)
     query = context.target.partition(b"?")
     context.rewritten = path + query[1] + query[2]
     context.prefix = stripped_prefix(context.path, path)
     return path
+
+
+def _rewritten(route: Route, path: bytes) -> bytes:
+    """Return what the upstream gets for a path of a route. Raises ProblemError."""
+    if route.rewrite is None:
+        return path
+    try:
+        return templates.rewrite(path, route.match.path, route.rewrite)
+    except InvalidPath as error:
+        raise ProblemError(problem_of_path(error)) from None
 
 
 def _check_host(value: bytes) -> None:

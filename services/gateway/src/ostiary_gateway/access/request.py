@@ -9,6 +9,7 @@ from ostiary.http import Problem
 from ostiary_chassis.middleware import is_request_id
 from ostiary_chassis.problems import ProblemError
 from ostiary_gateway.access.cors import CorsFields
+from ostiary_gateway.access.destination import Destination
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
@@ -88,6 +89,8 @@ class RequestContext:
         self.rate_limit_policy = b""
         #: CORS fields of the response; None if there are no rules.
         self.cors: CorsFields | None = None
+        #: What COPY and MOVE write to, by the path that the upstream gets.
+        self.destination: Destination | None = None
         #: None without a tracing system.
         self.trace: Trace | None = None
 

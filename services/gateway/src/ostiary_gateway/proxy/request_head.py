@@ -3,6 +3,7 @@
 from ostiary.feed import POSITION_HEADER
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.body import ContentLengthBody
+from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.serializer import lines
 
 # W3C Trace Context, section 3.
@@ -25,11 +26,12 @@ def request_head(context: RequestContext, host: bytes, position: str | None) -> 
         length = b"content-length: %d\r\n" % int(request.by_name[b"content-length"])
     else:
         length = b"transfer-encoding: chunked\r\n"
-    if context.trace is None:
+    if context.trace is None and context.destination is None:
         passed = context.filter.request(request)
     else:
-        others = [field for field in request.fields if field[0] not in _TRACE_CONTEXT]
-        passed = context.filter.serialize(others, request.connection_options) + lines(context.trace.fields)
+        passed = context.filter.serialize(_fields(context, host), request.connection_options)
+        if context.trace is not None:
+            passed += lines(context.trace.fields)
     return (b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\n%b%b%b%b\r\n") % (
         request.method.encode(),
         context.rewritten or context.target,
@@ -42,3 +44,14 @@ def request_head(context: RequestContext, host: bytes, position: str | None) -> 
         b"%b: %b\r\n" % (_POSITION, position.encode()) if position is not None else b"",
         length,
     )
+
+
+def _fields(context: RequestContext, host: bytes) -> Fields:
+    """Return the client's fields, of which the gateway sets some anew."""
+    fields = context.request.fields
+    if context.trace is not None:
+        fields = [field for field in fields if field[0] not in _TRACE_CONTEXT]
+    if context.destination is not None:
+        value = context.destination.value(host)
+        fields = [(name, value if name == b"destination" else given) for name, given in fields]
+    return fields
