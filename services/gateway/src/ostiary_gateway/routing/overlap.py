@@ -17,7 +17,7 @@ the latter owns `/users/`.
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from posixpath import normpath
 from urllib.parse import urlsplit
 
@@ -209,5 +209,8 @@ def _normalise_address(address: str) -> str:
     except ValueError:
         pass
     else:
-        host = "localhost" if ip.is_loopback else ip.compressed
+        if isinstance(ip, IPv6Address):
+            ip = ip.ipv4_mapped or ip
+        # Who connects to 0.0.0.0 or [::] gets to this machine.
+        host = "localhost" if ip.is_loopback or ip.is_unspecified else ip.compressed
     return f"{host}:{parts.port or _DEFAULT_PORTS[parts.scheme]}"
