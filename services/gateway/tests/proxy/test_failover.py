@@ -13,6 +13,7 @@ from harness import (
     short_directory,
     until,
 )
+from harness.pool import RespondOncePerConnection
 from harness.websockets import HANDSHAKE, UpstreamWebSocket, send_request
 
 from ostiary.testing import Issuer
@@ -54,6 +55,17 @@ async def test_no_request_fails_while_one_address_takes_connections(
         assert harness.upstream().ejected_endpoints == 3
         # Nothing was sent twice.
         assert harness.upstream().retries == 0
+
+
+async def test_after_a_stale_connection_the_same_address_gets_the_request_if_others_take_no_connection(
+    issuer: Issuer, upstream: RecordingUpstream
+) -> None:
+    async with gateway_to(issuer, [upstream.url, f"unix:{upstream.path}-dead"]) as harness:
+        assert (await harness.request("/any/x")).status == 200
+        await until(lambda: any(pool.idle for pool in harness.upstream().pools))
+        upstream.response = RespondOncePerConnection(upstream, at_once=False)
+        # Whichever address it tries first.
+        assert {(await harness.request("/any/x")).status for _ in range(5)} == {200}
 
 
 async def test_a_websocket_opens_at_another_address(issuer: Issuer, upstream: RecordingUpstream) -> None:

@@ -516,6 +516,9 @@ class Exchange:
             self._context.request, self._route.retries, self._retries, failure, self._cluster, others=others
         ):
             return False
+        if failure is Failure.STALE:
+            # That says nothing about the endpoint: it may have the request on a new connection.
+            self._tried = self._tried[:-1]
         self._retries += 1
         self._cluster.retries += 1
         self._drop_connection()
