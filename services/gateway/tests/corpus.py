@@ -382,7 +382,7 @@ _PATHS = _rejected(
                 b"/pub/..%20/admin",
                 b"/pub/%E2%80%A8..",
             ),
-            *(b"/pub/" + b"a" * 5000, b"/admin/", b"/admin/x/", b"/p%C3%BCb"),
+            *(b"/pub/" + b"a" * 9000, b"/admin/", b"/admin/x/", b"/p%C3%BCb"),
         )
     },
 )

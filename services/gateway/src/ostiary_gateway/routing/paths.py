@@ -18,13 +18,13 @@ from typing import Final
 from unicodedata import normalize
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-#: Bytes of a path. Longer URIs than that (RFC 9110 section 4.1 recommends 8000) have their length in the query.
-MAX_PATH_BYTES: Final = 4096
+#: Bytes of a path: URIs of 8000 are to be supported (RFC 9110 section 4.1). Longer ones have their length in the query.
+MAX_PATH_BYTES: Final = 8192
 
 #: Paths of which each cache keeps what it knows.
 PATH_CACHE_SIZE: Final = 4096
 
-#: The same where it takes much memory: the segments of a long path are 80 KB, its readings 300 KB.
+#: The same where it takes much memory: the segments of a long path are 160 KB, its readings 300 KB.
 _LARGE_CACHE_SIZE: Final = 64
 
 #: Bytes of paths that are not long.
@@ -64,7 +64,7 @@ _INVISIBLE = re.compile(
 #: Ways to read one path, and characters of all of them. Paths of people have two or three ways; more is an attack, and
 #: costs time.
 _MAX_READINGS = 64
-_MAX_READ_CHARACTERS = 4 * MAX_PATH_BYTES
+_MAX_READ_CHARACTERS = 2 * MAX_PATH_BYTES
 
 
 class InvalidPath(Exception):
