@@ -32,7 +32,9 @@ class Probe(threading.Thread):
 
     def run(self) -> None:
         deadline = time.monotonic() + READY_SECONDS + REJECTED_SECONDS
-        with httpx.Client(trust_env=False, timeout=5, headers={"Authorization": f"Bearer {self._token}"}) as client:
+        # Any gateway knows this host, by whatever address it is reached.
+        headers = {"Host": "localhost", "Authorization": f"Bearer {self._token}"}
+        with httpx.Client(trust_env=False, timeout=5, headers=headers) as client:
             while time.monotonic() < deadline:
                 status = self._try(client)
                 if status == httpx.codes.OK:

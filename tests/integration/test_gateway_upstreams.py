@@ -154,6 +154,8 @@ def test_what_is_between_neighbours_and_who_somebody_is_stay_outside(
             b"host",
             b"authorization",
             b"x-b",
+            b"forwarded",
+            b"via",
             b"x-forwarded-for",
             b"x-forwarded-proto",
             b"x-forwarded-host",

@@ -19,8 +19,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 #: The value of the `Host` field for a unix socket.
 UNIX_HOST = b"localhost"
 
-#: What `Dialer.dial` raises if it does not succeed; UnicodeError is for a host that cannot be a domain name.
-DIAL_ERRORS = (OSError, TimeoutError, UnicodeError)
+#: What `Dialer.dial` raises if it does not succeed.
+DIAL_ERRORS = (OSError, TimeoutError)
 
 
 class Dialer:
@@ -61,7 +61,7 @@ class Dialer:
         return connected
 
     async def _resolve(self) -> list[str]:
-        """Return the name's IP addresses, the last good one first. Raises OSError or UnicodeError."""
+        """Return the name's IP addresses, the last good one first. Raises OSError."""
         if _is_ip_address(self._name):
             return [self._name]
         if self._look_up is None:

@@ -25,10 +25,7 @@ async def fetch(name: str, dialer: Dialer, host: bytes, path: str, seconds: floa
     """
     request = _Fetch(name, host)
     async with asyncio.timeout(seconds):
-        try:
-            _, connection = await dialer.dial(lambda: UpstreamConnection(request), seconds)
-        except UnicodeError as error:
-            raise FetchError("the host is not a domain name") from error
+        _, connection = await dialer.dial(lambda: UpstreamConnection(request), seconds)
         try:
             head = _HEAD % (path.encode(), host)
             connection.send_request(request, "GET", head, has_content=False)
