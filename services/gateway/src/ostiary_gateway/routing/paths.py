@@ -92,9 +92,10 @@ class EncodedCharacter(InvalidPath):
     """A path with a character of two meanings, which its route does not allow."""
 
     def __init__(self, character: str) -> None:
-        what = (
-            "an empty segment, '//'" if character == "//" else f"'{character}' or its escape '{quote(character, '')}'"
-        )
+        escape = quote(character, "")
+        # Where these stand as they are, they have one meaning.
+        unescaped = "" if character in {"/", "?", "#", "%"} else f"'{character}' or "
+        what = "an empty segment, '//'" if character == "//" else f"{unescaped}the escape '{escape}'"
         super().__init__(
             f"The path has {what}, which services may read in two ways: send a path without it, or list"
             f" '{character}' in 'allows_encoded' of its route."
