@@ -14,7 +14,7 @@ from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, me
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
 from ostiary_gateway.access.cors import CorsFields, CorsRules
-from ostiary_gateway.access.destination import FOREIGN_DESTINATION, destination_of
+from ostiary_gateway.access.destination import DESTINATION_METHODS, FOREIGN_DESTINATION, destination_of
 from ostiary_gateway.access.forwarded import forwarded_fields, stripped_prefix
 from ostiary_gateway.access.request import (
     INVALID_HOST,
@@ -24,6 +24,7 @@ from ostiary_gateway.access.request import (
     parse_target,
     problem_of_path,
 )
+from ostiary_gateway.access.rules import RouteRules
 from ostiary_gateway.access.unread_head import UnreadHead
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
@@ -96,17 +97,16 @@ class Admission:
             for route in table.routes
             for limit in route.rate_limits
         }
-        self._limits = {
-            route.name: RouteLimits({limit: self.limiters[route.name, limit] for limit in route.rate_limits})
+        self._rules = {
+            route.name: RouteRules(
+                route,
+                self.limiters,
+                request_filter(route.drop_headers, route.pass_headers, table.routing_headers),
+            )
             for route in table.routes
-            if route.rate_limits
         }
-        self._filters = {
-            route.name: request_filter(route.drop_headers, route.pass_headers, table.routing_headers)
-            for route in table.routes
-        }
-        self._cors = {route.name: CorsRules(route.cors) for route in table.routes if route.cors is not None}
         self._default_cors = CorsRules(default_cors) if default_cors is not None else None
+        self._has_cors = default_cors is not None or any(route.cors is not None for route in table.routes)
         for route in table.routes:
             # Now, so that it holds for the first request.
             verifier.require_staleness(route.staleness_limit)
@@ -141,11 +141,12 @@ class Admission:
         if not self.routing_headers.isdisjoint(request.connection_options):
             raise ProblemError(_NOMINATED_FIELD)
         route = context.route = self._find(context, request.method, context.path)
-        if route.cors is not None:
-            context.cors = self._cors[route.name].response(request.by_name.get(b"origin", b""))
-        if request.size > route.limits.header_bytes:
-            raise ProblemError(_head_too_large(request, route.limits.header_bytes))
-        limits = self._limits[route.name] if route.rate_limits else None
+        rules = context.rules = self._rules[route.name]
+        if rules.cors is not None:
+            context.cors = rules.cors.response(request.by_name.get(b"origin", b""))
+        if request.size > rules.header_bytes:
+            raise ProblemError(_head_too_large(request, rules.header_bytes))
+        limits = rules.rate_limits
         if limits is not None:
             _limit(context, limits, "address", source_of(context.client))
         self._authorise(route, context)
@@ -154,11 +155,11 @@ class Admission:
             _limit(context, limits, "client", context.token.client_id)
         if b"upgrade" in request.by_name:
             self._check_upgrade(route, context)
-        if isinstance(request.body, ContentLengthBody) and request.body.left > route.limits.body_bytes:
-            raise ProblemError(body_too_large(route.limits.body_bytes))
+        if isinstance(request.body, ContentLengthBody) and request.body.left > rules.body_bytes:
+            raise ProblemError(body_too_large(rules.body_bytes))
         self._authorise_owners(route, context, _upstream_path(route, context))
-        self._authorise_destination(route, context)
-        context.filter = self._filters[route.name]
+        if request.method in DESTINATION_METHODS:
+            self._authorise_destination(route, context)
         return route
 
     def own_options(self, context: RequestContext) -> Fields | None:
@@ -198,7 +199,7 @@ class Admission:
     @property
     def has_cors(self) -> bool:
         """Whether pages of other origins may read any response."""
-        return bool(self._cors) or self._default_cors is not None
+        return self._has_cors
 
     def cors_of_unread(self, head: UnreadHead) -> CorsFields | None:
         """Return the CORS fields of the response to a head that is no request."""
@@ -219,10 +220,10 @@ class Admission:
         if not candidates:
             return self._default_cors, ()
         found = {
-            method: self._cors[route.name]
+            method: rules
             for method, routes in candidates.items()
             for route in routes
-            if route.name in self._cors
+            if (rules := self._rules[route.name].cors) is not None
         }
         allowing = [method for method, rules in found.items() if rules.allows(origin)]
         return cors.any_of(found.values(), origin), allowing
@@ -239,13 +240,13 @@ class Admission:
         request = context.request
         method, names = cors.requested(request)
         route = context.route = self._find(context, method, context.path, names)
-        rules = self._cors.get(route.name)
-        if rules is None:
+        rules = self._rules[route.name]
+        if rules.cors is None:
             return None
-        if route.rate_limits:
+        if rules.rate_limits is not None:
             # It is answered in any case: only so does the page get to read the 429 that follows.
-            self._limits[route.name].take("address", source_of(context.client), [])
-        return rules.preflight(request, route.match.methods)
+            rules.rate_limits.take("address", source_of(context.client), [])
+        return rules.cors.preflight(request, route.match.methods)
 
     def _apply_forwarded(self, context: RequestContext, host: bytes) -> tuple[bytes, bytes]:
         """Believe a trusted proxy: set the client, and return the scheme, b"" if unknown, and the value of `Host`."""

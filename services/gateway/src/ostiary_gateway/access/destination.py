@@ -12,7 +12,7 @@ from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.hosts import InvalidHost, parse_authority
 
-_METHODS = frozenset({"COPY", "MOVE"})
+DESTINATION_METHODS = frozenset({"COPY", "MOVE"})
 
 FOREIGN_DESTINATION = Problem(
     403, "foreign_destination", "Destination is not where this request goes: name the same host, and a path there."
@@ -43,12 +43,7 @@ class Destination:
 
 
 def destination_of(request: Request, host: bytes) -> Destination | None:
-    """Return where a request to a host writes to besides its target; None if nowhere.
-
-    Raises ProblemError or InvalidPath.
-    """
-    if request.method not in _METHODS:
-        return None
+    """Return where a COPY or MOVE to a host writes to; None if it does not say. Raises ProblemError or InvalidPath."""
     values = [value for name, value in request.fields if name == b"destination"]
     if not values:
         return None

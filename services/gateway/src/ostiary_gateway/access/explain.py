@@ -94,7 +94,8 @@ def explain(
     if own_fields is not None:
         fault = _preflight_fault(route, request, own_fields)
         return [*lines, f"response    204; {fault or 'a browser sends the request'}"], not fault
-    lines += [f"not sent    {name}: {why}" for name, why in context.filter.lost(request.fields).items()]
+    if context.rules is not None:
+        lines += [f"not sent    {name}: {why}" for name, why in context.rules.filter.lost(request.fields).items()]
     for name in route.upstreams:
         addresses = ", ".join(routes.upstreams[name].addresses)
         target = _redact((context.rewritten or context.target).decode())

@@ -10,7 +10,7 @@ from ostiary_chassis.middleware import is_request_id
 from ostiary_chassis.problems import ProblemError
 from ostiary_gateway.access.cors import CorsFields
 from ostiary_gateway.access.destination import Destination
-from ostiary_gateway.http1 import headers
+from ostiary_gateway.access.rules import RouteRules
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.routing import paths
@@ -38,7 +38,6 @@ _ABSOLUTE = re.compile(rb"(https?)://([^/?#@]*)((?:[/?][^#]*)?)\Z", re.IGNORECAS
 SERVER = b"*"
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]+")
-_DEFAULT_FILTER = headers.request_filter()
 
 
 class Trace(Protocol):
@@ -82,8 +81,8 @@ class RequestContext:
         self.route: Route | None = None
         self.token: VerifiedToken | None = None
         self.is_websocket = False
-        #: Which of the request's fields the upstream gets; on admission, the route's.
-        self.filter = _DEFAULT_FILTER
+        #: The route's; None until admission.
+        self.rules: RouteRules | None = None
         #: The values of `RateLimit` and `RateLimit-Policy`; empty if the request was not counted.
         self.rate_limit = b""
         self.rate_limit_policy = b""

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
 from ostiary_gateway.http1.fields import Fields, is_cacheable
-from ostiary_gateway.http1.parser import Request, Response
+from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.http1.trusted_fields import TRUSTED, FieldNames, fold
 
 #: Filters that are kept for reloads of the routes: routes with the same options share one.
@@ -154,14 +154,6 @@ def passes_to_client(name: bytes) -> bool:
 def to_client(fields: Fields, options: Collection[bytes]) -> bytes:
     """Serialize those fields of a response that are forwarded; `options` are those of its `Connection`."""
     return b"".join([_LINES_TO_CLIENT[field] for field in _without_nominated(fields, options)])
-
-
-def response_to_client(response: Response) -> bytes:
-    """`to_client`, computed once for each response."""
-    lines = response.forwarded_lines
-    if lines is None:
-        lines = response.forwarded_lines = to_client(response.fields, response.connection_options)
-    return lines
 
 
 def trailers_to_client(trailers: Fields) -> bytes:

@@ -89,7 +89,7 @@ class Response:
     keep_alive: bool
     connection_options: frozenset[bytes]
     is_http11: bool
-    #: A cache for `headers`: the serialized fields to forward.
+    #: A cache for what serializes the response: the fields to forward.
     forwarded_lines: bytes | None = None
 
     @property

@@ -65,9 +65,12 @@ class AccessLog:
 
     def add_lost_fields(self, context: RequestContext) -> None:
         """Record which header fields of an admitted request its service does not get, for debugging."""
-        if self._is_debugging and context.route is not None and (lost := context.filter.lost(context.request.fields)):
+        route, rules = context.route, context.rules
+        if not self._is_debugging or route is None or rules is None:
+            return
+        if lost := rules.filter.lost(context.request.fields):
             request_id = context.request_id.decode()
-            _log.debug("header fields dropped", route=context.route.name, names=sorted(lost), request_id=request_id)
+            _log.debug("header fields dropped", route=route.name, names=sorted(lost), request_id=request_id)
 
     def add(
         self,

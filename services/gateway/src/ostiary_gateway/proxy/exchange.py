@@ -133,6 +133,7 @@ class Exchange:
         "_response",
         "_retries",
         "_route",
+        "_rules",
         "_sent_at",
         "_state",
         "_table",
@@ -153,12 +154,14 @@ class Exchange:
         self, client: Client, context: RequestContext, table: RouteTable, verifier: Verifier, cluster: Cluster
     ) -> None:
         assert context.route is not None  # noqa: S101 - admitted
+        assert context.rules is not None  # noqa: S101 - the same
         self._client = client
         self._context = context
         self._table = table
         self._verifier = verifier
         self._cluster = cluster
         self._route = context.route
+        self._rules = context.rules
         self._state: State = CONNECTING
         #: For fair shares of the connections.
         self.caller = source_of(context.client)
@@ -185,8 +188,8 @@ class Exchange:
         self._watch: AbstractContextManager[object] | None = None
         #: Whether the response goes on until somebody ends it; and how long it may be silent, in seconds.
         self._is_stream = False
-        self._idle_seconds = self._route.timeouts.idle
-        total = self._route.timeouts.total
+        self._idle_seconds = self._rules.idle
+        total = self._rules.total
         #: When all of it has to be over, on the monotonic clock.
         self.ends_at = math.inf if total is None else time.monotonic() + total
         self.status = 0
@@ -217,7 +220,7 @@ class Exchange:
         """Ask for a connection."""
         self._connect()
         if self._state is CONNECTING:
-            self._expect(self._route.timeouts.connect)
+            self._expect(self._rules.connect)
 
     def _connect(self) -> None:
         pool = self._lease = self._cluster.choose(self._tried)
@@ -225,14 +228,14 @@ class Exchange:
             self.on_failure(Failure.OVERLOADED)
         else:
             self._tried += (pool,)
-            pool.lease(self, self._route.timeouts.connect, new=self._retries > 0)
+            pool.lease(self, self._rules.connect, new=self._retries > 0)
 
     # Called by the client's connection.
 
     def on_content_received(self, content: bytes) -> None:
         """Pass a part of the request's content on."""
         self._received += len(content)
-        limit = self._route.limits.body_bytes
+        limit = self._rules.body_bytes
         if self._received > limit:
             self.give_up(body_too_large(limit))
         elif self._connection is not None:
@@ -252,7 +255,7 @@ class Exchange:
 
     def _write_end(self, connection: UpstreamConnection) -> None:
         if not isinstance(self._context.request.body, ContentLengthBody):
-            connection.write(last_chunk(self._context.filter.trailers(self._trailers)))
+            connection.write(last_chunk(self._rules.filter.trailers(self._trailers)))
         connection.end_request()
 
     def on_request_end(self, trailers: Fields) -> None:
@@ -262,7 +265,7 @@ class Exchange:
         if self._connection is not None:
             self._write_end(self._connection)
         is_awaiting = self._state is AWAITING_RESPONSE
-        self._expect(self._route.timeouts.first_byte if is_awaiting else self._idle_seconds)
+        self._expect(self._rules.first_byte if is_awaiting else self._idle_seconds)
 
     def on_tunnel_data(self, data: bytes) -> None:
         """Pass bytes of the client's frames on."""
@@ -345,11 +348,13 @@ class Exchange:
         self._connection = connection
         if not self._client.is_writable:
             connection.pause()
-        self._expect(self._route.timeouts.first_byte)
+        self._expect(self._rules.first_byte)
         self._sent_at = time.monotonic()
         token = context.token
         position = self._verifier.position(token) if token is not None else None
-        head = request_head(context, self._cluster.host_for(context.host, connection.host), position)
+        head = request_head(
+            context, self._rules.filter, self._cluster.host_for(context.host, connection.host), position
+        )
         connection.send_request(self, context.request.method, head, has_content=self._has_content)
         if self._has_content:
             self._begin_content(connection)
@@ -417,7 +422,7 @@ class Exchange:
         if self._watch is None and self._response is not None:
             content_type = self._response.by_name.get(b"content-type", b"")
             self._watch_token(grace_of(content_type.decode("latin-1")))
-        if self._client.is_stopping:
+        if self._is_stream and self._client.is_stopping:
             self.on_shutdown()
 
     def on_end(self, trailers: Fields) -> None:
@@ -472,7 +477,7 @@ class Exchange:
 
     def _begin_stream(self) -> None:
         self._is_stream = True
-        self._idle_seconds = self._route.timeouts.stream_idle
+        self._idle_seconds = self._rules.stream_idle
 
     def _final_head(self, response: Response) -> bytes:
         client = self._client
@@ -529,7 +534,7 @@ class Exchange:
 
     def _connect_again(self) -> None:
         self._enter(CONNECTING)
-        self._expect(self._route.timeouts.connect)
+        self._expect(self._rules.connect)
         self._connect()
 
     def _open_tunnel(self, response: Response) -> None:

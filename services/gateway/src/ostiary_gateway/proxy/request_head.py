@@ -4,6 +4,7 @@ from ostiary.feed import POSITION_HEADER
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.headers import RequestFilter
 from ostiary_gateway.http1.serializer import lines
 
 # W3C Trace Context, section 3.
@@ -12,8 +13,8 @@ _TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
 _POSITION = POSITION_HEADER.lower().encode()
 
 
-def request_head(context: RequestContext, host: bytes, position: str | None) -> bytes:
-    """Serialise the head of an admitted request: the client's fields, and the gateway's own.
+def request_head(context: RequestContext, sent: RequestFilter, host: bytes, position: str | None) -> bytes:
+    """Serialise the head of an admitted request: those of the client's fields that are sent, and the gateway's own.
 
     `position` is where the verifier stands in the revocation feed; the upstream catches up before it checks the token.
     """
@@ -27,9 +28,9 @@ def request_head(context: RequestContext, host: bytes, position: str | None) -> 
     else:
         length = b"transfer-encoding: chunked\r\n"
     if context.trace is None and context.destination is None:
-        passed = context.filter.request(request)
+        passed = sent.request(request)
     else:
-        passed = context.filter.serialize(_fields(context, host), request.connection_options)
+        passed = sent.serialize(_fields(context, host), request.connection_options)
         if context.trace is not None:
             passed += lines(context.trace.fields)
     return (b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\n%b%b%b%b\r\n") % (

@@ -4,22 +4,21 @@ from ostiary_gateway.access.forwarded import via
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.http1.body import ContentLengthBody
+from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response
 from ostiary_gateway.http1.serializer import status_line
 
 
 def interim_head(response: Response) -> bytes:
     """Serialise an interim response (RFC 9110 section 15.2)."""
-    own = via(is_http11=response.is_http11)
-    return b"%b%b%b\r\n" % (status_line(response.status), headers.response_to_client(response), own)
+    return b"%b%b\r\n" % (status_line(response.status), _passed(response))
 
 
 def upgrade_head(context: RequestContext, response: Response) -> bytes:
     """Serialise the response that opens a WebSocket (RFC 6455 section 4.2.2)."""
-    return b"%b%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" % (
+    return b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" % (
         status_line(response.status),
-        headers.response_to_client(response),
-        via(is_http11=response.is_http11),
+        _passed(response),
         context.request_id,
     )
 
@@ -29,10 +28,7 @@ def final_head(
 ) -> bytes:
     """Serialise the head of a final response, with framing of its own (RFC 9112 section 6)."""
     cors = context.cors
-    if cors is not None:
-        passed = headers.to_client(cors.merged(response.fields), response.connection_options) + cors.lines
-    else:
-        passed = headers.response_to_client(response)
+    passed = _passed(response) if cors is None else _serialized(response, cors.merged(response.fields)) + cors.lines
     length = b""
     if is_chunked:
         length = b"transfer-encoding: chunked\r\n"
@@ -51,11 +47,22 @@ def final_head(
         connection = b"connection: close\r\n"
     elif not is_http11:
         connection = b"connection: keep-alive\r\n"
-    return b"%b%b%bx-request-id: %b\r\n%b%b\r\n" % (
+    return b"%b%bx-request-id: %b\r\n%b%b\r\n" % (
         status_line(response.status),
         passed,
-        via(is_http11=response.is_http11),
         context.request_id,
         length,
         connection,
     )
+
+
+def _passed(response: Response) -> bytes:
+    """Serialise the service's fields, once for each response: heads repeat."""
+    lines = response.forwarded_lines
+    if lines is None:
+        lines = response.forwarded_lines = _serialized(response, response.fields)
+    return lines
+
+
+def _serialized(response: Response, fields: Fields) -> bytes:
+    return headers.to_client(fields, response.connection_options) + via(is_http11=response.is_http11)
