@@ -44,6 +44,28 @@ async def test_claim_conditions_compare_type_and_value(
         assert len(upstream.requests) == count
 
 
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        (["X-Version: 2", "X-Version: 2"], "repeated_field"),
+        (["X-Version: 2", "Connection: X-Version"], "nominated_field"),
+        # Also where the path takes a route without a condition: the service may look at the field as well.
+        (["Connection: close, x-version"], "nominated_field"),
+    ],
+)
+async def test_a_routing_field_reaches_the_service_once_or_not_at_all(
+    issuer: Issuer, upstream: RecordingUpstream, lines: list[str], code: str
+) -> None:
+    route = "name: {name}, match: {{path: /a, methods: [GET]{headers}}}, upstream: up, access: public"
+    routes = (route.format(name="a", headers=""), route.format(name="b", headers=', headers: {X-Version: "2"}'))
+    async with open_gateway(issuer, upstream, *routes) as it:
+        response = await it.request("/a", *lines)
+        assert (response.status, response.code) == (400, code)
+        assert upstream.requests == []
+        assert (await it.request("/a", "X-Version: 2")).status == 200
+        assert upstream.last.values("x-version") == ["2"]
+
+
 async def test_the_debug_log_names_the_fields_that_a_request_loses(issuer: Issuer, upstream: RecordingUpstream) -> None:
     route = "name: a, match: {path: /a, methods: [GET]}, upstream: up, access: public, drop_headers: [X-Debug]"
     async with open_gateway(issuer, upstream, route) as it:
