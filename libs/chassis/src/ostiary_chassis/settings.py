@@ -15,9 +15,11 @@ from typing import Annotated, Self
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ostiary_chassis.urls import MAX_PORT
+
 _log = structlog.stdlib.get_logger("settings")
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=1, le=MAX_PORT)]
 
 
 class ConfigError(Exception):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-_MAX_PORT = 65_535
+MAX_PORT = 65_535
 
 # RFC 3986 appendix B, with the authority in its parts. All texts match but those without a scheme.
 _URL = re.compile(
@@ -85,14 +85,14 @@ def _ipv6_fault(address: str) -> str:
         IPv6Address(address)
     except AddressValueError:
         return "what is in brackets is no IPv6 address"
-    # A zone is of one machine, and has no place in Host.
+    # A zone has a meaning on one machine only, and cannot be in `Host`.
     return "remove the zone of the IPv6 address" if "%" in address else ""
 
 
 def _port_fault(port: str | None) -> str:
-    if port is None or (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= _MAX_PORT):
+    if port is None or (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= MAX_PORT):
         return ""
-    return f"the port must be a number from 1 to {_MAX_PORT}"
+    return f"the port must be a number from 1 to {MAX_PORT}"
 
 
 _BASE = UrlKind(("http", "https"), "http:// or https:// and a host without a path, such as http://localhost:8080")

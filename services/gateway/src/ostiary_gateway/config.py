@@ -15,7 +15,7 @@ from ostiary_chassis.logs import LogFormat, LogLevel
 from ostiary_chassis.middleware import LIVENESS_PATH, OPERATIONS
 from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import ConfigError, Port, Settings, read_secret, reject_unknown
-from ostiary_chassis.urls import BaseUrl, UrlKind
+from ostiary_chassis.urls import MAX_PORT, BaseUrl, UrlKind
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
 _STORE = UrlKind(("redis", "rediss"), "a redis:// or rediss:// URL, such as redis://redis:6379/0", {"path"})
@@ -29,7 +29,6 @@ _PRIVATE = OPERATIONS - {LIVENESS_PATH}
 
 #: The admin port's distance from the public one by default, so that several gateways can run on one machine.
 _ADMIN_PORT_DISTANCE = 1000
-_MAX_PORT = 65535
 
 #: Settings of the compose stack, which share the prefix.
 _COMPOSE_SETTINGS = frozenset({"OSTIARY_GATEWAY_BIND"})
@@ -110,7 +109,7 @@ class GatewayConfig(Settings):
     def own_admin_port(self) -> int:
         """The admin port, set or derived from the public one."""
         derived = self.port + _ADMIN_PORT_DISTANCE
-        return self.admin_port or (derived if derived <= _MAX_PORT else self.port - _ADMIN_PORT_DISTANCE)
+        return self.admin_port or (derived if derived <= MAX_PORT else self.port - _ADMIN_PORT_DISTANCE)
 
     @property
     def drain(self) -> Drain:

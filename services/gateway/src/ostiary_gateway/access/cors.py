@@ -6,7 +6,7 @@ Pages read its own responses, too: problems have the fields of the route, or of 
 import re
 from collections.abc import Iterable
 
-from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
+from ostiary_gateway.http1.bounded_cache import BoundedCache, is_short
 from ostiary_gateway.http1.fields import TOKEN, Fields
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.http1.serializer import lines
@@ -80,7 +80,7 @@ class CorsRules:
         self._config = config
         self._exposed = _list(config.expose, *_EXPOSED)
         self._allowed_headers = _list(config.headers, *_ALLOWED_HEADERS)
-        self._by_origin = BoundedCache(self._fields_for, lambda origin, _: len(origin) <= MAX_CACHED_BYTES)
+        self._by_origin = BoundedCache(self._fields_for, is_short)
 
     @property
     def credentials(self) -> bool:

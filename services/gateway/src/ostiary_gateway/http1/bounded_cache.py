@@ -12,6 +12,11 @@ MAX_ENTRIES = 4096
 MAX_CACHED_BYTES = 256
 
 
+def is_short(key: bytes, _value: object = None) -> bool:
+    """Return whether a line is short enough to be kept."""
+    return len(key) <= MAX_CACHED_BYTES
+
+
 class BoundedCache(dict[K, V]):
     """A dictionary that computes missing values. A value must depend on its key alone."""
 

@@ -6,7 +6,7 @@ not.
 
 import re
 
-from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
+from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache, is_short
 from ostiary_gateway.http1.errors import BadMessage, TooLarge
 
 #: Lower-case names and values, in the order of the message.
@@ -86,6 +86,6 @@ def is_cacheable(field: tuple[bytes, bytes], _value: object = None) -> bool:
     return len(field[0]) + len(field[1]) <= MAX_CACHED_BYTES and _SECRET.search(field[0]) is None
 
 
-_NAMES = BoundedCache(parse_name, lambda name, _: len(name) <= MAX_CACHED_BYTES)
-_FIELDS = BoundedCache(parse_field, lambda line, field: len(line) <= MAX_CACHED_BYTES and is_cacheable(field))
-_OPTIONS = BoundedCache(parse_options, lambda value, _: len(value) <= MAX_CACHED_BYTES)
+_NAMES = BoundedCache(parse_name, is_short)
+_FIELDS = BoundedCache(parse_field, lambda line, field: is_short(line) and is_cacheable(field))
+_OPTIONS = BoundedCache(parse_options, is_short)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from functools import lru_cache
 
-from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
+from ostiary_gateway.http1.bounded_cache import BoundedCache, is_short
 from ostiary_gateway.http1.fields import Fields, is_cacheable
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.http1.trusted_fields import TRUSTED, FieldNames, fold
@@ -89,7 +89,7 @@ class RequestFilter:
         self._routing_headers = frozenset(routing_headers)
         #: Serialized fields; empty for those that are not forwarded.
         self._lines: BoundedCache[tuple[bytes, bytes], bytes] = BoundedCache(self._line, is_cacheable)
-        self._passes: BoundedCache[bytes, bool] = BoundedCache(lambda name: not self.fault(name), _is_short)
+        self._passes: BoundedCache[bytes, bool] = BoundedCache(lambda name: not self.fault(name), is_short)
 
     def fault(self, name: bytes) -> str:
         """Return why fields with this lower-case name are not forwarded; "" if they are."""
@@ -169,11 +169,7 @@ def _without_nominated(fields: Fields, options: Collection[bytes]) -> Fields:
     return [field for field in fields if field[0] not in nominated]
 
 
-def _is_short(key: bytes, _: bool) -> bool:
-    return len(key) <= MAX_CACHED_BYTES
-
-
-_PASSES_TO_CLIENT = BoundedCache(passes_to_client, _is_short)
+_PASSES_TO_CLIENT = BoundedCache(passes_to_client, is_short)
 
 # Serialized fields; empty for those that are not forwarded.
 _LINES_TO_CLIENT = BoundedCache(

@@ -22,7 +22,7 @@ from ostiary_gateway.http1.body import (
     request_body,
     response_body,
 )
-from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
+from ostiary_gateway.http1.bounded_cache import BoundedCache, is_short
 from ostiary_gateway.http1.errors import BadMessage, LineTooLong, TooLarge, UnknownVersion
 from ostiary_gateway.http1.fields import (
     MAX_RESPONSE_FIELDS,
@@ -195,5 +195,5 @@ def parse_status_line(line: bytes) -> tuple[int, bool]:
 
 
 # A query may carry a secret, and seldom repeats.
-_REQUEST_LINES = BoundedCache(parse_request_line, lambda line, _: len(line) <= MAX_CACHED_BYTES and b"?" not in line)
-_STATUS_LINES = BoundedCache(parse_status_line, lambda line, _: len(line) <= MAX_CACHED_BYTES)
+_REQUEST_LINES = BoundedCache(parse_request_line, lambda line, _: is_short(line) and b"?" not in line)
+_STATUS_LINES = BoundedCache(parse_status_line, is_short)

@@ -1,6 +1,6 @@
 """Responses that go on until somebody ends them, and may be silent for long: streams of events."""
 
-from ostiary_gateway.http1.bounded_cache import MAX_CACHED_BYTES, BoundedCache
+from ostiary_gateway.http1.bounded_cache import BoundedCache, is_short
 from ostiary_gateway.http1.parser import Response
 
 _MEDIA_TYPES = frozenset(
@@ -31,4 +31,4 @@ def _is_stream(content_type: bytes) -> bool:
     return media_type in _MEDIA_TYPES or media_type.startswith(_PREFIXES)
 
 
-_IS_STREAM = BoundedCache(_is_stream, lambda key, _: len(key) <= MAX_CACHED_BYTES)
+_IS_STREAM = BoundedCache(_is_stream, is_short)

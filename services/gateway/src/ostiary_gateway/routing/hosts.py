@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import idna
 
+from ostiary_chassis.urls import MAX_PORT
 from ostiary_gateway.http1.bounded_cache import BoundedCache
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
-#: Characters of a name (RFC 1035 section 3.1), and the highest port.
+#: Characters of a name (RFC 1035 section 3.1).
 MAX_NAME = 253
-_MAX_PORT = 65_535
 
 # RFC 3986 section 3.2.2, without percent-encoding, of which no host name has any. Clients without IDNA send UTF-8.
 _AUTHORITY = re.compile(
@@ -105,7 +105,7 @@ def parse_authority(value: bytes) -> tuple[str, int | None]:
     if match is None:
         raise InvalidHost("must be a host name, with or without a port")
     port = int(match[2]) if match[2] else None
-    if port is not None and not 1 <= port <= _MAX_PORT:
+    if port is not None and not 1 <= port <= MAX_PORT:
         raise InvalidHost("must have a port from 1 to 65535, or none")
     try:
         return normalise_name(match[1].decode()), port

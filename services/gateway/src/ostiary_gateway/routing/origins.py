@@ -15,12 +15,11 @@ import re
 from collections.abc import Collection
 from ipaddress import AddressValueError, IPv6Address
 
+from ostiary_chassis.urls import MAX_PORT
 from ostiary_gateway.routing.hosts import normalise_name
 
 #: Schemes whose origins have a domain name or an address, and their default ports, which browsers leave out.
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
-
-_MAX_PORT = 65535
 
 #: Characters of an origin that patterns are compared with: no name has more than 253.
 _MAX_CHARACTERS = 512
@@ -124,7 +123,7 @@ def _is_host(host: str) -> bool:
 
 
 def _is_port(port: str) -> bool:
-    return port == "*" or (port.isdigit() and not port.startswith("0") and int(port) <= _MAX_PORT)
+    return port == "*" or (port.isdigit() and not port.startswith("0") and int(port) <= MAX_PORT)
 
 
 def _is_any_host(origin: str) -> bool:

@@ -23,11 +23,10 @@ from urllib.parse import urlsplit
 
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.hosts import DEFAULT_PORTS
 from ostiary_gateway.routing.paths import PATH_CACHE_SIZE
 from ostiary_gateway.routing.table import PathTree
 from ostiary_gateway.routing.templates import PathTemplate, common_path
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AddressIndex:
@@ -213,4 +212,4 @@ def _normalise_address(address: str) -> str:
             ip = ip.ipv4_mapped or ip
         # Who connects to 0.0.0.0 or [::] gets to this machine.
         host = "localhost" if ip.is_loopback or ip.is_unspecified else ip.compressed
-    return f"{host}:{parts.port or _DEFAULT_PORTS[parts.scheme]}"
+    return f"{host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"

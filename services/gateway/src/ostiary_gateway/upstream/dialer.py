@@ -10,11 +10,10 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ostiary_chassis.threads import in_thread
+from ostiary_gateway.routing.hosts import DEFAULT_PORTS
 from ostiary_gateway.upstream import tls
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 #: The value of the `Host` field for a unix socket.
 UNIX_HOST = b"localhost"
@@ -32,7 +31,7 @@ class Dialer:
         self.host = parts.netloc.encode() or UNIX_HOST
         self._socket_path = parts.path if parts.scheme == "unix" else None
         self._name = parts.hostname or ""
-        self._port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+        self._port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
         self._tls = tls_context if parts.scheme == "https" else None
         #: The look-up under way: a name server that does not answer holds one thread, however many wait for it.
         self._look_up: asyncio.Future[list[str]] | None = None
@@ -73,7 +72,7 @@ class Dialer:
     def _end_look_up(self, look_up: "asyncio.Future[list[str]]") -> None:
         self._look_up = None
         if not look_up.cancelled():
-            # Marks it as seen: everybody who has waited for it may have timed out.
+            # All waiters may have timed out; an exception that nobody retrieves would be logged.
             look_up.exception()
 
 
