@@ -1,6 +1,6 @@
-"""What requests of a route are subject to, besides who has access, as the request path needs it.
+"""A route's limits, timeouts, CORS rules and header filter, prepared for the request path.
 
-It is looked up once for each request; attributes of the route's own sections, which are validated models, take longer.
+They are looked up once per request: reading the attributes of the validated models each time takes longer.
 """
 
 from collections.abc import Mapping

@@ -289,7 +289,7 @@ class RoutesFile(Section):
     """Names by which other services call the gateway, such as gateway; other hosts that nobody configured get 421."""
 
     defaults: RoutePolicies = RoutePolicies()
-    """What holds for all routes that do not say otherwise. Who has access is not among it: each route says that."""
+    """Default policies of all routes. There is no default for `access`: each route sets it."""
 
     routes: Annotated[tuple[Route, ...], AfterValidator(_add_head)]
     """Routes; their order does not matter. Requests that match none get 404."""
