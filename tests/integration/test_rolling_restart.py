@@ -49,7 +49,7 @@ def wsgi(environ, start_response):
 
 #: Answers each request that it has received, before it ends.
 ORDERLY = """
-import asyncio, signal, sys
+import asyncio, signal, socket, sys
 
 async def serve(reader, writer):
     while head := await reader.readuntil(b"\\r\\n\\r\\n"):
@@ -62,13 +62,26 @@ async def serve(reader, writer):
             writer.close()
             return
 
+async def serve_accepted(connection):
+    await serve(*await asyncio.open_connection(sock=connection))
+
 async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]), backlog=1024)
+    listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=1024)
+    backlog = listener.dup()
+    server = await asyncio.start_server(serve, sock=listener, backlog=1024)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     await ending.wait()
-    # What is in the backlog has been accepted.
     await asyncio.sleep(0.1)
     server.close()
+    # The system resets connections that nobody has accepted: the event loop may be late, so accept the rest here.
+    backlog.setblocking(False)
+    accepted = []
+    try:
+        while True:
+            accepted.append(backlog.accept()[0])
+    except BlockingIOError:
+        backlog.close()
+    tasks = [asyncio.create_task(serve_accepted(connection)) for connection in accepted]
     await asyncio.sleep(6)
 
 ending = asyncio.Event()
