@@ -1,0 +1,213 @@
+"""Browser sessions: the names of their cookies, how these are read and set, and for which requests they count.
+
+The gateway, the auth service and `ostiary.fastapi` share these rules. A session has two cookies:
+
+    session    SID.SECRET, which only the auth service can turn into an access token
+    token      the access token; it counts only beside a session cookie of the same session
+
+Browsers send cookies with requests that other sites make them send (RFC 6265bis section 8.2). So a cookie counts only
+for requests that Fetch Metadata (W3C) or `Origin` (Fetch standard) show to come from a page of the site's own.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from ostiary.http import Problem
+
+#: Bytes of a cookie with its name and attributes that browsers keep for certain (RFC 6265 section 6.1).
+MAX_COOKIE_BYTES: Final = 4096
+
+#: Characters of a path to return to; longer ones are no links that people follow.
+MAX_RETURN_CHARACTERS: Final = 2048
+
+REPEATED_COOKIE: Final = Problem(
+    400, "repeated_cookie", "A cookie of the session was sent twice. Delete this site's cookies and log in again."
+)
+CROSS_SITE_REQUEST: Final = Problem(
+    403,
+    "cross_site_request",
+    "The session's cookies do not count for requests that pages of other sites make."
+    " To let pages of another origin make them, add it to the trusted origins.",
+)
+SESSION_ENDED: Final = Problem(
+    401, "session_ended", "The session has ended. Log in again.", {"WWW-Authenticate": 'Bearer realm="ostiary"'}
+)
+
+_FAMILY = re.compile(r"(?:__(?:host|secure)-)?ostiary-(?:session|token|device|flow)(?:-[0-9]+)?\Z")
+
+#: An id of a session, and 256 random bits in base64url (RFC 4648 section 5).
+_SESSION_VALUE = re.compile(rb"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.([A-Za-z0-9_-]{43})\Z")
+_TOKEN_VALUE = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
+
+#: Methods by which pages read. OPTIONS is that of preflights, which carry no cookies.
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+#: Media types that forms can send (HTML standard, section 4.10.19.6); without the field, an old browser may have sent
+#: a form, too.
+_FORM_TYPES: Final = frozenset({b"", b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain"})
+
+#: Printable ASCII without the backslash, which browsers take for a slash (URL standard, section 4.4); `//` begins a
+#: host.
+_RETURN_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*\Z")
+
+
+class RepeatedCookie(ValueError):
+    """A cookie of ours came twice: one of them may have been set by somebody else (RFC 6265 section 8.6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CookieNames:
+    """The names of the cookies of one issuer. `device` and `flow` are for the auth service only."""
+
+    session: bytes
+    token: bytes
+    device: bytes
+    flow: bytes
+    is_secure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCookies:
+    """What a request's `Cookie` field holds. Values that cannot be ours are as absent; so is a token by itself."""
+
+    #: `SID.SECRET`, and its first part; both empty without a session cookie.
+    session: bytes
+    session_id: str
+    #: The access token; empty if there is none. Whether it belongs to the session, its verified `sid` tells.
+    token: bytes
+    #: The same field for services: without all names that they could take for ours. Empty if nothing is left.
+    others: bytes
+
+
+class Verdict(Enum):
+    """Whether a cookie counts for a request."""
+
+    COUNTS = auto()
+    #: As if it had not been sent.
+    ABSENT = auto()
+    REFUSED = auto()
+
+
+def cookie_names(issuer: str) -> CookieNames:
+    """Return the names for an issuer's URL. Raises ValueError for plain http from anywhere but this machine.
+
+    The prefix `__Host-` keeps subdomains and plain http from setting them (RFC 6265bis section 4.1.3.2). Without TLS
+    there is no such prefix; as cookies do not know ports, the port is part of the name.
+    """
+    parts = urlsplit(issuer)
+    if parts.scheme == "https":
+        return _names("__Host-ostiary-", "", is_secure=True)
+    if parts.scheme != "http" or not _is_loopback(parts.hostname or ""):
+        raise ValueError("browser sessions need an https issuer; plain http is for localhost only")
+    return _names("ostiary-", f"-{parts.port or 80}", is_secure=False)
+
+
+def read_cookies(fields: Iterable[bytes], names: CookieNames) -> SessionCookies:
+    """Read the values of all `Cookie` fields of a request, as bytes. Raises RepeatedCookie.
+
+    Names have to match exactly, and nothing is unquoted: parsers of frameworks do both more liberally, so an attacker
+    could choose which of two cookies each of them sees.
+    """
+    found: dict[bytes, bytes] = {}
+    others = []
+    for field in fields:
+        for part in field.split(b";"):
+            pair = part.strip(b" \t")
+            name, equals, value = pair.partition(b"=")
+            if equals and name in {names.session, names.token}:
+                if name in found:
+                    raise RepeatedCookie
+                found[name] = value
+            elif pair and not resembles_ours(name if equals and name else pair.lstrip(b"=").partition(b"=")[0]):
+                others.append(pair)
+    session = _SESSION_VALUE.match(found.get(names.session, b""))
+    token = found.get(names.token, b"")
+    return SessionCookies(
+        session=session[0] if session else b"",
+        session_id=session[1].decode() if session else "",
+        token=token if session and len(token) < MAX_COOKIE_BYTES and _TOKEN_VALUE.match(token) else b"",
+        others=b"; ".join(others),
+    )
+
+
+def resembles_ours(name: bytes) -> bool:
+    """Return whether some parser could take a cookie's name for one of ours, of any issuer.
+
+    Some strip more than spaces, such as U+00A0, and some compare without regard to case.
+    """
+    texts = [name.decode("latin-1")]
+    if not name.isascii():
+        texts.append(name.decode("utf-8", "replace"))
+    return any(_FAMILY.match(text.strip().strip("\x00").strip().casefold()) for text in texts)
+
+
+def set_cookie(name: bytes, value: bytes, max_age: int | None, *, is_secure: bool) -> bytes:
+    """Return the value of a `Set-Cookie` field. `max_age` is in seconds: 0 deletes, None ends with the browser.
+
+    Lax, so that links from other sites lead into the session; what those sites do otherwise is refused by `judge`.
+    """
+    age = b"" if max_age is None else b"; Max-Age=%d" % max_age
+    return b"%b=%b; Path=/%b; HttpOnly; SameSite=Lax%b" % (name, value, age, b"; Secure" if is_secure else b"")
+
+
+def judge(
+    method: str,
+    fields: Mapping[bytes, bytes],
+    own_origin: bytes,
+    trusts: Callable[[bytes], bool],
+    *,
+    is_websocket: bool = False,
+    embeds_same_site: bool = False,
+) -> Verdict:
+    """Decide whether a cookie counts for a request with these fields, by lower-case name.
+
+    `own_origin` is that of the site's pages, in lower case; `trusts` tells of which other origins, in lower case, pages
+    may use the session. With `embeds_same_site`, pages of sibling domains may embed what the session may read.
+    """
+    site, origin = fields.get(b"sec-fetch-site"), fields.get(b"origin")
+    is_own = site in {b"same-origin", b"none"}
+    if site is None and origin is not None:
+        is_own = origin.lower() == own_origin
+    if is_own or (origin is not None and trusts(origin.lower())):
+        return Verdict.COUNTS
+    if site is None and origin is None:
+        # No browser of the last years, or no browser at all.
+        may_be_form = method == "POST" and not is_websocket and _media_type(fields) in _FORM_TYPES
+        return Verdict.REFUSED if may_be_form else Verdict.COUNTS
+    if is_websocket or method not in _READING:
+        return Verdict.REFUSED
+    is_navigation = fields.get(b"sec-fetch-mode") == b"navigate" and fields.get(b"sec-fetch-dest") == b"document"
+    if site is not None and (is_navigation or (embeds_same_site and site == b"same-site")):
+        return Verdict.COUNTS
+    return Verdict.ABSENT
+
+
+def is_return_path(text: str) -> bool:
+    """Return whether a text is a path of the same origin, with or without a query, to which a login may lead back."""
+    return len(text) <= MAX_RETURN_CHARACTERS and _RETURN_PATH.match(text) is not None
+
+
+def _names(prefix: str, suffix: str, *, is_secure: bool) -> CookieNames:
+    session, token, device, flow = (
+        f"{prefix}{name}{suffix}".encode() for name in ("session", "token", "device", "flow")
+    )
+    return CookieNames(session, token, device, flow, is_secure)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _media_type(fields: Mapping[bytes, bytes]) -> bytes:
+    value = fields.get(b"content-type", b"")
+    return value.partition(b";")[0].partition(b",")[0].strip().lower()
