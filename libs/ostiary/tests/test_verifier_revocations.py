@@ -206,6 +206,40 @@ class TestRevoked:
             issuer.verifier().verify(issuer.token(claims={"rev": 1}))
 
 
+class TestSessionRevoked:
+    """Whether a session has ended, for those that hold its id but no token of it."""
+
+    def test_it_has_ended_once_the_feed_says_so(self, verifier: Verifier, source: Source) -> None:
+        source.hear()
+        assert not verifier.session_revoked("s1")
+        source.hear(Kind.SESSION, "s1")
+        assert verifier.session_revoked("s1")
+        assert not verifier.session_revoked("s2")
+
+    @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.SESSION])
+    def test_what_cuts_off_tokens_ends_no_session(self, verifier: Verifier, source: Source, kind: Kind) -> None:
+        source.hear(kind, "s1")
+        assert not verifier.session_revoked("s1")
+
+    def test_the_feed_of_any_issuer_counts(self, issuer: Issuer, source: Source) -> None:
+        other, other_source = Issuer("https://other.example", private_key=issuer.private_key), Source(epoch="e2")
+        verifier = Verifier(config_of(issuer, source), config_of(other, other_source))
+        other_source.hear(Kind.SESSION, "s1")
+        assert verifier.session_revoked("s1")
+
+    def test_without_a_feed_no_end_is_known(self, without_feed: Verifier) -> None:
+        assert not without_feed.session_revoked("s1")
+
+    def test_it_is_known_as_long_as_tokens_of_the_session_may_live(self, verifier: Verifier, source: Source) -> None:
+        source.hear(Kind.SESSION, "s1")
+        source.clock.now += 3600
+        source.hear()
+        assert verifier.session_revoked("s1")
+        source.clock.now += 3600
+        source.hear()
+        assert not verifier.session_revoked("s1")
+
+
 class TestStale:
     @pytest.mark.parametrize("remember", [0, 10])
     def test_stale_revocations_raise(self, issuer: Issuer, source: Source, remember: int) -> None:

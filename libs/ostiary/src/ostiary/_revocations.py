@@ -127,6 +127,11 @@ class Revocations:
             if cutoffs and (cutoff := cutoffs.get(target)) is not None and position < cutoff.number:
                 raise Revoked
 
+    def has_session(self, session_id: str) -> bool:
+        """Return whether a session is known to have ended. It is forgotten when its tokens have expired."""
+        session = name(Kind.SESSION, session_id)
+        return any(session in generation.sessions for generation in self._generations)
+
     def is_fresh(self, max_staleness: float) -> bool:
         """Return whether the age is within `max_staleness` seconds, and within the lease that the issuer counts on."""
         age = self._clock() - self.fresh_at

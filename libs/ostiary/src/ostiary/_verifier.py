@@ -219,6 +219,16 @@ class Verifier:
         revocations = self._issuers[token.issuer].revocations
         return str(revocations.position) if revocations is not None and revocations.position is not None else None
 
+    def session_revoked(self, session_id: str) -> bool:
+        """Return whether a feed says that a session has ended, for those that hold its id but no token of it.
+
+        It is known until all tokens of the session have expired; only the issuer knows of those before.
+        """
+        for issuer in self._issuers.values():
+            if issuer.revocations is not None and issuer.revocations.has_session(session_id):
+                return True
+        return False
+
     async def reach(self, position: str) -> None:
         """Wait, for 50 ms at most, until the revocations that a gateway has checked are known here.
 
