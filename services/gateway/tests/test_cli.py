@@ -52,6 +52,20 @@ class TestCheck:
         file.write_text(example)
         assert run("check", file) == Done(0, f"{file}: 1 routes to 2 upstreams\n", "")
 
+    def test_browser_sessions_need_an_issuer_for_which_browsers_keep_cookies(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "gateway.yaml"
+        file.write_text(
+            "upstreams: {up: {url: http://up}}\nbrowser: {upstream: up}\n"
+            "routes: [{name: r, match: {path: /r, methods: [GET]}, upstream: up, access: authenticated}]\n"
+        )
+        assert run("check", file).code == 0
+        monkeypatch.setenv("OSTIARY_ISSUER", "http://id.example")
+        done = run("check", file)
+        assert done.code == 2
+        assert "OSTIARY_ISSUER: browser sessions need an https issuer" in done.errors
+
     def test_an_unused_upstream_is_named(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "gateway.yaml"
         file.write_text(

@@ -26,6 +26,7 @@ from ostiary_gateway.openapi.diff import differences
 from ostiary_gateway.openapi.fetch import fetch_documents
 from ostiary_gateway.openapi.merge import InvalidDocument
 from ostiary_gateway.routing.config import RoutesFile, own_paths
+from ostiary_gateway.routing.credentials import check_issuer
 from ostiary_gateway.routing.source import RoutesSource, load_routes
 from ostiary_gateway.routing.table import RouteTable
 
@@ -46,7 +47,7 @@ def serve() -> None:
     """Serve until SIGTERM. The routes file is reloaded when it changes, and on SIGHUP."""
     config = GatewayConfig.load(environment())
     logs.configure(config.log_format, "gateway", log_level=config.log_level)
-    source = RoutesSource(config.routes_file, reserved=config.public_operations)
+    source = RoutesSource(config.routes_file, reserved=config.public_operations, issuer=config.issuer)
     routes = source.load()
     listeners = _bind(config)
     # Errors in these are reported once, before anything starts.
@@ -96,6 +97,8 @@ def _serve(
 def check(file: Annotated[Path, typer.Argument(help="The routes file.")]) -> None:
     """Validate a routes file. Exits with 2 and an error for each line at fault if it is invalid."""
     routes = load_routes(file, "FILE")
+    if routes.browser is not None:
+        check_issuer(routes, GatewayConfig.load(environment()).issuer)
     for name in routes.unused_upstreams:
         typer.echo(f"{file}: upstreams.{name}: not used by any route")
     typer.echo(f"{file}: {len(routes.routes)} routes to {len(routes.upstreams)} upstreams")
@@ -116,7 +119,7 @@ def explain(
     Nothing is sent to an upstream. Exits with 1 if the request is rejected.
     """
     config = GatewayConfig.load(environment())
-    routes = load_routes(config.routes_file)
+    routes = load_routes(config.routes_file, issuer=config.issuer)
     request = HypotheticalRequest(method, _url(url), _headers(header or []), _token(token_file), _address(client))
 
     async def run() -> tuple[list[str], bool]:
@@ -173,7 +176,7 @@ def policy(
 ) -> None:
     """Compare the access rules of routes with the services' OpenAPI documents. Exits with 1 if they differ."""
     config = GatewayConfig.load(environment())
-    routes = load_routes(config.routes_file)
+    routes = load_routes(config.routes_file, issuer=config.issuer)
     documents = fetch_documents(routes, openapi or [], urlsplit(config.issuer).netloc)
     try:
         lines = differences(RouteTable(routes.routes), documents)

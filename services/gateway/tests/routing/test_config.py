@@ -141,7 +141,7 @@ def test_the_shipped_file_has_these_public_routes() -> None:
         ("access: public", f"access: {'[' * 600}", 12, "nested more than 32 levels deep"),
         ("access: public", "access: public\n    ? [a]\n    : 1", 13, "field names must be plain strings"),
         ("access: public", "access: public\n    ? {a: b}\n    : 1", 13, "field names must be plain strings"),
-        ("access: public", "access: pubic", 12, "routes[1].access: must be 'public' or 'authenticated'"),
+        ("access: public", "access: pubic", 12, "routes[1].access: must be 'public', 'optional' or 'authenticated'"),
         ("access: public", "access: 5", 12, "routes[1].access: must be a mapping"),
         ("access: public", "access: [public]", 12, "routes[1].access: must be a mapping"),
         ("access: public", "access: {scopes: x}", 12, "routes[1].access.scopes: must be a list"),

@@ -67,7 +67,7 @@ def overlapping_pairs(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
 
 def _check_partial_overlap(one: Route, other: Route) -> None:
     """Where templates overlap and neither contains the other, access rules must be the same. Raises _Bypass."""
-    if one.access == other.access or one.match.methods.isdisjoint(other.match.methods):
+    if one.admits_like(other) or one.match.methods.isdisjoint(other.match.methods):
         return
     if not _share_host(one, other):
         return

@@ -8,7 +8,8 @@
         upstream: profile
         access: {scopes: [profile:read]}
 
-Each route sets its `access` explicitly: public, authenticated, or the scopes, roles and claims that it requires.
+Each route sets its `access` explicitly: public, optional, authenticated, or the scopes, roles and claims that it
+requires.
 There is no default for it, and unknown fields are errors.
 """
 
@@ -22,6 +23,7 @@ from pydantic import AfterValidator, Discriminator, Field, StrictBool, Tag, mode
 from ostiary_chassis.middleware import LIVENESS_PATH
 from ostiary_gateway.http1.methods import IDEMPOTENT
 from ostiary_gateway.http1.parser import DEFAULT_RESPONSE_HEAD_BYTES, MAX_HEAD_BYTES
+from ostiary_gateway.routing.browser import BrowserSessions
 from ostiary_gateway.routing.policies import RoutePolicies
 from ostiary_gateway.routing.requirements import Requirements
 from ostiary_gateway.routing.templates import PathTemplate, parameters, parse_template
@@ -166,10 +168,21 @@ class Route(RoutePolicies):
     """Name of an upstream, or several names with their weights."""
 
     access: Annotated[
-        Annotated[Literal["public", "authenticated"], Tag("text")] | Annotated[Requirements, Tag("other")],
+        Annotated[Literal["public", "optional", "authenticated"], Tag("text")] | Annotated[Requirements, Tag("other")],
         Discriminator(text_or_other),
     ]
-    """`public`, `authenticated` for any valid access token, or what the token must carry."""
+    """`public`, `optional` to tell the service who is logged in if anybody is, `authenticated` for any valid access
+    token, or what the token must carry."""
+
+    credentials: Annotated[frozenset[Literal["bearer", "cookie"]], Field(min_length=1)] | None = None
+    """How requests may carry the access token: `bearer` for the header field Authorization, `cookie` for browser
+    sessions. Both by default where there is a section `browser`, else `bearer` alone."""
+
+    login: Literal["redirect"] | None = None
+    """`redirect` leads people without a session to the login page, instead of a 401."""
+
+    embed: Literal["same-site"] | None = None
+    """`same-site` lets pages of sibling domains embed what the session may read, as in frames and images."""
 
     rewrite: Annotated[str, AfterValidator(_valid_template)] | None = None
     """Template of the path for the upstream, with the parameters of match.path."""
@@ -207,6 +220,19 @@ class Route(RoutePolicies):
             raise ValueError("a public route takes no tokens: 'max_staleness' does not apply")
         return self
 
+    @model_validator(mode="after")
+    def _check_credentials(self) -> Self:
+        for name in ("credentials", "login", "embed"):
+            if self.access == "public" and getattr(self, name) is not None:
+                raise ValueError(f"a public route takes no credentials: '{name}' does not apply")
+        if self.access == "optional" and self.login is not None:
+            raise ValueError("nobody has to log in for an optional route: 'login' does not apply")
+        if self.login is not None and "GET" not in self.match.methods:
+            raise ValueError("'login' is for pages: the route must take GET")
+        if self.embed is not None and self.match.methods.isdisjoint({"GET", "HEAD"}):
+            raise ValueError("'embed' is for what pages read: the route must take GET or HEAD")
+        return self
+
     def policy(self, name: str, default: Any) -> Any:
         """Return a policy of this route, completed by the default. Raises ValidationError if they do not fit."""
         if name in self.model_fields_set:
@@ -242,19 +268,52 @@ class Route(RoutePolicies):
     def is_public(self) -> bool:
         return self.access == "public"
 
+    @property
+    def is_optional(self) -> bool:
+        """Whether the route takes requests without credentials, and verifies those that have some."""
+        return self.access == "optional"
+
+    @property
+    def takes_bearers(self) -> bool:
+        return not self.is_public and (self.credentials is None or "bearer" in self.credentials)
+
+    @property
+    def takes_cookies(self) -> bool:
+        """Whether the cookies of a browser session count, in a file that has been loaded."""
+        return not self.is_public and self.credentials is not None and "cookie" in self.credentials
+
     @cached_property
     def requirements(self) -> Requirements | None:
         """What the token must carry; None if any valid token will do, or none is required."""
         return self.access if isinstance(self.access, Requirements) else None
 
+    def admits_like(self, other: "Route") -> bool:
+        """Return whether both routes have the same access rules."""
+        return (self.access, self.credentials, self.embed) == (other.access, other.credentials, other.embed)
+
     def implies_access_to(self, other: "Route") -> bool:
-        """Return whether each token that this route accepts is accepted by the other one, too."""
+        """Return whether the other route, too, accepts each request that this one accepts, for the same person.
+
+        A public route knows nobody, so no credential of its requests counts that would not count for the other one.
+        """
+        if other.is_public:
+            return True
+        if self.is_public or not self._counts_no_more_than(other):
+            return self.is_public and other.is_optional
+        if self.is_optional or other.is_optional:
+            return other.is_optional
         mine, theirs = self.requirements, other.requirements
         if theirs is None or mine is None:
-            return other.is_public or (theirs is None and not self.is_public)
+            return theirs is None
         return (
             theirs.scopes <= mine.scopes and theirs.roles <= mine.roles and theirs.claims.items() <= mine.claims.items()
         )
+
+    def _counts_no_more_than(self, other: "Route") -> bool:
+        """Return whether each credential that counts for this route counts for the other one, too."""
+        if (self.takes_bearers and not other.takes_bearers) or (self.takes_cookies and not other.takes_cookies):
+            return False
+        return self.embed is None or other.embed is not None
 
     @cached_property
     def staleness_limit(self) -> float | EllipsisType | None:
@@ -290,6 +349,9 @@ class RoutesFile(Section):
 
     defaults: RoutePolicies = RoutePolicies()
     """Default policies of all routes. There is no default for `access`: each route sets it."""
+
+    browser: BrowserSessions | None = None
+    """Browser sessions: with it, people may use routes by the cookies that a login at the auth service has set."""
 
     routes: Annotated[tuple[Route, ...], AfterValidator(_add_head)]
     """Routes; their order does not matter. Requests that match none get 404."""

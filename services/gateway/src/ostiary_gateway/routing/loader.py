@@ -11,6 +11,7 @@ from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.http1.methods import IDEMPOTENT
 from ostiary_gateway.routing import yaml
 from ostiary_gateway.routing.config import OWN_PATHS, Conditions, RoutesFile
+from ostiary_gateway.routing.credentials import faults, with_credentials
 from ostiary_gateway.routing.templates import parse_template
 from ostiary_gateway.routing.types import Section, error_message
 from ostiary_gateway.routing.yaml import InvalidYaml, Location
@@ -75,8 +76,9 @@ def parse_file(
     except InvalidYaml as error:
         raise ConfigError(f"{path}:{error.line}: {_place(error.location)}: {error}") from None
     try:
-        file = _with_defaults(RoutesFile.model_validate(_expand(document, environ)))
+        file = with_credentials(_with_defaults(RoutesFile.model_validate(_expand(document, environ))))
         _check_references(file)
+        _check_credentials(file)
         check(file)
     except ValidationError as error:
         messages = [
@@ -158,6 +160,12 @@ def _check_references(file: RoutesFile) -> None:
                 raise InvalidRoutes(
                     ("routes", index, "match"), f"matches the same {method} requests as route '{other}'"
                 )
+
+
+def _check_credentials(file: RoutesFile) -> None:
+    """Check the section `browser` and what depends on it. Raises InvalidRoutes."""
+    for location, fault in faults(file):
+        raise InvalidRoutes(location, fault)
 
 
 def _location(loc: tuple[int | str, ...], lines: Mapping[Location, int]) -> Location:

@@ -72,6 +72,13 @@ class OriginMatcher:
             and self._patterns.fullmatch(origin) is not None
         )
 
+    def covers(self, origin: str) -> bool:
+        """Return whether all that a valid origin, or pattern, stands for is on the list."""
+        if "*" not in origin:
+            return self.matches(origin)
+        patterns = self._patterns
+        return patterns is not None and all(patterns.fullmatch(each) is not None for each in _examples(origin))
+
 
 def _check_parts(text: str, scheme: str, host: str, port: str | None) -> None:
     if not host.isascii():
@@ -124,6 +131,13 @@ def _is_host(host: str) -> bool:
 
 def _is_port(port: str) -> bool:
     return port == "*" or (port.isdigit() and not port.startswith("0") and int(port) <= MAX_PORT)
+
+
+def _examples(pattern: str) -> tuple[str, str]:
+    """Return two of the origins that a pattern stands for: other patterns that match both match all of them."""
+    start = pattern.removesuffix(":*")
+    example = start.replace("*", "x", 1)
+    return example, f"{example}:1" if start != pattern else example
 
 
 def _is_any_host(origin: str) -> bool:

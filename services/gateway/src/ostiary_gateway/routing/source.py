@@ -10,6 +10,7 @@ from ostiary_chassis.settings import ConfigError, environment
 from ostiary_gateway.routing import loader
 from ostiary_gateway.routing.bypass_check import check_no_bypass
 from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.credentials import check_issuer
 from ostiary_gateway.routing.loader import SETTING, parse_file
 from ostiary_gateway.routing.templates import parse_template
 
@@ -29,9 +30,15 @@ class RoutesSource:
     with what the other workers serve, rather than with what was valid when the first workers started.
     """
 
-    def __init__(self, path: Path, setting: str = SETTING, reserved: Collection[str] = ()) -> None:
-        """No route may have one of the `reserved` paths, besides those that the gateway always serves itself."""
+    def __init__(
+        self, path: Path, setting: str = SETTING, reserved: Collection[str] = (), issuer: str | None = None
+    ) -> None:
+        """No route may have one of the `reserved` paths, besides those that the gateway always serves itself.
+
+        Whether browser sessions are possible depends on the `issuer`.
+        """
         self._path = path
+        self._issuer = issuer
         self._setting = setting
         self._reserved = {parse_template(each).shape for each in reserved}
         self._last_valid: Path | None = None
@@ -75,6 +82,8 @@ class RoutesSource:
 
     def _parse(self, content: bytes) -> RoutesFile:
         routes = parse_file(self._path, content, environment(), check_no_bypass)
+        if self._issuer is not None:
+            check_issuer(routes, self._issuer)
         for route in routes.routes:
             if route.match.template.shape in self._reserved:
                 raise ConfigError(
@@ -83,9 +92,9 @@ class RoutesSource:
         return routes
 
 
-def load_routes(path: Path, setting: str = SETTING) -> RoutesFile:
+def load_routes(path: Path, setting: str = SETTING, issuer: str | None = None) -> RoutesFile:
     """Read and validate a routes file once. Raises ConfigError, which names the `setting`."""
-    return RoutesSource(path, setting).load()
+    return RoutesSource(path, setting, issuer=issuer).load()
 
 
 def _stamp_of(path: Path) -> Stamp:

@@ -1,0 +1,43 @@
+"""The section `browser` of the routes file: browser sessions.
+
+browser: {upstream: auth, trusted_origins: ["https://app.example.com"], login_path: /login}
+"""
+
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from ostiary.browser import is_return_path
+from ostiary_gateway.routing.origins import OriginMatcher, names_somebody
+from ostiary_gateway.routing.types import Name, Origin, PlainPath, Section
+
+
+def _check_names_somebody(origin: str) -> str:
+    if not names_somebody(origin):
+        raise ValueError("must be the origin of known pages, such as https://app.example.com: these may be anybody's")
+    return origin
+
+
+def _check_login_path(path: str) -> str:
+    if not is_return_path(path) or not {"?", "#"}.isdisjoint(path):
+        raise ValueError("must be a path of this site without a query, such as /login")
+    return path
+
+
+class BrowserSessions(Section):
+    """Browser sessions, which the auth service opens and ends."""
+
+    upstream: Name
+    """Name of the upstream that is the auth service: it alone gets and sets the session's cookies."""
+
+    trusted_origins: frozenset[Annotated[Origin, AfterValidator(_check_names_somebody)]] = frozenset()
+    """Origins of other pages that may use the session, such as https://app.example.com or https://*.example.com. They
+    must be on the same site: to others, browsers send no cookies."""
+
+    login_path: Annotated[PlainPath, AfterValidator(_check_login_path)] | None = None
+    """Path of the login page, for routes with `login: redirect`."""
+
+    @cached_property
+    def trusted(self) -> OriginMatcher:
+        return OriginMatcher(self.trusted_origins)

@@ -1,0 +1,53 @@
+"""Which credentials routes take: completes what the routes leave out, and checks it against the section `browser`."""
+
+from collections.abc import Iterator
+
+from ostiary.browser import cookie_names
+from ostiary_chassis.settings import ConfigError
+from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.yaml import Location
+
+
+def with_credentials(file: RoutesFile) -> RoutesFile:
+    """Return the file with routes that name their credentials, but for public ones, which take none."""
+    default = frozenset({"bearer"} if file.browser is None else {"bearer", "cookie"})
+    routes = (
+        route if route.is_public or route.credentials is not None else route.model_copy(update={"credentials": default})
+        for route in file.routes
+    )
+    return file.model_copy(update={"routes": tuple(routes)})
+
+
+def faults(file: RoutesFile) -> Iterator[tuple[Location, str]]:
+    """Yield what does not fit together in a file whose routes are complete, and where."""
+    if file.browser is not None and file.browser.upstream not in file.upstreams:
+        yield ("browser", "upstream"), f"unknown upstream '{file.browser.upstream}'"
+    for index, route in enumerate(file.routes):
+        for member, message in _route_faults(file, route):
+            yield ("routes", index, member), message
+
+
+def check_issuer(file: RoutesFile, issuer: str) -> None:
+    """Check that browsers keep cookies for the issuer's URL, if the file has browser sessions. Raises ConfigError."""
+    if file.browser is not None:
+        try:
+            cookie_names(issuer)
+        except ValueError as error:
+            raise ConfigError(f"OSTIARY_ISSUER: {error}; set one, or remove 'browser' from the routes file") from None
+
+
+def _route_faults(file: RoutesFile, route: Route) -> Iterator[tuple[str, str]]:
+    if route.takes_cookies and file.browser is None:
+        yield "credentials", "'cookie' requires the section 'browser'"
+    for name in ("login", "embed"):
+        if getattr(route, name) is not None and not route.takes_cookies:
+            yield name, "is for routes that take cookies: 'credentials' must have 'cookie', and the file 'browser'"
+    if file.browser is None:
+        return
+    if route.login is not None and file.browser.login_path is None:
+        yield "login", "requires 'login_path' in the section 'browser'"
+    sees_cookies = route.takes_cookies or file.browser.upstream in route.upstreams
+    if route.cors is not None and route.cors.credentials and sees_cookies:
+        foreign = sorted(each for each in route.cors.origins if not file.browser.trusted.covers(each))
+        if foreign:
+            yield "cors", f"'credentials' requires origins within 'trusted_origins' of 'browser': {foreign[0]} is not"

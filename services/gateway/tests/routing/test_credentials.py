@@ -1,0 +1,238 @@
+"""Which credentials routes take: the section `browser`, and the members of routes that depend on it."""
+
+from pathlib import Path
+
+import pytest
+
+from ostiary_chassis.settings import ConfigError
+from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.loader import load_file
+from ostiary_gateway.routing.source import RoutesSource, load_routes
+
+BROWSER = 'browser: {upstream: auth, trusted_origins: ["https://app.example", "https://*.b.example"], login_path: /in}'
+
+
+def text(*members: str, browser: str = BROWSER, path: str = "/a", methods: str = "GET", upstream: str = "up") -> str:
+    """Return a file with one route, in line 5, whose members begin in line 6."""
+    lines = [
+        'upstreams: {up: {url: "http://up:1"}, auth: {url: "http://auth:1"}}',
+        "#",
+        browser,
+        "routes:",
+        f"  - {{name: a, match: {{path: {path}, methods: [{methods}]}}, upstream: {upstream},",
+        *(f"     {member}," for member in members),
+        "    }",
+    ]
+    return "\n".join(lines)
+
+
+def load(tmp_path: Path, content: str) -> RoutesFile:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(content)
+    return load_file(path, {})
+
+
+def only_route(tmp_path: Path, *members: str, browser: str = BROWSER) -> Route:
+    (route,) = load(tmp_path, text(*members, browser=browser)).routes
+    return route
+
+
+def error_of(tmp_path: Path, content: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, content)
+    (line,) = str(caught.value).removeprefix(f"{tmp_path}/gateway.yaml:").splitlines()
+    return line
+
+
+@pytest.mark.parametrize("access", ["optional", "authenticated", "{scopes: [a]}"])
+@pytest.mark.parametrize(
+    ("browser", "members", "bearers", "cookies"),
+    [
+        (BROWSER, [], True, True),
+        ("", [], True, False),
+        (BROWSER, ["credentials: [bearer]"], True, False),
+        (BROWSER, ["credentials: [cookie]"], False, True),
+        (BROWSER, ["credentials: [cookie, bearer]"], True, True),
+        ("", ["credentials: [bearer]"], True, False),
+    ],
+)
+def test_a_route_takes_both_credentials_by_default_where_there_are_browser_sessions(
+    tmp_path: Path, access: str, browser: str, members: list[str], *, bearers: bool, cookies: bool
+) -> None:
+    route = only_route(tmp_path, f"access: {access}", *members, browser=browser)
+    assert (route.takes_bearers, route.takes_cookies) == (bearers, cookies)
+
+
+def test_a_public_route_takes_no_credentials(tmp_path: Path) -> None:
+    route = only_route(tmp_path, "access: public")
+    assert (route.takes_bearers, route.takes_cookies, route.is_optional) == (False, False, False)
+
+
+def test_only_an_optional_route_is_optional(tmp_path: Path) -> None:
+    assert only_route(tmp_path, "access: optional", browser="").is_optional
+    assert not only_route(tmp_path, "access: authenticated").is_optional
+
+
+def test_browser_sessions_need_their_upstream_alone(tmp_path: Path) -> None:
+    browser = load(tmp_path, text("access: authenticated", browser="browser: {upstream: auth}")).browser
+    assert browser is not None
+    assert (browser.upstream, browser.trusted_origins, browser.login_path) == ("auth", frozenset(), None)
+
+
+def test_trusted_origins_are_compared_like_those_of_cors(tmp_path: Path) -> None:
+    browser = load(tmp_path, text("access: authenticated")).browser
+    assert browser is not None
+    origins = ["https://app.example", "https://x.y.b.example", "https://b.example", "https://app.example:444", "null"]
+    assert [browser.trusted.matches(each) for each in origins] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("browser", "error"),
+    [
+        ("browser: {}", "3: browser.upstream: required field is missing"),
+        ("browser: {upstream: none}", "3: browser.upstream: unknown upstream 'none'"),
+        ("browser: {upstream: auth, origins: []}", "3: browser.origins: unknown field"),
+        ("browser: on", "3: browser: must be a mapping"),
+        *(
+            (f'browser: {{upstream: auth, trusted_origins: ["{origin}"]}}', "3: browser.trusted_origins[0]: " + error)
+            for origin, error in {
+                "*": "must be the origin of known pages",
+                "null": "must be the origin of known pages",
+                "file://": "must be the origin of known pages",
+                "moz-extension://*": "must be the origin of known pages",
+                "https://App.example": "must be in lower case: https://app.example",
+                "https://app.example/": "must be without a trailing slash",
+                "https://app.example:443": "must be without the scheme's own port",
+                "https://b\u00fccher.example": "must have the host in ASCII: https://xn--bcher-kva.example",
+            }.items()
+        ),
+        *(
+            (f'browser: {{upstream: auth, login_path: "{path}"}}', "3: browser.login_path: must be a path")
+            for path in [
+                "login",
+                "//evil.example",
+                "/\\\\\\\\evil.example",
+                "/in?x=1",
+                "/in#x",
+                "https://evil.example/",
+            ]
+        ),
+    ],
+)
+def test_an_error_in_the_section_names_its_place(tmp_path: Path, browser: str, error: str) -> None:
+    assert error_of(tmp_path, text("access: authenticated", browser=browser)).startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("members", "browser", "error"),
+    [
+        (["access: authenticated", "credentials: [cookie]"], "", "7: routes[0].credentials: 'cookie' requires the sec"),
+        (["access: authenticated", "credentials: []"], BROWSER, "7: routes[0].credentials: at least 1 items required"),
+        (["access: authenticated", "credentials: [basic]"], BROWSER, "7: routes[0].credentials[0]: must be 'bearer'"),
+        (["access: authenticated", "credentials: cookie"], BROWSER, "7: routes[0].credentials: must be a list"),
+        (["access: authenticated", "login: redirect"], "", "7: routes[0].login: is for routes that take cookies"),
+        (["access: authenticated", "embed: same-site"], "", "7: routes[0].embed: is for routes that take cookies"),
+        (["access: authenticated", "login: page"], BROWSER, "7: routes[0].login: must be 'redirect'"),
+        (["access: authenticated", "embed: all"], BROWSER, "7: routes[0].embed: must be 'same-site'"),
+        (
+            ["access: authenticated", "login: redirect"],
+            "browser: {upstream: auth}",
+            "7: routes[0].login: requires 'login_path' in the section 'browser'",
+        ),
+        *(
+            (["access: public", member], BROWSER, f"5: routes[0]: a public route takes no credentials: '{name}' does")
+            for name, member in {
+                "credentials": "credentials: [bearer]",
+                "login": "login: redirect",
+                "embed": "embed: same-site",
+            }.items()
+        ),
+        (["access: optional", "login: redirect"], BROWSER, "5: routes[0]: nobody has to log in for an optional route"),
+        *(
+            (
+                ["access: authenticated", "credentials: [bearer]", f"{name}: {value}"],
+                BROWSER,
+                f"8: routes[0].{name}: is for routes that take cookies",
+            )
+            for name, value in {"login": "redirect", "embed": "same-site"}.items()
+        ),
+    ],
+)
+def test_an_error_in_a_route_names_its_place(tmp_path: Path, members: list[str], browser: str, error: str) -> None:
+    assert error_of(tmp_path, text(*members, browser=browser)).startswith(error)
+
+
+@pytest.mark.parametrize(("member", "error"), [("login: redirect", "'login' is"), ("embed: same-site", "'embed' is")])
+def test_what_is_for_reading_requires_a_method_that_reads(tmp_path: Path, member: str, error: str) -> None:
+    assert f"routes[0]: {error}" in error_of(tmp_path, text("access: authenticated", member, methods="POST, PUT"))
+
+
+class TestCors:
+    @pytest.mark.parametrize(
+        "origins",
+        [
+            '"https://app.example"',
+            '"https://x.b.example", "https://app.example"',
+            '"https://*.b.example"',
+            '"https://*.c.b.example"',
+        ],
+    )
+    def test_trusted_origins_may_get_credentials(self, tmp_path: Path, origins: str) -> None:
+        cors = f"cors: {{origins: [{origins}], credentials: true}}"
+        assert only_route(tmp_path, "access: authenticated", cors).cors
+
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            "https://other.example",
+            "https://b.example",
+            "https://*.example",
+            "https://*.app.example",
+            "https://app.example:*",
+            "http://app.example",
+        ],
+    )
+    def test_others_may_not(self, tmp_path: Path, origin: str) -> None:
+        cors = f'cors: {{origins: ["https://app.example", "{origin}"], credentials: true}}'
+        error = error_of(tmp_path, text("access: authenticated", cors))
+        assert error.startswith("7: routes[0].cors: 'credentials' requires origins within 'trusted_origins'")
+        assert error.endswith(f"{origin} is not")
+
+    def test_any_may_without_credentials(self, tmp_path: Path) -> None:
+        assert only_route(tmp_path, "access: authenticated", 'cors: {origins: ["*"]}').cors
+
+    @pytest.mark.parametrize(("members", "browser"), [(["credentials: [bearer]"], BROWSER), ([], "")])
+    def test_other_cookies_than_those_of_the_session_are_nobodys_business(
+        self, tmp_path: Path, members: list[str], browser: str
+    ) -> None:
+        cors = 'cors: {origins: ["https://other.example"], credentials: true}'
+        assert only_route(tmp_path, "access: authenticated", *members, cors, browser=browser).cors
+
+    def test_the_same_holds_for_the_login_itself(self, tmp_path: Path) -> None:
+        cors = 'cors: {origins: ["https://other.example"], credentials: true}'
+        assert "is not" in error_of(tmp_path, text("access: public", cors, upstream="auth"))
+        assert only_route(tmp_path, "access: public", cors).cors
+
+    def test_an_error_by_the_defaults_names_the_route(self, tmp_path: Path) -> None:
+        defaults = 'defaults: {cors: {origins: ["https://other.example"], credentials: true}}'
+        content = text("access: authenticated").replace("#", defaults)
+        assert error_of(tmp_path, content).startswith("5: routes[0].cors: 'credentials' requires")
+
+
+class TestIssuer:
+    @pytest.mark.parametrize("issuer", ["https://id.example", "http://localhost:8080", "http://127.0.0.1:9"])
+    def test_browser_sessions_need_https_but_on_this_machine(self, tmp_path: Path, issuer: str) -> None:
+        path = tmp_path / "gateway.yaml"
+        path.write_text(text("access: authenticated"))
+        assert load_routes(path, issuer=issuer).browser
+
+    def test_others_are_an_error_at_start_and_reload(self, tmp_path: Path) -> None:
+        path = tmp_path / "gateway.yaml"
+        path.write_text(text("access: authenticated", browser=""))
+        source = RoutesSource(path, issuer="http://id.example")
+        first = source.load()
+        path.write_text(text("access: authenticated"))
+        with pytest.raises(ConfigError, match="OSTIARY_ISSUER: browser sessions need an https issuer"):
+            source.load()
+        source.share(tmp_path)
+        assert source.load_or_last(first) is first
