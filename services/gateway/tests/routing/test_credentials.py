@@ -1,8 +1,11 @@
 """Which credentials routes take: the section `browser`, and the members of routes that depend on it."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.routing.config import Route, RoutesFile
@@ -165,6 +168,132 @@ def test_an_error_in_a_route_names_its_place(tmp_path: Path, members: list[str],
 @pytest.mark.parametrize(("member", "error"), [("login: redirect", "'login' is"), ("embed: same-site", "'embed' is")])
 def test_what_is_for_reading_requires_a_method_that_reads(tmp_path: Path, member: str, error: str) -> None:
     assert f"routes[0]: {error}" in error_of(tmp_path, text("access: authenticated", member, methods="POST, PUT"))
+
+
+#: A request's credential, if it has one, and the roles of the person.
+Person = tuple[str, frozenset[str]]
+
+PEOPLE: list[Person] = [
+    ("none", frozenset()),
+    *product(
+        ("bearer", "cookie", "embedded cookie"), map(frozenset[str], [[], ["admin"], ["clerk"], ["admin", "clerk"]])
+    ),
+]
+
+
+def is_known(route: Route, person: Person) -> bool:
+    """Return whether a route heeds a request's credential."""
+    credential, _ = person
+    if credential == "bearer":
+        return route.takes_bearers
+    return route.takes_cookies and (credential == "cookie" or (credential != "none" and route.embed is not None))
+
+
+def is_admitted(route: Route, person: Person) -> bool:
+    if route.is_public or route.is_optional:
+        return True
+    required = route.requirements.roles if route.requirements is not None else set()
+    return is_known(route, person) and required <= person[1]
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> Route:
+    access = draw(st.sampled_from(["public", "optional", "authenticated", *[{"roles": each} for each in ROLES]]))
+    members: dict[str, object] = {"name": "r", "upstream": "up", "access": access}
+    credentials = draw(st.sampled_from([["bearer"], ["cookie"], ["bearer", "cookie"]]))
+    if access != "public":
+        members["credentials"] = credentials
+        members["embed"] = draw(st.sampled_from([None, "same-site"] if "cookie" in credentials else [None]))
+    return Route.model_validate({**members, "match": {"path": "/a", "methods": ["GET"]}})
+
+
+ROLES = [["admin"], ["clerk"], ["admin", "clerk"]]
+
+
+@given(routes(), routes())
+def test_a_route_implies_access_to_another_if_that_admits_and_knows_the_same_people(one: Route, other: Route) -> None:
+    implied = all(
+        is_admitted(other, person) and (other.is_public or not is_known(one, person) or is_known(other, person))
+        for person in PEOPLE
+        if is_admitted(one, person)
+    )
+    assert one.implies_access_to(other) is implied
+
+
+@given(routes(), routes())
+def test_routes_that_admit_alike_imply_each_other(one: Route, other: Route) -> None:
+    assert not one.admits_like(other) or (one.implies_access_to(other) and other.implies_access_to(one))
+    assert one.admits_like(one)
+
+
+class TestBypass:
+    """A service sees the path that it gets, not how the gateway knew the person."""
+
+    @pytest.mark.parametrize(
+        ("guarded", "wider"),
+        [
+            ("access: authenticated, credentials: [bearer]", "access: authenticated"),
+            ("access: authenticated, credentials: [cookie]", "access: authenticated"),
+            ("access: authenticated, credentials: [bearer]", "access: {roles: [admin]}"),
+            ("access: authenticated", "access: authenticated, embed: same-site"),
+            ("access: authenticated", "access: optional"),
+            ("access: authenticated", "access: public"),
+            ("access: optional", "access: optional, embed: same-site"),
+            ("access: optional, credentials: [bearer]", "access: optional"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "reach",
+        [
+            'match: {path: "/v1/{rest...}", methods: [GET]}, rewrite: "/{rest...}"',
+            "match: {path: /a, methods: [GET], hosts: [h.example]}",
+            "match: {path: /a/, methods: [GET]}",
+        ],
+    )
+    def test_a_route_with_more_credentials_may_not_lead_to_the_path_of_one_with_fewer(
+        self, tmp_path: Path, guarded: str, wider: str, reach: str
+    ) -> None:
+        assert len(self._load(tmp_path, guarded, f"{guarded}, {reach}").routes) == 2
+        with pytest.raises(ConfigError, match=r"bypass route '\w+', which protects this path with other rules"):
+            self._load(tmp_path, guarded, f"{wider}, {reach}")
+
+    @pytest.mark.parametrize(
+        ("guarded", "stricter"),
+        [
+            ("access: authenticated", "access: authenticated, credentials: [cookie]"),
+            ("access: authenticated, embed: same-site", "access: authenticated"),
+            ("access: optional", "access: {roles: [admin]}"),
+            ("access: optional", "access: public"),
+            ("access: public", "access: optional"),
+            ("access: public", "access: authenticated, embed: same-site"),
+        ],
+    )
+    def test_a_stricter_one_may(self, tmp_path: Path, guarded: str, stricter: str) -> None:
+        reach = 'match: {path: "/v1/{rest...}", methods: [GET]}, rewrite: "/{rest...}"'
+        assert len(self._load(tmp_path, guarded, f"{stricter}, {reach}").routes) == 2
+
+    @pytest.mark.parametrize("other", ["credentials: [bearer]", "embed: same-site", "access: optional"])
+    def test_routes_of_which_neither_contains_the_other_must_know_people_alike(
+        self, tmp_path: Path, other: str
+    ) -> None:
+        members = other if "access" in other else f"access: authenticated, {other}"
+        one = 'access: authenticated, match: {path: "/x/{id}", methods: [GET]}'
+        with pytest.raises(ConfigError, match="lets /x/secret bypass"):
+            self._load(
+                tmp_path, "access: authenticated", one, f'{members}, match: {{path: "/{{k}}/secret", methods: [GET]}}'
+            )
+
+    def _load(self, tmp_path: Path, guarded: str, *others: str) -> RoutesFile:
+        path = tmp_path / "gateway.yaml"
+        lines = [
+            'upstreams: {up: {url: "http://up:1"}, auth: {url: "http://auth:1"}}',
+            "browser: {upstream: auth}",
+            "routes:",
+            f"  - {{name: guarded, upstream: up, match: {{path: /a, methods: [GET]}}, {guarded}}}",
+            *(f"  - {{name: r{number}, upstream: up, {each}}}" for number, each in enumerate(others)),
+        ]
+        path.write_text("\n".join(lines))
+        return load_routes(path)
 
 
 class TestCors:

@@ -255,7 +255,19 @@ async def test_an_exception_has_its_own_access_alone(issuer: Issuer, upstream: R
 
 # The index agrees with a linear search.
 
-_ACCESS: list[object] = ["public", "public", "authenticated", {"roles": ["admin"]}, {"roles": ["admin", "clerk"]}]
+_COOKIE: dict[str, object] = {"access": "authenticated", "credentials": ["bearer", "cookie"]}
+_ACCESS: list[dict[str, object]] = [
+    {"access": "public"},
+    {"access": "public"},
+    {"access": "authenticated"},
+    {"access": {"roles": ["admin"]}},
+    {"access": {"roles": ["admin", "clerk"]}},
+    {"access": "optional"},
+    _COOKIE,
+    {**_COOKIE, "embed": "same-site"},
+    {**_COOKIE, "access": {"roles": ["admin"]}},
+]
+_ACCESS_TO_WRITE = [each for each in _ACCESS if "embed" not in each]
 _PLACES = [("/a/{x}", "/{x}"), ("/{r...}", None), ("/v/{r...}", "/{r...}"), ("/a/{r...}", None), ("/{x}/b", "/b/{x}")]
 _PATHS = [
     *_PLACES,
@@ -279,10 +291,8 @@ def files(draw: st.DrawFn) -> RoutesFile:
             "headers": draw(st.sampled_from([{}, {}, {"X-V": "1"}])),
         }
         upstream = draw(st.sampled_from(["one", "one", "same", "two", "two"]))
-        access = draw(st.sampled_from(_ACCESS))
-        routes.append(
-            {"name": f"r{number}", "match": match, "upstream": upstream, "access": access, "rewrite": rewrite}
-        )
+        access = draw(st.sampled_from(_ACCESS if "GET" in match["methods"] else _ACCESS_TO_WRITE))
+        routes.append({"name": f"r{number}", "match": match, "upstream": upstream, "rewrite": rewrite, **access})
     upstreams = {
         "one": {"url": "http://one"},
         "same": {"urls": ["http://one:80", "http://other"]},
@@ -336,7 +346,7 @@ def test_each_request_meets_the_access_of_its_paths_owner(file: RoutesFile, requ
             # Without a bypass, a plain path of a public route needs nothing but what it needs with a slash at its end.
             with_slash = owners_by_linear_search(file, route, f"{path}/", method)
             needed = [each for each in checked if method in each.match.methods]
-            assert all(each.is_public or each in with_slash for each in needed)
+            assert all(each.is_public or each.is_optional or each in with_slash for each in needed)
 
 
 # No reading of a path reaches a stricter route. The readings here are written down a second time, as a service might
@@ -403,8 +413,8 @@ def files_with_special_characters(draw: st.DrawFn) -> RoutesFile:
                 "match": match,
                 "upstream": "one",
                 "rewrite": rewrite,
-                "access": draw(st.sampled_from(_ACCESS)),
                 "allows_encoded": allowed,
+                **draw(st.sampled_from(_ACCESS)),
             }
         )
     upstreams = {"one": {"url": "http://one", "ignores_case": draw(st.booleans())}}

@@ -363,4 +363,5 @@ class RoutesFile(Section):
 
     @property
     def unused_upstreams(self) -> list[str]:
-        return sorted(self.upstreams.keys() - {name for route in self.routes for name in route.upstreams})
+        used = {name for route in self.routes for name in route.upstreams}
+        return sorted(self.upstreams.keys() - used - ({self.browser.upstream} if self.browser is not None else set()))
