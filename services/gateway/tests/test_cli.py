@@ -1,6 +1,7 @@
 """The command line: output and exit codes. Serving is tested in tests/integration."""
 
 import json
+import os
 import re
 import socketserver
 import sys
@@ -60,7 +61,10 @@ class TestCheck:
             "upstreams: {up: {url: http://up}}\nbrowser: {upstream: up}\n"
             "routes: [{name: r, match: {path: /r, methods: [GET]}, upstream: up, access: authenticated}]\n"
         )
-        assert run("check", file).code == 0
+        assert run("check", file).output == (
+            f"{file}: browser sessions of upstream up; trusted origins: none\n{file}: cookies count for: r\n"
+            f"{file}: 1 routes to 1 upstreams\n"
+        )
         monkeypatch.setenv("OSTIARY_ISSUER", "http://id.example")
         done = run("check", file)
         assert done.code == 2
@@ -206,6 +210,13 @@ class TestPolicy:
         service.offer("orders")
         assert run("policy") == Done(0, "differences: 0; compared: shop\n", "")
         assert service.targets == ["/openapi.json"]
+
+    def test_it_tells_what_browser_sessions_are_used_for(self, run: Run, service: Service) -> None:
+        routes = Path(os.environ["OSTIARY_GATEWAY_ROUTES"])
+        routes.write_text(f"{routes.read_text()}browser: {{upstream: shop}}\n")
+        service.offer("orders")
+        lines = ["browser sessions of upstream shop; trusted origins: none", "cookies count for: orders"]
+        assert run("policy") == Done(0, "\n".join(["differences: 0; compared: shop", *lines, ""]), "")
 
     def test_with_differences_it_exits_with_1(self, run: Run, service: Service) -> None:
         service.offer("orders", "stock")

@@ -25,6 +25,7 @@ from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.proxy.exchange import Exchange
 from ostiary_gateway.routing.config import RoutesFile, own_paths
+from ostiary_gateway.routing.credentials import session_cookie
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.runtime import Runtime, Snapshot
 
@@ -94,7 +95,8 @@ class Gateway:
             has_document=False,
         )
         if has_docs:
-            self.app.include_router(ApiDocument(self.runtime, version("ostiary-gateway")).routes())
+            document = ApiDocument(self.runtime, version("ostiary-gateway"), session_cookie(config.issuer))
+            self.app.include_router(document.routes())
 
     def protocol(self, *, server_state: Any, app_state: dict[str, Any], **_: Any) -> asyncio.Protocol:
         """Create the protocol of a new connection, for uvicorn."""

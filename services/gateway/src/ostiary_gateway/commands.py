@@ -26,7 +26,7 @@ from ostiary_gateway.openapi.diff import differences
 from ostiary_gateway.openapi.fetch import fetch_documents
 from ostiary_gateway.openapi.merge import InvalidDocument
 from ostiary_gateway.routing.config import RoutesFile, own_paths
-from ostiary_gateway.routing.credentials import check_issuer
+from ostiary_gateway.routing.credentials import check_issuer, summary
 from ostiary_gateway.routing.source import RoutesSource, load_routes
 from ostiary_gateway.routing.table import RouteTable
 
@@ -101,6 +101,8 @@ def check(file: Annotated[Path, typer.Argument(help="The routes file.")]) -> Non
         check_issuer(routes, GatewayConfig.load(environment()).issuer)
     for name in routes.unused_upstreams:
         typer.echo(f"{file}: upstreams.{name}: not used by any route")
+    for line in summary(routes):
+        typer.echo(f"{file}: {line}")
     typer.echo(f"{file}: {len(routes.routes)} routes to {len(routes.upstreams)} upstreams")
 
 
@@ -185,6 +187,8 @@ def policy(
     typer.echo("\n".join([*lines, f"differences: {len(lines)}; compared: {', '.join(sorted(documents))}"]))
     if missing := sorted(routes.upstreams.keys() - documents.keys()):
         typer.echo(f"not compared: {', '.join(missing)}")
+    for line in summary(routes):
+        typer.echo(line)
     sys.exit(1 if lines else 0)
 
 

@@ -111,3 +111,46 @@ def test_each_difference_is_named(table: RouteTable) -> None:
         "PUT /stock/shelves/{n} (stock): requires an access token, but the service does not",
         "GET /items/{id} (item): not in the service's document",
     ]
+
+
+OPTIONAL = """\
+upstreams:
+  shop: {url: "http://shop:1"}
+routes:
+  - {name: home, match: {path: /, methods: [GET]}, upstream: shop, access: optional}
+"""
+
+
+@pytest.mark.parametrize(
+    ("security", "lines"),
+    [
+        ([], []),
+        ([{}, {"bearer": []}], []),
+        ([{"bearer": []}], ["GET / (home): optional, but the service requires an access token"]),
+    ],
+)
+def test_an_optional_route_fits_a_service_that_requires_no_token(
+    tmp_path: Path, security: list[dict[str, list[str]]], lines: list[str]
+) -> None:
+    (tmp_path / "gateway.yaml").write_text(OPTIONAL)
+    table = RouteTable(load_file(tmp_path / "gateway.yaml", {}).routes)
+    shop = document({"/": {"get": {**operation(), "security": security}}}, "string")
+    assert differences(table, {"shop": shop}) == lines
+
+
+@pytest.mark.parametrize(
+    ("cookie", "lines"),
+    [
+        ("__Host-ostiary-token", []),
+        ("ostiary-token-8080", []),
+        ("sessionid", ["GET / (home): requires an access token, but the service does not"]),
+    ],
+)
+def test_a_service_that_takes_the_cookie_of_the_session_requires_an_access_token(
+    tmp_path: Path, cookie: str, lines: list[str]
+) -> None:
+    (tmp_path / "gateway.yaml").write_text(OPTIONAL.replace("optional", "authenticated"))
+    table = RouteTable(load_file(tmp_path / "gateway.yaml", {}).routes)
+    shop = document({"/": {"get": {**operation(), "security": [{"session": []}]}}}, "string")
+    shop["components"]["securitySchemes"]["session"] = {"type": "apiKey", "in": "cookie", "name": cookie}
+    assert differences(table, {"shop": shop}) == lines

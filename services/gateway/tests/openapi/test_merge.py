@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import structlog.testing
 from openapi_documents import BEARER, INVALID, SHOP, STOCK, deep, document, operation
 
 from ostiary_gateway.openapi.merge import merge
+from ostiary_gateway.routing.loader import load_file
 from ostiary_gateway.routing.table import RouteTable
 
 
@@ -97,3 +99,48 @@ def test_a_property_may_have_the_name_of_a_reference(table: RouteTable) -> None:
     others["paths"]["/v1/a"]["get"] |= described
     merged = merge(table, {"shop": SHOP, "stock": others}, "1")
     assert merged["paths"]["/stock/a"]["get"]["requestBody"] == described["requestBody"]
+
+
+COOKIE = "__Host-ostiary-session"
+
+SESSIONS = """\
+upstreams:
+  shop: {url: "http://shop:1"}
+browser: {upstream: shop}
+routes:
+  - {name: home, match: {path: /, methods: [GET]}, upstream: shop, access: optional}
+  - {name: order, match: {path: "/orders/{id}", methods: [GET]}, upstream: shop, access: {scopes: ["orders:read"]}}
+  - {name: write, match: {path: "/orders/{id}", methods: [DELETE]}, upstream: shop, access: authenticated,
+     credentials: [cookie]}
+  - {name: internal, match: {path: /internal, methods: [GET]}, upstream: shop, access: public}
+"""
+
+
+def sessions(tmp_path: Path, text: str = SESSIONS) -> RouteTable:
+    (tmp_path / "gateway.yaml").write_text(text)
+    return RouteTable(load_file(tmp_path / "gateway.yaml", {}).routes)
+
+
+def test_routes_that_take_cookies_have_a_scheme_for_them(tmp_path: Path) -> None:
+    merged = merge(sessions(tmp_path), {"shop": SHOP}, "1", session_cookie=COOKIE)
+    paths = merged["paths"]
+    assert paths["/"]["get"]["security"] == [{"bearer": []}, {"cookie": []}, {}]
+    order = paths["/orders/{order_id}"]
+    assert order["get"]["security"] == [{"bearer": ["orders:read"]}, {"cookie": ["orders:read"]}]
+    assert order["delete"]["security"] == [{"cookie": []}]
+    assert paths["/internal"]["get"]["security"] == [{"shop.bearer": []}]
+    scheme = merged["components"]["securitySchemes"]["cookie"]
+    assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "cookie", COOKIE)
+
+
+def test_without_browser_sessions_there_is_no_such_scheme(table: RouteTable, tmp_path: Path) -> None:
+    for each in (table, sessions(tmp_path, re.sub("browser.*\n|,\n     credentials.*(?=})", "", SESSIONS))):
+        assert "cookie" not in merge(each, {"shop": SHOP}, "1", session_cookie=COOKIE)["components"]["securitySchemes"]
+
+
+def test_a_services_own_scheme_of_that_name_is_renamed(tmp_path: Path) -> None:
+    shop = document({"/internal": {"get": {"security": [{"cookie": []}]}}}, "string")
+    shop["components"]["securitySchemes"]["cookie"] = own = {"type": "apiKey", "in": "cookie", "name": "sid"}
+    merged = merge(sessions(tmp_path), {"shop": shop}, "1", session_cookie=COOKIE)
+    assert merged["paths"]["/internal"]["get"]["security"] == [{"shop.cookie": []}]
+    assert merged["components"]["securitySchemes"]["shop.cookie"] == own

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.credentials import summary
 from ostiary_gateway.routing.loader import load_file
 from ostiary_gateway.routing.source import RoutesSource, load_routes
 
@@ -346,6 +347,62 @@ class TestCors:
         defaults = 'defaults: {cors: {origins: ["https://other.example"], credentials: true}}'
         content = text("access: authenticated").replace("#", defaults)
         assert error_of(tmp_path, content).startswith("5: routes[0].cors: 'credentials' requires")
+
+
+class TestSummary:
+    ROUTES = """
+    - {name: login, match: {path: /in, methods: [GET]}, upstream: up, access: public}
+    - {name: home, match: {path: /, methods: [GET]}, upstream: up, access: optional}
+    - {name: api, match: {path: /api, methods: [GET]}, upstream: up, access: authenticated, credentials: [bearer]}
+    - {name: orders, match: {path: /orders, methods: [GET]}, upstream: up, access: authenticated, login: redirect}
+    - {name: photo, match: {path: /photo, methods: [GET]}, upstream: up, access: authenticated, embed: same-site}
+    """
+
+    def _summary(self, tmp_path: Path, routes: str = ROUTES, browser: str = BROWSER) -> list[str]:
+        upstreams = 'upstreams: {up: {url: "http://up:1"}, auth: {url: "http://auth:1"}}'
+        return summary(load(tmp_path, f"{upstreams}\n{browser}\nroutes:{routes}"))
+
+    def test_it_names_the_routes_that_browser_sessions_are_used_for(self, tmp_path: Path) -> None:
+        assert self._summary(tmp_path) == [
+            "browser sessions of upstream auth; trusted origins: https://*.b.example, https://app.example",
+            "cookies count for: home, orders, photo",
+            "without a session, pages lead to /in: orders",
+            "pages of the same site may embed: photo",
+        ]
+
+    def test_without_browser_sessions_there_is_none(self, tmp_path: Path) -> None:
+        assert summary(load(tmp_path, text("access: authenticated", browser=""))) == []
+
+    def test_it_has_only_what_there_is(self, tmp_path: Path) -> None:
+        file = load(tmp_path, text("access: public", browser="browser: {upstream: auth}"))
+        assert summary(file) == [
+            "browser sessions of upstream auth; trusted origins: none",
+            "cookies count for: none",
+        ]
+        assert file.unused_upstreams == []
+
+    @pytest.mark.parametrize(
+        ("old", "new", "fault"),
+        [
+            ("path: /in,", "path: /elsewhere,", "/in: no route takes this login page"),
+            ("methods: [GET]", "methods: [POST]", "/in: no route takes this login page"),
+            (
+                "access: public",
+                "access: authenticated",
+                "/in: nobody gets to this login page without a sess",
+            ),
+            ("path: /in,", "path: /in, hosts: [a.example],", "/in: no route takes this login page"),
+            ("path: /orders,", 'path: /orders, hosts: ["*.example"],', None),
+            ("path: /in,", 'path: "/{page}",', None),
+            ("access: public", "access: optional", None),
+        ],
+    )
+    def test_a_login_page_that_nobody_gets_to_is_named(
+        self, tmp_path: Path, old: str, new: str, fault: str | None
+    ) -> None:
+        lines = self._summary(tmp_path, self.ROUTES.replace(old, new, 1))
+        found = [each for each in lines if each.startswith("/in")]
+        assert found == [] if fault is None else found[0].startswith(fault)
 
 
 class TestIssuer:

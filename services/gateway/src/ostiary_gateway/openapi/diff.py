@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ostiary.browser import resembles_ours
 from ostiary_gateway.openapi.merge import (
     METHODS,
     SECURITY_SCHEMES,
@@ -17,7 +18,7 @@ from ostiary_gateway.routing.config import Route
 from ostiary_gateway.routing.requirements import Requirements
 from ostiary_gateway.routing.table import RouteTable
 
-#: Types of security schemes that use access tokens.
+#: Types of security schemes that use access tokens, as bearers or the cookies of a browser session do.
 _TOKEN_SCHEMES = {"oauth2", "openIdConnect"}
 
 
@@ -60,14 +61,16 @@ def _required_scopes(security: list[Security], schemes: Mapping[Component, Any])
 def _uses_tokens(scheme: object) -> bool:
     if not isinstance(scheme, dict):
         return False
+    if scheme.get("type") == "apiKey" and scheme.get("in") == "cookie":
+        return resembles_ours(str(scheme.get("name", "")).encode())
     return scheme.get("type") in _TOKEN_SCHEMES or (
         scheme.get("type") == "http" and str(scheme.get("scheme", "")).lower() == "bearer"
     )
 
 
 def _compare(route: Route, required: frozenset[str] | None) -> list[str]:
-    if route.access == "public":
-        return ["public, but the service requires an access token"] if required is not None else []
+    if route.is_public or route.is_optional:
+        return [f"{route.access}, but the service requires an access token"] if required is not None else []
     if required is None:
         return ["requires an access token, but the service does not"]
     scopes = route.access.scopes if isinstance(route.access, Requirements) else frozenset()

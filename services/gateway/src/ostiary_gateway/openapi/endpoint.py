@@ -85,8 +85,10 @@ def _accepts_gzip(accepted: str) -> bool:
 class ApiDocument:
     """The merged document, which is rebuilt on request when the cached one has expired or routes have changed."""
 
-    def __init__(self, runtime: Runtime, version: str) -> None:
+    def __init__(self, runtime: Runtime, version: str, session_cookie: str) -> None:
+        """`session_cookie` is the name of the cookie of browser sessions; empty if there can be none."""
         self._runtime = runtime
+        self._session_cookie = session_cookie
         self._version = version
         self._cached: tuple[Snapshot, float, _Representation] | None = None
         self._lock = asyncio.Lock()
@@ -120,7 +122,8 @@ class ApiDocument:
     def _build(self, snapshot: Snapshot, contents: dict[str, bytes | None]) -> _Representation:
         documents = {name: _parse(name, content) for name, content in contents.items() if content is not None}
         found = {name: document for name, document in documents.items() if document is not None}
-        merged = merge(snapshot.table, found, self._version, snapshot.upstreams.keys() - found.keys())
+        missing = snapshot.upstreams.keys() - found.keys()
+        merged = merge(snapshot.table, found, self._version, missing, self._session_cookie)
         return _Representation(json.dumps(merged).encode(), "application/json")
 
 

@@ -31,9 +31,10 @@ _EXAMPLE = "any-value-at-all"
 #: The kind of components that describe how clients authenticate.
 SECURITY_SCHEMES = "securitySchemes"
 
-# The gateway's own security scheme. Until it is renamed in the merged document, its name is one that no component has.
+# The gateway's own security schemes. Until they are renamed in the merged document, their names are ones that no
+# component has.
 _BEARER = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-_GATEWAY_SCHEME = ""
+_GATEWAY_BEARER, _GATEWAY_COOKIE = "", " "
 
 #: Kind and name of a component.
 Component = tuple[str, str]
@@ -78,10 +79,17 @@ def exposures(table: RouteTable, upstream: str, path: str, method: str) -> Itera
 
 
 def merge(
-    table: RouteTable, documents: Mapping[str, Mapping[str, Any]], version: str, missing: Collection[str] = ()
+    table: RouteTable,
+    documents: Mapping[str, Mapping[str, Any]],
+    version: str,
+    missing: Collection[str] = (),
+    session_cookie: str = "",
 ) -> dict[str, Any]:
-    """Merge documents by upstream into one; `missing` are upstreams without a document."""
-    merged = _MergedDocument()
+    """Merge documents by upstream into one; `missing` are upstreams without a document.
+
+    `session_cookie` is the name of the cookie of browser sessions, if there are any.
+    """
+    merged = _MergedDocument(session_cookie if any(route.takes_cookies for route in table.routes) else "")
     left_out = set(missing)
     for name, document in documents.items():
         try:
@@ -103,9 +111,11 @@ def merge(
 
 
 class _MergedDocument:
-    def __init__(self) -> None:
+    def __init__(self, session_cookie: str) -> None:
         self.paths: dict[str, dict[str, Operation]] = {}
-        self.components: dict[str, dict[str, Any]] = {SECURITY_SCHEMES: {"bearer": _BEARER}}
+        self._has_cookie = session_cookie != ""
+        schemes = {"bearer": _BEARER, **({"cookie": _cookie(session_cookie)} if self._has_cookie else {})}
+        self.components: dict[str, dict[str, Any]] = {SECURITY_SCHEMES: schemes}
         self._operation_ids: set[str] = set()
 
     def add(self, table: RouteTable, upstream: str, document: Mapping[str, Any]) -> None:
@@ -114,7 +124,7 @@ class _MergedDocument:
         exposed: dict[tuple[str, str], Operation] = {}
         for path, method, operation in operations(document):
             for route, public in exposures(table, upstream, path, method):
-                security = _required_security(route, operation["security"], own)
+                security = _required_security(route, operation["security"], own, has_cookie=self._has_cookie)
                 known = exposed.setdefault((public, method), {**operation, "security": []})
                 known["security"] += [each for each in security if each not in known["security"]]
         reached = _reachable(exposed.values(), own)
@@ -157,13 +167,23 @@ class _MergedDocument:
         return {**operation, "operationId": unique}
 
 
-def _required_security(route: Route, security: list[Security], own: Mapping[Component, Any]) -> list[Security]:
+def _required_security(
+    route: Route, security: list[Security], own: Mapping[Component, Any], *, has_cookie: bool
+) -> list[Security]:
     """Return the route's security requirements; for a public route, those of the service itself."""
     if route.is_public:
         # An empty alternative if there are none: another route to the same path may add its own.
         return [each for each in security if all((SECURITY_SCHEMES, name) in own for name in each)] or [{}]
     scopes = sorted(route.access.scopes) if isinstance(route.access, Requirements) else []
-    return [{_GATEWAY_SCHEME: scopes}]
+    alternatives: list[Security] = [{_GATEWAY_BEARER: scopes}] if route.takes_bearers else []
+    if route.takes_cookies and has_cookie:
+        alternatives.append({_GATEWAY_COOKIE: scopes})
+    return [*alternatives, {}] if route.is_optional else alternatives
+
+
+def _cookie(name: str) -> dict[str, str]:
+    described = "The session of a browser, which a login sets. Pages of other sites cannot use it."
+    return {"type": "apiKey", "in": "cookie", "name": name, "description": described}
 
 
 def _is_selected(table: RouteTable, route: Route, public: str, method: str) -> bool:
@@ -234,7 +254,11 @@ def _renamed(value: Any, names: Mapping[Component, str]) -> Any:
 def _renamed_schemes(security: list[Security], names: Mapping[Component, str]) -> list[Security]:
     if security == [{}]:
         return []
-    known = {**names, (SECURITY_SCHEMES, _GATEWAY_SCHEME): "bearer"}
+    known = {
+        **names,
+        (SECURITY_SCHEMES, _GATEWAY_BEARER): "bearer",
+        (SECURITY_SCHEMES, _GATEWAY_COOKIE): "cookie",
+    }
     return [{known.get((SECURITY_SCHEMES, name), name): scopes for name, scopes in each.items()} for each in security]
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator
 
 from ostiary.browser import is_return_path
 from ostiary_gateway.routing.origins import OriginMatcher, names_somebody
+from ostiary_gateway.routing.paths import InvalidPath, canonicalise
 from ostiary_gateway.routing.types import Name, Origin, PlainPath, Section
 
 
@@ -20,7 +21,11 @@ def _check_names_somebody(origin: str) -> str:
 
 
 def _check_login_path(path: str) -> str:
-    if not is_return_path(path) or not {"?", "#"}.isdisjoint(path):
+    try:
+        is_plain = canonicalise(path.encode()).raw == path.encode()
+    except InvalidPath:
+        is_plain = False
+    if not is_plain or not is_return_path(path) or not {"?", "#"}.isdisjoint(path):
         raise ValueError("must be a path of this site without a query, such as /login")
     return path
 

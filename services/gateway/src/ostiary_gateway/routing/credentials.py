@@ -1,10 +1,12 @@
 """Which credentials routes take: completes what the routes leave out, and checks it against the section `browser`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ostiary.browser import cookie_names
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.routing.config import Route, RoutesFile
+from ostiary_gateway.routing.table import RouteTable
+from ostiary_gateway.routing.templates import EXAMPLE
 from ostiary_gateway.routing.yaml import Location
 
 
@@ -34,6 +36,47 @@ def check_issuer(file: RoutesFile, issuer: str) -> None:
             cookie_names(issuer)
         except ValueError as error:
             raise ConfigError(f"OSTIARY_ISSUER: {error}; set one, or remove 'browser' from the routes file") from None
+
+
+def session_cookie(issuer: str) -> str:
+    """Return the name of the session's cookie; empty if there can be no browser sessions."""
+    try:
+        return cookie_names(issuer).session.decode()
+    except ValueError:
+        return ""
+
+
+def summary(file: RoutesFile) -> list[str]:
+    """Describe what browser sessions are used for, and what may be a mistake in that, line by line."""
+    browser = file.browser
+    if browser is None:
+        return []
+    lines = [
+        f"browser sessions of upstream {browser.upstream}; trusted origins: {_joined(browser.trusted_origins)}",
+        f"cookies count for: {_joined(route.name for route in file.routes if route.takes_cookies)}",
+    ]
+    if leading := [route.name for route in file.routes if route.login is not None]:
+        lines.append(f"without a session, pages lead to {browser.login_path}: {_joined(leading)}")
+        lines += _login_page_faults(file, browser.login_path or "")
+    if embedded := [route.name for route in file.routes if route.embed is not None]:
+        lines.append(f"pages of the same site may embed: {_joined(embedded)}")
+    return lines
+
+
+def _login_page_faults(file: RoutesFile, login_path: str) -> Iterator[str]:
+    hosts = sorted({host for route in file.routes if route.login is not None for host in route.match.hosts or {""}})
+    table = RouteTable(file.routes)
+    for host in hosts:
+        where = f"{login_path}{f' on {host}' if host else ''}"
+        found = table.candidates(host.replace("*", EXAMPLE).encode(), login_path.encode()).get("GET", ())
+        if not found:
+            yield f"{where}: no route takes this login page"
+        elif not any(route.is_public or route.is_optional for route in found):
+            yield f"{where}: nobody gets to this login page without a session (route {found[0].name})"
+
+
+def _joined(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def _route_faults(file: RoutesFile, route: Route) -> Iterator[tuple[str, str]]:
