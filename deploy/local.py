@@ -67,8 +67,9 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
     environ.setdefault("OSTIARY_PROFILE_URL", _address(profile.host, profile.port))
     # The gateway runs on this machine, too, and forwards the client's address.
     environ.setdefault("OSTIARY_AUTH_TRUSTED_PROXIES", "127.0.0.1,::1")
-    # The auth service creates it.
+    # The auth service creates them.
     environ.setdefault("OSTIARY_FEED_SECRET_FILE", str(auth.feed_secret_path))
+    environ.setdefault("OSTIARY_GATEWAY_SECRET_FILE", str(auth.gateway_secret_path))
     for name in ("GATEWAY", "AUTH", "PROFILE"):
         # Nobody distributes requests to these processes, and whoever has pressed Ctrl-C waits.
         environ.setdefault(f"OSTIARY_{name}_DRAIN_DELAY", "0")

@@ -15,7 +15,7 @@ SECRET_BYTES = 32
 
 #: The key-encryption key of the auth service is base64, the passwords are hexadecimal.
 KEY = "auth-kek"
-PASSWORDS = ("postgres-password", "auth-db-password", "profile-db-password", "feed-secret")
+PASSWORDS = ("postgres-password", "auth-db-password", "profile-db-password", "feed-secret", "gateway-secret")
 
 
 def main() -> None:

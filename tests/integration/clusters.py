@@ -134,6 +134,7 @@ class LocalCluster:
         self.environ = clean_environment(
             OSTIARY_DATA_DIR=str(data_dir),
             OSTIARY_FEED_SECRET_FILE=str(data_dir / "feed-secret"),
+            OSTIARY_GATEWAY_SECRET_FILE=str(data_dir / "gateway-secret"),
             OSTIARY_ISSUER=self.url,
             OSTIARY_AUTH_URL=self.urls["auth"],
             OSTIARY_PROFILE_URL=self.urls["profile"],

@@ -126,6 +126,7 @@ def replicas(server: PostgresServer, *members: LocalCluster) -> Iterator[str]:
         "OSTIARY_AUTH_DATABASE_URL": f"{server.url}/{name}",
         "OSTIARY_AUTH_KEK_FILE": str(members[0].data_dir / "kek"),
         "OSTIARY_FEED_SECRET_FILE": members[0].environ["OSTIARY_FEED_SECRET_FILE"],
+        "OSTIARY_GATEWAY_SECRET_FILE": members[0].environ["OSTIARY_GATEWAY_SECRET_FILE"],
     }
     try:
         for member in members:

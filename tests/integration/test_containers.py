@@ -72,9 +72,9 @@ class TestHardening:
             code, output = compose_cluster.execute(service, "ls", "/run/secrets")
             return set(output.split()) if code == 0 else set()
 
-        assert secrets_of("auth") == {"auth-db-password", "auth-kek", "feed-secret"}
+        assert secrets_of("auth") == {"auth-db-password", "auth-kek", "feed-secret", "gateway-secret"}
         assert secrets_of("profile") == {"profile-db-password", "feed-secret"}
-        assert secrets_of("gateway") == {"feed-secret"}
+        assert secrets_of("gateway") == {"feed-secret", "gateway-secret"}
 
     @pytest.mark.parametrize("service", OURS)
     def test_an_image_holds_one_service_and_no_tools(self, compose_cluster: ComposeCluster, service: str) -> None:

@@ -22,10 +22,10 @@ MAX_FIELD_CHARACTERS = 100
 
 NOT_FOUND = Problem(404, "not_found", "No resource at this path.")
 
-_MALFORMED_JSON = Problem(400, "malformed_json", "The request body is not valid JSON.")
+MALFORMED_JSON = Problem(400, "malformed_json", "The request body is not valid JSON.")
 
 #: For exceptions of the framework; 400 is a body that it cannot parse.
-_FRAMEWORK_PROBLEMS = {400: _MALFORMED_JSON, 404: NOT_FOUND}
+_FRAMEWORK_PROBLEMS = {400: MALFORMED_JSON, 404: NOT_FOUND}
 
 
 class ProblemError(HTTPException):
@@ -86,7 +86,7 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
             Problem(415, "unsupported_media_type", "Send JSON, with 'Content-Type: application/json'.")
         )
     if any(item["type"] == "json_invalid" for item in items):
-        return problem_response(_MALFORMED_JSON)
+        return problem_response(MALFORMED_JSON)
     errors = [
         {
             "field": _field(item["loc"]),

@@ -29,6 +29,7 @@ from ostiary_auth.routes.revocation.admin import revocation_admin_routes
 from ostiary_auth.routes.revocation.events import events_routes
 from ostiary_auth.routes.revocation.feed import feed_routes
 from ostiary_auth.routes.sessions.endpoints import session_routes
+from ostiary_auth.routes.sessions.exchange import exchange_routes
 from ostiary_auth.services import LOCAL_MAX_STALENESS, Services, ServiceSecrets
 from ostiary_chassis.app import new_app
 from ostiary_chassis.metrics import Metrics
@@ -98,6 +99,7 @@ def _routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
     """Return all routes. They are matched in order, so the most frequent ones come first."""
     return [
         *feed_routes(services, dependencies),
+        *exchange_routes(services, dependencies),
         *oauth_routes(services, dependencies),
         *session_routes(services, dependencies),
         *account_routes(services, dependencies),

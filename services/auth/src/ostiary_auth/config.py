@@ -38,6 +38,7 @@ class AuthConfig(Settings):
     database_password_file: Annotated[Path | None, Field(alias="OSTIARY_AUTH_DATABASE_PASSWORD_FILE")] = None
     kek_file: Annotated[Path | None, Field(alias="OSTIARY_AUTH_KEK_FILE")] = None
     feed_secret_file: Annotated[Path | None, Field(alias="OSTIARY_FEED_SECRET_FILE")] = None
+    gateway_secret_file: Annotated[Path | None, Field(alias="OSTIARY_GATEWAY_SECRET_FILE")] = None
     access_token_ttl: Annotated[int, Field(alias="OSTIARY_ACCESS_TOKEN_TTL", ge=10, le=MAX_ACCESS_TOKEN_TTL)] = 900
     session_idle_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_IDLE_TTL", ge=60, le=365 * _DAY)] = 14 * _DAY
     session_max_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_MAX_TTL", ge=60, le=365 * _DAY)] = 90 * _DAY
@@ -70,6 +71,11 @@ class AuthConfig(Settings):
     def feed_secret_path(self) -> Path:
         """The file with the secret of the verifiers' client."""
         return self.feed_secret_file or self.data_dir / "feed-secret"
+
+    @property
+    def gateway_secret_path(self) -> Path:
+        """The file with the secret of the gateways' client."""
+        return self.gateway_secret_file or self.data_dir / "gateway-secret"
 
     def database(self) -> URL:
         """Return the database's URL with its password. Raises ConfigError."""

@@ -4,3 +4,4 @@ TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
 REVOKE_PATH = "/oauth/revoke"
 INTROSPECT_PATH = "/oauth/introspect"
 FEED_PATH = "/feed"
+EXCHANGE_PATH = "/sessions/exchange"

@@ -13,7 +13,7 @@ from ostiary_chassis.problems import ExceptionHandlers
 
 #: A 401 must name the authentication scheme (RFC 9110 section 15.5.2).
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="ostiary"'}
-_BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="ostiary", charset="UTF-8"'}
+BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="ostiary", charset="UTF-8"'}
 
 #: Delay in seconds of rejections because of overload or throttling.
 REJECTION_SECONDS = 0.1
@@ -27,6 +27,7 @@ _STATUSES: Mapping[type[errors.AuthError], int] = {
     errors.EmailTaken: 409,
     errors.ClientTaken: 409,
     errors.KeyNotReady: 409,
+    errors.SessionEnded: 410,
     errors.InvalidCredentials: 401,
     errors.InvalidRefreshToken: 401,
     errors.WrongPassword: 403,
@@ -36,6 +37,7 @@ _STATUSES: Mapping[type[errors.AuthError], int] = {
     errors.ClientNotFound: 404,
     errors.KeyNotFound: 404,
     errors.TooManyAttempts: 429,
+    errors.TooManyExchanges: 429,
     errors.HashingOverloaded: 503,
     errors.TooManyVerifiers: 503,
     errors.LogReplaced: 503,
@@ -48,7 +50,7 @@ async def _on_auth_error(_request: Request, error: errors.AuthError) -> Response
         await asyncio.sleep(REJECTION_SECONDS)
     status = _STATUSES[type(error)]
     headers = _CHALLENGE if status == 401 else {}  # noqa: PLR2004 - HTTP
-    if isinstance(error, errors.TooManyAttempts | errors.KeyNotReady):
+    if isinstance(error, errors.TooManyAttempts | errors.TooManyExchanges | errors.KeyNotReady):
         headers = {"Retry-After": str(error.retry_after)}
     elif isinstance(error, errors.HashingOverloaded | errors.TooManyVerifiers | errors.LogReplaced):
         headers = {"Retry-After": "1"}
@@ -60,7 +62,7 @@ async def _on_oauth_error(_request: Request, error: errors.OAuthError) -> Respon
     body = json.dumps({"error": error.error, "error_description": error.description})
     headers = {"Cache-Control": "no-store"}
     if isinstance(error, errors.InvalidClient):
-        return Response(body, 401, {**headers, **_BASIC_CHALLENGE}, "application/json")
+        return Response(body, 401, {**headers, **BASIC_CHALLENGE}, "application/json")
     return Response(body, 400, headers, "application/json")
 
 

@@ -23,6 +23,7 @@ from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.revocation.model import LoggedRevocation
 from ostiary_auth.domain.revocation.security_events import SecurityEvents
 from ostiary_auth.domain.revocation.verifiers import Verifiers
+from ostiary_auth.domain.sessions.exchange import Exchange
 from ostiary_auth.domain.sessions.model import SessionLimits
 from ostiary_auth.domain.sessions.service import Sessions
 from ostiary_auth.kek_file import open_vault
@@ -30,7 +31,7 @@ from ostiary_auth.local_keys import LocalKeyRing
 from ostiary_auth.paths import TOKEN_PATH
 from ostiary_auth.storage.store import AuthStore, AuthTransaction
 from ostiary_auth.system_clock import SystemClock
-from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
+from ostiary_chassis.client_ids import GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID
 from ostiary_chassis.sql import Database
 
 #: A key is published for two lifetimes of the JWKS before it signs: one in a cache on the way, one in the verifier's.
@@ -85,6 +86,7 @@ class Services:
             idle=timedelta(seconds=config.session_idle_ttl), absolute=timedelta(seconds=config.session_max_ttl)
         )
         self.sessions = Sessions(self.store, self.audit, self.revocations, limits, clock)
+        self.exchange = Exchange(self.store, limits.idle, clock)
         self.accounts = Accounts(
             self.store,
             self.audit,
@@ -99,7 +101,7 @@ class Services:
             self.audit,
             self.revocations,
             assertion_audiences=frozenset({config.issuer, f"{config.issuer}{TOKEN_PATH}"}),
-            reserved_ids=frozenset({FIRST_PARTY_CLIENT_ID, VERIFIERS_CLIENT_ID}),
+            reserved_ids=frozenset({FIRST_PARTY_CLIENT_ID, VERIFIERS_CLIENT_ID, GATEWAYS_CLIENT_ID}),
         )
         policy = TokenPolicy(config.issuer, config.audience, config.access_token_ttl)
         self.tokens = AccessTokens(policy, self.local_keys.ring, cores)

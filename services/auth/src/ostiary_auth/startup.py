@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 
 from ostiary.feed import SCOPE as FEED_SCOPE
@@ -10,11 +9,11 @@ from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.context import SYSTEM, Context
 from ostiary_auth.domain.keys.vault import UnsealError, Vault
 from ostiary_auth.domain.oauth.clients import Clients
-from ostiary_auth.domain.oauth.model import Client
+from ostiary_auth.domain.oauth.model import EXCHANGE_SCOPE, Client
 from ostiary_auth.kek_file import open_vault, wrong_kek
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.store import AuthStore, AuthTransaction
-from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
+from ostiary_chassis.client_ids import GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID
 from ostiary_chassis.settings import ConfigError, create_secret, read_secret, require_writable
 from ostiary_chassis.sql import Database
 
@@ -24,8 +23,8 @@ _MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 _SECRET_NAMES = frozenset({"audit", "device"})
 SECRET_BYTES = 32
 
-#: Minimum length of the feed client's secret.
-MIN_FEED_SECRET_CHARACTERS = 32
+#: Minimum length of the secrets of this deployment's own clients.
+MIN_CLIENT_SECRET_CHARACTERS = 32
 
 
 async def prepare(config: AuthConfig) -> ServiceSecrets:
@@ -43,7 +42,7 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
         await services.keys.advance(Context(services.clock.now(), SYSTEM))
         # Fail now rather than at the first login if they cannot be decrypted.
         await services.keys.load()
-        await _provide_verifiers_client(config, services.clients, services.clock.now())
+        await _provide_clients(config, services.clients, Context(services.clock.now(), SYSTEM))
     except UnsealError:
         raise wrong_kek(config) from None
     finally:
@@ -63,24 +62,38 @@ async def open_prepared(config: AuthConfig) -> ServiceSecrets:
     return _unseal(config, open_vault(config), sealed)
 
 
-async def _provide_verifiers_client(config: AuthConfig, clients: Clients, now: datetime) -> None:
-    """Register the client of this deployment's verifiers with the secret in its file. Raises ConfigError."""
-    path, name = config.feed_secret_path, "OSTIARY_FEED_SECRET_FILE"
-    try:
-        create_secret(path, secrets.token_hex(SECRET_BYTES))
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot write {path}: {error.strerror}") from None
-    secret = read_secret(path, name)
-    if len(secret) < MIN_FEED_SECRET_CHARACTERS:
-        raise ConfigError(f"{name}: the secret in {path} must have at least {MIN_FEED_SECRET_CHARACTERS} characters")
-    client = Client(
+async def _provide_clients(config: AuthConfig, clients: Clients, context: Context) -> None:
+    """Register the clients that are part of every deployment, with the secrets in their files. Raises ConfigError."""
+    verifiers = Client(
         id=VERIFIERS_CLIENT_ID,
         name="Verifiers of this deployment",
         grants=("client_credentials",),
         scopes=(FEED_SCOPE,),
         audiences=(config.audience,),
     )
-    await clients.ensure(client, secret, Context(now, SYSTEM))
+    # It gets no tokens of its own, and needs none.
+    gateways = Client(
+        id=GATEWAYS_CLIENT_ID, name="Gateways of this deployment", grants=(), scopes=(EXCHANGE_SCOPE,), audiences=()
+    )
+    for client, path, setting in (
+        (verifiers, config.feed_secret_path, "OSTIARY_FEED_SECRET_FILE"),
+        (gateways, config.gateway_secret_path, "OSTIARY_GATEWAY_SECRET_FILE"),
+    ):
+        await clients.ensure(client, _client_secret(path, setting), context)
+
+
+def _client_secret(path: Path, setting: str) -> str:
+    """Return the secret in a file, which is created if it is missing. Raises ConfigError."""
+    try:
+        create_secret(path, secrets.token_hex(SECRET_BYTES))
+    except OSError as error:
+        raise ConfigError(f"{setting}: cannot write {path}: {error.strerror}") from None
+    secret = read_secret(path, setting)
+    if len(secret) < MIN_CLIENT_SECRET_CHARACTERS:
+        raise ConfigError(
+            f"{setting}: the secret in {path} must have at least {MIN_CLIENT_SECRET_CHARACTERS} characters"
+        )
+    return secret
 
 
 async def _make_service_secrets(config: AuthConfig, store: AuthStore) -> ServiceSecrets:

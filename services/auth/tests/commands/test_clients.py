@@ -12,7 +12,7 @@ from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidClient
 from ostiary_auth.domain.oauth.model import Credentials
 from ostiary_auth.services import Services
-from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
+from ostiary_chassis.client_ids import GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID
 
 
 class TestClients:
@@ -27,10 +27,10 @@ class TestClients:
         return line.do(work)
 
     def registered(self, line: CommandLine) -> list[Any]:
-        """Return the clients but for the one of the stack's own verifiers, which there is from the start."""
+        """Return the clients but for those of the stack's own verifiers and gateways, which there are from the start."""
         clients = line.rows("clients", "list")
-        others = [client for client in clients if client["id"] != VERIFIERS_CLIENT_ID]
-        assert len(others) == len(clients) - 1
+        others = [client for client in clients if client["id"] not in {GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID}]
+        assert len(others) == len(clients) - 2
         return others
 
     def test_a_client_gets_a_secret(self, line: CommandLine) -> None:
@@ -48,9 +48,9 @@ class TestClients:
             "authentication": "client_secret",
             "disabled_at": None,
         }
-        heading, verifiers, row = line.prints("clients", "list").splitlines()
+        heading, *own, row = line.prints("clients", "list").splitlines()
         assert heading.split()[:2] == ["ID", "NAME"]
-        assert verifiers.split()[0] == VERIFIERS_CLIENT_ID
+        assert [line.split()[0] for line in own] == [GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID]
         assert row.split()[:2] == ["reports", "Nightly"]
         assert line.refuses("clients", "create", "reports") == "A client with this id already exists."
 

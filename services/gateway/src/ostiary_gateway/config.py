@@ -71,6 +71,7 @@ class GatewayConfig(Settings):
     audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
     auth_url: Annotated[BaseUrl, Field(alias="OSTIARY_AUTH_URL")] = "http://127.0.0.1:8081"
     feed_secret_file: Annotated[Path, Field(alias="OSTIARY_FEED_SECRET_FILE")] = Path(".data/feed-secret")
+    gateway_secret_file: Annotated[Path, Field(alias="OSTIARY_GATEWAY_SECRET_FILE")] = Path(".data/gateway-secret")
     max_staleness: Annotated[MaxStaleness, Field(alias="OSTIARY_MAX_STALENESS")] = DEFAULT_MAX_STALENESS
     trusted_proxies: Annotated[Networks, Field(alias="OSTIARY_GATEWAY_TRUSTED_PROXIES")] = ()
     max_connections_per_address: Annotated[

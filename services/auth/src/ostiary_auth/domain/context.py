@@ -19,6 +19,10 @@ class Context:
     source: str | None = None
     user_agent: str | None = None
 
+    def by(self, actor: str) -> "Context":
+        """Return the context for somebody who has been authenticated meanwhile."""
+        return replace(self, actor=actor)
+
     def after(self, seconds: float) -> "Context":
         """Return the context after a wait, for a decision that was delayed by a queue or a lock.
 

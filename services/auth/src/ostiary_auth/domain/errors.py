@@ -8,7 +8,9 @@
     +-- InvalidCredentials
     +-- WrongPassword
     +-- InvalidRefreshToken
+    +-- SessionEnded
     +-- TooManyAttempts
+    +-- TooManyExchanges
     +-- HashingOverloaded
     +-- NotAUser
     +-- UnknownRole
@@ -93,6 +95,13 @@ class InvalidRefreshToken(AuthError):
     detail = "Invalid or expired refresh token; log in again."
 
 
+class SessionEnded(AuthError):
+    """A browser's session that is unknown or over, or a wrong secret: indistinguishable for the caller."""
+
+    code = "session_ended"
+    detail = "The session has ended. Log in again."
+
+
 class TooManyAttempts(AuthError):
     """The password was tried too often. `retry_after` is in whole seconds."""
 
@@ -101,6 +110,16 @@ class TooManyAttempts(AuthError):
     def __init__(self, wait: timedelta) -> None:
         self.retry_after = max(1, ceil(wait.total_seconds()))
         super().__init__(f"Too many attempts; try again in {self.retry_after} s.")
+
+
+class TooManyExchanges(AuthError):
+    """A session was exchanged for access tokens too often. `retry_after` is in whole seconds."""
+
+    code = "too_many_requests"
+
+    def __init__(self, seconds: float) -> None:
+        self.retry_after = max(1, ceil(seconds))
+        super().__init__(f"This session was exchanged for access tokens too often; retry in {self.retry_after} s.")
 
 
 class HashingOverloaded(AuthError):

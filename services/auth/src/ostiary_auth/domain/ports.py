@@ -16,7 +16,8 @@ from ostiary_auth.domain.audit.model import AuditEntry
 from ostiary_auth.domain.keys.model import StoredKey
 from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, RegisteredVerifier
-from ostiary_auth.domain.sessions.model import Chain, EndReason, RefreshToken, Session
+from ostiary_auth.domain.sessions.model import Chain, EndReason, Entitlement, RefreshToken, Session
+from ostiary_auth.domain.sessions.session_secrets import SessionProof
 
 
 class UserRows(Protocol):
@@ -65,6 +66,15 @@ class SessionRows(Protocol):
 
     async def lock_chain(self, token_hash: bytes) -> Chain | None:
         """Return the refresh token with this hash, with its successor, session and user."""
+
+    async def lock_proven(self, proof: SessionProof) -> Session | None:
+        """Return a browser's session that has this secret."""
+
+    async def use(self, proof: SessionProof, idle: timedelta, now: datetime) -> Entitlement | None:
+        """Update the last use of a browser's session and return what its next access token states.
+
+        None unless it has this secret, is alive for another second, and belongs to an enabled user.
+        """
 
     async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:
         """Mark a token as used, insert its successor, and update the session's last use to the successor's time."""

@@ -5,8 +5,9 @@ from admin import REPORTS, Admin
 from ostiary_auth.services import Services
 from ostiary_auth.storage.audit.tables import audit_log
 
-#: Entries of the audit log that preparing the service makes: two keys, and the client of the stack's own verifiers.
-PREPARED_ENTRIES = 3
+#: Entries of the audit log that preparing the service makes: two keys, and the clients of the stack's own
+#: verifiers and gateways.
+PREPARED_ENTRIES = 4
 
 
 class TestAudit:

@@ -11,7 +11,7 @@ from ostiary_auth.domain.errors import InvalidClient
 from ostiary_auth.domain.oauth.clients import OLD_SECRET_GRACE
 from ostiary_auth.domain.oauth.model import Credentials
 from ostiary_auth.services import Services
-from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
+from ostiary_chassis.client_ids import GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID
 
 
 class TestClients:
@@ -60,7 +60,7 @@ class TestClients:
             refused = await admin.refused("POST", "/admin/clients", {**REPORTS, **change})
             assert refused == (422, "invalid_client_settings"), change
         clients = (await admin.get("/admin/clients"))["clients"]
-        assert [client["id"] for client in clients] == [VERIFIERS_CLIENT_ID]
+        assert [client["id"] for client in clients] == [GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID]
 
     async def test_an_id_is_given_once(self, admin: Admin) -> None:
         await self.create(admin)
@@ -72,9 +72,9 @@ class TestClients:
         first = await admin.get("/admin/clients?limit=2")
         assert ([client["id"] for client in first["clients"]], first["next"]) == (["client1", "client2"], "client2")
         # Whether the last page is full or not, nothing comes after it.
-        for limit in (2, 3):
+        for limit in (3, 4):
             last = await admin.get(f"/admin/clients?limit={limit}&after={first['next']}")
-            assert [client["id"] for client in last["clients"]] == ["client3", VERIFIERS_CLIENT_ID]
+            assert [client["id"] for client in last["clients"]] == ["client3", GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID]
             assert last["next"] is None
 
     async def test_a_secret_is_good_for_a_day_after_it_was_rotated(self, admin: Admin, services: Services) -> None:

@@ -32,7 +32,7 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID, Client, Crede
 from ostiary_auth.domain.revocation import verifiers as verifiers_module
 from ostiary_auth.routes.revocation.feed import MAX_LEASE_MS, MAX_WAIT_MS
 from ostiary_auth.services import Services, ServiceSecrets
-from ostiary_auth.startup import MIN_FEED_SECRET_CHARACTERS, prepare
+from ostiary_auth.startup import MIN_CLIENT_SECRET_CHARACTERS, prepare
 from ostiary_auth.storage.revocation.tables import verifiers as rows
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
 from ostiary_chassis.settings import ConfigError
@@ -453,7 +453,7 @@ class TestSecret:
         assert await provided.events() == [Event.CLIENT_CREATED]
 
     async def test_another_one_in_the_file_counts_from_the_next_start_on(self, provided: Provided) -> None:
-        path, new = provided.config.feed_secret_path, "n" * MIN_FEED_SECRET_CHARACTERS
+        path, new = provided.config.feed_secret_path, "n" * MIN_CLIENT_SECRET_CHARACTERS
         old = path.read_text().strip()
         path.write_text(f"{new}\n")
         assert not await provided.authenticates(new)
@@ -466,7 +466,7 @@ class TestSecret:
 
     async def test_one_that_is_too_short_is_refused(self, provided: Provided) -> None:
         path = provided.config.feed_secret_path
-        for secret in ("", "n", "n" * (MIN_FEED_SECRET_CHARACTERS - 1)):
+        for secret in ("", "n", "n" * (MIN_CLIENT_SECRET_CHARACTERS - 1)):
             path.write_text(f"{secret}\n")
             with pytest.raises(ConfigError, match="OSTIARY_FEED_SECRET_FILE"):
                 await prepare(provided.config)
@@ -474,7 +474,7 @@ class TestSecret:
 
     async def test_the_service_and_verifiers_read_the_same_out_of_the_file(self, provided: Provided) -> None:
         path = provided.config.feed_secret_path
-        path.write_text(f" {'n' * MIN_FEED_SECRET_CHARACTERS} \r\n")
+        path.write_text(f" {'n' * MIN_CLIENT_SECRET_CHARACTERS} \r\n")
         await prepare(provided.config)
         feed = Feed(url="http://localhost/feed", client_id=VERIFIERS_CLIENT_ID, secret_file=path)
         assert await provided.authenticates(feed.secret())
@@ -488,7 +488,7 @@ class TestSecret:
     async def test_what_an_operator_has_done_to_the_client_stays(self, provided: Provided) -> None:
         path = provided.config.feed_secret_path
         await provided.services.clients.disable(VERIFIERS_CLIENT_ID, Context(datetime.now(UTC)))
-        path.write_text("n" * MIN_FEED_SECRET_CHARACTERS)
+        path.write_text("n" * MIN_CLIENT_SECRET_CHARACTERS)
         await prepare(provided.config)
         client = await provided.services.clients.get(VERIFIERS_CLIENT_ID)
         assert client.disabled_at is not None

@@ -15,7 +15,7 @@ from ostiary.feed import NO_POSITION
 from ostiary_auth.domain.keys.key_ring import KeyRing
 from ostiary_auth.domain.oauth.jwt_times import is_current
 from ostiary_auth.domain.oauth.model import Client
-from ostiary_auth.domain.sessions.model import Grant
+from ostiary_auth.domain.sessions.model import Entitlement
 
 #: Bytes of randomness in a token's id.
 TOKEN_ID_BYTES = 16
@@ -87,17 +87,19 @@ class AccessTokens:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def for_session(self, grant: Grant, now: datetime) -> AccessToken:
+    async def for_session(self, entitlement: Entitlement, now: datetime) -> AccessToken:
         """Return a token for a user, which does not outlive the session."""
-        lifetime = min(self._policy.lifetime, int((grant.session.expires_at - now).total_seconds()))
+        user, session = entitlement.user, entitlement.session
+        lifetime = min(self._policy.lifetime, int((session.expires_at - now).total_seconds()))
         about = {
-            "sub": str(grant.user.id),
-            "client_id": grant.session.client_id,
-            "sid": str(grant.session.id),
-            "auth_time": int(grant.session.created_at.timestamp()),
-            "roles": list(grant.user.roles),
+            "sub": str(user.id),
+            "client_id": session.client_id,
+            "sid": str(session.id),
+            "auth_time": int(session.created_at.timestamp()),
+            "roles": list(user.roles),
+            "rev": entitlement.as_of,
         }
-        return await self._sign({**about, "rev": grant.as_of}, self._policy.audience, grant.scopes, lifetime, now)
+        return await self._sign(about, self._policy.audience, entitlement.scopes, lifetime, now)
 
     async def for_client(self, client: Client, audience: str, scopes: Iterable[str], now: datetime) -> AccessToken:
         """Return a token for the client itself, which is its subject (RFC 9068 section 2.2)."""

@@ -15,6 +15,9 @@ from ostiary.feed import MAX_NUMBER
 #: `client_id` (RFC 9068 section 2.2) of users who log in at `/auth/login`.
 FIRST_PARTY_CLIENT_ID = "first-party"
 
+#: The scope that a gateway needs for exchanging sessions of browsers.
+EXCHANGE_SCOPE = "sessions:exchange"
+
 #: Grants of registered clients. (Refresh tokens are issued at logins, which only the first-party client has so far.)
 GrantType = Literal["client_credentials", "refresh_token"]
 

@@ -1,6 +1,6 @@
 """Sessions and refresh tokens as they are stored, and how long they last."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -36,6 +36,10 @@ class Session:
     #: The absolute limit; no refresh moves it.
     expires_at: datetime
     ended_at: datetime | None = None
+    #: Of a browser's session, which has no refresh tokens but a secret.
+    secret_hash: bytes | None = field(default=None, repr=False)
+    #: Whether the browser keeps it when it is closed.
+    persistent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +67,28 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """The result of a login or a refresh. `refresh_token` is the next one."""
+class Entitlement:
+    """What an access token of a session states."""
 
     user: User
     session: Session
     scopes: tuple[str, ...]
-    refresh_token: str
     #: The number of the last revocation when this was decided: up to there, none revokes it.
     as_of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant(Entitlement):
+    """The result of a login or a refresh. `refresh_token` is the next one."""
+
+    refresh_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserGrant(Entitlement):
+    """The result of a login in a browser. `credential` is what its session is presented by: `SID.SECRET`."""
+
+    credential: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

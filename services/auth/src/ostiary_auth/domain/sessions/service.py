@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -15,7 +16,16 @@ from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError, SessionN
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.revocation.model import RevokedNumbers
-from ostiary_auth.domain.sessions.model import EndReason, Grant, LogoutScope, RefreshToken, Session, SessionLimits
+from ostiary_auth.domain.sessions import session_secrets
+from ostiary_auth.domain.sessions.model import (
+    BrowserGrant,
+    EndReason,
+    Grant,
+    LogoutScope,
+    RefreshToken,
+    Session,
+    SessionLimits,
+)
 from ostiary_auth.domain.sessions.refresh_tokens import (
     MAX_REFRESH_TOKEN_CHARACTERS,
     REFRESH_TOKEN_BYTES,
@@ -24,6 +34,7 @@ from ostiary_auth.domain.sessions.refresh_tokens import (
     hash_of,
     successor_of,
 )
+from ostiary_auth.domain.sessions.session_secrets import SessionProof
 
 #: Open sessions per user; a login beyond that ends the least recently used one.
 MAX_SESSIONS_PER_USER = 100
@@ -43,25 +54,38 @@ class Sessions:
 
     async def open(self, transaction: Transaction, user: User, client_id: str, context: Context) -> Grant:
         """Open a session for a user who has just authenticated."""
-        now = context.now
-        session = Session(
-            id=uuid4(),
-            user_id=user.id,
-            client_id=client_id,
-            user_agent=context.user_agent,
-            source=context.source,
-            created_at=now,
-            last_used_at=now,
-            expires_at=now + self.limits.absolute,
-        )
-        if await transaction.sessions.count_not_ended(user.id, now) >= MAX_SESSIONS_PER_USER:
-            await self._make_room(transaction, user.id, context)
+        session = self._new(user, client_id, context)
+        await self._make_room(transaction, user.id, context)
         refresh_token = secrets.token_urlsafe(REFRESH_TOKEN_BYTES)
         await transaction.sessions.add(session)
-        await transaction.sessions.add_refresh_token(RefreshToken(hash_of(refresh_token), session.id, now))
+        await transaction.sessions.add_refresh_token(RefreshToken(hash_of(refresh_token), session.id, context.now))
         # The user is locked, so revocations of their tokens are ordered before or after this.
         as_of = (await transaction.revocations.head()).number
-        return Grant(user, session, user.scopes, refresh_token, as_of)
+        return Grant(user, session, user.scopes, as_of, refresh_token)
+
+    async def open_in_browser(
+        self,
+        transaction: Transaction,
+        user: User,
+        client_id: str,
+        context: Context,
+        *,
+        persistent: bool,
+        replaced: SessionProof | None = None,
+    ) -> BrowserGrant:
+        """Open a session in a browser for a user who has just authenticated.
+
+        The one that the browser had before ends, whoever it belongs to: nobody can make it go on under another name.
+        """
+        secret = session_secrets.new_secret()
+        session = replace(
+            self._new(user, client_id, context), secret_hash=session_secrets.hash_of(secret), persistent=persistent
+        )
+        previous = await transaction.sessions.lock_proven(replaced) if replaced else None
+        await self._make_room(transaction, user.id, context, previous)
+        await transaction.sessions.add(session)
+        as_of = (await transaction.revocations.head()).number
+        return BrowserGrant(user, session, user.scopes, as_of, session_secrets.credential_of(session.id, secret))
 
     async def of_user(self, user_id: UUID, now: datetime) -> list[Session]:
         """Return a user's live sessions, the most recently used first."""
@@ -159,18 +183,38 @@ class Sessions:
         granted = _narrow(user.scopes, scopes)
         if verdict is Verdict.REPEAT:
             assert token.successor_nonce is not None  # noqa: S101 - there is a successor
-            return Grant(user, session, granted, successor_of(presented, token.successor_nonce), chain.as_of)
+            return Grant(user, session, granted, chain.as_of, successor_of(presented, token.successor_nonce))
         nonce = secrets.token_bytes(REFRESH_TOKEN_BYTES)
         following = successor_of(presented, nonce)
         successor = RefreshToken(hash_of(following), session.id, context.now)
         await transaction.sessions.rotate(token.hash, nonce, successor)
-        return Grant(user, session, granted, following, chain.as_of)
+        return Grant(user, session, granted, chain.as_of, following)
 
-    async def _make_room(self, transaction: Transaction, user_id: UUID, context: Context) -> None:
-        live = await self._live(transaction, user_id, context.now)
-        oldest_first = sorted(live, key=lambda session: session.last_used_at)
-        surplus = max(0, len(live) - MAX_SESSIONS_PER_USER + 1)
-        await self._end(transaction, oldest_first[:surplus], "too_many", context)
+    def _new(self, user: User, client_id: str, context: Context) -> Session:
+        return Session(
+            id=uuid4(),
+            user_id=user.id,
+            client_id=client_id,
+            user_agent=context.user_agent,
+            source=context.source,
+            created_at=context.now,
+            last_used_at=context.now,
+            expires_at=context.now + self.limits.absolute,
+        )
+
+    async def _make_room(
+        self, transaction: Transaction, user_id: UUID, context: Context, leaving: Session | None = None
+    ) -> None:
+        """End a locked session that is left, and the user's other ones that are too many beside a new one."""
+        surplus: list[Session] = []
+        if await transaction.sessions.count_not_ended(user_id, context.now) >= MAX_SESSIONS_PER_USER:
+            live = await self._live(transaction, user_id, context.now)
+            staying = [session for session in live if leaving is None or session.id != leaving.id]
+            oldest_first = sorted(staying, key=lambda session: session.last_used_at)
+            surplus = oldest_first[: max(0, len(staying) - MAX_SESSIONS_PER_USER + 1)]
+        if leaving is not None and self.limits.alive(leaving, context.now):
+            await self._end(transaction, [leaving], "logout", context)
+        await self._end(transaction, surplus, "too_many", context)
 
     async def _live(self, transaction: Transaction, user_id: UUID, now: datetime) -> list[Session]:
         """Return and lock a user's live sessions."""

@@ -1,22 +1,34 @@
 """Sessions and refresh tokens on SQL."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, func, insert, select, update
+from sqlalchemy import Column, Label, Row, and_, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_auth.domain.sessions.model import Chain, EndReason, RefreshToken, Session
+from ostiary_auth.domain.sessions.model import Chain, EndReason, Entitlement, RefreshToken, Session
+from ostiary_auth.domain.sessions.session_secrets import SessionProof
 from ostiary_auth.storage.accounts.tables import users
 from ostiary_auth.storage.accounts.users import user_of
 from ostiary_auth.storage.revocation.tables import revocation_head
 from ostiary_auth.storage.sessions.tables import refresh_tokens, sessions
 from ostiary_chassis.sql import Database
 
+_ONE_SECOND = timedelta(seconds=1)
+
 _SESSION_COLUMNS = [column for column in sessions.c if column.name != "end_reason"]
 _successors = refresh_tokens.alias("successors")
-_parts = (list(refresh_tokens.c), list(_successors.c), _SESSION_COLUMNS, list(users.c), [revocation_head.c.number])
+_session_and_user = (_SESSION_COLUMNS, list(users.c))
+_parts = (list(refresh_tokens.c), list(_successors.c), *_session_and_user, [revocation_head.c.number])
+
+
+def _labelled(parts: Sequence[list[Column[Any]]]) -> list[Label[Any]]:
+    """Return the columns of several tables under distinct names."""
+    return [column.label(f"{number}_{column.name}") for number, part in enumerate(parts) for column in part]
+
 
 # Statements on hot paths are built once; building one costs as much as running it.
 _ADD = insert(sessions)
@@ -37,19 +49,39 @@ _LOCK_OF_TOKEN = (
 )
 #: A refresh token with everything that a decision about it needs, in one statement.
 _CHAIN = (
-    select(*(column.label(f"{number}_{column.name}") for number, part in enumerate(_parts) for column in part))
+    select(*_labelled(_parts))
     .join(sessions, sessions.c.id == refresh_tokens.c.session_id)
     .join(users, users.c.id == sessions.c.user_id)
     .join(revocation_head, revocation_head.c.id == 1)
     .outerjoin(_successors, _successors.c.hash == refresh_tokens.c.successor_hash)
     .where(refresh_tokens.c.hash == bindparam("token_hash"))
 )
-_NAMES = [[column.name for column in part] for part in _parts]
 _USE_TOKEN = (
     update(refresh_tokens)
     .where(refresh_tokens.c.hash == bindparam("used"))
     .values(used_at=bindparam("now"), successor_nonce=bindparam("nonce"), successor_hash=bindparam("successor"))
 )
+_LOCK_PROVEN = (
+    select(*_SESSION_COLUMNS)
+    .where(sessions.c.id == bindparam("session_id"), sessions.c.secret_hash == bindparam("hash"))
+    .with_for_update()
+)
+#: A browser's session, if it may be used, with everything that its next access token states.
+_usable = and_(
+    sessions.c.id == bindparam("used"),
+    sessions.c.secret_hash == bindparam("hash"),
+    sessions.c.ended_at.is_(None),
+    sessions.c.expires_at >= bindparam("soon"),
+    sessions.c.last_used_at > bindparam("idle_since"),
+    users.c.id == sessions.c.user_id,
+    users.c.disabled_at.is_(None),
+)
+_entitlement = (
+    *_labelled(_session_and_user),
+    select(revocation_head.c.number).where(revocation_head.c.id == 1).scalar_subquery().label("as_of"),
+)
+_FIND_USABLE = select(*_entitlement).where(_usable)
+_USE = update(sessions).where(_usable).values(last_used_at=bindparam("now")).returning(*_entitlement)
 _USE_SESSION = update(sessions).where(sessions.c.id == bindparam("used")).values(last_used_at=bindparam("now"))
 
 
@@ -101,8 +133,7 @@ class SqlSessions:
         row = result.one_or_none()
         if row is None:
             return None
-        values = iter(row)
-        token, successor, session, user, head = ({name: next(values) for name in names} for names in _NAMES)
+        token, successor, session, user, head = _by_part(row, _parts)
         return Chain(
             token=RefreshToken(**token),
             successor=RefreshToken(**successor) if successor["hash"] is not None else None,
@@ -111,9 +142,35 @@ class SqlSessions:
             as_of=head["number"],
         )
 
+    async def lock_proven(self, proof: SessionProof) -> Session | None:
+        given = {"session_id": proof.session_id, "hash": proof.secret_hash}
+        row = (await self._connection.execute(_LOCK_PROVEN, given)).one_or_none()
+        return Session(**row._mapping) if row else None
+
+    async def use(self, proof: SessionProof, idle: timedelta, now: datetime) -> Entitlement | None:
+        times = {"now": now, "soon": now + _ONE_SECOND, "idle_since": now - idle}
+        given = {"used": proof.session_id, "hash": proof.secret_hash, **times}
+        # On PostgreSQL one statement: it waits for whoever changes the session, and then looks at it again. SQLite
+        # cannot return columns of other tables, and has one writer at a time.
+        result = await self._connection.execute(_FIND_USABLE if self._database.is_sqlite else _USE, given)
+        row = result.one_or_none()
+        if row is None:
+            return None
+        if self._database.is_sqlite:
+            await self._connection.execute(_USE_SESSION, {"used": proof.session_id, "now": now})
+        session, user = _by_part(row, _session_and_user)
+        owner = user_of(user)
+        return Entitlement(owner, Session(**session), owner.scopes, row.as_of)
+
     async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:
         now = successor.created_at
         use = {"used": used, "now": now, "nonce": nonce, "successor": successor.hash}
         await self._connection.execute(_USE_TOKEN, use)
         await self.add_refresh_token(successor)
         await self._connection.execute(_USE_SESSION, {"used": successor.session_id, "now": now})
+
+
+def _by_part(row: Row[Any], parts: Sequence[list[Column[Any]]]) -> list[dict[str, Any]]:
+    """Return a row's values by name, for each table."""
+    values = iter(row)
+    return [{column.name: next(values) for column in part} for part in parts]

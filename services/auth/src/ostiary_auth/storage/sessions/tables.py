@@ -1,6 +1,6 @@
 """Tables of sessions."""
 
-from sqlalchemy import Column, ForeignKey, Index, LargeBinary, String, Table, Uuid
+from sqlalchemy import Boolean, Column, ForeignKey, Index, LargeBinary, String, Table, Uuid
 
 from ostiary_auth.storage.metadata import metadata
 from ostiary_chassis.sql import UtcDateTime
@@ -18,6 +18,8 @@ sessions = Table(
     Column("expires_at", UtcDateTime, nullable=False, index=True),
     Column("ended_at", UtcDateTime, index=True),
     Column("end_reason", String(16)),
+    Column("secret_hash", LargeBinary(32)),
+    Column("persistent", Boolean, nullable=False),
 )
 
 refresh_tokens = Table(

@@ -1,0 +1,46 @@
+"""The secrets of browsers' sessions.
+
+A browser presents `SID.SECRET`: the id of its session, which is no secret, and 256 random bits. Only a hash of them is
+stored.
+"""
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from ostiary_auth.domain.errors import SessionEnded
+
+#: Bytes of randomness in a secret: too many to be guessed, so a fast hash is enough.
+SECRET_BYTES = 32
+
+_PRESENTED = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.([A-Za-z0-9_-]{43})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionProof:
+    """What proves that a browser has a session."""
+
+    session_id: UUID
+    secret_hash: bytes = field(repr=False)
+
+
+def new_secret() -> str:
+    return secrets.token_urlsafe(SECRET_BYTES)
+
+
+def hash_of(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def credential_of(session_id: UUID, secret: str) -> str:
+    return f"{session_id}.{secret}"
+
+
+def parse(presented: str) -> SessionProof:
+    """Parse `SID.SECRET`. Raises SessionEnded: what was cut or invented opens no session."""
+    match = _PRESENTED.match(presented)
+    if match is None:
+        raise SessionEnded
+    return SessionProof(UUID(match[1]), hash_of(match[2]))
