@@ -38,7 +38,16 @@ SESSION_ENDED: Final = Problem(
     401, "session_ended", "The session has ended. Log in again.", {"WWW-Authenticate": 'Bearer realm="ostiary"'}
 )
 
-_FAMILY = re.compile(r"(?:__(?:host|secure)-)?ostiary-(?:session|token|device|flow)(?:-[0-9]+)?\Z")
+#: One of our names, of any issuer, where some parser sees the name of a cookie begin and end. Python's `http.cookies`
+#: takes spaces for separators, others take commas (RFC 2965 section 3.3.1). Browsers send cookies without a name as
+#: their value alone.
+_OURS = re.compile(
+    r"(?:\A[=\s\x00-\x20\ufeff]*|[,\s\x00-\x20\ufeff])"
+    r"(?:__(?:host|secure)-)?ostiary-(?:session|token|device|flow)(?:-[0-9]+)?"
+    r"(?:[=,\s\x00-\x20\ufeff]|\Z)"
+)
+#: What all of our names contain, to tell fast that a cookie is none of ours.
+_OURS_CONTAINS: Final = b"ostiary-"
 
 #: An id of a session, and 256 random bits in base64url (RFC 4648 section 5).
 _SESSION_VALUE = re.compile(rb"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.([A-Za-z0-9_-]{43})\Z")
@@ -51,9 +60,11 @@ _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 #: a form, too.
 _FORM_TYPES: Final = frozenset({b"", b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain"})
 
-#: Printable ASCII without the backslash, which browsers take for a slash (URL standard, section 4.4); `//` begins a
-#: host.
-_RETURN_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*\Z")
+#: A path, a query and a fragment of what browsers send unencoded (URL standard, section 1.3), without the backslash,
+#: which they take for a slash (section 4.4); `//` begins a host.
+_RETURN_PATH = re.compile(r"/(?!/)[!$%&'()*+,./0-9:;=?@A-Z\[\]^_`a-z{|}~#-]*\Z")
+#: What no link has in its path: dot segments, and encoded characters that would lead elsewhere once decoded.
+_MISLEADING = re.compile(r"/(?:\.|%2e){1,2}(?:/|\Z)|\A/%2f|%5c|%[01][0-9a-f]|%7f", re.IGNORECASE)
 
 
 class RepeatedCookie(ValueError):
@@ -68,20 +79,28 @@ class CookieNames:
     token: bytes
     device: bytes
     flow: bytes
+    every: frozenset[bytes]
     is_secure: bool
 
 
-@dataclass(frozen=True, slots=True)
 class SessionCookies:
     """What a request's `Cookie` field holds. Values that cannot be ours are as absent; so is a token by itself."""
 
-    #: `SID.SECRET`, and its first part; both empty without a session cookie.
-    session: bytes
-    session_id: str
-    #: The access token; empty if there is none. Whether it belongs to the session, its verified `sid` tells.
-    token: bytes
-    #: The same field for services: without all names that they could take for ours. Empty if nothing is left.
-    others: bytes
+    __slots__ = ("device", "flow", "others", "session", "session_id", "token")
+
+    def __init__(
+        self, *, session: bytes, session_id: str, token: bytes, device: bytes, flow: bytes, others: bytes
+    ) -> None:
+        #: `SID.SECRET`, and its first part; both empty without a session cookie.
+        self.session = session
+        self.session_id = session_id
+        #: The access token; empty if there is none. Whether it belongs to the session, its verified `sid` tells.
+        self.token = token
+        #: Values for the auth service, whatever they are.
+        self.device = device
+        self.flow = flow
+        #: The same field for services: without all that they could take for ours. Empty if nothing is left.
+        self.others = others
 
 
 class Verdict(Enum):
@@ -116,34 +135,41 @@ def read_cookies(fields: Iterable[bytes], names: CookieNames) -> SessionCookies:
     found: dict[bytes, bytes] = {}
     others = []
     for field in fields:
+        kept = []
         for part in field.split(b";"):
-            pair = part.strip(b" \t")
-            name, equals, value = pair.partition(b"=")
-            if equals and name in {names.session, names.token}:
+            name, equals, value = part.strip(b" \t").partition(b"=")
+            if equals and name in names.every:
                 if name in found:
                     raise RepeatedCookie
                 found[name] = value
-            elif pair and not resembles_ours(name if equals and name else pair.lstrip(b"=").partition(b"=")[0]):
-                others.append(pair)
+            elif not resembles_ours(part):
+                kept.append(part)
+        # What is kept is kept as it came: a value in quotes may contain semicolons.
+        if rest := b";".join(kept).strip(b" \t;"):
+            others.append(rest)
     session = _SESSION_VALUE.match(found.get(names.session, b""))
     token = found.get(names.token, b"")
     return SessionCookies(
         session=session[0] if session else b"",
         session_id=session[1].decode() if session else "",
         token=token if session and len(token) < MAX_COOKIE_BYTES and _TOKEN_VALUE.match(token) else b"",
+        device=found.get(names.device, b""),
+        flow=found.get(names.flow, b""),
         others=b"; ".join(others),
     )
 
 
-def resembles_ours(name: bytes) -> bool:
-    """Return whether some parser could take a cookie's name for one of ours, of any issuer.
+def resembles_ours(cookie: bytes) -> bool:
+    """Return whether some parser could see one of our names, of any issuer, in a cookie, with or without its value.
 
-    Some strip more than spaces, such as U+00A0, and some compare without regard to case.
+    The cookie is a part of `Cookie` or the beginning of `Set-Cookie`. Some parsers strip more than spaces from a name,
+    such as U+00A0, and some compare without regard to case.
     """
-    texts = [name.decode("latin-1")]
-    if not name.isascii():
-        texts.append(name.decode("utf-8", "replace"))
-    return any(_FAMILY.match(text.strip().strip("\x00").strip().casefold()) for text in texts)
+    if cookie.isascii():
+        return _OURS_CONTAINS in cookie.lower() and _OURS.search(cookie.decode("ascii").lower()) is not None
+    # Upper case, too: some compare so, which makes a dotless i an i.
+    texts = (cookie.decode("latin-1"), cookie.decode("utf-8", "replace"))
+    return any([_OURS.search(text.upper().casefold()) is not None for text in texts])  # noqa: C419 - compiled code
 
 
 def set_cookie(name: bytes, value: bytes, max_age: int | None, *, is_secure: bool) -> bytes:
@@ -166,8 +192,10 @@ def judge(
 ) -> Verdict:
     """Decide whether a cookie counts for a request with these fields, by lower-case name.
 
-    `own_origin` is that of the site's pages, in lower case; `trusts` tells of which other origins, in lower case, pages
-    may use the session. With `embeds_same_site`, pages of sibling domains may embed what the session may read.
+    Values of a repeated field have to be joined by commas (RFC 9110 section 5.3): browsers repeat none of these, and so
+    they match nothing. `own_origin` is that of the site's pages, in lower case; `trusts` tells of which other origins,
+    in lower case, pages may use the session. With `embeds_same_site`, pages of sibling domains may embed what the
+    session may read.
     """
     site, origin = fields.get(b"sec-fetch-site"), fields.get(b"origin")
     is_own = site in {b"same-origin", b"none"}
@@ -189,14 +217,17 @@ def judge(
 
 def is_return_path(text: str) -> bool:
     """Return whether a text is a path of the same origin, with or without a query, to which a login may lead back."""
-    return len(text) <= MAX_RETURN_CHARACTERS and _RETURN_PATH.match(text) is not None
+    if len(text) > MAX_RETURN_CHARACTERS or _RETURN_PATH.match(text) is None:
+        return False
+    path = text.partition("#")[0].partition("?")[0]
+    return _MISLEADING.search(path) is None
 
 
 def _names(prefix: str, suffix: str, *, is_secure: bool) -> CookieNames:
     session, token, device, flow = (
         f"{prefix}{name}{suffix}".encode() for name in ("session", "token", "device", "flow")
     )
-    return CookieNames(session, token, device, flow, is_secure)
+    return CookieNames(session, token, device, flow, frozenset({session, token, device, flow}), is_secure)
 
 
 def _is_loopback(host: str) -> bool:
