@@ -147,7 +147,7 @@ class TestReading:
             b"",
             b"a.b",
             b"a.b.c.d",
-            b"a..c",
+            b"abc",
             b'"' + TOKEN + b'"',
             TOKEN + b"=",
             b"a b.c.d",
