@@ -20,7 +20,7 @@ BIN := .venv/bin
 WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 
 PARTS := libs/ostiary libs/chassis services/auth services/gateway services/profile
-SOURCES := libs services tests demo bench deploy
+SOURCES := libs services tests demo examples bench deploy
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--no-emit-package ostiary --no-emit-package ostiary-chassis
 NODE := tests/integration/services
@@ -34,7 +34,7 @@ FOUND_PYTHON = [ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is neede
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/installed ## Run the cluster as local processes on SQLite, until Ctrl-C
+run: .venv/installed ## Run the cluster and the examples as local processes on SQLite, until Ctrl-C
 	@$(BIN)/python deploy/local.py
 
 demo: .venv/installed ## Run the main story against a running cluster
@@ -76,7 +76,7 @@ check: .venv/installed ## Lint, check types and imports
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/mypy $(wildcard libs/*/src services/*/src) deploy demo bench
+	$(BIN)/mypy $(wildcard libs/*/src services/*/src) deploy demo examples bench
 	@for tests in $(wildcard libs/*/tests services/*/tests tests); do $(BIN)/mypy $$tests || exit 1; done
 
 format: .venv/installed ## Format the code
@@ -93,7 +93,7 @@ up: ## Run the cluster in containers, with PostgreSQL
 	@$(FOUND_PYTHON)
 	@$(PYTHON) deploy/make_secrets.py $(SECRETS)
 	OSTIARY_SECRETS_DIR=$(SECRETS) $(COMPOSE) up --build --detach --wait
-	@echo "Ostiary is ready at http://localhost:$${OSTIARY_GATEWAY_PORT:-8080}. Try it: make demo. Stop it: make down"
+	@echo "Ostiary is ready: open http://localhost:$${OSTIARY_GATEWAY_PORT:-8080} in a browser, or run: make demo. Stop it: make down"
 
 down: ## Stop the containers; keep their data
 	$(COMPOSE) down
@@ -106,6 +106,8 @@ lock: .venv/installed ## Pin all dependencies, with hashes
 	@for service in auth gateway profile; do \
 		$(COMPILE) --python-version 3.13 -c requirements/dev.txt \
 			services/$$service/pyproject.toml -o requirements/$$service.txt || exit 1; done
+	$(COMPILE) --python-version 3.13 -c requirements/dev.txt --extra fastapi \
+		libs/ostiary/pyproject.toml requirements/examples.in -o requirements/examples.txt
 	$(NPM) install --package-lock-only --prefix $(NODE)
 	@node -e "const fs = require('fs'), name = '$(NODE)/package-lock.json', lock = JSON.parse(fs.readFileSync(name)); \
 		for (const each of Object.values(lock.packages)) delete each.funding; \

@@ -1,7 +1,7 @@
-"""`make run`: the cluster as three local processes on SQLite.
+"""`make run`: the cluster and the examples as local processes, on SQLite.
 
 Settings are environment variables (docs/reference/settings.md). All of them are validated before anything starts, so
-that a mistake is reported once and not by three processes.
+that a mistake is reported once and not by several processes.
 """
 
 import os
@@ -13,14 +13,16 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 from honcho.manager import Manager
 from honcho.printer import Printer
+from pydantic import Field
 
 from ostiary_auth.config import AuthConfig
 from ostiary_chassis.server import bind
-from ostiary_chassis.settings import ConfigError, reject_unknown, require_writable
+from ostiary_chassis.settings import ConfigError, Port, Settings, reject_unknown, require_writable
 from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.routing.loader import load_file
 from ostiary_profile.config import ProfileConfig
@@ -32,10 +34,38 @@ START_SECONDS = 30.0
 FOLLOWER_STOP_SECONDS = 3.0
 
 #: Settings read by `deploy/gateway.yaml` and the compose stack, not by a service.
-OTHER_NAMES = frozenset({"OSTIARY_PROFILE_URL", "OSTIARY_GATEWAY_BIND", "OSTIARY_SECRETS_DIR"})
+OTHER_NAMES = frozenset(
+    {"OSTIARY_PROFILE_URL", "OSTIARY_APP_URL", "OSTIARY_PAGES_URL", "OSTIARY_GATEWAY_BIND", "OSTIARY_SECRETS_DIR"}
+)
+
+SERVICES = ("auth", "profile", "gateway")
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+#: The folder and the application of each example, by the name of its process and its upstream.
+APPLICATIONS = {"app": (EXAMPLES / "spa", "serve:create_app"), "pages": (EXAMPLES / "pages", "app:create_app")}
+
+#: By how much the port of an example is higher than the gateway's, unless it is set.
+PORT_OFFSETS = {"app": 3, "pages": 4}
+
+#: Seconds that an example waits for requests and connections to end.
+EXAMPLE_STOP_SECONDS = 1
+
+#: Where the examples listen.
+LOOPBACK = "127.0.0.1"
 
 #: Wildcard addresses, to which no client can connect.
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
+
+class ExamplesConfig(Settings):
+    """The ports of the examples."""
+
+    app_port: Annotated[Port, Field(alias="OSTIARY_APP_PORT")]
+    pages_port: Annotated[Port, Field(alias="OSTIARY_PAGES_PORT")]
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {"app": self.app_port, "pages": self.pages_port}
 
 
 def main() -> int:
@@ -49,22 +79,40 @@ def main() -> int:
     printer = _Printer(sys.stdout, time_format="")
     manager = _Manager(printer)
     printer.on_closed = manager.terminate
-    for name in ("auth", "profile", "gateway"):
-        command = Path(sys.executable).with_name(f"ostiary-{name}")
-        manager.add_process(name, f"exec {shlex.quote(str(command))} serve", env=environ)
+    for name, command in _commands(configs[-1]).items():
+        manager.add_process(name, f"exec {shlex.join(command)}", env=environ)
     threading.Thread(target=_announce, args=configs, daemon=True).start()
     manager.loop()
     # Ctrl-C and SIGTERM are the normal ways to stop.
     return 0 if manager.returncode in {130, 143} else int(manager.returncode or 1)
 
 
-def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, GatewayConfig]:
+def _commands(examples: ExamplesConfig) -> dict[str, list[str]]:
+    """Return the command of each process."""
+    commands = {name: [str(Path(sys.executable).with_name(f"ostiary-{name}")), "serve"] for name in SERVICES}
+    for name, (folder, application) in APPLICATIONS.items():
+        options = ["--port", str(examples.ports[name]), "--log-level", "warning", "--ws-max-size", "1024"]
+        options += ["--timeout-graceful-shutdown", str(EXAMPLE_STOP_SECONDS)]
+        uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "--app-dir", str(folder)]
+        commands[name] = [*uvicorn, *options, application]
+    return commands
+
+
+_Configs = tuple[AuthConfig, ProfileConfig, GatewayConfig, ExamplesConfig]
+
+
+def _configure(environ: dict[str, str]) -> _Configs:
     """Set defaults that depend on other settings, and validate everything. Raises ConfigError."""
     _check_names(environ)
     auth, profile, gateway = AuthConfig.load(environ), ProfileConfig.load(environ), GatewayConfig.load(environ)
+    for name, offset in PORT_OFFSETS.items():
+        environ.setdefault(f"OSTIARY_{name.upper()}_PORT", str(gateway.port + offset))
+    examples = ExamplesConfig.load(environ)
     environ.setdefault("OSTIARY_ISSUER", f"http://localhost:{gateway.port}")
     environ.setdefault("OSTIARY_AUTH_URL", _address(auth.host, auth.port))
     environ.setdefault("OSTIARY_PROFILE_URL", _address(profile.host, profile.port))
+    for name, port in examples.ports.items():
+        environ.setdefault(f"OSTIARY_{name.upper()}_URL", _address(LOOPBACK, port))
     # The gateway runs on this machine, too, and forwards the client's address.
     environ.setdefault("OSTIARY_AUTH_TRUSTED_PROXIES", "127.0.0.1,::1")
     # The auth service creates them.
@@ -77,27 +125,31 @@ def _configure(environ: dict[str, str]) -> tuple[AuthConfig, ProfileConfig, Gate
     for config, name in ((gateway, "gateway"), (auth, "auth"), (profile, "profile")):
         bind(config.host, config.port, name).close()
     bind(gateway.admin_host, gateway.own_admin_port, "gateway_admin").close()
-    if len({auth.port, profile.port, gateway.port, gateway.own_admin_port}) < 4:  # noqa: PLR2004 - four ports
-        raise ConfigError(
-            "OSTIARY_GATEWAY_PORT, OSTIARY_GATEWAY_ADMIN_PORT, OSTIARY_AUTH_PORT and OSTIARY_PROFILE_PORT must differ"
-        )
+    for name, port in examples.ports.items():
+        bind(LOOPBACK, port, name).close()
+    ports = [auth.port, profile.port, gateway.port, gateway.own_admin_port, *examples.ports.values()]
+    if len(set(ports)) < len(ports):
+        names = ("GATEWAY", "GATEWAY_ADMIN", "AUTH", "PROFILE", "APP")
+        listed = ", ".join(f"OSTIARY_{name}_PORT" for name in names)
+        raise ConfigError(f"{listed} and OSTIARY_PAGES_PORT must differ")
     require_writable(auth.data_dir, "OSTIARY_DATA_DIR")
     load_file(gateway.routes_file, environ)
-    return AuthConfig.load(environ), ProfileConfig.load(environ), GatewayConfig.load(environ)
+    return AuthConfig.load(environ), ProfileConfig.load(environ), GatewayConfig.load(environ), examples
 
 
 def _check_names(environ: Mapping[str, str]) -> None:
     """Reject unknown settings. Raises ConfigError."""
-    known = AuthConfig.names() | ProfileConfig.names() | GatewayConfig.names() | OTHER_NAMES
+    known = AuthConfig.names() | ProfileConfig.names() | GatewayConfig.names() | ExamplesConfig.names() | OTHER_NAMES
     reject_unknown(environ, "OSTIARY_", known | {name for name in environ if name.startswith("OSTIARY_TEST_")})
 
 
-def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig) -> None:
-    """Wait until all three are ready and print where they listen."""
+def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig, examples: ExamplesConfig) -> None:
+    """Wait until all are ready and print where they listen."""
     addresses = {
         "gateway": _address(gateway.admin_host, gateway.own_admin_port),
         "auth": _address(auth.host, auth.port),
         "profile": _address(profile.host, profile.port),
+        **{name: _address(LOOPBACK, port) for name, port in examples.ports.items()},
     }
     deadline = time.monotonic() + START_SECONDS
     waiting = set(addresses)
@@ -175,9 +227,12 @@ Ostiary is ready.
   admin    {addresses["admin"]}   (the gateway's /readyz and /metrics)
   auth     {addresses["auth"]}
   profile  {addresses["profile"]}
+  app      {addresses["app"]}   (the example of a single-page application)
+  pages    {addresses["pages"]}   (the example of server-rendered pages)
   data     {data_dir.resolve()}
 
-Try it, in another terminal:
+Open {gateway} in a browser, and {gateway}/pages for pages without JavaScript.
+Or try it in another terminal:
 
   curl {gateway}/auth/register {json_header} -d '{account}'
   curl {gateway}/auth/login {json_header} -d '{account}'

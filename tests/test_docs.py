@@ -38,8 +38,16 @@ PAGES = sorted(
 )
 SOURCES = sorted(path for part in ("libs", "services") for path in (ROOT / part).glob("*/src/**/*.py"))
 
-#: Read by the compose file and the routes file, not by a service.
-OTHER_SETTINGS = {"OSTIARY_GATEWAY_BIND", "OSTIARY_PROFILE_URL", "OSTIARY_SECRETS_DIR"}
+#: Read by the compose file, the routes file and `make run`, not by a service.
+OTHER_SETTINGS = {
+    "OSTIARY_APP_PORT",
+    "OSTIARY_APP_URL",
+    "OSTIARY_GATEWAY_BIND",
+    "OSTIARY_PAGES_PORT",
+    "OSTIARY_PAGES_URL",
+    "OSTIARY_PROFILE_URL",
+    "OSTIARY_SECRETS_DIR",
+}
 
 LEVELS = "debug|info|warning|error|exception|critical"
 
@@ -68,7 +76,7 @@ class TestTutorial:
     def test_the_service_runs_behind_the_gateway_and_rejects_revoked_tokens(self, tmp_path: Path) -> None:
         (port,) = free_ports(1)
         routes = yaml.safe_load((ROOT / "deploy" / "gateway.yaml").read_text())
-        addition = yaml.safe_load(block(TUTORIAL, "yaml", "orders").replace(":8083", f":{port}"))
+        addition = yaml.safe_load(block(TUTORIAL, "yaml", "orders").replace(":8090", f":{port}"))
         routes["upstreams"].update(addition["upstreams"])
         routes["routes"] += addition["routes"]
         file = tmp_path / "gateway.yaml"

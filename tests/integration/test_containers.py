@@ -11,7 +11,8 @@ from people import PASSWORD, People
 pytestmark = pytest.mark.docker
 
 OURS = ("gateway", "auth", "profile")
-ALL = (*OURS, "postgres")
+EXAMPLES = ("app", "pages")
+ALL = (*OURS, *EXAMPLES, "postgres")
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,7 @@ class TestHardening:
         assert not config["Privileged"]
         assert (config["CapAdd"] is None) is (service != "postgres")
 
-    @pytest.mark.parametrize("service", OURS)
+    @pytest.mark.parametrize("service", OURS + EXAMPLES)
     def test_nothing_runs_as_root(self, compose_cluster: ComposeCluster, service: str) -> None:
         assert compose_cluster.execute(service, "id", "-u") == (0, "10001\n")
         assert compose_cluster.execute(service, "stat", "--format=%u:%g", "/proc/1") == (0, "10001:10001\n")
@@ -53,10 +54,11 @@ class TestHardening:
         script = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
         reaches = {
             (source, target): compose_cluster.execute(source, "python", "-c", script, target, port)[0] == 0
-            for source in OURS
+            for source in OURS + EXAMPLES
             for target, port in (("postgres", "5432"), ("auth", "8081"), ("profile", "8082"))
         }
-        assert {pair for pair, possible in reaches.items() if not possible} == {("gateway", "postgres")}
+        refused = {(source, "postgres") for source in ("gateway", *EXAMPLES)}
+        assert {pair for pair, possible in reaches.items() if not possible} == refused
 
     def test_secrets_are_in_files_only(self, compose_cluster: ComposeCluster) -> None:
         secrets = [file.read_text().strip() for file in compose_cluster.secrets_dir.iterdir()]
@@ -75,6 +77,8 @@ class TestHardening:
         assert secrets_of("auth") == {"auth-db-password", "auth-kek", "feed-secret", "gateway-secret"}
         assert secrets_of("profile") == {"profile-db-password", "feed-secret"}
         assert secrets_of("gateway") == {"feed-secret", "gateway-secret"}
+        for service in EXAMPLES:
+            assert secrets_of(service) == {"feed-secret"}
 
     @pytest.mark.parametrize("service", OURS)
     def test_an_image_holds_one_service_and_no_tools(self, compose_cluster: ComposeCluster, service: str) -> None:
@@ -82,6 +86,17 @@ class TestHardening:
         assert code == 0
         commands = {name for name in output.split() if name.startswith(("ostiary", "pip", "uv", "hatch"))}
         assert commands == {f"ostiary-{service}", "uvicorn"}
+
+    @pytest.mark.parametrize("service", EXAMPLES)
+    def test_an_example_s_image_holds_no_service(self, compose_cluster: ComposeCluster, service: str) -> None:
+        code, output = compose_cluster.execute(service, "ls", "/opt/ostiary/bin")
+        assert code == 0
+        commands = {name for name in output.split() if name.startswith(("ostiary", "pip", "uv", "hatch"))}
+        assert commands == {"uvicorn"}
+
+    def test_the_examples_are_served(self, client: httpx.Client) -> None:
+        assert "<title>Ostiary</title>" in client.get("/").text
+        assert client.get("/pages/style.css").headers["Content-Type"].startswith("text/css")
 
 
 class TestDemo:

@@ -170,7 +170,7 @@ class Runner:
     """`make run` without make: `deploy/local.py`, with its output."""
 
     def __init__(self, data_dir: Path, **settings: str) -> None:
-        gateway, admin, auth, profile = free_ports(4)
+        gateway, admin, auth, profile, app, pages = free_ports(6)
         self.url = f"http://localhost:{gateway}"
         self.environ = clean_environment(
             **{
@@ -178,6 +178,8 @@ class Runner:
                 "OSTIARY_GATEWAY_ADMIN_PORT": str(admin),
                 "OSTIARY_AUTH_PORT": str(auth),
                 "OSTIARY_PROFILE_PORT": str(profile),
+                "OSTIARY_APP_PORT": str(app),
+                "OSTIARY_PAGES_PORT": str(pages),
                 "OSTIARY_DATA_DIR": str(data_dir),
                 **settings,
             }
@@ -202,7 +204,7 @@ class TestRunner:
             seen = read_until_ready(process)
             assert sum(line.startswith(f"  curl {runner.url}/") for line in seen) == 3
             pids = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", "".join(seen))]
-            assert len(pids) == 3
+            assert len(pids) == 5
             process.send_signal(signal.SIGINT)
             rest, errors = process.communicate(timeout=RUN_SECONDS)
             assert process.returncode == 0
@@ -258,6 +260,7 @@ class TestRunner:
             ({"OSTIARY_GATEWAY_ROUTES": "none.yaml"}, "OSTIARY_GATEWAY_ROUTES: cannot read none.yaml"),
             ({"OSTIARY_DATA_DIR": "/dev/null/data"}, "OSTIARY_DATA_DIR: cannot write in /dev/null/data"),
             ({"OSTIARY_GATEWAY_PORT": "20001", "OSTIARY_AUTH_PORT": "20001"}, "must differ"),
+            ({"OSTIARY_APP_PORT": "20001", "OSTIARY_PROFILE_PORT": "20001"}, "must differ"),
             ({"OSTIARY_AUTH_DATABASE_URL": "mysql://u@h/d"}, "OSTIARY_AUTH_DATABASE_URL: must be sqlite"),
         ],
     )
@@ -269,7 +272,7 @@ class TestRunner:
         assert errors.count("\n") == 1
         assert message in errors
 
-    @pytest.mark.parametrize("service", ["GATEWAY", "GATEWAY_ADMIN", "AUTH", "PROFILE"])
+    @pytest.mark.parametrize("service", ["GATEWAY", "GATEWAY_ADMIN", "AUTH", "PROFILE", "APP", "PAGES"])
     def test_a_port_in_use_is_one_line(self, tmp_path: Path, service: str) -> None:
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
