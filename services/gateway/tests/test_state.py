@@ -5,11 +5,12 @@ from types import ModuleType
 import pytest
 
 from ostiary_gateway.proxy import downstream, exchange, tunnel
+from ostiary_gateway.sessions import exchange_request, renewals
 from ostiary_gateway.state import IllegalTransition, State
 from ostiary_gateway.upstream import circuit_breaker, connection
 
 SOURCES = Path(__file__).parents[1] / "src"
-MODULES = (circuit_breaker, connection, downstream, exchange, tunnel)
+MODULES = (circuit_breaker, connection, downstream, exchange, exchange_request, renewals, tunnel)
 
 
 def test_a_declared_transition_returns_the_next_state() -> None:

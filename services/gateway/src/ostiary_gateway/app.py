@@ -18,7 +18,7 @@ from ostiary_chassis.workers import Worker, WorkerMetrics
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.observability.access_log import AccessLog
-from ostiary_gateway.observability.metrics import UpstreamMetrics
+from ostiary_gateway.observability.metrics import SessionMetrics, UpstreamMetrics
 from ostiary_gateway.openapi.endpoint import ApiDocument
 from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
 from ostiary_gateway.proxy.connection_manager import ConnectionManager
@@ -28,6 +28,8 @@ from ostiary_gateway.routing.config import RoutesFile, own_paths
 from ostiary_gateway.routing.credentials import session_cookie
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.runtime import Runtime, Snapshot
+from ostiary_gateway.sessions.gateway_secret import GatewaySecret
+from ostiary_gateway.sessions.renewals import SessionRenewals
 
 if TYPE_CHECKING:  # large imports, made only when they are used
     from ostiary_gateway.observability.tracing import Tracing
@@ -74,8 +76,10 @@ class Gateway:
         proxies = TrustedProxies(config.trusted_proxies)
         has_docs = config.docs == "on"
         own = own_paths(has_docs=has_docs, operations=config.public_operations)
-        self.runtime = Runtime(routes, self._verifier, proxies, config.issuer, source, own_paths=own)
+        renewals = SessionRenewals(self._verifier, GatewaySecret(config.gateway_secret_file))
+        self.runtime = Runtime(routes, self._verifier, proxies, config.issuer, source, renewals=renewals, own_paths=own)
         metrics.registry.register(UpstreamMetrics(self.runtime))
+        metrics.registry.register(SessionMetrics(renewals))
         self._tracing = tracing or (_otlp_tracing() if config.otlp_endpoint else None)
         begin_trace = self._tracing.begin if self._tracing is not None else None
         self._access_log = AccessLog(metrics.requests, config.log_format, begin_trace)

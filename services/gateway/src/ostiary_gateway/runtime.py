@@ -20,10 +20,13 @@ from typing import Self
 import structlog
 
 from ostiary import Verifier
+from ostiary.browser import cookie_names
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_chassis.settings import ConfigError
 from ostiary_chassis.threads import in_thread
 from ostiary_gateway.access.admission import Admission
+from ostiary_gateway.access.authentication import Authentication
+from ostiary_gateway.access.credentials import Browser
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES
 from ostiary_gateway.routing.config import OWN_PATHS, RoutesFile
@@ -31,6 +34,7 @@ from ostiary_gateway.routing.hosts import KnownHosts
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.routing.table import RouteTable
+from ostiary_gateway.sessions.renewals import SessionRenewals
 from ostiary_gateway.state import State
 from ostiary_gateway.upstream.cluster import Cluster
 
@@ -57,12 +61,14 @@ class Prepared:
     table: RouteTable
     owners: OwnerIndex
     tls: ssl.SSLContext | None
+    browser: Browser | None
 
 
 def prepare(routes: RoutesFile, issuer: str) -> Prepared:
     """Index routes and load certificates, which takes a while. `issuer` is the gateway's public URL."""
     hosts = KnownHosts(issuer, routes.hosts, routes.hosts_internal)
-    return Prepared(routes, hosts, RouteTable(routes.routes), OwnerIndex(routes), _tls_context(routes))
+    browser = Browser(cookie_names(issuer), routes.browser) if routes.browser is not None else None
+    return Prepared(routes, hosts, RouteTable(routes.routes), OwnerIndex(routes), _tls_context(routes), browser)
 
 
 class Snapshot:
@@ -74,6 +80,8 @@ class Snapshot:
         verifier: Verifier,
         proxies: TrustedProxies,
         own_paths: frozenset[str],
+        *,
+        renewals: SessionRenewals,
         previous: Self | None = None,
     ) -> None:
         """Take over rate limiters and upstreams of `previous` that have not changed."""
@@ -81,7 +89,7 @@ class Snapshot:
         self.admission: Admission = Admission(
             self.table,
             prepared.owners,
-            verifier,
+            Authentication(verifier, prepared.browser, renewals),
             proxies,
             hosts,
             previous=previous.admission if previous is not None else None,
@@ -95,6 +103,8 @@ class Snapshot:
             else Cluster(name, config, prepared.tls, hosts.issuer_host)
             for name, config in routes.upstreams.items()
         }
+        #: The auth service of browser sessions; None without those.
+        self.issuer = self.upstreams[prepared.browser.upstream] if prepared.browser is not None else None
         #: Bytes of the largest head that any route takes.
         self.head_bytes = max([DEFAULT_HEAD_BYTES, *(route.limits.header_bytes for route in routes.routes)])
         self._weighted = {
@@ -128,10 +138,13 @@ class Runtime:
         issuer: str,
         source: RoutesSource | None = None,
         *,
+        renewals: SessionRenewals,
         own_paths: frozenset[str] = OWN_PATHS,
     ) -> None:
         """Start with `routes`, loaded from `source`; without a source, they never change."""
-        self.current = Snapshot(prepare(routes, issuer), verifier, proxies, own_paths)
+        self.renewals = renewals
+        self.current = Snapshot(prepare(routes, issuer), verifier, proxies, own_paths, renewals=renewals)
+        renewals.upstream = self.current.issuer
         self._own_paths = own_paths
         self._verifier = verifier
         self._proxies = proxies
@@ -145,6 +158,7 @@ class Runtime:
     def on_tick(self, now: float) -> None:
         for upstream in self.current.upstreams.values():
             upstream.on_tick(now)
+        self.renewals.on_tick(now)
         if now >= self._next_poll:
             self._next_poll = now + POLL_SECONDS
             if self._source is not None and self._state is IDLE and (self._poll is None or self._poll.done()):
@@ -162,6 +176,7 @@ class Runtime:
 
     def close(self) -> None:
         """Close all connections to upstreams."""
+        self.renewals.close()
         for upstream in self.current.upstreams.values():
             upstream.close()
 
@@ -187,11 +202,14 @@ class Runtime:
         try:
             # The checks of a long file take time.
             prepared = await in_thread(lambda: prepare(source.load(), self._issuer))
-            snapshot = Snapshot(prepared, self._verifier, self._proxies, self._own_paths, previous)
+            snapshot = Snapshot(
+                prepared, self._verifier, self._proxies, self._own_paths, renewals=self.renewals, previous=previous
+            )
         except (ConfigError, ValueError) as error:
             _log.error("routes file rejected", error=str(error))
             return
         self.current = snapshot
+        self.renewals.upstream = snapshot.issuer
         for name, upstream in previous.upstreams.items():
             if snapshot.upstreams.get(name) is not upstream:
                 upstream.retire()

@@ -7,15 +7,16 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Self
 
-from ostiary import Verifier
 from ostiary.errors import AccessError
-from ostiary.http import Problem, bearer_token
+from ostiary.http import Problem
 from ostiary_chassis.problems import NOT_FOUND, ProblemError, body_too_large, method_not_allowed
 from ostiary_chassis.proxies import TrustedProxies, source_of
 from ostiary_gateway.access import cors
+from ostiary_gateway.access.authentication import Authentication, credentials_of
 from ostiary_gateway.access.cors import CorsFields, CorsRules
 from ostiary_gateway.access.destination import DESTINATION_METHODS, FOREIGN_DESTINATION, destination_of
 from ostiary_gateway.access.forwarded import forwarded_fields, stripped_prefix
+from ostiary_gateway.access.login_page import login_page
 from ostiary_gateway.access.request import (
     INVALID_HOST,
     SERVER,
@@ -24,7 +25,7 @@ from ostiary_gateway.access.request import (
     parse_target,
     problem_of_path,
 )
-from ostiary_gateway.access.rules import RouteRules
+from ostiary_gateway.access.rules import COUNTED, RouteRules
 from ostiary_gateway.access.unread_head import UnreadHead
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
@@ -51,6 +52,7 @@ _FOREIGN_ORIGIN = Problem(
     "Pages of this origin may not open WebSockets here. To let them, name the origin in the route's 'cors';"
     " the gateway's own is that of OSTIARY_ISSUER with the request's host.",
 )
+_UNAUTHORIZED = 401
 _TOO_MANY = Problem(429, "too_many_requests", "Too many requests; retry after the number of seconds in Retry-After.")
 
 
@@ -72,7 +74,7 @@ class Admission:
         self,
         table: RouteTable,
         owners: OwnerIndex,
-        verifier: Verifier,
+        authentication: Authentication,
         proxies: TrustedProxies,
         hosts: KnownHosts,
         *,
@@ -80,17 +82,18 @@ class Admission:
         default_cors: Cors | None = None,
         own_paths: frozenset[str] = OWN_PATHS,
     ) -> None:
-        """Take over the rate limiters of `previous` where the limit has not changed. The caller opens `verifier`.
+        """Take over the rate limiters of `previous` where the limit has not changed.
 
         `default_cors` holds for responses without a route. `own_paths` are those that the gateway serves itself.
         """
+        self._authentication = authentication
+        browser = self._browser = authentication.browser
         self._own_paths = frozenset(path.encode() for path in own_paths)
         self._proxies = proxies
         self._hosts = hosts
         self._table = table
         self._owners = owners
         self.routing_headers = table.routing_headers
-        self._verifier = verifier
         known = previous.limiters if previous is not None else {}
         self.limiters: dict[tuple[str, RateLimit], RateLimiter] = {
             (route.name, limit): known.get((route.name, limit)) or RateLimiter(limit)
@@ -102,6 +105,7 @@ class Admission:
                 route,
                 self.limiters,
                 request_filter(route.drop_headers, route.pass_headers, table.routing_headers),
+                browser.upstream if browser is not None else None,
             )
             for route in table.routes
         }
@@ -109,7 +113,7 @@ class Admission:
         self._has_cors = default_cors is not None or any(route.cors is not None for route in table.routes)
         for route in table.routes:
             # Now, so that it holds for the first request.
-            verifier.require_staleness(route.staleness_limit)
+            authentication.verifier.require_staleness(route.staleness_limit)
 
     def locate(self, context: RequestContext) -> None:
         """Set the client, host and path of a request, from its head alone. Raises ProblemError."""
@@ -133,10 +137,13 @@ class Admission:
             context.forwarded = forwarded_fields(
                 context.client, context.scheme, context.host, context.request.is_http11
             )
-        context.located_by = self
+        context.located_by, context.credentials = self, None
 
     def admit(self, context: RequestContext) -> Route:
-        """Return the route that a request takes. Raises ProblemError or OstiaryError if it is rejected."""
+        """Return the route that a request takes. Raises ProblemError or OstiaryError if it is rejected.
+
+        Raises RenewalNeeded if it has to wait for a token; when there is an answer, it is admitted again.
+        """
         request = context.request
         if not self.routing_headers.isdisjoint(request.connection_options):
             raise ProblemError(_NOMINATED_FIELD)
@@ -147,20 +154,33 @@ class Admission:
         if request.size > rules.header_bytes:
             raise ProblemError(_head_too_large(request, rules.header_bytes))
         limits = rules.rate_limits
-        if limits is not None:
+        if limits is not None and context.counted_by is not limits:
+            context.counted_by = limits
             _limit(context, limits, "address", source_of(context.client))
+        if b"upgrade" in request.by_name:
+            # Others than to WebSocket are ignored (RFC 9110 section 7.8).
+            context.is_websocket = route.websocket and websocket.is_handshake(request)
         self._authorise(route, context)
         if limits is not None and context.token is not None:
             _limit(context, limits, "subject", context.token.subject)
             _limit(context, limits, "client", context.token.client_id)
-        if b"upgrade" in request.by_name:
-            self._check_upgrade(route, context)
+        if context.is_websocket and b"cookie" in request.by_name:
+            self._check_origin(route, context)
         if isinstance(request.body, ContentLengthBody) and request.body.left > rules.body_bytes:
             raise ProblemError(body_too_large(rules.body_bytes))
         self._authorise_owners(route, context, _upstream_path(route, context))
         if request.method in DESTINATION_METHODS:
             self._authorise_destination(route, context)
+        self._authentication.forward(rules, context)
+        context.cookie_rules = rules.cookie_rules if context.session is None else rules.cookie_rules | COUNTED
         return route
+
+    def login_page(self, context: RequestContext, problem: Problem) -> bytes | None:
+        """Return where a person goes who opens a page without a session; None for other problems and requests."""
+        route, browser = context.route, self._browser
+        if problem.status != _UNAUTHORIZED or route is None or route.login is None or browser is None:
+            return None
+        return login_page(context, browser)
 
     def own_options(self, context: RequestContext) -> Fields | None:
         """Return the header fields with which the gateway itself answers an OPTIONS request; None if a route does.
@@ -277,31 +297,29 @@ class Admission:
             raise ProblemError(method_not_allowed(_allow(error.allowed))) from None
 
     def _authorise(self, route: Route, context: RequestContext) -> None:
-        """Verify the token, and check that it meets the route's requirements. Raises OstiaryError."""
+        """Verify the token, and check that it meets the route's requirements. Raises as `admit`."""
         if route.is_public:
             return
-        presented = context.presented
-        if presented is None:
-            values = [value.decode("latin-1") for name, value in context.request.fields if name == b"authorization"]
-            presented = context.presented = self._verifier.present(bearer_token(values))
-        # Set before the requirements are checked, so that the access log has the subject of a rejected request.
-        token = context.token = self._verifier.verify(presented, max_staleness=route.staleness_limit)
+        token = self._authentication.token(route, self._rules[route.name], context)
         required = route.requirements
-        if required is not None:
+        if required is not None and token is not None:
             token.require(scopes=required.scopes, roles=required.roles)
             if required.claims and not required.claims_hold(token):
                 raise InsufficientClaims
 
-    def _check_upgrade(self, route: Route, context: RequestContext) -> None:
-        """Accept an upgrade to WebSocket; others are ignored (RFC 9110 section 7.8). Raises ProblemError."""
-        request = context.request
-        context.is_websocket = route.websocket and websocket.is_handshake(request)
-        if context.is_websocket and b"cookie" in request.by_name and not _is_allowed_origin(route, context):
-            # Browsers send cookies with handshakes of any page (RFC 6455 section 10.2).
+    def _check_origin(self, route: Route, context: RequestContext) -> None:
+        """Check who opens a WebSocket with cookies of the service's own. Raises ProblemError.
+
+        Browsers send them with handshakes of any page (RFC 6455 section 10.2).
+        """
+        browser, origin = self._browser, context.request.by_name.get(b"origin", b"").lower()
+        if browser is not None and (browser.trusts(origin) or not credentials_of(context).has_others()):
+            return
+        if not _is_allowed_origin(route, context):
             raise ProblemError(_FOREIGN_ORIGIN)
 
     def _authorise_owners(self, route: Route, context: RequestContext, upstream_path: bytes) -> None:
-        """Apply the access rules of the routes that own the upstream path, too. Raises ProblemError or OstiaryError."""
+        """Apply the access rules of the routes that own the upstream path, too. Raises as `admit`."""
         method = context.request.method
         owners = self._owners.owners_for(route, method, upstream_path)
         if not owners:

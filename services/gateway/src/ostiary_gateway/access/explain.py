@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from ostiary import VerifiedToken, Verifier
+from ostiary.browser import cookie_names
 from ostiary.errors import OstiaryError
 from ostiary.http import Problem, problem_for
 from ostiary_chassis.problems import ProblemError
 from ostiary_chassis.proxies import TrustedProxies
 from ostiary_gateway.access import cors
 from ostiary_gateway.access.admission import Admission
+from ostiary_gateway.access.authentication import Authentication
+from ostiary_gateway.access.credentials import Browser
+from ostiary_gateway.access.renewal import RenewalNeeded
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import parser
 from ostiary_gateway.http1.errors import BadMessage
@@ -74,8 +78,10 @@ def explain(
     owners = OwnerIndex(routes)
     context = RequestContext(request, hypothetical.client, b"http", b"explained")
     table, hosts = RouteTable(routes.routes), KnownHosts(issuer, routes.hosts, routes.hosts_internal)
+    browser = Browser(cookie_names(issuer), routes.browser) if routes.browser is not None else None
+    authentication = Authentication(verifier, browser, None)
     admission = Admission(
-        table, owners, verifier, proxies, hosts, default_cors=routes.defaults.cors, own_paths=own_paths
+        table, owners, authentication, proxies, hosts, default_cors=routes.defaults.cors, own_paths=own_paths
     )
     problem, own_fields = _decide(admission, context)
     lines.append(f"client      {context.client}")
@@ -118,6 +124,9 @@ def _decide(admission: Admission, context: RequestContext) -> tuple[Problem | No
         return error.problem, admission.preflight_without_route(context)
     except OstiaryError as error:
         return problem_for(error), None
+    except RenewalNeeded:
+        # Nothing is sent: the session may have ended.
+        return None, None
     return None, own_fields
 
 

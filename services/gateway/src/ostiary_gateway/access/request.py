@@ -9,7 +9,9 @@ from ostiary.http import Problem
 from ostiary_chassis.middleware import is_request_id
 from ostiary_chassis.problems import ProblemError
 from ostiary_gateway.access.cors import CorsFields
+from ostiary_gateway.access.credentials import Credentials, Forwarding
 from ostiary_gateway.access.destination import Destination
+from ostiary_gateway.access.renewal import Renewal, Session
 from ostiary_gateway.access.rules import RouteRules
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
@@ -77,15 +79,31 @@ class RequestContext:
         self.located_by: object = None
         #: Whether the gateway serves the path itself.
         self.is_local = False
-        self.presented: Presented | None = None
+        #: The head's credentials; None until they are looked at.
+        self.credentials: Credentials | None = None
         self.route: Route | None = None
         self.token: VerifiedToken | None = None
+        #: The browser session whose cookie counts; its token that is used, and the same for the service.
+        self.session: Session | None = None
+        self.used: Presented | None = None
+        self.bearer = b""
+        #: The renewal that the request has waited for last, and how many it has waited for.
+        self.renewal: Renewal | None = None
+        self.renewals = 0
+        #: The value of `Set-Cookie` with a renewed token; b"" if there is none.
+        self.renewed_cookie = b""
+        #: The fields for the service, if they are not the client's: with other credentials.
+        self.forwarding: Forwarding | None = None
+        #: What the response says about cookies: `SESSIONS` and others of `access.rules`.
+        self.cookie_rules = 0
         self.is_websocket = False
         #: The route's; None until admission.
         self.rules: RouteRules | None = None
         #: The values of `RateLimit` and `RateLimit-Policy`; empty if the request was not counted.
         self.rate_limit = b""
         self.rate_limit_policy = b""
+        #: The limits that it has been counted by.
+        self.counted_by: object = None
         #: CORS fields of the response; None if there are no rules.
         self.cors: CorsFields | None = None
         #: What COPY and MOVE write to, by the path that the upstream gets.
@@ -99,8 +117,15 @@ class RequestContext:
         context.client, context.host, context.own_origin = self.client, self.host, self.own_origin
         context.path, context.target, context.located_by = self.path, self.target, self.located_by
         context.forwarded = self.forwarded
-        context.is_local, context.presented = self.is_local, self.presented
+        context.is_local, context.credentials = self.is_local, self.credentials
         return context
+
+    def admit_again(self) -> None:
+        """Forget what has been decided, before it is decided again after a renewal."""
+        self.token = self.session = self.used = self.forwarding = self.destination = None
+        self.bearer = self.renewed_cookie = self.rewritten = self.prefix = b""
+        self.cors = None
+        self.cookie_rules = 0
 
 
 class RequestIds:

@@ -4,6 +4,7 @@ They are looked up once per request: reading the attributes of the validated mod
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from ostiary_gateway.access.cors import CorsRules
 from ostiary_gateway.http1.headers import RequestFilter
@@ -12,14 +13,26 @@ from ostiary_gateway.ratelimit.token_bucket import RateLimiter
 from ostiary_gateway.routing.config import Route
 from ostiary_gateway.routing.policies import RateLimit
 
+#: What responses say about cookies, as bits: there are browser sessions; the response is the auth service's, which may
+#: set their cookies; a cookie may count on the route; a cookie has counted.
+SESSIONS: Final = 1
+FROM_ISSUER: Final = 2
+VARIES: Final = 4
+COUNTED: Final = 8
+
 
 class RouteRules:
-    """A route's limits, timeouts in seconds, CORS rules, and which fields its upstream gets."""
+    """A route's limits, timeouts in seconds, CORS rules, credentials, and which fields its upstream gets."""
 
     # No dataclass: generated methods are not compiled.
     def __init__(
-        self, route: Route, limiters: Mapping[tuple[str, RateLimit], RateLimiter], sent: RequestFilter
+        self,
+        route: Route,
+        limiters: Mapping[tuple[str, RateLimit], RateLimiter],
+        sent: RequestFilter,
+        issuer: str | None = None,
     ) -> None:
+        """`issuer` is the upstream that is the auth service of browser sessions, None without those."""
         self.header_bytes = route.limits.header_bytes
         self.body_bytes = route.limits.body_bytes
         self.connect = route.timeouts.connect
@@ -31,3 +44,14 @@ class RouteRules:
         self.cors = CorsRules(route.cors) if route.cors is not None else None
         own = {limit: limiters[route.name, limit] for limit in route.rate_limits}
         self.rate_limits = RouteLimits(own) if own else None
+        self.is_optional = route.is_optional
+        self.takes_bearers = route.takes_bearers
+        self.takes_cookies = route.takes_cookies and issuer is not None
+        self.embeds_same_site = route.embed == "same-site"
+        #: Whether all requests go to the auth service.
+        self.is_to_issuer = issuer is not None and set(route.upstreams) == {issuer}
+        self.cookie_rules = 0
+        if issuer is not None:
+            self.cookie_rules = (
+                SESSIONS | (FROM_ISSUER if self.is_to_issuer else 0) | (VARIES if self.takes_cookies else 0)
+            )

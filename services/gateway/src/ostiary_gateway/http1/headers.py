@@ -116,11 +116,15 @@ class RequestFilter:
         lines = self._lines
         return b"".join([lines[field] for field in _without_nominated(fields, options)])
 
-    def request(self, request: Request) -> bytes:
-        """`serialize`, computed once for each request."""
-        if request.forwarded_lines is None or request.forwarded_by is not self:
-            request.forwarded_by = self
-            request.forwarded_lines = self.serialize(request.fields, request.connection_options)
+    def request(self, request: Request, fields: Fields) -> bytes:
+        """`serialize` for a request, or for other fields in the place of its own, computed once for the same ones."""
+        if (
+            request.forwarded_lines is None
+            or request.forwarded_by is not self
+            or request.forwarded_fields is not fields
+        ):
+            request.forwarded_by, request.forwarded_fields = self, fields
+            request.forwarded_lines = self.serialize(fields, request.connection_options)
         return request.forwarded_lines
 
     def trailers(self, trailers: Fields) -> bytes:

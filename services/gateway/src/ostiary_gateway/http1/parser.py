@@ -68,9 +68,10 @@ class Request:
     connection_options: frozenset[bytes]
     #: Bytes of the head.
     size: int
-    #: A cache for `headers`: the serialized fields to forward, and the filter that they are of.
+    #: A cache for `headers`: the serialized fields to forward, the filter that they are of, and what they were made of.
     forwarded_lines: bytes | None = None
     forwarded_by: Any = None
+    forwarded_fields: Fields | None = None
 
     @property
     def expects_continue(self) -> bool:
@@ -89,8 +90,8 @@ class Response:
     keep_alive: bool
     connection_options: frozenset[bytes]
     is_http11: bool
-    #: A cache for what serializes the response: the fields to forward.
-    forwarded_lines: bytes | None = None
+    #: A cache for what serializes the response: the fields to forward, by what is said about cookies.
+    forwarded_lines: dict[int, bytes] | None = None
 
     @property
     def is_final(self) -> bool:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the upstreams."""
+"""Prometheus metrics of the upstreams and of browser sessions."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ostiary_gateway.runtime import Runtime
+from ostiary_gateway.sessions.renewals import SessionRenewals
 
 
 class UpstreamMetrics(Collector):
@@ -51,3 +52,32 @@ class UpstreamMetrics(Collector):
             ejected.add_metric([name], upstream.ejected_endpoints)
             circuit.add_metric([name], upstream.is_circuit_closed)
         yield from (first_byte, failures, retries, connections, queued, ejected, circuit)
+
+
+class SessionMetrics(Collector):
+    """Collects from the renewals of browser sessions."""
+
+    def __init__(self, renewals: SessionRenewals) -> None:
+        self._renewals = renewals
+
+    def collect(self) -> Iterator[Metric]:
+        renewals = self._renewals
+        outcomes = CounterMetricFamily(
+            "gateway_session_renewals", "Renewals of browser sessions' access tokens, by outcome.", labels=["outcome"]
+        )
+        for outcome, count in renewals.outcomes.items():
+            outcomes.add_metric([outcome], count)
+        seconds = HistogramMetricFamily(
+            "gateway_session_renewal_seconds", "Time from needing a renewal to its end.", labels=[]
+        )
+        renewals.seconds.add_to(seconds, [])
+        yield from (outcomes, seconds)
+        yield GaugeMetricFamily(
+            "gateway_session_waiting_requests", "Requests that wait for a renewal.", value=renewals.waiting
+        )
+        yield GaugeMetricFamily(
+            "gateway_session_queued_renewals", "Renewals that wait for their turn.", value=renewals.queued
+        )
+        yield GaugeMetricFamily(
+            "gateway_session_remembered_tokens", "Renewed access tokens in memory.", value=renewals.remembered
+        )

@@ -3,11 +3,12 @@
     connected --> IDLE -- a part of a head --> HEAD      A parsed head leads from IDLE or HEAD to
                    ^                                       EXCHANGE     if an upstream answers it,
                    |                                       LOCAL_CALL   if the gateway's own endpoints do,
+                   |                                       RENEWING     if its session needs a new token first,
                    |                                       RESPONDING   if it is rejected, or OPTIONS.
                    |
                    +-- keep-alive ------- EXCHANGE, RESPONDING      LOCAL_CALL -- answered --> RESPONDING
                    |                         | |   EXCHANGE -- no response, or rejected --> RESPONDING
-    FLUSHING ------+                         | +------- 101 --------> TUNNEL
+    FLUSHING ------+                         | +------- 101 --------> TUNNEL       RENEWING -- answer --> as a head
        ^   the client has read the response  |
        +-------- it has not yet -------------+
 
@@ -32,13 +33,15 @@ import structlog
 from ostiary.errors import OstiaryError
 from ostiary.http import Problem, problem_for
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError
+from ostiary_chassis.proxies import source_of
 from ostiary_gateway.access import cors
+from ostiary_gateway.access.renewal import Renewal, RenewalNeeded, Session
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.access.unread_head import UnreadHead
 from ostiary_gateway.http1.errors import BadMessage, TooLarge
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import parse_request
-from ostiary_gateway.http1.status import NO_CONTENT
+from ostiary_gateway.http1.status import NO_CONTENT, SEE_OTHER
 from ostiary_gateway.http1.write_buffer import WriteBufferedProtocol
 from ostiary_gateway.observability.access_log import AccessLog
 from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
@@ -89,13 +92,15 @@ HEAD: Final = State("head")
 EXCHANGE: Final = State("exchange")
 TUNNEL: Final = State("tunnel")
 LOCAL_CALL: Final = State("local call")
+RENEWING: Final = State("renewing")
 RESPONDING: Final = State("responding")
 FLUSHING: Final = State("flushing")
 LINGERING: Final = State("lingering")
 CLOSING: Final = State("closing")
 CLOSED: Final = State("closed")
-IDLE.leads_to(HEAD, EXCHANGE, LOCAL_CALL, RESPONDING, FLUSHING, CLOSING, CLOSED)
-HEAD.leads_to(EXCHANGE, LOCAL_CALL, RESPONDING, FLUSHING, CLOSING, CLOSED)
+IDLE.leads_to(HEAD, EXCHANGE, LOCAL_CALL, RENEWING, RESPONDING, FLUSHING, CLOSING, CLOSED)
+HEAD.leads_to(EXCHANGE, LOCAL_CALL, RENEWING, RESPONDING, FLUSHING, CLOSING, CLOSED)
+RENEWING.leads_to(EXCHANGE, LOCAL_CALL, RENEWING, RESPONDING, CLOSED)
 EXCHANGE.leads_to(IDLE, TUNNEL, RESPONDING, FLUSHING, LINGERING, CLOSED)
 TUNNEL.leads_to(LINGERING, CLOSED)
 LOCAL_CALL.leads_to(RESPONDING, CLOSED)
@@ -149,6 +154,8 @@ class ClientConnection(WriteBufferedProtocol):
         self._exchange: Exchange | None = None
         self._local_call: asyncio.Task[None] | None = None
         self._response: LocalResponse | None = None
+        #: The session for whose renewal the request waits.
+        self._renewing: Session | None = None
         #: Since when a body has been read, and how many of its bytes have arrived since.
         self._content_since, self._content_bytes = 0.0, 0
         self._slow_reader = SlowReader()
@@ -193,6 +200,9 @@ class ClientConnection(WriteBufferedProtocol):
                 self._record(_CLIENT_LEFT, "client_left", exchange.upstream_seconds)
         if self._local_call is not None:
             self._local_call.cancel()
+        if self._renewing is not None:
+            self._leave_renewal()
+            self._record(_CLIENT_LEFT, "client_left", 0.0)
 
     def data_received(self, data: bytes) -> None:
         if self._lingering is not None:
@@ -277,6 +287,9 @@ class ClientConnection(WriteBufferedProtocol):
             exchange.on_client_lost()
             self._record(exchange.status or _CUT_OFF, "gateway_shutdown", exchange.upstream_seconds)
             self._context = None
+        elif self._renewing is not None:
+            self._leave_renewal()
+            self._record(_CUT_OFF, "gateway_shutdown", 0.0)
         self._abort()
 
     # Called by the exchange.
@@ -437,29 +450,24 @@ class ClientConnection(WriteBufferedProtocol):
         self._started_at = time.monotonic()
         self.is_http11 = context.request.is_http11
         self._context = context
+        self._admit(context)
+
+    def _admit(self, context: RequestContext) -> None:
+        """Decide about a request: for the first time, or again after a renewal, by the routes as they are now."""
         snapshot = self._runtime.current
         try:
-            if context.located_by is not snapshot.admission:
-                snapshot.admission.locate(context)
-            if context.is_local:
-                self._begin_local(context, snapshot)
+            if not self._is_for_upstream(context, snapshot):
                 return
-            self._log.begin(context)
-            if context.request.method == "OPTIONS":
-                fields = snapshot.admission.own_options(context)
-                if fields is not None:
-                    self._answer_options(context, fields)
-                    return
-            snapshot.admission.admit(context)
-            self._log.add_lost_fields(context)
         except ProblemError as error:
             preflight = snapshot.admission.preflight_without_route(context)
             if preflight is None:
-                self.reject(error.problem)
+                self._refuse(context, snapshot, error.problem)
             else:
                 self._answer_options(context, preflight)
         except OstiaryError as error:
-            self.reject(problem_for(error))
+            self._refuse(context, snapshot, problem_for(error))
+        except RenewalNeeded as needed:
+            self._await_renewal(context, needed.session)
         except Exception:  # noqa: BLE001 - a defect in the handling of this request must not end the others
             _log.exception("unhandled error")
             self.reject(INTERNAL_ERROR)
@@ -467,6 +475,61 @@ class ClientConnection(WriteBufferedProtocol):
             exchange = self._exchange = self._exchange_of(self, context, snapshot)
             self._enter(EXCHANGE)
             exchange.start()
+
+    def _is_for_upstream(self, context: RequestContext, snapshot: Snapshot) -> bool:
+        """Return whether an upstream answers a request; if the gateway does, that has begun. Raises as `admit`."""
+        if context.located_by is not snapshot.admission:
+            snapshot.admission.locate(context)
+        if context.is_local:
+            self._begin_local(context, snapshot)
+            return False
+        if not context.renewals:
+            self._log.begin(context)
+        if context.request.method == "OPTIONS":
+            fields = snapshot.admission.own_options(context)
+            if fields is not None:
+                self._answer_options(context, fields)
+                return False
+        snapshot.admission.admit(context)
+        self._log.add_lost_fields(context)
+        return True
+
+    def _refuse(self, context: RequestContext, snapshot: Snapshot, problem: Problem) -> None:
+        """Respond with a problem, or lead a person to the login page."""
+        location = snapshot.admission.login_page(context, problem)
+        if location is None:
+            self.reject(problem)
+            return
+        self._record(SEE_OTHER, problem.code, 0.0)
+        fields = [(b"location", location), (b"cache-control", b"no-store"), (b"x-request-id", context.request_id)]
+        self._respond(context, SEE_OTHER, fields, b"")
+
+    # Renewals.
+
+    def _await_renewal(self, context: RequestContext, session: Session) -> None:
+        """Wait for a new access token. Received bytes are kept meanwhile."""
+        self._enter(RENEWING)
+        self._renewing = session
+        # The renewal has a time limit of its own.
+        self.deadline = _NEVER
+        at_once = self._runtime.renewals.wait(session, source_of(context.client), context, self)
+        if at_once is not None:
+            self.on_renewal(context, at_once)
+
+    def on_renewal(self, context: RequestContext, renewal: Renewal) -> None:
+        """Decide about the request that waits, if it still does."""
+        if self._renewing is None or self._context is not context:
+            return
+        self._renewing = None
+        context.renewal = renewal
+        context.renewals += 1
+        context.admit_again()
+        self._admit(context)
+
+    def _leave_renewal(self) -> None:
+        session, self._renewing = self._renewing, None
+        if session is not None and self._context is not None:
+            self._runtime.renewals.leave(session, self._context)
 
     def _end_request(self, *, keep_alive: bool) -> None:
         """Go on with the next request, or close."""

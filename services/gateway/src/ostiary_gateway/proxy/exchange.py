@@ -392,7 +392,7 @@ class Exchange:
         if not response.is_final:
             # A 100 has been sent by the gateway itself; HTTP/1.0 has no interim responses.
             if response.status != _CONTINUE_STATUS and self._client.is_http11:
-                self._client.write(interim_head(response))
+                self._client.write(interim_head(self._context, response))
             return
         self._kept = None
         retries = self._route.retries

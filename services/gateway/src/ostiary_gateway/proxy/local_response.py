@@ -62,6 +62,8 @@ def problem_fields(problem: Problem, context: RequestContext) -> Fields:
     own = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in problem.headers.items()]
     if context.rate_limit:
         own += [(b"ratelimit-policy", context.rate_limit_policy), (b"ratelimit", context.rate_limit)]
+    if context.renewed_cookie:
+        own.append((b"set-cookie", context.renewed_cookie))
     fields = with_cors([(b"content-type", PROBLEM_JSON.encode()), *own], context)
     return [*fields, (b"x-request-id", context.request_id)]
 

@@ -27,10 +27,11 @@ def request_head(context: RequestContext, sent: RequestFilter, host: bytes, posi
         length = b"content-length: %d\r\n" % int(request.by_name[b"content-length"])
     else:
         length = b"transfer-encoding: chunked\r\n"
+    fields = request.fields if context.forwarding is None else context.forwarding.fields
     if context.trace is None and context.destination is None:
-        passed = sent.request(request)
+        passed = sent.request(request, fields)
     else:
-        passed = sent.serialize(_fields(context, host), request.connection_options)
+        passed = sent.serialize(_changed(fields, context, host), request.connection_options)
         if context.trace is not None:
             passed += lines(context.trace.fields)
     return (b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\n%b%b%b%b\r\n") % (
@@ -47,9 +48,8 @@ def request_head(context: RequestContext, sent: RequestFilter, host: bytes, posi
     )
 
 
-def _fields(context: RequestContext, host: bytes) -> Fields:
-    """Return the client's fields, of which the gateway sets some anew."""
-    fields = context.request.fields
+def _changed(fields: Fields, context: RequestContext, host: bytes) -> Fields:
+    """Return fields for the service, of which the gateway sets some anew."""
     if context.trace is not None:
         fields = [field for field in fields if field[0] not in _TRACE_CONTEXT]
     if context.destination is not None:

@@ -7,18 +7,19 @@ from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response
 from ostiary_gateway.http1.serializer import status_line
+from ostiary_gateway.proxy.cookie_fields import may_set_cookie, with_cookie_rules
 
 
-def interim_head(response: Response) -> bytes:
+def interim_head(context: RequestContext, response: Response) -> bytes:
     """Serialise an interim response (RFC 9110 section 15.2)."""
-    return b"%b%b\r\n" % (status_line(response.status), _passed(response))
+    return b"%b%b\r\n" % (status_line(response.status), _passed(response, context.cookie_rules))
 
 
 def upgrade_head(context: RequestContext, response: Response) -> bytes:
     """Serialise the response that opens a WebSocket (RFC 6455 section 4.2.2)."""
     return b"%b%bx-request-id: %b\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" % (
         status_line(response.status),
-        _passed(response),
+        _passed(response, context.cookie_rules),
         context.request_id,
     )
 
@@ -27,8 +28,13 @@ def final_head(
     context: RequestContext, response: Response, date: bytes, *, is_chunked: bool, keep_alive: bool, is_http11: bool
 ) -> bytes:
     """Serialise the head of a final response, with framing of its own (RFC 9112 section 6)."""
-    cors = context.cors
-    passed = _passed(response) if cors is None else _serialized(response, cors.merged(response.fields)) + cors.lines
+    cors, cookie_rules = context.cors, context.cookie_rules
+    if cors is None:
+        passed = _passed(response, cookie_rules)
+    else:
+        passed = _serialized(response, cors.merged(response.fields), cookie_rules) + cors.lines
+    if context.renewed_cookie and may_set_cookie(response):
+        passed += b"set-cookie: %b\r\n" % context.renewed_cookie
     length = b""
     if is_chunked:
         length = b"transfer-encoding: chunked\r\n"
@@ -56,13 +62,18 @@ def final_head(
     )
 
 
-def _passed(response: Response) -> bytes:
-    """Serialise the service's fields, once for each response: heads repeat."""
-    lines = response.forwarded_lines
+def _passed(response: Response, cookie_rules: int) -> bytes:
+    """Serialise the service's fields, once for each response and what it says about cookies: heads repeat."""
+    known = response.forwarded_lines
+    if known is None:
+        known = response.forwarded_lines = {}
+    lines = known.get(cookie_rules)
     if lines is None:
-        lines = response.forwarded_lines = _serialized(response, response.fields)
+        lines = known[cookie_rules] = _serialized(response, response.fields, cookie_rules)
     return lines
 
 
-def _serialized(response: Response, fields: Fields) -> bytes:
+def _serialized(response: Response, fields: Fields, cookie_rules: int) -> bytes:
+    if cookie_rules:
+        fields = with_cookie_rules(response, fields, cookie_rules)
     return headers.to_client(fields, response.connection_options) + via(is_http11=response.is_http11)

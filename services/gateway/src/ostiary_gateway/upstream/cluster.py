@@ -91,6 +91,10 @@ class Cluster:
         """Return the value of `Host` for a request, given the client's and that of the endpoint's address."""
         return client if self._keeps_host else self._host or address
 
+    def own_host(self, address: bytes) -> bytes:
+        """Return the value of `Host` for a request of the gateway's own, given that of the endpoint's address."""
+        return self._host or address
+
     def choose(self, tried: Collection[Pool] = ()) -> Pool | None:
         """Return the pool for a request, None while the circuit breaker is open.
 
@@ -122,7 +126,7 @@ class Cluster:
         return await self._fetch(last.pool, path, seconds)
 
     async def _fetch(self, pool: Pool, path: str, seconds: float) -> tuple[int, bytes]:
-        return await fetch(self.name, pool.dialer, self._host or pool.host, path, seconds)
+        return await fetch(self.name, pool.dialer, self.own_host(pool.host), path, seconds)
 
     def on_tick(self, now: float) -> None:
         """Look after the endpoints, and probe them while connections fail."""

@@ -1,0 +1,228 @@
+"""Who sent a request: verifies the bearer token, or the access token of the browser session.
+
+A session's token is in a cookie of its own, or this process has renewed it; the one that ends later is taken. If
+neither is good, the request has to wait for a new one. Nothing waits here.
+"""
+
+import time
+
+from ostiary import Presented, VerifiedToken, Verifier
+from ostiary.browser import CROSS_SITE_REQUEST, SESSION_ENDED, Verdict, set_cookie
+from ostiary.errors import MissingToken, Revoked, TokenError
+from ostiary.http import bearer_token
+from ostiary_chassis.problems import ProblemError
+from ostiary_chassis.proxies import source_of
+from ostiary_gateway.access.credentials import Browser, Credentials
+from ostiary_gateway.access.renewal import (
+    MAX_RENEWAL_SECONDS,
+    RENEWAL_SHARE,
+    STREAM_SHARE,
+    RenewalNeeded,
+    Renewals,
+    RenewedToken,
+    Session,
+    undecided,
+)
+from ostiary_gateway.access.request import RequestContext
+from ostiary_gateway.access.rules import RouteRules
+from ostiary_gateway.routing.config import Route
+
+#: Renewals that a request waits for: its new token, too, may have been cut off before it is here.
+MAX_RENEWALS = 2
+
+
+class BearerNotAccepted(TokenError):
+    """The route takes cookies alone."""
+
+    code = "bearer_not_accepted"
+    detail = "This path takes the cookies of a browser session, and no access token in the Authorization header."
+
+
+class Authentication:
+    """Finds out who sent a request."""
+
+    def __init__(self, verifier: Verifier, browser: Browser | None, renewals: Renewals | None) -> None:
+        """Without `browser`, cookies never count. The caller opens `verifier`."""
+        self.verifier = verifier
+        self.browser = browser
+        self._renewals = renewals
+
+    def token(self, route: Route, rules: RouteRules, context: RequestContext) -> VerifiedToken | None:
+        """Return the verified token of a request; None if it has none and the route requires none.
+
+        Raises OstiaryError, ProblemError or RenewalNeeded.
+        """
+        credentials = credentials_of(context)
+        if credentials.has_bearer or not rules.takes_cookies:
+            presented = self._bearer(rules, credentials)
+        else:
+            presented = context.used
+            session = self.session(rules, context)
+            if session is None and not rules.is_optional:
+                raise MissingToken
+            if session is None:
+                presented = None
+            elif presented is None:
+                presented = self._find(route, context, credentials, session)
+                if presented is None and not rules.is_optional:
+                    raise ProblemError(SESSION_ENDED)
+        if presented is None:
+            if context.token is not None:
+                # Another route has counted a credential that does not count here.
+                raise MissingToken
+            context.session = None
+            return None
+        # Set before the requirements are checked, so that the access log has the subject of a rejected request.
+        token = context.token = self.verifier.verify(presented, max_staleness=route.staleness_limit)
+        return token
+
+    def session(self, rules: RouteRules, context: RequestContext) -> Session | None:
+        """Return the session whose cookie counts for a request, if there is one. Raises ProblemError."""
+        credentials, browser = credentials_of(context), self.browser
+        if browser is None or credentials.has_bearer or not credentials.cookie_fields:
+            return None
+        session = credentials.read(browser.names, self.verifier)
+        if session is None:
+            return None
+        verdict = credentials.verdict(rules, context.own_origin, browser, is_websocket=context.is_websocket)
+        if verdict is Verdict.COUNTS:
+            context.session = session
+            return session
+        if verdict is Verdict.REFUSED and rules.takes_cookies:
+            raise ProblemError(CROSS_SITE_REQUEST)
+        return None
+
+    def forward(self, rules: RouteRules, context: RequestContext) -> None:
+        """Set what goes on to the upstream of the credentials of an authorised request. Raises ProblemError."""
+        browser, credentials = self.browser, credentials_of(context)
+        if browser is None or not credentials.cookie_fields:
+            return
+        if rules.is_to_issuer and not rules.takes_cookies:
+            # Nothing is decided by it here; what ends a session, or opens another one, is told of it.
+            self.session(rules, context)
+        session = context.session if rules.is_to_issuer else None
+        context.forwarding = credentials.forwarding(
+            browser,
+            is_to_issuer=rules.is_to_issuer,
+            session=session.value if session is not None else b"",
+            token=context.bearer,
+        )
+
+    def _bearer(self, rules: RouteRules, credentials: Credentials) -> Presented | None:
+        """Return the bearer token; None if there need not be one. Raises TokenError."""
+        if rules.is_optional and not credentials.has_bearer:
+            return None
+        presented = credentials.presented
+        if presented is None:
+            values = [value.decode("latin-1") for value in credentials.authorization]
+            presented = credentials.presented = self.verifier.present(bearer_token(values))
+        if not rules.takes_bearers:
+            raise BearerNotAccepted
+        return presented
+
+    def _find(
+        self, route: Route, context: RequestContext, credentials: Credentials, session: Session
+    ) -> Presented | None:
+        """Choose the token of a session; None if that has ended. Raises OstiaryError, ProblemError or RenewalNeeded."""
+        now = time.time()
+        presented = credentials.token
+        token = self._verified(presented, session, route, now) if presented is not None else None
+        if token is not None and context.renewal is None and not _is_due(context, token, now):
+            # Of most requests, this is all.
+            context.used, context.bearer = presented, credentials.token_value
+            return presented
+        best, newer = token, self._renewed(context, session)
+        renewed = self._verified(newer.presented, session, route, now) if newer is not None else None
+        if newer is not None and renewed is not None and (token is None or renewed.expires_at > token.expires_at):
+            best = renewed
+            context.used, context.bearer = newer.presented, newer.value
+            context.renewed_cookie = self._cookie(newer, renewed, now)
+        elif token is not None:
+            context.used, context.bearer = presented, credentials.token_value
+        if best is None and self._has_ended(context, session, newer):
+            return None
+        assert best is not None  # noqa: S101 - else the session would have ended, or a renewal been needed
+        if context.renewal is None and _is_due(context, best, now):
+            self._renew(context, session, best, now)
+        elif context.renewal is not None and context.renewal.is_ended:
+            context.used, context.bearer = None, b""
+        return context.used
+
+    def _renewed(self, context: RequestContext, session: Session) -> RenewedToken | None:
+        """Return the token that the request has waited for, or one that has been renewed before."""
+        if context.renewal is not None and context.renewal.token is not None:
+            return context.renewal.token
+        return self._renewals.token_of(session) if self._renewals is not None else None
+
+    def _renew(self, context: RequestContext, session: Session, token: VerifiedToken, now: float) -> None:
+        """Renew a token that is still good: for a stream, which ends with it, at once. Raises RenewalNeeded."""
+        if _is_stream(context):
+            raise RenewalNeeded(session)
+        if self._renewals is not None and token.expires_at - now <= _renewal_seconds(token):
+            self._renewals.begin(session, source_of(context.client))
+
+    def _has_ended(self, context: RequestContext, session: Session, renewed: RenewedToken | None) -> bool:
+        """Return True if a session without a good token has ended. Raises ProblemError or RenewalNeeded if not."""
+        renewals, renewal = self._renewals, context.renewal
+        if renewed is not None and renewals is not None:
+            renewals.forget(session)
+        if self.verifier.session_revoked(session.id) or (renewals is not None and renewals.has_ended(session)):
+            return True
+        if renewal is None:
+            raise RenewalNeeded(session)
+        if renewal.is_ended:
+            return True
+        if renewal.token is not None and context.renewals < MAX_RENEWALS and self._is_cut_off(renewal.token):
+            raise RenewalNeeded(session)
+        raise ProblemError(undecided(renewal.retry_after))
+
+    def _verified(self, presented: Presented, session: Session, route: Route, now: float) -> VerifiedToken | None:
+        """Return a session's token if it is good. Raises UndecidableError."""
+        try:
+            token = self.verifier.verify(presented, now=now, max_staleness=route.staleness_limit)
+        except TokenError:
+            return None
+        # Without leeway: a service behind this one may have none.
+        return token if token.session_id == session.id and token.expires_at > now else None
+
+    def _is_cut_off(self, renewed: RenewedToken) -> bool:
+        try:
+            self.verifier.verify(renewed.presented, max_staleness=None)
+        except Revoked:
+            return True
+        except TokenError:
+            pass
+        return False
+
+    def _cookie(self, renewed: RenewedToken, token: VerifiedToken, now: float) -> bytes:
+        """Return the value of `Set-Cookie` for a renewed token."""
+        assert self.browser is not None  # noqa: S101 - there are sessions
+        names = self.browser.names
+        max_age = max(1, int(token.expires_at - now)) if renewed.is_persistent else None
+        return set_cookie(names.token, renewed.value, max_age, is_secure=names.is_secure)
+
+
+def credentials_of(context: RequestContext) -> Credentials:
+    credentials = context.credentials
+    if credentials is None:
+        credentials = context.credentials = Credentials(context.request)
+    return credentials
+
+
+def _is_due(context: RequestContext, token: VerifiedToken, now: float) -> bool:
+    """Return whether a good token should be renewed."""
+    left = token.expires_at - now
+    if left <= _renewal_seconds(token):
+        return True
+    return left < (token.expires_at - token.issued_at) * STREAM_SHARE and _is_stream(context)
+
+
+def _renewal_seconds(token: VerifiedToken) -> float:
+    """Return for how long before its end a token is renewed."""
+    seconds = (token.expires_at - token.issued_at) * RENEWAL_SHARE
+    return min(MAX_RENEWAL_SECONDS, seconds)
+
+
+def _is_stream(context: RequestContext) -> bool:
+    """Return whether the response to a request will go on until its token ends."""
+    return context.is_websocket or b"text/event-stream" in context.request.by_name.get(b"accept", b"").lower()

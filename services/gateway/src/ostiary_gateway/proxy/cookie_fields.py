@@ -1,0 +1,69 @@
+"""What responses say about the cookies of browser sessions, to clients and to caches on the way.
+
+Services must not set these cookies, and what is one person's must not come out of a cache for another (RFC 9111 section
+7.3). Interim responses and 304 are not about that: they set no cookies, and a 304 completes what a cache has.
+"""
+
+import re
+from typing import Final
+
+from ostiary.browser import resembles_ours
+from ostiary_gateway.access.rules import COUNTED, FROM_ISSUER, SESSIONS, VARIES
+from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.parser import Response
+from ostiary_gateway.http1.status import NOT_MODIFIED
+
+#: The service says that its response is for everybody (RFC 9111 sections 5.2.2.9 and 5.2.2.10).
+_FOR_ALL = re.compile(rb"(?:\A|,)[ \t]*(?:public|s-maxage)[ \t]*(?:[=,]|\Z)", re.IGNORECASE)
+_PRIVATE = re.compile(rb"(?:\A|,)[ \t]*private[ \t]*(?:[,]|\Z)", re.IGNORECASE)
+
+_SET_COOKIE: Final = frozenset({b"set-cookie", b"set-cookie2"})
+
+
+def may_set_cookie(response: Response) -> bool:
+    """Return whether a response may set a cookie of a session: no cache may give it to others."""
+    return (
+        response.is_final
+        and response.status != NOT_MODIFIED
+        and not (b"cache-control" in response.by_name and _is_for_all(response.fields))
+    )
+
+
+def with_cookie_rules(response: Response, fields: Fields, rules: int) -> Fields:
+    """Return a response's `fields` for a client. `rules` are bits of `access.rules`; 0 changes nothing."""
+    if not rules & SESSIONS:
+        return fields
+    by_name = response.by_name
+    if (b"set-cookie" in by_name or b"set-cookie2" in by_name) and not (
+        rules & FROM_ISSUER and may_set_cookie(response)
+    ):
+        fields = [field for field in fields if field[0] not in _SET_COOKIE or not resembles_ours(field[1])]
+    if not response.is_final:
+        return fields
+    if rules & VARIES:
+        fields = with_member(fields, b"vary", b"Cookie")
+    if rules & COUNTED and not (b"cache-control" in by_name and (_is_for_all(fields) or _is_private(fields))):
+        fields = with_member(fields, b"cache-control", b"private")
+    return fields
+
+
+def with_member(fields: Fields, name: bytes, member: bytes) -> Fields:
+    """Return fields with a member in a list, unless it is there, or all that it could say is (RFC 9110 section 12.5.5).
+
+    In one line: some caches read no more.
+    """
+    found = [value for each, value in fields if each == name and value]
+    if not found:
+        return [*fields, (name, member)]
+    value = b", ".join(found)
+    if not {b"*", member.lower()}.isdisjoint([each.strip() for each in value.lower().split(b",")]):
+        return fields
+    return [*[field for field in fields if field[0] != name], (name, b"%b, %b" % (value, member))]
+
+
+def _is_for_all(fields: Fields) -> bool:
+    return any([_FOR_ALL.search(value) is not None for name, value in fields if name == b"cache-control"])  # noqa: C419 - compiled code
+
+
+def _is_private(fields: Fields) -> bool:
+    return any([_PRIVATE.search(value) is not None for name, value in fields if name == b"cache-control"])  # noqa: C419 - the same

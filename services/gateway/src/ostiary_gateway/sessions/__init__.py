@@ -1,0 +1,1 @@
+"""Browser sessions: how their access tokens are renewed at the auth service."""
