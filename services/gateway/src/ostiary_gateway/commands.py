@@ -128,7 +128,7 @@ def explain(
         verifier = Verifier(config.issuer_config(), max_staleness=config.max_staleness)
         proxies = TrustedProxies(config.trusted_proxies)
         async with AsyncExitStack() as stack:
-            if request.token is not None:
+            if request.has_credentials:
                 await stack.enter_async_context(verifier)
             own = own_paths(has_docs=config.docs == "on", operations=config.public_operations)
             return explain_request(routes, verifier, proxies, config.issuer, request, own_paths=own)

@@ -16,6 +16,7 @@ from ostiary_gateway.access import cors
 from ostiary_gateway.access.admission import Admission
 from ostiary_gateway.access.authentication import Authentication
 from ostiary_gateway.access.credentials import Browser
+from ostiary_gateway.access.explain_session import credential_rules, credential_used, waits_for_token
 from ostiary_gateway.access.renewal import RenewalNeeded
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import parser
@@ -42,6 +43,13 @@ class HypotheticalRequest:
     headers: Sequence[str] = ()
     token: str | None = None
     client: str = "127.0.0.1"
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether anything in it may have to be verified."""
+        return self.token is not None or any(
+            field.lower().startswith(("authorization:", "cookie:")) for field in self.headers
+        )
 
     @property
     def target(self) -> str:
@@ -90,25 +98,18 @@ def explain(
     checked = [each for each in (context.route, *_other_owners(owners, context)) if each is not None]
     if own_fields is not None and not cors.is_preflight(request):
         return [*lines, f"response    204; Allow: {dict(own_fields)[b'allow'].decode()}"], True
-    lines += _rules(checked, is_websocket=context.is_websocket)
+    lines += _rules(checked, browser, is_websocket=context.is_websocket)
+    lines += credential_used(context, browser, verifier)
     if context.token is not None:
         lines += [_token(context.token), *_missing(checked, context.token)]
     if problem is not None:
         after = "" if own_fields is None else "204; a browser sends the request, which gets "
-        return [*lines, f"response    {after}{problem.status} {problem.code}: {problem.detail}"], False
+        return [*lines, f"response    {after}{_rejection(admission, context, problem)}"], False
     route = checked[0]
     if own_fields is not None:
         fault = _preflight_fault(route, request, own_fields)
         return [*lines, f"response    204; {fault or 'a browser sends the request'}"], not fault
-    if context.rules is not None:
-        lines += [f"not sent    {name}: {why}" for name, why in context.rules.filter.lost(request.fields).items()]
-    for name in route.upstreams:
-        addresses = ", ".join(routes.upstreams[name].addresses)
-        target = _redact((context.rewritten or context.target).decode())
-        host = routes.upstreams[name].host
-        sent = context.host.decode() if host == "client" else "its address" if host == "upstream" else host
-        lines += [f"host        {sent}", f"upstream    {name} ({addresses}) gets {target}"]
-    return lines, True
+    return [*lines, *_sent_on(routes, route, context)], True
 
 
 def _decide(admission: Admission, context: RequestContext) -> tuple[Problem | None, Fields | None]:
@@ -130,6 +131,21 @@ def _decide(admission: Admission, context: RequestContext) -> tuple[Problem | No
     return None, own_fields
 
 
+def _sent_on(routes: RoutesFile, route: Route, context: RequestContext) -> list[str]:
+    """Describe what an upstream gets."""
+    if waits_for_token(context):
+        return ["response    depends on the answer"]
+    lost = context.rules.filter.lost(context.request.fields) if context.rules is not None else {}
+    lines = [f"not sent    {name}: {why}" for name, why in lost.items()]
+    for name in route.upstreams:
+        addresses = ", ".join(routes.upstreams[name].addresses)
+        target = _redact((context.rewritten or context.target).decode())
+        host = routes.upstreams[name].host
+        sent = context.host.decode() if host == "client" else "its address" if host == "upstream" else host
+        lines += [f"host        {sent}", f"upstream    {name} ({addresses}) gets {target}"]
+    return lines
+
+
 def _redact(target: str) -> str:
     """Hide the values of secret query parameters."""
     path, mark, query = target.partition("?")
@@ -140,13 +156,21 @@ def _redact(target: str) -> str:
     return path + mark + _PARAMETER.sub(replacement, query)
 
 
-def _rules(checked: Sequence[Route], *, is_websocket: bool) -> list[str]:
+def _rejection(admission: Admission, context: RequestContext, problem: Problem) -> str:
+    page = admission.login_page(context, problem)
+    if page is not None:
+        return f"303 to {_redact(page.decode())}, in place of {problem.status} {problem.code}"
+    return f"{problem.status} {problem.code}: {problem.detail}"
+
+
+def _rules(checked: Sequence[Route], browser: Browser | None, *, is_websocket: bool) -> list[str]:
     """Describe the route that a request takes, and the access rules of the other owners of the upstream path."""
     if not checked:
         return ["route       none"]
     route, *owners = checked
     lines = [f"route       {_summary(route)}", f"access      {_access(route)}"]
     lines += [f"path owner  {_summary(each)}; its access applies, too: {_access(each)}" for each in owners]
+    lines += credential_rules(route, browser)
     if not route.is_public:
         lines.append(f"staleness   {route.max_staleness}")
     lines += [f"rate limit  {each.requests} requests per {each.seconds:g} s by {each.by}" for each in route.rate_limits]
