@@ -17,6 +17,7 @@ from yarl import URL
 from ostiary.browser import (
     MAX_COOKIE_BYTES,
     MAX_RETURN_CHARACTERS,
+    BrowserCookies,
     RepeatedCookie,
     Verdict,
     cookie_names,
@@ -337,6 +338,45 @@ class TestSetting:
     def test_what_is_set_is_read(self) -> None:
         cookie = set_cookie(NAMES.session, SESSION, 600, is_secure=True).partition(b";")[0]
         assert read_cookies([cookie], NAMES).session == SESSION
+
+
+class TestOrigins:
+    @pytest.mark.parametrize(
+        "origin", ["https://app.example", "HTTPS://App.Example:8443", "http://localhost:8083", "http://[::1]:8083"]
+    )
+    def test_they_are_taken_as_browsers_send_them(self, origin: str) -> None:
+        cookies = BrowserCookies(origin, trusted_origins=["https://Admin.example"])
+        assert cookies.origin == origin.lower().encode()
+        assert cookies.trusts(b"https://admin.example")
+        assert not cookies.trusts(cookies.origin)
+
+    def test_the_names_are_those_of_the_auth_service(self) -> None:
+        assert BrowserCookies("http://localhost:8083", issuer="http://localhost:8080").names == LOCAL
+        assert BrowserCookies("https://app.example").names == NAMES
+
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            "",
+            "null",
+            "app.example",
+            "https://",
+            "https://app.example/",
+            "https://app.example:443",
+            "https://*.example",
+            "https://user@app.example",
+            "https://app.example?x",
+            "https://bücher.example",
+            "ftp://app.example",
+        ],
+    )
+    def test_what_no_browser_sends_is_an_error(self, origin: str) -> None:
+        with pytest.raises(ValueError, match="not an origin"):
+            BrowserCookies("https://app.example", trusted_origins=[origin])
+
+    def test_cookies_over_plain_http_are_an_error(self) -> None:
+        with pytest.raises(ValueError, match="https issuer"):
+            BrowserCookies("http://app.example")
 
 
 OWN = b"https://app.example"

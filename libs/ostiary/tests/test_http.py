@@ -46,6 +46,9 @@ def test_every_error_has_a_response(kind: type[errors.OstiaryError]) -> None:
     elif issubclass(kind, errors.AccessError):
         assert problem.status == 403
         assert 'error="insufficient_scope"' in challenge
+    elif issubclass(kind, errors.CookieError):
+        assert problem.status == (400 if kind is errors.RepeatedCookie else 403)
+        assert not challenge
     else:
         assert problem.status == 401
         assert ('error="invalid_token"' in challenge) is (kind is not errors.MissingToken)

@@ -13,11 +13,13 @@ from contextlib import ExitStack
 from types import EllipsisType
 from typing import Any
 
+from ostiary._credentials import credential_of, keep_private
 from ostiary._token import VerifiedToken
 from ostiary._verifier import Verifier
+from ostiary.browser import BrowserCookies
 from ostiary.errors import OstiaryError
 from ostiary.feed import POSITION_HEADER
-from ostiary.http import PROBLEM_JSON, RESPONSE_GRACE, bearer_token, grace_of, problem_for
+from ostiary.http import PROBLEM_JSON, RESPONSE_GRACE, grace_of, problem_for
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -28,6 +30,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: The keys in the scope of the verified token, and of the staleness of revocations that it was accepted with.
 TOKEN = "ostiary.token"  # noqa: S105 - the name of a key, not a secret
 MAX_STALENESS = "ostiary.max_staleness"
+
+#: Marks a request that was authenticated by cookies.
+BY_COOKIE = "ostiary.by_cookie"
 
 #: The close code of a WebSocket without a valid token (4000 to 4999 are private, RFC 6455 section 7.4.2).
 CLOSE_UNAUTHORIZED = 4401
@@ -41,7 +46,8 @@ _POSITION = POSITION_HEADER.lower().encode()
 class EndWithToken:
     """Ends streamed responses and WebSockets when their token does.
 
-    It takes the token from the scope, where `BearerAuth` and `ostiary.fastapi.Auth` put it.
+    It takes the token from the scope, where `BearerAuth` and `ostiary.fastapi.Auth` put it. Responses to cookies are
+    kept out of shared caches.
     """
 
     def __init__(self, app: App, verifier: Verifier) -> None:
@@ -101,6 +107,8 @@ class _Connection:
         if kind == "http.response.start":
             fields = (value for name, value in message.get("headers", ()) if name.lower() == b"content-type")
             self._grace = grace_of(next(fields, b"").decode("latin-1"))
+            if BY_COOKIE in self._scope:
+                message = {**message, "headers": keep_private(message.get("headers", ()))}
         more = kind == "http.response.body" and message.get("more_body")
         is_stream = kind == "http.response.start" and self._grace == 0
         if (more or is_stream or kind == "websocket.accept") and not self._is_watched and TOKEN in self._scope:
@@ -137,8 +145,12 @@ class BearerAuth:
         roles: Collection[str] = (),
         public: Collection[str] = (),
         max_staleness: float | EllipsisType | None = ...,
+        cookies: BrowserCookies | None = None,
     ) -> None:
-        """`public` are exact paths that need no token; `max_staleness` is as for `Verifier.verify`."""
+        """`public` are exact paths that need no token; `max_staleness` is as for `Verifier.verify`.
+
+        With `cookies`, requests may also be authenticated by the cookies of a browser's session.
+        """
         self._app = app
         self._protected = EndWithToken(app, verifier)
         self._verifier = verifier
@@ -146,6 +158,7 @@ class BearerAuth:
         self._roles = frozenset(roles)
         self._public = frozenset(public)
         self._max_staleness = verifier.require_staleness(max_staleness)
+        self._cookies = cookies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -163,12 +176,17 @@ class BearerAuth:
                 await self._protected(scope, receive, send)
 
     async def _authenticate(self, scope: Scope) -> VerifiedToken:
-        fields = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
-        raw_token = bearer_token(fields)
+        is_websocket = scope["type"] == "websocket"
+        credential = credential_of(
+            scope.get("method", "GET"), scope["headers"], self._cookies, is_websocket=is_websocket
+        )
         for name, value in scope["headers"]:
             if name == _POSITION:
                 await self._verifier.reach(value.decode("latin-1"))
-        token = self._verifier.verify(raw_token, max_staleness=self._max_staleness)
+        token = self._verifier.verify(credential.token, max_staleness=self._max_staleness)
+        credential.check_session(token)
+        if credential.is_cookie:
+            scope[BY_COOKIE] = True
         token.require(scopes=self._scopes, roles=self._roles)
         return token
 

@@ -18,7 +18,27 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from ostiary.http import Problem
+from ostiary.errors import CrossSiteRequest, RepeatedCookie
+from ostiary.http import Problem, problem_for
+
+__all__ = [
+    "CROSS_SITE_REQUEST",
+    "MAX_COOKIE_BYTES",
+    "MAX_RETURN_CHARACTERS",
+    "REPEATED_COOKIE",
+    "SESSION_ENDED",
+    "BrowserCookies",
+    "CookieNames",
+    "RepeatedCookie",
+    "SessionCookies",
+    "Verdict",
+    "cookie_names",
+    "is_return_path",
+    "judge",
+    "read_cookies",
+    "resembles_ours",
+    "set_cookie",
+]
 
 #: Bytes of a cookie with its name and attributes that browsers keep for certain (RFC 6265 section 6.1).
 MAX_COOKIE_BYTES: Final = 4096
@@ -26,15 +46,8 @@ MAX_COOKIE_BYTES: Final = 4096
 #: Characters of a path to return to; longer ones are no links that people follow.
 MAX_RETURN_CHARACTERS: Final = 2048
 
-REPEATED_COOKIE: Final = Problem(
-    400, "repeated_cookie", "A cookie of the session was sent twice. Delete this site's cookies and log in again."
-)
-CROSS_SITE_REQUEST: Final = Problem(
-    403,
-    "cross_site_request",
-    "The session's cookies do not count for requests that pages of other sites make."
-    " To let pages of another origin make them, add it to the trusted origins.",
-)
+REPEATED_COOKIE: Final = problem_for(RepeatedCookie())
+CROSS_SITE_REQUEST: Final = problem_for(CrossSiteRequest())
 SESSION_ENDED: Final = Problem(
     401, "session_ended", "The session has ended. Log in again.", {"WWW-Authenticate": 'Bearer realm="ostiary"'}
 )
@@ -70,10 +83,6 @@ _RETURN_PATH = re.compile(r"/(?!/)[!$%&'()*+,./0-9:;=?@A-Z\[\]^_`a-z{|}~#-]*\Z")
 _MISLEADING = re.compile(r"/(?:\.|%2e){1,2}(?:/|\Z)|\A/%2f|%5c|%[01][0-9a-f]|%7f", re.IGNORECASE)
 
 
-class RepeatedCookie(ValueError):
-    """A cookie of ours came twice: one of them may have been set by somebody else (RFC 6265 section 8.6)."""
-
-
 @dataclass(frozen=True, slots=True)
 class CookieNames:
     """The names of the cookies of one issuer. `device` and `flow` are for the auth service only."""
@@ -104,6 +113,22 @@ class SessionCookies:
         self.flow = flow
         #: The same field for services: without all that they could take for ours. Empty if nothing is left.
         self.others = others
+
+
+class BrowserCookies:
+    """Lets a service that browsers talk to itself take the cookies of sessions: `Auth(verifier, cookies=...)`.
+
+    It cannot renew the token cookie: only responses of the gateway at the same origin do.
+    """
+
+    def __init__(self, origin: str, *, issuer: str | None = None, trusted_origins: Iterable[str] = ()) -> None:
+        """`origin` is that of the service's pages, `issuer` the URL of the auth service if it has another port.
+
+        Pages of `trusted_origins` may use the session, too. Raises ValueError for what is no origin.
+        """
+        self.names = cookie_names(issuer or origin)
+        self.origin = _origin(origin)
+        self.trusts: Callable[[bytes], bool] = frozenset(_origin(each) for each in trusted_origins).__contains__
 
 
 class Verdict(Enum):
@@ -242,6 +267,17 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _origin(text: str) -> bytes:
+    """Return an origin as browsers send it, in lower case."""
+    parts = urlsplit(text.lower())
+    default = {"https": 443, "http": 80}.get(parts.scheme, 0)
+    if not (default and parts.hostname and text.isascii()) or "@" in text or parts.port == default:
+        raise ValueError(f"not an origin: {text!r}")
+    if text.lower() != f"{parts.scheme}://{parts.netloc}" or "*" in text:
+        raise ValueError(f"not an origin: {text!r}")
+    return text.lower().encode()
 
 
 def _media_type(fields: Mapping[bytes, bytes]) -> bytes:

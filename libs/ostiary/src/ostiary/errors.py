@@ -18,6 +18,9 @@
     +-- AccessError           the token is valid but does not permit this: 403
     |   +-- InsufficientScope
     |   +-- InsufficientRole
+    +-- CookieError           the cookies of a browser's session cannot be used for this request
+    |   +-- RepeatedCookie        one of them was sent twice: 400
+    |   +-- CrossSiteRequest      a page of another site made the request: 403
     +-- UndecidableError      this service cannot decide at the moment: 503
         +-- KeysUnavailable       no usable key set in memory
         +-- RevocationStale       the revocations in memory are older than the route allows
@@ -156,6 +159,27 @@ class InsufficientRole(AccessError):
 
     code = "insufficient_role"
     detail = "The caller lacks a required role."
+
+
+class CookieError(OstiaryError):
+    """The cookies of a browser's session cannot be used for this request."""
+
+
+class RepeatedCookie(CookieError):
+    """A cookie of ours came twice: one of them may have been set by somebody else (RFC 6265 section 8.6)."""
+
+    code = "repeated_cookie"
+    detail = "A cookie of the session was sent twice. Delete this site's cookies and log in again."
+
+
+class CrossSiteRequest(CookieError):
+    """A page of another site made the request, and the browser sent the cookies along (RFC 6265bis section 8.2)."""
+
+    code = "cross_site_request"
+    detail = (
+        "The session's cookies do not count for requests that pages of other sites make."
+        " To let pages of another origin make them, add it to the trusted origins."
+    )
 
 
 class UndecidableError(OstiaryError):

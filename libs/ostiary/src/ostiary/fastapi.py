@@ -15,15 +15,17 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Request, Response, Security
 from fastapi.security import HTTPBearer
 
+from ostiary._credentials import credential_of
 from ostiary._token import VerifiedToken
 from ostiary._verifier import Verifier
-from ostiary.asgi import MAX_STALENESS, TOKEN
+from ostiary.asgi import BY_COOKIE, MAX_STALENESS, TOKEN
+from ostiary.browser import BrowserCookies
 from ostiary.errors import OstiaryError
 from ostiary.feed import POSITION_HEADER
-from ostiary.http import PROBLEM_JSON, Problem, bearer_token, problem_for
+from ostiary.http import PROBLEM_JSON, Problem, problem_for
 
-#: Documents the scheme in OpenAPI. The token itself is parsed by `bearer_token`, strictly.
-_SCHEME = "bearer"
+#: Documents the scheme in OpenAPI. The credential itself is read by `credential_of`, strictly.
+_SCHEME, _COOKIE_SCHEME = "bearer", "cookie"
 _bearer_scheme = HTTPBearer(bearerFormat="JWT", scheme_name=_SCHEME, auto_error=False)
 
 
@@ -49,8 +51,10 @@ def extend_openapi(app: FastAPI, add: Callable[[dict[str, Any]], None]) -> None:
 class Auth:
     """Access tokens for the routes of a FastAPI application."""
 
-    def __init__(self, verifier: Verifier) -> None:
+    def __init__(self, verifier: Verifier, *, cookies: BrowserCookies | None = None) -> None:
+        """With `cookies`, requests may also be authenticated by the cookies of a browser's session."""
         self.verifier = verifier
+        self._cookies = cookies
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -63,8 +67,8 @@ class Auth:
             yield
 
     def document(self, app: FastAPI) -> None:
-        """Add the responses 401, 403 and 503 to the protected operations in the OpenAPI document."""
-        extend_openapi(app, _add_responses)
+        """Add the responses 401, 403 and 503, and cookies, to the protected operations in the OpenAPI document."""
+        extend_openapi(app, self._add_to)
 
     @property
     def exception_handlers(
@@ -88,17 +92,39 @@ class Auth:
         bound = self.verifier.require_staleness(max_staleness)
         documented = Security(_bearer_scheme, scopes=sorted(required_scopes))
 
-        async def verified_token(request: Request, _documented: Annotated[object, documented]) -> VerifiedToken:
-            raw_token = bearer_token(request.headers.getlist("authorization"))
+        async def verified_token(
+            request: Request, response: Response, _documented: Annotated[object, documented]
+        ) -> VerifiedToken:
+            credential = credential_of(request.method, request.headers.raw, self._cookies)
             for position in request.headers.getlist(POSITION_HEADER):
                 await self.verifier.reach(position)
-            token = self.verifier.verify(raw_token, max_staleness=bound)
+            token = self.verifier.verify(credential.token, max_staleness=bound)
+            credential.check_session(token)
             token.require(scopes=required_scopes, roles=required_roles)
             # For `EndWithToken`.
             request.scope[TOKEN], request.scope[MAX_STALENESS] = token, bound
+            if credential.is_cookie:
+                request.scope[BY_COOKIE] = True
+                response.headers["Cache-Control"], response.headers["Vary"] = "private", "Cookie"
             return token
 
         return verified_token
+
+    def _add_to(self, document: dict[str, Any]) -> None:
+        protected = _protected(document)
+        if protected:
+            components = document["components"]
+            components.setdefault("schemas", {}).setdefault("Problem", PROBLEM_SCHEMA)
+            if self._cookies is not None:
+                components["securitySchemes"][_COOKIE_SCHEME] = _cookie_scheme(self._cookies)
+        for operation in protected:
+            for status, description in _RESPONSES.items():
+                operation["responses"].setdefault(status, {"description": description, "content": PROBLEM_CONTENT})
+            if self._cookies is not None:
+                # Either of them will do.
+                operation["security"] += [
+                    {_COOKIE_SCHEME: needed[_SCHEME]} for needed in operation["security"] if needed.keys() == {_SCHEME}
+                ]
 
 
 #: The schema of problem documents in OpenAPI, and the content of a response that is one.
@@ -130,18 +156,18 @@ _RESPONSES = {
 }
 
 
-def _add_responses(document: dict[str, Any]) -> None:
-    protected = [
+def _protected(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
         operation
         for path in document.get("paths", {}).values()
         for operation in path.values()
         if isinstance(operation, dict) and any(_SCHEME in needed for needed in operation.get("security", []))
     ]
-    if protected:
-        document["components"].setdefault("schemas", {}).setdefault("Problem", PROBLEM_SCHEMA)
-    for operation in protected:
-        for status, description in _RESPONSES.items():
-            operation["responses"].setdefault(status, {"description": description, "content": PROBLEM_CONTENT})
+
+
+def _cookie_scheme(cookies: BrowserCookies) -> dict[str, str]:
+    name = cookies.names.session.decode()
+    return {"type": "apiKey", "in": "cookie", "name": name, "description": "The session of a browser."}
 
 
 async def _handle(_request: Request, error: OstiaryError) -> Response:

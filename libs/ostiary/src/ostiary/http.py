@@ -7,10 +7,12 @@ from http import HTTPStatus
 
 from ostiary.errors import (
     AccessError,
+    CookieError,
     InsufficientScope,
     Malformed,
     MissingToken,
     OstiaryError,
+    RepeatedCookie,
     TokenError,
     UndecidableError,
 )
@@ -77,7 +79,7 @@ def grace_of(content_type: str) -> float:
 
 
 def problem_for(error: OstiaryError) -> Problem:
-    """Return the response to an error: 401 and 403 with a challenge (RFC 6750 section 3), else 503."""
+    """Return the response to an error: for tokens, 401 and 403 with a challenge (RFC 6750 section 3)."""
     match error:
         case MissingToken():
             return _problem(401, error, {"WWW-Authenticate": _REALM})
@@ -90,6 +92,8 @@ def problem_for(error: OstiaryError) -> Problem:
             return _problem(403, error, {"WWW-Authenticate": challenge})
         case AccessError():
             return _problem(403, error, {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"'})
+        case CookieError():
+            return _problem(400 if isinstance(error, RepeatedCookie) else 403, error, {})
         case UndecidableError():
             return _problem(503, error, {"Retry-After": str(error.retry_after)})
         case _:

@@ -9,6 +9,7 @@ Its tokens are signed and verified as in production. It is not meant for product
 
 import json
 import math
+import secrets
 import time
 import uuid
 from collections.abc import Collection, Mapping
@@ -21,6 +22,7 @@ from ostiary import _base64url
 from ostiary._keyset import KeySet
 from ostiary._source import LocalKeys, LocalRevocations
 from ostiary._verifier import Verifier, VerifierConfig
+from ostiary.browser import cookie_names
 from ostiary.feed import EVERYTHING, GENESIS, Answer, Kind, Revocation, chain
 
 _REMOVED = object()
@@ -76,6 +78,23 @@ class Issuer:
         }
         protected: dict[str, object] = {"alg": "RS256", "typ": "at+jwt", "kid": self.kid}
         return self.sign(_overridden(protected, header), _overridden(members, claims))
+
+    def cookies(
+        self,
+        *,
+        subject: str = "user-1",
+        scopes: Collection[str] = (),
+        roles: Collection[str] = (),
+        claims: Mapping[str, object] | None = None,
+    ) -> dict[str, str]:
+        """Return the cookies of a browser's session, by name, with a token as `token` makes it.
+
+        The issuer's URL has to be https, or that of a loopback address.
+        """
+        session_id = str((claims or {}).get("sid", uuid.uuid4()))
+        token = self.token(subject=subject, scopes=scopes, roles=roles, claims={"sid": session_id, **(claims or {})})
+        names = cookie_names(self.issuer)
+        return {names.session.decode(): f"{session_id}.{secrets.token_urlsafe(32)}", names.token.decode(): token}
 
     def revoke(self, kind: Kind, target: str = EVERYTHING) -> None:
         """Revoke a session by its `sid`, a token by its `jti`, or all tokens so far of a subject, a client or a key.
