@@ -8,7 +8,7 @@ against forged requests, either: the gateway refuses what pages of other sites s
 """
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-from fastapi import FastAPI, Form, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Form, Query, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.templating import Jinja2Templates
 from starlette.exceptions import HTTPException
@@ -54,7 +54,7 @@ SIGN_IN_ERRORS = {
 }
 OTHER_SIGN_IN_ERROR = "That didn't work because something on our side doesn't answer. Try again in a moment."
 
-ReturnTo = Annotated[str, Query()]
+Parameter = Annotated[str, Query()]
 Field = Annotated[str, Form()]
 
 
@@ -73,11 +73,9 @@ def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
     app = FastAPI(
         lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False, exception_handlers=_error_pages()
     )
-    _add_routes(app, verifier, profiles)
-
-    @app.get("/pages/style.css", include_in_schema=False)
-    async def style() -> Response:
-        return FileResponse(HERE / "style.css", headers={"Cache-Control": "no-cache"})
+    reader = _reader(verifier)
+    app.include_router(_pages_for_everybody(reader))
+    app.include_router(_profile_pages(reader, profiles))
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz(response: Response) -> None:
@@ -86,31 +84,50 @@ def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
     return app
 
 
-def _add_routes(app: FastAPI, verifier: Verifier, profiles: httpx.AsyncClient) -> None:
+#: Returns who asks; None for somebody without a token. Raises OstiaryError for a token that does not count.
+_Reader = Callable[[Request], VerifiedToken | None]
+
+
+def _reader(verifier: Verifier) -> _Reader:
     def reader(request: Request) -> VerifiedToken | None:
-        """Return who asks; None for somebody without a token. Raises OstiaryError for one that does not count."""
         fields = request.headers.getlist("authorization")
         return verifier.verify(bearer_token(fields)) if fields else None
 
-    @app.get("/pages", include_in_schema=False)
+    return reader
+
+
+def _pages_for_everybody(reader: _Reader) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/pages")
     async def home(request: Request) -> Response:
         return _page(request, "home.html", is_signed_in=reader(request) is not None)
 
-    @app.get(SIGN_IN, include_in_schema=False)
-    async def sign_in(request: Request, return_to: ReturnTo = "", error: Annotated[str, Query()] = "") -> Response:
+    @router.get(SIGN_IN)
+    async def sign_in(request: Request, return_to: Parameter = "", error: Parameter = "") -> Response:
         return_to = return_to if is_return_path(return_to) else "/pages"
         if reader(request) is not None:
-            return RedirectResponse(return_to, HTTPStatus.SEE_OTHER)
+            return RedirectResponse(return_to, HTTPStatus.SEE_OTHER, HEADERS)
         message = SIGN_IN_ERRORS.get(error, OTHER_SIGN_IN_ERROR) if error else ""
         return _page(request, "sign_in.html", return_to=return_to, login_page=SIGN_IN, message=message)
 
-    @app.get(PROFILE, include_in_schema=False)
-    async def profile(request: Request, saved: Annotated[str, Query()] = "") -> Response:
+    @router.get("/pages/style.css")
+    async def style() -> Response:
+        return FileResponse(HERE / "style.css", headers={"Cache-Control": "no-cache"})
+
+    return router
+
+
+def _profile_pages(reader: _Reader, profiles: httpx.AsyncClient) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get(PROFILE)
+    async def profile(request: Request, saved: Parameter = "") -> Response:
         response = await profiles.get("/profiles/me", headers=_on_behalf(request, reader(request)))
         _check(response)
         return _profile_page(request, {**response.json(), "etag": response.headers["etag"]}, is_saved=saved == "1")
 
-    @app.post(PROFILE, include_in_schema=False)
+    @router.post(PROFILE)
     async def change(
         request: Request, display_name: Field = "", bio: Field = "", website: Field = "", etag: Field = ""
     ) -> Response:
@@ -119,22 +136,23 @@ def _add_routes(app: FastAPI, verifier: Verifier, profiles: httpx.AsyncClient) -
         if token is None:
             # Their session ended while they typed. What they typed stays.
             return _profile_page(request, {**values, "etag": etag}, HTTPStatus.UNAUTHORIZED, is_signed_out=True)
-        response = await profiles.patch(
-            "/profiles/me",
-            json={name: value.strip() or None for name, value in values.items()},
-            headers={**_on_behalf(request, token), "If-Match": etag or "*"},
-        )
-        if response.status_code == HTTPStatus.PRECONDITION_FAILED:
-            # The next attempt is about the profile as it is now.
-            current = await profiles.get("/profiles/me", headers=_on_behalf(request, token))
-            _check(current)
-            values["etag"] = current.headers["etag"]
-            return _profile_page(request, values, HTTPStatus.CONFLICT, is_outdated=True)
-        if response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
-            errors = {each["field"]: _sentence(each["message"]) for each in response.json()["errors"]}
-            return _profile_page(request, {**values, "etag": etag}, HTTPStatus.UNPROCESSABLE_ENTITY, errors=errors)
+        headers = _on_behalf(request, token)
+        change = {name: value.strip() or None for name, value in values.items()}
+        response = await profiles.patch("/profiles/me", json=change, headers={**headers, "If-Match": etag or "*"})
+        match response.status_code:
+            case HTTPStatus.PRECONDITION_FAILED:
+                # The next attempt is about the profile as it is now.
+                current = await profiles.get("/profiles/me", headers=headers)
+                _check(current)
+                values["etag"] = current.headers["etag"]
+                return _profile_page(request, values, HTTPStatus.CONFLICT, is_outdated=True)
+            case HTTPStatus.UNPROCESSABLE_ENTITY:
+                errors = {each["field"]: _sentence(each["message"]) for each in response.json()["errors"]}
+                return _profile_page(request, {**values, "etag": etag}, HTTPStatus.UNPROCESSABLE_ENTITY, errors=errors)
         _check(response)
-        return RedirectResponse(f"{PROFILE}?saved=1", HTTPStatus.SEE_OTHER)
+        return RedirectResponse(f"{PROFILE}?saved=1", HTTPStatus.SEE_OTHER, HEADERS)
+
+    return router
 
 
 def _on_behalf(request: Request, token: VerifiedToken | None) -> dict[str, str]:
@@ -159,7 +177,8 @@ def _page(request: Request, name: str, status: int = HTTPStatus.OK, **context: A
 
 
 def _profile_page(request: Request, values: Mapping[str, Any], status: int = HTTPStatus.OK, **context: Any) -> Response:
-    return _page(request, "profile.html", status, profile=values, is_signed_in=True, sign_in=SIGN_IN, **context)
+    is_signed_in = not context.get("is_signed_out")
+    return _page(request, "profile.html", status, profile=values, is_signed_in=is_signed_in, sign_in=SIGN_IN, **context)
 
 
 def _sentence(message: str) -> str:

@@ -27,6 +27,12 @@ class Authority:
 
     def context(self, *names: str, age: timedelta = timedelta(0), is_signed: bool = True) -> ssl.SSLContext:
         """Return what a server of these names and addresses needs; a certificate is good for a day."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.file_of(*names, age=age, is_signed=is_signed))
+        return context
+
+    def file_of(self, *names: str, age: timedelta = timedelta(0), is_signed: bool = True) -> Path:
+        """Return a file with the key and the certificate of a server."""
         key = ec.generate_private_key(ec.SECP256R1())
         more = (x509.SubjectAlternativeName([_alternative(name) for name in names]),)
         signer = None if is_signed else key
@@ -37,9 +43,7 @@ class Authority:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
+        return file
 
     def _sign(
         self,
