@@ -132,7 +132,7 @@ class SessionsHarness:
 
 @asynccontextmanager
 async def open_sessions(
-    issuer: Issuer, upstream: RecordingUpstream, *routes: str, browser: str = "login_path: /login"
+    issuer: Issuer, upstream: RecordingUpstream, *routes: str, browser: str = "login_path: /login", more: str = ""
 ) -> AsyncIterator[SessionsHarness]:
     """Run a gateway with these routes, given as YAML flow mappings, and a section `browser`."""
     own = Issuer(ISSUER, private_key=issuer.private_key)
@@ -142,7 +142,7 @@ async def open_sessions(
             lines = "".join(f"  - {{{route}}}\n" for route in routes)
             text = (
                 f'upstreams:\n  up: {{url: "{upstream.url}"}}\n  auth: {{url: "{auth.url}"}}\n'
-                f"browser: {{upstream: auth, {browser}}}\nroutes:\n{lines}"
+                f"browser: {{upstream: auth, {browser}}}\n{more}\nroutes:\n{lines}"
             )
             config = GatewayConfig(issuer=ISSUER, public_operations=PUBLIC, gateway_secret_file=directory / "secret")
             async with GatewayHarness.open(text, "", own.verifier(), config=config) as gateway:
