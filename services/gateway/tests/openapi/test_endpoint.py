@@ -38,6 +38,19 @@ async def test_unavailable_services_are_left_out_of_the_document(issuer: Issuer,
         assert [request.target for request in upstream.requests] == ["/openapi.json"]
 
 
+async def test_browser_sessions_have_a_scheme_with_the_issuers_cookie(
+    issuer: Issuer, upstream: RecordingUpstream
+) -> None:
+    offered = json.dumps(document({"/home": {"get": operation()}}, "string")).encode()
+    upstream.response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(offered), offered)
+    stage = STAGE.replace("public", "authenticated") + "browser: {upstream: away}\n"
+    config = GatewayConfig.load({"OSTIARY_ISSUER": "https://gw"})
+    async with GatewayHarness.open(stage, upstream.url, issuer.verifier(), config=config) as harness:
+        merged = (await harness.client.get("/openapi.json")).json()
+    assert merged["paths"]["/home"]["get"]["security"] == [{"bearer": []}, {"cookie": []}]
+    assert merged["components"]["securitySchemes"]["cookie"]["name"] == "__Host-ostiary-session"
+
+
 @pytest.mark.parametrize(
     "content",
     [b'{"paths": {"/home": {"get": {"parameters": null}}}}', b'{"paths": {}, "x": NaN}', b"[]", b"[" * 5000, b"\xff"],

@@ -12,6 +12,9 @@ def login_page(context: RequestContext, browser: Browser) -> bytes | None:
     """Return the path of the login page; None for requests that do not open a page, or that carry a bearer token."""
     if browser.login_path is None or not is_navigation(context) or credentials_of(context).has_bearer:
         return None
+    if context.path == browser.login_path.encode():
+        # It asks for a login itself: that must not lead there again and again.
+        return None
     target = context.target.decode("latin-1")
     query = f"?return_to={quote(target, safe='')}" if is_return_path(target) else ""
     return f"{browser.login_path}{query}".encode()
