@@ -72,9 +72,12 @@ async def test_passwords_and_tokens_are_not_logged(
     await client.post("/auth/login", json=ADA)
     await client.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
     await client.post("/auth/register", content=b'{"password":"' + ADA["password"].encode() + b'"')
+    browser = await client.post("/session", json=ADA)
+    await client.delete("/session", headers={"Cookie": "; ".join(browser.headers.get_list("set-cookie"))})
+    secrets = [cookie.partition("=")[2].partition(";")[0] for cookie in browser.headers.get_list("set-cookie")]
     printed = "".join(capsys.readouterr())
     assert "request" in printed
-    for secret in (ADA["password"], tokens["access_token"], tokens["refresh_token"], ADA["email"]):
+    for secret in (ADA["password"], tokens["access_token"], tokens["refresh_token"], ADA["email"], *secrets):
         assert secret not in printed
 
 
@@ -92,7 +95,7 @@ async def test_only_operations_that_authenticate_document_401(client: httpx.Asyn
         for method, operation in methods.items()
     }
     # These have credentials in their bodies.
-    authenticating = {("POST", "/auth/login"), ("POST", "/auth/refresh")}
+    authenticating = {("POST", "/auth/login"), ("POST", "/auth/refresh"), ("POST", "/session")}
     authenticating |= {name for name, operation in operations.items() if operation.get("security")}
     assert {name for name, operation in operations.items() if "401" in operation["responses"]} == authenticating
     assert {("POST", "/auth/register"), ("GET", "/.well-known/jwks.json")} <= operations.keys() - authenticating

@@ -28,8 +28,11 @@ from ostiary_auth.routes.oauth.metadata import metadata_routes
 from ostiary_auth.routes.revocation.admin import revocation_admin_routes
 from ostiary_auth.routes.revocation.events import events_routes
 from ostiary_auth.routes.revocation.feed import feed_routes
+from ostiary_auth.routes.sessions.browser import browser_routes
+from ostiary_auth.routes.sessions.cookies import BrowserCookies
 from ostiary_auth.routes.sessions.endpoints import session_routes
 from ostiary_auth.routes.sessions.exchange import exchange_routes
+from ostiary_auth.routes.sessions.openapi import session_paths
 from ostiary_auth.services import LOCAL_MAX_STALENESS, Services, ServiceSecrets
 from ostiary_chassis.app import new_app
 from ostiary_chassis.metrics import Metrics
@@ -60,6 +63,8 @@ def create_app(config: AuthConfig, service_secrets: ServiceSecrets) -> FastAPI:
     # `include_router` would build each route again.
     app.router.routes[:0] = _routes(services, dependencies)
     document_paths(app, oauth_openapi.PATHS, oauth_openapi.SECURITY_SCHEMES)
+    if config.cookie_names:
+        document_paths(app, session_paths(), {})
     auth.document(app)
     return app
 
@@ -97,12 +102,14 @@ async def _running(services: Services) -> AsyncIterator[None]:
 
 def _routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
     """Return all routes. They are matched in order, so the most frequent ones come first."""
+    cookies = BrowserCookies.of(services.config)
     return [
         *feed_routes(services, dependencies),
         *exchange_routes(services, dependencies),
         *oauth_routes(services, dependencies),
-        *session_routes(services, dependencies),
-        *account_routes(services, dependencies),
+        *session_routes(services, dependencies, cookies),
+        *(browser_routes(services, dependencies, cookies) if cookies else ()),
+        *account_routes(services, dependencies, cookies),
         *jwks_routes(services),
         *metadata_routes(services),
         *user_admin_routes(services, dependencies),

@@ -6,17 +6,32 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from sqlalchemy import URL
 
+from ostiary.browser import CookieNames, cookie_names
 from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDelay, DrainTimeout
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import Port, Settings, read_secret
 from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
-from ostiary_chassis.urls import BaseUrl
+from ostiary_chassis.urls import BaseUrl, UrlKind
 
 _DAY = 24 * 3600
 
 #: Seconds. Revocations are kept for that long, whatever the current setting is, as it may have been larger before.
 MAX_ACCESS_TOKEN_TTL = 3600
+
+
+_ORIGIN = UrlKind(("https", "http"), "origins separated by commas, such as https://app.example.com")
+
+
+def _origins(value: object) -> object:
+    """Parse origins separated by commas, as browsers send them."""
+    if not isinstance(value, str):
+        return value
+    found = [_ORIGIN.check(origin.strip()) for origin in value.split(",") if origin.strip()]
+    for origin in found:
+        if origin != origin.lower():
+            raise ValueError(f"must be in lower case, as browsers send it: {origin.lower()}")
+    return tuple(found)
 
 
 def _integer(value: object) -> object:
@@ -47,6 +62,9 @@ class AuthConfig(Settings):
     key_rotation_period: Annotated[int, Field(alias="OSTIARY_KEY_ROTATION_PERIOD", ge=60, le=365 * _DAY)] = 30 * _DAY
     jwks_max_age: Annotated[int, Field(alias="OSTIARY_JWKS_MAX_AGE", ge=1, le=_DAY)] = 300
     trusted_proxies: Annotated[Networks, Field(alias="OSTIARY_AUTH_TRUSTED_PROXIES")] = ()
+    trusted_origins: Annotated[
+        tuple[str, ...], BeforeValidator(_origins), Field(alias="OSTIARY_AUTH_TRUSTED_ORIGINS")
+    ] = ()
     log_format: Annotated[LogFormat, Field(alias="OSTIARY_LOG_FORMAT")] = "text"
 
     @model_validator(mode="after")
@@ -61,6 +79,14 @@ class AuthConfig(Settings):
     @property
     def drain(self) -> Drain:
         return Drain(self.drain_delay, self.drain_timeout)
+
+    @property
+    def cookie_names(self) -> CookieNames | None:
+        """The names of browsers' cookies; None if the issuer's URL is not safe, so that browsers have no sessions."""
+        try:
+            return cookie_names(self.issuer)
+        except ValueError:
+            return None
 
     @property
     def kek_path(self) -> Path:

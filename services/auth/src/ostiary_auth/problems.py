@@ -44,7 +44,7 @@ _STATUSES: Mapping[type[errors.AuthError], int] = {
 }
 
 
-async def _on_auth_error(_request: Request, error: errors.AuthError) -> Response:
+async def on_auth_error(_request: Request, error: errors.AuthError) -> Response:
     if isinstance(error, errors.HashingOverloaded | errors.TooManyAttempts):
         # Slows down clients that send one request after another, at no cost.
         await asyncio.sleep(REJECTION_SECONDS)
@@ -66,4 +66,4 @@ async def _on_oauth_error(_request: Request, error: errors.OAuthError) -> Respon
     return Response(body, 400, headers, "application/json")
 
 
-EXCEPTION_HANDLERS: ExceptionHandlers = {errors.AuthError: _on_auth_error, errors.OAuthError: _on_oauth_error}
+EXCEPTION_HANDLERS: ExceptionHandlers = {errors.AuthError: on_auth_error, errors.OAuthError: _on_oauth_error}

@@ -27,7 +27,7 @@ class TestClients:
         return line.do(work)
 
     def registered(self, line: CommandLine) -> list[Any]:
-        """Return the clients but for those of the stack's own verifiers and gateways, which there are from the start."""
+        """Return the clients but for the stack's own, which there are from the start."""
         clients = line.rows("clients", "list")
         others = [client for client in clients if client["id"] not in {GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID}]
         assert len(others) == len(clients) - 2

@@ -556,7 +556,8 @@ async def change_the_password(scene: Scene, context: Context) -> Expected:
     async with scene.services.database.write() as connection:
         await connection.execute(update(users).where(users.c.id == scene.user.id).values(password_hash=hashed))
     kept, new = scene.logins[0].session_id, "a whole new battery staple"
-    scene.revoked = await scene.services.accounts.change_password(scene.user.id, kept, PASSWORD, new, context)
+    changed = await scene.services.accounts.change_password(scene.user.id, kept, PASSWORD, new, context)
+    scene.revoked = changed.revoked
     return [(Kind.SESSION, session) for session in scene.sessions[1:]]
 
 

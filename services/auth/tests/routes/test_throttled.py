@@ -34,7 +34,7 @@ class TestOverHttp:
         assert 290 <= int(response.headers["Retry-After"]) <= 300
 
     @pytest.mark.parametrize(("issuer", "secure"), [("https://id.example.com", True), ("http://localhost:8080", False)])
-    async def test_a_login_leaves_a_mark_that_only_logins_see(
+    async def test_a_login_leaves_a_mark_of_the_device(
         self, config: AuthConfig, own: ServiceSecrets, services: Services, issuer: str, secure: bool
     ) -> None:
         app = create_app(config.model_copy(update={"issuer": issuer}), own)
@@ -43,8 +43,8 @@ class TestOverHttp:
             response = await client.post("/auth/login", json=ADA)
             (cookie,) = response.headers.get_list("Set-Cookie")
             value, *attributes = cookie.split("; ")
-            assert value.startswith("ostiary-device=")
-            expected = {"HttpOnly", "SameSite=strict", "Path=/auth/login", f"Max-Age={365 * 24 * 3600}"}
+            assert value.startswith("__Host-ostiary-device=" if secure else "ostiary-device-8080=")
+            expected = {"HttpOnly", "SameSite=Lax", "Path=/", f"Max-Age={365 * 24 * 3600}"}
             assert set(attributes) == expected | ({"Secure"} if secure else set())
             # With the mark, the owner gets in though strangers are held up; and need not be marked again.
             await block(services, login_keys(EMAIL, HOME, None))

@@ -67,6 +67,10 @@ class SessionRows(Protocol):
     async def lock_chain(self, token_hash: bytes) -> Chain | None:
         """Return the refresh token with this hash, with its successor, session and user."""
 
+    async def get(self, session_id: UUID) -> Session | None: ...
+
+    async def set_secret(self, session_id: UUID, secret_hash: bytes) -> None: ...
+
     async def lock_proven(self, proof: SessionProof) -> Session | None:
         """Return a browser's session that has this secret."""
 

@@ -31,6 +31,9 @@ PARAMETER = {
     "schema": {"type": "string", "examples": ["wait=5"]},
 }
 
+#: What the response goes on to have: a session's cookies and what comes with them.
+_KEPT = frozenset({b"set-cookie", b"clear-site-data"})
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -87,7 +90,9 @@ async def apply_prefer_wait(services: Services, request: Request, response: Resp
         "complete": found.complete,
     }
     headers = {"Preference-Applied": "wait", "Cache-Control": "no-store"}
-    return Response(json.dumps(waited), headers=headers, media_type="application/json")
+    answer = Response(json.dumps(waited), headers=headers, media_type="application/json")
+    answer.raw_headers += [field for field in response.raw_headers if field[0] in _KEPT]
+    return answer
 
 
 def _preferred_wait(fields: Sequence[str]) -> int | None:

@@ -26,6 +26,7 @@ from ostiary_auth.domain.accounts.throttle import count_attempt
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import AuthError, InvalidCredentials, TooManyAttempts, WrongPassword
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.sessions.model import Grant
 from ostiary_auth.services import Services, ServiceSecrets
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,7 +71,7 @@ class Logins:
 
     async def log_in(
         self, source: str = HOME, now: datetime = NOW, device: str | None = None, email: str = EMAIL
-    ) -> Login:
+    ) -> Login[Grant]:
         context = Context(now, source=source)
         return await self.accounts.log_in(email, PASSWORD, device, FIRST_PARTY_CLIENT_ID, context)
 

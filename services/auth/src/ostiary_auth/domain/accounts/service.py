@@ -1,8 +1,9 @@
 """Accounts: registration, login, password changes and administration."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 from uuid import UUID, uuid4
 
 from ostiary.feed import Kind
@@ -20,16 +21,27 @@ from ostiary_auth.domain.errors import AuthError, InvalidCredentials, InvalidEma
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.revocation.model import RevokedNumbers
-from ostiary_auth.domain.sessions.model import Grant, Session
+from ostiary_auth.domain.sessions.model import BrowserGrant, Entitlement, Grant, Session
 from ostiary_auth.domain.sessions.service import Sessions
+from ostiary_auth.domain.sessions.session_secrets import SessionProof
+
+AnyGrant = TypeVar("AnyGrant", bound=Entitlement)
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class Login(Generic[AnyGrant]):
     """A successful login. `device_token` is for a device that was not known before."""
 
-    grant: Grant
+    grant: AnyGrant
     device_token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordChange:
+    """A changed password: what it revoked, and the browser's new secret if it has proven its session."""
+
+    revoked: RevokedNumbers
+    grant: BrowserGrant | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +102,49 @@ class Accounts:
 
     async def log_in(
         self, email: str, password: str, device_token: str | None, client_id: str, context: Context
-    ) -> Login:
+    ) -> Login[Grant]:
+        """Authenticate a user and open a session. Raises InvalidCredentials, TooManyAttempts or HashingOverloaded."""
+
+        async def open_session(transaction: Transaction, user: User) -> Grant:
+            return await self._sessions.open(transaction, user, client_id, context)
+
+        return await self._log_in(email, password, device_token, context, open_session)
+
+    async def log_in_with_browser(
+        self,
+        email: str,
+        password: str,
+        device_token: str | None,
+        client_id: str,
+        context: Context,
+        *,
+        persistent: bool,
+        replaced: SessionProof | None,
+    ) -> Login[BrowserGrant]:
+        """Authenticate a user and open a session in a browser, whose previous one ends.
+
+        Raises InvalidCredentials, TooManyAttempts or HashingOverloaded.
+        """
+
+        async def open_session(transaction: Transaction, user: User) -> BrowserGrant:
+            return await self._sessions.open_in_browser(
+                transaction, user, client_id, context, persistent=persistent, replaced=replaced
+            )
+
+        return await self._log_in(email, password, device_token, context, open_session)
+
+    async def _log_in(
+        self,
+        email: str,
+        password: str,
+        device_token: str | None,
+        context: Context,
+        open_session: Callable[[Transaction, User], Awaitable[AnyGrant]],
+    ) -> Login[AnyGrant]:
         """Authenticate a user and open a session.
 
         An unknown address takes the same steps as a wrong password or a disabled account, so that neither the response
-        nor its time reveals which accounts exist. Raises InvalidCredentials, TooManyAttempts or HashingOverloaded.
+        nor its time reveals which accounts exist.
         """
         candidate = password_policy.normalise(password)
         with self._hasher.slot():
@@ -112,15 +162,22 @@ class Accounts:
         async with self._admit(user, keys, context, InvalidCredentials) as (transaction, current):
             if rehashed is not None:
                 await transaction.users.replace(replace(current, password_hash=rehashed))
-            grant = await self._sessions.open(transaction, current, client_id, context)
+            grant = await open_session(transaction, current)
             subject, facts = user_actor(user.id), {"session_id": str(grant.session.id)}
             await self._audit.record(transaction, context, Event.LOGIN_SUCCEEDED, subject=subject, facts=facts)
         return Login(grant, None if device_id else self._devices.issue(user.id))
 
     async def change_password(
-        self, user_id: UUID, session_id: UUID, current_password: str, new_password: str, context: Context
-    ) -> RevokedNumbers:
-        """Change a user's password and end their other sessions.
+        self,
+        user_id: UUID,
+        session_id: UUID,
+        current_password: str,
+        new_password: str,
+        context: Context,
+        *,
+        proof: SessionProof | None = None,
+    ) -> PasswordChange:
+        """Change a user's password and end their other sessions. A browser's session goes on with a new secret.
 
         Raises WrongPassword (also for a disabled user), UnacceptablePassword, TooManyAttempts, UserNotFound or
         HashingOverloaded.
@@ -137,12 +194,10 @@ class Accounts:
             hashed = await self._hasher.hash(new)
         async with self._admit(user, keys, context, WrongPassword) as (transaction, current):
             await transaction.users.replace(replace(current, password_hash=hashed))
-            revoked = await self._sessions.end_all_of(
-                transaction, user_id, "password_changed", context, keep=session_id
-            )
+            revoked, grant = await self._sessions.keep_one_of(transaction, current, session_id, proof, context)
             subject = user_actor(user_id)
             await self._audit.record(transaction, context, Event.USER_PASSWORD_CHANGED, subject=subject)
-        return revoked
+        return PasswordChange(revoked, grant)
 
     async def get(self, user_id: UUID) -> User:
         """Return a user. Raises UserNotFound."""

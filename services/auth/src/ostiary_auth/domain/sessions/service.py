@@ -145,17 +145,41 @@ class Sessions:
             alive = [chain.session] if self.limits.alive(chain.session, context.now) else []
             return await self._end(transaction, alive, "token_revoked", context)
 
+    async def end_by_proof(self, proof: SessionProof, context: Context) -> RevokedNumbers:
+        """End a browser's session. One that is unknown or has ended is not an error."""
+        async with self._store.write() as transaction:
+            session = await transaction.sessions.lock_proven(proof)
+            if session is None or not self.limits.alive(session, context.now):
+                return ()
+            return await self._end(transaction, [session], "logout", context.by(user_actor(session.user_id)))
+
     async def end_all_of(
-        self,
-        transaction: Transaction,
-        user_id: UUID,
-        reason: EndReason,
-        context: Context,
-        keep: UUID | None = None,
+        self, transaction: Transaction, user_id: UUID, reason: EndReason, context: Context
     ) -> RevokedNumbers:
-        """End all sessions of a user but `keep`."""
+        """End all sessions of a user."""
         live = await self._live(transaction, user_id, context.now)
-        return await self._end(transaction, [session for session in live if session.id != keep], reason, context)
+        return await self._end(transaction, live, reason, context)
+
+    async def keep_one_of(
+        self, transaction: Transaction, user: User, session_id: UUID, proof: SessionProof | None, context: Context
+    ) -> tuple[RevokedNumbers, BrowserGrant | None]:
+        """End all sessions of a user who has changed their password, but the one in which they did.
+
+        A browser's goes on with a new secret, which only a browser with the old one gets, and whoever else has the old
+        one has no use of it: the access tokens that it was exchanged for are revoked, too.
+        """
+        live = await self._live(transaction, user.id, context.now)
+        others = [session for session in live if session.id != session_id]
+        revoked = await self._end(transaction, others, "password_changed", context)
+        kept = next((session for session in live if session.id == session_id and session.secret_hash), None)
+        if kept is None:
+            return revoked, None
+        secret = session_secrets.new_secret()
+        await transaction.sessions.set_secret(kept.id, session_secrets.hash_of(secret))
+        (number,) = await self._revocations.revoke(transaction, context, Kind.SUBJECT, str(user.id))
+        grant = BrowserGrant(user, kept, user.scopes, number, session_secrets.credential_of(kept.id, secret))
+        is_proven = proof is not None and (proof.session_id, proof.secret_hash) == (kept.id, kept.secret_hash)
+        return (*revoked, number), grant if is_proven else None
 
     async def _refresh(
         self,

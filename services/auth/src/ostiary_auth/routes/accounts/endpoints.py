@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.routing import BaseRoute
 
 from ostiary import VerifiedToken
@@ -15,11 +15,12 @@ from ostiary_auth.routes.accounts.models import (
 )
 from ostiary_auth.routes.dependencies import Dependencies, UserRequest
 from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
+from ostiary_auth.routes.sessions.cookies import BrowserCookies
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
 
-def account_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
+def account_routes(services: Services, dependencies: Dependencies, cookies: BrowserCookies | None) -> list[BaseRoute]:
     router = APIRouter(prefix="/auth", tags=["account"])
     revoking = APIRouter(prefix="/auth", tags=["account"], route_class=prefer_wait_route(services))
     caller = Annotated[VerifiedToken, Depends(dependencies.auth.require())]
@@ -32,12 +33,16 @@ def account_routes(services: Services, dependencies: Dependencies) -> list[BaseR
         return account_response(await services.accounts.register(body.email, body.password, body.display_name, context))
 
     @revoking.post("/password", status_code=204, responses=documented(403, 404, 429))
-    async def password(request: Request, call: live_request, body: PasswordRequest) -> None:
-        """Change the caller's password and end their other sessions."""
-        revoked = await services.accounts.change_password(
-            call.user_id, call.session_id, body.current_password, body.new_password, call.context
+    async def password(request: Request, response: Response, call: live_request, body: PasswordRequest) -> None:
+        """Change the caller's password and end their other sessions. A browser gets new cookies."""
+        proof = cookies.proof(request) if cookies else None
+        changed = await services.accounts.change_password(
+            call.user_id, call.session_id, body.current_password, body.new_password, call.context, proof=proof
         )
-        note_revoked(request, revoked)
+        note_revoked(request, changed.revoked)
+        if cookies and changed.grant:
+            access = await services.tokens.for_session(changed.grant, call.context.now)
+            cookies.set_session(response, changed.grant, access, call.context.now)
 
     @router.get("/me")
     async def me(token: caller) -> CallerResponse:

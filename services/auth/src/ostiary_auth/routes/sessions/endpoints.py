@@ -12,6 +12,7 @@ from ostiary_auth.domain.sessions import device_label
 from ostiary_auth.domain.sessions.model import Grant, Session, SessionLimits
 from ostiary_auth.routes.dependencies import Dependencies, UserRequest
 from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
+from ostiary_auth.routes.sessions.cookies import BrowserCookies
 from ostiary_auth.routes.sessions.models import (
     EndedResponse,
     LoginRequest,
@@ -24,37 +25,23 @@ from ostiary_auth.routes.sessions.models import (
 from ostiary_auth.services import Services
 from ostiary_chassis.openapi import documented
 
-DEVICE_COOKIE = "ostiary-device"
 
-#: Lifetime in seconds of the cookie with the device token.
-DEVICE_COOKIE_AGE = 365 * 24 * 3600
-
-
-def session_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
+def session_routes(services: Services, dependencies: Dependencies, cookies: BrowserCookies | None) -> list[BaseRoute]:
     router = APIRouter(prefix="/auth", tags=["account"])
     revoking = APIRouter(prefix="/auth", tags=["account"], route_class=prefer_wait_route(services))
     user_request = Annotated[UserRequest, Depends(dependencies.user)]
     live_request = Annotated[UserRequest, Depends(dependencies.live_user)]
-    secure = services.config.issuer.startswith("https:")
 
     @router.post("/login", responses=documented(401, 429))
     async def login(body: LoginRequest, request: Request, response: Response) -> TokenResponse:
         """Log in. Neither the response nor its time reveals whether an account exists."""
         context = dependencies.context(request)
-        known_device = request.cookies.get(DEVICE_COOKIE)
+        known_device = cookies.device(request) if cookies else None
         outcome = await services.accounts.log_in(
             body.email, body.password, known_device, FIRST_PARTY_CLIENT_ID, context
         )
-        if outcome.device_token is not None:
-            response.set_cookie(
-                DEVICE_COOKIE,
-                outcome.device_token,
-                max_age=DEVICE_COOKIE_AGE,
-                path="/auth/login",
-                secure=secure,
-                httponly=True,
-                samesite="strict",
-            )
+        if cookies:
+            cookies.set_device(response, outcome.device_token)
         return token_response(outcome.grant, await services.tokens.for_session(outcome.grant, context.now), response)
 
     @router.post("/refresh", responses=documented(401))

@@ -61,11 +61,8 @@ _USE_TOKEN = (
     .where(refresh_tokens.c.hash == bindparam("used"))
     .values(used_at=bindparam("now"), successor_nonce=bindparam("nonce"), successor_hash=bindparam("successor"))
 )
-_LOCK_PROVEN = (
-    select(*_SESSION_COLUMNS)
-    .where(sessions.c.id == bindparam("session_id"), sessions.c.secret_hash == bindparam("hash"))
-    .with_for_update()
-)
+_BY_ID = select(*_SESSION_COLUMNS).where(sessions.c.id == bindparam("session_id"))
+_LOCK_PROVEN = _BY_ID.where(sessions.c.secret_hash == bindparam("hash")).with_for_update()
 #: A browser's session, if it may be used, with everything that its next access token states.
 _usable = and_(
     sessions.c.id == bindparam("used"),
@@ -140,6 +137,15 @@ class SqlSessions:
             session=Session(**session),
             user=user_of(user),
             as_of=head["number"],
+        )
+
+    async def get(self, session_id: UUID) -> Session | None:
+        row = (await self._connection.execute(_BY_ID, {"session_id": session_id})).one_or_none()
+        return Session(**row._mapping) if row else None
+
+    async def set_secret(self, session_id: UUID, secret_hash: bytes) -> None:
+        await self._connection.execute(
+            update(sessions).where(sessions.c.id == session_id).values(secret_hash=secret_hash)
         )
 
     async def lock_proven(self, proof: SessionProof) -> Session | None:
