@@ -38,7 +38,7 @@ async def test_a_login_page_that_asks_for_a_login_does_not_lead_to_itself(it: Se
         ("/a;b", "%2Fa%3Bb"),
         ("//evil.example/a", None),
         ("///evil.example/a", None),
-        ("/%2Fevil.example", "%2F%252Fevil.example"),
+        ("/%2Fevil.example", None),
         ("/a?\\evil.example", None),
         ("/a" + 2050 * "b", None),
         ("https://gw/a", "%2Fa"),
