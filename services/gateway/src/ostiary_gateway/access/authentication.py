@@ -54,26 +54,15 @@ class Authentication:
         """
         credentials = credentials_of(context)
         if credentials.has_bearer or not rules.takes_cookies:
-            presented = self._bearer(rules, credentials)
+            token = self._of_bearer(route, rules, credentials)
         else:
-            presented = context.used
-            session = self.session(rules, context)
-            if session is None and not rules.is_optional:
-                raise MissingToken
-            if session is None:
-                presented = None
-            elif presented is None:
-                presented = self._find(route, context, credentials, session)
-                if presented is None and not rules.is_optional:
-                    raise ProblemError(SESSION_ENDED)
-        if presented is None:
-            if context.token is not None:
-                # Another route has counted a credential that does not count here.
-                raise MissingToken
-            context.session = None
-            return None
-        # Set before the requirements are checked, so that the access log has the subject of a rejected request.
-        token = context.token = self.verifier.verify(presented, max_staleness=route.staleness_limit)
+            token = self._of_session(route, rules, context, credentials)
+        if token is not None:
+            # Set before the requirements are checked, so that the access log has the subject of a rejected request.
+            context.token = token
+        elif context.token is not None:
+            # Another route has counted a credential that does not count here.
+            raise MissingToken
         return token
 
     def session(self, rules: RouteRules, context: RequestContext) -> Session | None:
@@ -108,8 +97,8 @@ class Authentication:
             token=context.bearer,
         )
 
-    def _bearer(self, rules: RouteRules, credentials: Credentials) -> Presented | None:
-        """Return the bearer token; None if there need not be one. Raises TokenError."""
+    def _of_bearer(self, route: Route, rules: RouteRules, credentials: Credentials) -> VerifiedToken | None:
+        """Verify the bearer token. Raises OstiaryError."""
         if rules.is_optional and not credentials.has_bearer:
             return None
         presented = credentials.presented
@@ -118,11 +107,30 @@ class Authentication:
             presented = credentials.presented = self.verifier.present(bearer_token(values))
         if not rules.takes_bearers:
             raise BearerNotAccepted
-        return presented
+        return self.verifier.verify(presented, max_staleness=route.staleness_limit)
+
+    def _of_session(
+        self, route: Route, rules: RouteRules, context: RequestContext, credentials: Credentials
+    ) -> VerifiedToken | None:
+        """Verify the token of the browser session. Raises as `token`."""
+        session = self.session(rules, context)
+        if session is None:
+            if rules.is_optional:
+                return None
+            raise MissingToken
+        if context.used is not None:
+            # Found for another route already.
+            return self.verifier.verify(context.used, max_staleness=route.staleness_limit)
+        token = self._find(route, context, credentials, session)
+        if token is None:
+            if not rules.is_optional:
+                raise ProblemError(SESSION_ENDED)
+            context.session = None
+        return token
 
     def _find(
         self, route: Route, context: RequestContext, credentials: Credentials, session: Session
-    ) -> Presented | None:
+    ) -> VerifiedToken | None:
         """Choose the token of a session; None if that has ended. Raises OstiaryError, ProblemError or RenewalNeeded."""
         now = time.time()
         presented = credentials.token
@@ -130,7 +138,7 @@ class Authentication:
         if token is not None and context.renewal is None and not _is_due(context, token, now):
             # Of most requests, this is all.
             context.used, context.bearer = presented, credentials.token_value
-            return presented
+            return token
         best, newer = token, self._renewed(context, session)
         renewed = self._verified(newer.presented, session, route, now) if newer is not None else None
         if newer is not None and renewed is not None and (token is None or renewed.expires_at > token.expires_at):
@@ -145,8 +153,9 @@ class Authentication:
         if context.renewal is None and _is_due(context, best, now):
             self._renew(context, session, best, now)
         elif context.renewal is not None and context.renewal.is_ended:
-            context.used, context.bearer = None, b""
-        return context.used
+            context.used, context.bearer, context.renewed_cookie = None, b"", b""
+            return None
+        return best
 
     def _renewed(self, context: RequestContext, session: Session) -> RenewedToken | None:
         """Return the token that the request has waited for, or one that has been renewed before."""
