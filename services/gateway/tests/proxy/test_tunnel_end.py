@@ -104,6 +104,43 @@ async def test_a_long_frame_ends_in_pieces_after_revocation(
     assert client.received[len(LONG) :].startswith(b"\x88")
 
 
+async def test_there_is_one_close_frame_when_the_service_sees_the_end_first(
+    harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
+) -> None:
+    client = await live(harness, issuer)
+    peer.send(close_frame_of())
+    await client.wait_for(close_frame_of())
+    issuer.revoke(Kind.SUBJECT, "ada")
+    await client.wait_closed()
+    assert client.received == close_frame_of()
+
+
+async def test_a_close_frame_under_way_is_the_only_one(
+    harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
+) -> None:
+    client = await live(harness, issuer)
+    peer.send(close_frame_of()[:5])
+    await until(lambda: len(client.received) == 5)
+    issuer.revoke(Kind.SUBJECT, "ada")
+    await never(lambda: client.is_closed)
+    peer.send(close_frame_of()[5:])
+    await client.wait_closed()
+    assert client.received == close_frame_of()
+
+
+async def test_the_service_gets_one_close_frame_of_a_client_that_has_closed(
+    harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket
+) -> None:
+    client = await live(harness, issuer)
+    closing = frame((1000).to_bytes(2), mask=b"abcd", opcode=0x8)
+    client.send(closing)
+    await until(lambda: peer.received == closing)
+    issuer.revoke(Kind.SUBJECT, "ada")
+    await client.wait_closed()
+    await until(lambda: peer.is_closed)
+    assert peer.received == closing
+
+
 async def test_an_unfinished_frame_does_not_keep_a_websocket_open(
     harness: GatewayHarness, issuer: Issuer, peer: UpstreamWebSocket, clock: Clock
 ) -> None:

@@ -10,7 +10,9 @@ from ostiary_gateway.http1.parser import Request, Response
 TOKEN_ENDED = 4401
 GOING_AWAY = 1001
 
-_FINAL_CLOSE = 0x88
+_OPCODE: Final = 0x0F
+_CLOSE: Final = 0x08
+_FINAL_CLOSE = 0x80 | _CLOSE
 _MASKED = 0x80
 _MASK_BYTES = 4
 _MIN_HEAD_BYTES: Final = 2
@@ -54,6 +56,8 @@ class FrameTracker:
     """Tracks where frames begin and end in a stream, so that another can be inserted between two (section 5.2)."""
 
     def __init__(self) -> None:
+        #: Whether a close frame has begun, after which there must be no other (section 5.5.1).
+        self.has_closed = False
         #: An incomplete head of a frame.
         self._head = b""
         #: Bytes of the current frame to come.
@@ -77,6 +81,7 @@ class FrameTracker:
                 length = _bytes_after_head(self._head)
                 if length is None:
                     continue
+                self.has_closed = self.has_closed or self._head[0] & _OPCODE == _CLOSE
                 self._head, self._left = b"", length
             if stop_at_boundary and not self._left:
                 break

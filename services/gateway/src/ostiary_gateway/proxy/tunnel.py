@@ -54,21 +54,27 @@ class Tunnel:
         return rest + self._close_at_boundary()
 
     def close(self, code: int, reason: str) -> bytes:
-        """Begin to close; return the client's close frame if no frame is under way to it."""
+        """Begin to close; return the close frame for the client, unless a frame is under way to it or it has one."""
         self._enter(CLOSING)
         self._close_frame = close_frame(code, reason)
         self._reason = reason
         return self._close_at_boundary()
 
     def upstreams_close_frame(self) -> bytes:
-        """Return the frame that tells the upstream that its client goes away; none within a frame of the client."""
-        return masked(close_frame(GOING_AWAY, self._reason)) if self._clients_frames.at_boundary else b""
+        """Return the frame that tells the upstream that its client goes away, unless the client is within a frame.
+
+        None after the client's own one.
+        """
+        if not self._clients_frames.at_boundary or self._clients_frames.has_closed:
+            return b""
+        return masked(close_frame(GOING_AWAY, self._reason))
 
     def _close_at_boundary(self) -> bytes:
         if not self._upstreams_frames.at_boundary:
             return b""
         self._enter(CLOSED)
-        return self._close_frame
+        # The service verifies the token, too, and may have been faster.
+        return b"" if self._upstreams_frames.has_closed else self._close_frame
 
     def _enter(self, state: State) -> None:
         self._state = self._state.to(state)
