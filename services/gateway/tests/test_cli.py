@@ -216,7 +216,14 @@ class TestPolicy:
         routes.write_text(f"{routes.read_text()}browser: {{upstream: shop}}\n")
         service.offer("orders")
         lines = ["browser sessions of upstream shop; trusted origins: none", "cookies count for: orders"]
-        assert run("policy") == Done(0, "\n".join(["differences: 0; compared: shop", *lines, ""]), "")
+        assert run("policy") == Done(0, "\n".join([*lines, "differences: 0; compared: shop", ""]), "")
+
+    def test_upstreams_that_describe_nothing_are_not_asked(self, run: Run, service: Service) -> None:
+        routes = Path(os.environ["OSTIARY_GATEWAY_ROUTES"])
+        pages = "shop: {url: 'unix:/nowhere', openapi: false}, "
+        routes.write_text(routes.read_text().replace("{shop: ", f"{{{pages.replace('shop', 'pages')}shop: "))
+        service.offer("orders")
+        assert run("policy") == Done(0, "differences: 0; compared: shop\n", "")
 
     def test_with_differences_it_exits_with_1(self, run: Run, service: Service) -> None:
         service.offer("orders", "stock")

@@ -184,11 +184,10 @@ def policy(
         lines = differences(RouteTable(routes.routes), documents)
     except InvalidDocument as error:
         raise ConfigError(str(error)) from None
-    typer.echo("\n".join([*lines, f"differences: {len(lines)}; compared: {', '.join(sorted(documents))}"]))
-    if missing := sorted(routes.upstreams.keys() - documents.keys()):
+    compared = f"differences: {len(lines)}; compared: {', '.join(sorted(documents))}"
+    typer.echo("\n".join([*summary(routes), *lines, compared]))
+    if missing := sorted(name for name, each in routes.upstreams.items() if each.openapi and name not in documents):
         typer.echo(f"not compared: {', '.join(missing)}")
-    for line in summary(routes):
-        typer.echo(line)
     sys.exit(1 if lines else 0)
 
 

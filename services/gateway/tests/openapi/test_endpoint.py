@@ -20,6 +20,7 @@ STAGE = """\
 upstreams:
   shop: {url: "${UPSTREAM}"}
   away: {url: "unix:/nowhere/at/all"}
+  pages: {url: "unix:/nowhere/either", openapi: false}
 routes:
   - {name: home, match: {path: /home, methods: [GET]}, upstream: shop, access: public}
   - {name: away, match: {path: /away, methods: [GET]}, upstream: away, access: public}
@@ -33,7 +34,7 @@ async def test_unavailable_services_are_left_out_of_the_document(issuer: Issuer,
         merged = (await harness.client.get("/openapi.json")).json()
         assert list(merged["paths"]) == ["/home"]
         assert merged["info"]["description"].endswith(": away.")
-        # Asked once, and believed for a while.
+        # Asked once, and believed for a while; who has no document is not asked.
         await harness.client.get("/openapi.json")
         assert [request.target for request in upstream.requests] == ["/openapi.json"]
 

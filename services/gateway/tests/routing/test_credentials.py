@@ -382,6 +382,23 @@ class TestSummary:
         assert file.unused_upstreams == []
 
     @pytest.mark.parametrize(
+        ("path", "more", "is_open"),
+        [
+            ("/sessions/exchange", "", True),
+            ("/{rest...}", "", True),
+            ("/auth/{rest...}", ', rewrite: "/{rest...}"', True),
+            ("/auth/{rest...}", "", False),
+            ("/sessions/{id}/x", "", False),
+        ],
+    )
+    def test_the_exchange_is_for_gateways_alone(self, tmp_path: Path, path: str, more: str, *, is_open: bool) -> None:
+        route = f'\n    - {{name: a, match: {{path: "{path}", methods: [POST]}}, upstream: auth, access: public{more}}}'
+        told = "/sessions/exchange is for gateways alone, and open to everybody by: a"
+        assert (told in self._summary(tmp_path, route)) is is_open
+        assert told not in self._summary(tmp_path, route.replace("auth,", "up,"))
+        assert told not in self._summary(tmp_path, route.replace("POST", "GET"))
+
+    @pytest.mark.parametrize(
         ("old", "new", "fault"),
         [
             ("path: /in,", "path: /elsewhere,", "/in: no route takes this login page"),

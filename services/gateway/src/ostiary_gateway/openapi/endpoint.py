@@ -113,16 +113,17 @@ class ApiDocument:
             snapshot = self._runtime.current
             if self._cached is not None and self._cached[0] is snapshot and time.monotonic() < self._cached[1]:
                 return self._cached[2]
-            contents = await asyncio.gather(*map(_fetch, snapshot.upstreams.values()))
+            upstreams = {name: each for name, each in snapshot.upstreams.items() if each.config.openapi}
+            contents = await asyncio.gather(*map(_fetch, upstreams.values()))
             # Documents may be large, and routes many.
-            built = await in_thread(self._build, snapshot, dict(zip(snapshot.upstreams, contents, strict=True)))
+            built = await in_thread(self._build, snapshot, dict(zip(upstreams, contents, strict=True)))
             self._cached = snapshot, time.monotonic() + CACHE_SECONDS, built
             return built
 
     def _build(self, snapshot: Snapshot, contents: dict[str, bytes | None]) -> _Representation:
         documents = {name: _parse(name, content) for name, content in contents.items() if content is not None}
         found = {name: document for name, document in documents.items() if document is not None}
-        missing = snapshot.upstreams.keys() - found.keys()
+        missing = contents.keys() - found.keys()
         merged = merge(snapshot.table, found, self._version, missing, self._session_cookie)
         return _Representation(json.dumps(merged).encode(), "application/json")
 

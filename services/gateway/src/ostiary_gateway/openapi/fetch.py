@@ -24,6 +24,7 @@ def fetch_documents(routes: RoutesFile, urls: list[str], public_host: str) -> di
         return {
             name: _fetch(f"{each.addresses[0]}{OPENAPI_PATH}", _fields(each.host, public_host))
             for name, each in routes.upstreams.items()
+            if each.openapi
         }
     found: dict[str, dict[str, Any]] = {}
     for url in urls:

@@ -4,7 +4,7 @@ browser: {upstream: auth, trusted_origins: ["https://app.example.com"], login_pa
 """
 
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
@@ -12,6 +12,9 @@ from ostiary.browser import is_return_path
 from ostiary_gateway.routing.origins import OriginMatcher, names_somebody
 from ostiary_gateway.routing.paths import InvalidPath, canonicalise
 from ostiary_gateway.routing.types import Name, Origin, PlainPath, Section
+
+#: Where gateways exchange sessions for access tokens, at the auth service.
+EXCHANGE_PATH: Final = "/sessions/exchange"
 
 
 def _check_names_somebody(origin: str) -> str:

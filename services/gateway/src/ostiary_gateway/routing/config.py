@@ -108,6 +108,9 @@ class Upstream(Section):
     ignores_case: StrictBool = False
     """Whether the service treats `/ADMIN` as `/admin`: access rules then apply to paths in any case."""
 
+    openapi: StrictBool = True
+    """Whether the service describes itself at `/openapi.json`; pages and files have nothing to describe."""
+
     @model_validator(mode="after")
     def _check_addresses(self) -> Self:
         if (self.url is None) is (self.urls is None):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from ostiary.browser import cookie_names
 from ostiary_chassis.settings import ConfigError
+from ostiary_gateway.routing.browser import EXCHANGE_PATH, BrowserSessions
 from ostiary_gateway.routing.config import Route, RoutesFile
 from ostiary_gateway.routing.table import RouteTable
 from ostiary_gateway.routing.templates import EXAMPLE
@@ -58,9 +59,17 @@ def summary(file: RoutesFile) -> list[str]:
     if leading := [route.name for route in file.routes if route.login is not None]:
         lines.append(f"without a session, pages lead to {browser.login_path}: {_joined(leading)}")
         lines += _login_page_faults(file, browser.login_path or "")
+    if exposing := [route.name for route in file.routes if _exposes_exchange(route, browser)]:
+        lines.append(f"{EXCHANGE_PATH} is for gateways alone, and open to everybody by: {_joined(exposing)}")
     if embedded := [route.name for route in file.routes if route.embed is not None]:
         lines.append(f"pages of the same site may embed: {_joined(embedded)}")
     return lines
+
+
+def _exposes_exchange(route: Route, browser: BrowserSessions) -> bool:
+    if browser.upstream not in route.upstreams or "POST" not in route.match.methods:
+        return False
+    return route.upstream_template.matches(tuple(EXCHANGE_PATH[1:].split("/")))
 
 
 def _login_page_faults(file: RoutesFile, login_path: str) -> Iterator[str]:

@@ -13,13 +13,14 @@ from typing import Final
 
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response
+from ostiary_gateway.routing.browser import EXCHANGE_PATH
 from ostiary_gateway.sessions.answers import MAX_ANSWER_BYTES, Answer, read_answer
 from ostiary_gateway.state import State
 from ostiary_gateway.upstream.cluster import Cluster
 from ostiary_gateway.upstream.connection import SWITCHING_PROTOCOLS, Failure, UpstreamConnection
 from ostiary_gateway.upstream.pool import Pool
 
-PATH: Final = b"/sessions/exchange"
+PATH: Final = EXCHANGE_PATH.encode()
 
 #: Seconds for a connection.
 CONNECT_SECONDS: Final = 2.0
