@@ -53,6 +53,17 @@ class TestCheck:
         file.write_text(example)
         assert run("check", file) == Done(0, f"{file}: 1 routes to 2 upstreams\n", "")
 
+    def test_the_examples_of_browser_sessions_are_valid(self, run: Run, tmp_path: Path) -> None:
+        page = REFERENCE.parents[1] / "how-to" / "browser-sessions.md"
+        first, pages, origins = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        upstreams = "upstreams: {auth: {url: http://auth}, shop: {url: http://shop}}\n"
+        file = tmp_path / "gateway.yaml"
+        for example in (first + pages, origins + first.partition("\n")[2] + pages.replace("    login: redirect", "#")):
+            file.write_text(upstreams + example)
+            done = run("check", file)
+            assert (done.code, done.errors) == (0, ""), done.errors
+            assert ": /login: " not in done.output
+
     def test_browser_sessions_need_an_issuer_for_which_browsers_keep_cookies(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
