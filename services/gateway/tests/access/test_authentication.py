@@ -322,7 +322,28 @@ async def test_an_optional_route_knows_the_person_if_there_is_one(it: SessionsHa
     assert (answer.values("vary"), answer.values("cache-control")) == (["Cookie"], ["private"])
     answer = await it.request("/maybe", session.cookies(session.token()), CROSS_SITE)
     assert it.upstream.last.values("authorization") == it.upstream.last.values("cookie") == []
-    assert (answer.values("vary"), answer.values("cache-control")) == (["Cookie"], [])
+    assert (answer.values("vary"), answer.values("cache-control")) == (["Cookie"], ["no-store"])
+
+
+async def test_what_another_page_gets_without_the_session_is_kept_by_no_cache(
+    it: SessionsHarness, session: BrowserSession
+) -> None:
+    cookies = session.cookies(session.token())
+    for lines, expected in (
+        ((SAME_SITE, cookies), ["no-store"]),
+        # The same without cookies, so that no other site learns whether there are any.
+        ((SAME_SITE,), ["no-store"]),
+        ((SAME_ORIGIN,), []),
+        ((SAME_ORIGIN, cookies), ["private"]),
+    ):
+        answer = await it.request("/maybe", *lines)
+        assert (answer.status, answer.values("cache-control")) == (200, expected)
+        assert answer.values("vary") == ["Cookie"]
+
+
+async def test_no_cache_keeps_an_error(it: SessionsHarness, session: BrowserSession) -> None:
+    for path, *lines in (["/mine"], ["/staff", session.cookies(session.token())], ["/nowhere"]):
+        assert (await it.request(path, *lines)).values("cache-control") == ["no-store"]
 
 
 async def test_nobody_is_taken_for_a_stranger_while_it_cannot_be_told(

@@ -25,7 +25,7 @@ from ostiary_gateway.access.request import (
     parse_target,
     problem_of_path,
 )
-from ostiary_gateway.access.rules import COUNTED, RouteRules
+from ostiary_gateway.access.rules import RouteRules
 from ostiary_gateway.access.unread_head import UnreadHead
 from ostiary_gateway.http1 import websocket
 from ostiary_gateway.http1.body import ContentLengthBody
@@ -172,7 +172,7 @@ class Admission:
         if request.method in DESTINATION_METHODS:
             self._authorise_destination(route, context)
         self._authentication.forward(rules, context)
-        context.cookie_rules = rules.cookie_rules if context.session is None else rules.cookie_rules | COUNTED
+        context.cookie_rules = self._authentication.cookie_rules(rules, context)
         return route
 
     def login_page(self, context: RequestContext, problem: Problem) -> bytes | None:

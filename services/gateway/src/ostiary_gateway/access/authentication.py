@@ -24,7 +24,7 @@ from ostiary_gateway.access.renewal import (
     undecided,
 )
 from ostiary_gateway.access.request import RequestContext
-from ostiary_gateway.access.rules import RouteRules
+from ostiary_gateway.access.rules import COUNTED, UNCOUNTED, RouteRules
 from ostiary_gateway.routing.config import Route
 
 #: Renewals that a request waits for: its new token, too, may have been cut off before it is here.
@@ -96,6 +96,17 @@ class Authentication:
             session=session.value if session is not None else b"",
             token=context.bearer,
         )
+
+    def cookie_rules(self, rules: RouteRules, context: RequestContext) -> int:
+        """Return what the response to an authorised request says about cookies."""
+        if context.session is not None:
+            return rules.cookie_rules | COUNTED
+        credentials, browser = credentials_of(context), self.browser
+        if browser is None or not rules.takes_cookies or credentials.has_bearer:
+            return rules.cookie_rules
+        # Whether a cookie came or not, as pages of other sites must not learn that.
+        verdict = credentials.verdict(rules, context.own_origin, browser, is_websocket=context.is_websocket)
+        return rules.cookie_rules if verdict is Verdict.COUNTS else rules.cookie_rules | UNCOUNTED
 
     def _of_bearer(self, route: Route, rules: RouteRules, credentials: Credentials) -> VerifiedToken | None:
         """Verify the bearer token. Raises OstiaryError."""

@@ -14,11 +14,12 @@ from ostiary_gateway.routing.config import Route
 from ostiary_gateway.routing.policies import RateLimit
 
 #: What responses say about cookies, as bits: there are browser sessions; the response is the auth service's, which may
-#: set their cookies; a cookie may count on the route; a cookie has counted.
+#: set their cookies; a cookie may count on the route; a cookie has counted; none could, by whose page sent the request.
 SESSIONS: Final = 1
 FROM_ISSUER: Final = 2
 VARIES: Final = 4
 COUNTED: Final = 8
+UNCOUNTED: Final = 16
 
 
 class RouteRules:

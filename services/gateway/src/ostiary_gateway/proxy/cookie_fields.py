@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from ostiary.browser import resembles_ours
-from ostiary_gateway.access.rules import COUNTED, FROM_ISSUER, SESSIONS, VARIES
+from ostiary_gateway.access.rules import COUNTED, FROM_ISSUER, SESSIONS, UNCOUNTED, VARIES
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response
 from ostiary_gateway.http1.status import NOT_MODIFIED
@@ -44,6 +44,9 @@ def with_cookie_rules(response: Response, fields: Fields, rules: int) -> Fields:
         fields = with_member(fields, b"vary", b"Cookie")
     if rules & COUNTED and not (b"cache-control" in by_name and (_is_for_all(fields) or _is_private(fields))):
         fields = with_member(fields, b"cache-control", b"private")
+    elif rules & UNCOUNTED and not (b"cache-control" in by_name and _is_for_all(fields)):
+        # By the same cookies, another page gets another response: whose the page is, `Vary: Cookie` does not tell.
+        fields = with_member(fields, b"cache-control", b"no-store")
     return fields
 
 

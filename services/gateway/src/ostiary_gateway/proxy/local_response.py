@@ -60,6 +60,8 @@ def local_head(request: Request, status: int, fields: Fields, size: int, date: b
 def problem_fields(problem: Problem, context: RequestContext) -> Fields:
     """Return the header fields of a problem response (RFC 9457)."""
     own = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in problem.headers.items()]
+    # Of this request alone: a cache that keeps errors would give them to others.
+    own.append((b"cache-control", b"no-store"))
     if context.rate_limit:
         own += [(b"ratelimit-policy", context.rate_limit_policy), (b"ratelimit", context.rate_limit)]
     if context.renewed_cookie:
