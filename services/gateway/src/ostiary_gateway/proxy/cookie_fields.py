@@ -55,13 +55,10 @@ def with_member(fields: Fields, name: bytes, member: bytes) -> Fields:
 
     In one line: some caches read no more.
     """
-    found = [value for each, value in fields if each == name and value]
-    if not found:
-        return [*fields, (name, member)]
-    value = b", ".join(found)
+    value = b", ".join([value for each, value in fields if each == name and value])
     if not {b"*", member.lower()}.isdisjoint([each.strip() for each in value.lower().split(b",")]):
         return fields
-    return [*[field for field in fields if field[0] != name], (name, b"%b, %b" % (value, member))]
+    return [*[field for field in fields if field[0] != name], (name, b"%b, %b" % (value, member) if value else member)]
 
 
 def _is_for_all(fields: Fields) -> bool:
