@@ -136,6 +136,7 @@ async def test_who_may_use_a_session(it: SessionsHarness, session: BrowserSessio
         ), page
         if method != "HEAD" and expected != 200:
             assert answer.code == ("cross_site_request" if expected == 403 else "missing_token"), page
+        assert answer.values("vary") == ["Cookie"], page
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])

@@ -13,7 +13,7 @@ from ostiary_gateway.access.rules import RouteRules
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.routing.config import Route
 
-_WHAT_COUNTS = "pages of the own origin, of 'trusted_origins' and links count; 'embed: same-site' lets siblings read"
+_WHAT_COUNTS = "requests of the own origin and of 'trusted_origins' count, and links; for siblings, there is 'embed'"
 
 #: What the verdict is about.
 _FIELDS = ("Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Origin")

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from ostiary.http import PROBLEM_JSON, Problem
 from ostiary_gateway.access.request import RequestContext
+from ostiary_gateway.access.rules import VARIES
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.http1.serializer import head
@@ -64,6 +65,8 @@ def problem_fields(problem: Problem, context: RequestContext) -> Fields:
     own.append((b"cache-control", b"no-store"))
     if context.rate_limit:
         own += [(b"ratelimit-policy", context.rate_limit_policy), (b"ratelimit", context.rate_limit)]
+    if context.rules is not None and context.rules.cookie_rules & VARIES:
+        own.append((b"vary", b"Cookie"))
     if context.renewed_cookie:
         own.append((b"set-cookie", context.renewed_cookie))
     fields = with_cors([(b"content-type", PROBLEM_JSON.encode()), *own], context)
