@@ -166,6 +166,14 @@ def test_an_error_in_a_route_names_its_place(tmp_path: Path, members: list[str],
     assert error_of(tmp_path, text(*members, browser=browser)).startswith(error)
 
 
+def test_the_auth_service_shares_no_route(tmp_path: Path) -> None:
+    content = text("access: public", upstream="{up: 1, auth: 9}")
+    assert error_of(tmp_path, content).startswith(
+        "5: routes[0].upstream: the auth service of 'browser' shares no route"
+    )
+    assert load(tmp_path, content.replace(BROWSER, "")).routes
+
+
 @pytest.mark.parametrize(("member", "error"), [("login: redirect", "'login' is"), ("embed: same-site", "'embed' is")])
 def test_what_is_for_reading_requires_a_method_that_reads(tmp_path: Path, member: str, error: str) -> None:
     assert f"routes[0]: {error}" in error_of(tmp_path, text("access: authenticated", member, methods="POST, PUT"))

@@ -96,6 +96,8 @@ def _route_faults(file: RoutesFile, route: Route) -> Iterator[tuple[str, str]]:
             yield name, "is for routes that take cookies: 'credentials' must have 'cookie', and the file 'browser'"
     if file.browser is None:
         return
+    if file.browser.upstream in route.upstreams and len(route.upstreams) > 1:
+        yield "upstream", "the auth service of 'browser' shares no route, as others do not get its cookies; use 'urls'"
     if route.login is not None and file.browser.login_path is None:
         yield "login", "requires 'login_path' in the section 'browser'"
     sees_cookies = route.takes_cookies or file.browser.upstream in route.upstreams
