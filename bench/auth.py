@@ -1,14 +1,17 @@
 """Throughput of the auth service, and what a storm of failed logins does to other requests.
 
-A real process on SQLite. It has one core, and the load runs on another, so that its throughput can be compared
-with what the same core achieves with OpenSSL alone, or Argon2 alone. Both are measured in alternating rounds, so that
-noise affects them alike. A result is the median of its rounds; a share is the median of the rounds' shares. Results are
-printed and written to `bench/results/auth.json`. Takes at most four minutes.
+A real process on SQLite, and for renewals of browsers' sessions also on PostgreSQL: the server that
+OSTIARY_TEST_POSTGRES_URL names, or a container; without either, that part is null. The process has one core, and the
+load runs on another, with PostgreSQL, so that its throughput can be compared with what the same core achieves with
+OpenSSL alone, or Argon2 alone. Both are measured in alternating rounds, so that noise affects them alike. A result is
+the median of its rounds; a share is the median of the rounds' shares. Results are printed and written to
+`bench/results/auth.json`. Takes at most five minutes.
 
     python bench/auth.py [--quick] [part ...]
 """
 
 import asyncio
+import base64
 import itertools
 import os
 import re
@@ -18,10 +21,11 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -55,11 +59,18 @@ from common import (
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
+from postgres import new_database
 
+from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts import password_hashing
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.services import Services
+from ostiary_auth.startup import open_prepared
+from ostiary_chassis.client_ids import GATEWAYS_CLIENT_ID
 
 #: Limit for the whole run, in seconds.
-TOTAL_SECONDS = 355
+TOTAL_SECONDS = 420
 
 LIMIT_SECONDS = 1
 TOKEN_SECONDS = 3.0
@@ -67,6 +78,9 @@ TOKEN_CONNECTIONS = 16
 LOGIN_SECONDS = 3.0
 LOGIN_CONNECTIONS = 4
 USERS = 64
+
+#: Browsers' sessions that are renewed in turn: so many that none is renewed too often.
+BROWSERS = 1024
 
 STORM_SECONDS = 5.0
 STORM_CONNECTIONS = 32
@@ -102,6 +116,23 @@ class Refreshing:
 
     def take(self, answer: Answer) -> None:
         self._token = read(answer)["refresh_token"]
+
+
+class Exchanging:
+    """Exchanges browsers' sessions for access tokens, one after the other, as a gateway does."""
+
+    def __init__(self, credentials: Iterable[str], secret: str) -> None:
+        basic = base64.b64encode(f"{GATEWAYS_CLIENT_ID}:{secret}".encode()).decode()
+        field = f"Authorization: Basic {basic}"
+        self._requests = itertools.cycle(
+            [post_json("/sessions/exchange", {"session": each}, field) for each in credentials]
+        )
+
+    def request(self) -> bytes:
+        return next(self._requests)
+
+    def take(self, answer: Answer) -> None:
+        read(answer)
 
 
 class LoggingIn:
@@ -155,6 +186,27 @@ async def probe(port: int, callers: list[Caller], seconds: float) -> list[float]
 async def open_sessions(port: int, emails: Iterable[str]) -> list[Caller]:
     """Log users in; return clients that refresh their sessions."""
     return [Refreshing(answer["refresh_token"]) for answer in await log_in(port, emails)]
+
+
+async def open_browsers(data_dir: Path, database_url: str | None = None) -> list[Caller]:
+    """Open browsers' sessions, more than the throttle needs; return gateways that exchange them."""
+    config = AuthConfig(data_dir=data_dir, database_url=database_url)
+    services, now = Services(config, await open_prepared(config)), datetime.now(UTC)
+    try:
+        async with services.store.read() as transaction:
+            users = await transaction.users.page(None, USERS)
+        async with services.store.write() as transaction:
+            grants = [
+                await services.sessions.open_in_browser(
+                    transaction, user, FIRST_PARTY_CLIENT_ID, Context(now), persistent=True
+                )
+                for user in users
+                for _ in range(BROWSERS // len(users))
+            ]
+    finally:
+        await services.close()
+    credentials, secret = [grant.credential for grant in grants], config.gateway_secret_path.read_text().strip()
+    return [Exchanging(credentials[number::TOKEN_CONNECTIONS], secret) for number in range(TOKEN_CONNECTIONS)]
 
 
 def starts(scale: Scale) -> Row:
@@ -244,6 +296,7 @@ def rates(place: Place, scale: Scale) -> Row:
         "signs": {name: tokens.row(name) for name in ("openssl", "cryptography") if name in tokens.rates},
         "client_credentials": tokens.row("client_credentials", "openssl", "cryptography"),
         "refresh": tokens.row("refresh", "openssl", "cryptography"),
+        "exchange": tokens.row("exchange", "openssl", "cryptography"),
         "argon2": logins.row("argon2"),
         "login": logins.row("login", "argon2"),
         "memory": memory,
@@ -252,13 +305,22 @@ def rates(place: Place, scale: Scale) -> Row:
 
 def token_rounds(place: Place, scale: Scale, server: Service, secret: str, emails: list[str]) -> Rounds:
     """Measure tokens for a client and for sessions, and RSA signatures alone."""
-    key = rsa.generate_private_key(65537, 2048)
-    content, padding, digest = secrets.token_bytes(SIGNED_BYTES), PKCS1v15(), SHA256()
     form = {"grant_type": "client_credentials", "client_id": "bench", "client_secret": secret}
     media_type = "Content-Type: application/x-www-form-urlencoded"
     asking = Repeating(request("POST", "/oauth/token", urlencode(form).encode(), media_type))
     sessions = asyncio.run(open_sessions(server.port, emails[:TOKEN_CONNECTIONS]))
-    callers: dict[str, list[Caller]] = {"client_credentials": [asking] * TOKEN_CONNECTIONS, "refresh": sessions}
+    callers: dict[str, list[Caller]] = {
+        "client_credentials": [asking] * TOKEN_CONNECTIONS,
+        "refresh": sessions,
+        "exchange": asyncio.run(open_browsers(server.data_dir)),
+    }
+    return against_signing(place, scale, server, callers)
+
+
+def against_signing(place: Place, scale: Scale, server: Service, callers: Mapping[str, list[Caller]]) -> Rounds:
+    """Measure requests that need a signature each, in turn with RSA signatures alone."""
+    key = rsa.generate_private_key(65537, 2048)
+    content, padding, digest = secrets.token_bytes(SIGNED_BYTES), PKCS1v15(), SHA256()
     for each in callers.values():
         asyncio.run(load(server.port, each, 0.5))
     rounds = Rounds()
@@ -269,6 +331,22 @@ def token_rounds(place: Place, scale: Scale, server: Service, secret: str, email
         for name, each in callers.items():
             rounds.ours(name, asyncio.run(load(server.port, each, TOKEN_SECONDS)))
     return rounds
+
+
+def exchanges_on_postgres(place: Place, scale: Scale) -> Row:
+    """Measure renewals of browsers' sessions on PostgreSQL, which shares the core of the load."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        with on(place.load):
+            url = stack.enter_context(new_database(place.load))
+        server = Service("auth", Path(folder), OSTIARY_AUTH_DATABASE_URL=url)
+        with on(place.server):
+            stack.enter_context(server.running())
+        stack.enter_context(on(place.load))
+        asyncio.run(sign_up(server.port, USERS))
+        callers = asyncio.run(open_browsers(server.data_dir, url))
+        rounds = against_signing(place, scale, server, {"exchange": callers})
+    signs: Row = {name: rounds.row(name) for name in ("openssl", "cryptography") if name in rounds.rates}
+    return {"signs": signs, "exchange": rounds.row("exchange", "openssl", "cryptography")}
 
 
 def login_rounds(place: Place, scale: Scale, server: Service, emails: list[str]) -> Rounds:
@@ -348,6 +426,7 @@ def slices(values: list[list[float]]) -> Row:
 PARTS: dict[str, Callable[[Scale], Row]] = {
     "start": starts,
     "rates_on_one_core": partial(rates, Place.apart()),
+    "exchange_on_postgres": partial(exchanges_on_postgres, Place.apart()),
     "storm_on_one_core": partial(storms, Place.apart()),
     "storm_on_all_cores": partial(storms, Place.everywhere()),
 }

@@ -333,6 +333,7 @@ class Service(Process):
     """One of our services, on a port of its own."""
 
     def __init__(self, name: str, data_dir: Path, *, port: int | None = None, **settings: str) -> None:
+        self.data_dir = data_dir
         self.port = free_ports(1)[0] if port is None else port
         self._program = str(Path(sys.executable).with_name(f"ostiary-{name}"))
         ours = {

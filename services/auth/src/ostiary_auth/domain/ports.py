@@ -74,10 +74,13 @@ class SessionRows(Protocol):
     async def lock_proven(self, proof: SessionProof) -> Session | None:
         """Return a browser's session that has this secret."""
 
-    async def use(self, proof: SessionProof, idle: timedelta, now: datetime) -> Entitlement | None:
-        """Update the last use of a browser's session and return what its next access token states.
+    async def use(
+        self, proofs: Collection[SessionProof], idle: timedelta, now: datetime
+    ) -> dict[SessionProof, Entitlement]:
+        """Update the last use of browsers' sessions and return what their next access tokens state.
 
-        None unless it has this secret, is alive for another second, and belongs to an enabled user.
+        Of those only that have this secret, are alive for another second, and belong to an enabled user. What is
+        returned is of one moment, at which none was changed that has changed since it was locked.
         """
 
     async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:

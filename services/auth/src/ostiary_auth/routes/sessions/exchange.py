@@ -12,7 +12,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ostiary.http import Problem
-from ostiary_auth.domain.context import client_actor
 from ostiary_auth.domain.errors import InvalidClient, OAuthError
 from ostiary_auth.domain.oauth.model import EXCHANGE_SCOPE, Client
 from ostiary_auth.paths import EXCHANGE_PATH
@@ -37,7 +36,7 @@ def exchange_routes(services: Services, dependencies: Dependencies) -> list[Rout
             raise _refused(error) from None
         _authorise(client)
         presented = _session_of(await request.body(), services.config.audience)
-        entitlement = await services.exchange.entitle(presented, context.by(client_actor(client.id)))
+        entitlement = await services.exchange.entitle(presented)
         access = await services.tokens.for_session(entitlement, context.now)
         session = entitlement.session
         body = {

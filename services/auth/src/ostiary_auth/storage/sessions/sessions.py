@@ -1,12 +1,13 @@
 """Sessions and refresh tokens on SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, Label, Row, and_, bindparam, func, insert, select, update
+from sqlalchemy import Column, Label, LargeBinary, Row, Uuid, and_, bindparam, column, func, insert, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.sessions.model import Chain, EndReason, Entitlement, RefreshToken, Session
@@ -63,10 +64,21 @@ _USE_TOKEN = (
 )
 _BY_ID = select(*_SESSION_COLUMNS).where(sessions.c.id == bindparam("session_id"))
 _LOCK_PROVEN = _BY_ID.where(sessions.c.secret_hash == bindparam("hash")).with_for_update()
-#: A browser's session, if it may be used, with everything that its next access token states.
+_asked = (
+    func.unnest(bindparam("ids", type_=ARRAY(Uuid)), bindparam("hashes", type_=ARRAY(LargeBinary)))
+    .table_valued(column("id", Uuid), column("hash", LargeBinary), name="asked")
+    .render_derived()
+)
+#: Always in the same order, as in `_LOCK_NOT_ENDED`.
+_proven = (
+    select(sessions.c.id)
+    .join(_asked, and_(sessions.c.id == _asked.c.id, sessions.c.secret_hash == _asked.c.hash))
+    .order_by(sessions.c.id)
+    .with_for_update(of=sessions)
+    .cte("proven")
+)
+#: Browsers' sessions that may be used, with everything that their next access tokens state.
 _usable = and_(
-    sessions.c.id == bindparam("used"),
-    sessions.c.secret_hash == bindparam("hash"),
     sessions.c.ended_at.is_(None),
     sessions.c.expires_at >= bindparam("soon"),
     sessions.c.last_used_at > bindparam("idle_since"),
@@ -77,8 +89,17 @@ _entitlement = (
     *_labelled(_session_and_user),
     select(revocation_head.c.number).where(revocation_head.c.id == 1).scalar_subquery().label("as_of"),
 )
-_FIND_USABLE = select(*_entitlement).where(_usable)
-_USE = update(sessions).where(_usable).values(last_used_at=bindparam("now")).returning(*_entitlement)
+_FIND_USABLE = select(*_entitlement).where(
+    _usable,
+    sessions.c.id.in_(bindparam("ids", expanding=True)),
+    sessions.c.secret_hash.in_(bindparam("hashes", expanding=True)),
+)
+_USE = (
+    update(sessions)
+    .where(_usable, sessions.c.id == _proven.c.id)
+    .values(last_used_at=bindparam("now"))
+    .returning(*_entitlement)
+)
 _USE_SESSION = update(sessions).where(sessions.c.id == bindparam("used")).values(last_used_at=bindparam("now"))
 
 
@@ -153,20 +174,24 @@ class SqlSessions:
         row = (await self._connection.execute(_LOCK_PROVEN, given)).one_or_none()
         return Session(**row._mapping) if row else None
 
-    async def use(self, proof: SessionProof, idle: timedelta, now: datetime) -> Entitlement | None:
-        times = {"now": now, "soon": now + _ONE_SECOND, "idle_since": now - idle}
-        given = {"used": proof.session_id, "hash": proof.secret_hash, **times}
-        # On PostgreSQL one statement: it waits for whoever changes the session, and then looks at it again. SQLite
-        # cannot return columns of other tables, and has one writer at a time.
-        result = await self._connection.execute(_FIND_USABLE if self._database.is_sqlite else _USE, given)
-        row = result.one_or_none()
-        if row is None:
-            return None
+    async def use(
+        self, proofs: Collection[SessionProof], idle: timedelta, now: datetime
+    ) -> dict[SessionProof, Entitlement]:
+        given: dict[str, Any] = {"soon": now + _ONE_SECOND, "idle_since": now - idle}
+        given["ids"], given["hashes"] = zip(*((proof.session_id, proof.secret_hash) for proof in proofs), strict=True)
         if self._database.is_sqlite:
-            await self._connection.execute(_USE_SESSION, {"used": proof.session_id, "now": now})
-        session, user = _by_part(row, _session_and_user)
-        owner = user_of(user)
-        return Entitlement(owner, Session(**session), owner.scopes, row.as_of)
+            # It has one writer at a time, and cannot return columns of other tables.
+            rows = await self._connection.execute(_FIND_USABLE, given)
+            found = [entitlement for entitlement in map(_entitlement_of, rows) if _proof_of(entitlement) in proofs]
+            if found:
+                used = [{"used": entitlement.session.id, "now": now} for entitlement in found]
+                await self._connection.execute(_USE_SESSION, used)
+        else:
+            # It waits for whoever is changing one of the sessions, and then looks at that again. All else is as when it
+            # began, so that a token of roles from before a change also has a number from before that.
+            rows = await self._connection.execute(_USE, {**given, "now": now})
+            found = [_entitlement_of(row) for row in rows]
+        return {_proof_of(entitlement): entitlement for entitlement in found}
 
     async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:
         now = successor.created_at
@@ -180,3 +205,15 @@ def _by_part(row: Row[Any], parts: Sequence[list[Column[Any]]]) -> list[dict[str
     """Return a row's values by name, for each table."""
     values = iter(row)
     return [{column.name: next(values) for column in part} for part in parts]
+
+
+def _entitlement_of(row: Row[Any]) -> Entitlement:
+    session, user = _by_part(row, _session_and_user)
+    owner = user_of(user)
+    return Entitlement(owner, Session(**session), owner.scopes, row.as_of)
+
+
+def _proof_of(entitlement: Entitlement) -> SessionProof:
+    session = entitlement.session
+    assert session.secret_hash is not None  # noqa: S101 - it has been compared
+    return SessionProof(session.id, session.secret_hash)
