@@ -97,11 +97,11 @@ def _serve(
 def check(file: Annotated[Path, typer.Argument(help="The routes file.")]) -> None:
     """Validate a routes file. Exits with 2 and an error for each line at fault if it is invalid."""
     routes = load_routes(file, "FILE")
-    if routes.browser is not None:
-        check_issuer(routes, GatewayConfig.load(environment()).issuer)
+    issuer = GatewayConfig.load(environment()).issuer if routes.browser is not None else ""
+    check_issuer(routes, issuer)
     for name in routes.unused_upstreams:
         typer.echo(f"{file}: upstreams.{name}: not used by any route")
-    for line in summary(routes):
+    for line in summary(routes, issuer):
         typer.echo(f"{file}: {line}")
     typer.echo(f"{file}: {len(routes.routes)} routes to {len(routes.upstreams)} upstreams")
 
@@ -185,7 +185,7 @@ def policy(
     except InvalidDocument as error:
         raise ConfigError(str(error)) from None
     compared = f"differences: {len(lines)}; compared: {', '.join(sorted(documents))}"
-    typer.echo("\n".join([*summary(routes), *lines, compared]))
+    typer.echo("\n".join([*summary(routes, config.issuer), *lines, compared]))
     if missing := sorted(name for name, each in routes.upstreams.items() if each.openapi and name not in documents):
         typer.echo(f"not compared: {', '.join(missing)}")
     sys.exit(1 if lines else 0)

@@ -1,5 +1,6 @@
 """Which credentials routes take: the section `browser`, and the members of routes that depend on it."""
 
+import json
 from itertools import product
 from pathlib import Path
 
@@ -366,28 +367,50 @@ class TestSummary:
     - {name: photo, match: {path: /photo, methods: [GET]}, upstream: up, access: authenticated, embed: same-site}
     """
 
-    def _summary(self, tmp_path: Path, routes: str = ROUTES, browser: str = BROWSER) -> list[str]:
+    def _summary(
+        self, tmp_path: Path, routes: str = ROUTES, browser: str = BROWSER, issuer: str = "https://gw.b.example"
+    ) -> list[str]:
         upstreams = 'upstreams: {up: {url: "http://up:1"}, auth: {url: "http://auth:1"}}'
-        return summary(load(tmp_path, f"{upstreams}\n{browser}\nroutes:{routes}"))
+        return summary(load(tmp_path, f"{upstreams}\n{browser}\nroutes:{routes}"), issuer)
 
     def test_it_names_the_routes_that_browser_sessions_are_used_for(self, tmp_path: Path) -> None:
         assert self._summary(tmp_path) == [
             "browser sessions of upstream auth; trusted origins: https://*.b.example, https://app.example",
             "cookies count for: home, orders, photo",
+            "https://app.example is of another site than this gateway: browsers send it no cookies",
             "without a session, pages lead to /in: orders",
             "pages of the same site may embed: photo",
         ]
 
     def test_without_browser_sessions_there_is_none(self, tmp_path: Path) -> None:
-        assert summary(load(tmp_path, text("access: authenticated", browser=""))) == []
+        assert summary(load(tmp_path, text("access: authenticated", browser="")), "") == []
 
     def test_it_has_only_what_there_is(self, tmp_path: Path) -> None:
         file = load(tmp_path, text("access: public", browser="browser: {upstream: auth}"))
-        assert summary(file) == [
+        assert summary(file, "https://gw.example") == [
             "browser sessions of upstream auth; trusted origins: none",
             "cookies count for: none",
         ]
         assert file.unused_upstreams == []
+
+    @pytest.mark.parametrize(
+        ("issuer", "origins", "foreign"),
+        [
+            ("https://id.shop.example", ["https://app.shop.example", "https://*.shop.example:8443"], []),
+            ("https://id.shop.example", ["https://app.other.example", "https://x.two"], [0, 1]),
+            ("https://id.shop.co.uk", ["https://app.other.co.uk"], []),
+            ("https://id.shop.example", ["http://app.shop.example", "capacitor://localhost"], [0, 1]),
+            ("http://localhost:8080", ["http://localhost:*", "http://127.0.0.1:5173"], [1]),
+            ("http://[::1]:8080", ["http://[::1]:5173"], []),
+        ],
+    )
+    def test_origins_to_which_browsers_send_no_cookies_are_named(
+        self, tmp_path: Path, issuer: str, origins: list[str], foreign: list[int]
+    ) -> None:
+        browser = f"browser: {{upstream: auth, trusted_origins: {json.dumps(origins)}, login_path: /in}}"
+        lines = self._summary(tmp_path, browser=browser, issuer=issuer)
+        told = [line.partition(" is of another site")[0] for line in lines if "another site" in line]
+        assert told == sorted(origins[each] for each in foreign)
 
     @pytest.mark.parametrize(
         ("path", "more", "is_open"),

@@ -1,6 +1,7 @@
 """Which credentials routes take: completes what the routes leave out, and checks it against the section `browser`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from urllib.parse import urlsplit
 
 from ostiary.browser import cookie_names
 from ostiary_chassis.settings import ConfigError
@@ -47,7 +48,7 @@ def session_cookie(issuer: str) -> str:
         return ""
 
 
-def summary(file: RoutesFile) -> list[str]:
+def summary(file: RoutesFile, issuer: str) -> list[str]:
     """Describe what browser sessions are used for, and what may be a mistake in that, line by line."""
     browser = file.browser
     if browser is None:
@@ -55,6 +56,10 @@ def summary(file: RoutesFile) -> list[str]:
     lines = [
         f"browser sessions of upstream {browser.upstream}; trusted origins: {_joined(browser.trusted_origins)}",
         f"cookies count for: {_joined(route.name for route in file.routes if route.takes_cookies)}",
+    ]
+    lines += [
+        f"{origin} is of another site than this gateway: browsers send it no cookies"
+        for origin in _of_other_sites(browser, file.hosts, issuer)
     ]
     if leading := [route.name for route in file.routes if route.login is not None]:
         lines.append(f"without a session, pages lead to {browser.login_path}: {_joined(leading)}")
@@ -64,6 +69,19 @@ def summary(file: RoutesFile) -> list[str]:
     if embedded := [route.name for route in file.routes if route.embed is not None]:
         lines.append(f"pages of the same site may embed: {_joined(embedded)}")
     return lines
+
+
+def _of_other_sites(browser: BrowserSessions, hosts: Collection[str], issuer: str) -> list[str]:
+    """Return the trusted origins that are certainly of other sites (HTML standard, section 7.1.1.1)."""
+    gateway = urlsplit(issuer)
+    sites = {(gateway.scheme, _site(host)) for host in {gateway.hostname or "", *hosts}}
+    parts = {origin: urlsplit(origin.removesuffix(":*")) for origin in browser.trusted_origins}
+    return sorted(origin for origin, each in parts.items() if (each.scheme, _site(each.hostname or "")) not in sites)
+
+
+def _site(host: str) -> str:
+    """Return the end that hosts of one site have in common at least: a public suffix and one more label."""
+    return host if host.replace(".", "").isdigit() or ":" in host else ".".join(host.rsplit(".", 2)[-2:])
 
 
 def _exposes_exchange(route: Route, browser: BrowserSessions) -> bool:
