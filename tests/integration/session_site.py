@@ -36,7 +36,9 @@ routes:
   - {{name: s, match: {{path: /session, methods: [GET]}}, upstream: auth, access: optional}}
   - {{name: login, match: {{path: /session, methods: [POST, DELETE]}}, upstream: auth, access: public}}
   - {{name: end, match: {{path: /session/end, methods: [POST]}}, upstream: auth, access: public}}
-  - {{name: auth, match: {{path: "/auth/{{rest...}}", methods: [GET, POST, DELETE]}}, upstream: auth, access: public}}
+  - {{name: register, match: {{path: /auth/register, methods: [POST]}}, upstream: auth, access: public}}
+  - {{name: refresh, match: {{path: /auth/refresh, methods: [POST]}}, upstream: auth, access: public}}
+  - {{name: password, match: {{path: /auth/password, methods: [POST]}}, upstream: auth, access: authenticated}}
 """
 ROUTE = """
   - name: {name}

@@ -13,6 +13,7 @@ import pytest
 from clusters import wait_until
 from people import PASSWORD
 from session_site import (
+    HOST,
     KINDS,
     ORIGIN,
     OWN,
@@ -29,7 +30,7 @@ from session_site import (
     shape,
     values_of,
 )
-from upstreams import name_of
+from upstreams import OK, name_of
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +195,9 @@ class TestBearers:
         assert (answer.status, caller_of(seen)) == (200, victim.user)
 
 
+HANDSHAKE = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+HANDSHAKE += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
 SIBLING = b"Sec-Fetch-Site: same-site\r\nOrigin: https://blog.app.example\r\n"
 STRANGER = b"Sec-Fetch-Site: cross-site\r\nOrigin: https://evil.example\r\n"
 UNSAFE = ["POST", "PUT", "PATCH", "DELETE", "PROPFIND"]
@@ -256,9 +260,7 @@ class TestRequestsOfOtherSites:
 
     @pytest.mark.parametrize("fields", [SIBLING, STRANGER, b"Origin: https://evil.example\r\n", b"Origin: null\r\n"])
     def test_no_websocket_is_opened(self, site: Site, victim: Cookies, fields: bytes) -> None:
-        handshake = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        handshake += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        answer, seen = site.attack("private", handshake + fields + cookie(victim.pair).removeprefix(OWN))
+        answer, seen = site.attack("private", HANDSHAKE + fields + cookie(victim.pair).removeprefix(OWN))
         assert (answer.status, seen) == (403, None)
 
     @pytest.mark.parametrize("site_of_page", [b"same-site", b"cross-site"])
@@ -316,6 +318,32 @@ class TestServices:
         sent = b"Authorization: Bearer " + victim.token + b"\r\n" if kind == "bearer" else cookie(victim.pair)
         answer = site.ask(f"/{kind}/{name}", sent)
         assert (answer.status, answer.all("set-cookie")) == (200, ["theme=dark; Path=/"])
+
+    def test_nor_does_it_in_interim_responses_trailers_and_handshakes(self, site: Site, victim: Cookies) -> None:
+        ours = b"Set-Cookie: " + named(SESSION, b"x; Path=/; Secure") + b"\r\n"
+        hints = b"HTTP/1.1 103 Early Hints\r\n" + ours + b"\r\n"
+        chunked = (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Set-Cookie\r\n\r\n2\r\nok\r\n0\r\n"
+            + ours
+            + b"\r\n"
+        )
+        for response in (hints + OK, chunked):
+            site.upstream.answer(name := secrets.token_hex(8), response)
+            received = site.raw(f"/private/{name}", cookie(victim.pair))
+            assert b"ok" in received
+            assert b"set-cookie" not in received.lower().replace(b"trailer: set-cookie", b"")
+        # The key and its answer are those of RFC 6455 section 1.3.
+        switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        switching += b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" + ours + b"\r\n\x88\x02\x03\xe8"
+        site.upstream.answer(name := secrets.token_hex(8), switching)
+        head = (
+            f"GET /private/{name} HTTP/1.1\r\nHost: {HOST}\r\n".encode() + HANDSHAKE + f"Origin: {ORIGIN}\r\n".encode()
+        )
+        received = site.send(head + cookie(b"a=1", victim.pair) + b"\r\n\x88\x82\x00\x00\x00\x00\x03\xe8")
+        assert received.startswith(b"HTTP/1.1 101 ")
+        assert b"set-cookie" not in received.lower()
+        seen = site.upstream.last(name)
+        assert (caller_of(seen), cookies_seen(seen)) == (victim.user, b"a=1")
 
     @pytest.mark.parametrize("kind", list(KINDS))
     def test_no_service_ever_gets_a_secret(self, site: Site, victim: Cookies, kind: str) -> None:
@@ -436,6 +464,21 @@ class TestReplay:
         site.ask("/session", cookie(named(SESSION, person.session)) + b"Prefer: wait=5\r\n", "DELETE")
         answer, _ = site.attack("private", cookie(person.pair))
         assert (answer.status, answer.code) == (401, "session_ended")
+
+    def test_after_a_change_of_the_password_what_was_copied_opens_nothing(self, site: Site) -> None:
+        copied = site.person()
+        body = json.dumps({"current_password": PASSWORD, "new_password": f"another {PASSWORD}"}).encode()
+        fields = b"Content-Type: application/json\r\nPrefer: wait=5\r\n" + cookie(copied.pair)
+        answer = site.ask("/auth/password", fields, "POST", body)
+        assert answer.status in {200, 204}, answer.body
+        jar = dict(value.partition(";")[0].split("=", 1) for value in answer.all("set-cookie"))
+        renewed = Cookies(copied.user, jar[SESSION.decode()].encode(), jar[TOKEN.decode()].encode())
+        assert renewed.session_id == copied.session_id
+        for values in ([copied.pair], [named(SESSION, copied.session)]):
+            answer, seen = site.attack("private", cookie(*values))
+            assert (answer.status, answer.code, seen) == (401, "session_ended", None)
+        answer, seen = site.attack("private", cookie(renewed.pair))
+        assert (answer.status, caller_of(seen)) == (200, renewed.user)
 
     def test_a_session_does_not_come_back_with_the_next_login(self, site: Site) -> None:
         email = site.register()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from session_site import ORIGIN, SESSION, TOKEN, Cookies, Site, caller_of, cookies_seen, named
+from session_site import ORIGIN, OWN, SESSION, TOKEN, Cookies, Site, caller_of, cookies_seen, named
 from upstreams import name_of
 
 #: Each takes some milliseconds.
@@ -161,3 +161,47 @@ def test_a_service_sees_whom_the_rule_lets_it_see(
         assert b"ostiary" not in cookies_seen(seen).lower()
         assert not any(person.secrets[0] in seen for person in people)
     site.upstream.received.clear()
+
+
+#: What `Cookie` is made of, and what confuses parsers. The names of people stand for what their browsers have.
+PIECES = st.sampled_from(
+    [
+        *("session 0", "session 1", "token 0", "token 1", "both 0", "both 1"),
+        *(SESSION, TOKEN, SESSION.lower(), TOKEN.upper(), b"ostiary-session", b"a", b"a=b", b"Bearer "),
+        *(b"=", b"=", b";", b"; ", b"; ", b" ", b"\t", b",", b'"', b"\\", b"$", b"%3B", b"%3D"),
+        *(b"\xa0", b"\x85", b"\xc2\xa0", b"\xe2\x80\x8b", b"\xef\xbb\xbf"),
+    ]
+)
+
+
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["private", "optional", "public", "bearer"]),
+    st.lists(st.lists(PIECES, max_size=10), max_size=3),
+)
+def test_only_an_exact_cookie_opens_a_session(
+    site: Site, people: tuple[Cookies, Cookies], kind: str, lines: list[list[bytes | str]]
+) -> None:
+    def bytes_of(piece: bytes | str) -> bytes:
+        if isinstance(piece, bytes):
+            return piece
+        what, who = piece.split()
+        person = people[int(who)]
+        return {"session": person.session, "token": person.token, "both": person.pair}[what]
+
+    values = [b"".join(bytes_of(piece) for piece in line).strip(b" \t") for line in lines]
+    fields = OWN + b"".join(b"Cookie: " + value + b"\r\n" for value in values)
+    answer = site.ask(f"/{kind}/{(name := secrets.token_hex(8))}", fields)
+    seen = next((each for each in site.upstream.received if name_of(each) == name), None)
+    site.upstream.received.clear()
+    event(f"{kind}: {answer.status}")
+    parts = [part.strip(b" \t") for value in values for part in value.split(b";")]
+    found = [part.partition(b"=")[2] for part in parts if part.startswith(SESSION + b"=")]
+    known = [person.user for person in people if [person.session] == found]
+    if kind in {"public", "bearer"}:
+        known = []
+    assert answer.status in {200, 400, 401}
+    assert caller_of(seen) == (known[0] if known and answer.status == 200 else None)
+    if seen is not None:
+        passed = {part.strip(b" \t") for part in cookies_seen(seen).split(b";")}
+        assert passed.isdisjoint({named(SESSION, person.session) for person in people})
