@@ -359,7 +359,7 @@ async def test_the_auth_service_gets_its_cookies(it: SessionsHarness, session: B
     session_pair = f"{SESSION}={session.value}"
     await it.request("/session", session.cookies(session.token(), *own), SAME_ORIGIN)
     assert it.auth.others[-1].values("cookie") == [
-        f"__Host-ostiary-device=d; __Host-ostiary-flow=f; a=b; {session_pair}"
+        f"a=b; __Host-ostiary-device=d; __Host-ostiary-flow=f; {session_pair}"
     ]
     assert it.auth.others[-1].values("authorization")[0].startswith("Bearer ")
     for line, expected in ((SAME_ORIGIN, [session_pair]), (CROSS_SITE, [])):

@@ -147,8 +147,7 @@ class Credentials:
         return last
 
     def _fields_for_service(self, browser: Browser, session: bytes, token: bytes, *, is_to_issuer: bool) -> Fields:
-        kept = browser.passed_to_issuer if is_to_issuer else frozenset()
-        cookies = [left for field in self.cookie_fields if (left := without_ours(field, kept))]
+        cookies = self._cookies_for_service(browser, is_to_issuer=is_to_issuer)
         if session:
             cookies.append(b"%b=%b" % (browser.names.session, session))
         fields = [
@@ -161,6 +160,20 @@ class Credentials:
         if token:
             fields.append((b"authorization", b"Bearer " + token))
         return fields
+
+    def _cookies_for_service(self, browser: Browser, *, is_to_issuer: bool) -> list[bytes]:
+        """Return the cookies for a service, as `Cookie` has them."""
+        read, names = self._cookies, browser.names
+        if read is None:
+            # Nobody has looked at them.
+            kept = browser.passed_to_issuer if is_to_issuer else frozenset()
+            return [left for field in self.cookie_fields if (left := without_ours(field, kept))]
+        cookies = [read.others] if read.others else []
+        if is_to_issuer and read.device:
+            cookies.append(b"%b=%b" % (names.device, read.device))
+        if is_to_issuer and read.flow:
+            cookies.append(b"%b=%b" % (names.flow, read.flow))
+        return cookies
 
 
 def without_ours(field: bytes, kept: Collection[bytes] = ()) -> bytes:
