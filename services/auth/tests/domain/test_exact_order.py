@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from oauth_harness import claims_of
 from sqlalchemy import select, update
 from users import PASSWORD, new_user
 
@@ -21,16 +22,18 @@ from ostiary.errors import Revoked
 from ostiary.feed import EVERYTHING, Kind
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.accounts.service import PasswordChange
 from ostiary_auth.domain.context import OPERATOR, Context, user_actor
-from ostiary_auth.domain.errors import InvalidClient, InvalidRefreshToken
+from ostiary_auth.domain.errors import InvalidClient, InvalidRefreshToken, SessionEnded
 from ostiary_auth.domain.keys.model import KeyState
 from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
 from ostiary_auth.domain.oauth.clients import CACHED_FOR
 from ostiary_auth.domain.oauth.model import FIRST_PARTY, FIRST_PARTY_CLIENT_ID, Client, Credentials
 from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.domain.sessions import service as sessions_module
-from ostiary_auth.domain.sessions.model import Grant, LogoutScope
+from ostiary_auth.domain.sessions.model import BrowserGrant, Grant, LogoutScope
 from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE
+from ostiary_auth.domain.sessions.session_secrets import parse
 from ostiary_auth.kek_file import open_vault
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.accounts.tables import users
@@ -45,6 +48,10 @@ class Issued:
 
     token: str
     grant: Grant | None = None
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        return claims_of(self.token)
 
     @property
     def session_id(self) -> UUID:
@@ -83,6 +90,19 @@ class Replica:
         accounts = self.services.accounts
         login = await accounts.log_in(user.email, PASSWORD, None, FIRST_PARTY_CLIENT_ID, context)
         return await self.issue(login.grant, context)
+
+    async def open_browser(self, user: User) -> BrowserGrant:
+        async with self.services.store.write() as transaction:
+            current = await transaction.users.lock(user.id)
+            assert current is not None
+            return await self.services.sessions.open_in_browser(
+                transaction, current, FIRST_PARTY_CLIENT_ID, now(), persistent=True
+            )
+
+    async def exchange(self, credential: str) -> Issued:
+        """Exchange a browser's session as a gateway does. Raises SessionEnded."""
+        entitlement = await self.services.exchange.entitle(credential)
+        return Issued((await self.services.tokens.for_session(entitlement, now().now)).token)
 
     async def refresh(self, refresh_token: str, context: Context) -> Issued:
         grant = await self.services.sessions.refresh(refresh_token, FIRST_PARTY_CLIENT_ID, context)
@@ -225,6 +245,131 @@ class TestRoles:
         issued = await replica.log_in(user, context)
         assert await replica.services.accounts.set_roles(user.id, tuple(reversed(ROLES[1])), context) == ()
         assert await replica.is_good(issued)
+
+
+class TestBrowsers:
+    """A session that is exchanged while it ends, or changes, has no token left that says otherwise."""
+
+    @pytest.fixture
+    async def user(self, replicas: list[Replica]) -> User:
+        return await replicas[0].add_user(ROLES[0], PASSWORD)
+
+    async def race(
+        self,
+        replicas: list[Replica],
+        seed: int,
+        sessions: list[BrowserGrant],
+        change: Callable[[Services], Awaitable[Any]],
+    ) -> list[Issued]:
+        """Exchange sessions at all replicas while one of them makes a change; return the tokens."""
+        chance = random.Random(seed)  # noqa: S311 - no secret
+
+        async def exchange(session: BrowserGrant) -> Issued | None:
+            try:
+                return await chance.choice(replicas).exchange(session.credential)
+            except SessionEnded:
+                return None
+
+        async def make_change() -> None:
+            await change(chance.choice(replicas).services)
+
+        work: list[Coroutine[Any, Any, Issued | None]] = [exchange(session) for session in sessions for _ in range(8)]
+        chance.shuffle(work)
+        work.insert(chance.randrange(len(work)), make_change())
+        issued = await asyncio.gather(*work)
+        for replica in replicas:
+            await replica.services.feed.refresh()
+        return [each for each in issued if each is not None]
+
+    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("how", ["cookie", "everywhere", "admin", "disable", "delete"])
+    async def test_no_token_outlives_a_session(self, replicas: list[Replica], user: User, how: str, seed: int) -> None:
+        browsers = [await replicas[0].open_browser(user) for _ in range(2)]
+        ended = browsers if how != "cookie" else browsers[:1]
+        changes: dict[str, Callable[[Services], Awaitable[Any]]] = {
+            "cookie": lambda services: services.sessions.end_by_proof(parse(browsers[0].credential), now()),
+            "everywhere": lambda services: services.sessions.end(user.id, browsers[0].session.id, "global", now()),
+            "admin": lambda services: services.accounts.end_sessions(user.id, now()),
+            "disable": lambda services: services.accounts.disable(user.id, now()),
+            "delete": lambda services: services.accounts.delete(user.id, now()),
+        }
+        issued = await self.race(replicas, seed, browsers, changes[how])
+        over = {str(browser.session.id) for browser in ended}
+        for each in issued:
+            assert {replica.accepts(each) for replica in replicas} == {each.claims["sid"] not in over}
+        for browser in ended:
+            with pytest.raises(SessionEnded):
+                await replicas[0].exchange(browser.credential)
+
+    @pytest.mark.parametrize("seed", range(4))
+    async def test_every_token_has_the_old_roles_and_is_revoked_or_the_new_ones_and_is_good(
+        self, replicas: list[Replica], user: User, seed: int
+    ) -> None:
+        browsers = [await replicas[0].open_browser(user) for _ in range(3)]
+        for new in (ROLES[1], ROLES[0]):
+
+            async def change(services: Services, new: tuple[str, ...] = new) -> None:
+                await services.accounts.set_roles(user.id, new, now())
+
+            issued = await self.race(replicas, seed, browsers, change)
+            assert len(issued) == 24
+            for each in issued:
+                is_new = tuple(each.claims["roles"]) == new
+                assert {replica.accepts(each) for replica in replicas} == {is_new}
+
+    @pytest.mark.parametrize("seed", range(4))
+    async def test_after_a_new_password_neither_the_old_secret_nor_its_tokens_are_good(
+        self, replicas: list[Replica], user: User, seed: int
+    ) -> None:
+        own, other = [await replicas[0].open_browser(user) for _ in range(2)]
+        changed: list[PasswordChange] = []
+
+        async def change(services: Services) -> None:
+            proof, new = parse(own.credential), "a whole new battery staple"
+            changed.append(
+                await services.accounts.change_password(user.id, own.session.id, PASSWORD, new, now(), proof=proof)
+            )
+
+        issued = await self.race(replicas, seed, [own, other], change)
+        assert not any(replica.accepts(each) for each in issued for replica in replicas)
+        for browser in (own, other):
+            with pytest.raises(SessionEnded):
+                await replicas[0].exchange(browser.credential)
+        grant = changed[0].grant
+        assert grant is not None
+        new = await replicas[0].services.tokens.for_session(grant, now().now)
+        for token in (Issued(new.token), await replicas[0].exchange(grant.credential)):
+            assert all([await replica.is_good(token) for replica in replicas])
+
+    async def test_two_logins_with_each_others_cookies_end_both_sessions(self, replicas: list[Replica]) -> None:
+        users = [await replicas[0].add_user(password=PASSWORD) for _ in range(2)]
+        before = [await replicas[0].open_browser(user) for user in users]
+
+        async def log_in(user: User, replaced: BrowserGrant) -> None:
+            await replicas[-1].services.accounts.log_in_with_browser(
+                user.email,
+                PASSWORD,
+                None,
+                FIRST_PARTY_CLIENT_ID,
+                now(),
+                persistent=True,
+                replaced=parse(replaced.credential),
+            )
+
+        await asyncio.gather(log_in(users[0], before[1]), log_in(users[1], before[0]))
+        for browser in before:
+            with pytest.raises(SessionEnded):
+                await replicas[0].exchange(browser.credential)
+
+    async def test_replicas_that_exchange_the_same_sessions_in_any_order_do_not_block_each_other(
+        self, replicas: list[Replica], user: User
+    ) -> None:
+        browsers = [await replicas[0].open_browser(user) for _ in range(40)]
+        chance = random.Random(1)  # noqa: S311 - no secret
+        work = [replica.exchange(browser.credential) for browser in browsers for replica in replicas]
+        chance.shuffle(work)
+        # A deadlock would take a second, and then be an error.
+        assert len(await asyncio.gather(*work)) == len(work)
 
 
 class TestClients:

@@ -17,7 +17,6 @@ from ostiary_auth.domain.sessions.session_secrets import (
 )
 from ostiary_auth.system_clock import SystemClock
 
-
 SID = "6c1f6f4e-3f0e-4a55-9a3c-0d2a4a2b8f11"
 
 
