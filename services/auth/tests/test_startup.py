@@ -2,6 +2,7 @@
 
 import asyncio
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.keys.model import KeyState
 from ostiary_auth.domain.keys.vault import new_kek
-from ostiary_auth.services import Services
+from ostiary_auth.services import Services, check_token_size
 from ostiary_auth.startup import open_prepared, prepare
 from ostiary_auth.storage.keys.tables import sealed_secrets, signing_keys
 from ostiary_chassis.settings import ConfigError, create_secret
@@ -53,6 +54,19 @@ async def test_a_kek_that_cannot_be_read_names_its_setting(tmp_path: Path) -> No
     config = AuthConfig(data_dir=tmp_path, kek_file=tmp_path)
     with pytest.raises(ConfigError, match=r"OSTIARY_AUTH_KEK_FILE: cannot use "):
         await prepare(config)
+
+
+@pytest.mark.parametrize("bits", [2048, 4096])
+async def test_tokens_that_would_fit_no_cookie_name_what_is_too_long(tmp_path: Path, bits: int) -> None:
+    for audience, fits in (("a" * 1500, True), ("a" * 3000, False)):
+        config = AuthConfig(data_dir=tmp_path, audience=audience, rsa_bits=bits)
+        if fits:
+            check_token_size(config, ("user",), datetime.now(UTC))
+            continue
+        with pytest.raises(ConfigError, match="OSTIARY_ISSUER, OSTIARY_AUDIENCE: too long: access tokens would have"):
+            await prepare(config)
+        # Where browsers have no sessions, no token has to be short.
+        check_token_size(config.model_copy(update={"issuer": "http://shop.example"}), ("user",), datetime.now(UTC))
 
 
 async def test_a_file_that_is_no_database_names_the_setting(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ _STATUSES: Mapping[type[errors.AuthError], int] = {
     errors.InvalidName: 422,
     errors.UnacceptablePassword: 422,
     errors.UnknownRole: 422,
+    errors.TokenTooLarge: 422,
     errors.InvalidClientSettings: 422,
     errors.EmailTaken: 409,
     errors.ClientTaken: 409,

@@ -4,8 +4,9 @@ import asyncio
 import os
 import secrets
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from ostiary.browser import MAX_COOKIE_BYTES, set_cookie
 from ostiary.feed import Kind
 from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
 from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
@@ -13,8 +14,9 @@ from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
 from ostiary_auth.domain.accounts.service import Accounts
 from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.clock import Clock
+from ostiary_auth.domain.errors import TokenTooLarge
 from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
-from ostiary_auth.domain.oauth.access_tokens import AccessTokens, TokenPolicy
+from ostiary_auth.domain.oauth.access_tokens import AccessTokens, TokenPolicy, characters_of
 from ostiary_auth.domain.oauth.authorization_server import AuthorizationServer
 from ostiary_auth.domain.oauth.clients import Clients
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
@@ -53,6 +55,22 @@ class ServiceSecrets:
 def usable_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_token_size(config: AuthConfig, roles: tuple[str, ...], now: datetime) -> None:
+    """Raise TokenTooLarge if a browser could not keep the access tokens of a user with these roles (RFC 6265)."""
+    if config.cookie_names is None:
+        return
+    names = config.cookie_names
+    without_token = set_cookie(names.token, b"", MAX_ACCESS_TOKEN_TTL, is_secure=names.is_secure)
+    most = MAX_COOKIE_BYTES - len(without_token)
+    characters = characters_of(_token_policy(config), roles, config.rsa_bits, now)
+    if characters > most:
+        raise TokenTooLarge(characters, most)
+
+
+def _token_policy(config: AuthConfig) -> TokenPolicy:
+    return TokenPolicy(config.issuer, config.audience, config.access_token_ttl)
 
 
 class Services:
@@ -95,6 +113,7 @@ class Services:
             hasher=self.hasher,
             devices=DeviceTokens(service_secrets.device_key),
             min_password_characters=config.min_password_length,
+            check_token_size=lambda roles: check_token_size(config, roles, clock.now()),
         )
         self.clients = Clients(
             self.store,
@@ -103,8 +122,7 @@ class Services:
             assertion_audiences=frozenset({config.issuer, f"{config.issuer}{TOKEN_PATH}"}),
             reserved_ids=frozenset({FIRST_PARTY_CLIENT_ID, VERIFIERS_CLIENT_ID, GATEWAYS_CLIENT_ID}),
         )
-        policy = TokenPolicy(config.issuer, config.audience, config.access_token_ttl)
-        self.tokens = AccessTokens(policy, self.local_keys.ring, cores)
+        self.tokens = AccessTokens(_token_policy(config), self.local_keys.ring, cores)
         self.oauth = AuthorizationServer(self.store, self.audit, self.revocations, self.sessions, self.tokens)
         self.feed = RevocationFeed(self.store, config.issuer, self.local_keys.ring, clock)
         self.feed.subscribe(self._on_logged)

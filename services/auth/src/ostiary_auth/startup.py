@@ -7,12 +7,14 @@ from pathlib import Path
 from ostiary.feed import SCOPE as FEED_SCOPE
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.context import SYSTEM, Context
+from ostiary_auth.domain.errors import TokenTooLarge
 from ostiary_auth.domain.keys.vault import UnsealError, Vault
 from ostiary_auth.domain.oauth.clients import Clients
 from ostiary_auth.domain.oauth.model import EXCHANGE_SCOPE, Client
 from ostiary_auth.kek_file import open_vault, wrong_kek
-from ostiary_auth.services import Services, ServiceSecrets
+from ostiary_auth.services import Services, ServiceSecrets, check_token_size
 from ostiary_auth.storage.store import AuthStore, AuthTransaction
+from ostiary_auth.system_clock import SystemClock
 from ostiary_chassis.client_ids import GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID
 from ostiary_chassis.settings import ConfigError, create_secret, read_secret, require_writable
 from ostiary_chassis.sql import Database
@@ -31,6 +33,7 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
     """Migrate the database, and create secrets and signing keys where missing. Raises ConfigError."""
     if config.kek_file is None or config.database_url is None:
         require_writable(config.data_dir, "OSTIARY_DATA_DIR")
+    _check_token_size(config)
     database = Database(config.database())
     try:
         await database.migrate(_MIGRATIONS, "auth")
@@ -48,6 +51,14 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
     finally:
         await services.close()
     return service_secrets
+
+
+def _check_token_size(config: AuthConfig) -> None:
+    """Check that browsers can keep the tokens of ordinary users. Raises ConfigError."""
+    try:
+        check_token_size(config, ("user",), SystemClock().now())
+    except TokenTooLarge as error:
+        raise ConfigError(f"OSTIARY_ISSUER, OSTIARY_AUDIENCE: too long: {error.fault}") from None
 
 
 async def open_prepared(config: AuthConfig) -> ServiceSecrets:

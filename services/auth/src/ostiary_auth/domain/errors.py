@@ -14,6 +14,7 @@
     +-- HashingOverloaded
     +-- NotAUser
     +-- UnknownRole
+    +-- TokenTooLarge
     +-- UserNotFound
     +-- SessionNotFound
     +-- ClientNotFound
@@ -141,6 +142,16 @@ class UnknownRole(AuthError):
 
     code = "unknown_role"
     detail = "Unknown role."
+
+
+class TokenTooLarge(AuthError):
+    """Roles with which access tokens would not fit into a cookie."""
+
+    code = "token_too_large"
+
+    def __init__(self, characters: int, most: int) -> None:
+        self.fault = f"access tokens would have {characters} characters, and browsers keep cookies with {most}"
+        super().__init__(f"With these roles, {self.fault}. Use fewer roles, or roles with fewer scopes.")
 
 
 class UserNotFound(AuthError):

@@ -66,7 +66,9 @@ class Accounts:
         hasher: PasswordHasher,
         devices: DeviceTokens,
         min_password_characters: int,
+        check_token_size: Callable[[tuple[str, ...]], None] = lambda _roles: None,
     ) -> None:
+        """`check_token_size` raises TokenTooLarge for roles with which a user could not log in with a browser."""
         self._store = store
         self._audit = audit
         self._revocations = revocations
@@ -74,6 +76,7 @@ class Accounts:
         self._hasher = hasher
         self._devices = devices
         self._min_password_characters = min_password_characters
+        self._check_token_size = check_token_size
 
     async def register(self, email: str, password: str, display_name: str | None, context: Context) -> User:
         """Register a user.
@@ -89,14 +92,15 @@ class Accounts:
     ) -> User:
         """Create an account on behalf of an administrator.
 
-        Raises InvalidEmail, InvalidName, UnacceptablePassword, EmailTaken, UnknownRole or HashingOverloaded.
+        Raises InvalidEmail, InvalidName, UnacceptablePassword, EmailTaken, UnknownRole, TokenTooLarge or
+        HashingOverloaded.
         """
         return await self._open(
             Event.USER_CREATED,
             email,
             password,
             display_name=display_name,
-            roles=accept_roles(roles),
+            roles=self._accept_roles(roles),
             context=context,
         )
 
@@ -239,9 +243,9 @@ class Accounts:
     async def set_roles(self, user_id: UUID, roles: tuple[str, ...], context: Context) -> RevokedNumbers:
         """Replace a user's roles and revoke their access tokens; sessions continue.
 
-        Raises UserNotFound or UnknownRole.
+        Raises UserNotFound, UnknownRole or TokenTooLarge.
         """
-        accepted = accept_roles(roles)
+        accepted = self._accept_roles(roles)
         async with self._change(user_id) as (transaction, user):
             if user.roles == accepted:
                 return ()
@@ -307,6 +311,11 @@ class Accounts:
             subject, facts = user_actor(user.id), {"roles": list(roles)}
             await self._audit.record(transaction, context, event, subject=subject, facts=facts)
         return user
+
+    def _accept_roles(self, roles: tuple[str, ...]) -> tuple[str, ...]:
+        accepted = accept_roles(roles)
+        self._check_token_size(accepted)
+        return accepted
 
     def _accept_password(self, password: str, email: str, display_name: str | None) -> str:
         about = (email, email.partition("@")[0], display_name or "")

@@ -25,6 +25,10 @@ from ostiary_auth.domain.keys.vault import Vault
 _JSON = json.JSONEncoder(separators=(",", ":"))
 
 
+#: Characters of a key id: a SHA-256 thumbprint in base64url.
+KID_CHARACTERS = 43
+
+
 @dataclass(frozen=True, slots=True)
 class SigningKey:
     """A key that can sign."""
@@ -34,10 +38,15 @@ class SigningKey:
 
     def sign(self, media_type: str, claims: Mapping[str, object]) -> str:
         """Return a JWS in compact form (RFC 7515 section 3.1), with RS256 (RFC 7518 section 3.3)."""
-        header = {"alg": "RS256", "typ": media_type, "kid": self.kid}
-        signing_input = base64url_encode(_encode(header)) + b"." + base64url_encode(_encode(claims))
+        signing_input = _signing_input(self.kid, media_type, claims)
         signature = self.private_key.sign(signing_input, PKCS1v15(), SHA256())
         return (signing_input + b"." + base64url_encode(signature)).decode()
+
+    @staticmethod
+    def signed_characters(media_type: str, claims: Mapping[str, object], bits: int) -> int:
+        """Return how long a JWS of a key with so many bits would be."""
+        signature = base64url_encode(bytes(bits // 8))
+        return len(_signing_input("k" * KID_CHARACTERS, media_type, claims)) + 1 + len(signature)
 
     def public_jwk(self) -> dict[str, str]:
         """Return the public half as a JWK (RFC 7517 section 4, RFC 7518 section 6.3.1)."""
@@ -81,6 +90,11 @@ def seal(private_key: rsa.RSAPrivateKey, vault: Vault, state: KeyState, now: dat
 
 def states_of(stored: list[StoredKey]) -> frozenset[tuple[str, KeyState]]:
     return frozenset((key.kid, key.state) for key in stored)
+
+
+def _signing_input(kid: str, media_type: str, claims: Mapping[str, object]) -> bytes:
+    header = {"alg": "RS256", "typ": media_type, "kid": kid}
+    return base64url_encode(_encode(header)) + b"." + base64url_encode(_encode(claims))
 
 
 def _encode(value: Mapping[str, object]) -> bytes:

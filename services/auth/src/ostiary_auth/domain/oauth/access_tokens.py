@@ -11,11 +11,12 @@ from uuid import UUID
 
 import jwt
 
-from ostiary.feed import NO_POSITION
-from ostiary_auth.domain.keys.key_ring import KeyRing
+from ostiary.feed import MAX_NUMBER, NO_POSITION
+from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.keys.key_ring import KeyRing, SigningKey
 from ostiary_auth.domain.oauth.jwt_times import is_current
-from ostiary_auth.domain.oauth.model import Client
-from ostiary_auth.domain.sessions.model import Entitlement
+from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID, Client
+from ostiary_auth.domain.sessions.model import Entitlement, Session
 
 #: Bytes of randomness in a token's id.
 TOKEN_ID_BYTES = 16
@@ -89,17 +90,8 @@ class AccessTokens:
 
     async def for_session(self, entitlement: Entitlement, now: datetime) -> AccessToken:
         """Return a token for a user, which does not outlive the session."""
-        user, session = entitlement.user, entitlement.session
-        lifetime = min(self._policy.lifetime, int((session.expires_at - now).total_seconds()))
-        about = {
-            "sub": str(user.id),
-            "client_id": session.client_id,
-            "sid": str(session.id),
-            "auth_time": int(session.created_at.timestamp()),
-            "roles": list(user.roles),
-            "rev": entitlement.as_of,
-        }
-        return await self._sign(about, self._policy.audience, entitlement.scopes, lifetime, now)
+        lifetime = min(self._policy.lifetime, int((entitlement.session.expires_at - now).total_seconds()))
+        return await self._sign(_about(entitlement), self._policy.audience, entitlement.scopes, lifetime, now)
 
     async def for_client(self, client: Client, audience: str, scopes: Iterable[str], now: datetime) -> AccessToken:
         """Return a token for the client itself, which is its subject (RFC 9068 section 2.2)."""
@@ -127,18 +119,8 @@ class AccessTokens:
     async def _sign(
         self, about: dict[str, object], audience: str, scopes: Iterable[str], lifetime: int, now: datetime
     ) -> AccessToken:
-        issued_at = int(now.timestamp())
         scope = " ".join(scopes)
-        claims = {
-            "iss": self._policy.issuer,
-            "aud": audience,
-            **about,
-            "exp": issued_at + lifetime,
-            "iat": issued_at,
-            "nbf": issued_at,
-            "jti": secrets.token_hex(TOKEN_ID_BYTES),
-            "scope": scope,
-        }
+        claims = {"iss": self._policy.issuer, "aud": audience, **about, **_usual(lifetime, now), "scope": scope}
         key = self._key_ring().signing
         if self._threads is None:
             token = key.sign(_TYPE, claims)
@@ -146,3 +128,54 @@ class AccessTokens:
             loop = asyncio.get_running_loop()
             token = await loop.run_in_executor(self._threads, key.sign, _TYPE, claims)
         return AccessToken(token, lifetime, scope)
+
+
+def characters_of(policy: TokenPolicy, roles: tuple[str, ...], bits: int, now: datetime) -> int:
+    """Return how long an access token for a session of a user with these roles can be; `bits` are those of the key."""
+    nobody = UUID(int=0)
+    user = User(
+        id=nobody,
+        email="",
+        email_key="",
+        display_name=None,
+        password_hash="",
+        roles=roles,
+        disabled_at=None,
+        created_at=now,
+    )
+    session = Session(
+        id=nobody,
+        user_id=nobody,
+        client_id=FIRST_PARTY_CLIENT_ID,
+        user_agent=None,
+        source=None,
+        created_at=now,
+        last_used_at=now,
+        expires_at=now,
+    )
+    about = _about(Entitlement(user, session, user.scopes, MAX_NUMBER))
+    scope = " ".join(user.scopes)
+    claims = {"iss": policy.issuer, "aud": policy.audience, **about, **_usual(policy.lifetime, now), "scope": scope}
+    return SigningKey.signed_characters(_TYPE, claims, bits)
+
+
+def _about(entitlement: Entitlement) -> dict[str, object]:
+    user, session = entitlement.user, entitlement.session
+    return {
+        "sub": str(user.id),
+        "client_id": session.client_id,
+        "sid": str(session.id),
+        "auth_time": int(session.created_at.timestamp()),
+        "roles": list(user.roles),
+        "rev": entitlement.as_of,
+    }
+
+
+def _usual(lifetime: int, now: datetime) -> dict[str, object]:
+    issued_at = int(now.timestamp())
+    return {
+        "exp": issued_at + lifetime,
+        "iat": issued_at,
+        "nbf": issued_at,
+        "jti": secrets.token_hex(TOKEN_ID_BYTES),
+    }
