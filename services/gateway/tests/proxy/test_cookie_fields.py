@@ -7,7 +7,8 @@ from harness.sessions import SESSION, TOKEN, open_sessions
 from ostiary.testing import Issuer
 from ostiary_gateway.access.rules import COUNTED, FROM_ISSUER, SESSIONS, VARIES
 from ostiary_gateway.http1.parser import parse_response
-from ostiary_gateway.proxy.cookie_fields import may_set_cookie, with_cookie_rules, with_member
+from ostiary_gateway.http1.serializer import lines
+from ostiary_gateway.proxy.cookie_fields import lines_to_add, may_set_cookie, with_cookie_rules, with_member
 
 ROUTES = (
     "name: mine, match: {path: /mine, methods: [GET]}, upstream: up, access: authenticated",
@@ -19,8 +20,8 @@ ROUTES = (
 OURS = (SESSION, TOKEN, "__Host-ostiary-device", "ostiary-token-8080", "__HOST-Ostiary-Session")
 
 
-def changed(*lines: str, rules: int, status: int = 200) -> list[str]:
-    head = "\r\n".join([f"HTTP/1.1 {status} ", *lines, "", ""]).encode()
+def changed(*given: str, rules: int, status: int = 200) -> list[str]:
+    head = "\r\n".join([f"HTTP/1.1 {status} ", *given, "", ""]).encode()
     answer = parse_response(head, "GET")
     return [
         f"{name.decode()}: {value.decode('latin-1')}" for name, value in with_cookie_rules(answer, answer.fields, rules)
@@ -83,6 +84,19 @@ def test_only_the_auth_service_sets_our_cookies(name: str) -> None:
 )
 def test_some_responses_set_no_cookie(status: int, line: str, *, expected: bool) -> None:
     assert may_set_cookie(parse_response(f"HTTP/1.1 {status} \r\n{line}\r\n\r\n".encode(), "GET")) is expected
+
+
+@pytest.mark.parametrize("rules", range(32))
+@pytest.mark.parametrize("line", ["X: y", "Vary: A", "Cache-Control: max-age=1", "Set-Cookie: a=b"])
+@pytest.mark.parametrize("status", [200, 304, 103])
+def test_what_is_only_added_is_the_same(rules: int, line: str, status: int) -> None:
+    rules |= SESSIONS
+    answer = parse_response(f"HTTP/1.1 {status} \r\n{line}\r\n\r\n".encode(), "GET")
+    added = lines_to_add(answer, rules)
+    if added is None:
+        assert status == 103 or line != "X: y"
+    else:
+        assert lines([*answer.fields]) + added == lines(with_cookie_rules(answer, answer.fields, rules))
 
 
 def test_interim_responses_are_not_about_caches() -> None:

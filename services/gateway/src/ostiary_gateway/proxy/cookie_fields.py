@@ -19,6 +19,13 @@ _PRIVATE = re.compile(rb"(?:\A|,)[ \t]*private[ \t]*(?:[,]|\Z)", re.IGNORECASE)
 
 _SET_COOKIE: Final = frozenset({b"set-cookie", b"set-cookie2"})
 
+#: What makes more of it than lines to add.
+_OWN_WORDS: Final = _SET_COOKIE | {b"vary", b"cache-control"}
+
+_VARY_LINE: Final = b"vary: Cookie\r\n"
+_PRIVATE_LINE: Final = b"cache-control: private\r\n"
+_NO_STORE_LINE: Final = b"cache-control: no-store\r\n"
+
 
 def may_set_cookie(response: Response) -> bool:
     """Return whether a response may set a cookie of a session: no cache may give it to others."""
@@ -27,6 +34,19 @@ def may_set_cookie(response: Response) -> bool:
         and response.status != NOT_MODIFIED
         and not (b"cache-control" in response.by_name and _is_for_all(response.fields))
     )
+
+
+def lines_to_add(response: Response, rules: int) -> bytes | None:
+    """Return what `with_cookie_rules` adds to a response that says nothing about it itself; None if that is not all.
+
+    Most are of this kind, and adding lines takes less time.
+    """
+    if not response.is_final or not _OWN_WORDS.isdisjoint(response.by_name):
+        return None
+    lines = _VARY_LINE if rules & VARIES else b""
+    if rules & COUNTED:
+        return lines + _PRIVATE_LINE
+    return lines + _NO_STORE_LINE if rules & UNCOUNTED else lines
 
 
 def with_cookie_rules(response: Response, fields: Fields, rules: int) -> Fields:

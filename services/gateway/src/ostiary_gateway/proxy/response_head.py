@@ -7,7 +7,7 @@ from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response
 from ostiary_gateway.http1.serializer import status_line
-from ostiary_gateway.proxy.cookie_fields import may_set_cookie, with_cookie_rules
+from ostiary_gateway.proxy.cookie_fields import lines_to_add, may_set_cookie, with_cookie_rules
 
 
 def interim_head(context: RequestContext, response: Response) -> bytes:
@@ -69,7 +69,12 @@ def _passed(response: Response, cookie_rules: int) -> bytes:
         known = response.forwarded_lines = {}
     lines = known.get(cookie_rules)
     if lines is None:
-        lines = known[cookie_rules] = _serialized(response, response.fields, cookie_rules)
+        added = lines_to_add(response, cookie_rules)
+        if added is None:
+            lines = _serialized(response, response.fields, cookie_rules)
+        else:
+            lines = _serialized(response, response.fields, 0) + added
+        known[cookie_rules] = lines
     return lines
 
 
