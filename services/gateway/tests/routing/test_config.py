@@ -94,8 +94,6 @@ def test_the_shipped_file_has_these_public_routes() -> None:
         "/.well-known/jwks.json",
         "/.well-known/oauth-authorization-server",
         "/.well-known/openid-configuration",
-        "/",
-        "/pages/style.css",
     }
 
 
