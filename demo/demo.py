@@ -27,6 +27,9 @@ LEASE_MS = 30_000
 #: Characters of a token that are shown.
 SHOWN = 24
 
+#: Asks for the answer when a revocation is in force.
+WAIT = {"Prefer": "wait=5"}
+
 Body = dict[str, object]
 Check = Callable[[Body], bool]
 
@@ -50,20 +53,19 @@ class Story:
         *,
         body: Mapping[str, object] | None = None,
         token: str | None = None,
-        prefer: str | None = None,
+        headers: Mapping[str, str] | None = None,
         status: int,
         check: Check = lambda _: True,
     ) -> Body:
         """Send one request and check the response against `status` and `check`. Raises StepFailedError."""
         method, path = request
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        headers |= {"Prefer": prefer} if prefer else {}
+        fields = {"Authorization": f"Bearer {token}"} if token else {}
+        fields |= headers or {}
         self._title(title)
         shown = f" {_show(body)}" if body else ""
-        bearer = "  (bearer token)" if token else ""
-        print(f"    -> {method} {path}{bearer}{f'  Prefer: {prefer}' if prefer else ''}{shown}")
+        print(f"    -> {method} {path}{_show_fields(fields)}{shown}")
         started_at = time.perf_counter()
-        response = self.client.request(method, path, json=body, headers=headers)
+        response = self.client.request(method, path, json=body, headers=fields)
         document: Body = response.json() if response.content else {}
         self._result(f"{response.status_code} {_show(document)}", started_at)
         if response.status_code != status:
@@ -153,7 +155,7 @@ def play(story: Story, url: str) -> None:
     )
     story.step("End the other session", ("DELETE", f"/auth/sessions/{phone['session_id']}"), token=access, status=200)
     title = "Log out and wait until the logout is in force everywhere"
-    story.step(title, ("POST", "/auth/logout"), token=access, prefer="wait=5", status=200, check=_in_force)
+    story.step(title, ("POST", "/auth/logout"), token=access, headers=WAIT, status=200, check=_in_force)
     story.step(
         "Use the access token again: it is rejected long before it expires",
         me,
@@ -166,6 +168,7 @@ def play(story: Story, url: str) -> None:
     story.step(
         "Refresh the ended session: it is rejected", ("POST", "/auth/refresh"), body=body, status=401, check=ended
     )
+    _browser_session(story, account)
     again = story.step("Log in again", ("POST", "/auth/login"), body=account, status=200)
     with stack.find(url) as found:
         story.local(
@@ -173,6 +176,42 @@ def play(story: Story, url: str) -> None:
             f"POST /auth/logout, against {', '.join(found.verifiers)}",
             lambda: _race(found, str(again["access_token"])),
         )
+
+
+def _browser_session(story: Story, account: Mapping[str, str]) -> None:
+    """Play the same with cookies, as a browser does it."""
+    me = ("GET", "/profiles/me")
+    story.step(
+        "Log in as a browser: it gets two HttpOnly cookies, and no script gets a token",
+        ("POST", "/session"),
+        body=account,
+        status=200,
+        check=lambda document: "access_token" not in document,
+    )
+    cookies = {"Cookie": "; ".join(f"{name}={value}" for name, value in story.client.cookies.items())}
+    story.step("Read the profile with the cookies", me, headers=cookies, status=200)
+    story.step(
+        "A page of another site makes the browser send the same: refused",
+        ("PATCH", "/profiles/me"),
+        headers={**cookies, "Sec-Fetch-Site": "cross-site"},
+        body={"bio": "Mallory was here."},
+        status=403,
+        check=_code("cross_site_request"),
+    )
+    story.step(
+        "Log out in the browser: in force everywhere, too",
+        ("DELETE", "/session"),
+        headers={**cookies, **WAIT},
+        status=200,
+        check=_in_force,
+    )
+    story.step(
+        "Use the cookies again: they open nothing any more",
+        me,
+        headers=cookies,
+        status=401,
+        check=_code("session_ended"),
+    )
 
 
 def _verify_with_pyjwt(client: httpx.Client, url: str, token: str, subject: str) -> str:
@@ -200,6 +239,12 @@ def _in_force(document: Body) -> bool:
 
 def _code(code: str) -> Check:
     return lambda document: document.get("code") == code
+
+
+def _show_fields(fields: Mapping[str, str]) -> str:
+    """Return header fields without credentials."""
+    words = {"Authorization": "(bearer token)", "Cookie": "(cookies)"}
+    return "".join(f"  {words.get(name, f'{name}: {value}')}" for name, value in fields.items())
 
 
 def _show(body: Mapping[str, object]) -> str:
