@@ -24,6 +24,7 @@ SOURCES := libs services tests demo examples bench deploy
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--no-emit-package ostiary --no-emit-package ostiary-chassis
 NODE := tests/integration/services
+PEERS := bench/peers_node
 NPM := npm --silent --ignore-scripts --no-audit --no-fund --omit-lockfile-registry-resolved
 COMPOSE := docker compose -f deploy/compose.yaml
 SECRETS := $(abspath $(or $(OSTIARY_SECRETS_DIR),deploy/secrets))
@@ -83,11 +84,12 @@ format: .venv/installed ## Format the code
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: .venv/installed build/compiled ## Run the benchmarks, beside other software
+bench: .venv/installed build/compiled build/peers/installed ## Run the benchmarks, beside other software
 	$(BIN)/python bench/verify.py
 	$(BIN)/python bench/auth.py
 	$(BIN)/python bench/revocation.py
 	$(BIN)/python bench/gateway.py
+	$(BIN)/python bench/session_or_jwt.py
 
 up: ## Run the cluster in containers, with PostgreSQL
 	@$(FOUND_PYTHON)
@@ -108,10 +110,11 @@ lock: .venv/installed ## Pin all dependencies, with hashes
 			services/$$service/pyproject.toml -o requirements/$$service.txt || exit 1; done
 	$(COMPILE) --python-version 3.13 -c requirements/dev.txt --extra fastapi \
 		libs/ostiary/pyproject.toml requirements/examples.in -o requirements/examples.txt
-	$(NPM) install --package-lock-only --prefix $(NODE)
-	@node -e "const fs = require('fs'), name = '$(NODE)/package-lock.json', lock = JSON.parse(fs.readFileSync(name)); \
-		for (const each of Object.values(lock.packages)) delete each.funding; \
-		fs.writeFileSync(name, JSON.stringify(lock, null, 2) + '\n')"
+	@for folder in $(NODE) $(PEERS); do \
+		$(NPM) install --package-lock-only --prefix $$folder && \
+		node -e "const fs = require('fs'), name = '$$folder/package-lock.json', lock = JSON.parse(fs.readFileSync(name)); \
+			for (const each of Object.values(lock.packages)) delete each.funding; \
+			fs.writeFileSync(name, JSON.stringify(lock, null, 2) + '\n')" || exit 1; done
 
 clean: ## Remove what was installed or built, not the data
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -137,10 +140,12 @@ build/fuzz/installed: requirements/fuzz.txt .venv/installed
 		--require-hashes -r requirements/fuzz.txt
 	@touch $@
 
-# Packages of Node.js for tests, which are skipped where it is not installed.
+# Packages of Node.js for tests, which are skipped where it is not installed, and for benchmarks.
 build/node/installed: $(NODE)/package.json $(NODE)/package-lock.json
+build/peers/installed: $(PEERS)/package.json $(PEERS)/package-lock.json
+build/node/installed build/peers/installed:
 	@mkdir -p $(@D) && cp $^ $(@D)
-	@if command -v npm >/dev/null; then $(NPM) ci --prefix $(@D); else echo "npm is not installed: tests that need it are skipped"; fi
+	@if command -v npm >/dev/null; then $(NPM) ci --prefix $(@D); else echo "npm is not installed: what needs it is skipped"; fi
 	@touch $@
 
 .venv/installed $(IMAGE)/installed: requirements/build.txt requirements/dev.txt $(PARTS:=/pyproject.toml)

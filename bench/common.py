@@ -52,6 +52,7 @@ class Answer:
     status: int
     body: bytes
     at: float
+    head: bytes = b""
 
 
 class Caller(Protocol):
@@ -103,7 +104,7 @@ class Connection(asyncio.Protocol):
         if end and length and len(body) >= int(length[1]):
             self._received = b""
             if self._answer is not None and not self._answer.done():
-                self._answer.set_result(Answer(int(head[9:12]), body, received_at))
+                self._answer.set_result(Answer(int(head[9:12]), body, received_at, head))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():
@@ -412,7 +413,7 @@ def hit(port: int, path: str, seconds: float, connections: int, *options: str) -
 
 
 _WRK_RATE = re.compile(r"Requests/sec: +([\d.]+)")
-_WRK_P99 = re.compile(r"^ +99% +([\d.]+)(us|ms|s)$", re.MULTILINE)
+_WRK_P99 = re.compile(r"^ +99% +([\d.]+)(us|ms|s) *$", re.MULTILINE)
 _IN_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
@@ -503,10 +504,11 @@ def measure(
     *,
     seconds: int,
     participants: Row,
+    after: Callable[[], None] | None = None,
 ) -> None:
     """Measure the parts named on the command line, or all, and print the results: the `main` of a benchmark.
 
-    Results are stored only if all parts ran in full. The run is aborted after `seconds`.
+    Results are stored only if all parts ran in full; `after` is called then. The run is aborted after `seconds`.
     """
     parser = argparse.ArgumentParser(description=f"Measure what bench/results/{name}.json holds.")
     parser.add_argument("parts", nargs="*", help=f"parts to measure: {', '.join(parts)}; default: all")
@@ -523,6 +525,8 @@ def measure(
         show({part: result[part]})
     if not arguments.quick and not arguments.parts:
         write(name, result)
+        if after is not None:
+            after()
 
 
 def _end(number: int, _frame: object) -> NoReturn:
