@@ -90,6 +90,7 @@ bench: .venv/installed build/compiled build/peers/installed ## Run the benchmark
 	$(BIN)/python bench/revocation.py
 	$(BIN)/python bench/gateway.py
 	$(BIN)/python bench/session_or_jwt.py
+	$(BIN)/python bench/browser_soak.py
 
 up: ## Run the cluster in containers, with PostgreSQL
 	@$(FOUND_PYTHON)
