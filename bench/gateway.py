@@ -7,6 +7,8 @@ are ratios of medians. A proxy that is not installed is skipped with a message.
 requests  An authenticated GET with a small JSON response over 64 connections, with repeated tokens and with new ones.
           HAProxy verifies the same tokens with `jwt_verify` and checks the same claims; nginx and Caddy forward
           requests without any check. Goal: a p99 not above HAProxy's.
+cookies   The same GET with the cookies of a browser session and with its access token as a bearer, at one gateway; the
+          latter also at a gateway without browser sessions. Goal: 0.95 of the requests per second with a bearer.
 routes    The same with a thousand routes, one of which is used, and with ten. Goal: 0.9 of the requests per second.
 workers   The same with two workers on two cores, and with one. Goal: 1.8 times the requests per second. If no cores are
           left for the load, all processes share all cores, `cores_free` is false, and the goal cannot be measured.
@@ -15,7 +17,7 @@ body      A gigabyte down and up, compared with nginx, which also streams (`prox
           memory. If the load's core is the bottleneck, compare `cpu_seconds_per_gb`.
 idle      Ten thousand idle keep-alive connections. Goal: at most 200 MB of memory.
 
-Results are printed and written to `bench/results/gateway.json`. Takes ten minutes. `--quick` is a short functional
+Results are printed and written to `bench/results/gateway.json`. Takes twelve minutes. `--quick` is a short functional
 check, and part names select parts; neither writes results.
 
     python bench/gateway.py [--quick] [part ...]
@@ -31,7 +33,7 @@ import struct
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -50,11 +52,14 @@ from common import (
     free_ports,
     hit,
     in_turn,
+    log_in,
     measure,
     on,
+    post_json,
     ratios,
     request,
     side_by_side,
+    sign_up,
     summary,
     usable_cores,
     versions,
@@ -64,6 +69,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from peers import ANSWER, ISSUER, SCOPE, STREAM, Peer, nginx, nginx_proxy, running_proxies
 from transfers import ask, download, running_sink, upload
 
+from ostiary.browser import cookie_names
+
 LIMIT_SECONDS = 1500
 COMPILED = Path(__file__).parents[1] / "build" / "compiled"
 CONNECTIONS = 64
@@ -72,12 +79,12 @@ PROGRAMS = {"haproxy": "-v", "nginx": "-v", "caddy": "version", "wrk": "-v"}
 
 #: wrk sends the next token of the file with each request; no token repeats while it is cached.
 NEW_TOKENS = """\
-local tokens = {{}}
-for line in io.lines("{tokens}") do tokens[#tokens + 1] = "Bearer " .. line end
+local values = {{}}
+for line in io.lines("{values}") do values[#values + 1] = line end
 local number = 0
 request = function()
-  number = number % #tokens + 1
-  return wrk.format("GET", nil, {{ ["Authorization"] = tokens[number] }})
+  number = number % #values + 1
+  return wrk.format("GET", nil, {{ ["{field}"] = values[number] }})
 end
 """
 
@@ -92,13 +99,22 @@ class Scale:
     rounds: int = 7
     seconds: int = 4
     new_tokens: int = 25_000
+    session_tokens: int = 12_000
     body_bytes: int = 1_000_000_000
     idle_rounds: int = 3
     idle_connections: int = 10_000
 
 
 #: With so few tokens, even the new ones are cached.
-QUICK = Scale(rounds=1, seconds=1, new_tokens=1000, body_bytes=200_000_000, idle_rounds=1, idle_connections=1000)
+QUICK = Scale(
+    rounds=1,
+    seconds=1,
+    new_tokens=1000,
+    session_tokens=100,
+    body_bytes=200_000_000,
+    idle_rounds=1,
+    idle_connections=1000,
+)
 
 
 # The gateway's surroundings.
@@ -207,10 +223,77 @@ def requests(scale: Scale) -> Row:
 
 def new_tokens(setup: Setup) -> Path:
     """Return a wrk script that sends another token each time."""
-    tokens, script = setup.folder / "tokens", setup.folder / "new.lua"
-    tokens.write_text("\n".join(setup.tokens))
-    script.write_text(NEW_TOKENS.format(tokens=tokens))
+    return changing(setup, "Authorization", [f"Bearer {token}" for token in setup.tokens])
+
+
+def changing(setup: Setup, field: str, values: Iterable[str]) -> Path:
+    """Return a wrk script that sends a field with another value each time."""
+    file, script = setup.folder / f"{field}.txt", setup.folder / f"{field}.lua"
+    file.write_text("\n".join(values))
+    script.write_text(NEW_TOKENS.format(values=file, field=field))
     return script
+
+
+# Browser sessions.
+
+#: Sessions whose tokens are renewed side by side.
+SESSIONS = 4
+
+
+def cookies(scale: Scale) -> Row:
+    """Measure requests per second with the cookies of browser sessions, and with the same tokens as bearers."""
+    place = Place.apart()
+    with running_setup(place.load) as setup, ExitStack() as stack:
+        tokens = asyncio.run(session_tokens(setup.issuer.port, scale.session_tokens))
+        match, upstreams = {"path": "/orders", "methods": ["GET"]}, {"orders": upstream_at(setup.upstream)}
+        routes = [{"name": "orders", "match": match, "upstream": "orders", "access": "authenticated"}]
+        plain = {"upstreams": upstreams, "routes": routes}
+        auth = {"auth": upstream_at(setup.issuer.port)}
+        ours = setup.gateway({**plain, "upstreams": {**upstreams, **auth}, "browser": {"upstream": "auth"}})
+        without = setup.gateway(plain)
+        with on(place.server):
+            stack.enter_context(ours.running())
+            stack.enter_context(without.running())
+        bearers, jars = [f"Bearer {token}" for token in tokens], [jar(token) for token in tokens]
+
+        def contenders(bearer: list[str], cookie: list[str]) -> dict[str, Callable[[], Hit]]:
+            ways = {"cookie": (ours, cookie), "bearer": (ours, bearer), "bearer_without_browser": (without, bearer)}
+            return {
+                name: partial(hit, each.port, "/orders", scale.seconds, CONNECTIONS, *options)
+                for name, (each, options) in ways.items()
+            }
+
+        same = [["--header", f"Authorization: {bearers[0]}"], ["--header", f"Cookie: {jars[0]}"]]
+        new = [
+            ["--script", str(changing(setup, name, values))]
+            for name, values in (("Authorization", bearers), ("Cookie", jars))
+        ]
+        return {
+            "returning": side_by_side(contenders(*same), scale.rounds),
+            "new": side_by_side(contenders(*new), scale.rounds),
+        }
+
+
+async def session_tokens(port: int, count: int) -> list[str]:
+    """Return access tokens of some sessions, which are renewed until there are enough."""
+    people = await log_in(port, await sign_up(port, SESSIONS))
+
+    async def renewed(session: dict[str, Any]) -> list[str]:
+        found = [session["access_token"]]
+        while len(found) < max(1, count // SESSIONS):
+            asking = post_json("/auth/refresh", {"refresh_token": session["refresh_token"]})
+            (session,) = await ask_all(port, [asking])
+            found.append(session["access_token"])
+        return found
+
+    return [token for each in await asyncio.gather(*map(renewed, people)) for token in each]
+
+
+def jar(token: str) -> str:
+    """Return the `Cookie` of a browser with this token. While that is good, nobody looks at the session's secret."""
+    names = cookie_names(ISSUER)
+    session_id = json.loads(decoded(token.split(".")[1]))["sid"]
+    return f"{names.session.decode()}={session_id}.{'A' * 43}; {names.token.decode()}={token}"
 
 
 def loads(contenders: dict[str, Proxy], scale: Scale, path: str, *options: str) -> dict[str, Callable[[], Hit]]:
@@ -421,6 +504,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 PARTS: dict[str, Callable[[Scale], Row]] = {
     "requests": requests,
+    "cookies": cookies,
     "routes": routes,
     "workers": workers,
     "body": bodies,
