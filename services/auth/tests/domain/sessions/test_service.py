@@ -15,9 +15,10 @@ from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.revocation.log import RevocationLog
-from ostiary_auth.domain.sessions.model import Grant, LogoutScope, SessionLimits
+from ostiary_auth.domain.sessions.model import BrowserGrant, Grant, LogoutScope, SessionLimits
 from ostiary_auth.domain.sessions.service import Sessions
-from ostiary_auth.storage.sessions.tables import refresh_tokens
+from ostiary_auth.domain.sessions.session_secrets import credential_of, parse
+from ostiary_auth.storage.sessions.tables import refresh_tokens, sessions
 from ostiary_auth.storage.store import AuthStore
 from ostiary_auth.system_clock import SystemClock
 
@@ -129,6 +130,65 @@ class TestRefresh:
             for value in row:
                 assert value not in {grant.refresh_token, following.refresh_token}
                 assert value not in {grant.refresh_token.encode(), following.refresh_token.encode()}
+
+
+class TestBrowsers:
+    async def open(
+        self, logins: Logins, user: User, now: datetime, replaced: BrowserGrant | None = None
+    ) -> BrowserGrant:
+        proof = parse(replaced.credential) if replaced else None
+        async with logins.store.write() as transaction:
+            return await logins.sessions.open_in_browser(
+                transaction, user, FIRST_PARTY_CLIENT_ID, Context(now), persistent=True, replaced=proof
+            )
+
+    async def alive(self, logins: Logins, user: User, now: datetime) -> list[UUID]:
+        return [session.id for session in await logins.sessions.of_user(user.id, now)]
+
+    async def test_the_database_alone_opens_nothing(self, logins: Logins, user: User, store: AuthStore) -> None:
+        browser = await self.open(logins, user, NOW)
+        async with store.database.read() as connection:
+            rows = (await connection.execute(select(sessions))).all()
+        secret = browser.credential.partition(".")[2]
+        for row in rows:
+            for value in row:
+                assert secret not in str(value)
+                assert secret.encode() not in (value if isinstance(value, bytes) else b"")
+
+    async def test_it_has_no_refresh_token(self, logins: Logins, user: User, store: AuthStore) -> None:
+        browser = await self.open(logins, user, NOW)
+        async with store.database.read() as connection:
+            assert (await connection.execute(select(refresh_tokens))).all() == []
+        for token in (browser.credential, browser.credential.partition(".")[2]):
+            assert await logins.refused(token, NOW)
+
+    async def test_the_one_that_is_left_makes_room_for_the_next(
+        self, logins: Logins, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ostiary_auth.domain.sessions.service.MAX_SESSIONS_PER_USER", 3)
+        opened = [await self.open(logins, user, NOW + step * SECOND) for step in range(3)]
+        later = NOW + timedelta(minutes=1)
+        # Nobody else's has to go: neither the oldest one, nor the newest.
+        following = await self.open(logins, user, later, replaced=opened[2])
+        expected = [following.session.id, opened[1].session.id, opened[0].session.id]
+        assert await self.alive(logins, user, later) == expected
+        further = await self.open(logins, user, later + SECOND)
+        assert await self.alive(logins, user, later + SECOND) == [further.session.id, *expected[:2]]
+
+    async def test_one_that_is_over_is_not_ended_again(self, logins: Logins, user: User) -> None:
+        browser = await self.open(logins, user, NOW)
+        late = NOW + LIMITS.idle
+        assert await logins.sessions.end_by_proof(parse(browser.credential), Context(late)) == ()
+        following = await self.open(logins, user, late, replaced=browser)
+        assert await self.alive(logins, user, late) == [following.session.id]
+
+    async def test_it_ends_once_and_with_its_own_secret_only(self, logins: Logins, user: User) -> None:
+        browser, other = await self.open(logins, user, NOW), await self.open(logins, user, NOW)
+        forged = credential_of(browser.session.id, other.credential.partition(".")[2])
+        assert await logins.sessions.end_by_proof(parse(forged), Context(NOW)) == ()
+        assert len(await logins.sessions.end_by_proof(parse(browser.credential), Context(NOW))) == 1
+        assert await logins.sessions.end_by_proof(parse(browser.credential), Context(NOW)) == ()
+        assert await self.alive(logins, user, NOW) == [other.session.id]
 
 
 class TestEnding:

@@ -1,5 +1,6 @@
 """`/session`: a browser logs in and out, and asks who is logged in."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from admin import logged_in
 from browsers import (
     DEVICE_COOKIE,
     SESSION_COOKIE,
@@ -23,6 +25,7 @@ from users import ADA, PASSWORD, bearer, log_in
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.sessions.session_secrets import parse
 from ostiary_auth.services import Services, ServiceSecrets
 
 EVE: dict[str, Any] = {"email": "eve@example.com", "password": PASSWORD}
@@ -60,7 +63,7 @@ class TestLogin:
         assert response.headers["Cache-Control"] == "no-store"
         body = response.json()
         assert body.keys() == {"user", "session_id", "expires_at", "persistent", "scope", "roles"}
-        assert body["user"].keys() == {"id", "email", "created_at"}
+        assert body["user"].keys() == {"id", "email", "display_name", "created_at"}
         assert (body["user"]["email"], body["roles"]) == (ADA["email"], ["user"])
         assert (body["scope"], body["persistent"]) == ("profile:read profile:write", True)
         assert datetime.fromisoformat(body["expires_at"]) > datetime.now(UTC) + timedelta(days=89)
@@ -310,6 +313,8 @@ class TestCrossSite:
             {"Origin": "HTTP://AUTH"},
             {"Origin": "http://auth", "Host": "auth:80"},
             {"Origin": "http://shop.example:8080", "Host": "Shop.Example:8080"},
+            # The issuer's pages, by whatever name the gateway is called.
+            {"Origin": "http://localhost:8080", "Host": "gateway:8080"},
             # Not from a trusted proxy.
             {"Origin": "http://auth", "X-Forwarded-Host": "evil.example"},
         ],
@@ -524,6 +529,20 @@ class TestPassword:
         response = await client.post("/auth/password", json=body, headers={**bearer(tokens), "Prefer": "wait=5"})
         assert response.json()["revoked"] == 0
         assert (await client.get("/auth/me", headers=bearer(tokens))).status_code == 200
+
+
+async def test_an_export_has_a_browsers_session_without_its_secret(
+    client: httpx.AsyncClient, services: Services
+) -> None:
+    admin = await logged_in(services, client, "admin", "admin")
+    login = await log_in_with(client)
+    exported = await admin.get(f"/admin/users/{login.json()['user']['id']}/export")
+    assert [session["id"] for session in exported["sessions"]] == [login.json()["session_id"]]
+    proof = parse(credential_of(login))
+    text = json.dumps(exported)
+    assert credential_of(login).partition(".")[2] not in text
+    assert proof.secret_hash.hex() not in text
+    assert "secret" not in text
 
 
 class TestDevice:

@@ -146,7 +146,7 @@ class _Browser:
 
 def _json(body: BaseModel) -> Response:
     headers = {"Cache-Control": "no-store"}
-    return Response(body.model_dump_json(exclude_none=True), headers=headers, media_type="application/json")
+    return Response(body.model_dump_json(exclude_unset=True), headers=headers, media_type="application/json")
 
 
 def _see_other(path: str) -> Response:

@@ -48,7 +48,10 @@ class BrowserCookies:
         if names is None:
             return None
         scheme = config.issuer.partition(":")[0]
-        return cls(names, scheme, frozenset(config.trusted_origins), TrustedProxies(config.trusted_proxies))
+        # The issuer's pages are own ones by whatever name a proxy calls the gateway.
+        issuer = config.issuer.lower().removesuffix(_DEFAULT_PORTS[scheme])
+        trusted = frozenset({issuer, *config.trusted_origins})
+        return cls(names, scheme, trusted, TrustedProxies(config.trusted_proxies))
 
     def check_own_site(self, request: Request) -> None:
         """Refuse a request that a page of another site has made, with or without cookies. Raises ProblemError."""
