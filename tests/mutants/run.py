@@ -81,7 +81,7 @@ TARGETS = (
     Target(_GATEWAY, "access/credentials.py", ("access/test_authentication.py", "access/test_cross_site.py")),
     Target(_GATEWAY, "access/login_page.py", ("access/test_authentication.py",)),
     Target(_GATEWAY, "proxy/cookie_fields.py", ("proxy/test_cookie_fields.py",)),
-    Target(_GATEWAY, "sessions/*.py", ("sessions/test_*.py", "access/test_authentication.py", "proxy/test_renewing.py")),
+    Target(_GATEWAY, "sessions/*.py", ("sessions/test_*.py", "access/test_auth*.py", "proxy/test_renewing.py")),
     Target(_GATEWAY, "ratelimit/[rt]o*.py", ("ratelimit/test_*.py",)),
     Target(_GATEWAY, "upstream/[cefp]*.py", ("upstream/test_*.py",)),
     Target(_AUTH, "domain/accounts/[!m]*.py", ("domain/accounts/test_*.py",)),
