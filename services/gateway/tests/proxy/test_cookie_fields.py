@@ -5,7 +5,7 @@ from harness import RecordingUpstream
 from harness.sessions import SESSION, TOKEN, open_sessions
 
 from ostiary.testing import Issuer
-from ostiary_gateway.access.rules import COUNTED, FROM_ISSUER, SESSIONS, VARIES
+from ostiary_gateway.access.rules import COUNTED, FROM_ISSUER, SESSIONS, UNCOUNTED, VARIES
 from ostiary_gateway.http1.parser import parse_response
 from ostiary_gateway.http1.serializer import lines
 from ostiary_gateway.proxy.cookie_fields import lines_to_add, may_set_cookie, with_cookie_rules, with_member
@@ -48,6 +48,19 @@ def changed(*given: str, rules: int, status: int = 200) -> list[str]:
 )
 def test_caches_are_told_that_a_response_is_one_persons(lines: list[str], expected: list[str]) -> None:
     assert changed(*lines, rules=SESSIONS | VARIES | COUNTED) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("X: y", ["x: y", "cache-control: no-store"]),
+        ("Cache-Control: max-age=60", ["cache-control: max-age=60, no-store"]),
+        ("Cache-Control: public, max-age=60", ["cache-control: public, max-age=60"]),
+        ("Cache-Control: no-store", ["cache-control: no-store"]),
+    ],
+)
+def test_what_another_sites_page_gets_is_kept_nowhere(line: str, expected: list[str]) -> None:
+    assert changed(line, rules=SESSIONS | UNCOUNTED) == expected
 
 
 def test_responses_without_a_session_stay_public() -> None:
