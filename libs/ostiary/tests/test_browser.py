@@ -15,8 +15,11 @@ from werkzeug.sansio.http import parse_cookie as parse_as_werkzeug
 from yarl import URL
 
 from ostiary.browser import (
+    CROSS_SITE_REQUEST,
     MAX_COOKIE_BYTES,
     MAX_RETURN_CHARACTERS,
+    REPEATED_COOKIE,
+    SESSION_ENDED,
     BrowserCookies,
     RepeatedCookie,
     Verdict,
@@ -664,6 +667,13 @@ OPEN_REDIRECTS = [
     "/" + "a" * MAX_RETURN_CHARACTERS,
     "/path\n",
 ]
+
+
+def test_problems_and_limits_are_as_documented() -> None:
+    found = [(each.status, each.code) for each in (REPEATED_COOKIE, SESSION_ENDED, CROSS_SITE_REQUEST)]
+    assert found == [(400, "repeated_cookie"), (401, "session_ended"), (403, "cross_site_request")]
+    assert SESSION_ENDED.headers == {"WWW-Authenticate": 'Bearer realm="ostiary"'}
+    assert (MAX_COOKIE_BYTES, MAX_RETURN_CHARACTERS) == (4096, 2048)
 
 
 class TestReturnPaths:
