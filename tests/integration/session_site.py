@@ -137,6 +137,15 @@ class Site:
             connection.sendall(request)
             return read_all(connection)
 
+    def switch(self, request: bytes) -> bytes:
+        """Return the head of what comes back: what follows it does not end by itself."""
+        received = b""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(request)
+            while b"\r\n\r\n" not in received and (chunk := connection.recv(65536)):
+                received += chunk
+        return received.partition(b"\r\n\r\n")[0]
+
     def raw(self, path: str, fields: bytes = b"", method: str = "GET", body: bytes = b"") -> bytes:
         length = b"Content-Length: %d\r\n" % len(body) if body or method != "GET" else b""
         head = f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n".encode()

@@ -334,12 +334,12 @@ class TestServices:
             assert b"set-cookie" not in received.lower().replace(b"trailer: set-cookie", b"")
         # The key and its answer are those of RFC 6455 section 1.3.
         switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        switching += b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" + ours + b"\r\n\x88\x02\x03\xe8"
+        switching += b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" + ours + b"\r\n"
         site.upstream.answer(name := secrets.token_hex(8), switching)
         head = (
             f"GET /private/{name} HTTP/1.1\r\nHost: {HOST}\r\n".encode() + HANDSHAKE + f"Origin: {ORIGIN}\r\n".encode()
         )
-        received = site.send(head + cookie(b"a=1", victim.pair) + b"\r\n\x88\x82\x00\x00\x00\x00\x03\xe8")
+        received = site.switch(head + cookie(b"a=1", victim.pair) + b"\r\n")
         assert received.startswith(b"HTTP/1.1 101 ")
         assert b"set-cookie" not in received.lower()
         seen = site.upstream.last(name)
