@@ -38,7 +38,7 @@ async def ada(client: httpx.AsyncClient) -> None:
         assert (await client.post("/auth/register", json=account)).status_code == 201
 
 
-async def submit(client: httpx.AsyncClient, path: str = "/session", **fields: str) -> httpx.Response:
+async def submit(client: httpx.AsyncClient, path: str = "/session", **fields: str | list[str]) -> httpx.Response:
     """Send a form as a page of the site does."""
     client.cookies.clear()
     return await client.post(path, data=fields, headers=SAME_ORIGIN)
@@ -273,6 +273,18 @@ class TestForm:
     ) -> None:
         response = await submit(client, **ADA, remember=remember)
         assert ("Max-Age" in cookies_of(response)[SESSION_COOKIE][1]) is stays
+
+    @pytest.mark.parametrize(("sent", "stays"), [(["false"], False), (["false", "true"], True)])
+    async def test_a_page_may_ask_with_a_checkbox(
+        self, client: httpx.AsyncClient, sent: list[str], *, stays: bool
+    ) -> None:
+        """A hidden field says what counts without the checkbox: browsers send nothing for one that is not checked."""
+        response = await submit(client, **ADA, remember=sent)
+        assert ("Max-Age" in cookies_of(response)[SESSION_COOKIE][1]) is stays
+
+    async def test_nothing_else_is_said_twice(self, client: httpx.AsyncClient) -> None:
+        response = await submit(client, **{**ADA, "email": [ADA["email"], "bob@example.com"]})
+        assert (response.status_code, cookies_of(response)) == (422, {})
 
 
 class TestCrossSite:

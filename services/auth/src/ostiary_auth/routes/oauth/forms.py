@@ -1,6 +1,6 @@
 """Parsing of forms (`application/x-www-form-urlencoded`)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -15,10 +15,10 @@ _FORM = "application/x-www-form-urlencoded"
 Form = Mapping[str, str]
 
 
-async def read_form(request: Request) -> Form:
+async def read_form(request: Request, repeatable: Collection[str] = ()) -> Form:
     """Return the parameters of a form. Those without a value count as omitted (RFC 6749 section 3.1).
 
-    Raises OAuthError.
+    Of those that are `repeatable`, the last value counts. Raises OAuthError.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != _FORM:
@@ -36,7 +36,8 @@ async def read_form(request: Request) -> Form:
             "invalid_request", f"The body must be a valid form of at most {MAX_PARAMETERS} parameters."
         ) from None
     form = dict(pairs)
-    if len(form) != len(pairs):
+    names = [name for name, _ in pairs if name not in repeatable]
+    if len(set(names)) != len(names):
         raise OAuthError("invalid_request", "Duplicate parameter.")
     if any("\0" in value for value in form.values()):
         raise OAuthError("invalid_request", "A parameter contains a NUL character.")

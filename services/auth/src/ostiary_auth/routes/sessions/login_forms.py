@@ -20,6 +20,9 @@ _FORM = "application/x-www-form-urlencoded"
 #: What a page's form sends for a session that ends with the browser; anything else is one that stays.
 _NOT_REMEMBERED = frozenset({"false", "0", "off", "no"})
 
+#: A browser sends nothing for a checkbox that is not checked, so pages put a hidden field with the other value before it.
+_REPEATABLE = frozenset({"remember"})
+
 
 @dataclass(frozen=True, slots=True)
 class Pages:
@@ -70,7 +73,7 @@ async def any_form(request: Request) -> Form:
     if not await request.body():
         return {}
     try:
-        return await read_form(request)
+        return await read_form(request, _REPEATABLE)
     except OAuthError as error:
         raise invalid(error.description) from None
 
