@@ -93,6 +93,13 @@ def test_only_the_auth_service_sets_our_cookies(name: str) -> None:
         (101, "X: y", False),
         (200, "Cache-Control: public", False),
         (200, "Cache-Control: max-age=1,s-maxage=2", False),
+        (200, "CDN-Cache-Control: max-age=60", False),
+        (200, "Example-CDN-Cache-Control: max-age=60", False),
+        (200, "CDN-Cache-Control: private, max-age=60", True),
+        (200, "CDN-Cache-Control: no-store", True),
+        (200, "Cache-Control: no-store\r\nCDN-Cache-Control: max-age=60", False),
+        (200, "Surrogate-Control: max-age=60", False),
+        (200, "X-Accel-Expires: 60", False),
     ],
 )
 def test_some_responses_set_no_cookie(status: int, line: str, *, expected: bool) -> None:

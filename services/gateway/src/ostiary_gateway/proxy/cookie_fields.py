@@ -17,6 +17,12 @@ from ostiary_gateway.http1.status import NOT_MODIFIED
 _FOR_ALL = re.compile(rb"(?:\A|,)[ \t]*(?:public|s-maxage)[ \t]*(?:[=,]|\Z)", re.IGNORECASE)
 _PRIVATE = re.compile(rb"(?:\A|,)[ \t]*private[ \t]*(?:[,]|\Z)", re.IGNORECASE)
 
+#: Some caches follow a field of their own and not `Cache-Control`: `CDN-Cache-Control` and others (RFC 9213 section 2),
+#: and what preceded them.
+_TARGETED_SUFFIX: Final = b"-cache-control"
+_TARGETED: Final = frozenset({b"surrogate-control", b"x-accel-expires"})
+_NOT_KEPT = re.compile(rb"(?:\A|,)[ \t]*(?:no-store|private)[ \t]*(?:,|\Z)", re.IGNORECASE)
+
 _SET_COOKIE: Final = frozenset({b"set-cookie", b"set-cookie2"})
 
 #: What makes more of it than lines to add.
@@ -33,6 +39,7 @@ def may_set_cookie(response: Response) -> bool:
         response.is_final
         and response.status != NOT_MODIFIED
         and not (b"cache-control" in response.by_name and _is_for_all(response.fields))
+        and not _is_for_some_caches(response.fields)
     )
 
 
@@ -87,3 +94,13 @@ def _is_for_all(fields: Fields) -> bool:
 
 def _is_private(fields: Fields) -> bool:
     return any([_PRIVATE.search(value) is not None for name, value in fields if name == b"cache-control"])  # noqa: C419 - the same
+
+
+def _is_for_some_caches(fields: Fields) -> bool:
+    return any(
+        [  # noqa: C419 - the same
+            _NOT_KEPT.search(value) is None
+            for name, value in fields
+            if name in _TARGETED or name.endswith(_TARGETED_SUFFIX)
+        ]
+    )
