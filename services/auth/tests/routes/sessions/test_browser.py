@@ -283,7 +283,7 @@ class TestForm:
         assert ("Max-Age" in cookies_of(response)[SESSION_COOKIE][1]) is stays
 
     async def test_nothing_else_is_said_twice(self, client: httpx.AsyncClient) -> None:
-        response = await submit(client, **{**ADA, "email": [ADA["email"], "bob@example.com"]})
+        response = await submit(client, email=[ADA["email"], "bob@example.com"], password=ADA["password"])
         assert (response.status_code, cookies_of(response)) == (422, {})
 
 

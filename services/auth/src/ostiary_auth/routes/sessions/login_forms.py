@@ -20,7 +20,7 @@ _FORM = "application/x-www-form-urlencoded"
 #: What a page's form sends for a session that ends with the browser; anything else is one that stays.
 _NOT_REMEMBERED = frozenset({"false", "0", "off", "no"})
 
-#: A browser sends nothing for a checkbox that is not checked, so pages put a hidden field with the other value before it.
+#: Browsers send nothing for a checkbox that is not checked, so pages put a hidden field with the other value before it.
 _REPEATABLE = frozenset({"remember"})
 
 
