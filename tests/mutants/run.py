@@ -71,6 +71,7 @@ TARGETS = (
     Target(_GATEWAY, "routing/templates.py", ("routing/test_templates.py", "routing/test_overlap.py")),
     Target(_GATEWAY, "routing/paths.py", ("routing/test_paths.py",)),
     Target(_GATEWAY, "routing/bypass_check.py", ("routing/test_bypass_check.py",)),
+    Target(_GATEWAY, "routing/credentials.py", ("routing/test_credentials.py",)),
     Target(_GATEWAY, "routing/hosts.py", ("routing/test_hosts.py", "access/test_host.py")),
     Target(_GATEWAY, "access/forwarded.py", ("access/test_forwarded.py",)),
     Target(_GATEWAY, "proxy/own_urls.py", ("proxy/test_own_urls.py",)),

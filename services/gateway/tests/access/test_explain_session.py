@@ -241,6 +241,8 @@ class TestTokens:
     def _token(self, explainer: Explainer, token: str | None) -> str:
         lines, is_allowed = explainer("GET", "/orders", explainer.cookies(token))
         assert is_allowed
+        assert lines["response"] == ["depends on the answer"]
+        assert "upstream" not in lines
         (line,) = lines["token"]
         return line
 

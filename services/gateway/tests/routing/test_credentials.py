@@ -119,6 +119,7 @@ def test_trusted_origins_are_compared_like_those_of_cors(tmp_path: Path) -> None
                 "/\\\\\\\\evil.example",
                 "/in?x=1",
                 "/in#x",
+                "/%zz",
                 "https://evil.example/",
             ]
         ),
@@ -402,6 +403,7 @@ class TestSummary:
             ("https://id.shop.example", ["http://app.shop.example", "capacitor://localhost"], [0, 1]),
             ("http://localhost:8080", ["http://localhost:*", "http://127.0.0.1:5173"], [1]),
             ("http://[::1]:8080", ["http://[::1]:5173"], []),
+            ("http://127.0.0.1:8080", ["http://127.0.0.1:5173", "http://10.0.0.1:5173"], [1]),
         ],
     )
     def test_origins_to_which_browsers_send_no_cookies_are_named(
