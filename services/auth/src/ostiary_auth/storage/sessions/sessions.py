@@ -6,7 +6,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, Label, LargeBinary, Row, Uuid, and_, bindparam, column, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    Label,
+    LargeBinary,
+    Row,
+    Uuid,
+    and_,
+    bindparam,
+    column,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -94,11 +108,13 @@ _FIND_USABLE = select(*_entitlement).where(
     sessions.c.id.in_(bindparam("ids", expanding=True)),
     sessions.c.secret_hash.in_(bindparam("hashes", expanding=True)),
 )
+#: The time of the last use need not outlive a crash of the database, so nobody waits until a disk has it.
+_without_flush = select(func.set_config("synchronous_commit", "off", true())).scalar_subquery()
 _USE = (
     update(sessions)
     .where(_usable, sessions.c.id == _proven.c.id)
     .values(last_used_at=bindparam("now"))
-    .returning(*_entitlement)
+    .returning(*_entitlement, _without_flush.label("without_flush"))
 )
 _USE_SESSION = update(sessions).where(sessions.c.id == bindparam("used")).values(last_used_at=bindparam("now"))
 
