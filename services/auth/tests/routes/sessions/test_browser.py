@@ -297,6 +297,8 @@ class TestCrossSite:
             {"Sec-Fetch-Site": "", "Origin": "http://auth"},
             {"Sec-Fetch-Site": "cross-site", "Origin": "http://auth"},
             {"Sec-Fetch-Site": "same-site", "Origin": "http://sub.auth"},
+            # A page of the issuer, of the same site as this host.
+            {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:8080"},
             {"Origin": "http://evil.example"},
             {"Origin": "http://auth:8080"},
             {"Origin": "https://auth"},
