@@ -25,6 +25,9 @@ from playwright.sync_api import (
 )
 from sites import BROWSER_OPTIONS, HOSTILE, SIBLING, Site
 
+#: Chromium drops its connections when a network interface comes or goes, as those of containers do in other tests.
+pytestmark = pytest.mark.serial
+
 #: Seconds that an access token of the site lives: as few as there can be, so that every test here renews some.
 TOKEN_SECONDS = 10
 

@@ -62,7 +62,7 @@ class TestHardening:
 
     def test_secrets_are_in_files_only(self, compose_cluster: ComposeCluster) -> None:
         secrets = [file.read_text().strip() for file in compose_cluster.secrets_dir.iterdir()]
-        assert len(secrets) == 5
+        assert len(secrets) == 6
         assert compose_cluster.secrets_dir.stat().st_mode & 0o077 == 0
         for container in compose_cluster.containers():
             assert container.image is not None
