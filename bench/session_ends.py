@@ -38,6 +38,7 @@ def logouts(contender: Contender, count: int) -> Row:
         "answered": times([end.answered for end in ends]),
         "last_accepted": times([end.accepted for end in ends]),
         "refused_everywhere": times([end.refused for end in ends]),
+        "refused_everywhere_after_answer": times([max(end.refused - end.answered, 0.0) for end in ends]),
     }
 
 

@@ -1,7 +1,9 @@
 """The documentation matches the code: examples run, tables are complete, links resolve."""
 
 import ast
+import json
 import re
+import runpy
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -106,6 +108,13 @@ class TestTutorial:
             assert service.wait(20) is not None
         finally:
             cluster.stop_all()
+
+
+class TestMeasurements:
+    def test_the_comparison_has_the_figures_that_were_stored(self) -> None:
+        made = runpy.run_path(str(ROOT / "bench" / "session_page.py"))
+        page, results = made["PAGE"].read_text(), json.loads(made["RESULTS"].read_text())
+        assert made["written"](page, made["tables"](results)) == page
 
 
 class TestSettings:
