@@ -9,10 +9,11 @@ from sqlalchemy import URL
 from ostiary.browser import CookieNames, cookie_names
 from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDelay, DrainTimeout
 from ostiary_chassis.logs import LogFormat
+from ostiary_chassis.origins import check_trusted
 from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import Port, Settings, read_secret
 from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
-from ostiary_chassis.urls import BaseUrl, UrlKind
+from ostiary_chassis.urls import BaseUrl
 
 _DAY = 24 * 3600
 
@@ -20,18 +21,11 @@ _DAY = 24 * 3600
 MAX_ACCESS_TOKEN_TTL = 3600
 
 
-_ORIGIN = UrlKind(("https", "http"), "origins separated by commas, such as https://app.example.com")
-
-
 def _origins(value: object) -> object:
-    """Parse origins separated by commas, as browsers send them."""
+    """Parse origins separated by commas."""
     if not isinstance(value, str):
         return value
-    found = [_ORIGIN.check(origin.strip()) for origin in value.split(",") if origin.strip()]
-    for origin in found:
-        if origin != origin.lower():
-            raise ValueError(f"must be in lower case, as browsers send it: {origin.lower()}")
-    return tuple(found)
+    return tuple(check_trusted(origin.strip()) for origin in value.split(",") if origin.strip())
 
 
 def _integer(value: object) -> object:

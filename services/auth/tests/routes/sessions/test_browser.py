@@ -343,7 +343,9 @@ class TestCrossSite:
         assert (await client.delete("/session")).status_code == 200
 
     async def test_a_trusted_origin_does(self, config: AuthConfig, own: ServiceSecrets) -> None:
-        environ = {"OSTIARY_AUTH_TRUSTED_ORIGINS": "https://app.example.com, http://localhost:5173"}
+        environ = {
+            "OSTIARY_AUTH_TRUSTED_ORIGINS": "https://app.example.com, http://localhost:5173, https://*.pages.example"
+        }
         trusted = AuthConfig.load(environ).trusted_origins
         config = config.model_copy(update={"trusted_origins": trusted})
         async with serving(create_app(config, own)) as client:
@@ -351,6 +353,8 @@ class TestCrossSite:
                 ("https://app.example.com", 200),
                 ("https://APP.example.com", 200),
                 ("http://localhost:5173", 200),
+                ("https://shop.pages.example", 200),
+                ("https://pages.example", 403),
                 ("http://localhost", 403),
                 ("https://app.example.com.evil.example", 403),
                 ("https://sub.app.example.com", 403),

@@ -9,18 +9,12 @@ from typing import Annotated, Final
 from pydantic import AfterValidator
 
 from ostiary.browser import is_return_path
-from ostiary_gateway.routing.origins import OriginMatcher, names_somebody
+from ostiary_chassis.origins import OriginMatcher, check_trusted
 from ostiary_gateway.routing.paths import InvalidPath, canonicalise
 from ostiary_gateway.routing.types import Name, Origin, PlainPath, Section
 
 #: Where gateways exchange sessions for access tokens, at the auth service.
 EXCHANGE_PATH: Final = "/sessions/exchange"
-
-
-def _check_names_somebody(origin: str) -> str:
-    if not names_somebody(origin):
-        raise ValueError("must be the origin of known pages, such as https://app.example.com: these may be anybody's")
-    return origin
 
 
 def _check_login_path(path: str) -> str:
@@ -39,7 +33,7 @@ class BrowserSessions(Section):
     upstream: Name
     """Name of the upstream that is the auth service: it alone gets and sets the session's cookies."""
 
-    trusted_origins: frozenset[Annotated[Origin, AfterValidator(_check_names_somebody)]] = frozenset()
+    trusted_origins: frozenset[Annotated[Origin, AfterValidator(check_trusted)]] = frozenset()
     """Origins of other pages that may use the session, such as https://app.example.com or https://*.example.com. They
     must be on the same site: to others, browsers send no cookies."""
 

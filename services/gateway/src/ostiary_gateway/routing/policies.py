@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
+from ostiary_chassis.origins import OriginMatcher, names_somebody
 from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES, MAX_HEAD_BYTES
-from ostiary_gateway.routing.origins import OriginMatcher, names_somebody
 from ostiary_gateway.routing.types import CorsName, HeaderNames, Origin, Section, none_for_text
 
 #: Bytes of a request body by default: enough for JSON, too few for a flood.

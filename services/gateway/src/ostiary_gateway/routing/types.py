@@ -16,11 +16,11 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from ostiary_chassis.origins import SCHEMA_PATTERN, check_origin
 from ostiary_chassis.urls import BaseUrl
 from ostiary_gateway.http1.headers import is_own
 from ostiary_gateway.http1.methods import KNOWN
 from ostiary_gateway.routing import hosts
-from ostiary_gateway.routing.origins import SCHEMA_PATTERN, check_origin
 
 _HOST = r"^((\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])$"
 _SENT_HOST = r"^([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$"

@@ -22,6 +22,7 @@ from ostiary_auth.domain.errors import SessionEnded
 from ostiary_auth.domain.oauth.access_tokens import AccessToken
 from ostiary_auth.domain.sessions.model import BrowserGrant
 from ostiary_auth.domain.sessions.session_secrets import SessionProof, parse
+from ostiary_chassis.origins import OriginMatcher
 from ostiary_chassis.problems import ProblemError
 from ostiary_chassis.proxies import TrustedProxies
 
@@ -39,7 +40,7 @@ class BrowserCookies:
     #: The scheme of the site's own pages.
     scheme: str
     issuer_origin: bytes
-    trusted_origins: frozenset[str]
+    trusted: OriginMatcher
     proxies: TrustedProxies
 
     @classmethod
@@ -50,7 +51,7 @@ class BrowserCookies:
             return None
         scheme = config.issuer.partition(":")[0]
         issuer = config.issuer.lower().removesuffix(_DEFAULT_PORTS[scheme]).encode()
-        return cls(names, scheme, issuer, frozenset(config.trusted_origins), TrustedProxies(config.trusted_proxies))
+        return cls(names, scheme, issuer, OriginMatcher(config.trusted_origins), TrustedProxies(config.trusted_proxies))
 
     def check_own_site(self, request: Request) -> None:
         """Refuse a request that a page of another site has made, with or without cookies. Raises ProblemError."""
@@ -111,4 +112,4 @@ class BrowserCookies:
         return f"{self.scheme}://{host.removesuffix(_DEFAULT_PORTS[self.scheme])}".encode("latin-1")
 
     def _trusts(self, origin: bytes) -> bool:
-        return origin.decode("latin-1") in self.trusted_origins
+        return self.trusted.matches(origin.decode("latin-1"))

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ostiary_gateway.routing.origins import SCHEMA_PATTERN, OriginMatcher, check_origin, names_somebody
+from ostiary_chassis.origins import SCHEMA_PATTERN, OriginMatcher, check_origin, names_somebody
 
 VALID = [
     "https://app.example.com",

@@ -15,8 +15,9 @@ import re
 from collections.abc import Collection
 from ipaddress import AddressValueError, IPv6Address
 
+import idna
+
 from ostiary_chassis.urls import MAX_PORT
-from ostiary_gateway.routing.hosts import normalise_name
 
 #: Schemes whose origins have a domain name or an address, and their default ports, which browsers leave out.
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
@@ -52,6 +53,13 @@ def check_origin(text: str) -> str:
 def names_somebody(origin: str) -> bool:
     """Return whether a valid origin, or pattern, is that of pages whose owner is known."""
     return origin not in _ANYBODY and not _is_any_host(origin)
+
+
+def check_trusted(origin: str) -> str:
+    """Return a valid origin, or pattern, whose pages may use sessions. Raises ValueError."""
+    if not names_somebody(check_origin(origin)):
+        raise ValueError("must be the origin of known pages, such as https://app.example.com: these may be anybody's")
+    return origin
 
 
 class OriginMatcher:
@@ -114,9 +122,11 @@ def _fault(text: str) -> str:
 def _name_in_ascii(scheme: str, host: str) -> str:
     prefix = "*." if host.startswith("*.") else ""
     try:
-        return f"must have the host in ASCII: {scheme}://{prefix}{normalise_name(host.removeprefix(prefix))}"
-    except ValueError:
+        # As browsers do it (UTS 46).
+        name = idna.encode(host.removeprefix(prefix), uts46=True).decode()
+    except UnicodeError:  # all errors of idna, too
         return "must have the host in ASCII"
+    return f"must have the host in ASCII: {scheme}://{prefix}{name}"
 
 
 def _is_host(host: str) -> bool:
