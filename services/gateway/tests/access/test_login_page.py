@@ -53,6 +53,7 @@ async def test_the_way_back_is_a_path_of_the_same_origin(
         return
     assert answer.status == 303
     assert answer.values("location") == ["/login" + (f"?return_to={return_to}" if return_to is not None else "")]
+    assert (answer.values("cache-control"), answer.values("vary")) == (["no-store"], ["Cookie"])
     assert it.upstream.requests == []
 
 

@@ -501,8 +501,8 @@ class ClientConnection(WriteBufferedProtocol):
             self.reject(problem)
             return
         self._record(SEE_OTHER, problem.code, 0.0)
-        fields = [(b"location", location), (b"cache-control", b"no-store"), (b"x-request-id", context.request_id)]
-        self._respond(context, SEE_OTHER, fields, b"")
+        fields = [(b"location", location), (b"cache-control", b"no-store"), (b"vary", b"Cookie")]
+        self._respond(context, SEE_OTHER, [*fields, (b"x-request-id", context.request_id)], b"")
 
     # Renewals.
 
