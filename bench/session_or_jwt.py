@@ -347,10 +347,10 @@ def outages(scale: Scale) -> Row:
                     stack.enter_context(redis.running())
                     session = stack.enter_context(running_session(folder, redis, instances=2))
                     rows[key] = outage(session, Victim(redis, stack), logged_in(session, scale))
-        for key, life in (("ostiary_cookies", 900), ("ostiary_cookies_expiring", int(DOWN))):
+        for key, life in (("ostiary_cookies", 900), ("ostiary_cookies_expiring", int(DOWN)), ("ostiary_bearer", 900)):
             with ExitStack() as stack:
                 cluster = stack.enter_context(running_cluster(new_folder(folder, key), gateways=2, token_seconds=life))
-                ours = cluster.with_cookies()
+                ours = cluster.with_bearer() if key == "ostiary_bearer" else cluster.with_cookies()
                 row = outage(ours, Victim(cluster.auth, stack), logged_in(ours, scale))
                 rows[key] = {"token_seconds": life, **row}
     return rows

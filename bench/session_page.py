@@ -22,7 +22,7 @@ COLUMNS = {
     "ostiary_cookies": "Ostiary, cookies",
     "ostiary_bearer": "Ostiary, bearer",
 }
-NOT_INSTALLED = "not installed"
+NOT_INSTALLED, NOT_MEASURED = "not installed", "not measured"
 
 Results = Mapping[str, Any]
 
@@ -117,11 +117,9 @@ def after_logout(member: str) -> Callable[[Results, str], str]:
 def failed(results: Results, key: str) -> str:
     if key.startswith("express_jwt"):
         return "there is no store"
-    if key == "ostiary_bearer":
-        return "not measured; the check is the same as with cookies"
     row = of("outage")(results, key)
     if not row:
-        return NOT_INSTALLED
+        return NOT_MEASURED if key == "ostiary_bearer" else NOT_INSTALLED
     text = f"{row['failed_while_down']} of {row['due_while_down']}"
     if key == "ostiary_cookies":
         expiring = results["outage"]["ostiary_cookies_expiring"]
@@ -132,11 +130,9 @@ def failed(results: Results, key: str) -> str:
 def logged_out(results: Results, key: str) -> str:
     if key.startswith("express_jwt"):
         return "there is no store"
-    if key == "ostiary_bearer":
-        return "not measured"
     row = of("outage")(results, key)
     if not row:
-        return NOT_INSTALLED
+        return NOT_MEASURED if key == "ostiary_bearer" else NOT_INSTALLED
     text = f"{row['clients_logged_out']} of {row['clients']}"
     if key == "express_session":
         other = results["outage"]["express_session_redis_as_installed"]
