@@ -356,7 +356,7 @@ class TestDemo:
     def test_it_plays_the_whole_story(self, local_cluster: LocalCluster) -> None:
         done = run(*self.DEMO, local_cluster.url, env=local_cluster.environ)
         assert done.returncode == 0, done.stdout
-        assert "All 19 steps passed" in done.stdout
+        assert "All 24 steps passed" in done.stdout
         assert re.search(r"gateway [\d.]+ ms, second gateway [\d.]+ ms, profile [\d.]+ ms, auth [\d.]+ ms", done.stdout)
 
     def test_it_fails_when_a_step_is_not_as_promised(self, own_cluster: LocalCluster) -> None:

@@ -43,7 +43,7 @@ class TestContainers:
             answer = containers.log_out(ada, wait=5)
             assert containers.ask_all(ada) == REVOKED_EVERYWHERE
             assert answer["complete"]
-            assert answer["acknowledged_by"] == 3
+            assert answer["acknowledged_by"] == 5
             assert answer["in_force_after_ms"] < AT_ONCE * 1000
 
     def test_who_is_cut_off_stops_accepting_and_the_others_refuse_at_once(self, containers: Containers) -> None:

@@ -47,20 +47,24 @@ def wsgi(environ, start_response):
     return [str(size).encode()]
 """
 
-#: Answers each request that it has received, before it ends.
+#: Answers each request that it has received. It serves its connections until the other side closes them: whoever closes
+#: one that is idle may meet a request that is on its way.
 ORDERLY = """
 import asyncio, signal, socket, sys
 
 async def serve(reader, writer):
-    while head := await reader.readuntil(b"\\r\\n\\r\\n"):
+    while not reader.at_eof():
+        try:
+            head = await reader.readuntil(b"\\r\\n\\r\\n")
+        except asyncio.IncompleteReadError:
+            return writer.close()
         length = [line for line in head.lower().split(b"\\r\\n") if line.startswith(b"content-length:")]
         size = len(await reader.readexactly(int(length[0].split(b":")[1]))) if length else 0
         last = b"connection: close\\r\\n" if ending.is_set() else b""
         content = b"%d" % size
         writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: %d\\r\\n%b\\r\\n%b" % (len(content), last, content))
         if last:
-            writer.close()
-            return
+            return writer.close()
 
 async def serve_accepted(connection):
     await serve(*await asyncio.open_connection(sock=connection))
@@ -82,7 +86,7 @@ async def main():
     except BlockingIOError:
         backlog.close()
     tasks = [asyncio.create_task(serve_accepted(connection)) for connection in accepted]
-    await asyncio.sleep(6)
+    await asyncio.Event().wait()
 
 ending = asyncio.Event()
 asyncio.run(main())
@@ -108,7 +112,9 @@ class Server:
         bind = f"127.0.0.1:{self.port}" if name == "gunicorn" else str(self.port)
         self._command = [sys.executable, *SERVERS[name], bind]
         self._directory = directory
+        self._ends_by_itself = name != "orderly"
         self._process: subprocess.Popen[bytes] | None = None
+        self._leaving: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(self._directory)}
@@ -116,10 +122,22 @@ class Server:
         wait_until(lambda: listens(self.port), "the server listens")
 
     def stop(self) -> None:
+        """Stop listening, and wait for the end of a server that ends by itself."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait()
+            if self._ends_by_itself:
+                self._process.wait()
+            else:
+                wait_until(lambda: not listens(self.port), "the server does not listen any more")
+                self._leaving.append(self._process)
             self._process = None
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self.stop()
+        for process in self._leaving:
+            process.kill()
+            process.wait()
 
 
 @contextmanager
@@ -167,7 +185,7 @@ def test_no_request_fails_while_servers_are_restarted_in_turn(tmp_path: Path, na
         assert failures == []
     finally:
         for server in servers:
-            server.stop()
+            server.kill()
 
 
 def test_no_request_fails_while_one_address_is_away(tmp_path: Path) -> None:
