@@ -8,6 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
+    FromClause,
     Label,
     LargeBinary,
     Row,
@@ -83,28 +85,35 @@ _asked = (
     .table_valued(column("id", Uuid), column("hash", LargeBinary), name="asked")
     .render_derived()
 )
-#: Always in the same order, as in `_LOCK_NOT_ENDED`.
+#: Always in the same order, as in `_LOCK_NOT_ENDED`. The state that is decided on is the one after the wait for a lock.
+#: It is no condition here: by that, PostgreSQL would look through all open sessions while it has no statistics.
 _proven = (
-    select(sessions.c.id)
+    select(*(sessions.c[name] for name in ("id", "user_id", "ended_at", "expires_at", "last_used_at")))
     .join(_asked, and_(sessions.c.id == _asked.c.id, sessions.c.secret_hash == _asked.c.hash))
     .order_by(sessions.c.id)
     .with_for_update(of=sessions)
     .cte("proven")
 )
-#: Browsers' sessions that may be used, with everything that their next access tokens state.
-_usable = and_(
-    sessions.c.ended_at.is_(None),
-    sessions.c.expires_at >= bindparam("soon"),
-    sessions.c.last_used_at > bindparam("idle_since"),
-    users.c.id == sessions.c.user_id,
-    users.c.disabled_at.is_(None),
-)
+
+
+def _usable(found: FromClause) -> ColumnElement[bool]:
+    """Return the condition for browsers' sessions that may be used."""
+    return and_(
+        found.c.ended_at.is_(None),
+        found.c.expires_at >= bindparam("soon"),
+        found.c.last_used_at > bindparam("idle_since"),
+        users.c.id == found.c.user_id,
+        users.c.disabled_at.is_(None),
+    )
+
+
+#: Everything that the next access token of a session states.
 _entitlement = (
     *_labelled(_session_and_user),
     select(revocation_head.c.number).where(revocation_head.c.id == 1).scalar_subquery().label("as_of"),
 )
 _FIND_USABLE = select(*_entitlement).where(
-    _usable,
+    _usable(sessions),
     sessions.c.id.in_(bindparam("ids", expanding=True)),
     sessions.c.secret_hash.in_(bindparam("hashes", expanding=True)),
 )
@@ -112,7 +121,7 @@ _FIND_USABLE = select(*_entitlement).where(
 _without_flush = select(func.set_config("synchronous_commit", "off", true())).scalar_subquery()
 _USE = (
     update(sessions)
-    .where(_usable, sessions.c.id == _proven.c.id)
+    .where(_usable(_proven), sessions.c.id == _proven.c.id)
     .values(last_used_at=bindparam("now"))
     .returning(*_entitlement, _without_flush.label("without_flush"))
 )
