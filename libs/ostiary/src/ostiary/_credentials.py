@@ -1,19 +1,13 @@
 """What a request authenticates with: an access token, or the cookies of a browser's session."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 from ostiary._token import VerifiedToken
-from ostiary.browser import BrowserCookies, Verdict, judge, read_cookies
+from ostiary.browser import BrowserCookies, Verdict, judge, judged_fields, read_cookies
 from ostiary.errors import CrossSiteRequest, MissingToken
-from ostiary.http import bearer_token
+from ostiary.http import bearer_token, is_bearer
 
 RawFields = Sequence[tuple[bytes, bytes]]
-
-#: Of these, the cross-site rule reads the values.
-_JUDGED = frozenset({b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"origin", b"content-type"})
-
-_BEARER = re.compile(rb"[ \t]*bearer(?:[ \t]|\Z)", re.IGNORECASE)
 
 
 class Credential:
@@ -43,12 +37,12 @@ def credential_of(
     With a bearer token, cookies are not looked at. Raises MissingToken, Malformed, RepeatedCookie or CrossSiteRequest.
     """
     authorization = _values(fields, b"authorization")
-    if cookies is None or any(_BEARER.match(value) for value in authorization):
+    if cookies is None or any(is_bearer(value) for value in authorization):
         return Credential(bearer_token([value.decode("latin-1") for value in authorization]), None)
     found = read_cookies(_values(fields, b"cookie"), cookies.names)
     if not found.session:
         raise MissingToken
-    verdict = judge(method, _judged(fields), cookies.origin, cookies.trusts, is_websocket=is_websocket)
+    verdict = judge(method, judged_fields(fields), cookies.origin, cookies.trusts, is_websocket=is_websocket)
     if verdict is Verdict.REFUSED:
         raise CrossSiteRequest
     if verdict is Verdict.ABSENT or not found.token:
@@ -72,14 +66,6 @@ def keep_private(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
 
 def _values(fields: RawFields, wanted: bytes) -> list[bytes]:
     return [value for name, value in fields if name == wanted]
-
-
-def _judged(fields: RawFields) -> dict[bytes, bytes]:
-    joined: dict[bytes, bytes] = {}
-    for name, value in fields:
-        if name in _JUDGED:
-            joined[name] = joined[name] + b", " + value if name in joined else value
-    return joined
 
 
 def _names_in(fields: Iterable[tuple[bytes, bytes]], wanted: bytes) -> set[bytes]:

@@ -35,6 +35,7 @@ __all__ = [
     "cookie_names",
     "is_return_path",
     "judge",
+    "judged_fields",
     "read_cookies",
     "resembles_ours",
     "set_cookie",
@@ -68,6 +69,9 @@ _SESSION_VALUE = re.compile(rb"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-
 
 #: The alphabet of base64url; of a token (RFC 7515 section 7.1), two dots are left without it.
 _BASE64URL: Final = (string.ascii_letters + string.digits + "-_").encode()
+
+#: The fields that `judge` looks at (W3C Fetch Metadata; Fetch standard).
+_JUDGED: Final = frozenset({b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"origin", b"content-type"})
 
 #: Methods by which pages read. OPTIONS is that of preflights, which carry no cookies.
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -211,6 +215,19 @@ def set_cookie(name: bytes, value: bytes, max_age: int | None, *, is_secure: boo
     return b"%b=%b; Path=/%b; HttpOnly; SameSite=Lax%b" % (name, value, age, b"; Secure" if is_secure else b"")
 
 
+def judged_fields(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return those of a request's fields, given by lower-case name, that `judge` looks at.
+
+    Values of a repeated field are joined (RFC 9110 section 5.3): browsers repeat none of these, so they match nothing.
+    """
+    found: dict[bytes, bytes] = {}
+    for name, value in fields:
+        if name in _JUDGED:
+            known = found.get(name)
+            found[name] = value if known is None else b"%b, %b" % (known, value)
+    return found
+
+
 def judge(
     method: str,
     fields: Mapping[bytes, bytes],
@@ -220,12 +237,10 @@ def judge(
     is_websocket: bool = False,
     embeds_same_site: bool = False,
 ) -> Verdict:
-    """Decide whether a cookie counts for a request with these fields, by lower-case name.
+    """Decide whether a cookie counts for a request with these fields, which `judged_fields` returns.
 
-    Values of a repeated field have to be joined by commas (RFC 9110 section 5.3): browsers repeat none of these, and so
-    they match nothing. `own_origin` is that of the site's pages, in lower case; `trusts` tells of which other origins,
-    in lower case, pages may use the session. With `embeds_same_site`, pages of sibling domains may embed what the
-    session may read.
+    `own_origin` is that of the site's pages, in lower case; `trusts` tells of which other origins, in lower case, pages
+    may use the session. With `embeds_same_site`, pages of sibling domains may embed what the session may read.
     """
     site, origin = fields.get(b"sec-fetch-site"), fields.get(b"origin")
     is_own = site in {b"same-origin", b"none"}

@@ -1,6 +1,7 @@
 """HTTP for any framework: from the request's header fields to a token, from an error to a response."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -24,6 +25,8 @@ _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 #: Seconds that a response may go on after its token has ended: longer than most responses take.
 RESPONSE_GRACE = 1.0
+
+_BEARER = re.compile(rb"[ \t]*bearer(?:[ \t]|\Z)", re.IGNORECASE)
 
 _REALM = 'Bearer realm="ostiary"'
 
@@ -53,6 +56,11 @@ class Problem:
             **self.extra,
         }
         return json.dumps(members, ensure_ascii=False).encode()
+
+
+def is_bearer(authorization: bytes) -> bool:
+    """Return whether a value of `Authorization` has the scheme of bearer tokens (RFC 9110 section 11.1)."""
+    return _BEARER.match(authorization) is not None
 
 
 def bearer_token(authorization: Sequence[str]) -> str:

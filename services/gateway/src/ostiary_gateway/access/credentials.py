@@ -4,7 +4,6 @@ What is found out from a head alone is kept with it, as heads repeat on a connec
 cookies are not looked at.
 """
 
-import re
 from collections.abc import Collection
 
 from ostiary import Presented, Verifier
@@ -15,21 +14,17 @@ from ostiary.browser import (
     SessionCookies,
     Verdict,
     judge,
+    judged_fields,
     read_cookies,
     resembles_ours,
 )
+from ostiary.http import is_bearer
 from ostiary_chassis.problems import ProblemError
 from ostiary_gateway.access.renewal import Session
 from ostiary_gateway.access.rules import RouteRules
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.routing.browser import BrowserSessions
-
-# RFC 9110 section 11.1: schemes are compared without regard to case.
-_BEARER = re.compile(rb"[ \t]*bearer(?:[ \t]|\Z)", re.IGNORECASE)
-
-#: What tells whether a cookie counts (Fetch standard; W3C Fetch Metadata).
-_JUDGED = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"content-type"})
 
 
 class Browser:
@@ -87,7 +82,7 @@ class Credentials:
         )
         self.has_bearer: bool = False
         for value in self.authorization:
-            if _BEARER.match(value) is not None:
+            if is_bearer(value):
                 self.has_bearer = True
         self.cookie_fields: list[bytes] = (
             [value for name, value in fields if name == b"cookie"] if b"cookie" in request.by_name else []
@@ -122,7 +117,7 @@ class Credentials:
         if self._judged_by is not rules:
             self._verdict = judge(
                 self._request.method,
-                _judged_fields(self._request),
+                judged_fields(self._request.fields),
                 own_origin,
                 browser.trusts,
                 is_websocket=is_websocket,
@@ -184,13 +179,3 @@ def without_ours(field: bytes, kept: Collection[bytes] = ()) -> bytes:
         if not resembles_ours(part) or (b"=" in part and part.strip(b" \t").partition(b"=")[0] in kept)
     ]
     return b";".join(parts).strip(b" \t;")
-
-
-def _judged_fields(request: Request) -> dict[bytes, bytes]:
-    """Return the fields that `judge` looks at; values of repeated ones are joined (RFC 9110 section 5.3)."""
-    found: dict[bytes, bytes] = {}
-    for name, value in request.fields:
-        if name in _JUDGED:
-            known = found.get(name)
-            found[name] = value if known is None else b"%b, %b" % (known, value)
-    return found

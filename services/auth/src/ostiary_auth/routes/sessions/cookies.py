@@ -14,6 +14,7 @@ from ostiary.browser import (
     SessionCookies,
     Verdict,
     judge,
+    judged_fields,
     read_cookies,
     set_cookie,
 )
@@ -55,7 +56,7 @@ class BrowserCookies:
 
     def check_own_site(self, request: Request) -> None:
         """Refuse a request that a page of another site has made, with or without cookies. Raises ProblemError."""
-        fields = {name.encode(): ",".join(request.headers.getlist(name)).encode("latin-1") for name in request.headers}
+        fields = judged_fields(request.headers.raw)
         own_origin = self._own_origin(request)
         if b"sec-fetch-site" not in fields and fields.get(b"origin", b"").lower() == self.issuer_origin:
             # An old browser. A proxy may call the gateway by an internal name, which stands for the issuer's; to other
