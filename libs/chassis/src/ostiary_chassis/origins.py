@@ -17,10 +17,12 @@ from ipaddress import AddressValueError, IPv6Address
 
 import idna
 
-from ostiary_chassis.urls import MAX_PORT
+from ostiary_chassis.urls import DEFAULT_PORTS, MAX_PORT
 
 #: Schemes whose origins have a domain name or an address, and their default ports, which browsers leave out.
-_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+_DEFAULT_PORTS = {
+    name: str(port) for scheme, port in DEFAULT_PORTS.items() for name in (scheme, scheme.replace("http", "ws"))
+}
 
 #: Characters of an origin that patterns are compared with: no name has more than 253.
 _MAX_CHARACTERS = 512

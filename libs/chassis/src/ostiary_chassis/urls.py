@@ -4,11 +4,13 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator
 
 MAX_PORT = 65_535
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 # RFC 3986 appendix B, with the authority in its parts. All texts match but those without a scheme.
 _URL = re.compile(

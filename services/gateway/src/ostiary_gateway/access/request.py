@@ -8,6 +8,7 @@ from ostiary import Presented, VerifiedToken
 from ostiary.http import Problem
 from ostiary_chassis.middleware import is_request_id
 from ostiary_chassis.problems import ProblemError
+from ostiary_chassis.urls import DEFAULT_PORTS
 from ostiary_gateway.access.cors import CorsFields
 from ostiary_gateway.access.credentials import Credentials, Forwarding
 from ostiary_gateway.access.destination import Destination
@@ -17,7 +18,7 @@ from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Route
-from ostiary_gateway.routing.hosts import DEFAULT_PORTS, InvalidHost, parse_authority
+from ostiary_gateway.routing.hosts import InvalidHost, parse_authority
 from ostiary_gateway.routing.paths import EncodedCharacter, InvalidPath, PathTooLong
 
 INVALID_HOST = Problem(400, "invalid_host", "Send exactly one valid Host header field.")

@@ -7,9 +7,10 @@ A service that does not know its public address redirects to its own, `http://10
 import re
 from dataclasses import replace
 
+from ostiary_chassis.urls import DEFAULT_PORTS
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.parser import Response
-from ostiary_gateway.routing.hosts import DEFAULT_PORTS, InvalidHost, authority, parse_authority
+from ostiary_gateway.routing.hosts import InvalidHost, authority, parse_authority
 from ostiary_gateway.routing.table import RouteTable
 from ostiary_gateway.upstream.cluster import Cluster
 

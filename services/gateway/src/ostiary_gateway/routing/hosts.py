@@ -8,15 +8,12 @@ Ports are not compared: behind a published port or a proxy, the gateway does not
 import re
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
-from typing import Final
 from urllib.parse import urlsplit
 
 import idna
 
-from ostiary_chassis.urls import MAX_PORT
+from ostiary_chassis.urls import DEFAULT_PORTS, MAX_PORT
 from ostiary_gateway.http1.bounded_cache import BoundedCache
-
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 #: Characters of a name (RFC 1035 section 3.1).
 MAX_NAME = 253

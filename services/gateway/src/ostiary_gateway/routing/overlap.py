@@ -21,9 +21,9 @@ from ipaddress import IPv6Address, ip_address
 from posixpath import normpath
 from urllib.parse import urlsplit
 
+from ostiary_chassis.urls import DEFAULT_PORTS
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Route, RoutesFile
-from ostiary_gateway.routing.hosts import DEFAULT_PORTS
 from ostiary_gateway.routing.paths import PATH_CACHE_SIZE
 from ostiary_gateway.routing.table import PathTree
 from ostiary_gateway.routing.templates import PathTemplate, common_path

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from ostiary.prometheus import Timings
 from ostiary_chassis.metrics import REQUEST_BUCKETS
+from ostiary_chassis.urls import DEFAULT_PORTS
 from ostiary_gateway.routing.config import Upstream as UpstreamConfig
-from ostiary_gateway.routing.hosts import DEFAULT_PORTS, authority, normalise_name, parse_authority
+from ostiary_gateway.routing.hosts import authority, normalise_name, parse_authority
 from ostiary_gateway.upstream.circuit_breaker import CircuitBreaker
 from ostiary_gateway.upstream.connection import Failure
 from ostiary_gateway.upstream.dialer import UNIX_HOST

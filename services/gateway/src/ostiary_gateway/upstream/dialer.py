@@ -10,7 +10,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ostiary_chassis.threads import in_thread
-from ostiary_gateway.routing.hosts import DEFAULT_PORTS
+from ostiary_chassis.urls import DEFAULT_PORTS
 from ostiary_gateway.upstream import tls
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)

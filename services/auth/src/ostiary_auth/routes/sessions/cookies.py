@@ -26,11 +26,10 @@ from ostiary_auth.domain.sessions.session_secrets import SessionProof, parse
 from ostiary_chassis.origins import OriginMatcher
 from ostiary_chassis.problems import ProblemError
 from ostiary_chassis.proxies import TrustedProxies
+from ostiary_chassis.urls import DEFAULT_PORTS
 
 #: Lifetime in seconds of the cookie with the device token.
 DEVICE_COOKIE_AGE = 365 * 24 * 3600
-
-_DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class BrowserCookies:
         if names is None:
             return None
         scheme = config.issuer.partition(":")[0]
-        issuer = config.issuer.lower().removesuffix(_DEFAULT_PORTS[scheme]).encode()
+        issuer = _origin(scheme, config.issuer.partition("://")[2])
         return cls(names, scheme, issuer, OriginMatcher(config.trusted_origins), TrustedProxies(config.trusted_proxies))
 
     def check_own_site(self, request: Request) -> None:
@@ -105,12 +104,16 @@ class BrowserCookies:
         response.headers.append("Set-Cookie", field.decode("ascii"))
 
     def _own_origin(self, request: Request) -> bytes:
-        host = request.headers.get("host", "").lower()
-        forwarded = request.headers.get("x-forwarded-host", "").rpartition(",")[2].strip().lower()
+        host = request.headers.get("host", "")
+        forwarded = request.headers.get("x-forwarded-host", "").rpartition(",")[2].strip()
         if forwarded and request.client is not None and self.proxies.trusts(request.client.host):
             host = forwarded
-        # Browsers leave out the default port (RFC 6454 section 6.2).
-        return f"{self.scheme}://{host.removesuffix(_DEFAULT_PORTS[self.scheme])}".encode("latin-1")
+        return _origin(self.scheme, host)
 
     def _trusts(self, origin: bytes) -> bool:
         return self.trusted.matches(origin.decode("latin-1"))
+
+
+def _origin(scheme: str, host: str) -> bytes:
+    """Return the origin of a host's pages as browsers send it, without the default port (RFC 6454 section 6.2)."""
+    return f"{scheme}://{host.lower().removesuffix(f':{DEFAULT_PORTS[scheme]}')}".encode("latin-1")
