@@ -6,9 +6,10 @@ from harness.sessions import SESSION, TOKEN, open_sessions
 
 from ostiary.testing import Issuer
 from ostiary_gateway.access.rules import COUNTED, FROM_ISSUER, SESSIONS, UNCOUNTED, VARIES
+from ostiary_gateway.http1.fields import with_member
 from ostiary_gateway.http1.parser import parse_response
 from ostiary_gateway.http1.serializer import lines
-from ostiary_gateway.proxy.cookie_fields import lines_to_add, may_set_cookie, with_cookie_rules, with_member
+from ostiary_gateway.proxy.cookie_fields import lines_to_add, may_set_cookie, with_cookie_rules
 
 ROUTES = (
     "name: mine, match: {path: /mine, methods: [GET]}, upstream: up, access: authenticated",

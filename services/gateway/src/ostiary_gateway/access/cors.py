@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 from ostiary_gateway.http1.bounded_cache import BoundedCache, is_short
-from ostiary_gateway.http1.fields import TOKEN, Fields
+from ostiary_gateway.http1.fields import TOKEN, Fields, with_member
 from ostiary_gateway.http1.parser import Request
 from ostiary_gateway.http1.serializer import lines
 from ostiary_gateway.routing.config import Route
@@ -54,20 +54,7 @@ class CorsFields:
     def merged(self, fields: Fields) -> Fields:
         """Return a response's fields without CORS fields of its own, and with Origin in its `Vary`."""
         kept = [field for field in fields if not field[0].startswith(CORS_PREFIX)]
-        if not self.varies:
-            return kept
-        found = [value for name, value in kept if name == b"vary"]
-        if not found:
-            kept.append(_VARY)
-            return kept
-        # In one line: some caches read no more.
-        vary = b", ".join([value for value in found if value])
-        if not {b"*", b"origin"}.isdisjoint([name.strip() for name in vary.lower().split(b",")]):
-            return kept
-        return [
-            *[field for field in kept if field[0] != b"vary"],
-            (b"vary", b"%b, Origin" % vary if vary else b"Origin"),
-        ]
+        return with_member(kept, *_VARY) if self.varies else kept
 
 
 _NOT_ALLOWED = CorsFields([], varies=True)

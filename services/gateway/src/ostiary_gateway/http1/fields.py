@@ -89,3 +89,14 @@ def is_cacheable(field: tuple[bytes, bytes], _value: object = None) -> bool:
 _NAMES = BoundedCache(parse_name, is_short)
 _FIELDS = BoundedCache(parse_field, lambda line, field: is_short(line) and is_cacheable(field))
 _OPTIONS = BoundedCache(parse_options, is_short)
+
+
+def with_member(fields: Fields, name: bytes, member: bytes) -> Fields:
+    """Return fields with a member in a list, unless it is there, or all that it could say is (RFC 9110 section 12.5.5).
+
+    In one line: some caches read no more.
+    """
+    value = b", ".join([value for each, value in fields if each == name and value])
+    if not {b"*", member.lower()}.isdisjoint([each.strip() for each in value.lower().split(b",")]):
+        return fields
+    return [*[field for field in fields if field[0] != name], (name, b"%b, %b" % (value, member) if value else member)]

@@ -9,7 +9,7 @@ from typing import Final
 
 from ostiary.browser import resembles_ours
 from ostiary_gateway.access.rules import COUNTED, FROM_ISSUER, SESSIONS, UNCOUNTED, VARIES
-from ostiary_gateway.http1.fields import Fields
+from ostiary_gateway.http1.fields import Fields, with_member
 from ostiary_gateway.http1.parser import Response
 from ostiary_gateway.http1.status import NOT_MODIFIED
 
@@ -75,17 +75,6 @@ def with_cookie_rules(response: Response, fields: Fields, rules: int) -> Fields:
         # By the same cookies, another page gets another response: whose the page is, `Vary: Cookie` does not tell.
         fields = with_member(fields, b"cache-control", b"no-store")
     return fields
-
-
-def with_member(fields: Fields, name: bytes, member: bytes) -> Fields:
-    """Return fields with a member in a list, unless it is there, or all that it could say is (RFC 9110 section 12.5.5).
-
-    In one line: some caches read no more.
-    """
-    value = b", ".join([value for each, value in fields if each == name and value])
-    if not {b"*", member.lower()}.isdisjoint([each.strip() for each in value.lower().split(b",")]):
-        return fields
-    return [*[field for field in fields if field[0] != name], (name, b"%b, %b" % (value, member) if value else member)]
 
 
 def _is_for_all(fields: Fields) -> bool:
