@@ -10,9 +10,14 @@ from ostiary_auth.domain.errors import OAuthError
 #: Maximum number of parameters; ours have at most eight.
 MAX_PARAMETERS = 32
 
-_FORM = "application/x-www-form-urlencoded"
+FORM = "application/x-www-form-urlencoded"
 
 Form = Mapping[str, str]
+
+
+def media_type(request: Request) -> str:
+    """Return the media type of a request's body, in lower case and without parameters; "" if it has none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_form(request: Request, repeatable: Collection[str] = ()) -> Form:
@@ -20,9 +25,8 @@ async def read_form(request: Request, repeatable: Collection[str] = ()) -> Form:
 
     Of those that are `repeatable`, the last value counts. Raises OAuthError.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != _FORM:
-        raise OAuthError("invalid_request", f"The body must be a form with 'Content-Type: {_FORM}'.")
+    if media_type(request) != FORM:
+        raise OAuthError("invalid_request", f"The body must be a form with 'Content-Type: {FORM}'.")
     try:
         pairs = parse_qsl(
             (await request.body()).decode("ascii"),

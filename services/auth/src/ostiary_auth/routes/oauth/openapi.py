@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ostiary_auth.paths import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
+from ostiary_auth.routes.oauth.forms import FORM
 from ostiary_auth.routes.prefer_wait import PARAMETER
 
 _TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6Ii4uLiJ9.eyJzdWIiOiIuLi4ifQ.c2ln"  # noqa: S105 - cut
@@ -83,7 +84,7 @@ def _operation(
         "summary": summary,
         "operationId": name,
         "parameters": list(parameters),
-        "requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": form}}},
+        "requestBody": {"required": True, "content": {FORM: {"schema": form}}},
         "security": [{"client_secret_basic": []}, {}],
         "responses": {
             "200": {"description": "Success.", "content": {"application/json": {"schema": answer}}},

@@ -95,8 +95,7 @@ class _Browser:
         async with self._services.store.read() as transaction:
             user = await transaction.users.get(UUID(token.subject))
             session = await transaction.sessions.get(UUID(token.session_id))
-        is_over = session is None or session.ended_at is not None
-        if user is None or user.disabled_at is not None or session is None or is_over:
+        if user is None or user.disabled_at is not None or session is None or session.ended_at is not None:
             return NOBODY
         return CurrentSessionResponse.of(user, session, token)
 

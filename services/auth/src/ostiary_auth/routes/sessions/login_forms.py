@@ -10,12 +10,11 @@ from starlette.requests import Request
 from ostiary.browser import is_return_path
 from ostiary.http import Problem
 from ostiary_auth.domain.errors import OAuthError
-from ostiary_auth.routes.oauth.forms import Form, read_form
+from ostiary_auth.routes.oauth.forms import FORM, Form, media_type, read_form
 from ostiary_auth.routes.sessions.browser_models import BrowserLoginRequest
 from ostiary_chassis.problems import MALFORMED_JSON, ProblemError
 
 _JSON = "application/json"
-_FORM = "application/x-www-form-urlencoded"
 
 #: What a page's form sends for a session that ends with the browser; anything else is one that stays.
 _NOT_REMEMBERED = frozenset({"false", "0", "off", "no"})
@@ -45,19 +44,15 @@ class Pages:
         return f"{page}{'&' if '?' in page else '?'}{query}{hash_sign}{fragment}"
 
 
-def media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
 def is_form(request: Request) -> bool:
-    return media_type(request) == _FORM
+    return media_type(request) == FORM
 
 
 async def json_login(request: Request) -> BrowserLoginRequest:
     """Parse JSON. Raises ProblemError or RequestValidationError."""
     if media_type(request) != _JSON:
         raise ProblemError(
-            Problem(415, "unsupported_media_type", f"Send JSON or a form, with 'Content-Type: {_JSON}' or '{_FORM}'.")
+            Problem(415, "unsupported_media_type", f"Send JSON or a form, with 'Content-Type: {_JSON}' or '{FORM}'.")
         )
     try:
         return BrowserLoginRequest.model_validate_json(await request.body())

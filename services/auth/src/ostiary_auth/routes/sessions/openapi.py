@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ostiary_auth.paths import SESSION_END_PATH, SESSION_PATH
+from ostiary_auth.routes.oauth.forms import FORM
 from ostiary_auth.routes.prefer_wait import PARAMETER
 from ostiary_auth.routes.revocation.models import InForceResponse
 from ostiary_auth.routes.sessions.browser_models import (
@@ -15,7 +16,6 @@ from ostiary_auth.routes.sessions.browser_models import (
 from ostiary_auth.routes.sessions.models import EndedResponse
 from ostiary_chassis.openapi import documented
 
-_FORM = "application/x-www-form-urlencoded"
 _PATH = {"type": "string", "description": "A path of the same origin; anything else counts as absent."}
 
 
@@ -43,7 +43,7 @@ def session_paths() -> dict[str, Any]:
                     "303": {"description": "To `return_to`; after a failure to `login_page`. For forms."},
                     **_problems(401, 403, 429),
                 },
-                body={"application/json": {"schema": login}, _FORM: {"schema": form}},
+                body={"application/json": {"schema": login}, FORM: {"schema": form}},
             ),
             "delete": _operation(
                 "session_log_out",
@@ -57,7 +57,7 @@ def session_paths() -> dict[str, Any]:
                 "session_log_out_form",
                 "Log out, from a page without scripts.",
                 {"303": {"description": "To `return_to`, or `/`."}, **_problems(400, 403, 422)},
-                body={_FORM: {"schema": {"type": "object", "properties": {"return_to": _PATH}}}},
+                body={FORM: {"schema": {"type": "object", "properties": {"return_to": _PATH}}}},
             )
         },
     }
