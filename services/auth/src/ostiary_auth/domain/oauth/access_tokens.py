@@ -91,12 +91,13 @@ class AccessTokens:
     async def for_session(self, entitlement: Entitlement, now: datetime) -> AccessToken:
         """Return a token for a user, which does not outlive the session."""
         lifetime = min(self._policy.lifetime, int((entitlement.session.expires_at - now).total_seconds()))
-        return await self._sign(_about(entitlement), self._policy.audience, entitlement.scopes, lifetime, now)
+        return await self._sign(_claims_for_session(self._policy, entitlement, lifetime, now), lifetime)
 
     async def for_client(self, client: Client, audience: str, scopes: Iterable[str], now: datetime) -> AccessToken:
         """Return a token for the client itself, which is its subject (RFC 9068 section 2.2)."""
-        about: dict[str, object] = {"sub": client.id, "client_id": client.id, "roles": [], "rev": client.as_of}
-        return await self._sign(about, audience, scopes, self._policy.lifetime, now)
+        about = {"aud": audience, "sub": client.id, "client_id": client.id, "roles": [], "rev": client.as_of}
+        lifetime = self._policy.lifetime
+        return await self._sign(_claims(self._policy, about, scopes, lifetime, now), lifetime)
 
     def parse(self, token: str, now: datetime) -> PresentedToken | None:
         """Return an access token of this issuer, for any audience. None if it is not one, or not valid now."""
@@ -116,18 +117,14 @@ class AccessTokens:
             return None
         return PresentedToken(claims) if is_current(claims, now) else None
 
-    async def _sign(
-        self, about: dict[str, object], audience: str, scopes: Iterable[str], lifetime: int, now: datetime
-    ) -> AccessToken:
-        scope = " ".join(scopes)
-        claims = {"iss": self._policy.issuer, "aud": audience, **about, **_usual(lifetime, now), "scope": scope}
+    async def _sign(self, claims: dict[str, object], lifetime: int) -> AccessToken:
         key = self._key_ring().signing
         if self._threads is None:
             token = key.sign(_TYPE, claims)
         else:
             loop = asyncio.get_running_loop()
             token = await loop.run_in_executor(self._threads, key.sign, _TYPE, claims)
-        return AccessToken(token, lifetime, scope)
+        return AccessToken(token, lifetime, str(claims["scope"]))
 
 
 def characters_of(policy: TokenPolicy, roles: tuple[str, ...], bits: int, now: datetime) -> int:
@@ -153,15 +150,16 @@ def characters_of(policy: TokenPolicy, roles: tuple[str, ...], bits: int, now: d
         last_used_at=now,
         expires_at=now,
     )
-    about = _about(Entitlement(user, session, user.scopes, MAX_NUMBER))
-    scope = " ".join(user.scopes)
-    claims = {"iss": policy.issuer, "aud": policy.audience, **about, **_usual(policy.lifetime, now), "scope": scope}
-    return SigningKey.signed_characters(_TYPE, claims, bits)
+    entitlement = Entitlement(user, session, user.scopes, MAX_NUMBER)
+    return SigningKey.signed_characters(_TYPE, _claims_for_session(policy, entitlement, policy.lifetime, now), bits)
 
 
-def _about(entitlement: Entitlement) -> dict[str, object]:
+def _claims_for_session(
+    policy: TokenPolicy, entitlement: Entitlement, lifetime: int, now: datetime
+) -> dict[str, object]:
     user, session = entitlement.user, entitlement.session
-    return {
+    about = {
+        "aud": policy.audience,
         "sub": str(user.id),
         "client_id": session.client_id,
         "sid": str(session.id),
@@ -169,13 +167,23 @@ def _about(entitlement: Entitlement) -> dict[str, object]:
         "roles": list(user.roles),
         "rev": entitlement.as_of,
     }
+    return _claims(policy, about, entitlement.scopes, lifetime, now)
 
 
-def _usual(lifetime: int, now: datetime) -> dict[str, object]:
+def _claims(
+    policy: TokenPolicy,
+    about: Mapping[str, object],
+    scopes: Iterable[str],
+    lifetime: int,
+    now: datetime,
+) -> dict[str, object]:
     issued_at = int(now.timestamp())
     return {
+        "iss": policy.issuer,
+        **about,
         "exp": issued_at + lifetime,
         "iat": issued_at,
         "nbf": issued_at,
         "jti": secrets.token_hex(TOKEN_ID_BYTES),
+        "scope": " ".join(scopes),
     }
