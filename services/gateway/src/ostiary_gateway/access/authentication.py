@@ -152,20 +152,19 @@ class Authentication:
             return token
         best, newer = token, self._renewed(context, session)
         renewed = self._verified(newer.presented, session, route, now) if newer is not None else None
+        if context.renewal is not None and context.renewal.is_ended:
+            return None
         if newer is not None and renewed is not None and (token is None or renewed.expires_at > token.expires_at):
             best = renewed
             context.used, context.bearer = newer.presented, newer.value
             context.renewed_cookie = self._cookie(newer, renewed, now)
         elif token is not None:
             context.used, context.bearer = presented, credentials.token_value
-        if best is None and self._has_ended(context, session, newer):
+        if best is None:
+            self._require_ended(context, session, newer)
             return None
-        assert best is not None  # noqa: S101 - else the session would have ended, or a renewal been needed
         if context.renewal is None and _is_due(context, best, now):
             self._renew(context, session, best, now)
-        elif context.renewal is not None and context.renewal.is_ended:
-            context.used, context.bearer, context.renewed_cookie = None, b"", b""
-            return None
         return best
 
     def _renewed(self, context: RequestContext, session: Session) -> RenewedToken | None:
@@ -181,17 +180,15 @@ class Authentication:
         if self._renewals is not None and token.expires_at - now <= _renewal_seconds(token):
             self._renewals.begin(session, source_of(context.client))
 
-    def _has_ended(self, context: RequestContext, session: Session, renewed: RenewedToken | None) -> bool:
-        """Return True if a session without a good token has ended. Raises ProblemError or RenewalNeeded if not."""
+    def _require_ended(self, context: RequestContext, session: Session, renewed: RenewedToken | None) -> None:
+        """Return if a session without a good token has ended. Raises ProblemError or RenewalNeeded otherwise."""
         renewals, renewal = self._renewals, context.renewal
         if renewed is not None and renewals is not None:
             renewals.forget(session)
         if self.verifier.session_revoked(session.id) or (renewals is not None and renewals.has_ended(session)):
-            return True
+            return
         if renewal is None:
             raise RenewalNeeded(session)
-        if renewal.is_ended:
-            return True
         if renewal.token is not None and context.renewals < MAX_RENEWALS and self._is_cut_off(renewal.token):
             raise RenewalNeeded(session)
         raise ProblemError(undecided(renewal.retry_after))
