@@ -38,6 +38,7 @@ __all__ = [
     "judged_fields",
     "read_cookies",
     "resembles_ours",
+    "session_parts",
     "set_cookie",
 ]
 
@@ -179,18 +180,25 @@ def read_cookies(fields: Iterable[bytes], names: CookieNames) -> SessionCookies:
         # What is kept is kept as it came: a value in quotes may contain semicolons.
         if rest := b";".join(kept).strip(b" \t;"):
             others.append(rest)
-    session = _SESSION_VALUE.match(found.get(names.session, b""))
+    session = found.get(names.session, b"")
+    parts = session_parts(session)
     token = found.get(names.token, b"")
     return SessionCookies(
-        session=session[0] if session else b"",
-        session_id=session[1].decode() if session else "",
+        session=session if parts is not None else b"",
+        session_id=parts[0] if parts is not None else "",
         token=token
-        if session and len(token) < MAX_COOKIE_BYTES and token.translate(None, _BASE64URL) == b".."
+        if parts is not None and len(token) < MAX_COOKIE_BYTES and token.translate(None, _BASE64URL) == b".."
         else b"",
         device=found.get(names.device, b""),
         flow=found.get(names.flow, b""),
         others=b"; ".join(others),
     )
+
+
+def session_parts(value: bytes) -> tuple[str, str] | None:
+    """Return the id and the secret in the value of a session's cookie; None if it cannot be ours."""
+    match = _SESSION_VALUE.match(value)
+    return (match[1].decode(), match[2].decode()) if match is not None else None
 
 
 def resembles_ours(cookie: bytes) -> bool:

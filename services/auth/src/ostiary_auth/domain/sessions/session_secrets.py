@@ -5,17 +5,15 @@ stored.
 """
 
 import hashlib
-import re
 import secrets
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from ostiary.browser import session_parts
 from ostiary_auth.domain.errors import SessionEnded
 
 #: Bytes of randomness in a secret: too many to be guessed, so a fast hash is enough.
 SECRET_BYTES = 32
-
-_PRESENTED = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.([A-Za-z0-9_-]{43})\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,8 @@ def credential_of(session_id: UUID, secret: str) -> str:
 
 def parse(presented: str) -> SessionProof:
     """Parse `SID.SECRET`. Raises SessionEnded: what was cut or invented opens no session."""
-    match = _PRESENTED.match(presented)
-    if match is None:
+    parts = session_parts(presented.encode()) if presented.isascii() else None
+    if parts is None:
         raise SessionEnded
-    return SessionProof(UUID(match[1]), hash_of(match[2]))
+    session_id, secret = parts
+    return SessionProof(UUID(session_id), hash_of(secret))
