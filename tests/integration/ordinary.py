@@ -30,20 +30,24 @@ Got = tuple[int, str]
 FILE = "a file [1] ü & 'more'.txt"
 FILE_CONTENT = "0123456789" * 1000
 
-NGINX = """\
+_NGINX = """\
 daemon off;
 master_process off;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log;
 events {{}}
 http {{
-  include /etc/nginx/mime.types;
   access_log off;
   client_body_temp_path {directory}/body;
   proxy_temp_path {directory}/proxy;
   fastcgi_temp_path {directory}/fastcgi;
   uwsgi_temp_path {directory}/uwsgi;
   scgi_temp_path {directory}/scgi;
+{http}}}
+"""
+
+NGINX = """\
+  include /etc/nginx/mime.types;
   gzip on;
   gzip_types text/plain;
   gzip_proxied any;
@@ -59,7 +63,6 @@ http {{
       create_full_put_path on;
     }}
   }}
-}}
 """
 
 _UPSTREAM = """\
@@ -211,9 +214,7 @@ class Ordinary:
         return [sys.executable, "aiohttp_service.py", port]
 
     def _nginx(self, port: str) -> list[str]:
-        config = self._directory / "nginx.conf"
-        config.write_text(NGINX.format(directory=self._directory, files=self._www, port=port))
-        return [program("nginx"), "-c", str(config), "-e", str(self._directory / "error.log")]
+        return nginx(self._directory, NGINX.format(files=self._www, port=port))
 
     @staticmethod
     def _node(port: str) -> list[str]:
@@ -249,6 +250,13 @@ def program(name: str) -> str:
     """Return the path of a program. Skip the test if it is not installed, or fail it if CI=true."""
     found = shutil.which(name)
     return found if found is not None else _missing(f"{name} is not installed")
+
+
+def nginx(directory: Path, http: str) -> list[str]:
+    """Return the command of nginx with these directives in its `http`; it keeps all of its files in the folder."""
+    config = directory / "nginx.conf"
+    config.write_text(_NGINX.format(directory=directory, http=http))
+    return [program("nginx"), "-c", str(config), "-e", str(directory / "error.log")]
 
 
 def node_modules() -> Path:

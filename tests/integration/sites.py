@@ -16,7 +16,7 @@ from typing import Self
 import yaml
 from certificates import Authority
 from clusters import ROOT, STOP_SECONDS, LocalCluster, free_ports, is_ready, wait_until
-from ordinary import program
+from ordinary import nginx
 from proxies import Message, Server
 from upstreams import listens
 
@@ -44,18 +44,6 @@ RECORDED = """\
 """
 
 NGINX = """\
-daemon off;
-master_process off;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {directory}/body;
-  proxy_temp_path {directory}/proxy;
-  fastcgi_temp_path {directory}/fastcgi;
-  uwsgi_temp_path {directory}/uwsgi;
-  scgi_temp_path {directory}/scgi;
   ssl_certificate {certificate};
   ssl_certificate_key {certificate};
   map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
@@ -81,7 +69,6 @@ http {{
     default_type text/html;
     location / {{ return 200 "<!doctype html><link rel=icon href='data:,'><title>Other</title><p>Other"; }}
   }}
-}}
 """
 
 
@@ -159,8 +146,6 @@ class Site:
 
     def _nginx(self) -> list[str]:
         certificate = Authority(self._directory).file_of(SITE, SIBLING, HOSTILE)
-        config = self._directory / "nginx.conf"
         gateway = self.cluster.urls["gateway"].rpartition(":")[2]
         names = {"site": SITE, "sibling": SIBLING, "hostile": HOSTILE, "certificate": certificate}
-        config.write_text(NGINX.format(directory=self._directory, port=self._ports["nginx"], gateway=gateway, **names))
-        return [program("nginx"), "-c", str(config), "-e", str(self._directory / "error.log")]
+        return nginx(self._directory, NGINX.format(port=self._ports["nginx"], gateway=gateway, **names))

@@ -78,7 +78,7 @@ def test_under_a_path_of_a_common_name_the_service_knows_its_address(ordinary: O
 def test_the_page_names_what_the_services_have() -> None:
     page = (ROOT / "docs" / "how-to" / "ordinary-services.md").read_text()
     sources = [path.read_text() for path in SERVICES.iterdir() if path.suffix in {".py", ".js"}]
-    text = "\n".join([*sources, NGINX.format(directory="", files="", port=""), " ".join(Ordinary.uvicorn("1"))])
+    text = "\n".join([*sources, NGINX.format(files="", port=""), " ".join(Ordinary.uvicorn("1"))])
     blocks = re.findall(r"^```(?:python|js|nginx|sh)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     lines = [
         line.partition("  #")[0].removeprefix("uvicorn app:app ").rstrip()

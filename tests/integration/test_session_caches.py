@@ -10,23 +10,11 @@ from pathlib import Path
 
 import pytest
 from clusters import free_ports, wait_until
-from ordinary import program
+from ordinary import nginx
 from session_site import HOST, SESSION, Answer, Cookies, Site, cookie, named
 from upstreams import listens
 
-NGINX = """
-daemon off;
-master_process off;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {directory}/body;
-  proxy_temp_path {directory}/proxy;
-  fastcgi_temp_path {directory}/fastcgi;
-  uwsgi_temp_path {directory}/uwsgi;
-  scgi_temp_path {directory}/scgi;
+NGINX = """\
   proxy_cache_path {directory}/cache keys_zone=shared:1m use_temp_path=off;
   server {{
     listen 127.0.0.1:{port};
@@ -39,7 +27,6 @@ http {{
       add_header X-Cache $upstream_cache_status always;
     }}
   }}
-}}
 """
 
 
@@ -59,11 +46,8 @@ class Cached:
 
     def __enter__(self) -> None:
         (port,) = free_ports(1)
-        config = self._directory / "nginx.conf"
-        config.write_text(
-            NGINX.format(directory=self._directory, port=port, gateway=self._site.gateway_port, host=HOST)
-        )
-        command = [program("nginx"), "-c", str(config), "-e", str(self._directory / "error.log")]
+        http = NGINX.format(directory=self._directory, port=port, gateway=self._site.gateway_port, host=HOST)
+        command = nginx(self._directory, http)
         self._process = subprocess.Popen(command)  # noqa: S603 - a program that is installed
         wait_until(lambda: listens(port), "nginx listens")
         self._site.port = port
