@@ -362,7 +362,7 @@ def logged_in(contender: Contender, scale: Scale) -> list[Login]:
 
 @contextmanager
 def optional(name: str) -> Iterator[None]:
-    """Say so if what is done cannot be done on this machine."""
+    """Print that a contender is missing if it is not installed."""
     try:
         yield
     except Unavailable as error:

@@ -10,9 +10,10 @@ Value = TypeVar("Value")
 
 
 class Batched(Generic[Key, Value]):
-    """Calls `work` with the keys of all who have called since its last calls began, and gives each its value.
+    """Calls `work` for the keys of many callers at once, and gives each caller its value.
 
-    A caller who is alone does not wait for others: only while `lanes` calls are running, keys are collected.
+    A key is passed on at once while fewer than `lanes` calls are running. Otherwise it waits for the next call, together
+    with all keys that arrive meanwhile.
     """
 
     def __init__(
