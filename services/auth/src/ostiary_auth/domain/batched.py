@@ -12,8 +12,8 @@ Value = TypeVar("Value")
 class Batched(Generic[Key, Value]):
     """Calls `work` for the keys of many callers at once, and gives each caller its value.
 
-    A key is passed on at once while fewer than `lanes` calls are running. Otherwise it waits for the next call, together
-    with all keys that arrive meanwhile.
+    A key is passed on at once while fewer than `lanes` calls are running. Otherwise it waits for the next call,
+    together with all keys that arrive meanwhile.
     """
 
     def __init__(
