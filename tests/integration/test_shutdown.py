@@ -81,8 +81,10 @@ class TestDelay:
         asked_at = time.monotonic()
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: not is_ready(own_cluster.operations[service]), "it is not ready")
+        # The supervisor answers for its workers, and tells them.
+        wait_until(lambda: own_cluster.log(service).count("draining") >= workers, "all workers drain")
         # New connections are taken, answered, and told not to be used again.
-        while time.monotonic() < asked_at + 1.5:
+        for _ in range(10):
             assert statuses(own_cluster, service) == (200, 503, "close")
         assert process.wait(PATIENCE) == 0
         assert time.monotonic() - asked_at >= 4
