@@ -1,7 +1,6 @@
 """What must hold of revocations while networks, processes and databases break."""
 
 import os
-import re
 import signal
 import threading
 import time
@@ -163,14 +162,17 @@ class TestPartition:
             assert stream.ended.wait(LEASE + SLACK)
             assert stream.ended_at - cut_at > LEASE - STRICT
 
-    def test_who_is_behind_the_gateway_does_not_answer_until_it_has_caught_up(self, stack: Stack) -> None:
+    def test_a_service_that_lags_behind_the_gateway_serves_others_within_its_bound(self, stack: Stack) -> None:
         ada, bob = stack.people.new(), stack.people.new()
         own = f"{stack.urls['gateway']}/profiles/me"
         assert stack.client.get(own, headers=bob.headers).status_code == 200
         stack.proxies["profile"].cut()
         stack.log_out_unwaited(ada)
         wait_until(lambda: stack.ask("gateway", ada) == REVOKED, "the gateway knows", AT_ONCE)
-        assert verdict(stack.client.get(own, headers=bob.headers)) == STALE
+        assert stack.client.get(own, headers=bob.headers).status_code == 200
+        wait_until(
+            lambda: verdict(stack.client.get(own, headers=bob.headers)) == STALE, "its bound is over", LEASE + SLACK
+        )
         stack.proxies["profile"].heal()
         wait_until(lambda: stack.client.get(own, headers=bob.headers).status_code == 200, "it has caught up", RECOVERED)
 
@@ -308,54 +310,6 @@ class TestWhatLasts:
                 stack.upstream.release.set()
             assert (slow.result().status_code, slow.result().text) == (200, "fine")
         assert verdict(stack.client.get(url, headers=ada.headers)) == REVOKED
-
-
-class TestPosition:
-    FORGED = "f0f0f0f0f0f0f0f0:4000000000"
-
-    @pytest.mark.parametrize(
-        "names",
-        [
-            ["Ostiary-Position"],
-            ["ostiary-position", "OSTIARY-POSITION"],
-            ["Ostiary_Position", "Ostiary.Position", "X-Ostiary-Position"],
-        ],
-    )
-    def test_nobody_outside_can_say_it(self, stack: Stack, names: list[str]) -> None:
-        ada = stack.people.new()
-        forged = [(name, self.FORGED) for name in names]
-        for connection in ([], [("Connection", "close, ostiary-position")]):
-            for path, headers in (("/open/x", []), ("/plain/x", list(ada.headers.items()))):
-                url = f"{stack.urls['gateway']}{path}"
-                assert stack.client.get(url, headers=[*headers, *forged, *connection]).status_code == 200
-                seen = stack.upstream.received[-1]
-                assert self.FORGED.encode() not in seen.head
-                assert seen.fields("Ostiary-Position") == ([position_of(stack, ada)] if headers else [])
-            # Behind the gateway, the profile service looks at it.
-            own = stack.client.get("/profiles/me", headers=[*ada.headers.items(), *forged, *connection])
-            assert own.status_code == 200
-
-    @pytest.mark.parametrize("service", ["profile", "auth"])
-    def test_a_service_says_soon_that_it_has_not_come_as_far(self, stack: Stack, service: str) -> None:
-        ada = stack.people.new()
-        position = position_of(stack, ada)
-        assert stack.ask(service, ada, {"Ostiary-Position": position}) == GOOD
-        epoch, _, number = position.partition(":")
-        for ahead in (f"{epoch}:{int(number) + 1}", f"{'0' * 16}:{number}"):
-            asked_at = time.monotonic()
-            assert stack.ask(service, ada, {"Ostiary-Position": ahead}) == STALE
-            assert 0.045 < time.monotonic() - asked_at < 0.05 + AT_ONCE
-        assert stack.ask(service, ada, {"Ostiary-Position": "what?"}) == STALE
-        assert stack.ask(service, ada) == GOOD
-
-
-def position_of(stack: Stack, user: User) -> str:
-    """Return how far the gateway has come, as it says to services behind it."""
-    assert stack.ask("gateway", user) == GOOD
-    (position,) = stack.upstream.received[-1].fields("Ostiary-Position")
-    applied = stack.metric("gateway", r"ostiary_revocation_log_position\{.*\}")
-    assert re.fullmatch(f"[0-9a-f]{{16}}:{applied:.0f}", position)
-    return position
 
 
 class TestKeys:

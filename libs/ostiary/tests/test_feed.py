@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostiary import KeySet, Verifier, errors, feed
-from ostiary.feed import GENESIS, Answer, FeedFault, Kind, Position, Revocation, chain
+from ostiary.feed import GENESIS, Answer, FeedFault, Kind, Revocation, chain
 from ostiary.testing import Issuer
 
 SIGNER = Issuer()
@@ -431,20 +431,3 @@ class TestChain:
             assert one != other_digest
             one, other_digest = chain(one, revocation), chain(other_digest, revocation)
         assert one != other_digest
-
-
-class TestPosition:
-    @given(st.text(min_size=1, max_size=64), numbers)
-    def test_its_header_form_is_read_back(self, epoch: str, number: int) -> None:
-        assert Position.parse(str(Position(epoch, number))) == Position(epoch, number)
-
-    @pytest.mark.parametrize(
-        "text",
-        ["", ":", "e", "e:", ":1", "e:-1", "e:+1", "e: 1", "e:1 ", "e:1.0", "e:0x1", "e:\u0661", f"e:{10**20}", "e:²"],
-    )
-    def test_a_malformed_position_is_not_parsed(self, text: str) -> None:
-        assert Position.parse(text) is None
-
-    def test_a_name_that_is_too_long_is_not_read(self) -> None:
-        assert Position.parse(f"{'e' * 64}:1") == Position("e" * 64, 1)
-        assert Position.parse(f"{'e' * 65}:1") is None

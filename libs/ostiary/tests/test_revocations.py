@@ -1,6 +1,5 @@
 """Revocations in memory: exactly what was applied, and its age."""
 
-import asyncio
 import math
 import sys
 import threading
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from timing import Clock, until
+from timing import Clock
 
 from ostiary import Revocations, VerifiedToken, errors
 from ostiary._revocations import MIN_RETENTION, RETENTION_MARGIN, names_of
@@ -596,61 +595,6 @@ class TestForgetting:
         clock.now += 1e5
         revocations.apply(log.answer(len(log.listed)), clock.now)
         assert len(revocations) == 0
-
-
-class TestReach:
-    async def test_what_is_known_is_reached_without_waiting(self, revocations: Revocations, log: Log) -> None:
-        revoke(revocations, log, Kind.SESSION, "s1")
-        for number in (0, 1):
-            await revocations.reach(Position("e1", number), 0)
-
-    async def test_a_position_that_is_not_reached_raises_after_the_timeout(
-        self, revocations: Revocations, log: Log
-    ) -> None:
-        revoke(revocations, log, Kind.SESSION, "s1")
-        loop = asyncio.get_running_loop()
-        started_at = loop.time()
-        with pytest.raises(errors.RevocationStale):
-            await revocations.reach(Position("e1", 2), 0.05)
-        # The loop's timers are as exact as its clock.
-        assert 0.049 <= loop.time() - started_at < 10
-        assert revocations._waiters == set()
-
-    @pytest.mark.parametrize("position", [Position("e2", 0), Position("e2", 1), Position("", 0)])
-    async def test_another_log_is_never_reached(self, revocations: Revocations, log: Log, position: Position) -> None:
-        revoke(revocations, log, Kind.SESSION, "s1")
-        with pytest.raises(errors.RevocationStale):
-            await revocations.reach(position, 0.001)
-
-    async def test_no_position_is_reached_before_the_first_answer(self, revocations: Revocations) -> None:
-        with pytest.raises(errors.RevocationStale):
-            await revocations.reach(Position("e1", 0), 0.001)
-
-    async def test_revocations_end_the_wait(self, revocations: Revocations, log: Log) -> None:
-        waiting = [asyncio.create_task(revocations.reach(Position("e1", number), 60)) for number in (1, 2, 2)]
-        await until(lambda: len(revocations._waiters) == 3)
-        revoke(revocations, log, Kind.SESSION, "s1")
-        await waiting[0]
-        await until(lambda: len(revocations._waiters) == 2)
-        assert not waiting[1].done()
-        revoke(revocations, log, Kind.SESSION, "s2")
-        await asyncio.gather(*waiting)
-        assert revocations._waiters == set()
-
-    async def test_a_first_answer_without_revocations_ends_it_too(self, revocations: Revocations, log: Log) -> None:
-        waiting = asyncio.create_task(revocations.reach(Position("e1", 0), 60))
-        await until(lambda: len(revocations._waiters) == 1)
-        revocations.apply(log.answer(), 0.0)
-        await waiting
-
-    async def test_a_cancelled_waiter_is_removed(self, revocations: Revocations, log: Log) -> None:
-        waiting = asyncio.create_task(revocations.reach(Position("e1", 1), 60))
-        await until(lambda: len(revocations._waiters) == 1)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        assert revocations._waiters == set()
-        revoke(revocations, log, Kind.SESSION, "s1")
 
 
 class TestWatch:

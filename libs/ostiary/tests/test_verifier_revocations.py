@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
-from timing import Clock, until
+from timing import Clock
 
 from ostiary import (
     KeySet,
@@ -23,12 +23,11 @@ from ostiary import (
     VerifiedToken,
     Verifier,
     VerifierConfig,
-    _verifier,
     errors,
 )
 from ostiary.asgi import BearerAuth, Receive, Scope, Send
 from ostiary.fastapi import Auth
-from ostiary.feed import EVERYTHING, GENESIS, POSITION_HEADER, Answer, Kind, Revocation, chain
+from ostiary.feed import EVERYTHING, GENESIS, Answer, Kind, Revocation, chain
 from ostiary.http import problem_for
 from ostiary.prometheus import PrometheusObserver
 from ostiary.testing import Issuer
@@ -73,10 +72,6 @@ class Source(LocalRevocations):
         )
         self.revocations.apply(answer, self.clock.now)
 
-    @property
-    def is_waited_for(self) -> bool:
-        return bool(self.revocations._waiters)
-
 
 @pytest.fixture
 def source() -> Source:
@@ -104,8 +99,8 @@ def without_feed(issuer: Issuer) -> Verifier:
     return Verifier(config_of(issuer, None))
 
 
-def bearer(token: str, *positions: str) -> list[tuple[str, str]]:
-    return [("Authorization", f"Bearer {token}"), *[(POSITION_HEADER, position) for position in positions]]
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 class TestRevoked:
@@ -427,48 +422,6 @@ class TestBounds:
             config_of(issuer, source, feed=object())
 
 
-class TestPosition:
-    def test_it_is_the_last_revocation_that_was_checked(
-        self, verifier: Verifier, issuer: Issuer, source: Source
-    ) -> None:
-        token = Verifier(config_of(issuer, None)).verify(issuer.token())
-        assert verifier.position(token) is None
-        source.hear()
-        assert verifier.position(token) == "e1:0"
-        source.hear(Kind.SESSION, "s1")
-        assert verifier.position(token) == "e1:1"
-
-    def test_without_a_feed_there_is_no_position(self, without_feed: Verifier, issuer: Issuer) -> None:
-        assert without_feed.position(without_feed.verify(issuer.token())) is None
-
-    async def test_logs_of_several_issuers_are_distinguished_by_their_epochs(
-        self, issuer: Issuer, source: Source
-    ) -> None:
-        other = Source(epoch="e2")
-        verifier = Verifier(config_of(issuer, source), config_of(Issuer("https://other.example"), other))
-        source.hear()
-        other.hear(Kind.SESSION, "s1")
-        await verifier.reach("e1:0")
-        await verifier.reach("e2:1")
-        for position in ("e1:1", "e2:2", "e3:0"):
-            with pytest.raises(errors.RevocationStale):
-                await verifier.reach(position)
-
-    @pytest.mark.parametrize("position", ["e2:1", "e3:0"])
-    async def test_an_issuer_without_a_position_yet_is_skipped(
-        self, issuer: Issuer, source: Source, position: str
-    ) -> None:
-        other = Source(epoch="e2")
-        verifier = Verifier(config_of(issuer, source), config_of(Issuer("https://other.example"), other))
-        other.hear(Kind.SESSION, "s1")
-        assert source.revocations.position is None
-        if position == "e2:1":
-            await verifier.reach(position)
-        else:
-            with pytest.raises(errors.RevocationStale):
-                await verifier.reach(position)
-
-
 async def answer_subject(scope: Scope, _receive: Receive, send: Send) -> None:
     """Respond with the subject, without a framework."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -566,87 +519,6 @@ class TestAdapters:
         assert (answer.status_code, answer.json()["code"]) == (401, "revoked")
         assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
 
-    async def test_a_reached_position_does_not_delay(
-        self,
-        adapter: Callable[[Verifier], Any],
-        verifier: Verifier,
-        issuer: Issuer,
-        source: Source,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setattr(_verifier, "REACH_SECONDS", 0.0)
-        source.hear(Kind.SESSION, "s1")
-        async with client_of(adapter(verifier)) as client:
-            for position in ("e1:0", "e1:1"):
-                assert (await client.get("/", headers=bearer(issuer.token(), position))).status_code == 200
-
-    async def test_a_verifier_that_lags_waits_fifty_milliseconds_and_then_raises(
-        self, adapter: Callable[[Verifier], Any], verifier: Verifier, issuer: Issuer, source: Source
-    ) -> None:
-        source.hear()
-        async with client_of(adapter(verifier)) as client:
-            started_at = time.perf_counter()
-            answer = await client.get("/", headers=bearer(issuer.token(), "e1:1"))
-            assert_stale(answer)
-            # The loop's timers are as exact as its clock.
-            assert time.perf_counter() - started_at >= 0.049
-            assert _verifier.REACH_SECONDS == 0.05
-            assert_stale(await client.get("/", headers=bearer(issuer.token(), "e2:0")))
-            assert (await client.get("/", headers=bearer(issuer.token(), "e1:0"))).status_code == 200
-
-    @pytest.mark.parametrize(("target", "status"), [("user-2", 200), ("user-1", 401)])
-    async def test_a_verifier_that_lags_decides_when_revocations_arrive(
-        self,
-        adapter: Callable[[Verifier], Any],
-        verifier: Verifier,
-        issuer: Issuer,
-        source: Source,
-        monkeypatch: pytest.MonkeyPatch,
-        target: str,
-        status: int,
-    ) -> None:
-        """A service must not accept a token by older revocations than the gateway did."""
-        monkeypatch.setattr(_verifier, "REACH_SECONDS", 60.0)
-        source.hear()
-        async with client_of(adapter(verifier)) as client:
-            asking = asyncio.create_task(client.get("/", headers=bearer(issuer.token(), "e1:1")))
-            await until(lambda: source.is_waited_for)
-            source.hear(Kind.SUBJECT, target)
-            assert (await asking).status_code == status
-
-    async def test_all_positions_have_to_be_reached(
-        self, adapter: Callable[[Verifier], Any], verifier: Verifier, issuer: Issuer, source: Source
-    ) -> None:
-        source.hear(Kind.SESSION, "s1")
-        async with client_of(adapter(verifier)) as client:
-            assert (await client.get("/", headers=bearer(issuer.token(), "e1:0", "e1:1"))).status_code == 200
-            assert_stale(await client.get("/", headers=bearer(issuer.token(), "e1:1", "e1:2")))
-
-    @pytest.mark.parametrize("position", ["", "e1", ":1", "e1:", "e1:-1", "e1:x", "e1:1, e1:1", "e" * 65 + ":1"])
-    async def test_a_malformed_position_is_a_503(
-        self, adapter: Callable[[Verifier], Any], verifier: Verifier, issuer: Issuer, source: Source, position: str
-    ) -> None:
-        source.hear(Kind.SESSION, "s1")
-        async with client_of(adapter(verifier)) as client:
-            assert_stale(await client.get("/", headers=bearer(issuer.token(), position)))
-
-    @pytest.mark.parametrize("position", ["e1:1", "e1:0", "nonsense", ""])
-    async def test_without_a_feed_positions_are_ignored(
-        self, adapter: Callable[[Verifier], Any], without_feed: Verifier, issuer: Issuer, position: str
-    ) -> None:
-        async with client_of(adapter(without_feed)) as client:
-            assert (await client.get("/", headers=bearer(issuer.token(), position))).status_code == 200
-
-    async def test_a_position_does_not_replace_a_token(
-        self, adapter: Callable[[Verifier], Any], verifier: Verifier, stranger: Issuer, source: Source
-    ) -> None:
-        source.hear()
-        async with client_of(adapter(verifier)) as client:
-            answer = await client.get("/", headers=[(POSITION_HEADER, "e1:0")])
-            assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
-            answer = await client.get("/", headers=bearer(stranger.token(), "e1:0"))
-            assert (answer.status_code, answer.json()["code"]) == (401, "bad_signature")
-
 
 class TestSync:
     def test_calls_may_have_bounds_of_their_own(self, issuer: Issuer, source: Source) -> None:
@@ -682,49 +554,14 @@ class TestSync:
             with pytest.raises(errors.Revoked):
                 verifier.verify(token)
 
-    def test_a_position_is_waited_for(self, issuer: Issuer, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-        source.hear()
-        with SyncVerifier(config_of(issuer, source)) as verifier:
-            verifier.reach("e1:0")
-            started_at = time.perf_counter()
-            with pytest.raises(errors.RevocationStale):
-                verifier.reach("e1:1")
-            # The loop's timers are as exact as its clock.
-            assert time.perf_counter() - started_at >= 0.049
-            with pytest.raises(errors.RevocationStale):
-                verifier.reach("nonsense")
-            monkeypatch.setattr(_verifier, "REACH_SECONDS", 60.0)
-            reached: list[str] = []
+    def test_a_bound_needs_a_feed(self, issuer: Issuer) -> None:
+        with SyncVerifier(config_of(issuer, None)) as verifier, pytest.raises(ValueError, match="needs a feed"):
+            verifier.verify(issuer.token(), max_staleness=5)
 
-            def reach() -> None:
-                verifier.reach("e1:1")
-                reached.append("e1:1")
-
-            waiting = threading.Thread(target=reach)
-            waiting.start()
-            asyncio.run(until(lambda: source.is_waited_for))
-            assert reached == []
-            in_loop(source, lambda: source.hear(Kind.SESSION, "s1"))
-            waiting.join(5)
-            assert reached == ["e1:1"]
-
-    def test_without_a_feed_positions_are_ignored(self, issuer: Issuer) -> None:
-        with SyncVerifier(config_of(issuer, None)) as verifier:
-            verifier.reach("e1:1")
-            with pytest.raises(ValueError, match="needs a feed"):
-                verifier.verify(issuer.token(), max_staleness=5)
-
-    def test_no_position_is_reached_before_the_start(self, issuer: Issuer, source: Source) -> None:
-        source.hear()
-        with pytest.raises(errors.RevocationStale):
-            SyncVerifier(config_of(issuer, source)).reach("e1:0")
-
-    def test_closing_twice_is_harmless_and_no_position_is_reached(self, issuer: Issuer) -> None:
+    def test_closing_twice_is_harmless(self, issuer: Issuer) -> None:
         verifier = SyncVerifier(config_of(issuer, None)).start()
         verifier.close()
         verifier.close()
-        with pytest.raises(errors.RevocationStale):
-            verifier.reach("e1:0")
 
 
 def in_loop(source: Source, do: Callable[[], None]) -> None:

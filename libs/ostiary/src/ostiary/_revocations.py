@@ -6,7 +6,6 @@ was answered, on a clock that neither steps nor stops in suspend. So neither a s
 suspended machine makes stale revocations look fresh.
 """
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from ostiary._clock import suspend_aware_clock
 from ostiary._compact import CompactSet, Name, name
 from ostiary._token import VerifiedToken
-from ostiary.errors import RevocationStale, Revoked
+from ostiary.errors import Revoked
 from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Position, Revocation, chain
 
 _log = logging.getLogger("ostiary.revocations")
@@ -82,7 +81,6 @@ class Revocations:
         self._by_client: dict[str, _Cutoff] = {}
         self._by_all: dict[str, _Cutoff] = {}
         self._listeners: dict[tuple[Kind, str], set[Callable[[], None]]] = {}
-        self._waiters: set[asyncio.Future[None]] = set()
 
     def now(self) -> float:
         """Return the current time of the clock that measures age."""
@@ -165,20 +163,6 @@ class Revocations:
             self.fresh_at = max(self.fresh_at, sent_at)
         self._notify(answer.revocations)
 
-    async def reach(self, position: Position, seconds: float) -> None:
-        """Wait until the log has been applied up to `position`. Raises RevocationStale after `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not self._has_reached(position):
-                    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    self._waiters.add(waiter)
-                    try:
-                        await waiter
-                    finally:
-                        self._waiters.discard(waiter)
-        except TimeoutError:
-            raise RevocationStale from None
-
     def watch(self, token: VerifiedToken, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` for each revocation that may match a token. Return a function that removes it."""
         targets = [
@@ -201,10 +185,6 @@ class Revocations:
                     self._listeners.pop(target, None)
 
         return remove
-
-    def _has_reached(self, position: Position) -> bool:
-        known = self.position
-        return known is not None and known.epoch == position.epoch and known.number >= position.number
 
     def _add(self, answer: Answer) -> None:
         now = self._clock()
@@ -247,9 +227,6 @@ class Revocations:
                 setattr(self, attribute, {target: each for target, each in cutoffs.items() if now < each.ends_at})
 
     def _notify(self, revocations: tuple[Revocation, ...]) -> None:
-        for waiter in tuple(self._waiters):
-            if not waiter.done():
-                waiter.set_result(None)
         if self._listeners:
             for revocation in revocations:
                 for listener in tuple(self._listeners.get((revocation.kind, revocation.target), ())):

@@ -25,7 +25,6 @@ from ostiary.errors import (
     UnknownKey,
     WrongIssuer,
 )
-from ostiary.feed import Position
 from ostiary.observer import Observer
 
 if TYPE_CHECKING:
@@ -42,9 +41,6 @@ MAX_LEEWAY = 60.0
 MAX_STALENESS = 30.0
 MIN_STALENESS = 0.2
 LONGEST_STALENESS = 3600.0
-
-#: Seconds that a request waits for this verifier to catch up with the gateway in front of it.
-REACH_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,14 +207,6 @@ class Verifier:
         """Return a token for `verify` that the client is expected to send again, as on the same connection."""
         return Presented(self, token)
 
-    def position(self, token: VerifiedToken) -> str | None:
-        """Return up to which of its issuer's revocations the token was checked, for services behind this one.
-
-        They get it in the header field `Ostiary-Position`. None without a feed of this issuer.
-        """
-        revocations = self._issuers[token.issuer].revocations
-        return str(revocations.position) if revocations is not None and revocations.position is not None else None
-
     def session_revoked(self, session_id: str) -> bool:
         """Return whether a feed says that a session has ended, for those that hold its id but no token of it.
 
@@ -228,23 +216,6 @@ class Verifier:
             if issuer.revocations is not None and issuer.revocations.has_session(session_id):
                 return True
         return False
-
-    async def reach(self, position: str) -> None:
-        """Wait, for 50 ms at most, until the revocations that a gateway has checked are known here.
-
-        So a service never accepts a token by older revocations than the gateway did. Raises RevocationStale.
-        """
-        wanted = Position.parse(position)
-        known = [issuer.revocations for issuer in self._issuers.values() if issuer.revocations is not None]
-        if not known:
-            return
-        if wanted is None:
-            raise RevocationStale("malformed position")
-        for revocations in known:
-            if len(known) == 1 or (revocations.position and revocations.position.epoch == wanted.epoch):
-                await revocations.reach(wanted, REACH_SECONDS)
-                return
-        raise RevocationStale("position in an unknown log")
 
     def watch(
         self,

@@ -18,7 +18,6 @@ from ostiary._token import VerifiedToken
 from ostiary._verifier import Verifier
 from ostiary.browser import BrowserCookies
 from ostiary.errors import OstiaryError
-from ostiary.feed import POSITION_HEADER
 from ostiary.http import PROBLEM_JSON, RESPONSE_GRACE, grace_of, problem_for
 
 Scope = MutableMapping[str, Any]
@@ -39,8 +38,6 @@ CLOSE_UNAUTHORIZED = 4401
 
 #: Marks a connection that already ends with its token.
 _WATCHED = "ostiary.watched"
-
-_POSITION = POSITION_HEADER.lower().encode()
 
 
 class EndWithToken:
@@ -168,21 +165,18 @@ class BearerAuth:
             await self._app(scope, receive, send)
         else:
             try:
-                scope[TOKEN] = await self._authenticate(scope)
+                scope[TOKEN] = self._authenticate(scope)
             except OstiaryError as error:
                 await _reject(scope["type"], error, send)
             else:
                 scope[MAX_STALENESS] = self._max_staleness
                 await self._protected(scope, receive, send)
 
-    async def _authenticate(self, scope: Scope) -> VerifiedToken:
+    def _authenticate(self, scope: Scope) -> VerifiedToken:
         is_websocket = scope["type"] == "websocket"
         credential = credential_of(
             scope.get("method", "GET"), scope["headers"], self._cookies, is_websocket=is_websocket
         )
-        for name, value in scope["headers"]:
-            if name == _POSITION:
-                await self._verifier.reach(value.decode("latin-1"))
         token = self._verifier.verify(credential.token, max_staleness=self._max_staleness)
         credential.check_session(token)
         if credential.is_cookie:

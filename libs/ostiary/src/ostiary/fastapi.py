@@ -21,7 +21,6 @@ from ostiary._verifier import Verifier
 from ostiary.asgi import BY_COOKIE, MAX_STALENESS, TOKEN
 from ostiary.browser import BrowserCookies
 from ostiary.errors import OstiaryError
-from ostiary.feed import POSITION_HEADER
 from ostiary.http import PROBLEM_JSON, Problem, problem_for
 
 #: Documents the scheme in OpenAPI. The credential itself is read by `credential_of`, strictly.
@@ -96,8 +95,6 @@ class Auth:
             request: Request, response: Response, _documented: Annotated[object, documented]
         ) -> VerifiedToken:
             credential = credential_of(request.method, request.headers.raw, self._cookies)
-            for position in request.headers.getlist(POSITION_HEADER):
-                await self.verifier.reach(position)
             token = self.verifier.verify(credential.token, max_staleness=bound)
             credential.check_session(token)
             token.require(scopes=required_scopes, roles=required_roles)

@@ -42,7 +42,6 @@ __all__ = [
     "MAX_NUMBER",
     "MEDIA_TYPE",
     "NO_POSITION",
-    "POSITION_HEADER",
     "SCOPE",
     "TYPE",
     "Answer",
@@ -81,9 +80,6 @@ GENESIS = bytes(32)
 #: The target of a revocation of kind `all`.
 EVERYTHING = "*"
 
-#: The header field in which a gateway tells the services behind it which revocations it has checked.
-POSITION_HEADER = "Ostiary-Position"
-
 
 class Kind(StrEnum):
     """What a revocation matches.
@@ -110,18 +106,6 @@ class Position:
 
     epoch: str
     number: int
-
-    def __str__(self) -> str:
-        """Return the form for header fields."""
-        return f"{self.epoch}:{self.number}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Position | None":
-        """Parse the form for header fields. Return None if it is malformed."""
-        epoch, _, number = text.rpartition(":")
-        if not 0 < len(epoch) <= MAX_EPOCH_LENGTH or not (number.isascii() and number.isdecimal() and len(number) < 20):  # noqa: PLR2004 - digits of MAX_NUMBER
-            return None
-        return cls(epoch, int(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +183,6 @@ def read(token: str, issuer: str, keys: KeySet, revoked_kids: Mapping[str, objec
 
 _TYPES = frozenset({TYPE, MEDIA_TYPE})
 
-# It is sent in header fields.
 _EPOCH = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 

@@ -7,13 +7,11 @@ token = verifier.verify(raw_token)    # from any thread
 
 import asyncio
 import threading
-from concurrent.futures import CancelledError
 from types import EllipsisType
 from typing import Self
 
 from ostiary._token import VerifiedToken
 from ostiary._verifier import CACHED_TOKENS, MAX_STALENESS, Verifier, VerifierConfig
-from ostiary.errors import RevocationStale
 from ostiary.observer import Observer
 
 
@@ -63,17 +61,6 @@ class SyncVerifier:
     ) -> VerifiedToken:
         """Return the verified token; see Verifier.verify."""
         return self._verifier.verify(token, now=now, max_staleness=max_staleness)
-
-    def reach(self, position: str) -> None:
-        """Wait for the revocations that a gateway has checked; see Verifier.reach. Raises RevocationStale."""
-        loop = self._loop
-        if loop is None:
-            raise RevocationStale
-        try:
-            asyncio.run_coroutine_threadsafe(self._verifier.reach(position), loop).result()
-        except CancelledError:
-            # The verifier was closed meanwhile.
-            raise RevocationStale from None
 
     def _run(self) -> None:
         try:

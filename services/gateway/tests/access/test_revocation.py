@@ -1,4 +1,4 @@
-"""Revocations at the gateway: strict routes, the feed position for upstreams, and ends of long responses."""
+"""Revocations at the gateway: strict routes, and ends of long responses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from harness import (
 )
 
 from ostiary.errors import Revoked
-from ostiary.feed import Kind, Position
+from ostiary.feed import Kind
 from ostiary.testing import Issuer
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.routing.loader import load_file
@@ -118,29 +118,6 @@ async def test_a_known_revocation_holds_however_old_the_data_is(gateway: Revokin
     gateway.issuer.revoke(Kind.SUBJECT, "ada")
     gateway.knows_nothing_for(100)
     assert [(await gateway.get(path)).status_code for path in ("/normal", "/strict", "/lax")] == [401, 401, 401]
-
-
-async def test_upstreams_get_the_gateways_feed_position(gateway: Revoking) -> None:
-    for number in (1, 2):
-        gateway.issuer.revoke(Kind.SESSION, "somebody's")
-        await gateway.get("/normal")
-        assert gateway.upstream.last.values("ostiary-position") == [str(Position("test", number))]
-
-
-async def test_a_clients_feed_position_is_dropped(gateway: Revoking) -> None:
-    gateway.issuer.revoke(Kind.SESSION, "somebody's")
-    forged = {"Ostiary-Position": "test:999"}
-    await gateway.get("/normal", **forged)
-    assert gateway.upstream.last.values("ostiary-position") == ["test:1"]
-    await gateway.harness.client.get("/ping", headers=forged)
-    assert gateway.upstream.last.values("ostiary-position") == []
-
-
-async def test_connection_cannot_drop_the_feed_position(gateway: Revoking) -> None:
-    gateway.issuer.revoke(Kind.SESSION, "somebody's")
-    await gateway.get("/normal", Connection="ostiary-position, authorization")
-    assert gateway.upstream.last.values("ostiary-position") == ["test:1"]
-    assert gateway.upstream.last.values("authorization") == [gateway.headers["Authorization"]]
 
 
 async def test_an_event_stream_ends_when_its_token_is_revoked(gateway: Revoking) -> None:

@@ -88,11 +88,8 @@ TRUSTED_BY_UPSTREAMS = [
         b"x-request-id",
     ),
     *(
-        b"ostiary-position",
-        b"x-ostiary-position",
         b"x_forwarded_for",
         b"x.forwarded.for",
-        b"ostiary_position",
         b"x_request-id",
     ),
     # Identities.
@@ -245,7 +242,6 @@ def test_filters_are_applied_to_the_same_head_in_turn() -> None:
         "Content-Length",
         "Connection",
         "TE",
-        "Ostiary-Position",
         "Forwarded",
     ],
 )

@@ -60,10 +60,10 @@ _READ = frozenset(
     }
 )
 
-#: What the gateway itself tells upstreams. `Name-*` stands for `Name` and all names that go on after the hyphen.
+#: What the gateway itself tells upstreams.
 _OWN_FIELDS = (
-    *("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwarded-Proto", "X-Request-ID"),
-    *("Ostiary-*", "X-Ostiary-*"),
+    *("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwarded-Proto"),
+    "X-Request-ID",
 )
 _OWN = FieldNames(
     [

@@ -350,11 +350,7 @@ class Exchange:
             connection.pause()
         self._expect(self._rules.first_byte)
         self._sent_at = time.monotonic()
-        token = context.token
-        position = self._verifier.position(token) if token is not None else None
-        head = request_head(
-            context, self._rules.filter, self._cluster.host_for(context.host, connection.host), position
-        )
+        head = request_head(context, self._rules.filter, self._cluster.host_for(context.host, connection.host))
         connection.send_request(self, context.request.method, head, has_content=self._has_content)
         if self._has_content:
             self._begin_content(connection)

@@ -1,6 +1,5 @@
 """The head of the request that the gateway sends to an upstream."""
 
-from ostiary.feed import POSITION_HEADER
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.body import ContentLengthBody
 from ostiary_gateway.http1.fields import Fields
@@ -10,14 +9,9 @@ from ostiary_gateway.http1.serializer import lines
 # W3C Trace Context, section 3.
 _TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
 
-_POSITION = POSITION_HEADER.lower().encode()
 
-
-def request_head(context: RequestContext, sent: RequestFilter, host: bytes, position: str | None) -> bytes:
-    """Serialise the head of an admitted request: those of the client's fields that are sent, and the gateway's own.
-
-    `position` is where the verifier stands in the revocation feed; the upstream catches up before it checks the token.
-    """
+def request_head(context: RequestContext, sent: RequestFilter, host: bytes) -> bytes:
+    """Serialise the head of an admitted request: those of the client's fields that are sent, and the gateway's own."""
     request = context.request
     body = request.body
     if body is None or context.is_websocket:
@@ -34,7 +28,7 @@ def request_head(context: RequestContext, sent: RequestFilter, host: bytes, posi
         passed = sent.serialize(_changed(fields, context, host), request.connection_options)
         if context.trace is not None:
             passed += lines(context.trace.fields)
-    return (b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\n%b%b%b%b\r\n") % (
+    return (b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\n%b%b%b\r\n") % (
         request.method.encode(),
         context.rewritten or context.target,
         host,
@@ -43,7 +37,6 @@ def request_head(context: RequestContext, sent: RequestFilter, host: bytes, posi
         context.request_id,
         b"x-forwarded-prefix: %b\r\n" % context.prefix if context.prefix else b"",
         b"connection: upgrade\r\nupgrade: websocket\r\n" if context.is_websocket else b"",
-        b"%b: %b\r\n" % (_POSITION, position.encode()) if position is not None else b"",
         length,
     )
 
