@@ -65,7 +65,10 @@ class SessionRows(Protocol):
     async def add_refresh_token(self, token: RefreshToken) -> None: ...
 
     async def lock_chain(self, token_hash: bytes) -> Chain | None:
-        """Return the refresh token with this hash, with its successor, session and user."""
+        """Return the refresh token with this hash, with its session and user."""
+
+    async def successors(self, token: RefreshToken, limit: int) -> list[RefreshToken]:
+        """Return up to `limit` tokens that followed one, in order."""
 
     async def get(self, session_id: UUID) -> Session | None: ...
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -29,7 +29,15 @@ from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.sessions.model import Grant, RefreshToken, Session, SessionLimits
-from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE, Verdict, decide
+from ostiary_auth.domain.sessions.refresh_tokens import (
+    CLOCK_MARGIN,
+    REPLAY_GRACE,
+    Verdict,
+    decide,
+    hash_of,
+    newest,
+    successor_of,
+)
 from ostiary_auth.services import Services
 from ostiary_auth.startup import prepare
 
@@ -40,39 +48,64 @@ IDLE = timedelta(hours=1)
 ABSOLUTE = timedelta(hours=3)
 SECOND = timedelta(seconds=1)
 STEPS = (SECOND, REPLAY_GRACE, timedelta(seconds=11), timedelta(minutes=20), IDLE)
+STEPS_BACK = (SECOND, CLOCK_MARGIN, timedelta(seconds=11), timedelta(days=1))
 LIMITS = SessionLimits(IDLE, ABSOLUTE)
 SESSION = Session(uuid4(), uuid4(), FIRST_PARTY_CLIENT_ID, None, None, START, START, START + ABSOLUTE)
 FRESH = RefreshToken(b"1", SESSION.id, START)
 USED = replace(FRESH, used_at=START, successor_nonce=b"n", successor_hash=b"2")
-SUCCESSOR = RefreshToken(b"2", SESSION.id, START)
+
+
+def judge(token: RefreshToken, now: datetime, session: Session = SESSION, asked_at: datetime | None = None) -> Verdict:
+    return decide(token, session, LIMITS, asked_at or now, now)
 
 
 class TestDecide:
     def test_a_token_is_used_once(self) -> None:
-        assert decide(FRESH, None, SESSION, LIMITS, START) is Verdict.ROTATE
+        assert judge(FRESH, START) is Verdict.ROTATE
 
     def test_a_client_that_lost_the_answer_gets_it_again(self) -> None:
-        assert decide(USED, SUCCESSOR, SESSION, LIMITS, START + REPLAY_GRACE) is Verdict.REPEAT
+        assert judge(USED, START + REPLAY_GRACE) is Verdict.REPEAT
 
     def test_a_late_replay_is_theft(self) -> None:
-        assert decide(USED, SUCCESSOR, SESSION, LIMITS, START + REPLAY_GRACE + SECOND) is Verdict.THEFT
+        assert judge(USED, START + REPLAY_GRACE + SECOND) is Verdict.THEFT
 
-    def test_a_replay_after_the_successor_was_used_is_theft(self) -> None:
-        assert decide(USED, replace(SUCCESSOR, used_at=START), SESSION, LIMITS, START) is Verdict.THEFT
+    def test_a_replay_that_had_to_wait_for_us_is_none(self) -> None:
+        assert judge(USED, START + 2 * REPLAY_GRACE, asked_at=START + REPLAY_GRACE) is Verdict.REPEAT
+
+    def test_a_use_in_the_future_neither_opens_nor_ends_anything(self) -> None:
+        assert judge(USED, START - CLOCK_MARGIN) is Verdict.REPEAT
+        assert judge(USED, START - CLOCK_MARGIN - SECOND) is Verdict.REJECT
+        assert judge(USED, START - timedelta(days=1)) is Verdict.REJECT
 
     def test_nothing_continues_a_session_that_has_ended(self) -> None:
         ended = replace(SESSION, ended_at=START)
-        assert decide(FRESH, None, ended, LIMITS, START) is Verdict.REJECT
-        assert decide(USED, SUCCESSOR, ended, LIMITS, START) is Verdict.REJECT
+        assert judge(FRESH, START, ended) is Verdict.REJECT
+        assert judge(USED, START, ended) is Verdict.REJECT
 
     def test_an_idle_session_ends_on_the_second(self) -> None:
-        assert decide(FRESH, None, SESSION, LIMITS, START + LIMITS.idle - SECOND) is Verdict.ROTATE
-        assert decide(FRESH, None, SESSION, LIMITS, START + LIMITS.idle) is Verdict.REJECT
+        assert judge(FRESH, START + LIMITS.idle - SECOND) is Verdict.ROTATE
+        assert judge(FRESH, START + LIMITS.idle) is Verdict.REJECT
 
     def test_the_absolute_limit_ends_a_busy_session(self) -> None:
         late = replace(FRESH, created_at=START + LIMITS.absolute - SECOND)
-        assert decide(late, None, SESSION, LIMITS, START + LIMITS.absolute - SECOND) is Verdict.ROTATE
-        assert decide(late, None, SESSION, LIMITS, START + LIMITS.absolute) is Verdict.REJECT
+        assert judge(late, START + LIMITS.absolute - SECOND) is Verdict.ROTATE
+        assert judge(late, START + LIMITS.absolute) is Verdict.REJECT
+
+
+class TestNewest:
+    @given(st.integers(0, 10))
+    def test_each_is_derived_from_the_one_before(self, steps: int) -> None:
+        tokens, chain = ["first"], []
+        for step in range(steps):
+            nonce = bytes([step])
+            chain.append(replace(USED, hash=hash_of(tokens[-1]), successor_nonce=nonce))
+            tokens.append(successor_of(tokens[-1], nonce))
+        chain.append(replace(FRESH, hash=hash_of(tokens[-1])))
+        for start, token in enumerate(tokens):
+            assert newest(token, chain[start:]) == tokens[-1]
+
+    def test_a_chain_that_was_not_followed_to_its_end_has_none(self) -> None:
+        assert newest("first", [USED, USED]) is None
 
 
 class Storage:
@@ -128,6 +161,11 @@ class Chain:
     used_at: list[datetime] = field(default_factory=list)
     ended: bool = False
 
+    def go_on(self, following: str, now: datetime) -> None:
+        self.tokens.append(following)
+        self.made_at.append(now)
+        self.used_at.append(now)
+
     def is_over(self, now: datetime) -> bool:
         return self.ended or now >= self.expires_at
 
@@ -174,6 +212,10 @@ class RefreshRules(RuleBasedStateMachine):
     def let_time_pass(self, step: timedelta) -> None:
         self.now += step
 
+    @rule(step=st.sampled_from(STEPS_BACK))
+    def put_the_clock_back(self, step: timedelta) -> None:
+        self.now -= step
+
     @rule(number=st.integers(0, 2), times=st.integers(1, 3))
     def present_the_newest_token(self, number: int, times: int) -> None:
         chain = self.pick(number)
@@ -184,33 +226,41 @@ class RefreshRules(RuleBasedStateMachine):
                 return
             following = self.check_grant(chain, grant)
             assert all(following not in each.tokens for each in self.chains)
-            chain.tokens.append(following)
-            chain.made_at.append(self.now)
-            chain.used_at.append(self.now)
+            chain.go_on(following, self.now)
 
     @precondition(lambda self: any(chain.used_at for chain in self.chains))
-    @rule(number=st.integers(0, 2))
-    def present_the_parent(self, number: int) -> None:
+    @rule(number=st.integers(0, 2), age=st.integers(0, 20))
+    def present_a_used_token(self, number: int, age: int) -> None:
         used = [chain for chain in self.chains if chain.used_at]
         chain = used[number % len(used)]
-        grant = self.refresh(chain.tokens[-2])
-        if chain.is_over(self.now):
+        position = max(0, len(chain.used_at) - 1 - age)
+        used_at = chain.used_at[position]
+        grant = self.refresh(chain.tokens[position])
+        if chain.is_over(self.now) or self.now < used_at - CLOCK_MARGIN:
             assert grant is None
-        elif self.now <= chain.used_at[-1] + REPLAY_GRACE:
+        elif self.now <= used_at + REPLAY_GRACE:
             assert self.check_grant(chain, grant) == chain.tokens[-1]
         else:
             self.expect_theft(chain, grant)
 
-    @precondition(lambda self: any(len(chain.tokens) > 2 for chain in self.chains))
-    @rule(number=st.integers(0, 2), age=st.integers(0, 20))
-    def present_an_older_token(self, number: int, age: int) -> None:
-        long = [chain for chain in self.chains if len(chain.tokens) > 2]
-        chain = long[number % len(long)]
-        grant = self.refresh(chain.tokens[age % (len(chain.tokens) - 2)])
-        if chain.is_over(self.now):
-            assert grant is None
-        else:
-            self.expect_theft(chain, grant)
+    @rule(number=st.integers(0, 2), losses=st.lists(st.booleans(), min_size=8, max_size=8))
+    def refresh_in_all_tabs(self, number: int, losses: list[bool]) -> None:
+        """Each tab begins with the token that all had, and again with what it got, unless the answer was lost."""
+        chain = self.pick(number)
+        tabs = [chain.tokens[-1]] * len(losses)
+        for _ in range(2):
+            for tab, is_lost in enumerate(losses):
+                is_newest = tabs[tab] == chain.tokens[-1]
+                grant = self.refresh(tabs[tab])
+                if not chain.is_alive(self.now):
+                    assert grant is None
+                    continue
+                following = self.check_grant(chain, grant)
+                if is_newest:
+                    chain.go_on(following, self.now)
+                assert following == chain.tokens[-1]
+                if not is_lost:
+                    tabs[tab] = following
 
     def expect_theft(self, chain: Chain, grant: Grant | None) -> None:
         assert grant is None

@@ -16,6 +16,7 @@ from ostiary_auth.domain.errors import InvalidRefreshToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.sessions.model import BrowserGrant, Grant, LogoutScope, SessionLimits
+from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE
 from ostiary_auth.domain.sessions.service import Sessions
 from ostiary_auth.domain.sessions.session_secrets import credential_of, parse
 from ostiary_auth.storage.sessions.tables import refresh_tokens, sessions
@@ -88,12 +89,40 @@ class TestRefresh:
         grants = await asyncio.gather(*(logins.refresh(grant.refresh_token, NOW) for _ in range(50)))
         assert len({each.refresh_token for each in grants}) == 1
 
+    async def test_tabs_that_were_left_behind_get_the_newest_token(self, logins: Logins, user: User) -> None:
+        first = (await logins.open(user, NOW)).refresh_token
+        second = (await logins.refresh(first, NOW)).refresh_token
+        third = (await logins.refresh(second, NOW + SECOND)).refresh_token
+        for step, old in enumerate((first, second, first)):
+            assert (await logins.refresh(old, NOW + step * SECOND)).refresh_token == third
+        fourth = (await logins.refresh(third, NOW + REPLAY_GRACE)).refresh_token
+        assert (await logins.refresh(first, NOW + REPLAY_GRACE)).refresh_token == fourth
+
+    async def test_refreshing_often_prolongs_no_grace(self, logins: Logins, user: User) -> None:
+        stolen = (await logins.open(user, NOW)).refresh_token
+        token = stolen
+        for step in range(11):
+            token = (await logins.refresh(token, NOW + step * SECOND)).refresh_token
+        assert await logins.refused(stolen, NOW + REPLAY_GRACE + SECOND)
+        assert await logins.refused(token, NOW + REPLAY_GRACE + SECOND)
+
+    async def test_eight_tabs_go_on_though_they_refresh_at_the_same_time(self, logins: Logins, user: User) -> None:
+        tabs = [(await logins.open(user, NOW)).refresh_token] * 8
+        for period in range(4):
+            now = NOW + period * timedelta(minutes=15)
+            for _ in range(3):
+                grants = await asyncio.gather(*(logins.refresh(token, now) for token in tabs))
+                tabs = [grant.refresh_token for grant in grants]
+                assert len(set(tabs)) == 1
+        assert not await logins.refused(tabs[0], NOW + timedelta(hours=1))
+
     async def test_theft_ends_the_session_for_both(self, logins: Logins, user: User) -> None:
         stolen = (await logins.open(user, NOW)).refresh_token
         thief = await logins.refresh(stolen, NOW)
         thief = await logins.refresh(thief.refresh_token, NOW + SECOND)
-        assert await logins.refused(stolen, NOW + 2 * SECOND)
-        assert await logins.refused(thief.refresh_token, NOW + 2 * SECOND)
+        late = NOW + REPLAY_GRACE + SECOND
+        assert await logins.refused(stolen, late)
+        assert await logins.refused(thief.refresh_token, late)
 
     async def test_a_disabled_users_idle_session_stays_closed_under_a_longer_limit(
         self, store: AuthStore, logins: Logins, user: User

@@ -56,10 +56,9 @@ class RefreshToken:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A refresh token with its successor, session and user."""
+    """A refresh token with its session and user."""
 
     token: RefreshToken
-    successor: RefreshToken | None
     session: Session
     user: User
     #: The number of the last revocation when this was read.

@@ -1,18 +1,24 @@
 """Refresh token rotation, and detection of reuse (RFC 9700 section 4.14.2).
 
 The refresh tokens of a session form a chain: each is used once, and using it creates its successor. A used token that
-is presented again comes from a client that lost our response, or from a thief:
+is presented again comes from a client that lost our response, from another tab that has the same token, or from a
+thief:
 
-    not used yet                                            -> rotate
-    used moments ago, and its successor is not used yet     -> the same successor again
-    used otherwise                                          -> theft: the session ends
+    not used yet          -> rotate
+    used moments ago      -> the newest token of the chain, which is not used yet
+    used in the future    -> no token: the clock was put back, so we cannot tell how long ago it was
+    used longer ago       -> theft: the session ends
+
+So a session has one token at a time that continues it. How long ago a token was used is what counts for that token,
+however often those after it were used meanwhile.
 
 A successor is `HMAC-SHA256(key = its parent, random nonce)`. The nonce is stored, of the tokens only hashes are. So a
-lost response can be repeated for a client that presents the parent, while the database alone yields no token.
+client that presents a token can be given any that followed, while the database alone yields none.
 """
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
@@ -26,8 +32,14 @@ REFRESH_TOKEN_BYTES = 32
 #: Characters of a presented refresh token; ours have 43.
 MAX_REFRESH_TOKEN_CHARACTERS = 128
 
-#: How long a client that lost our response may repeat its request.
+#: How long a client may repeat its request, or other tabs make theirs, after a token was used.
 REPLAY_GRACE = timedelta(seconds=10)
+
+#: How far in the future a use may seem to be: replicas' clocks differ that much.
+CLOCK_MARGIN = timedelta(seconds=5)
+
+#: Tokens that are followed from a used one on. Within the grace, a session cannot be refreshed that often.
+MAX_SUCCESSORS = 1000
 
 
 class Verdict(Enum):
@@ -39,21 +51,15 @@ class Verdict(Enum):
     THEFT = auto()
 
 
-def decide(
-    token: RefreshToken,
-    successor: RefreshToken | None,
-    session: Session,
-    limits: SessionLimits,
-    now: datetime,
-) -> Verdict:
-    """Decide about a refresh token, given its successor if it has been used."""
+def decide(token: RefreshToken, session: Session, limits: SessionLimits, asked_at: datetime, now: datetime) -> Verdict:
+    """Decide about a refresh token. It was presented at `asked_at`, and may have waited for its turn since."""
     if session.ended_at is not None or now >= session.expires_at:
         return Verdict.REJECT
     if token.used_at is None:
         return Verdict.REJECT if now >= token.created_at + limits.idle else Verdict.ROTATE
-    if successor is not None and successor.used_at is None and now <= token.used_at + REPLAY_GRACE:
-        return Verdict.REPEAT
-    return Verdict.THEFT
+    if now < token.used_at - CLOCK_MARGIN:
+        return Verdict.REJECT
+    return Verdict.REPEAT if asked_at <= token.used_at + REPLAY_GRACE else Verdict.THEFT
 
 
 def hash_of(token: str) -> bytes:
@@ -64,3 +70,14 @@ def hash_of(token: str) -> bytes:
 def successor_of(parent: str, nonce: bytes) -> str:
     digest = hmac.digest(parent.encode(), nonce, hashlib.sha256)
     return base64url_encode(digest).decode()
+
+
+def newest(presented: str, chain: Sequence[RefreshToken]) -> str | None:
+    """Return the newest token of a chain that begins with the presented one; None if that is not the chain's end."""
+    if chain[-1].used_at is not None:
+        return None
+    following = presented
+    for used in chain[:-1]:
+        assert used.successor_nonce is not None  # noqa: S101 - it has a successor
+        following = successor_of(following, used.successor_nonce)
+    return following

@@ -28,10 +28,12 @@ from ostiary_auth.domain.sessions.model import (
 )
 from ostiary_auth.domain.sessions.refresh_tokens import (
     MAX_REFRESH_TOKEN_CHARACTERS,
+    MAX_SUCCESSORS,
     REFRESH_TOKEN_BYTES,
     Verdict,
     decide,
     hash_of,
+    newest,
     successor_of,
 )
 from ostiary_auth.domain.sessions.session_secrets import SessionProof
@@ -192,11 +194,11 @@ class Sessions:
         requested_at: float,
     ) -> Grant | None:
         chain = await transaction.sessions.lock_chain(hash_of(presented))
-        context = context.after(self._clock.monotonic() - requested_at)
+        asked_at, context = context.now, context.after(self._clock.monotonic() - requested_at)
         if chain is None or chain.session.client_id != client_id:
             return None
         token, session, user = chain.token, chain.session, chain.user
-        verdict = decide(token, chain.successor, session, self.limits, context.now)
+        verdict = decide(token, session, self.limits, asked_at, context.now)
         if verdict is Verdict.THEFT:
             subject = user_actor(user.id)
             facts = {"session_id": str(session.id)}
@@ -206,13 +208,13 @@ class Sessions:
             return None
         granted = _narrow(user.scopes, scopes)
         if verdict is Verdict.REPEAT:
-            assert token.successor_nonce is not None  # noqa: S101 - there is a successor
-            return Grant(user, session, granted, chain.as_of, successor_of(presented, token.successor_nonce))
+            successors = await transaction.sessions.successors(token, MAX_SUCCESSORS)
+            following = newest(presented, (token, *successors))
+            return Grant(user, session, granted, chain.as_of, following) if following is not None else None
         nonce = secrets.token_bytes(REFRESH_TOKEN_BYTES)
-        following = successor_of(presented, nonce)
-        successor = RefreshToken(hash_of(following), session.id, context.now)
-        await transaction.sessions.rotate(token.hash, nonce, successor)
-        return Grant(user, session, granted, chain.as_of, following)
+        successor = successor_of(presented, nonce)
+        await transaction.sessions.rotate(token.hash, nonce, RefreshToken(hash_of(successor), session.id, context.now))
+        return Grant(user, session, granted, chain.as_of, successor)
 
     def _new(self, user: User, client_id: str, context: Context) -> Session:
         return Session(

@@ -13,12 +13,14 @@ from sqlalchemy import (
     Label,
     LargeBinary,
     Row,
+    Select,
     Uuid,
     and_,
     bindparam,
     column,
     func,
     insert,
+    literal,
     select,
     true,
     update,
@@ -37,9 +39,8 @@ from ostiary_chassis.sql import Database
 _ONE_SECOND = timedelta(seconds=1)
 
 _SESSION_COLUMNS = [column for column in sessions.c if column.name != "end_reason"]
-_successors = refresh_tokens.alias("successors")
 _session_and_user = (_SESSION_COLUMNS, list(users.c))
-_parts = (list(refresh_tokens.c), list(_successors.c), *_session_and_user, [revocation_head.c.number])
+_parts = (list(refresh_tokens.c), *_session_and_user, [revocation_head.c.number])
 
 
 def _labelled(parts: Sequence[list[Column[Any]]]) -> list[Label[Any]]:
@@ -70,9 +71,23 @@ _CHAIN = (
     .join(sessions, sessions.c.id == refresh_tokens.c.session_id)
     .join(users, users.c.id == sessions.c.user_id)
     .join(revocation_head, revocation_head.c.id == 1)
-    .outerjoin(_successors, _successors.c.hash == refresh_tokens.c.successor_hash)
     .where(refresh_tokens.c.hash == bindparam("token_hash"))
 )
+
+
+def _successors() -> Select[Any]:
+    """Return the statement that follows a chain from its token `first` on."""
+    columns = list(refresh_tokens.c)
+    start = select(*columns, literal(1).label("step")).where(refresh_tokens.c.hash == bindparam("first"))
+    found = start.cte("found", recursive=True)
+    further = select(*columns, found.c.step + 1).where(
+        refresh_tokens.c.hash == found.c.successor_hash, found.c.step < bindparam("limit")
+    )
+    chain = found.union_all(further)
+    return select(*(chain.c[column.name] for column in columns)).order_by(chain.c.step)
+
+
+_SUCCESSORS = _successors()
 _USE_TOKEN = (
     update(refresh_tokens)
     .where(refresh_tokens.c.hash == bindparam("used"))
@@ -176,14 +191,17 @@ class SqlSessions:
         row = result.one_or_none()
         if row is None:
             return None
-        token, successor, session, user, head = _by_part(row, _parts)
+        token, session, user, head = _by_part(row, _parts)
         return Chain(
             token=RefreshToken(**token),
-            successor=RefreshToken(**successor) if successor["hash"] is not None else None,
             session=Session(**session),
             user=user_of(user),
             as_of=head["number"],
         )
+
+    async def successors(self, token: RefreshToken, limit: int) -> list[RefreshToken]:
+        rows = await self._connection.execute(_SUCCESSORS, {"first": token.successor_hash, "limit": limit})
+        return [RefreshToken(**row._mapping) for row in rows]
 
     async def get(self, session_id: UUID) -> Session | None:
         row = (await self._connection.execute(_BY_ID, {"session_id": session_id})).one_or_none()
