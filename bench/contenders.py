@@ -206,14 +206,14 @@ def _no_login() -> Login:
 
 
 class OwnService(Process):
-    """A small service that answers `/profile`; without an auth service, it knows no login."""
+    """A small service that answers `/profile`; without an issuer, it knows no login."""
 
-    def __init__(self, folder: Path, kind: Kind, auth: Service | None = None) -> None:
+    def __init__(self, folder: Path, kind: Kind, issuer: str = "", auth_port: int = 0) -> None:
+        """`auth_port` is where it reaches the auth service."""
         (self.port,) = free_ports(1)
         settings = Settings(kind, self.port)
-        if auth is not None:
-            secret = str(folder / "feed-secret")
-            settings = Settings(kind, self.port, auth.environ["OSTIARY_ISSUER"], auth.port, secret)
+        if issuer:
+            settings = Settings(kind, self.port, issuer, auth_port, str(folder / "feed-secret"))
         command = [sys.executable, str(Path(__file__).with_name("session_service.py")), json.dumps(asdict(settings))]
         log = folder / f"service-{self.port}.log"
         super().__init__(command, log, partial(listens, self.port), PYTHONPATH=str(COMPILED))
@@ -281,7 +281,7 @@ def running_cluster(
         "OSTIARY_GATEWAY_TRUSTED_PROXIES": HOST,
     }
     auth = Service("auth", folder, port=auth_port, **settings)
-    service = OwnService(folder, kind, auth)
+    service = OwnService(folder, kind, settings["OSTIARY_ISSUER"], auth_port)
     # JSON is YAML.
     (folder / "routes.yaml").write_text(json.dumps(routes(auth_port, between(service.port))))
     followers = tuple(Service("gateway", folder, port=port, PYTHONPATH=str(COMPILED), **settings) for port in ports)
