@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from ostiary_chassis.app import MAX_BODY_BYTES, new_app
 from ostiary_chassis.bodies import RequestBody
@@ -16,20 +17,20 @@ class Body(RequestBody):
     name: str
 
 
-class Readiness:
-    ready = True
+class Database:
+    fault = ""
 
-    async def check(self) -> bool:
-        return self.ready
-
-
-@pytest.fixture
-def readiness() -> Readiness:
-    return Readiness()
+    async def check(self) -> str:
+        return self.fault
 
 
 @pytest.fixture
-def client(readiness: Readiness) -> httpx.AsyncClient:
+def database() -> Database:
+    return Database()
+
+
+@pytest.fixture
+def client(database: Database) -> httpx.AsyncClient:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
@@ -38,7 +39,7 @@ def client(readiness: Readiness) -> httpx.AsyncClient:
         title="test",
         version="0",
         lifespan=lifespan,
-        ready_checks={"database": readiness.check},
+        ready_checks={"database": database.check},
         exception_handlers={},
         metrics=Metrics(),
     )
@@ -153,12 +154,28 @@ async def test_a_request_id_that_could_do_harm_is_replaced(client: httpx.AsyncCl
     assert len(response.headers["X-Request-ID"]) == 32
 
 
-async def test_readyz_lists_failing_checks(client: httpx.AsyncClient, readiness: Readiness) -> None:
+async def test_readyz_lists_failing_checks_and_keeps_the_reasons_to_itself(
+    client: httpx.AsyncClient, database: Database
+) -> None:
     assert (await client.get("/readyz")).status_code == 200
-    readiness.ready = False
+    database.fault = "disk full at /secret/place"
     response = await client.get("/readyz")
     assert (response.status_code, response.json()["failing"]) == (503, ["database"])
+    assert "secret" not in response.text
     assert (await client.get("/livez")).status_code == 200
+    database.fault = ""
+    assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_the_log_says_once_why_the_service_is_not_ready(client: httpx.AsyncClient, database: Database) -> None:
+    with capture_logs() as records:
+        for fault in ("", "disk full", "disk full", "no answer", "", ""):
+            database.fault = fault
+            await client.get("/readyz")
+    assert [(each["event"], each.get("reason")) for each in records] == [
+        ("not ready", "disk full"),
+        ("ready again", None),
+    ]
 
 
 async def test_metrics_know_routes_and_not_paths(client: httpx.AsyncClient) -> None:

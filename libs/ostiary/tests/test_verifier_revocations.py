@@ -25,6 +25,7 @@ from ostiary import (
     VerifierConfig,
     errors,
 )
+from ostiary._verifier import MAX_STALENESS
 from ostiary.asgi import BearerAuth, Receive, Scope, Send
 from ostiary.fastapi import Auth
 from ostiary.feed import EVERYTHING, GENESIS, Answer, Kind, Revocation, chain
@@ -365,6 +366,22 @@ class TestReady:
         source.hear()
         assert not verifier.ready
         keys.replace(KeySet.from_json(issuer.jwks()))
+        assert verifier.ready
+
+    def test_it_lasts_as_long_as_the_bound(self, verifier: Verifier, source: Source) -> None:
+        source.hear()
+        source.clock.now += MAX_STALENESS
+        assert (verifier.ready, verifier.unready_reason) == (True, "")
+        source.clock.now += 0.1
+        assert not verifier.ready
+        assert verifier.unready_reason.endswith("are out of date")
+        source.hear()
+        assert verifier.ready
+
+    def test_a_stricter_bound_of_a_route_does_not_count(self, verifier: Verifier, source: Source) -> None:
+        verifier.require_staleness(1.0)
+        source.hear()
+        source.clock.now += 2
         assert verifier.ready
 
     def test_keys_will_do_where_any_age_does(self, issuer: Issuer, source: Source) -> None:

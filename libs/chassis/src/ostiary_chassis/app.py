@@ -4,6 +4,7 @@ import json
 from asyncio import Lock
 from collections.abc import Awaitable, Callable, Mapping
 
+import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import Lifespan
@@ -23,11 +24,33 @@ from ostiary_chassis.openapi import document_errors
 from ostiary_chassis.problems import EXCEPTION_HANDLERS, ExceptionHandlers
 from ostiary_chassis.threads import in_thread
 
-#: A condition of readiness.
-ReadyCheck = Callable[[], Awaitable[bool]]
+_log = structlog.stdlib.get_logger("readiness")
+
+#: A condition of readiness: returns why it does not hold, as a text for the log; "" if it holds.
+ReadyCheck = Callable[[], Awaitable[str]]
 
 #: Bytes of a request body, for services that accept small JSON documents.
 MAX_BODY_BYTES = 64 * 1024
+
+
+class Readiness:
+    """The checks behind `/readyz`. What changes is logged, with the reasons, which are for operators only."""
+
+    def __init__(self, checks: Mapping[str, ReadyCheck]) -> None:
+        self._checks = checks
+        self._failing: list[str] = []
+
+    async def failing(self) -> list[str]:
+        """Return the names of the checks that fail now."""
+        outcomes = {name: await check() for name, check in self._checks.items()}
+        reasons = {name: reason for name, reason in outcomes.items() if reason}
+        before, self._failing = self._failing, list(reasons)
+        if self._failing != before:
+            if reasons:
+                _log.warning("not ready", failing=list(reasons), reason="; ".join(reasons.values()))
+            else:
+                _log.info("ready again")
+        return list(reasons)
 
 
 def new_app(
@@ -85,7 +108,7 @@ def _document(app: FastAPI) -> APIRouter:
 
 
 def _operations(ready_checks: Mapping[str, ReadyCheck], metrics: Metrics) -> APIRouter:
-    router = APIRouter(include_in_schema=False)
+    router, readiness = APIRouter(include_in_schema=False), Readiness(ready_checks)
 
     @router.get(LIVENESS_PATH)
     async def livez() -> dict[str, str]:
@@ -93,7 +116,7 @@ def _operations(ready_checks: Mapping[str, ReadyCheck], metrics: Metrics) -> API
 
     @router.get(READINESS_PATH)
     async def readyz(request: Request) -> Response:
-        failing = [name for name, check in ready_checks.items() if not await check()]
+        failing = await readiness.failing()
         if request.app.state.is_draining:
             failing.append("draining")
         if failing:

@@ -146,19 +146,25 @@ class Verifier:
 
     @property
     def ready(self) -> bool:
-        """Whether `verify` can decide: the keys and the first full set of revocations of all issuers are in memory.
+        """Whether `verify` can decide now: keys are in memory, and revocations are within the verifier's own bound.
 
-        Without a bound on the age of revocations, keys suffice.
+        This holds for all issuers. Without a bound on the age of revocations, keys suffice. Stricter bounds of routes
+        do not count.
         """
-        is_complete = True
-        try:
-            for issuer in self._issuers.values():
+        return not self.unready_reason
+
+    @property
+    def unready_reason(self) -> str:
+        """Why `verify` cannot decide now, as a text for logs; empty if it can."""
+        for issuer in self._issuers.values():
+            try:
                 issuer.source.current()
-                if issuer.revocations is not None and self._max_staleness is not None:
-                    is_complete = is_complete and issuer.revocations.complete
-        except KeysUnavailable:
-            return False
-        return is_complete
+            except KeysUnavailable:
+                return f"no keys of {issuer.name} are in memory"
+            bound, revocations = self._max_staleness, issuer.revocations
+            if bound is not None and revocations is not None and not revocations.is_fresh(bound):
+                return f"revocations of {issuer.name} are out of date"
+        return ""
 
     def require_staleness(self, max_staleness: float | EllipsisType | None) -> float | None:
         """Announce the bound of a route, and return it; `...` stands for the verifier's own.

@@ -45,16 +45,17 @@ def create_app(config: AuthConfig, service_secrets: ServiceSecrets) -> FastAPI:
     """Return the application. `startup.prepare` returns the secrets."""
     services = Services(config, service_secrets)
     metrics = Metrics()
-    auth = Auth(_local_verifier(services, metrics))
+    verifier = _local_verifier(services, metrics)
+    auth = Auth(verifier)
 
-    async def feed_followed() -> bool:
-        return services.feed.local.revocations.age() <= LOCAL_MAX_STALENESS
+    async def can_decide() -> str:
+        return verifier.unready_reason
 
     app = new_app(
         title="Ostiary auth service",
         version=version("ostiary-auth"),
         lifespan=lambda _app: _running(services),
-        ready_checks={"database": services.database.ping, "revocations": feed_followed},
+        ready_checks={"database": services.database.ping, "verifier": can_decide},
         metrics=metrics,
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )

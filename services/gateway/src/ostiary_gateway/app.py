@@ -143,5 +143,5 @@ class Gateway:
                 while not self._verifier.ready:  # noqa: ASYNC110 - the verifier has no event for that
                     await asyncio.sleep(0.01)
 
-    async def _can_decide(self) -> bool:
-        return self._verifier.ready
+    async def _can_decide(self) -> str:
+        return self._verifier.unready_reason

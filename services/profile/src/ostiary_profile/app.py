@@ -51,8 +51,8 @@ def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastA
         finally:
             await database.close()
 
-    async def can_decide() -> bool:
-        return verifier.ready
+    async def can_decide() -> str:
+        return verifier.unready_reason
 
     app = new_app(
         title="Ostiary profile service",

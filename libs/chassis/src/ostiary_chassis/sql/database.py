@@ -95,16 +95,16 @@ class Database:
         if not self.is_sqlite:
             await postgres.listen(self._url, on_message, on_connect)
 
-    async def ping(self) -> bool:
-        """Return whether the database responds."""
+    async def ping(self) -> str:
+        """Return why the database does not respond, as a text for the log; "" if it does."""
         try:
             async with asyncio.timeout(PING_TIMEOUT), self.read() as connection:
                 await connection.execute(text("SELECT 1"))
         except STORAGE_ERRORS as error:
             if is_unavailable(error):
-                return False
+                return f"the database does not respond: {type(error).__name__}"
             raise
-        return True
+        return ""
 
     async def migrate(self, scripts: Path, service: str) -> None:
         """Run the Alembic scripts in a folder that have not run yet; one of several replicas does.
