@@ -18,6 +18,9 @@ FOLLOW_SECONDS = 1.0
 #: Seconds between checks whether a key is due for rotation.
 ADVANCE_SECONDS = 10.0
 
+#: Seconds between corrections of attempt counters, if there is something to correct.
+REFUND_SECONDS = 1.0
+
 #: Seconds between runs of the pruning, rows per table and batch, and the pause between batches.
 PRUNE_SECONDS = 60.0
 PRUNE_BATCH = 500
@@ -43,6 +46,7 @@ class Background:
             tasks.create_task(self._repeat(self.follow_keys, FOLLOW_SECONDS))
             tasks.create_task(self._repeat(self.advance_keys, ADVANCE_SECONDS))
             tasks.create_task(self._repeat(self.prune, PRUNE_SECONDS))
+            tasks.create_task(self._repeat(self.pay_refunds, REFUND_SECONDS))
             alone = self._services.database.is_sqlite
             log_seconds = FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES if alone else FOLLOW_LOG_SECONDS
             tasks.create_task(self._repeat(self.follow_feed, log_seconds))
@@ -60,6 +64,10 @@ class Background:
 
     async def advance_keys(self) -> None:
         await self._services.keys.advance(Context(self._services.clock.now(), SYSTEM))
+
+    async def pay_refunds(self) -> None:
+        """Take back attempts that failed because of the database."""
+        await self._services.accounts.refunds.pay_all(self._services.store, self._services.clock.now())
 
     async def prune(self) -> None:
         """Delete expired rows, in batches until none is left."""

@@ -69,9 +69,9 @@ class Counter:
         attempts = self.attempts + 1 if now < self.expires_at else 1
         return Counter(attempts, now + allowance.wait(attempts), now + FORGOTTEN_AFTER)
 
-    def uncounted(self, now: datetime) -> "Counter":
-        """Return the counter without its last attempt, which would not have been admitted with a wait left."""
-        return replace(self, attempts=max(0, self.attempts - 1), blocked_until=now)
+    def uncounted(self, now: datetime, attempts: int = 1) -> "Counter":
+        """Return the counter without attempts that were admitted, so that no wait was left before them."""
+        return replace(self, attempts=max(0, self.attempts - attempts), blocked_until=now)
 
 
 Keys = Mapping[bytes, Allowance]

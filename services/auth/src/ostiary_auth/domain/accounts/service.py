@@ -13,6 +13,7 @@ from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
 from ostiary_auth.domain.accounts.emails import email_key, parse_email
 from ostiary_auth.domain.accounts.model import User, accept_name, accept_roles
 from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
+from ostiary_auth.domain.accounts.refunds import Refunds
 from ostiary_auth.domain.accounts.throttle import count_attempt, forgive
 from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.audit.model import SELF_SERVICE_ACTORS, AuditEntry, Event
@@ -77,6 +78,7 @@ class Accounts:
         self._devices = devices
         self._min_password_characters = min_password_characters
         self._check_token_size = check_token_size
+        self.refunds = Refunds()
 
     async def register(self, email: str, password: str, display_name: str | None, context: Context) -> User:
         """Register a user.
@@ -157,12 +159,14 @@ class Accounts:
                 user = await transaction.users.by_email_key(key)
                 device_id = self._devices.recognise(device_token, user.id if user else None)
                 keys = login_keys(key, context.source, device_id)
-                await count_attempt(transaction, keys, context.now)
-            matches = await self._hasher.verify(user.password_hash if user else None, candidate)
+                await self._count_attempt(transaction, keys, context)
+            with self.refunds.unless_judged(keys):
+                matches = await self._hasher.verify(user.password_hash if user else None, candidate)
             if user is None or not matches or user.disabled_at is not None:
                 await self._record_failure(Event.LOGIN_FAILED, user, context)
                 raise InvalidCredentials
-            rehashed = await self._rehash(user, candidate)
+            with self.refunds.unless_judged(keys):
+                rehashed = await self._rehash(user, candidate)
         async with self._admit(user, keys, context, InvalidCredentials) as (transaction, current):
             if rehashed is not None:
                 await transaction.users.replace(replace(current, password_hash=rehashed))
@@ -191,11 +195,14 @@ class Accounts:
         with self._hasher.slot():
             keys = reauthentication_keys(user_id)
             async with self._store.write() as transaction:
-                await count_attempt(transaction, keys, context.now)
-            if not await self._hasher.verify(user.password_hash, password_policy.normalise(current_password)):
+                await self._count_attempt(transaction, keys, context)
+            with self.refunds.unless_judged(keys):
+                matches = await self._hasher.verify(user.password_hash, password_policy.normalise(current_password))
+            if not matches:
                 await self._record_failure(Event.PASSWORD_CHECK_FAILED, user, context)
                 raise WrongPassword
-            hashed = await self._hasher.hash(new)
+            with self.refunds.unless_judged(keys):
+                hashed = await self._hasher.hash(new)
         async with self._admit(user, keys, context, WrongPassword) as (transaction, current):
             await transaction.users.replace(replace(current, password_hash=hashed))
             revoked, grant = await self._sessions.keep_one_of(transaction, current, session_id, proof, context)
@@ -325,6 +332,10 @@ class Accounts:
         """Return a new hash if the stored one has outdated parameters."""
         return await self._hasher.hash(password) if self._hasher.needs_rehash(user.password_hash) else None
 
+    async def _count_attempt(self, transaction: Transaction, keys: Keys, context: Context) -> None:
+        await self.refunds.pay(transaction, keys, context.now)
+        await count_attempt(transaction, keys, context.now)
+
     async def _record_failure(self, event: Event, user: User | None, context: Context) -> None:
         async with self._store.write() as transaction:
             # A user who was deleted meanwhile must not reappear in the log.
@@ -337,12 +348,13 @@ class Accounts:
         self, user: User, keys: Keys, context: Context, rejection: type[AuthError]
     ) -> AsyncIterator[tuple[Transaction, User]]:
         """Begin the transaction after a correct password. Raises `rejection` if the account has changed meanwhile."""
-        async with self._store.write() as transaction:
-            current = await transaction.users.lock(user.id)
-            if current is None or current.disabled_at is not None or current.password_hash != user.password_hash:
-                raise rejection
-            await forgive(transaction, keys, context.now)
-            yield transaction, current
+        with self.refunds.unless_judged(keys):
+            async with self._store.write() as transaction:
+                current = await transaction.users.lock(user.id)
+                if current is None or current.disabled_at is not None or current.password_hash != user.password_hash:
+                    raise rejection
+                await forgive(transaction, keys, context.now)
+                yield transaction, current
 
     @asynccontextmanager
     async def _change(self, user_id: UUID) -> AsyncIterator[tuple[Transaction, User]]:
