@@ -4,7 +4,8 @@ Two of everything (auth service, gateway, service) on one PostgreSQL. Half of th
 and refresh them, the others browsers with cookies. All read their profile again and again; some log out, and a copy of
 what they had is tried everywhere. Once a minute something breaks: `FAULTS` has the list.
 
-    refused      requests with a good credential that got anything but 200
+    refused      requests with a good credential that got anything but 200; `in_flight` are those that were on their way
+                 at a process when it was killed, and whose answer had begun
     let_in       requests with a credential that a logout had ended, and which got 200: after a `complete`, or later
                  than the bound of 30 s after any logout
     lost         people whom a refresh or a login has told that their session or password is not good
@@ -58,7 +59,7 @@ PERSISTENCE = 60.0
 #: Seconds after which a logout is in force everywhere, whatever fails: the default bound, and what a request takes.
 BOUND = 31.0
 
-UNAUTHORIZED, UNAVAILABLE, TOO_MANY = 401, 503, 429
+UNAUTHORIZED, TOO_MANY, BAD_GATEWAY, UNAVAILABLE = 401, 429, 502, 503
 SHOWN_FAILURES = 50
 
 
@@ -117,7 +118,9 @@ class Person:
             record.note(record.refused, f"no answer: {type(error).__name__}")
             return
         record.times.append(time.perf_counter() - sent_at)
-        if answer.status != OK:
+        if answer.status == BAD_GATEWAY and record.fault.startswith("kill"):
+            record.counts["in_flight"] += 1
+        elif answer.status != OK:
             record.note(record.refused, f"{type(self).__name__}: {answer.status} {answer.body.decode()}")
 
     async def _persist(self, what: str, method: str, path: str, body: object, *fields: str) -> Any:
@@ -134,6 +137,10 @@ class Person:
             else:
                 if answer.status == OK:
                     return json.loads(answer.body)
+                if what == "logout" and answer.status == UNAUTHORIZED:
+                    # It was sent before, and has taken effect; the credential is tried later in any case.
+                    record.counts["logouts_repeated"] += 1
+                    return {"complete": False}
                 if answer.status not in {UNAVAILABLE, TOO_MANY}:
                     record.note(record.lost, f"{what}: {answer.status} {answer.body.decode()}")
                     return None
