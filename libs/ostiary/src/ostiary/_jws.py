@@ -32,8 +32,22 @@ _REJECTED_HEADER_MEMBERS = frozenset({"crit", "b64", "zip", "enc"})
 _CACHED_HEADERS = 64
 
 
+class SignedClaims:
+    """A well-formed JWT of any algorithm and type, whose signature is not verified yet."""
+
+    __slots__ = ("claims", "header", "signature", "signing_input")
+
+    def __init__(
+        self, header: dict[str, object], claims: dict[str, object], signing_input: bytes, signature: bytes
+    ) -> None:
+        self.header = header
+        self.claims = claims
+        self.signing_input = signing_input
+        self.signature = signature
+
+
 class CompactJws:
-    """A well-formed token whose signature is not verified yet."""
+    """A well-formed token of our algorithm and type whose signature is not verified yet."""
 
     __slots__ = ("claims", "kid", "signature", "signing_input")
 
@@ -47,15 +61,7 @@ class CompactJws:
 
 def parse(token: str, *, types: frozenset[str] = ACCESS_TOKEN_TYPES, max_length: int = MAX_TOKEN_LENGTH) -> CompactJws:
     """Parse a token of one of these types. Raises TooLarge, Malformed, UnsupportedAlg or WrongType."""
-    if len(token) > max_length:
-        raise TooLarge("token")
-    try:
-        signing_input, _, signature = token.encode("ascii").rpartition(b".")
-    except UnicodeEncodeError as error:
-        raise Malformed("not ASCII") from error
-    header, _, payload = signing_input.partition(b".")
-    if not header or not payload or not signature or b"." in payload:
-        raise Malformed("not three segments")
+    header, payload, signing_input, signature = _split(token, max_length)
     kid = _read_header(header, types)
     try:
         return CompactJws(
@@ -65,17 +71,34 @@ def parse(token: str, *, types: frozenset[str] = ACCESS_TOKEN_TYPES, max_length:
         raise Malformed(str(error)) from error
 
 
+def parse_any(token: str, max_length: int) -> SignedClaims:
+    """Parse a JWT whose algorithm and type are the caller's affair. Raises TooLarge or Malformed."""
+    header, payload, signing_input, signature = _split(token, max_length)
+    try:
+        claims = _json.parse_object(_base64url.decode(payload))
+        return SignedClaims(_parse_header(header), claims, signing_input, _base64url.decode(signature))
+    except ValueError as error:
+        raise Malformed(str(error)) from error
+
+
+def _split(token: str, max_length: int) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return header and payload, what is signed, and the signature."""
+    if len(token) > max_length:
+        raise TooLarge("token")
+    try:
+        signing_input, _, signature = token.encode("ascii").rpartition(b".")
+    except UnicodeEncodeError as error:
+        raise Malformed("not ASCII") from error
+    header, _, payload = signing_input.partition(b".")
+    if not header or not payload or not signature or b"." in payload:
+        raise Malformed("not three segments")
+    return header, payload, signing_input, signature
+
+
 @lru_cache(maxsize=_CACHED_HEADERS)
 def _read_header(segment: bytes, types: frozenset[str]) -> str:
     """Check a protected header, and return its `kid`. `jwk`, `jku`, `x5u` and `x5c` are ignored."""
-    if len(segment) > MAX_HEADER_LENGTH:
-        raise TooLarge("header")
-    try:
-        header = _json.parse_object(_base64url.decode(segment))
-    except ValueError as error:
-        raise Malformed(str(error)) from error
-    if not _REJECTED_HEADER_MEMBERS.isdisjoint(header):
-        raise Malformed("unsupported header member")
+    header = _parse_header(segment)
     if header.get("alg") != ALGORITHM:
         raise UnsupportedAlg
     typ = header.get("typ")
@@ -85,3 +108,15 @@ def _read_header(segment: bytes, types: frozenset[str]) -> str:
     if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_LENGTH:
         raise Malformed("kid")
     return kid
+
+
+def _parse_header(segment: bytes) -> dict[str, object]:
+    if len(segment) > MAX_HEADER_LENGTH:
+        raise TooLarge("header")
+    try:
+        header = _json.parse_object(_base64url.decode(segment))
+    except ValueError as error:
+        raise Malformed(str(error)) from error
+    if not _REJECTED_HEADER_MEMBERS.isdisjoint(header):
+        raise Malformed("unsupported header member")
+    return header

@@ -71,17 +71,18 @@ class VerifiedToken:
             raise NotYetValid
 
 
-def read_claims(claims: dict[str, object], issuer: str, audience: str, key_id: str) -> VerifiedToken:
+def read_claims(claims: dict[str, object], issuer: str, audience: str | None, key_id: str) -> VerifiedToken:
     """Check the claims of a token of `issuer` whose signature by `key_id` was verified, but for their time.
 
+    Without an `audience`, the token may be for any.
     Registered claims are removed from `claims`; the rest becomes `VerifiedToken.claims`.
     Raises WrongAudience, MissingClaim or Malformed.
     """
     del claims["iss"]
     names = _audience(claims.pop("aud", None))
-    if audience not in names:
+    if audience is not None and audience not in names:
         raise WrongAudience
-    issued_at = _date("iat", claims.pop("iat", None))
+    issued_at = numeric_date("iat", claims.pop("iat", None))
     return VerifiedToken(
         issuer,
         _text("sub", claims.pop("sub", None)),
@@ -91,9 +92,9 @@ def read_claims(claims: dict[str, object], issuer: str, audience: str, key_id: s
         key_id,
         _text("sid", claims.pop("sid")) if "sid" in claims else None,
         issued_at,
-        _date("nbf", claims.pop("nbf")) if "nbf" in claims else issued_at,
-        _date("exp", claims.pop("exp", None)),
-        _date("auth_time", claims.pop("auth_time")) if "auth_time" in claims else None,
+        numeric_date("nbf", claims.pop("nbf")) if "nbf" in claims else issued_at,
+        numeric_date("exp", claims.pop("exp", None)),
+        numeric_date("auth_time", claims.pop("auth_time")) if "auth_time" in claims else None,
         _scopes(claims.pop("scope", "")),
         _set_of(_texts("roles", claims.pop("roles", []))),
         _position(claims.pop("rev")) if "rev" in claims else NO_POSITION,
@@ -107,8 +108,8 @@ def _text(name: str, value: object) -> str:
     raise _fault(name, value)
 
 
-def _date(name: str, value: object) -> float:
-    """Parse a NumericDate (RFC 7519 section 2), which `true` is not."""
+def numeric_date(name: str, value: object) -> float:
+    """Parse a NumericDate (RFC 7519 section 2), which `true` is not. Raises MissingClaim or Malformed."""
     if type(value) is int or type(value) is float:
         if 0 <= value <= MAX_NUMERIC_DATE:
             return value

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: Tokens in the cache by default: some 15 MB, and more callers than one process serves in 15 minutes.
 CACHED_TOKENS = 10_000
 
+#: Seconds by which the clocks of issuer and verifier may differ, by default.
+DEFAULT_LEEWAY = 5.0
+
 #: Seconds of leeway at most; RFC 7519 section 4.1.4 says "no more than a few minutes".
 MAX_LEEWAY = 60.0
 
@@ -64,7 +67,7 @@ class VerifierConfig:
     key_source: KeySource | None = None
     feed: "Feed | None" = None
     revocation_source: RevocationSource | None = None
-    leeway: float = 5.0
+    leeway: float = DEFAULT_LEEWAY
     allow_insecure: bool = False
     last_good: Path | None = None
 

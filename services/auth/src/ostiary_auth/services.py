@@ -122,7 +122,7 @@ class Services:
             assertion_audiences=frozenset({config.issuer, f"{config.issuer}{TOKEN_PATH}"}),
             reserved_ids=frozenset({FIRST_PARTY_CLIENT_ID, VERIFIERS_CLIENT_ID, GATEWAYS_CLIENT_ID}),
         )
-        self.tokens = AccessTokens(_token_policy(config), self.local_keys.ring, cores)
+        self.tokens = AccessTokens(_token_policy(config), self.local_keys.ring, self.local_keys.public.current, cores)
         self.oauth = AuthorizationServer(self.store, self.audit, self.revocations, self.sessions, self.tokens)
         self.feed = RevocationFeed(self.store, config.issuer, self.local_keys.ring, clock)
         self.feed.subscribe(self._on_logged)

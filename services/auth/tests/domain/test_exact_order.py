@@ -731,19 +731,19 @@ async def revoke_a_refresh_token(scene: Scene, context: Context) -> Expected:
 
 
 async def revoke_a_users_access_token(scene: Scene, context: Context) -> Expected:
-    presented = scene.services.tokens.parse(scene.logins[1].token, datetime.now(UTC))
+    presented = scene.services.tokens.read(scene.logins[1].token)
     assert presented is not None
     scene.revoked = await scene.services.oauth.revoke(FIRST_PARTY, scene.logins[1].token, context)
-    return [(Kind.TOKEN, presented.token_id)]
+    return [(Kind.TOKEN, presented.token.token_id)]
 
 
 async def revoke_a_clients_access_token(scene: Scene, context: Context) -> Expected:
-    presented = scene.services.tokens.parse(scene.client.token, datetime.now(UTC))
+    presented = scene.services.tokens.read(scene.client.token)
     assert presented is not None
     scene.revoked = await scene.services.oauth.revoke(
         await scene.services.clients.get("worker"), scene.client.token, context
     )
-    return [(Kind.TOKEN, presented.token_id)]
+    return [(Kind.TOKEN, presented.token.token_id)]
 
 
 async def log_in_once_too_often(scene: Scene, context: Context) -> Expected:

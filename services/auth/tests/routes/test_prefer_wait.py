@@ -202,10 +202,10 @@ async def end_of_everything(calls: Calls) -> Call:
 
 async def revocation_of_an_access_token(calls: Calls) -> Call:
     login = await calls.log_in()
-    presented = calls.services.tokens.parse(login.token, datetime.now(UTC))
+    presented = calls.services.tokens.read(login.token)
     assert presented is not None
     form = {"client_id": FIRST_PARTY_CLIENT_ID, "token": login.token}
-    return Call("POST", "/oauth/revoke", {}, [(Kind.TOKEN, presented.token_id)], 200, set(), form=form)
+    return Call("POST", "/oauth/revoke", {}, [(Kind.TOKEN, presented.token.token_id)], 200, set(), form=form)
 
 
 async def revocation_of_a_refresh_token(calls: Calls) -> Call:

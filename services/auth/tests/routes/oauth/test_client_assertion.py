@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import time
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm
 from oauth_harness import (
     CLIENT_CREDENTIALS,
     INTROSPECT,
@@ -45,6 +47,10 @@ def claims_for(client_id: str, **changes: Any) -> dict[str, Any]:
     now = int(time.time())
     good = {"iss": client_id, "sub": client_id, "aud": ISSUER, "iat": now, "exp": now + 60, "jti": str(uuid4())}
     return {name: value for name, value in {**good, **changes}.items() if value is not None}
+
+
+def encoded(part: bytes) -> bytes:
+    return base64.urlsafe_b64encode(part).rstrip(b"=")
 
 
 def with_assertion(assertion: str, **form: str) -> dict[str, str]:
@@ -125,6 +131,13 @@ class TestPrivateKeyJwt:
             {"sub": 7},
             {"jti": None},
             {"jti": 7},
+            {"jti": ""},
+            {"exp": True},
+            {"iat": True},
+            {"nbf": False},
+            {"iat": str(int(now))},
+            {"iat": -1},
+            {"nbf": 10**30},
             {"jti": []},
         ]
         for changes in broken:
@@ -146,6 +159,35 @@ class TestPrivateKeyJwt:
     ) -> None:
         assertion = jwt.encode(claims_for(signer.signer, **changes), ec_key, "ES256")
         refused(await signer.post(TOKEN, with_assertion(assertion)), "invalid_client")
+
+    @pytest.mark.parametrize("claim", ["iat", "nbf"])
+    @pytest.mark.parametrize(("ahead", "status"), [(2, 200), (10, 200), (12, 200), (61, 401)])
+    async def test_the_clock_of_a_client_may_be_ahead_a_little(
+        self, signer: OAuth, ec_key: ec.EllipticCurvePrivateKey, claim: str, ahead: int, status: int
+    ) -> None:
+        """FAPI 2.0 Security Profile section 5.3.2.1: 10 s are accepted, more than 60 s are not."""
+        now = time.time()
+        claims = claims_for(signer.signer, **{claim: now + ahead, "exp": now + ahead + 60})
+        assertion = jwt.encode(claims, ec_key, "ES256")
+        assert (await signer.post(TOKEN, with_assertion(assertion))).status_code == status
+
+    async def test_an_assertion_is_read_strictly(self, signer: OAuth, ec_key: ec.EllipticCurvePrivateKey) -> None:
+        claims = json.dumps(claims_for(signer.signer), separators=(",", ":"))
+        once_more = f'{claims[:-1]},"iss":"{signer.signer}"}}'
+        endless = re.sub(r'"exp":\d+', '"exp":1e400', claims)
+        for header, payload, end, status in (
+            ('{"alg":"ES256","alg":"ES256"}', claims, "", 401),
+            ('{"alg":"ES256","crit":["exp"],"exp":1}', claims, "", 401),
+            ('{"alg":"ES256"}', once_more, "", 401),
+            ('{"alg":"ES256"}', endless, "", 401),
+            ('{"alg":"ES256"}', re.sub(r'"iat":\d+', '"iat":NaN', claims), "", 401),
+            ('{"alg":"ES256"}', claims, "==", 401),
+            ('{"alg":"ES256"}', claims, "", 200),
+        ):
+            content = b".".join(encoded(part.encode()) for part in (header, payload))
+            signature = encoded(ECAlgorithm(ECAlgorithm.SHA256).sign(content, ec_key))
+            form = with_assertion((content + b"." + signature).decode() + end)
+            assert (await signer.post(TOKEN, form)).status_code == status
 
     async def test_an_assertion_is_signed_by_a_key_of_the_client(
         self, signer: OAuth, rsa_key: rsa.RSAPrivateKey, ec_key: ec.EllipticCurvePrivateKey

@@ -12,6 +12,8 @@ from uuid import uuid4
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from oauth_harness import (
     CLIENT_CREDENTIALS,
     FIRST_PARTY,
@@ -26,6 +28,7 @@ from oauth_harness import (
 )
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
+from ostiary.feed import Kind
 from ostiary_auth.domain.context import Context
 
 #: One application serves all tests here.
@@ -283,6 +286,18 @@ class TestRevocation:
         body = (await oauth.refresh(grant.refresh_token)).json()
         assert await oauth.is_active(inspector, body["access_token"])
 
+    @pytest.mark.parametrize(("age", "is_revoked"), [(-12, True), (-2, True), (903, True), (955, True), (965, False)])
+    async def test_a_token_that_any_verifier_may_accept_is_revoked(
+        self, oauth: OAuth, age: int, is_revoked: bool
+    ) -> None:
+        client = await oauth.services.clients.get(oauth.worker[0])
+        issued_at = datetime.now(UTC) - timedelta(seconds=age)
+        token = (await oauth.services.tokens.for_client(client, "ostiary", (), issued_at)).token
+        await self.revoke(oauth, token, oauth.worker)
+        async with oauth.services.store.read() as transaction:
+            found = await transaction.revocations.of({Kind.TOKEN: claims_of(token)["jti"]})
+        assert bool(found) is is_revoked
+
     async def test_a_hint_is_only_a_hint(self, oauth: OAuth) -> None:
         inspector = await oauth.inspector()
         for hint in ("access_token", "refresh_token", "saml", "\u00e9"):
@@ -379,15 +394,34 @@ class TestIntrospection:
             "\u00e9.\u00e9.\u00e9",
             "x" * 5000,
             base64.urlsafe_b64encode(b"[" * 3000).decode() + ".e30.",
+            f"{access}==",
+            f" {access}",
+            signed({**ours, "exp": True}),
+            signed({**ours, "iat": str(ours["iat"])}),
+            signed({**ours, "jti": ""}),
         ):
             assert not await oauth.is_active(inspector, token)
 
-    async def test_an_expired_token_is_inactive(self, oauth: OAuth) -> None:
+    async def test_a_token_with_a_repeated_claim_is_inactive(self, oauth: OAuth) -> None:
+        inspector = await oauth.inspector()
+        _, access = await oauth.log_in()
+        head, body, _ = (base64.urlsafe_b64decode(part + "==") for part in access.split("."))
+        key = oauth.services.local_keys.ring().signing
+        for claims, active in ((body, True), (body[:-1] + b',"iss":"' + ISSUER.encode() + b'"}', False)):
+            signing_input = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, claims))
+            signature = key.private_key.sign(signing_input, PKCS1v15(), SHA256())
+            token = (signing_input + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+            assert await oauth.is_active(inspector, token) is active
+
+    async def test_an_expired_token_is_inactive_when_verifiers_refuse_it(self, oauth: OAuth) -> None:
         inspector = await oauth.inspector()
         client = await oauth.services.clients.get(oauth.worker[0])
         for age, active in (
             (timedelta(seconds=890), True),
-            (timedelta(seconds=900), False),
+            (timedelta(seconds=902), True),
+            (timedelta(seconds=906), False),
+            (timedelta(seconds=-3), True),
+            (timedelta(seconds=-8), False),
             (timedelta(days=9), False),
         ):
             issued_at = datetime.now(UTC) - age

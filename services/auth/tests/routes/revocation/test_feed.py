@@ -120,9 +120,9 @@ class Asking:
         session = await self.log_in()
         response = await self.http.post("/auth/logout", headers=session.headers)
         assert response.json() == {"revoked": 1}
-        presented = self.services.tokens.parse(session.token, datetime.now(UTC))
+        presented = self.services.tokens.read(session.token)
         assert presented is not None
-        return str(presented.session_id)
+        return str(presented.token.session_id)
 
     async def stored(self) -> dict[str, Any]:
         async with self.services.database.read() as connection:

@@ -2,12 +2,15 @@
 
 from uuid import UUID
 
+from ostiary import VerifiedToken
+from ostiary.errors import Expired, NotYetValid
 from ostiary.feed import EVERYTHING, Kind
+from ostiary.jwt import DEFAULT_LEEWAY, MAX_LEEWAY, IssuedToken
 from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import Context, client_actor, user_actor
 from ostiary_auth.domain.errors import InvalidClient, InvalidRefreshToken, OAuthError
-from ostiary_auth.domain.oauth.access_tokens import AccessToken, AccessTokens, PresentedToken
+from ostiary_auth.domain.oauth.access_tokens import AccessToken, AccessTokens
 from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.domain.ports import Store
 from ostiary_auth.domain.revocation.log import RevocationLog
@@ -77,11 +80,12 @@ class AuthorizationServer:
         revoked = await self._sessions.end_by_refresh_token(token, client.id, context)
         if revoked is not None:
             return revoked
-        presented = self._tokens.parse(token, context.now)
-        if presented is None or presented.client_id != client.id:
+        issued = self._tokens.read(token)
+        # Whoever accepts tokens for the longest after they have expired may still accept this one.
+        if issued is None or issued.token.client_id != client.id or not _is_current(issued.token, context, MAX_LEEWAY):
             return ()
+        presented, session_id = issued.token, _session_of(issued.token)
         async with self._store.write() as transaction:
-            session_id = presented.session_id
             if session_id is not None and not await transaction.sessions.is_open(session_id, context.now):
                 return ()
             if await transaction.revocations.of({Kind.TOKEN: presented.token_id}):
@@ -93,19 +97,19 @@ class AuthorizationServer:
             await self._audit.record(transaction, context, Event.TOKEN_REVOKED, subject=subject, facts=facts)
         return revoked
 
-    async def introspect(self, client: Client, token: str, context: Context) -> PresentedToken | None:
-        """Return the contents of an access token if it is active (RFC 7662). Raises OAuthError."""
+    async def introspect(self, client: Client, token: str, context: Context) -> IssuedToken | None:
+        """Return an access token if it is active (RFC 7662): if a verifier would accept it. Raises OAuthError."""
         if client.is_public or INTROSPECT_SCOPE not in client.scopes:
             raise OAuthError(
                 "unauthorized_client",
                 f"Introspection requires a confidential client with the scope '{INTROSPECT_SCOPE}'.",
             )
-        presented = self._tokens.parse(token, context.now)
-        if presented is None or await self._is_revoked(presented, context):
+        issued = self._tokens.read(token)
+        if issued is None or not _is_current(issued.token, context, DEFAULT_LEEWAY):
             return None
-        return presented
+        return None if await self._is_revoked(issued.token, context) else issued
 
-    async def _is_revoked(self, presented: PresentedToken, context: Context) -> bool:
+    async def _is_revoked(self, presented: VerifiedToken, context: Context) -> bool:
         targets = {
             Kind.TOKEN: presented.token_id,
             Kind.SUBJECT: presented.subject,
@@ -114,7 +118,7 @@ class AuthorizationServer:
         }
         async with self._store.read() as transaction:
             found = await transaction.revocations.of(targets)
-            session_id = presented.session_id
+            session_id = _session_of(presented)
             if session_id is None:
                 owner = await transaction.clients.get(presented.client_id)
                 ended = owner is None or owner.disabled_at is not None
@@ -127,3 +131,16 @@ class AuthorizationServer:
 def _require_grant(client: Client, grant: str) -> None:
     if grant not in client.grants:
         raise OAuthError("unauthorized_client", f"This client may not use the grant '{grant}'.")
+
+
+def _session_of(token: VerifiedToken) -> UUID | None:
+    return None if token.session_id is None else UUID(token.session_id)
+
+
+def _is_current(token: VerifiedToken, context: Context, leeway: float) -> bool:
+    """Return whether a verifier with this leeway, in seconds, would accept a token by its time."""
+    try:
+        token.check_time(context.now.timestamp(), leeway)
+    except (Expired, NotYetValid):
+        return False
+    return True
