@@ -473,6 +473,7 @@ class Follower:
             "wait": int(next(self._waits) * 1000),
             "verifier": self._name,
             "keys": self._keys,
+            "nonce": secrets.token_urlsafe(16),
             "lease": LEASE_SECONDS * 1000,
         }
         return request("GET", f"/feed?{urlencode(query)}", b"", f"Authorization: Bearer {self._token}")

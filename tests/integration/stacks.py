@@ -241,7 +241,7 @@ class PlayedVerifier:
 
     def ask(self, keys: str, lease: float) -> None:
         about = {"epoch": "", "after": "0", "wait": "0", "lease": str(int(lease * 1000))}
-        question = {**about, "verifier": self._id, "keys": keys}
+        question = {**about, "verifier": self._id, "keys": keys, "nonce": os.urandom(16).hex()}
         answer = self._client.get(self._url, params=question, headers=self._headers)
         assert answer.status_code == 200, answer.text
 

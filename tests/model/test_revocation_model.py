@@ -720,7 +720,7 @@ class Replica:
         reply(
             (
                 response.status_code,
-                {**response.headers, "X-Request-ID": question.headers.get("X-Request-ID", "")},
+                dict(response.headers),
                 response.body,
             )
         )
@@ -1221,7 +1221,6 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ostiary._revocations, "RETENTION_MARGIN", MARGIN)
     monkeypatch.setattr(feed_module, "MAX_EVENTS", 2)
     monkeypatch.setattr(feed_module, "TAIL", 2)
-    monkeypatch.setattr(feed_module, "SIGNED_FOR_SECONDS", 2.0)
     monkeypatch.setattr(verifiers, "STORED_AHEAD", timedelta(seconds=2))
     monkeypatch.setattr(verifiers, "CLOCK_SKEW", timedelta(seconds=2))
     monkeypatch.setattr(pruning, "VERIFIERS_KEPT", VERIFIERS_KEPT)

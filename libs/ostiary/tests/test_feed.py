@@ -19,6 +19,8 @@ from ostiary.testing import Issuer
 
 SIGNER = Issuer()
 KEYS = KeySet.from_json(SIGNER.jwks())
+#: Of the poll that is answered, among others.
+NONCE = "q8XbT0kq2m4hQ0Zk7A1dYw"
 HEADER: dict[str, object] = {"alg": "RS256", "typ": feed.TYPE, "kid": SIGNER.kid}
 
 #: What no member of an event can be.
@@ -29,6 +31,7 @@ numbers = st.integers(0, 2**62 - 1)
 digests = st.binary(min_size=32, max_size=32)
 targets = texts | texts.map(lambda text: text * 12)
 revocations = st.builds(Revocation, numbers, st.sampled_from(Kind), targets, st.integers(0, 2**37))
+nonces = st.lists(texts, max_size=feed.MAX_NONCES // 2 - 1)
 epochs = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=20)
 
 
@@ -48,6 +51,7 @@ def answer_with(revocations: tuple[Revocation, ...] = (), **changes: Any) -> Ans
         "reset": False,
         "revocations": revocations,
         "keys": KEYS.version,
+        "nonces": ("A" * 22, NONCE),
     }
     return Answer(**{**values, **changes})
 
@@ -76,7 +80,7 @@ def token_claims() -> dict[str, object]:
 
 
 def read(token: str, issuer: str = SIGNER.issuer, refused_kids: Mapping[str, object] | None = None) -> Answer:
-    return feed.read(token, issuer, KEYS, refused_kids or {})
+    return feed.read(token, issuer, KEYS, refused_kids or {}, NONCE)
 
 
 class TestGoodAnswers:
@@ -96,6 +100,7 @@ class TestGoodAnswers:
             "reset": False,
             "events": [{"n": 18, "kind": "subject", "id": "u1", "exp": 1_700_000_900}],
             "keys": "0nX2",
+            "nonces": [NONCE],
         }
         assert read(signed(payload)) == Answer(
             issuer=SIGNER.issuer,
@@ -108,6 +113,7 @@ class TestGoodAnswers:
             reset=False,
             revocations=(Revocation(18, Kind.SUBJECT, "u1", 1_700_000_900),),
             keys="0nX2",
+            nonces=(NONCE,),
         )
 
     @given(st.data())
@@ -130,6 +136,7 @@ class TestGoodAnswers:
             reset=reset,
             revocations=tuple(made),
             keys=data.draw(texts),
+            nonces=(*data.draw(nonces), NONCE, *data.draw(nonces)),
         )
         assert read(signed(answer)) == answer
 
@@ -248,9 +255,27 @@ class TestTokensAndFeeds:
         assert Verifier(SIGNER.config()).verify(signed(payload, header={"typ": "at+jwt"})).subject == "u1"
 
 
+class TestNonces:
+    def test_an_answer_is_for_those_who_asked(self) -> None:
+        for others in ((), ("A" * 22,), (NONCE[:-1],), (f"{NONCE}x",), (NONCE.lower(),), (NONCE[::-1],)):
+            with pytest.raises(FeedFault, match="answer to other polls"):
+                read(signed(answer_with(nonces=others)))
+
+    def test_it_is_for_many_at_once_and_for_a_bounded_number(self) -> None:
+        others = tuple(f"{number:022}" for number in range(feed.MAX_NONCES))
+        assert read(signed(answer_with(nonces=(*others[1:], NONCE)))).nonces[-1] == NONCE
+        with pytest.raises(FeedFault, match="bounded length"):
+            read(signed(answer_with(nonces=(*others, NONCE))))
+
+    @pytest.mark.parametrize("nonce", [*NOT_FITTING, 1, "n" * (feed.MAX_NONCE_LENGTH + 1)])
+    def test_each_is_a_short_string(self, nonce: object) -> None:
+        with pytest.raises(FeedFault, match="malformed"):
+            read(signed(changed(nonces=[NONCE, nonce])))
+
+
 class TestForm:
     @pytest.mark.parametrize(
-        "name", ["iss", "iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys"]
+        "name", ["iss", "iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "nonces"]
     )
     @pytest.mark.parametrize("value", [Issuer.REMOVED, None, 1.0, -1, {}, [None], "\u00e9" * 300])
     def test_a_member_of_the_wrong_type_is_rejected(self, name: str, value: object) -> None:
@@ -384,7 +409,7 @@ class TestForm:
 
     @given(
         st.dictionaries(
-            st.sampled_from(["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys"]),
+            st.sampled_from(["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "nonces"]),
             st.recursive(
                 st.none() | st.booleans() | st.integers(-3, 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
                 lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=4),

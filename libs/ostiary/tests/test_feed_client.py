@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import ANY
 from urllib.parse import parse_qs
 
 import httpx
@@ -124,7 +125,7 @@ class Server:
         return self.response(request)
 
     def response(self, request: httpx.Request, **changes: Any) -> httpx.Response:
-        return feed_response(request, self.signed(request, **changes))
+        return feed_response(self.signed(request, **changes))
 
     def signed(
         self, request: httpx.Request, signer: Issuer | None = None, typ: str = feed.TYPE, **changes: object
@@ -142,6 +143,7 @@ class Server:
             "reset": False,
             "events": [revocation.to_json() for revocation in self.listed[after:head]],
             "keys": self.version,
+            "nonces": [request.url.params["nonce"]],
             **changes,
         }
         by = signer or self.signer
@@ -160,12 +162,8 @@ def json_response(body: object, status: int = 200, **headers: str) -> httpx.Resp
     return httpx.Response(status, stream=httpx.ByteStream(json.dumps(body).encode()), headers=fields)
 
 
-def feed_response(request: httpx.Request, body: bytes, status: int = 200, **headers: str) -> httpx.Response:
-    fields = {
-        "Content-Type": feed.MEDIA_TYPE,
-        "X-Request-ID": request.headers["X-Request-ID"],
-        **{k.replace("_", "-"): v for k, v in headers.items()},
-    }
+def feed_response(body: bytes, status: int = 200, **headers: str) -> httpx.Response:
+    fields = {"Content-Type": feed.MEDIA_TYPE, **{k.replace("_", "-"): v for k, v in headers.items()}}
     return httpx.Response(status, stream=httpx.ByteStream(body), headers=fields)
 
 
@@ -359,6 +357,7 @@ class TestPolls:
                 "verifier": client._id,
                 "keys": keys_of(issuer).version,
                 "lease": "30000",
+                "nonce": ANY,
             }
             name, _, rest = first["verifier"].rpartition("-")
             assert name == "orders"
@@ -437,7 +436,15 @@ class TestPolls:
             assert request.headers["Accept"] == "application/ostiary-feed+jwt"
             assert request.headers["Accept-Encoding"] == "identity"
             assert request.headers["Cache-Control"] == "no-store"
-        assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
+
+    async def test_no_two_polls_have_the_same_nonce(self, make: Made, server: Server) -> None:
+        async with make():
+            for number in range(2, 8):
+                await until(lambda number=number: len(server.received()) == number)
+                server.wake()
+        nonces = [poll["nonce"] for poll in server.polls()]
+        assert len(set(nonces)) == len(nonces) >= 7
+        assert all(len(nonce) == 22 for nonce in nonces)
 
     async def test_after_a_failure_the_next_poll_does_not_wait(self, make: Made, server: Server) -> None:
         async with make():
@@ -649,13 +656,13 @@ async def hang(_: httpx.Request) -> httpx.Response:
     raise AssertionError
 
 
-async def drip(request: httpx.Request) -> httpx.Response:
+async def drip(_: httpx.Request) -> httpx.Response:
     async def bytes_of() -> AsyncIterator[bytes]:
         while True:
             yield b"e"
             await asyncio.sleep(0.001)
 
-    headers = {"Content-Type": feed.MEDIA_TYPE, "X-Request-ID": request.headers["X-Request-ID"]}
+    headers = {"Content-Type": feed.MEDIA_TYPE}
     return httpx.Response(200, content=bytes_of(), headers=headers)
 
 
@@ -680,27 +687,28 @@ BAD_ANSWERS: dict[str, tuple[str, Callable[[Server], Answer]]] = {
     "breakdown": ("failed", lambda _: break_down),
     "hangs": ("failed", lambda _: hang),
     "drips": ("failed", lambda _: drip),
-    "500": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 500)),
-    "503": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 503)),
-    "403": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 403)),
+    "500": ("failed", lambda s: lambda r: feed_response(s.signed(r), 500)),
+    "503": ("failed", lambda s: lambda r: feed_response(s.signed(r), 503)),
+    "403": ("failed", lambda s: lambda r: feed_response(s.signed(r), 403)),
     "204": ("failed", lambda _: lambda _: httpx.Response(204)),
-    "206": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 206)),
-    "304": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 304)),
-    "redirect": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), 302, Location="https://evil.example/")),
+    "206": ("failed", lambda s: lambda r: feed_response(s.signed(r), 206)),
+    "304": ("failed", lambda s: lambda r: feed_response(s.signed(r), 304)),
+    "redirect": ("failed", lambda s: lambda r: feed_response(s.signed(r), 302, Location="https://evil.example/")),
     "redirect that keeps the method": (
         "failed",
-        lambda s: lambda r: feed_response(r, s.signed(r), 307, Location="https://evil.example/"),
+        lambda s: lambda r: feed_response(s.signed(r), 307, Location="https://evil.example/"),
     ),
-    "another content type": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Type="text/plain")),
-    "JSON": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Type="application/json")),
-    "compressed": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Encoding="gzip")),
-    "said to be compressed": ("failed", lambda s: lambda r: feed_response(r, s.signed(r), Content_Encoding="identity")),
-    "too large": ("failed", lambda _: lambda r: feed_response(r, b"e" * (feed.MAX_ANSWER_LENGTH + 1))),
-    "to another request": ("rejected", lambda s: lambda r: feed_response(r, s.signed(r), X_Request_ID="0" * 16)),
-    "without a request id": ("rejected", lambda s: lambda r: without_request_id(feed_response(r, s.signed(r)))),
-    "empty": ("rejected", lambda _: lambda r: feed_response(r, b"")),
-    "truncated": ("rejected", lambda s: lambda r: feed_response(r, s.signed(r)[:-1])),
-    "not ASCII": ("rejected", lambda s: lambda r: feed_response(r, s.signed(r) + b"\xff")),
+    "another content type": ("failed", lambda s: lambda r: feed_response(s.signed(r), Content_Type="text/plain")),
+    "JSON": ("failed", lambda s: lambda r: feed_response(s.signed(r), Content_Type="application/json")),
+    "compressed": ("failed", lambda s: lambda r: feed_response(s.signed(r), Content_Encoding="gzip")),
+    "said to be compressed": ("failed", lambda s: lambda r: feed_response(s.signed(r), Content_Encoding="identity")),
+    "too large": ("failed", lambda _: lambda _: feed_response(b"e" * (feed.MAX_ANSWER_LENGTH + 1))),
+    "to other polls": ("rejected", lambda s: lambda r: s.response(r, nonces=["A" * 22, r.url.params["nonce"][::-1]])),
+    "to no poll": ("rejected", lambda s: lambda r: s.response(r, nonces=[])),
+    "to too many polls": ("rejected", lambda s: lambda r: s.response(r, nonces=[r.url.params["nonce"]] * 101)),
+    "empty": ("rejected", lambda _: lambda _: feed_response(b"")),
+    "truncated": ("rejected", lambda s: lambda r: feed_response(s.signed(r)[:-1])),
+    "not ASCII": ("rejected", lambda s: lambda r: feed_response(s.signed(r) + b"\xff")),
     "another issuer's": ("rejected", lambda s: lambda r: s.response(r, iss="https://other.example")),
     "signed with another key": ("rejected", lambda s: lambda r: s.response(r, signer=OTHER_KEY)),
     "an access token": ("rejected", lambda s: lambda r: s.response(r, typ="at+jwt")),
@@ -710,9 +718,58 @@ BAD_ANSWERS: dict[str, tuple[str, Callable[[Server], Answer]]] = {
 }
 
 
-def without_request_id(response: httpx.Response) -> httpx.Response:
-    del response.headers["X-Request-ID"]
-    return response
+class TestReplays:
+    """Whoever sits between a verifier and its issuer can hold answers back, and nothing else."""
+
+    async def test_an_answer_to_an_earlier_poll_makes_nothing_fresh(
+        self, make: Made, server: Server, clock: Clock, notes: Notes
+    ) -> None:
+        async with make(clock=clock) as client:
+            await until(lambda: client.revocations.complete)
+            earlier = server.signed(server.received()[-1])
+            fresh_at = client.revocations.fresh_at
+            server.instead = lambda _: feed_response(earlier)
+            clock.now += 1.0
+            server.wake()
+            await until(lambda: notes.outcomes.count("rejected") >= 3)
+            assert client.revocations.fresh_at == fresh_at
+            clock.now += 29.5
+            assert not client.revocations.is_fresh(30.0)
+            server.instead = None
+            await until(lambda: client.revocations.is_fresh(30.0))
+
+    async def test_answers_that_others_asked_for_do_not_help(self, make: Made, server: Server, notes: Notes) -> None:
+        """Whoever may read the feed gets answers to nonces of their choice, and cannot guess a verifier's."""
+        collected = [f"{number:022}" for number in range(feed.MAX_NONCES)]
+        server.instead = lambda request: server.response(request, nonces=collected)
+        async with make() as client:
+            await until(lambda: notes.outcomes.count("rejected") >= 3)
+            assert not client.revocations.complete
+
+    async def test_of_answers_that_come_in_another_order_each_is_for_its_own_poll(
+        self, make: Made, server: Server, notes: Notes
+    ) -> None:
+        answers: list[bytes] = []
+
+        def swapped(request: httpx.Request) -> httpx.Response:
+            answers.append(server.signed(request))
+            return feed_response(answers[-2] if len(answers) > 1 else answers[-1])
+
+        server.instead = swapped
+        async with make() as client:
+            await until(lambda: notes.outcomes.count("rejected") >= 3)
+            assert client.revocations.fresh_at > 0
+            assert notes.outcomes.count("unchanged") == 1
+
+    async def test_among_the_polls_of_many_others_a_verifiers_own_is_found(self, make: Made, server: Server) -> None:
+        def among_others(request: httpx.Request) -> httpx.Response:
+            nonce = request.url.params["nonce"]
+            others = [f"{number:022}" for number in range((feed.MAX_NONCES - 2) // 2)]
+            return server.response(request, nonces=[*others, nonce, nonce, *others])
+
+        server.instead = among_others
+        async with make() as client:
+            await until(lambda: client.revocations.complete)
 
 
 class TestBadAnswers:

@@ -45,6 +45,9 @@ MAX_ANSWER_SECONDS = 10.0
 TOKEN_TIMEOUT = 5.0
 LEAVE_TIMEOUT = 1.0
 
+#: Random bytes in the nonce of a poll.
+NONCE_BYTES = 16
+
 #: A token for the feed is renewed after this share of its lifetime.
 TOKEN_RENEWAL_SHARE = 0.8
 
@@ -200,12 +203,12 @@ class FeedClient(Poller):
         }
         if lease is not None:
             query["lease"] = math.ceil(lease * 1000)
-        request_id = secrets.token_hex(8)
-        # The answer is as fresh as this moment, before the poll is sent.
+        query["nonce"] = nonce = secrets.token_urlsafe(NONCE_BYTES)
+        # The answer is as fresh as this moment, before the nonce has left: whoever lists it has signed after it.
         sent_at = self._clock()
         async with asyncio.timeout(wait + self._timeout):
-            text = await self._get(client, query, request_id)
-        answer = feed.read(text, self._issuer, self._keys.current(), self.revocations.revoked_kids)
+            text = await self._get(client, query)
+        answer = feed.read(text, self._issuer, self._keys.current(), self.revocations.revoked_kids, nonce)
         self.revocations.apply(answer, sent_at, math.inf if lease is None else lease)
         self._note_answer(answer, sent_at)
         delay = self._clock() - sent_at - wait
@@ -219,23 +222,19 @@ class FeedClient(Poller):
         is_quick = self._clock() - sent_at < min(wait, IDLE_DELAY)
         return IDLE_DELAY if is_quick and not answer.revocations else 0.0
 
-    async def _get(self, client: httpx.AsyncClient, query: Mapping[str, str | int], request_id: str) -> str:
-        """Return the body of the response to a poll. Raises PollFailed or FeedFault."""
+    async def _get(self, client: httpx.AsyncClient, query: Mapping[str, str | int]) -> str:
+        """Return the body of the response to a poll. Raises PollFailed."""
         headers = {
             "Authorization": f"Bearer {self._token}",
             "Accept": feed.MEDIA_TYPE,
             "Accept-Encoding": "identity",
             "Cache-Control": "no-store",
-            "X-Request-ID": request_id,
         }
         async with client.stream("GET", self._config.url, params=query, headers=headers) as response:
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 self._token = ""
             if response.status_code != httpx.codes.OK:
                 raise PollFailed(f"status {response.status_code}")
-            if response.headers.get("X-Request-ID") != request_id:
-                # A cache or proxy has returned another response.
-                raise FeedFault("response to another request")
             if response.headers.get("Content-Type") != feed.MEDIA_TYPE:
                 raise PollFailed("unexpected Content-Type")
             return (await read_body(response, feed.MAX_ANSWER_LENGTH)).decode("ascii", "replace")

@@ -3,11 +3,12 @@
 The issuer keeps a log of revocations, numbered in the order in which they took effect. A verifier
 polls for those after the last one that it has applied:
 
-    GET /feed?epoch=9f3c...&after=17&wait=10000&verifier=orders-5f1c&keys=0nX2...&lease=30000    (times in ms)
+    GET /feed?epoch=9f3c...&after=17&wait=10000&nonce=q8Xb...&verifier=orders-5f1c&keys=0nX2...&lease=30000
 
-and gets a JWS of type `ostiary-feed+jwt`, at once if there are new revocations, else after `wait`:
+(times in ms)
+and gets a JWS of type `ostiary-feed+jwt`, at once if there are new revocations, else after `wait`, or a little earlier:
 
-    iss, iat   the issuer, and when it signed (seconds since the epoch)
+    iss, iat   the issuer, and when it signed (seconds since the epoch); `exp` of a revocation counts from there
     epoch      the name of this log; a log that starts anew has another name
     first      the number after `after`
     head       the number of the last revocation that this answer covers
@@ -17,6 +18,10 @@ and gets a JWS of type `ostiary-feed+jwt`, at once if there are new revocations,
                `events` is then the full set, and the chain cannot be verified
     events     the revocations: `n` number, `kind`, `id` of the target, `exp` when all that it can match has expired
     keys       the version of the key set that the issuer publishes: `KeySet.version`
+    nonces     those of the polls that this answers
+
+A verifier accepts an answer that lists the nonce of its poll: it was made after the poll was sent, and no earlier one
+can be replayed. Which verifier asked is not signed, so polls that wait at the same time share a signature.
 
 A poll is an acknowledgement: `after` tells what the verifier has applied, `keys` which keys it has, and
 `lease` for how long at most it accepts tokens without an answer from the issuer.
@@ -39,8 +44,11 @@ __all__ = [
     "EVERYTHING",
     "GENESIS",
     "MAX_EVENTS",
+    "MAX_NONCES",
+    "MAX_NONCE_LENGTH",
     "MAX_NUMBER",
     "MEDIA_TYPE",
+    "MIN_NONCE_LENGTH",
     "NO_POSITION",
     "SCOPE",
     "TYPE",
@@ -66,6 +74,13 @@ SCOPE = "feed:read"
 #: Revocations in one answer at most, and its characters at most: some 100 for each, doubled.
 MAX_EVENTS = 2000
 MAX_ANSWER_LENGTH = 512 * 1024
+
+#: Polls that one answer answers at most: a verifier reads the nonces of all.
+MAX_NONCES = 100
+
+#: Characters of a nonce (base64url): 96 random bits at least, so that nobody can have asked with it before.
+MIN_NONCE_LENGTH = 16
+MAX_NONCE_LENGTH = 64
 
 #: Characters of an id: UUIDs, kids, client ids.
 MAX_ID_LENGTH = 256
@@ -136,6 +151,8 @@ class Answer:
     reset: bool
     revocations: tuple[Revocation, ...]
     keys: str
+    #: None where an issuer applies its own log.
+    nonces: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the JWS payload."""
@@ -150,6 +167,7 @@ class Answer:
             "reset": self.reset,
             "events": [revocation.to_json() for revocation in self.revocations],
             "keys": self.keys,
+            "nonces": list(self.nonces),
         }
 
 
@@ -159,8 +177,8 @@ def chain(digest: bytes, revocation: Revocation) -> bytes:
     return hashlib.sha256(digest + content.encode()).digest()
 
 
-def read(token: str, issuer: str, keys: KeySet, revoked_kids: Mapping[str, object]) -> Answer:
-    """Return a signed answer of `issuer`.
+def read(token: str, issuer: str, keys: KeySet, revoked_kids: Mapping[str, object], nonce: str) -> Answer:
+    """Return a signed answer of `issuer` to the poll with this nonce.
 
     Raises UnknownKey if it is signed with an unknown key, and FeedFault if it is invalid or its key was revoked.
     """
@@ -176,9 +194,12 @@ def read(token: str, issuer: str, keys: KeySet, revoked_kids: Mapping[str, objec
     if jws.claims.get("iss") != issuer:
         raise FeedFault("signed by another issuer")
     try:
-        return _answer(jws.claims)
+        answer = _answer(jws.claims)
     except (ValueError, KeyError, TypeError) as error:
         raise FeedFault(f"malformed feed: {error}") from error
+    if nonce not in answer.nonces:
+        raise FeedFault("answer to other polls")
+    return answer
 
 
 _TYPES = frozenset({TYPE, MEDIA_TYPE})
@@ -188,6 +209,9 @@ _EPOCH = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 def _answer(claims: dict[str, Any]) -> Answer:
     first, head, events = _number(claims["first"], 1), _number(claims["head"]), claims["events"]
+    nonces = claims["nonces"]
+    if type(nonces) is not list or len(nonces) > MAX_NONCES:
+        raise ValueError("nonces must be an array of bounded length")
     if type(events) is not list or len(events) > MAX_EVENTS:
         raise ValueError("events must be an array of bounded length")
     revocations = tuple(_revocation(event) for event in events)
@@ -206,6 +230,7 @@ def _answer(claims: dict[str, Any]) -> Answer:
         reset=_flag(claims["reset"]),
         revocations=revocations,
         keys=_text(claims["keys"], 64),
+        nonces=tuple(_text(nonce, MAX_NONCE_LENGTH) for nonce in nonces),
     )
     if len(answer.digest) != len(GENESIS) or _EPOCH.match(answer.epoch) is None:
         raise ValueError("digest or epoch is malformed")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 
 class Coalesced:
@@ -19,7 +20,7 @@ class Coalesced:
         """Return after a complete run. Raises what `work` raises."""
         if self._next is None:
             self._next = asyncio.create_task(self._run(self._current))
-            self._next.add_done_callback(_retrieve_error)
+            self._next.add_done_callback(retrieve_error)
         # A caller that is cancelled does not cancel the run for the others.
         await asyncio.shield(self._next)
 
@@ -39,7 +40,7 @@ class Coalesced:
         await self._work()
 
 
-def _retrieve_error(task: "asyncio.Task[None]") -> None:
+def retrieve_error(task: "asyncio.Task[Any]") -> None:
     """Retrieve an error that no caller waits for any longer."""
     if not task.cancelled():
         task.exception()

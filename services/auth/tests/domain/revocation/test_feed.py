@@ -2,9 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from ostiary.feed import (
     EVERYTHING,
     GENESIS,
     MAX_EVENTS,
+    MAX_NONCES,
     Answer,
     FeedFault,
     Kind,
@@ -27,14 +29,16 @@ from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
 from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.errors import LogReplaced
+from ostiary_auth.domain.keys.key_ring import SigningKey
 from ostiary_auth.domain.revocation import feed as feed_module
-from ostiary_auth.domain.revocation.feed import SIGNED_ANSWERS, TAIL, RevocationFeed
+from ostiary_auth.domain.revocation.feed import TAIL, RevocationFeed
 from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, LOST_NUMBERS
-from ostiary_auth.domain.revocation.model import LoggedRevocation
+from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.revocation.tables import revocation_head, revocations
 
 SOON = 60.0
+NONCE = "q8XbT0kq2m4hQ0Zk7A1dYw"
 LONG_AGO = timedelta(days=1)
 
 
@@ -54,9 +58,9 @@ class Follower:
         """Ask once, and apply the answer."""
         await self.feed.refresh()
         asked_at = self.revocations.now()
-        text = await self.feed.signed_answer(self.number)
+        text = await self.feed.signed_answer(self.number, NONCE)
         keys = KeySet.from_json(self.services.local_keys.ring().document)
-        answer = read(text, self.services.config.issuer, keys, self.revocations.revoked_kids)
+        answer = read(text, self.services.config.issuer, keys, self.revocations.revoked_kids, NONCE)
         self.revocations.apply(answer, asked_at)
         return answer
 
@@ -285,44 +289,127 @@ class TestPruning:
         assert [each.number for each in (await follower.ask()).revocations] == [3]
 
 
+class Signatures:
+    """Counts signatures, and tells which answer each made."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.number = 0
+        ring = services.local_keys.ring()
+        services.local_keys.use(replace(ring, signing=cast("SigningKey", self)))
+        self.kid, self._sign = ring.signing.kid, ring.signing.sign
+
+    def sign(self, media_type: str, claims: Mapping[str, object]) -> str:
+        self.number += 1
+        return self._sign(media_type, claims)
+
+    async def answers(self, after: int, nonces: Iterable[str]) -> dict[str, Answer]:
+        """Have polls come at the same time, and return the answer that each accepts."""
+        texts = await asyncio.gather(*(self.services.feed.signed_answer(after, nonce) for nonce in nonces))
+        keys = KeySet.from_json(self.services.local_keys.ring().document)
+        issuer = self.services.config.issuer
+        return {nonce: read(text, issuer, keys, {}, nonce) for nonce, text in zip(nonces, texts, strict=True)}
+
+
+def nonces(number: int) -> list[str]:
+    return [f"nonce-{each:016}" for each in range(number)]
+
+
 class TestSigning:
     async def test_all_who_are_at_the_same_place_share_a_signature(self, services: Services) -> None:
         await revoke(services, "1")
         await services.feed.refresh()
-        texts = await asyncio.gather(*(services.feed.signed_answer(after) for after in (0, 1) * 50))
-        assert len({id(text) for text in texts}) == 2
+        signatures = Signatures(services)
+        at_0, at_1 = await asyncio.gather(signatures.answers(0, nonces(50)), signatures.answers(1, nonces(50)))
+        assert signatures.number == 2
+        assert {len(answer.revocations) for answer in at_0.values()} == {1}
+        assert {len(answer.revocations) for answer in at_1.values()} == {0}
 
-    async def test_after_a_revocation_everybody_gets_another(self, services: Services) -> None:
+    @pytest.mark.parametrize(("polls", "signed"), [(MAX_NONCES, 1), (MAX_NONCES + 1, 2), (10 * MAX_NONCES, 10)])
+    async def test_one_answers_a_bounded_number(self, services: Services, polls: int, signed: int) -> None:
         await services.feed.refresh()
-        before = await services.feed.signed_answer(0)
+        signatures = Signatures(services)
+        assert len(await signatures.answers(0, nonces(polls))) == polls
+        assert signatures.number == signed
+
+    async def test_the_same_nonce_twice_is_answered_twice(self, services: Services) -> None:
+        await services.feed.refresh()
+        first, second = await asyncio.gather(*(services.feed.signed_answer(0, NONCE) for _ in range(2)))
+        assert first == second
+
+    async def test_no_answer_is_given_a_second_time(self, services: Services) -> None:
+        await services.feed.refresh()
+        first, second = [await services.feed.signed_answer(0, nonce) for nonce in nonces(2)]
+        keys = KeySet.from_json(services.local_keys.ring().document)
+        read(first, services.config.issuer, keys, {}, nonces(1)[0])
+        with pytest.raises(FeedFault, match="answer to other polls"):
+            read(second, services.config.issuer, keys, {}, nonces(1)[0])
+
+    async def test_who_comes_while_an_answer_is_made_gets_one_of_their_own(
+        self, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The answer that is being made may be of an earlier state than theirs has to be."""
+        await services.feed.refresh()
+        read_after, reading, may_go_on = services.feed._after, asyncio.Event(), asyncio.Event()
+
+        async def slow(number: int, head: LogHead) -> list[LoggedRevocation]:
+            reading.set()
+            await may_go_on.wait()
+            return await read_after(number, head)
+
+        monkeypatch.setattr(services.feed, "_after", slow)
+        signatures = Signatures(services)
+        early = asyncio.create_task(signatures.answers(0, nonces(1)))
+        await reading.wait()
         await revoke(services, "1")
-        assert await services.feed.signed_answer(0) is before
         await services.feed.refresh()
-        assert await services.feed.signed_answer(0) != before
+        late = asyncio.create_task(signatures.answers(0, nonces(1)))
+        await asyncio.sleep(0)
+        may_go_on.set()
+        (before,), (after,) = (await early).values(), (await late).values()
+        assert (before.head, after.head) == (0, 1)
 
-    async def test_when_keys_change_everybody_gets_another(self, services: Services) -> None:
+    async def test_one_who_gives_up_takes_the_answer_from_nobody(self, services: Services) -> None:
         await services.feed.refresh()
-        before, ring = await services.feed.signed_answer(0), services.local_keys.ring()
+        signatures = Signatures(services)
+        gives_up = asyncio.create_task(signatures.answers(0, nonces(1)))
+        others = asyncio.create_task(signatures.answers(0, nonces(3)))
+        await asyncio.sleep(0)
+        gives_up.cancel()
+        assert len(await others) == 3
+        assert signatures.number == 1
+
+    async def test_it_is_signed_with_the_key_of_the_moment(self, services: Services) -> None:
+        await services.feed.refresh()
+        ring = services.local_keys.ring()
         following = next(key for key in ring.published if key.kid != ring.signing.kid)
         services.local_keys.use(replace(ring, signing=following))
-        after = await services.feed.signed_answer(0)
+        after = await services.feed.signed_answer(0, NONCE)
         keys = KeySet.from_json(ring.document)
-        assert after != before
         with pytest.raises(FeedFault, match="revoked key"):
-            read(after, services.config.issuer, keys, {following.kid: None})
-        read(after, services.config.issuer, keys, {ring.signing.kid: None})
+            read(after, services.config.issuer, keys, {following.kid: None}, NONCE)
+        read(after, services.config.issuer, keys, {ring.signing.kid: None}, NONCE)
 
-    async def test_after_a_while_it_is_signed_again(self, services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_waits_that_began_at_different_times_end_together(
+        self, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed_module, "GRID_SECONDS", 0.3)
         await services.feed.refresh()
-        before = await services.feed.signed_answer(0)
-        monkeypatch.setattr(feed_module, "SIGNED_FOR_SECONDS", 0.0)
-        assert await services.feed.signed_answer(0) is not before
+        signatures, version = Signatures(services), services.local_keys.ring().version
+        loop = asyncio.get_running_loop()
 
-    async def test_not_all_answers_are_kept(self, services: Services) -> None:
-        await services.feed.refresh()
-        for after in range(SIGNED_ANSWERS + 10):
-            await services.feed.signed_answer(after)
-        assert len(services.feed._signed) == SIGNED_ANSWERS
+        async def poll(nonce: str) -> None:
+            await services.feed.wait_for_changes(0, version, 0.5)
+            await services.feed.signed_answer(0, nonce)
+
+        # All of them within one step of the grid.
+        await asyncio.sleep(0.32 - loop.time() % 0.3)
+        polls = []
+        for nonce in nonces(5):
+            polls.append(asyncio.create_task(poll(nonce)))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*polls)
+        assert signatures.number == 1
 
 
 class TestNews:

@@ -7,17 +7,17 @@ has arrived; concurrent polls share one read.
 
 import asyncio
 import math
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import structlog
 
 from ostiary import LocalRevocations
-from ostiary.feed import MAX_EVENTS, TYPE, Answer, FeedFault
+from ostiary.feed import MAX_EVENTS, MAX_NONCES, TYPE, Answer, FeedFault
 from ostiary_auth.domain.clock import Clock
-from ostiary_auth.domain.coalesced import Coalesced
+from ostiary_auth.domain.coalesced import Coalesced, retrieve_error
 from ostiary_auth.domain.errors import LogReplaced
 from ostiary_auth.domain.keys.key_ring import KeyRing
 from ostiary_auth.domain.ports import Store
@@ -28,21 +28,19 @@ _log = structlog.stdlib.get_logger("revocations")
 #: Entries kept in memory, for verifiers that are slightly behind; older ones are read from the store.
 TAIL = 2 * MAX_EVENTS
 
-#: Cached responses, by `after`: nearly all verifiers poll for the same.
-SIGNED_ANSWERS = 32
-
-#: Seconds that a signed response is reused; verifiers count how long to keep entries from when it was signed.
-SIGNED_FOR_SECONDS = 10.0
+#: Waits for changes end at whole multiples of this many seconds, so that polls which began at different times share a
+#: signature: a thousand idle verifiers cost ten signatures a second. Waits shorter than the other number end exactly
+#: when they are over.
+GRID_SECONDS = 0.1
+MIN_ALIGNED_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Signed:
-    """A signed response, and what it was made of."""
+class _Batch:
+    """The nonces of polls that the same signed response will answer."""
 
-    text: str
-    head: LogHead
-    ring: KeyRing
-    at: float
+    nonces: list[str]
+    signed: "asyncio.Task[str]"
 
 
 class RevocationFeed:
@@ -65,8 +63,8 @@ class RevocationFeed:
         self.refresh = Coalesced(self._read)
         self.head: LogHead | None = None
         self._tail: deque[LoggedRevocation] = deque(maxlen=TAIL)
-        self._signed: OrderedDict[int, _Signed] = OrderedDict()
-        self._signing = asyncio.Lock()
+        #: By `after`, those that take further polls.
+        self._batches: dict[int, _Batch] = {}
         self._changed = asyncio.Event()
         self._subscribers: list[Callable[[LoggedRevocation], None]] = []
         #: Whether the service is shutting down, so that polls do not wait.
@@ -102,28 +100,29 @@ class RevocationFeed:
 
     async def wait_for_changes(self, after: int, keys: str, seconds: float) -> None:
         """Wait until there are entries after `after`, or keys other than `keys`, but at most `seconds`."""
+        ends_at = asyncio.get_running_loop().time() + seconds
+        if seconds >= MIN_ALIGNED_SECONDS:
+            ends_at -= ends_at % GRID_SECONDS
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(ends_at):
                 while not self.is_closed and self._is_all(after, keys):
                     await self._changed.wait()
         except TimeoutError:
             return
 
-    async def signed_answer(self, after: int) -> str:
-        """Return the signed response to a poll for entries after `after`. Call `refresh` before."""
-        signed = self._signed.get(after)
-        if signed is not None and self._is_current(signed):
-            return signed.text
-        # One at a time: concurrent polls find it in the cache.
-        async with self._signing:
-            signed = self._signed.get(after)
-            if signed is None or not self._is_current(signed):
-                signed = await self._sign(after)
-                self._signed[after] = signed
-                self._signed.move_to_end(after)
-                if len(self._signed) > SIGNED_ANSWERS:
-                    self._signed.popitem(last=False)
-            return signed.text
+    async def signed_answer(self, after: int, nonce: str) -> str:
+        """Return the signed response to a poll for entries after `after`. Call `refresh` before.
+
+        Polls that get here at the same time, as they do when they are woken, share it.
+        """
+        batch = self._batches.get(after)
+        if batch is None or len(batch.nonces) >= MAX_NONCES:
+            nonces: list[str] = []
+            batch = self._batches[after] = _Batch(nonces, asyncio.create_task(self._sign(after, nonces)))
+            batch.signed.add_done_callback(retrieve_error)
+        batch.nonces.append(nonce)
+        # A caller that is cancelled does not take the response from the others.
+        return await asyncio.shield(batch.signed)
 
     async def refresh_local(self, register: Callable[[], Awaitable[None]]) -> None:
         """Update this process's own verifier, after `register` has stored that it accepts tokens."""
@@ -157,18 +156,14 @@ class RevocationFeed:
     def _is_all(self, after: int, keys: str) -> bool:
         return self.head is not None and self.head.number == after and self._ring().version == keys
 
-    def _is_current(self, signed: _Signed) -> bool:
-        return (
-            signed.head is self.head
-            and signed.ring is self._ring()
-            and self._clock.monotonic() < signed.at + SIGNED_FOR_SECONDS
-        )
-
-    async def _sign(self, after: int) -> _Signed:
-        head, ring = self.head, self._ring()
+    async def _sign(self, after: int, nonces: list[str]) -> str:
+        # Polls that come from here on may have to be told of a later head.
+        if self._batches[after].nonces is nonces:
+            del self._batches[after]
+        head, signing = self.head, self._ring().signing
         assert head is not None  # noqa: S101 - `refresh` was called
-        answer = self._answer(after, head, await self._after(after, head))
-        return _Signed(ring.signing.sign(TYPE, answer.to_json()), head, ring, self._clock.monotonic())
+        answer = self._answer(after, head, await self._after(after, head), nonces)
+        return signing.sign(TYPE, answer.to_json())
 
     async def _after(self, number: int, head: LogHead) -> list[LoggedRevocation]:
         if number >= head.number:
@@ -179,8 +174,8 @@ class RevocationFeed:
         async with self._store.read() as transaction:
             return await transaction.revocations.after(number, head.number, MAX_EVENTS)
 
-    def _answer(self, after: int, head: LogHead, found: list[LoggedRevocation]) -> Answer:
-        """Return the response to a poll. `found` are the first entries after `after`, or all of them."""
+    def _answer(self, after: int, head: LogHead, found: list[LoggedRevocation], nonces: Sequence[str] = ()) -> Answer:
+        """Return the response to polls. `found` are the first entries after `after`, or all of them."""
         more = len(found) == MAX_EVENTS and found[-1].number < head.number
         end = LogHead(head.epoch, found[-1].number, found[-1].digest) if more else head
         return Answer(
@@ -195,4 +190,5 @@ class RevocationFeed:
             reset=len(found) != max(0, end.number - after),
             revocations=tuple(logged.revocation for logged in found),
             keys=self._ring().version,
+            nonces=tuple(nonces),
         )

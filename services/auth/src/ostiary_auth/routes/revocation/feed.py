@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ostiary.feed import MAX_NUMBER, MEDIA_TYPE, SCOPE
+from ostiary.feed import MAX_NONCE_LENGTH, MAX_NUMBER, MEDIA_TYPE, MIN_NONCE_LENGTH, SCOPE
 from ostiary.http import Problem, bearer_token
 from ostiary_auth.domain.revocation.feed import RevocationFeed
 from ostiary_auth.paths import FEED_PATH
@@ -25,17 +25,20 @@ MAX_LEASE_MS = 3_600_000
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
+_NONCE = re.compile(rf"[A-Za-z0-9_-]{{{MIN_NONCE_LENGTH},{MAX_NONCE_LENGTH}}}\Z")
+
 _HEADERS = {"Cache-Control": "no-store"}
 
 
 def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
     async def feed(request: Request) -> Response:
         """Answer a poll, at once or when there are changes."""
+        arrived_at = services.clock.monotonic()
         _authorise(dependencies, request)
         query = request.query_params
         after, wait = _number(query, "after", MAX_NUMBER - 1), _number(query, "wait", MAX_WAIT_MS)
         lease = _number(query, "lease", MAX_LEASE_MS) if "lease" in query else None
-        keys, verifier = _name(query, "keys"), _name(query, "verifier")
+        keys, verifier, nonce = _name(query, "keys"), _name(query, "verifier"), _nonce(query)
         # Registered first, so that calls wait for verifiers that may not have the next revocation.
         acknowledged = _acknowledged(services.feed, query, after)
         await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
@@ -43,8 +46,10 @@ def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
         if acknowledged != (acknowledged := _acknowledged(services.feed, query, after)):
             # The verifier was ahead of this replica.
             await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
-        await services.feed.wait_for_changes(after, keys, wait / 1000)
-        return Response(await services.feed.signed_answer(after), headers=_HEADERS, media_type=MEDIA_TYPE)
+        # What the database takes is part of the wait: a slow one delays no answer that would have waited anyway.
+        left = arrived_at + wait / 1000 - services.clock.monotonic()
+        await services.feed.wait_for_changes(after, keys, max(0.0, left))
+        return Response(await services.feed.signed_answer(after, nonce), headers=_HEADERS, media_type=MEDIA_TYPE)
 
     async def leave(request: Request) -> Response:
         """Remove a verifier that shuts down."""
@@ -82,6 +87,14 @@ def _name(query: QueryParams, name: str) -> str:
     text = query.get(name, "")
     if _NAME.match(text) is None:
         raise _invalid(name, "1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-'")
+    return text
+
+
+def _nonce(query: QueryParams) -> str:
+    text = query.get("nonce", "")
+    if _NONCE.match(text) is None:
+        wanted = f"{MIN_NONCE_LENGTH} to {MAX_NONCE_LENGTH} characters of A-Z, a-z, 0-9, '_' and '-'"
+        raise _invalid("nonce", wanted)
     return text
 
 
