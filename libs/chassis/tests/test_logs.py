@@ -18,10 +18,10 @@ SCRIPT = textwrap.dedent(
     from ostiary_chassis import logs
     from ostiary_chassis.app import new_app
     from ostiary_chassis.bodies import RequestBody
-    from ostiary_chassis.sql import Database, engine_url
+    from ostiary_chassis.sql import Database, DatabaseAddress
 
     logs.configure(sys.argv[1], "test")
-    database = Database(engine_url("sqlite:///" + sys.argv[2]))
+    database = Database(DatabaseAddress.of("test", "sqlite:///" + sys.argv[2]))
 
     class Body(RequestBody):
         password: str

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
 
 from ostiary_chassis import sql
 from ostiary_chassis.settings import ConfigError, Settings
-from ostiary_chassis.sql import Database, DatabaseUrl, UtcDateTime, engine_url, is_unavailable
+from ostiary_chassis.sql import Database, DatabaseAddress, DatabaseUrl, UtcDateTime, is_unavailable
 
 
 class Config(Settings):
@@ -28,7 +28,7 @@ moments = Table("moments", metadata, Column("id", Integer, primary_key=True), Co
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(engine_url(f"sqlite:///{tmp_path / 'test.db'}"))
+    database = Database(DatabaseAddress.of("test", f"sqlite:///{tmp_path / 'test.db'}"))
     async with database.write() as connection:
         await connection.run_sync(metadata.create_all)
     yield database
@@ -82,9 +82,9 @@ async def test_commits_are_durable(database: Database) -> None:
 
 
 async def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
-    database = Database(engine_url(f"sqlite:///{tmp_path / 'none' / 'test.db'}"))
+    database = Database(DatabaseAddress.of("test", f"sqlite:///{tmp_path / 'none' / 'test.db'}"))
     with pytest.raises(ConfigError, match="OSTIARY_TEST_DATABASE_URL: cannot use"):
-        await database.migrate(Path(__file__).parent, "test")
+        await database.migrate(Path(__file__).parent)
     await database.close()
 
 
@@ -103,6 +103,9 @@ async def test_a_wrong_statement_is_not_an_outage(database: Database) -> None:
         "sqlite:///:memory:",
         "postgresql://u:hunter2@host",
         "postgresql://u:hunter2@host/db?sslmode=disable",
+        "postgresql://u:hunter2@one,two/db?target_session_attrs=any",
+        "postgresql://u:hunter2@one,/db",
+        "postgresql://u:hunter2@one:x,two/db",
         "mysql://u:hunter2@host/db",
         "nonsense hunter2",
         "oracle:hunter2",
@@ -114,18 +117,46 @@ def test_an_unusable_url_is_rejected_without_repeating_it(url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_password_may_be_separate() -> None:
-    url = engine_url("postgresql://user@host/db", "p@ss/word")
-    assert url.password == "p@ss/word"
-    assert url.drivername == "postgresql+asyncpg"
-    assert "p@ss" not in repr(url)
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://user@host/db", [("host", None)]),
+        ("postgresql:///db", [(None, None)]),
+        ("postgresql://user@one,two/db", [("one", None), ("two", None)]),
+        ("postgresql://user:p%2Fw@one:1,[::1]:2/db", [("one", 1), ("::1", 2)]),
+        ("postgresql://one,two:2/db?target_session_attrs=read-write", [("one", None), ("two", 2)]),
+    ],
+)
+def test_a_url_may_name_several_hosts(url: str, hosts: list[tuple[str | None, int | None]]) -> None:
+    Config.load({"OSTIARY_TEST_URL": url})
+    address = DatabaseAddress.of("test", url)
+    assert list(address.hosts) == hosts
+    assert (address.url.database, address.url.drivername) == ("db", "postgresql+asyncpg")
+    assert not address.url.query
+
+
+def test_an_address_is_shown_with_its_hosts_and_without_its_password() -> None:
+    shown = str(DatabaseAddress.of("test", "postgresql://user:hunter2@one:1,two/db"))
+    assert shown == "postgresql://user:***@one:1,two/db"
+
+
+def test_a_password_file_is_read_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    address = DatabaseAddress.of("test", "postgresql://user@host/db", file)
+    for password in ("p@ss/word", "another"):
+        file.write_text(f"{password}\n")
+        assert address.password() == password
+        assert password not in str(address) + repr(address)
+    file.unlink()
+    with pytest.raises(ConfigError, match="OSTIARY_TEST_DATABASE_PASSWORD_FILE: cannot read"):
+        address.password()
 
 
 @pytest.mark.usefixtures("database")
 async def test_waiting_writers_share_one_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql.database, "WRITE_WAIT_SECONDS", 0.5)
     monkeypatch.setattr(sql.sqlite, "BUSY_SECONDS", 0.5)
-    impatient = Database(engine_url(f"sqlite:///{tmp_path / 'test.db'}"))
+    impatient = Database(DatabaseAddress.of("test", f"sqlite:///{tmp_path / 'test.db'}"))
 
     async def write() -> None:
         async with impatient.write() as connection:

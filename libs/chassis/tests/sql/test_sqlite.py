@@ -11,7 +11,7 @@ import sqlalchemy.exc
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_chassis.sql import Database, sqlite_url
+from ostiary_chassis.sql import Database, DatabaseAddress
 from ostiary_chassis.sql.sqlite import ThreadConnection
 
 
@@ -44,7 +44,7 @@ def gate() -> Gate:
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(sqlite_url(tmp_path / "test.db"))
+    database = Database(DatabaseAddress.of_file("test", tmp_path / "test.db"))
     async with database.write() as connection:
         await connection.execute(text("CREATE TABLE items (id INTEGER PRIMARY KEY)"))
     yield database

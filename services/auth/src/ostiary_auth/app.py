@@ -55,7 +55,7 @@ def create_app(config: AuthConfig, service_secrets: ServiceSecrets) -> FastAPI:
         title="Ostiary auth service",
         version=version("ostiary-auth"),
         lifespan=lambda _app: _running(services),
-        ready_checks={"database": services.database.ping, "verifier": can_decide},
+        ready_checks={"database": services.database.unready_reason, "verifier": can_decide},
         metrics=metrics,
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )

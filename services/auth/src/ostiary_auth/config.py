@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
-from sqlalchemy import URL
 
 from ostiary.browser import CookieNames, cookie_names
 from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDelay, DrainTimeout
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.origins import check_trusted
 from ostiary_chassis.proxies import Networks
-from ostiary_chassis.settings import Port, Settings, read_secret
-from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
+from ostiary_chassis.settings import Port, Settings
+from ostiary_chassis.sql import DatabaseAddress, DatabaseUrl
 from ostiary_chassis.urls import BaseUrl
 
 _DAY = 24 * 3600
@@ -97,8 +96,7 @@ class AuthConfig(Settings):
         """The file with the secret of the gateways' client."""
         return self.gateway_secret_file or self.data_dir / "gateway-secret"
 
-    def database(self) -> URL:
-        """Return the database's URL with its password. Raises ConfigError."""
-        file = self.database_password_file
-        password = read_secret(file, "OSTIARY_AUTH_DATABASE_PASSWORD_FILE") if file else None
-        return engine_url(self.database_url, password) if self.database_url else sqlite_url(self.data_dir / "auth.db")
+    def database(self) -> DatabaseAddress:
+        if self.database_url is None:
+            return DatabaseAddress.of_file("auth", self.data_dir / "auth.db")
+        return DatabaseAddress.of("auth", self.database_url, self.database_password_file)

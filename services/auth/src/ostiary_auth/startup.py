@@ -36,7 +36,7 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
     _check_token_size(config)
     database = Database(config.database())
     try:
-        await database.migrate(_MIGRATIONS, "auth")
+        await database.migrate(_MIGRATIONS)
         service_secrets = await _make_service_secrets(config, AuthStore(database, AuthTransaction))
     finally:
         await database.close()
@@ -65,7 +65,7 @@ async def open_prepared(config: AuthConfig) -> ServiceSecrets:
     """Return the secrets that `prepare` has created. Raises ConfigError."""
     database = Database(config.database())
     try:
-        await database.require_migrated(_MIGRATIONS, "auth")
+        await database.require_migrated(_MIGRATIONS)
         async with AuthStore(database, AuthTransaction).read() as transaction:
             sealed = await transaction.keys.secrets()
     finally:

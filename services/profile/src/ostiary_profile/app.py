@@ -29,7 +29,7 @@ async def prepare(config: ProfileConfig) -> None:
         require_writable(config.data_dir, "OSTIARY_DATA_DIR")
     database = Database(config.database())
     try:
-        await database.migrate(_MIGRATIONS, "profile")
+        await database.migrate(_MIGRATIONS)
     finally:
         await database.close()
 
@@ -58,7 +58,7 @@ def create_app(config: ProfileConfig, verifier: Verifier | None = None) -> FastA
         title="Ostiary profile service",
         version=version("ostiary-profile"),
         lifespan=lifespan,
-        ready_checks={"database": database.ping, "verifier": can_decide},
+        ready_checks={"database": database.unready_reason, "verifier": can_decide},
         metrics=metrics,
         exception_handlers={ProfileError: on_profile_error, **auth.exception_handlers, **storage_handlers()},
     )

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
-from sqlalchemy import URL
 
 from ostiary import VerifierConfig
 from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDelay, DrainTimeout
 from ostiary_chassis.logs import LogFormat
-from ostiary_chassis.settings import Port, Settings, read_secret
-from ostiary_chassis.sql import DatabaseUrl, engine_url, sqlite_url
+from ostiary_chassis.settings import Port, Settings
+from ostiary_chassis.sql import DatabaseAddress, DatabaseUrl
 from ostiary_chassis.urls import BaseUrl
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
@@ -45,10 +44,7 @@ class ProfileConfig(Settings):
         """Return the configuration of the issuer, with the sources of its keys and revocations."""
         return issuer_config(self.issuer, self.audience, self.auth_url, self.feed_secret_path, "profile")
 
-    def database(self) -> URL:
-        """Return the database's URL, including its password. Raises ConfigError."""
-        file = self.database_password_file
-        password = read_secret(file, "OSTIARY_PROFILE_DATABASE_PASSWORD_FILE") if file else None
-        return (
-            engine_url(self.database_url, password) if self.database_url else sqlite_url(self.data_dir / "profile.db")
-        )
+    def database(self) -> DatabaseAddress:
+        if self.database_url is None:
+            return DatabaseAddress.of_file("profile", self.data_dir / "profile.db")
+        return DatabaseAddress.of("profile", self.database_url, self.database_password_file)

@@ -5,20 +5,19 @@ Transactions are short, and declare up front whether they write. On SQLite a wri
 on are locked with `SELECT ... FOR UPDATE`.
 """
 
+from ostiary_chassis.sql.address import DatabaseAddress, DatabaseUrl
 from ostiary_chassis.sql.database import Database, SqlStore, SqlTransaction
 from ostiary_chassis.sql.errors import UNAVAILABLE_PROBLEM, is_unavailable, storage_handlers
 from ostiary_chassis.sql.types import UtcDateTime
-from ostiary_chassis.sql.url import DatabaseUrl, engine_url, sqlite_url
 
 __all__ = [
     "UNAVAILABLE_PROBLEM",
     "Database",
+    "DatabaseAddress",
     "DatabaseUrl",
     "SqlStore",
     "SqlTransaction",
     "UtcDateTime",
-    "engine_url",
     "is_unavailable",
-    "sqlite_url",
     "storage_handlers",
 ]

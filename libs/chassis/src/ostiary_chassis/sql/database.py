@@ -1,22 +1,21 @@
 """A pool of connections to one database, and the store that a service's domain uses through it."""
 
 import asyncio
-import os
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import sqlalchemy.exc
-import structlog
-from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_chassis.settings import ConfigError
 from ostiary_chassis.sql import postgres, sqlite
-from ostiary_chassis.sql.errors import STORAGE_ERRORS, is_misconfigured, is_unavailable
-
-_log = structlog.stdlib.get_logger("sql")
+from ostiary_chassis.sql.address import DatabaseAddress
+from ostiary_chassis.sql.errors import STORAGE_ERRORS, describe, is_disk_full, is_unavailable
+from ostiary_chassis.sql.schema import Schema
 
 #: Seconds for a transaction that writes to begin.
 WRITE_WAIT_SECONDS = 5.0
@@ -27,8 +26,13 @@ POOL_SIZE = 10
 #: Seconds to wait for a free connection, after which a request is answered with 503.
 POOL_TIMEOUT = 3.0
 
-#: Seconds for one readiness check.
-PING_TIMEOUT = 2.0
+#: Seconds for one test whether the database can be written to, and for which its outcome counts.
+PROBE_TIMEOUT = 2.0
+PROBE_SECONDS = 1.0
+
+#: Bytes that a test writes, and those after a full disk: more than the tables' pages have left.
+PROBE_BYTES = 1
+FULL_PROBE_BYTES = 256 * 1024
 
 _POOL: dict[str, Any] = {
     "pool_size": POOL_SIZE,
@@ -42,16 +46,22 @@ _POOL: dict[str, Any] = {
 class Database:
     """A pool of connections to one database. The first use connects."""
 
-    def __init__(self, url: URL) -> None:
-        self._url = url
+    def __init__(self, address: DatabaseAddress) -> None:
+        self.address = address
         # SQLite admits one writer at a time and makes the others poll; here they queue instead.
         self._writer: AbstractAsyncContextManager[object] = asyncio.Lock() if self.is_sqlite else nullcontext()
-        self._engine = (sqlite if self.is_sqlite else postgres).create_engine(url, _POOL)
+        self._connector = postgres.Connector(address)
+        self._engine = (
+            sqlite.create_engine(address, _POOL)
+            if self.is_sqlite
+            else postgres.create_engine(self._connector, address, _POOL)
+        )
+        self._probe = _WriteProbe(self)
 
     @property
     def is_sqlite(self) -> bool:
         """Whether this is SQLite, where `FOR UPDATE` neither exists nor is needed."""
-        return self._url.get_backend_name() == "sqlite"
+        return self.address.is_sqlite
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -62,14 +72,20 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Run a transaction that writes: commit at the end of the block, roll back if it raises."""
-        async with AsyncExitStack() as stack:
-            # One limit for all the waiting: a caller that has given up must not be served after all.
-            async with asyncio.timeout(WRITE_WAIT_SECONDS):
-                await stack.enter_async_context(self._writer)
-                connection = await stack.enter_async_context(self._engine.connect())
-                await connection.execution_options(**{sqlite.WRITES: True})
-                await stack.enter_async_context(connection.begin())
-            yield connection
+        try:
+            async with AsyncExitStack() as stack:
+                # One limit for all the waiting: a caller that has given up must not be served after all.
+                async with asyncio.timeout(WRITE_WAIT_SECONDS):
+                    await stack.enter_async_context(self._writer)
+                    connection = await stack.enter_async_context(self._engine.connect())
+                    await connection.execution_options(**{sqlite.WRITES: True})
+                    await stack.enter_async_context(connection.begin())
+                yield connection
+        except STORAGE_ERRORS as error:
+            if is_disk_full(error):
+                self._probe.on_disk_full()
+            raise
+        self._probe.on_commit()
 
     async def lock(self, connection: AsyncConnection, name: str) -> None:
         """Take the lock of this name, over all replicas, until the transaction ends. SQLite's writers need none."""
@@ -93,61 +109,118 @@ class Database:
         Messages can be lost with the connection; `on_connect` is called whenever there is a new one.
         """
         if not self.is_sqlite:
-            await postgres.listen(self._url, on_message, on_connect)
+            await self._connector.listen(on_message, on_connect)
 
-    async def ping(self) -> str:
-        """Return why the database does not respond, as a text for the log; "" if it does."""
-        try:
-            async with asyncio.timeout(PING_TIMEOUT), self.read() as connection:
-                await connection.execute(text("SELECT 1"))
-        except STORAGE_ERRORS as error:
-            if is_unavailable(error):
-                return f"the database does not respond: {type(error).__name__}"
-            raise
-        return ""
+    async def unready_reason(self) -> str:
+        """Return why the database cannot be written to now, as a text for the log; "" if it can."""
+        return await self._probe.run()
 
-    async def migrate(self, scripts: Path, service: str) -> None:
+    async def migrate(self, scripts: Path) -> None:
         """Run the Alembic scripts in a folder that have not run yet; one of several replicas does.
 
-        Raises ConfigError, naming the setting of `service`, if the database cannot be used.
+        Raises ConfigError, naming the service's setting, if the database cannot be used.
         """
-        setting = _setting(service)
         try:
             if self.is_sqlite:
-                sqlite.create_private_file(Path(self._url.database or ""))
-            async with self.write() as connection:
-                await self.lock(connection, "migrate")
-                await connection.run_sync(_upgrade, setting, scripts, f"{service}_schema_version")
+                sqlite.create_private_file(self.address.path)
+                await self._migrate_sqlite(Schema(self.address, scripts))
+            else:
+                await self._migrate_postgres(Schema(self.address, scripts))
         except STORAGE_ERRORS as error:
-            if not is_unavailable(error) and not is_misconfigured(error):
-                raise
-            raise self._unusable(setting, error) from None
+            raise self.unusable(error) from None
 
-    async def require_migrated(self, scripts: Path, service: str) -> None:
-        """Check that all of these scripts have run, without running any. Raises ConfigError."""
-        setting = _setting(service)
-        missing = self.is_sqlite and not os.path.exists(self._url.database or "")  # noqa: ASYNC240, PTH110 - one stat
+    async def _migrate_sqlite(self, schema: Schema) -> None:
+        async def run() -> None:
+            async with self.write() as connection:
+                await connection.run_sync(schema.upgrade)
+
+        await schema.when_free(run)
+
+    async def _migrate_postgres(self, schema: Schema) -> None:
+        await self._connector.check_sessions()
+        async with self.read() as connection:
+            if await connection.run_sync(schema.is_current):
+                return
+        engine = postgres.create_migration_engine(self._connector, self.address)
+        async with engine.connect() as connection:
+
+            async def run() -> None:
+                await connection.run_sync(schema.upgrade)
+
+            await schema.when_locked(lambda: postgres.try_lock_session(connection, "migrate"), connection)
+            await schema.when_free(run)
+
+    async def require_migrated(self, scripts: Path) -> None:
+        """Check that these scripts have run, without running any. Raises ConfigError."""
+        schema = Schema(self.address, scripts)
         try:
-            current = None
-            if not missing:
+            is_missing = self.is_sqlite and not self.address.path.exists()
+            if not is_missing:
                 async with self.read() as connection:
-                    current = await connection.run_sync(_current_revision, f"{service}_schema_version")
+                    if await connection.run_sync(schema.is_current):
+                        return
         except STORAGE_ERRORS as error:
-            raise self._unusable(setting, error) from None
-        if current != _head(scripts):
-            raise ConfigError(f"{setting}: {self!r} has not been prepared by this release; start the service first")
+            raise self.unusable(error) from None
+        raise ConfigError(
+            f"{self.address.setting}: {self.address} has not been prepared by this release; start the service first"
+        )
+
+    def unusable(self, error: Exception) -> ConfigError:
+        """Return what ends the start of a service whose database cannot be used."""
+        return ConfigError(f"{self.address.setting}: cannot use {self.address}: {describe(error)}")
 
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
 
-    def __repr__(self) -> str:
-        """Return the URL as operators write it, without its password."""
-        return repr(self._url.set(drivername=self._url.get_backend_name()))
 
-    def _unusable(self, setting: str, error: Exception) -> ConfigError:
-        cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-        return ConfigError(f"{setting}: cannot use {self!r}: {cause}")
+class _WriteProbe:
+    """Tests whether the database can be written to: by writing, as nothing else tells."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = asyncio.Lock()
+        self._outcome, self._expires_at = "", 0.0
+        self._committed_at = 0.0
+        self._is_disk_full = False
+
+    def on_commit(self) -> None:
+        """Note that a transaction was committed."""
+        self._committed_at = time.monotonic()
+
+    def on_disk_full(self) -> None:
+        """Note that a transaction has failed for want of space: test now, and with more of it than usual."""
+        self._is_disk_full, self._expires_at = True, 0.0
+
+    async def run(self) -> str:
+        """Return why the database cannot be written to; "" if it can. Whoever asks at the same time shares a test."""
+        async with self._lock:
+            if time.monotonic() >= self._expires_at:
+                self._outcome = await self._test()
+                self._expires_at = time.monotonic() + PROBE_SECONDS
+            return self._outcome
+
+    async def _test(self) -> str:
+        started_at = time.monotonic()
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self._write(FULL_PROBE_BYTES if self._is_disk_full else PROBE_BYTES)
+        except TimeoutError as error:
+            # If others get through, it is busy.
+            return "" if self._committed_at >= started_at else f"the database does not respond: {describe(error)}"
+        except STORAGE_ERRORS as error:
+            if not is_unavailable(error):
+                raise
+            return f"the database cannot be written to: {describe(error)}"
+        self._is_disk_full = False
+        return ""
+
+    async def _write(self, size: int) -> None:
+        """Write a row and delete it again; nothing of it is seen by others, or waits for them."""
+        table, key = Schema.probe_table(self._database.address), secrets.token_hex(8)
+        async with self._database.write() as connection:
+            await connection.execute(insert(table).values(id=key, content=secrets.token_bytes(size)))
+            await connection.execute(delete(table).where(table.c.id == key))
 
 
 class SqlTransaction:
@@ -195,32 +268,3 @@ class SqlStore(Generic[Transaction]):
             transaction = self._kind(connection, self.database)
             yield transaction
         transaction.committed()
-
-
-def _setting(service: str) -> str:
-    return f"OSTIARY_{service.upper()}_DATABASE_URL"
-
-
-def _upgrade(connection: Connection, setting: str, scripts: Path, version_table: str) -> None:
-    head, current = _head(scripts), _current_revision(connection, version_table)
-    if current == head:
-        return
-    from ostiary_chassis import migrations  # noqa: PLC0415 - Alembic takes a tenth of a second to import
-
-    try:
-        migrations.upgrade(connection, scripts, version_table)
-    except migrations.UnknownRevision as error:
-        raise ConfigError(f"{setting}: this release does not know the database's schema: {error}") from None
-    _log.info("schema migrated", from_revision=current, to_revision=head)
-
-
-def _head(scripts: Path) -> str:
-    """Return the newest revision; see `migrations` for the names of scripts."""
-    return max(script.name for script in (scripts / "versions").glob("[0-9]*.py")).partition("_")[0]
-
-
-def _current_revision(connection: Connection, version_table: str) -> str | None:
-    if not inspect(connection).has_table(version_table):
-        return None
-    current: str | None = connection.scalar(text(f"SELECT version_num FROM {version_table}"))  # noqa: S608 - a constant
-    return current

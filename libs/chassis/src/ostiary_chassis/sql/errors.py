@@ -1,5 +1,7 @@
 """Which errors mean that the database is unavailable, and what a client gets then."""
 
+import sqlite3
+
 import sqlalchemy.exc
 import structlog
 from fastapi import Request, Response
@@ -20,12 +22,18 @@ UNAVAILABLE_PROBLEM = Problem(
 STORAGE_ERRORS: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, OSError)
 
 #: PostgreSQL's error codes, whole or by their class, that are not the statement's fault (its manual, appendix A):
-#: connection, resources, operator intervention, system; read-only, serialisation, deadlock, not in prerequisite state,
-#: lock not available.
-_UNAVAILABLE_STATES = ("08", "53", "57", "58", "25006", "40001", "40P01", "55000", "55P03")
+#: connection, user or password, resources, operator intervention, system; read-only, serialisation, deadlock, not in
+#: prerequisite state, lock not available.
+_UNAVAILABLE_STATES = ("08", "28", "53", "57", "58", "25006", "40001", "40P01", "55000", "55P03")
 
-#: Those of a wrong password, user or database.
-_MISCONFIGURED_STATES = ("28", "3D000")
+#: Those of a lock that others have held for too long, and of a deadlock, which is the same for whoever can try again.
+_BUSY_STATES = ("55P03", "40P01")
+
+_DISK_FULL_STATE = "53100"
+
+
+class CannotConnect(ConnectionError):
+    """No connection to the database; the message says why."""
 
 
 def is_unavailable(error: Exception) -> bool:
@@ -39,9 +47,27 @@ def is_unavailable(error: Exception) -> bool:
     return isinstance(error, sqlalchemy.exc.TimeoutError | OSError)
 
 
-def is_misconfigured(error: Exception) -> bool:
-    """Return whether the server rejected the user, the password or the database's name."""
-    return _sqlstate(error).startswith(_MISCONFIGURED_STATES)
+def is_busy(error: Exception) -> bool:
+    """Return whether others hold what is needed, so that trying again helps."""
+    cause = getattr(error, "orig", None)
+    if isinstance(cause, sqlite3.Error):
+        return cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    return _sqlstate(error) in _BUSY_STATES
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether PostgreSQL has no space to make a table longer; what fits into its pages may still succeed."""
+    return _sqlstate(error) == _DISK_FULL_STATE
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one line for operators, which says something even if the exception does not."""
+    cause = getattr(error, "orig", None) or error
+    # SQLAlchemy's exceptions for asyncpg repeat the class of the driver's.
+    words = " ".join(str(getattr(cause, "orig", None) or cause).split())
+    if words:
+        return words
+    return "no answer in time" if isinstance(cause, TimeoutError) else type(cause).__name__
 
 
 def storage_handlers() -> ExceptionHandlers:
@@ -52,7 +78,7 @@ def storage_handlers() -> ExceptionHandlers:
 async def _on_storage_error(_request: Request, error: Exception) -> Response:
     if not is_unavailable(error):
         raise error
-    _log.warning("storage unavailable", error=str(getattr(error, "orig", None) or type(error).__name__))
+    _log.warning("storage unavailable", error=describe(error))
     return problem_response(UNAVAILABLE_PROBLEM)
 
 

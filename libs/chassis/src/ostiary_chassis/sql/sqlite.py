@@ -15,16 +15,21 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, ParamSpec, Self, TypeVar
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import Connection, ExceptionContext, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from ostiary_chassis.sql.address import DatabaseAddress
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Seconds that a writer waits for one in another process.
 BUSY_SECONDS = 5.0
+
+#: Error codes after which a file has to be opened anew: it may have been opened while it could not be written to.
+_FILE_ERRORS = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT}
 
 #: The execution option of a connection whose transactions write.
 WRITES = "ostiary_writes"
@@ -33,15 +38,16 @@ WRITES = "ostiary_writes"
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 
 
-def create_engine(url: URL, pool: dict[str, Any]) -> AsyncEngine:
+def create_engine(address: DatabaseAddress, pool: dict[str, Any]) -> AsyncEngine:
     """Return an engine; `pool` are the settings of its pool."""
 
     async def connect() -> ThreadConnection:
-        return await ThreadConnection().open(url.database or "")
+        return await ThreadConnection().open(str(address.path))
 
-    engine = create_async_engine(url, **pool, async_creator=connect)
+    engine = create_async_engine(address.url, **pool, async_creator=connect)
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
+    event.listen(engine.sync_engine, "handle_error", _on_error)
     return engine
 
 
@@ -60,6 +66,13 @@ def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get(WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _on_error(context: ExceptionContext) -> None:
+    """Drop all connections when the file fails: the next attempt opens it again."""
+    # The primary code is in the lowest byte.
+    if getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF in _FILE_ERRORS:
+        context.is_disconnect = True
 
 
 #: What to call, and where its outcome goes, if anywhere.

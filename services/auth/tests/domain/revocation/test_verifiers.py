@@ -182,7 +182,7 @@ def database_away(
     @asynccontextmanager
     async def away_postgres() -> AsyncIterator[None]:
         server: PostgresServer = request.getfixturevalue("postgres_server")
-        name = str(config.database().database)
+        name = str(config.database().url.database)
         await asyncio.to_thread(server.close_to_all, name)
         yield
         await asyncio.to_thread(server.open_to_all, name)

@@ -7,6 +7,7 @@ from ostiary_chassis.sql import UtcDateTime
 
 revision = "0002"
 down_revision = "0001"
+needs_release = "0002"
 
 
 def upgrade() -> None:

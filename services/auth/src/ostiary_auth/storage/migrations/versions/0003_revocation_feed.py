@@ -12,6 +12,7 @@ from ostiary_chassis.sql import UtcDateTime
 
 revision = "0003"
 down_revision = "0002"
+needs_release = "0003"
 
 #: The longest life of an access token, and a minute.
 KEPT = timedelta(minutes=61)
