@@ -11,7 +11,7 @@ Promised is:
     at all after a call that revoked it has answered `complete`.
 2.  What a verifier has applied it does not forget while a token that it hits may be alive.
 3.  Of a subject's, a client's or all tokens exactly those are hit that were issued before.
-4.  Who has followed a log never applies another one.
+4.  Who has followed a log applies another one only if that has begun anew above it.
 5.  When all is well again, all verifiers come to the log's end, and a call that revokes is `complete`.
 
 In this order: processes on simulated time; the model; the store; the two sides and what is between them; the world
@@ -326,8 +326,10 @@ class Token:
         revocation = state.revocation
         if revocation is None or revocation.target != self.names.get(revocation.kind):
             return False
-        # A session or a token is hit whenever it was issued, of all else what was issued before.
-        return revocation.kind in {Kind.SESSION, Kind.TOKEN} or state not in self.issued.past
+        # A session or a token is hit whenever it was issued, of all else what was issued before. What a restored log
+        # lacks was before all that its new one has.
+        is_earlier = self.issued.head.number < state.head.number and state not in self.issued.past
+        return revocation.kind in {Kind.SESSION, Kind.TOKEN} or is_earlier
 
 
 @dataclass
@@ -361,6 +363,10 @@ class Database:
         if revocation is not None:
             self.tables.revocations[revocation.number] = revocation
         self.world.committed()
+
+    def drop_all_but_keys(self) -> None:
+        rows = self.tables.revocations.items()
+        self.tables.revocations = {number: row for number, row in rows if row.kind is Kind.KEY}
 
     def register(self, rows: Collection[RegisteredVerifier]) -> None:
         for row in rows:
@@ -490,7 +496,11 @@ class Rows:
 
     async def restart(self, epoch: str, number: int) -> None:
         self._head = head = LogHead(epoch, number, GENESIS)
-        self._work.append(lambda: self._database.enter(head, None))
+        self._work += [
+            self._database.drop_all_but_keys,
+            lambda: self._database.enter(head, None),
+            lambda: self._database.world.publish(REVOKED),
+        ]
 
     async def after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
         await self._hop()
@@ -596,9 +606,9 @@ class Party:
         self.born_at = world.now
         #: The id under which it is registered.
         self.name_of: Callable[[], str] = lambda: ""
-        #: The log as far as it has been applied.
+        #: The log as far as it has been applied, and all that has ever been.
         self.state: State | None = None
-        self._epoch = ""
+        self.known: frozenset[State] = frozenset()
         self.revocations = KnownRevocations(world.loop.time, self._on_applied, lambda: world.look_at(self))
         self.in_service = False
         self.is_told_its_lease = False
@@ -636,13 +646,18 @@ class Party:
     def _on_applied(self) -> None:
         position = self.revocations.position
         assert position is not None
-        self._epoch = self._epoch or position.epoch
         state = self._world.database.states.get((position.number, self.revocations._digest))
-        if state is None or position.epoch != self._epoch:
+        if state is None:
             self._world.report(self, f"applied what never was: {position}")
-        elif self.state is not None and self.state not in state.past:
+            return
+        is_new = self.state is not None and self.state.head.epoch != state.head.epoch == position.epoch
+        if (
+            self.state is not None
+            and self.state not in state.past
+            and not (is_new and self.state.head.number < state.head.number)
+        ):
             self._world.report(self, f"followed {self.state.head} and applied {state.head}")
-        self.state = state or self.state
+        self.state, self.known = state, self.known | state.past
         self._world.look_at(self)
 
 
@@ -844,6 +859,8 @@ class World:
         self.tokens: list[Token] = []
         self.held: list[Callable[[], None]] = []
         self.messages_get_lost = False
+        #: Whether a copy was restored, and no new log begun.
+        self.must_be_restarted = False
         self.links = [Link() for _ in BOUNDS]
         #: Where replicas wait with their answers to questions.
         self.lane_of_questions: Lane | None = None
@@ -921,11 +938,12 @@ class World:
 
     def restore(self, copy: Tables, *, begin_anew: bool) -> None:
         self.database.restore(copy)
+        self.must_be_restarted = not begin_anew
         if begin_anew:
             command = Process(self.loop)
             connection = cast("Store", Connection(self.database, command))
             told = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME))
-            command.spawn(told.restart(connection, Context(date(self.now))))
+            command.spawn(_restart(told, connection, Context(date(self.now))))
         else:
             self.tokens = [token for token in self.tokens if token.issued in copy.state.past]
 
@@ -950,7 +968,7 @@ class World:
                 each.process.go_on()
         for replica in self.replicas:
             replica.connection.away, replica.connection.delays = False, QUICK
-        if self.database.restored:
+        if self.must_be_restarted:
             self.run(0.1)
             for number in range(REPLICAS):
                 self.restart_replica(number)
@@ -1003,8 +1021,7 @@ class World:
             self._check_verdict(party, token)
 
     def _check_what_is_known(self, party: Party) -> None:
-        known = party.state.past if party.state else frozenset()
-        for state in self.database.tables.state.past - known:
+        for state in self.database.tables.state.past - party.known:
             if state.at < party.revocations.fresh_at:
                 self.report(
                     party, f"as of {party.revocations.fresh_at:.6f} without {state.head.number} of {state.at:.6f}"
@@ -1024,11 +1041,10 @@ class World:
 
     def _check_verdict(self, party: Party, token: Token) -> None:  # noqa: C901 - a list of checks
         tables = self.database.tables
-        known = party.state.past if party.state else frozenset()
         expected: type[OstiaryError] | None = None
         if wall(self.now) >= token.expires_at + LEEWAY:
             expected = Expired
-        elif any(token.is_hit(state) for state in known):
+        elif any(token.is_hit(state) for state in party.known):
             expected = Revoked
         elif self.now - party.revocations.fresh_at > party.bound:
             expected = RevocationStale
@@ -1046,6 +1062,11 @@ class World:
                     self.report(party, f"accepts what {state.revocation} hit at {state.at}")
                 if state.complete_at is not None and party.born_at > self.database.restored_at:
                     self.report(party, f"accepts what {state.revocation} hit, complete at {state.complete_at}")
+
+
+async def _restart(log: RevocationLog, store: Store, context: Context) -> None:
+    async with store.write() as transaction:
+        await log.restart(transaction, context)
 
 
 async def _revoke(replica: Replica, targets: list[tuple[Kind, str]]) -> None:
@@ -1407,7 +1428,7 @@ class TestWhatIsApplied:
     def go_on(self, applied: list[tuple[Log, Answer]]) -> None:
         revocations = self.told(applied)
         for log, answer in self.TOLD:
-            if applied and answer.reset and log is not applied[-1][0]:
+            if applied and answer.reset and log is not applied[-1][0] and log.epoch == applied[-1][0].epoch:
                 continue  # Which log it is of cannot be seen from it.
             before = self.what_is_known(revocations)
             try:
@@ -1439,6 +1460,9 @@ class TestWhatIsApplied:
         if not applied:
             return answer.first == 1 <= answer.head + 1
         followed, last = applied[-1]
+        if log.epoch != followed.epoch:
+            # A new log, of which all is told, above all that was followed.
+            return answer.first == 1 and answer.head > last.head
         known = followed.digests[: last.head + 1]
         goes_on = answer.first == last.head + 1 <= answer.head + 1
         return goes_on and log.epoch == followed.epoch and log.digests[: last.head + 1] == known

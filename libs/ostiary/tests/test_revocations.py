@@ -322,6 +322,9 @@ class TestRefusals:
         [
             ({"epoch": "e2"}, "another log"),
             ({"epoch": "e2", "reset": True}, "another log"),
+            ({"epoch": "e2", "first": 1, "head": 3, "reset": True}, "another log"),
+            ({"epoch": "e2", "first": 1, "head": 2, "reset": True, "revocations": ()}, "another log"),
+            ({"epoch": "e2", "first": 1}, "past"),
             ({"head": 2, "revocations": ()}, "shorter"),
             ({"head": 0, "reset": True, "revocations": ()}, "shorter"),
             ({"first": 5}, "another poll"),
@@ -382,6 +385,75 @@ class TestRefusals:
             revocations.apply(answer, clock.now)
         assert revocations.age() == 5
         assert revocations.position == Position("e1", 9)
+
+
+class TestNewLog:
+    """The issuer has begun a new log, whose numbers are above all before."""
+
+    def begun(self, *targets: str, start: int = 1000, **changes: Any) -> Answer:
+        revoked = [(Kind.ALL, EVERYTHING), *((Kind.SESSION, target) for target in targets)]
+        revocations = tuple(
+            Revocation(start + number, kind, target, ISSUED_AT + LIFE)
+            for number, (kind, target) in enumerate(revoked, 1)
+        )
+        head = start + len(revocations)
+        answer = Answer("https://issuer.example", ISSUED_AT, "e2", 1, head, False, bytes(32), True, revocations, "k")
+        return replace(answer, **changes)
+
+    def test_it_is_followed_from_its_beginning(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        revoke(revocations, log, Kind.SESSION, "s1")
+        clock.now += 5
+        revocations.apply(self.begun("s3"), clock.now)
+        assert revocations.position == Position("e2", 1002)
+        assert revocations.age() == 0
+        following = Revocation(1003, Kind.SESSION, "s4", ISSUED_AT + LIFE)
+        more = self.begun(first=1003, head=1003, revocations=(following,), reset=False)
+        revocations.apply(replace(more, digest=chain(bytes(32), following)), clock.now)
+        assert is_revoked(revocations, token(session_id="s4", log_position=1002))
+
+    def test_tokens_from_before_are_revoked_and_those_issued_since_are_good(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        revoke(revocations, log, Kind.SUBJECT, "u2")
+        revocations.apply(self.begun(), clock.now)
+        assert is_revoked(revocations, token(log_position=1000))
+        assert not is_revoked(revocations, replace(OTHER, log_position=1001))
+
+    def test_what_was_known_is_not_forgotten(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        for kind, target in ((Kind.SESSION, "s1"), (Kind.TOKEN, "t3"), (Kind.KEY, "k3")):
+            revoke(revocations, log, kind, target)
+        revocations.apply(self.begun(), clock.now)
+        for hit in ({"session_id": "s1"}, {"token_id": "t3"}, {"key_id": "k3"}):
+            assert is_revoked(revocations, replace(OTHER, log_position=2000, **hit))
+        assert not is_revoked(revocations, replace(OTHER, log_position=2000))
+
+    def test_it_may_come_in_parts_and_is_complete_with_the_last(
+        self, revocations: Revocations, log: Log, clock: Clock
+    ) -> None:
+        revoke(revocations, log, Kind.SESSION, "s1")
+        clock.now += 5
+        revocations.apply(self.begun("s3", more=True), clock.now)
+        assert revocations.age() == 5
+        last = Revocation(1003, Kind.SESSION, "s4", ISSUED_AT + LIFE)
+        answer = self.begun(first=1003, head=1003, revocations=(last,), reset=False, digest=chain(bytes(32), last))
+        revocations.apply(answer, clock.now)
+        assert revocations.age() == 0
+
+    def test_streams_learn_of_it(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        revoke(revocations, log, Kind.SESSION, "s1")
+        looked: list[bool] = []
+        revocations.watch(OTHER, lambda: looked.append(is_revoked(revocations, OTHER)))
+        revocations.apply(self.begun(), clock.now)
+        assert looked == [True]
+
+    def test_the_log_before_is_not_followed_again(self, revocations: Revocations, log: Log, clock: Clock) -> None:
+        revoke(revocations, log, Kind.SESSION, "s1")
+        revocations.apply(self.begun(), clock.now)
+        log.add(Kind.SESSION, "s5")
+        for after in (0, 1):
+            with pytest.raises(FeedFault, match="another log"):
+                revocations.apply(log.answer(after), clock.now)
+        assert revocations.position == Position("e2", 1001)
 
 
 kinds = st.sampled_from(list(Kind))

@@ -139,18 +139,20 @@ class Revocations:
         """Apply the answer to a poll that was sent at `sent_at`, all of it or nothing. Raises FeedFault.
 
         `lease` is the age in seconds up to which these revocations are used, as the poll told the issuer, which counts
-        on it. Known revocations stay, whatever the answer omits.
+        on it. Known revocations stay, whatever the answer omits, and also if the issuer has begun a new log.
         """
         number = self.position.number if self.position else 0
-        if self.position is not None and answer.epoch != self.position.epoch:
+        is_new_log = self.position is not None and answer.epoch != self.position.epoch
+        # A log that begins anew goes on above all numbers of the one before; an older one is below.
+        if is_new_log and (answer.first != 1 or answer.head <= number):
             raise FeedFault("another log than before")
         if answer.head < number:
             raise FeedFault("the log has become shorter")
-        if answer.first != number + 1:
+        if answer.first != number + 1 and not is_new_log:
             raise FeedFault("answer to another poll")
         # The chain cannot be computed over what a reset omits. If it adds nothing, the digest has to be the same.
         if not answer.reset or (self.position is not None and answer.head == number):
-            digest = self._digest
+            digest = GENESIS if is_new_log else self._digest
             for revocation in answer.revocations:
                 digest = chain(digest, revocation)
             if digest != answer.digest:

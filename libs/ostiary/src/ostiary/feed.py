@@ -23,6 +23,9 @@ and gets a JWS of type `ostiary-feed+jwt`, at once if there are new revocations,
 A verifier accepts an answer that lists the nonce of its poll: it was made after the poll was sent, and no earlier one
 can be replayed. Which verifier asked is not signed, so polls that wait at the same time share a signature.
 
+To a verifier that has followed another log, the issuer tells all of the new one (`first` is 1). The verifier goes on
+with that if `head` is above all that it has followed, and forgets nothing.
+
 A poll is an acknowledgement: `after` tells what the verifier has applied, `keys` which keys it has, and
 `lease` for how long at most it accepts tokens without an answer from the issuer.
 """

@@ -20,6 +20,7 @@ from ostiary_auth.domain.oauth.access_tokens import AccessTokens, TokenPolicy, c
 from ostiary_auth.domain.oauth.authorization_server import AuthorizationServer
 from ostiary_auth.domain.oauth.clients import Clients
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.recovery import Recovery
 from ostiary_auth.domain.revocation.feed import RevocationFeed
 from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.revocation.model import LoggedRevocation
@@ -100,6 +101,7 @@ class Services:
             ),
             lambda: open_vault(config),
         )
+        self.recovery = Recovery(self.store, self.audit, self.revocations, self.keys)
         limits = SessionLimits(
             idle=timedelta(seconds=config.session_idle_ttl), absolute=timedelta(seconds=config.session_max_ttl)
         )

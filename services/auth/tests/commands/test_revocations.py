@@ -6,21 +6,20 @@ from typing import TypeVar
 
 import pytest
 from command_line import CommandLine
-from sqlalchemy import delete
-from users import log_in
+from users import log_in, new_user
 
 from ostiary import Verifier, VerifierConfig
-from ostiary.errors import Revoked
+from ostiary.errors import Revoked, UnknownKey
 from ostiary.feed import EVERYTHING, Kind
 from ostiary_auth.domain.audit.model import AuditEntry, Event
 from ostiary_auth.domain.context import OPERATOR, Context
-from ostiary_auth.domain.errors import LogReplaced
+from ostiary_auth.domain.errors import InvalidRefreshToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.revocation.log import LOST_NUMBERS
 from ostiary_auth.domain.revocation.model import LOCAL_KEYS, LoggedRevocation, LogHead, RegisteredVerifier
-from ostiary_auth.domain.sessions.model import Grant
+from ostiary_auth.domain.sessions.model import BrowserGrant, Grant
 from ostiary_auth.services import Services
-from ostiary_auth.storage.revocation.tables import revocations
+from ostiary_auth.storage.sessions import sessions as sessions_module
 
 T = TypeVar("T")
 
@@ -56,7 +55,7 @@ async def are_good(services: Services, *tokens: str) -> list[bool]:
     for token in tokens:
         try:
             verifier.verify(token)
-        except Revoked:
+        except (Revoked, UnknownKey):
             good.append(False)
         else:
             good.append(True)
@@ -145,19 +144,57 @@ class TestRevokeAll:
 
 
 class TestRestart:
-    def test_the_log_begins_anew_and_no_token_from_before_is_good(self, line: CommandLine) -> None:
+    def test_the_log_begins_anew_and_nothing_from_before_is_good(self, line: CommandLine) -> None:
         line.prints("revocations", "revoke-all")
         grant, before = line.do(log_in)
         old = line.do(head)
-        assert line.prints("revocations", "restart") == ""
+        assert line.prints("revocations", "restart") == "1 sessions ended\n"
         new = line.do(head)
         assert new.epoch != old.epoch
         assert new.number > old.number + LOST_NUMBERS
         _, after = line.do(log_in)
-        refreshed = line.do(lambda services: refresh(services, grant))
-        assert line.do(lambda services: are_good(services, before, after, refreshed)) == [False, True, True]
+        assert line.do(lambda services: are_good(services, before, after)) == [False, True]
+        with pytest.raises(InvalidRefreshToken):
+            line.do(lambda services: refresh(services, grant))
         entry = line.do(last_entry)
-        assert (entry.event, entry.actor) == (Event.LOG_RESTARTED, OPERATOR)
+        assert (entry.event, entry.actor, entry.facts) == (Event.LOG_RESTARTED, OPERATOR, {"ended_sessions": 1})
+
+    def test_sessions_can_be_kept(self, line: CommandLine) -> None:
+        grant, before = line.do(log_in)
+        assert line.prints("revocations", "restart", "--keep-sessions") == "0 sessions ended\n"
+        refreshed = line.do(lambda services: refresh(services, grant))
+        assert line.do(lambda services: are_good(services, before, refreshed)) == [False, True]
+
+    def test_sessions_of_browsers_end_too(self, line: CommandLine) -> None:
+        async def open_in_browser(services: Services) -> BrowserGrant:
+            user, context = new_user(), Context(datetime.now(UTC))
+            async with services.store.write() as transaction:
+                await transaction.users.add(user)
+                return await services.sessions.open_in_browser(transaction, user, "browser", context, persistent=True)
+
+        grant = line.do(open_in_browser)
+        line.prints("revocations", "restart")
+
+        async def is_open(services: Services) -> bool:
+            async with services.store.read() as transaction:
+                return await transaction.sessions.is_open(grant.session.id, datetime.now(UTC))
+
+        assert not line.do(is_open)
+
+    def test_more_sessions_end_than_one_statement_ends(
+        self, line: CommandLine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        line.add_user(sessions=7)
+        monkeypatch.setattr(sessions_module, "_END_BATCH", 3)
+        assert line.prints("revocations", "restart") == "7 sessions ended\n"
+
+    def test_all_signing_keys_are_replaced(self, line: CommandLine) -> None:
+        before = {row["kid"] for row in line.rows("keys", "list")}
+        line.prints("revocations", "restart")
+        after = {row["state"]: row["kid"] for row in line.rows("keys", "list")}
+        assert after.keys() == {"next", "signing"}
+        assert not before & {*after.values()}
+        assert {each.target for each in line.do(logged) if each.kind is Kind.KEY} == before
 
     def test_tokens_with_numbers_that_were_lost_are_revoked_too(self, line: CommandLine) -> None:
         old = line.do(head)
@@ -167,9 +204,8 @@ class TestRestart:
 
         async def restore(services: Services) -> None:
             """Go back to before all that, as a backup does."""
-            async with services.database.write() as connection:
-                await connection.execute(delete(revocations))
             async with services.store.write() as transaction:
+                await transaction.revocations.lock_head()
                 await transaction.revocations.restart(old.epoch, old.number)
 
         line.do(restore)
@@ -177,15 +213,16 @@ class TestRestart:
         line.prints("revocations", "restart")
         assert line.do(lambda services: are_good(services, token)) == [False]
 
-    def test_a_replica_that_runs_has_to_be_started_again(self, line: CommandLine) -> None:
-        async def restart_meanwhile(services: Services) -> None:
+    def test_a_replica_that_runs_goes_on_with_the_new_log(self, line: CommandLine) -> None:
+        async def restart_meanwhile(services: Services) -> tuple[str, str]:
             await services.feed.refresh()
+            before = services.feed.epoch
             await asyncio.to_thread(line.prints, "revocations", "restart")
-            with pytest.raises(LogReplaced):
-                await services.feed.refresh()
+            await services.feed.refresh()
+            return before, services.feed.epoch
 
-        line.do(restart_meanwhile)
-        line.do(lambda services: services.feed.refresh())
+        before, after = line.do(restart_meanwhile)
+        assert before != after == line.do(head).epoch
 
 
 def test_without_a_command_there_is_help(line: CommandLine) -> None:

@@ -542,7 +542,8 @@ class TestEverything:
         user, context = await replica.add_user(), now()
         login = await replica.log_in(user, context)
         services = replica.services
-        await services.revocations.restart(services.store, context)
+        async with services.store.write() as transaction:
+            await services.revocations.restart(transaction, context)
         after = await replica.log_in(user, context)
         restarted = Replica(Services(config, own))
         restarted.services.local_keys.use(services.local_keys.ring())

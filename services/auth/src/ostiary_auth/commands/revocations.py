@@ -1,5 +1,7 @@
 """`ostiary-auth revocations`."""
 
+from typing import Annotated
+
 import typer
 
 from ostiary_auth.commands._run import AsJson, run, show
@@ -29,12 +31,17 @@ def revoke_all() -> None:
 
 
 @cli.command()
-def restart() -> None:
-    """Restart the log after restoring a backup; then restart the auth service, gateways and services.
+def restart(
+    keep_sessions: Annotated[
+        bool, typer.Option("--keep-sessions", help="End no session: those that were ended since the backup go on.")
+    ] = False,
+) -> None:
+    """Begin a new log, because revocations were lost: after the database was restored from a backup by other means.
 
-    Every access token is revoked, because revocations since the backup are lost.
+    Revokes every access token, ends all sessions, and replaces the signing keys. Nothing has to be restarted.
     """
-    run(lambda services, context: services.revocations.restart(services.store, context))
+    ended = run(lambda services, context: services.recovery.restart(context, keep_sessions=keep_sessions))
+    typer.echo(f"{ended} sessions ended")
 
 
 def _row(verifier: RegisteredVerifier) -> dict[str, object]:

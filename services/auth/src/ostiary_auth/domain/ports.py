@@ -62,6 +62,9 @@ class SessionRows(Protocol):
 
     async def end(self, session_id: UUID, reason: EndReason, now: datetime) -> None: ...
 
+    async def end_all(self, reason: EndReason, now: datetime) -> int:
+        """End all sessions of all users that have not ended; return how many."""
+
     async def add_refresh_token(self, token: RefreshToken) -> None: ...
 
     async def lock_chain(self, token_hash: bytes) -> Chain | None:
@@ -161,7 +164,7 @@ class RevocationRows(Protocol):
         """Append an entry, after `lock_head`; replicas are notified when it is committed."""
 
     async def restart(self, epoch: str, number: int) -> None:
-        """Rename the log and continue after `number`, after `lock_head`."""
+        """Rename the log, continue after `number`, and keep only the entries of keys, after `lock_head`."""
 
     async def after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
         """Return stored entries with numbers over `number` and up to `head`, in order."""

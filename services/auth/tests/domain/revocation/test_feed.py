@@ -32,8 +32,8 @@ from ostiary_auth.domain.errors import LogReplaced
 from ostiary_auth.domain.keys.key_ring import SigningKey
 from ostiary_auth.domain.revocation import feed as feed_module
 from ostiary_auth.domain.revocation.feed import TAIL, RevocationFeed
-from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, LOST_NUMBERS
-from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead
+from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, LOST_NUMBERS, NUMBERS_PER_SECOND
+from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, RevokedNumbers
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.revocation.tables import revocation_head, revocations
 
@@ -58,7 +58,9 @@ class Follower:
         """Ask once, and apply the answer."""
         await self.feed.refresh()
         asked_at = self.revocations.now()
-        text = await self.feed.signed_answer(self.number, NONCE)
+        position = self.revocations.position
+        followed = position.number if position and position.epoch == self.feed.epoch else 0
+        text = await self.feed.signed_answer(followed, NONCE)
         keys = KeySet.from_json(self.services.local_keys.ring().document)
         answer = read(text, self.services.config.issuer, keys, self.revocations.revoked_kids, NONCE)
         self.revocations.apply(answer, asked_at)
@@ -77,6 +79,15 @@ async def revoke(services: Services, *targets: str, age: timedelta = timedelta(0
         async with services.store.write() as transaction:
             context = Context(datetime.now(UTC) - age)
             await services.revocations.revoke(transaction, context, Kind.SESSION, target)
+
+
+async def restart(services: Services, now: datetime) -> RevokedNumbers:
+    async with services.store.write() as transaction:
+        return await services.revocations.restart(transaction, Context(now))
+
+
+def new_replica(services: Services) -> RevocationFeed:
+    return RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
 
 
 async def revoke_many(services: Services, number: int, kind: Kind = Kind.SESSION) -> None:
@@ -165,7 +176,7 @@ class TestPages:
     @pytest.mark.parametrize("seed", range(3))
     async def test_a_verifier_accepts_the_whole_history_however_it_asks(self, services: Services, seed: int) -> None:
         chance = random.Random(seed)  # noqa: S311 - no secret
-        feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        feed = new_replica(services)
         followers, told_to, resets, targets = [Follower(services, feed)], [list[Revocation]()], 0, 0
         for _ in range(30):
             work = chance.choice(["revoke", "revoke", "ask", "ask", "ask", "join", "prune"])
@@ -222,7 +233,7 @@ class TestPages:
 
     async def test_the_largest_answer_that_there_can_be_is_one_that_verifiers_take(self, services: Services) -> None:
         async with services.database.write() as connection:
-            await connection.execute(update(revocation_head).values(number=1000 * LOST_NUMBERS))
+            await connection.execute(update(revocation_head).values(number=NUMBERS_PER_SECOND * 2**32))
         await revoke_many(services, MAX_EVENTS, Kind.CLIENT)
         answer = await Follower(services).ask()
         assert len(answer.revocations) == MAX_EVENTS
@@ -231,9 +242,7 @@ class TestPages:
     @pytest.mark.usefixtures("small_pages")
     async def test_from_memory_and_from_the_store_come_the_same_answers(self, services: Services) -> None:
         await revoke(services, *map(str, range(9)))
-        follower = Follower(
-            services, RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
-        )
+        follower = Follower(services, new_replica(services))
         await follower.feed.refresh()
         remembered = [logged.number for logged in follower.feed._tail]
         assert remembered == [4, 5, 6, 7, 8, 9]
@@ -252,9 +261,7 @@ class TestPruning:
         await revoke(services, "3", age=LONG_AGO)
         await revoke(services, "4", "5")
         await prune(services)
-        late = Follower(
-            services, RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
-        )
+        late = Follower(services, new_replica(services))
         for follower in (early, late):
             answer = await follower.ask()
             assert [each.number for each in answer.revocations] == [4, 5]
@@ -473,7 +480,7 @@ class TestNews:
 
     @pytest.mark.usefixtures("small_pages")
     async def test_listeners_hear_of_each_revocation_once(self, services: Services) -> None:
-        feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        feed = new_replica(services)
         heard: list[int] = []
         feed.subscribe(lambda logged: heard.append(logged.number))
         await revoke(services, *map(str, range(7)))
@@ -541,41 +548,90 @@ class TestRestart:
         await services.feed.refresh()
         before = services.feed.head
         assert before is not None
-        revoked = await services.revocations.restart(services.store, Context(datetime.now(UTC), OPERATOR))
-        restarted = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
-        follower = Follower(services, restarted)
+        now = datetime.now(UTC)
+        revoked = await restart(services, now)
+        follower = Follower(services, new_replica(services))
         answer = await follower.ask()
         assert answer.epoch != before.epoch
-        assert answer.head == before.number + LOST_NUMBERS + 1
-        assert revoked == (answer.head,)
-        assert answer.revocations[-1].kind is Kind.ALL
-        async with services.store.read() as transaction:
-            entries = await transaction.audit.entries(after=0, limit=1000)
-        assert (entries[-1].event, entries[-1].actor) == (Event.LOG_RESTARTED, OPERATOR)
+        assert revoked == (answer.head,) == (int(now.timestamp()) * NUMBERS_PER_SECOND + 1,)
+        # What the one entry covers is not told any more.
+        assert [each.kind for each in answer.revocations] == [Kind.ALL]
         await revoke(services, "3")
         answer = await follower.ask()
         assert ([each.target for each in answer.revocations], answer.reset) == (["3"], False)
 
+    async def test_a_new_log_is_above_all_numbers_by_whatever_clock(self, services: Services) -> None:
+        first = await restart(services, datetime.now(UTC))
+        second = await restart(services, datetime.now(UTC) - timedelta(days=400))
+        assert second[0] > first[0] + LOST_NUMBERS
+
+    async def test_one_backup_restored_twice_gives_no_number_twice(self, services: Services) -> None:
+        now = datetime.now(UTC)
+        async with services.store.read() as transaction:
+            backup = await transaction.revocations.head()
+        begun: list[int] = []
+        for seconds in (0, 1):
+            begun += await restart(services, now + timedelta(seconds=seconds))
+            await revoke(services, "1")
+            async with services.store.write() as transaction:
+                await transaction.revocations.lock_head()
+                await transaction.revocations.restart(backup.epoch, backup.number)
+        assert begun[1] > begun[0] + 1
+
     async def test_each_restart_gives_another_name(self, services: Services) -> None:
         epochs = set()
         for _ in range(5):
-            await services.revocations.restart(services.store, Context(datetime.now(UTC)))
+            await restart(services, datetime.now(UTC))
             async with services.store.read() as transaction:
                 epochs.add((await transaction.revocations.head()).epoch)
         assert len(epochs) == 5
 
-    async def test_who_followed_the_log_before_refuses_the_new_one(self, services: Services) -> None:
+    async def test_revoked_keys_stay_revoked(self, services: Services) -> None:
+        async with services.store.write() as transaction:
+            await services.revocations.revoke(transaction, Context(datetime.now(UTC)), Kind.KEY, "leaked")
+        await restart(services, datetime.now(UTC))
+        follower = Follower(services, new_replica(services))
+        await follower.ask()
+        assert set(follower.revocations.revoked_kids) == {"leaked"}
+
+    async def test_who_followed_the_log_before_goes_on_with_the_new_one(self, services: Services) -> None:
         await revoke(services, "1")
         follower = Follower(services)
         await follower.ask()
-        await services.revocations.restart(services.store, Context(datetime.now(UTC)))
-        follower.feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
-        with pytest.raises(FeedFault, match="another log"):
-            await follower.ask()
-        # A replica that runs is such a one.
+        (number,) = await restart(services, datetime.now(UTC))
+        # So does a replica that runs.
+        await follower.ask()
+        assert follower.number == services.feed.number == number
+        await revoke(services, "2")
+        assert not (await follower.ask()).reset
+        for known in (follower.revocations, services.feed.local.revocations):
+            assert known.has_session("1")
+            assert known.has_session("2")
+
+    @pytest.mark.usefixtures("small_pages")
+    async def test_a_new_log_is_followed_in_parts(self, services: Services) -> None:
+        await revoke(services, *map(str, range(7)))
+        follower = Follower(services)
+        await follower.catch_up()
+        await restart(services, datetime.now(UTC))
+        await revoke(services, *map(str, range(10, 17)))
+        answers = await follower.catch_up()
+        assert [answer.more for answer in answers] == [True, True, False]
+        assert follower.number == services.feed.number
+        await revoke(services, "20")
+        assert not (await follower.ask()).reset
+
+    async def test_the_log_before_is_not_followed_again(self, services: Services) -> None:
+        await revoke(services, "1")
+        await services.feed.refresh()
+        old = services.feed.head
+        assert old is not None
+        await restart(services, datetime.now(UTC))
+        await services.feed.refresh()
+        async with services.database.write() as connection:
+            await connection.execute(update(revocation_head).values(number=9, digest=old.digest, epoch=old.epoch))
         with pytest.raises(LogReplaced):
             await services.feed.refresh()
-        assert follower.number == services.feed.number == 1
 
     async def test_a_past_that_was_lost_is_noticed(self, services: Services) -> None:
         await revoke(services, "1")
@@ -587,7 +643,7 @@ class TestRestart:
         async with services.database.write() as connection:
             await connection.execute(delete(revocations).where(revocations.c.number > 1))
             await connection.execute(update(revocation_head).values(number=1, digest=backup.digest))
-        follower.feed = RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, services.clock)
+        follower.feed = new_replica(services)
         with pytest.raises(FeedFault, match="shorter"):
             await follower.ask()
         await revoke(services, "other 2", "other 3", "4")

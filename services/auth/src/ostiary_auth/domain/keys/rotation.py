@@ -138,6 +138,20 @@ class SigningKeys:
             await self._fill(transaction, context, spare)
         return revoked
 
+    async def make_replacements(self) -> list[rsa.RSAPrivateKey]:
+        """Make the keys for `replace_all`, before a transaction begins, as that is slow."""
+        return [await self._make() for _ in (KeyState.SIGNING, KeyState.NEXT)]
+
+    async def replace_all(
+        self, transaction: Transaction, context: Context, replacements: list[rsa.RSAPrivateKey]
+    ) -> None:
+        """Delete all keys, revoke every token that they signed, and sign with new ones."""
+        await transaction.lock(_LOCK)
+        for key in await transaction.keys.all():
+            await self._remove(transaction, context, key, Event.KEY_REVOKED)
+            await self._revocations.revoke(transaction, context, Kind.KEY, key.kid)
+        await self._fill(transaction, context, replacements)
+
     async def rewrap(self, context: Context) -> int:
         """Encrypt all keys and secrets under the first key-encryption key; return how many. Raises UnsealError."""
         vault = await self._read_vault()

@@ -135,10 +135,15 @@ class RevocationFeed:
         async with self._store.read() as transaction:
             head = await transaction.revocations.head()
             while self.head != head:
-                found = await transaction.revocations.after(self.number, head.number, MAX_EVENTS)
-                part = self._answer(self.number, head, found)
+                # All of it, if a new log has begun.
+                is_new = head.epoch != self.epoch
+                after = 0 if is_new else self.number
+                found = await transaction.revocations.after(after, head.number, MAX_EVENTS)
+                part = self._answer(after, head, found)
                 self._apply_locally(part)
                 self.head = LogHead(part.epoch, part.head, part.digest)
+                if is_new:
+                    self._tail.clear()
                 self._tail.extend(found)
                 for revocation in found:
                     for subscriber in self._subscribers:

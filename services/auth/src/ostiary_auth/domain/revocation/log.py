@@ -21,9 +21,13 @@ EXPIRY_MARGIN = timedelta(seconds=60)
 #: How long a verifier may go on using keys that it has fetched (the hard limit of `ostiary`).
 KEYS_HELD = timedelta(hours=24)
 
-#: Bytes of randomness in a log's name, and more numbers than can have been assigned since a backup was made.
+#: Bytes of randomness in a log's name.
 EPOCH_BYTES = 8
-LOST_NUMBERS = 2**32
+
+#: A new log goes on above all numbers that may have been assigned before: it begins at its time in seconds, times more
+#: entries than are ever made in one, and, in case the clock is slow, by more than a backup can lack above the last one.
+NUMBERS_PER_SECOND = 2**20
+LOST_NUMBERS = 2**26
 
 
 class RevocationLog:
@@ -57,15 +61,13 @@ class RevocationLog:
             await self._audit.record(transaction, context, Event.ALL_REVOKED)
         return revoked
 
-    async def restart(self, store: Store, context: Context) -> RevokedNumbers:
-        """Start a new log under another name, because entries were lost, for example by restoring a backup.
+    async def restart(self, transaction: Transaction, context: Context) -> RevokedNumbers:
+        """Begin a new log under another name, because entries of this one may be lost; revoke all access tokens.
 
-        All access tokens are revoked, as the lost entries are unknown. Verifiers that followed the old log reject the
-        new one until they are restarted.
+        Verifiers go on with it, as its numbers are above all that they have followed. What it takes over from the old
+        log is what the one entry for all tokens does not cover: a revoked key could still sign new ones.
         """
-        async with store.write() as transaction:
-            head = await transaction.revocations.lock_head()
-            await transaction.revocations.restart(secrets.token_hex(EPOCH_BYTES), head.number + LOST_NUMBERS)
-            revoked = await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
-            await self._audit.record(transaction, context, Event.LOG_RESTARTED)
-        return revoked
+        head = await transaction.revocations.lock_head()
+        number = max(head.number + LOST_NUMBERS, int(context.now.timestamp()) * NUMBERS_PER_SECOND)
+        await transaction.revocations.restart(secrets.token_hex(EPOCH_BYTES), number)
+        return await self.revoke(transaction, context, Kind.ALL, EVERYTHING)

@@ -17,6 +17,7 @@ EndReason = Literal[
     "ended_by_admin",
     "token_revoked",
     "too_many",
+    "log_restarted",
 ]
 
 

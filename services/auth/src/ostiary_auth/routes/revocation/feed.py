@@ -48,8 +48,9 @@ def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
             await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
         # What the database takes is part of the wait: a slow one delays no answer that would have waited anyway.
         left = arrived_at + wait / 1000 - services.clock.monotonic()
-        await services.feed.wait_for_changes(after, keys, max(0.0, left))
-        return Response(await services.feed.signed_answer(after, nonce), headers=_HEADERS, media_type=MEDIA_TYPE)
+        await services.feed.wait_for_changes(_followed(services.feed, query, after), keys, max(0.0, left))
+        answer = await services.feed.signed_answer(_followed(services.feed, query, after), nonce)
+        return Response(answer, headers=_HEADERS, media_type=MEDIA_TYPE)
 
     async def leave(request: Request) -> Response:
         """Remove a verifier that shuts down."""
@@ -60,9 +61,15 @@ def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
     return [Route(FEED_PATH, feed, methods=["GET"]), Route(FEED_PATH, leave, methods=["DELETE"])]
 
 
+def _followed(feed: RevocationFeed, query: QueryParams, after: int) -> int:
+    """Return after which entry a verifier needs this log; 0 for all of it, if it has followed another log."""
+    return after if query.get("epoch") == feed.epoch else 0
+
+
 def _acknowledged(feed: RevocationFeed, query: QueryParams, after: int) -> int:
-    """Return how far a verifier has followed this log; 0 if it is beyond the end, or has followed another log."""
-    return after if query.get("epoch") == feed.epoch and after <= feed.number else 0
+    """Return how far a verifier has followed this log; 0 if it is beyond the end."""
+    followed = _followed(feed, query, after)
+    return followed if followed <= feed.number else 0
 
 
 def _authorise(dependencies: Dependencies, request: Request) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary.feed import GENESIS, Kind
@@ -46,6 +46,7 @@ class SqlRevocationLog:
         await self._database.notify(self._connection, REVOKED)
 
     async def restart(self, epoch: str, number: int) -> None:
+        await self._connection.execute(delete(revocations).where(revocations.c.kind != Kind.KEY))
         values = {"epoch": epoch, "number": number, "digest": GENESIS}
         await self._connection.execute(update(revocation_head).values(**values))
         await self._database.notify(self._connection, REVOKED)

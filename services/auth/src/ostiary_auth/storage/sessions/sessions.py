@@ -38,6 +38,9 @@ from ostiary_chassis.sql import Database
 
 _ONE_SECOND = timedelta(seconds=1)
 
+#: Sessions that one statement ends, so that none takes longer than the database allows.
+_END_BATCH = 10_000
+
 _SESSION_COLUMNS = [column for column in sessions.c if column.name != "end_reason"]
 _session_and_user = (_SESSION_COLUMNS, list(users.c))
 _parts = (list(refresh_tokens.c), *_session_and_user, [revocation_head.c.number])
@@ -57,6 +60,19 @@ _NOT_ENDED = select(*_SESSION_COLUMNS).where(
 _COUNT_NOT_ENDED = _NOT_ENDED.with_only_columns(func.count())
 #: In a fixed order, so that two transactions cannot deadlock.
 _LOCK_NOT_ENDED = _NOT_ENDED.order_by(sessions.c.id).with_for_update()
+_END_SOME = (
+    update(sessions)
+    .where(
+        sessions.c.id.in_(
+            select(sessions.c.id)
+            .where(sessions.c.ended_at.is_(None), sessions.c.expires_at > bindparam("now"))
+            .order_by(sessions.c.id)
+            .limit(bindparam("rows"))
+            .with_for_update()
+        )
+    )
+    .values(ended_at=bindparam("now"), end_reason=bindparam("reason"))
+)
 _LOCK_OF_TOKEN = (
     select(sessions.c.id)
     .where(
@@ -179,6 +195,12 @@ class SqlSessions:
         await self._connection.execute(
             update(sessions).where(sessions.c.id == session_id).values(ended_at=now, end_reason=reason)
         )
+
+    async def end_all(self, reason: EndReason, now: datetime) -> int:
+        given, ended = {"now": now, "reason": reason, "rows": _END_BATCH}, 0
+        while count := (await self._connection.execute(_END_SOME, given)).rowcount:
+            ended += count
+        return ended
 
     async def add_refresh_token(self, token: RefreshToken) -> None:
         await self._connection.execute(_ADD_TOKEN, asdict(token))

@@ -1,0 +1,51 @@
+"""What is done when entries of the revocation log may be lost, as when a backup of the database was restored.
+
+Whatever was revoked since is good again: access tokens, sessions, and signing keys. Which ones is not known, so all are
+revoked: a new log begins with the revocation of all access tokens, all sessions end, and new keys sign. Verifiers go on
+with the new log by themselves. Users log in again.
+"""
+
+from typing import TYPE_CHECKING
+
+from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.keys.rotation import SigningKeys
+from ostiary_auth.domain.ports import Store, Transaction
+from ostiary_auth.domain.revocation.log import RevocationLog
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+
+class Recovery:
+    """Restarts the log."""
+
+    def __init__(self, store: Store, audit: AuditLog, revocations: RevocationLog, keys: SigningKeys) -> None:
+        self._store = store
+        self._audit = audit
+        self._revocations = revocations
+        self._keys = keys
+
+    async def restart(self, context: Context, *, keep_sessions: bool = False) -> int:
+        """Begin a new log; return how many sessions ended.
+
+        With `keep_sessions`, none ends: those that were ended after the backup go on as if they had not been.
+        """
+        replacements = await self._keys.make_replacements()
+        async with self._store.write() as transaction:
+            return await self._restart(transaction, context, replacements, keep_sessions=keep_sessions)
+
+    async def _restart(
+        self,
+        transaction: Transaction,
+        context: Context,
+        replacements: "list[rsa.RSAPrivateKey]",
+        *,
+        keep_sessions: bool,
+    ) -> int:
+        ended = 0 if keep_sessions else await transaction.sessions.end_all("log_restarted", context.now)
+        await self._revocations.restart(transaction, context)
+        await self._keys.replace_all(transaction, context, replacements)
+        await self._audit.record(transaction, context, Event.LOG_RESTARTED, facts={"ended_sessions": ended})
+        return ended
