@@ -5,9 +5,9 @@ from harness import (
     RecordingUpstream,
     until,
 )
-from harness.pool import ControlledDials, MakePool
+from harness.pool import ControlledDials, FakeHandler, MakePool
 
-from ostiary_gateway.upstream.connection import Failure
+from ostiary_gateway.upstream.connection import Failure, UpstreamConnection
 from ostiary_gateway.upstream.pool import MAX_AGE_SECONDS
 
 
@@ -79,3 +79,26 @@ async def test_cancelled_leases_leave_nothing_behind(make_pool: MakePool, dials:
     handlers[5].leased.abort()
     it.release(handlers[6])
     await it.wait_empty()
+
+
+class UnwillingHandler(FakeHandler):
+    """Gives its connection back without a request."""
+
+    def on_connection(self, connection: UpstreamConnection) -> None:
+        self.connection = connection
+        connection.give_back()
+
+
+async def test_a_connection_that_nobody_wants_goes_from_one_to_the_next(make_pool: MakePool) -> None:
+    it = make_pool(1)
+    (first,) = await it.leases(1)
+    # More than calls can be nested.
+    unwilling = [UnwillingHandler(f"client-{number}") for number in range(1000)]
+    for handler in unwilling:
+        it.pool.lease(handler, 1.0)
+    last = it.lease("bob")
+    it.release(first)
+    assert {handler.connection for handler in unwilling} == {last.leased}
+    assert (it.held, it.pool.busy, it.pool.waiting) == ({"bob": 1}, 1, 0)
+    it.release(last)
+    assert (it.held, it.pool.idle, it.outcomes.failed_for) == ({}, 1, [])

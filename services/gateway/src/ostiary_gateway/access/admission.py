@@ -105,15 +105,14 @@ class Admission:
                 route,
                 self.limiters,
                 request_filter(route.drop_headers, route.pass_headers, table.routing_headers),
+                # Announced now, so that it holds for the first request.
+                authentication.verifier.require_staleness(route.staleness_limit),
                 browser.upstream if browser is not None else None,
             )
             for route in table.routes
         }
         self._default_cors = CorsRules(default_cors) if default_cors is not None else None
         self._has_cors = default_cors is not None or any(route.cors is not None for route in table.routes)
-        for route in table.routes:
-            # Now, so that it holds for the first request.
-            authentication.verifier.require_staleness(route.staleness_limit)
 
     def locate(self, context: RequestContext) -> None:
         """Set the client, host and path of a request, from its head alone. Raises ProblemError."""
@@ -154,8 +153,7 @@ class Admission:
         if request.size > rules.header_bytes:
             raise ProblemError(_head_too_large(request, rules.header_bytes))
         limits = rules.rate_limits
-        if limits is not None and context.counted_by is not limits:
-            context.counted_by = limits
+        if limits is not None:
             _limit(context, limits, "address", source_of(context.client))
         if b"upgrade" in request.by_name:
             # Others than to WebSocket are ignored (RFC 9110 section 7.8).
@@ -300,7 +298,7 @@ class Admission:
         """Verify the token, and check that it meets the route's requirements. Raises as `admit`."""
         if route.is_public:
             return
-        token = self._authentication.token(route, self._rules[route.name], context)
+        token = self._authentication.token(self._rules[route.name], context)
         required = route.requirements
         if required is not None and token is not None:
             token.require(scopes=required.scopes, roles=required.roles)
@@ -349,7 +347,12 @@ class Admission:
 
 
 def _limit(context: RequestContext, limits: RouteLimits, by: str, key: str) -> None:
-    """Count a request. Raises ProblemError if it is over a limit."""
+    """Count a request, once. Raises ProblemError if it is over a limit."""
+    if context.counted_by is not limits:
+        context.counted_by, context.counted = limits, ()
+    if by in context.counted:
+        return
+    context.counted += (by,)
     told: list[bytes] = [context.rate_limit] if context.rate_limit else []
     seconds = limits.take(by, key, told)
     context.rate_limit, context.rate_limit_policy = b", ".join(told), limits.policy

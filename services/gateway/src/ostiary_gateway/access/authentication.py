@@ -8,7 +8,7 @@ import time
 
 from ostiary import Presented, VerifiedToken, Verifier
 from ostiary.browser import CROSS_SITE_REQUEST, SESSION_ENDED, Verdict, set_cookie
-from ostiary.errors import MissingToken, Revoked, TokenError
+from ostiary.errors import MissingToken, OstiaryError, Revoked, TokenError
 from ostiary.http import bearer_token
 from ostiary_chassis.problems import ProblemError
 from ostiary_chassis.proxies import source_of
@@ -25,7 +25,6 @@ from ostiary_gateway.access.renewal import (
 )
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.access.rules import COUNTED, UNCOUNTED, RouteRules
-from ostiary_gateway.routing.config import Route
 
 #: Renewals that a request waits for: its new token, too, may have been cut off before it is here.
 MAX_RENEWALS = 2
@@ -47,19 +46,22 @@ class Authentication:
         self.browser = browser
         self._renewals = renewals
 
-    def token(self, route: Route, rules: RouteRules, context: RequestContext) -> VerifiedToken | None:
+    def token(self, rules: RouteRules, context: RequestContext) -> VerifiedToken | None:
         """Return the verified token of a request; None if it has none and the route requires none.
 
         Raises OstiaryError, ProblemError or RenewalNeeded.
         """
         credentials = credentials_of(context)
         if credentials.has_bearer or not rules.takes_cookies:
-            token = self._of_bearer(route, rules, credentials)
+            token = self._of_bearer(rules, context, credentials)
         else:
-            token = self._of_session(route, rules, context, credentials)
+            token = self._of_session(rules, context, credentials)
         if token is not None:
             # Set before the requirements are checked, so that the access log has the subject of a rejected request.
             context.token = token
+            bound = rules.max_staleness
+            if bound is not None and (context.max_staleness is None or bound < context.max_staleness):
+                context.max_staleness = bound
         elif context.token is not None:
             # Another route has counted a credential that does not count here.
             raise MissingToken
@@ -108,7 +110,7 @@ class Authentication:
         verdict = credentials.verdict(rules, context.own_origin, browser, is_websocket=context.is_websocket)
         return rules.cookie_rules if verdict is Verdict.COUNTS else rules.cookie_rules | UNCOUNTED
 
-    def _of_bearer(self, route: Route, rules: RouteRules, credentials: Credentials) -> VerifiedToken | None:
+    def _of_bearer(self, rules: RouteRules, context: RequestContext, credentials: Credentials) -> VerifiedToken | None:
         """Verify the bearer token. Raises OstiaryError."""
         if rules.is_optional and not credentials.has_bearer:
             return None
@@ -118,11 +120,10 @@ class Authentication:
             presented = credentials.presented = self.verifier.present(bearer_token(values))
         if not rules.takes_bearers:
             raise BearerNotAccepted
-        return self.verifier.verify(presented, max_staleness=route.staleness_limit)
+        context.used = presented
+        return self.verifier.verify(presented, max_staleness=rules.max_staleness)
 
-    def _of_session(
-        self, route: Route, rules: RouteRules, context: RequestContext, credentials: Credentials
-    ) -> VerifiedToken | None:
+    def _of_session(self, rules: RouteRules, context: RequestContext, credentials: Credentials) -> VerifiedToken | None:
         """Verify the token of the browser session. Raises as `token`."""
         session = self.session(rules, context)
         if session is None:
@@ -131,8 +132,8 @@ class Authentication:
             raise MissingToken
         if context.used is not None:
             # Found for another route already.
-            return self.verifier.verify(context.used, max_staleness=route.staleness_limit)
-        token = self._find(route, context, credentials, session)
+            return self.verifier.verify(context.used, max_staleness=rules.max_staleness)
+        token = self._find(rules, context, credentials, session)
         if token is None:
             if not rules.is_optional:
                 raise ProblemError(SESSION_ENDED)
@@ -140,18 +141,18 @@ class Authentication:
         return token
 
     def _find(
-        self, route: Route, context: RequestContext, credentials: Credentials, session: Session
+        self, rules: RouteRules, context: RequestContext, credentials: Credentials, session: Session
     ) -> VerifiedToken | None:
         """Choose the token of a session; None if that has ended. Raises OstiaryError, ProblemError or RenewalNeeded."""
         now = time.time()
         presented = credentials.token
-        token = self._verified(presented, session, route, now) if presented is not None else None
+        token = self._verified(presented, session, rules, now) if presented is not None else None
         if token is not None and context.renewal is None and not _is_due(context, token, now):
             # Of most requests, this is all.
             context.used, context.bearer = presented, credentials.token_value
             return token
         best, newer = token, self._renewed(context, session)
-        renewed = self._verified(newer.presented, session, route, now) if newer is not None else None
+        renewed = self._verified(newer.presented, session, rules, now) if newer is not None else None
         if context.renewal is not None and context.renewal.is_ended:
             return None
         if newer is not None and renewed is not None and (token is None or renewed.expires_at > token.expires_at):
@@ -193,10 +194,10 @@ class Authentication:
             raise RenewalNeeded(session)
         raise ProblemError(undecided(renewal.retry_after))
 
-    def _verified(self, presented: Presented, session: Session, route: Route, now: float) -> VerifiedToken | None:
+    def _verified(self, presented: Presented, session: Session, rules: RouteRules, now: float) -> VerifiedToken | None:
         """Return a session's token if it is good. Raises UndecidableError."""
         try:
-            token = self.verifier.verify(presented, now=now, max_staleness=route.staleness_limit)
+            token = self.verifier.verify(presented, now=now, max_staleness=rules.max_staleness)
         except TokenError:
             return None
         # Without leeway: a service behind this one may have none.
@@ -217,6 +218,18 @@ class Authentication:
         names = self.browser.names
         max_age = max(1, int(token.expires_at - now)) if renewed.is_persistent else None
         return set_cookie(names.token, renewed.value, max_age, is_secure=names.is_secure)
+
+
+def is_still_good(verifier: Verifier, context: RequestContext) -> bool:
+    """Return whether the token that a request was admitted by would still be accepted, by all that is known now."""
+    if context.used is None:
+        return True
+    try:
+        token = verifier.verify(context.used, max_staleness=context.max_staleness)
+    except OstiaryError:
+        return False
+    # As in `_verified`.
+    return context.session is None or token.expires_at > time.time()
 
 
 def credentials_of(context: RequestContext) -> Credentials:

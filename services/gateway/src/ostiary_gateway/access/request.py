@@ -84,9 +84,11 @@ class RequestContext:
         self.credentials: Credentials | None = None
         self.route: Route | None = None
         self.token: VerifiedToken | None = None
-        #: The browser session whose cookie counts; its token that is used, and the same for the service.
-        self.session: Session | None = None
+        #: The same as it was presented, and the age that revocations may have by all routes that it was verified for.
         self.used: Presented | None = None
+        self.max_staleness: float | None = None
+        #: The browser session whose cookie counts; and its token for the service.
+        self.session: Session | None = None
         self.bearer = b""
         #: The renewal that the request has waited for last, and how many it has waited for.
         self.renewal: Renewal | None = None
@@ -103,8 +105,9 @@ class RequestContext:
         #: The values of `RateLimit` and `RateLimit-Policy`; empty if the request was not counted.
         self.rate_limit = b""
         self.rate_limit_policy = b""
-        #: The limits that it has been counted by.
+        #: The limits that it has been counted by, and which kinds of them.
         self.counted_by: object = None
+        self.counted: tuple[str, ...] = ()
         #: CORS fields of the response; None if there are no rules.
         self.cors: CorsFields | None = None
         #: What COPY and MOVE write to, by the path that the upstream gets.
@@ -122,8 +125,8 @@ class RequestContext:
         return context
 
     def admit_again(self) -> None:
-        """Forget what has been decided, before it is decided again after a renewal."""
-        self.token = self.session = self.used = self.forwarding = self.destination = None
+        """Forget what has been decided, before it is decided again."""
+        self.token = self.session = self.used = self.forwarding = self.destination = self.max_staleness = None
         self.bearer = self.renewed_cookie = self.rewritten = self.prefix = b""
         self.cors = None
         self.cookie_rules = 0

@@ -31,9 +31,12 @@ class RouteRules:
         route: Route,
         limiters: Mapping[tuple[str, RateLimit], RateLimiter],
         sent: RequestFilter,
+        max_staleness: float | None,
         issuer: str | None = None,
     ) -> None:
         """`issuer` is the upstream that is the auth service of browser sessions, None without those."""
+        #: The age in seconds that revocations may have; None for any.
+        self.max_staleness = max_staleness
         self.header_bytes = route.limits.header_bytes
         self.body_bytes = route.limits.body_bytes
         self.connect = route.timeouts.connect

@@ -12,6 +12,7 @@
        ^   the client has read the response  |
        +-------- it has not yet -------------+
 
+    EXCHANGE -- the token has ended before the request was sent --> as a head
     EXCHANGE, TUNNEL, RESPONDING -- no further request --> LINGERING
     IDLE, HEAD, FLUSHING, LINGERING -- nothing to answer --> CLOSING
     any state -- connection lost --> CLOSED
@@ -101,7 +102,7 @@ CLOSED: Final = State("closed")
 IDLE.leads_to(HEAD, EXCHANGE, LOCAL_CALL, RENEWING, RESPONDING, FLUSHING, CLOSING, CLOSED)
 HEAD.leads_to(EXCHANGE, LOCAL_CALL, RENEWING, RESPONDING, FLUSHING, CLOSING, CLOSED)
 RENEWING.leads_to(EXCHANGE, LOCAL_CALL, RENEWING, RESPONDING, CLOSED)
-EXCHANGE.leads_to(IDLE, TUNNEL, RESPONDING, FLUSHING, LINGERING, CLOSED)
+EXCHANGE.leads_to(IDLE, EXCHANGE, TUNNEL, RENEWING, RESPONDING, FLUSHING, LINGERING, CLOSED)
 TUNNEL.leads_to(LINGERING, CLOSED)
 LOCAL_CALL.leads_to(RESPONDING, CLOSED)
 RESPONDING.leads_to(IDLE, FLUSHING, LINGERING, CLOSED)
@@ -350,6 +351,13 @@ class ClientConnection(WriteBufferedProtocol):
         self._record(problem.status, problem.code, exchange.upstream_seconds if exchange is not None else 0.0)
         self._respond(context, problem.status, problem_fields(problem, context), problem.to_json())
 
+    def admit_again(self) -> None:
+        """Decide about the request anew: the token that it was admitted by is no longer good."""
+        self._exchange = None
+        if self._context is not None:
+            self._context.admit_again()
+            self._admit(self._context)
+
     def abort_response(self) -> None:
         """Close the connection within a response."""
         exchange, self._exchange = self._exchange, None
@@ -453,7 +461,7 @@ class ClientConnection(WriteBufferedProtocol):
         self._admit(context)
 
     def _admit(self, context: RequestContext) -> None:
-        """Decide about a request: for the first time, or again after a renewal, by the routes as they are now."""
+        """Decide about a request: for the first time or again, by the routes as they are now."""
         snapshot = self._runtime.current
         try:
             if not self._is_for_upstream(context, snapshot):
@@ -483,7 +491,8 @@ class ClientConnection(WriteBufferedProtocol):
         if context.is_local:
             self._begin_local(context, snapshot)
             return False
-        if not context.renewals:
+        if context.route is None:
+            # For the first time.
             self._log.begin(context)
         if context.request.method == "OPTIONS":
             fields = snapshot.admission.own_options(context)

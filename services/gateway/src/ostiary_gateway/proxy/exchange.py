@@ -6,6 +6,9 @@
     +-------|--- retry -------------+                    |              |              |
             +-- failure, timeout, client gone, token ended -------------+--------------+
 
+A request may wait for its connection: in a queue, while it is dialled, or for a retry. Then its token is verified again
+before its head is sent. If it is no longer good, nothing is sent, and the request is decided anew.
+
 The request has states of its own: content is not read before there is a connection to send it on.
 
     HELD -- connection --> SENDING -- all content written --> SENT
@@ -25,6 +28,7 @@ from ostiary.errors import OstiaryError
 from ostiary.http import Problem, grace_of
 from ostiary_chassis.problems import body_too_large
 from ostiary_chassis.proxies import source_of
+from ostiary_gateway.access.authentication import is_still_good
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1 import headers, websocket
 from ostiary_gateway.http1.body import Body, ContentLengthBody
@@ -106,6 +110,9 @@ class Client(Protocol):
     def reject(self, problem: Problem) -> None:
         """Respond with a problem."""
 
+    def admit_again(self) -> None:
+        """Decide about the request anew. This exchange has ended."""
+
     def abort_response(self) -> None:
         """Close the connection within a response: nothing else tells the client that it is incomplete."""
 
@@ -122,6 +129,7 @@ class Exchange:
         "_connection",
         "_context",
         "_has_content",
+        "_has_waited",
         "_idle_seconds",
         "_is_chunked",
         "_is_stream",
@@ -170,6 +178,8 @@ class Exchange:
         self._lease: Pool | None = None
         self._connection: UpstreamConnection | None = None
         self._retries = 0
+        #: Whether time has passed since the token was verified.
+        self._has_waited = False
         body = context.request.body
         self._has_content = body is not None and not body.done
         self._request_state: State = HELD if self._has_content else SENT
@@ -219,6 +229,7 @@ class Exchange:
     def start(self) -> None:
         """Ask for a connection."""
         self._connect()
+        self._has_waited = True
         if self._state is CONNECTING:
             self._expect(self._rules.connect)
 
@@ -343,8 +354,12 @@ class Exchange:
     def on_connection(self, connection: UpstreamConnection) -> None:
         """Send the request."""
         self._lease = None
-        self._enter(AWAITING_RESPONSE)
         context = self._context
+        if self._has_waited and not is_still_good(self._verifier, context):
+            connection.give_back()
+            self._decide_anew()
+            return
+        self._enter(AWAITING_RESPONSE)
         self._connection = connection
         if not self._client.is_writable:
             connection.pause()
@@ -354,6 +369,15 @@ class Exchange:
         connection.send_request(self, context.request.method, head, has_content=self._has_content)
         if self._has_content:
             self._begin_content(connection)
+
+    def _decide_anew(self) -> None:
+        """Have the request admitted by another token of its session, or rejected."""
+        if self._has_content and self._retries:
+            # What was received of the content is gone. The request has failed once, and that is the answer.
+            self.give_up(problem_of_failure(Failure.BROKEN))
+        else:
+            self._end()
+            self._client.admit_again()
 
     def _begin_content(self, connection: UpstreamConnection) -> None:
         """Send the content that has been sent before, and ask for more."""
@@ -562,7 +586,7 @@ class Exchange:
         token = self._context.token
         if token is not None:
             self._watch = self._verifier.watch(
-                token, self._on_token_end, max_staleness=self._route.staleness_limit, grace=grace
+                token, self._on_token_end, max_staleness=self._context.max_staleness, grace=grace
             )
             self._watch.__enter__()
 

@@ -208,6 +208,10 @@ class UpstreamConnection(WriteBufferedProtocol):
         self.is_request_sent = not has_content
         self.write(head)
 
+    def give_back(self) -> None:
+        """Go back to the owner: no request is sent on it."""
+        self._owner.put_back(self)
+
     def end_request(self) -> None:
         """Note that all content has been written."""
         self.is_request_sent = True

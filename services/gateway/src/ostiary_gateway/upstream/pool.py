@@ -73,6 +73,7 @@ class Pool:
         self._dials: set[_Dial] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_retired = False
+        self._is_serving = False
 
     @property
     def idle(self) -> int:
@@ -158,8 +159,15 @@ class Pool:
             connection.abort()
 
     def _serve_waiting(self) -> None:
-        while (entry := self._queue.pop(self.busy)) is not None:
-            self.lease(*entry)
+        if self._is_serving:
+            # Whoever got a connection has given it back at once; the loop below goes on.
+            return
+        self._is_serving = True
+        try:
+            while (entry := self._queue.pop(self.busy)) is not None:
+                self.lease(*entry)
+        finally:
+            self._is_serving = False
 
     def _pop_idle(self, *, is_checked: bool) -> UpstreamConnection | None:
         """Return an idle connection, of which the system is asked whether it is still open if `is_checked`."""
