@@ -5,15 +5,20 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+import shlex
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Self
 
 import asyncpg
 import docker
 from clusters import LocalCluster, free_ports, need_engine, wait_until
+from docker.models.containers import Container
 
 IMAGE = "postgres:17-trixie"
+
+PGDATA = "/var/lib/postgresql/data/own"
 
 #: What is safe with data that nobody needs, and makes tests fast.
 CAREFREE = [
@@ -38,40 +43,45 @@ class PostgresServer:
     def create_database(self, template: str = "template1") -> str:
         """Make a database as a copy of another, and return its name."""
         name = f"test_{secrets.token_hex(6)}"
-        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     def drop_database(self, name: str) -> None:
         """Drop a database, whoever is still connected."""
-        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def close_to_all(self, name: str) -> None:
         """Let nobody connect to a database, and end all connections."""
-        self._execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        self.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         end_all = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608 - ours
-        self._execute(end_all)
+        self.execute(end_all)
 
     def open_to_all(self, name: str) -> None:
         """Let connections in again."""
-        self._execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        self.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
     def answers(self) -> bool:
         """Return whether the server takes connections."""
         try:
-            self._execute("SELECT 1")
+            self.execute("SELECT 1")
         except (OSError, asyncpg.PostgresError):
             return False
         return True
 
-    def _execute(self, statement: str) -> None:
-        async def execute() -> None:
-            connection = await asyncpg.connect(f"{self.url}/postgres", timeout=5)
-            try:
-                await connection.execute(statement)
-            finally:
-                await connection.close()
+    def execute(self, statement: str) -> None:
+        """Run a statement, outside of a transaction."""
+        asyncio.run(self._run(lambda connection: connection.execute(statement)))
 
-        asyncio.run(execute())
+    def value(self, query: str) -> object:
+        """Return what a query returns."""
+        return asyncio.run(self._run(lambda connection: connection.fetchval(query)))
+
+    async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[object]]) -> object:
+        connection = await asyncpg.connect(f"{self.url}/postgres", timeout=5)
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
 
 
 class SharedPostgres:
@@ -98,23 +108,58 @@ class SharedPostgres:
                 engine.containers.get(json.loads(self._started.read_text())["container"]).remove(force=True)
 
 
-def _start_container() -> dict[str, str]:
-    need_engine()
-    password = secrets.token_hex(16)
-    (port,) = free_ports(1)
-    with closing(docker.from_env()) as engine:
-        container = engine.containers.run(
+class PostgresContainer(PostgresServer):
+    """A server of a test's own, to break. With `primary`, it is a standby that follows that one."""
+
+    def __init__(self, engine: docker.DockerClient, *, size: str = "", primary: Self | None = None) -> None:
+        """Start it; its data have `size` (such as "100m") at most."""
+        self.password: str = primary.password if primary is not None else secrets.token_hex(16)
+        (self.port,) = free_ports(1)
+        super().__init__(f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/postgres")
+        command = ["postgres", *CAREFREE, "-c", "listen_addresses=*"]
+        if primary is not None:
+            source = f"--host={primary.address} --username=postgres"
+            copy = f"pg_basebackup --pgdata={PGDATA} {source} --checkpoint=fast --write-recovery-conf"
+            command = ["bash", "-c", f"{copy} && exec {shlex.join(command)}"]
+        self.container: Container = engine.containers.run(
             IMAGE,
-            ["postgres", *CAREFREE],
-            environment={"POSTGRES_PASSWORD": password},
-            ports={"5432/tcp": ("127.0.0.1", port)},
-            tmpfs={"/var/lib/postgresql/data": ""},
+            command,
+            environment={"POSTGRES_PASSWORD": self.password, "PGPASSWORD": self.password, "PGDATA": PGDATA},
+            ports={"5432/tcp": ("127.0.0.1", self.port)},
+            tmpfs={"/var/lib/postgresql/data": f"mode=1777{',size=' if size else ''}{size}"},
+            user="postgres",
             detach=True,
             auto_remove=True,
         )
-    url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
-    wait_until(PostgresServer(url).answers, "PostgreSQL answers")
-    return {"url": url, "container": container.id or ""}
+        wait_until(self.answers, "PostgreSQL answers")
+
+    @property
+    def address(self) -> str:
+        """The address in the engine's network."""
+        self.container.reload()
+        address: str = self.container.attrs["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+        return address
+
+    def run(self, *command: str) -> int:
+        """Run a command in the container and return its exit code."""
+        code = self.container.exec_run(list(command)).exit_code
+        assert code is not None
+        return code
+
+    def allow_standby(self) -> None:
+        """Let a standby connect."""
+        rule = "host replication all all scram-sha-256"
+        assert self.run("bash", "-c", f"echo {rule} >> {PGDATA}/pg_hba.conf && pg_ctl --pgdata={PGDATA} reload") == 0
+
+    def close(self) -> None:
+        self.container.remove(force=True)
+
+
+def _start_container() -> dict[str, str]:
+    need_engine()
+    with closing(docker.from_env()) as engine:
+        server = PostgresContainer(engine)
+        return {"url": f"{server.url}/postgres", "container": server.container.id or ""}
 
 
 @contextmanager

@@ -11,11 +11,12 @@ from typing import Annotated
 import pytest
 import sqlalchemy.exc
 from pydantic import Field
-from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
+from sqlalchemy import Column, Integer, MetaData, Table, event, insert, select, text
 
 from ostiary_chassis import sql
 from ostiary_chassis.settings import ConfigError, Settings
 from ostiary_chassis.sql import Database, DatabaseAddress, DatabaseUrl, UtcDateTime, is_unavailable
+from ostiary_chassis.sql.schema import Schema
 
 
 class Config(Settings):
@@ -190,3 +191,55 @@ async def test_a_cancelled_writer_leaves_no_lock(database: Database) -> None:
     async with database.read() as connection:
         stored = set((await connection.execute(select(moments.c.id))).scalars())
     assert {*range(1, 20, 2), 100} <= stored
+
+
+async def test_a_file_that_could_not_be_written_to_is_opened_again(tmp_path: Path) -> None:
+    address = DatabaseAddress.of_file("test", tmp_path / "test.db")
+    database = Database(address)
+    async with database.write() as connection:
+        await connection.run_sync(Schema.probe_table(address).create)
+        # As if it had been opened while its file system was read-only.
+        await connection.execute(text("PRAGMA query_only = ON"))
+    assert "readonly" in await database.unready_reason()
+    async with database.write() as connection:
+        await connection.run_sync(metadata.create_all)
+    await database.close()
+
+
+async def test_who_asks_at_the_same_time_shares_a_test_of_the_database(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = 0
+
+    def count(*_: object) -> None:
+        nonlocal tests
+        tests += 1
+
+    async with database.write() as connection:
+        await connection.run_sync(Schema.probe_table(database.address).create)
+    monkeypatch.setattr(sql.database, "PROBE_SECONDS", 60.0)
+    event.listen(database._engine.sync_engine, "commit", count)
+    assert await asyncio.gather(*(database.unready_reason() for _ in range(20))) == [""] * 20
+    assert tests == 1
+
+
+async def test_a_busy_database_is_no_fault(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql.database, "PROBE_TIMEOUT", 0.5)
+    monkeypatch.setattr(sql.database, "PROBE_SECONDS", 0.0)
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def hold(end: asyncio.Event) -> None:
+        async with database.write():
+            await end.wait()
+
+    # The test waits behind both; nobody gets through.
+    holding = [asyncio.create_task(hold(end)) for end in (first, second)]
+    await asyncio.sleep(0)
+    assert "does not respond: no answer in time" in await database.unready_reason()
+    # The first one does.
+    testing = asyncio.create_task(database.unready_reason())
+    await asyncio.sleep(0)
+    first.set()
+    assert await testing == ""
+    second.set()
+    await asyncio.gather(*holding)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import asyncpg
@@ -138,22 +139,15 @@ class Connector:
         Messages can be lost with the connection; `on_connect` is called whenever there is a new one.
         """
         while True:
-            try:
-                await self._listen_once(on_message, on_connect)
-            except Exception as error:  # noqa: BLE001 - whatever happened, the listener reconnects
-                _log.warning("message listener disconnected", error=describe(error))
+            with suppress(CannotConnect):  # it is logged once
+                connection = await self.connect(_KEEPALIVES, LISTENER_CHECK_TIMEOUT)
+                try:
+                    await _follow(connection, on_message, on_connect)
+                except Exception as error:  # noqa: BLE001 - whatever happened, the listener reconnects
+                    _log.warning("message listener disconnected", error=describe(error))
+                finally:
+                    connection.terminate()
             await asyncio.sleep(RECONNECT_SECONDS)
-
-    async def _listen_once(self, on_message: Callable[[str], None], on_connect: Callable[[], None]) -> NoReturn:
-        connection = await self.connect(_KEEPALIVES, LISTENER_CHECK_TIMEOUT)
-        try:
-            await connection.add_listener(_CHANNEL, lambda _connection, _pid, _channel, message: on_message(message))
-            on_connect()
-            while True:
-                await asyncio.sleep(LISTENER_CHECK_SECONDS)
-                await _require_writable(connection)
-        finally:
-            connection.terminate()
 
     async def check_sessions(self) -> None:
         """Check that a connection is a session of its own, as messages need one. Raises CannotConnect."""
@@ -166,6 +160,16 @@ class Connector:
         finally:
             for connection in connections:
                 connection.terminate()
+
+
+async def _follow(
+    connection: asyncpg.Connection, on_message: Callable[[str], None], on_connect: Callable[[], None]
+) -> NoReturn:
+    await connection.add_listener(_CHANNEL, lambda _connection, _pid, _channel, message: on_message(message))
+    on_connect()
+    while True:
+        await asyncio.sleep(LISTENER_CHECK_SECONDS)
+        await _require_writable(connection)
 
 
 async def _check_messages(listener: asyncpg.Connection, sender: asyncpg.Connection) -> None:
@@ -253,8 +257,7 @@ def _reports_read_only(connection: Any) -> bool:
 
 def _reason(error: Exception) -> str:
     """Return why connecting has failed."""
-    state = str(getattr(error, "sqlstate", None) or "")
-    if state.startswith("28"):
+    if isinstance(error, asyncpg.InvalidPasswordError):
         return f"password rejected: {describe(error)}"
     if "unsupported startup parameter" in str(error):
         return _POOLER.format("refuses startup parameters", ",".join(_SERVING))
