@@ -338,7 +338,7 @@ class Tables:
 
     state: State
     revocations: dict[int, LoggedRevocation] = field(default_factory=dict)
-    registered: dict[str, RegisteredVerifier] = field(default_factory=dict)
+    registered: dict[tuple[str, str], RegisteredVerifier] = field(default_factory=dict)
 
     def copy(self) -> "Tables":
         return Tables(self.state, dict(self.revocations), dict(self.registered))
@@ -369,21 +369,12 @@ class Database:
         self.tables.revocations = {number: row for number, row in rows if row.kind is Kind.KEY}
 
     def register(self, rows: Collection[RegisteredVerifier]) -> None:
-        for row in rows:
-            known = self.tables.registered.get(row.id, row)
-            self.tables.registered[row.id] = replace(
-                row,
-                acknowledged=max(row.acknowledged, known.acknowledged),
-                lease_ms=max(row.lease_ms, known.lease_ms),
-                live_until=max(row.live_until, known.live_until),
-            )
+        self.tables.registered.update({(row.id, row.replica): row for row in rows})
 
-    def acknowledge(self, rows: Collection[RegisteredVerifier]) -> None:
-        for row in rows:
-            known = self.tables.registered.get(row.id)
-            if known is not None:
-                acknowledged = max(row.acknowledged, known.acknowledged)
-                self.tables.registered[row.id] = replace(known, acknowledged=acknowledged)
+    def remove(self, verifier_ids: Collection[str], replica: str | None) -> None:
+        for verifier_id, of in list(self.tables.registered):
+            if verifier_id in verifier_ids and replica in {of, None}:
+                del self.tables.registered[verifier_id, of]
 
     def restore(self, copy: Tables) -> None:
         self.tables = copy.copy()
@@ -518,18 +509,22 @@ class Rows:
         rows = tuple(changed)
         self._work.append(lambda: self._database.register(rows))
 
-    async def acknowledge(self, changed: Collection[RegisteredVerifier]) -> None:
+    async def update(self, changed: Collection[RegisteredVerifier]) -> None:
         await self._hop()
-        rows = tuple(changed)
-        self._work.append(lambda: self._database.acknowledge(rows))
+        rows, known = tuple(changed), self._database.tables.registered
+        self._work.append(lambda: self._database.register([row for row in rows if (row.id, row.replica) in known]))
+
+    async def all(self) -> list[RegisteredVerifier]:
+        await self._hop()
+        return list(self._database.tables.registered.values())
 
     async def live(self, now: datetime) -> list[RegisteredVerifier]:
         await self._hop()
         return [verifier for verifier in self._database.tables.registered.values() if verifier.live_until > now]
 
-    async def remove(self, verifier_id: str) -> None:
+    async def remove(self, verifier_ids: Collection[str], replica: str | None = None) -> None:
         await self._hop()
-        self._work.append(lambda: self._database.tables.registered.pop(verifier_id, None))
+        self._work.append(lambda: self._database.remove(verifier_ids, replica))
 
     async def prune(self, now: datetime, **_limits: object) -> int:
         await self._hop()
@@ -694,7 +689,8 @@ class Replica:
             key_revoked=asyncio.Event(),
         )
         self.revocations = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME), self.services.revoked.set)
-        anybody = SimpleNamespace(verify=lambda *_args, **_options: SimpleNamespace(require=lambda **_scopes: None))
+        token = SimpleNamespace(require=lambda **_scopes: None, client_id="c")
+        anybody = SimpleNamespace(verify=lambda *_args, **_options: token)
         routes = feed_routes(self.services, cast("Any", SimpleNamespace(auth=SimpleNamespace(verifier=anybody))))
         self.endpoints = {method: route.endpoint for route in routes for method in _methods(route)}
         if is_only_asked:
@@ -778,7 +774,7 @@ class Service:
         self.process.spawn(self._run())
 
     async def _run(self) -> None:
-        self.party.name_of = lambda: self.follower._id
+        self.party.name_of = lambda: f"c:{self.follower._id}"
         await self.follower.__aenter__()
 
     def end(self) -> None:
@@ -988,7 +984,7 @@ class World:
             if party.fresh_until < self.now:
                 self.report(party, "is not up to date")
         # Those that were killed have said nothing; for them the lease counts.
-        gone = self.database.tables.registered.keys() - {party.name_of() for party in self.parties}
+        gone = {name for name, _ in self.database.tables.registered} - {party.name_of() for party in self.parties}
         self.run(max(BOUNDS) if gone else verifiers.REQUERY_SECONDS)
         if state.complete_at is None:
             self.violations.append(f"{state.head.number} is not complete")
@@ -1031,13 +1027,10 @@ class World:
         """Whoever may be accepting tokens is stored, with its lease."""
         if party.fresh_until < self.now or party.born_at <= self.database.restored_at:
             return
-        row = self.database.tables.registered.get(party.name_of())
-        if row is None:
-            self.report(party, "accepts, and is not registered")
-            return
+        rows = [row for (name, _), row in self.database.tables.registered.items() if name == party.name_of()]
         until = date(party.fresh_until + max(replica.process.fast for replica in self.replicas))
-        if row.lease_ms < party.bound * 1000 or row.live_until < until - DATES_DIFFER:
-            self.report(party, f"accepts until {date(party.fresh_until)}, and is registered as {row}")
+        if not any(row.lease_ms >= party.bound * 1000 and row.live_until >= until - DATES_DIFFER for row in rows):
+            self.report(party, f"accepts until {date(party.fresh_until)}, and is registered as {rows}")
 
     def _check_verdict(self, party: Party, token: Token) -> None:  # noqa: C901 - a list of checks
         tables = self.database.tables
@@ -1242,8 +1235,9 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ostiary._revocations, "RETENTION_MARGIN", MARGIN)
     monkeypatch.setattr(feed_module, "MAX_EVENTS", 2)
     monkeypatch.setattr(feed_module, "TAIL", 2)
-    monkeypatch.setattr(verifiers, "STORED_AHEAD", timedelta(seconds=2))
-    monkeypatch.setattr(verifiers, "CLOCK_SKEW", timedelta(seconds=2))
+    monkeypatch.setattr(verifiers, "STORED_AHEAD", 4.0)
+    monkeypatch.setattr(verifiers, "PROLONGED_BEFORE", 3.0)
+    monkeypatch.setattr(verifiers, "MARGIN", 2.0)
     monkeypatch.setattr(pruning, "VERIFIERS_KEPT", VERIFIERS_KEPT)
     monkeypatch.setattr(background, "PRUNE_SECONDS", 3.0)
     for name in ("FOLLOW_SECONDS", "ADVANCE_SECONDS"):  # of keys, of which there is one
@@ -1513,35 +1507,40 @@ class TestStandIn:
         """Return what can be seen of what is stored."""
         now, seen = date(MONOTONIC_START), []
         first, second, late = (now + timedelta(seconds=seconds) for seconds in (10, 20, 11 + LIFETIME + MARGIN))
-        known, other = (RegisteredVerifier(name, 5, "keys", 3000, second) for name in ("known", "other"))
+        known, other = (RegisteredVerifier(name, "here", 5, "keys", 3000, second) for name in ("c:known", "c:other"))
         from_before = replace(known, acknowledged=3, keys="others", lease_ms=1000, live_until=first)
+        elsewhere = replace(known, replica="there")
         log = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME))
-        for rows in ((known, replace(other, live_until=first)), (from_before,)):
+        for rows in ((known, replace(other, live_until=first)), (elsewhere,), (from_before,)):
             async with store.write() as transaction:
                 await transaction.verifiers.put(rows)
         later = replace(known, acknowledged=7, keys="others", lease_ms=9000, live_until=late)
-        for acknowledged in (later, from_before, replace(known, id="never registered")):
+        for changed in (from_before, later, replace(known, id="c:unknown"), replace(known, replica="nowhere")):
             async with store.write() as transaction:
-                await transaction.verifiers.acknowledge([acknowledged])
+                await transaction.verifiers.update([changed])
         for targets in (((Kind.SESSION, "a"), (Kind.KEY, "b")), ((Kind.SUBJECT, "c"),)):
             async with store.write() as transaction:
                 for kind, target in targets:
                     await log.revoke(transaction, Context(now), kind, target)
         with suppress(ZeroDivisionError):
             async with store.write() as transaction:
-                await transaction.verifiers.remove("known")
+                await transaction.verifiers.remove({"c:known"})
                 await log.revoke(transaction, Context(now), Kind.ALL, EVERYTHING)
                 raise ZeroDivisionError
         for at in (now, first, late):
             async with store.write() as transaction:
                 await transaction.prune(at, idle=timedelta(), limit=10)
             async with store.read() as transaction:
-                seen += sorted(await transaction.verifiers.live(min(at, first)), key=lambda row: row.id)
+                for found in (await transaction.verifiers.live(min(at, first)), await transaction.verifiers.all()):
+                    seen += sorted(found, key=lambda row: (row.id, row.replica))
                 seen.append(replace(await transaction.revocations.head(), epoch=""))
                 for after, head, limit in ((0, 3, 2), (1, 3, 9), (0, 2, 9)):
                     seen += await transaction.revocations.after(after, head, limit)
         async with store.write() as transaction:
-            await transaction.verifiers.remove("known")
-        async with store.read() as transaction:
-            seen += await transaction.verifiers.live(now)
+            await transaction.verifiers.put([elsewhere, other, replace(other, replica="there")])
+        for names, of in (({"c:other"}, "here"), ({"c:known"}, None)):
+            async with store.write() as transaction:
+                await transaction.verifiers.remove(names, of)
+            async with store.read() as transaction:
+                seen += sorted(await transaction.verifiers.all(), key=lambda row: (row.id, row.replica))
         return seen

@@ -30,6 +30,9 @@ PRUNE_PAUSE_SECONDS = 0.01
 FOLLOW_LOG_SECONDS = 1.25
 FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES = 0.2
 
+#: Seconds between looks at which verifiers' leases are over: calls that wait for them return so much later.
+MAINTAIN_SECONDS = 0.5
+
 #: Each interval is multiplied by a random factor in this range, so that replicas do not work in step.
 JITTER = (0.8, 1.2)
 
@@ -50,6 +53,7 @@ class Background:
             alone = self._services.database.is_sqlite
             log_seconds = FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES if alone else FOLLOW_LOG_SECONDS
             tasks.create_task(self._repeat(self.follow_feed, log_seconds))
+            tasks.create_task(self._repeat(self._services.verifiers.maintain, MAINTAIN_SECONDS))
             tasks.create_task(self._when(self._services.revoked, self._services.feed.refresh))
             tasks.create_task(self._when(self._services.key_revoked, self.follow_keys))
             tasks.create_task(self._services.database.listen(self._on_message, self._services.revoked.set))
@@ -71,7 +75,6 @@ class Background:
 
     async def prune(self) -> None:
         """Delete expired rows, in batches until none is left."""
-        self._services.verifiers.drop_expired()
         idle = self._services.sessions.limits.idle
         deleted = PRUNE_BATCH
         while deleted >= PRUNE_BATCH:

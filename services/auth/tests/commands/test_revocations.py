@@ -1,6 +1,7 @@
 """`ostiary-auth revocations`: who follows the log, and what an operator can do to it."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -76,21 +77,23 @@ class TestVerifiers:
     def test_those_that_may_be_accepting_tokens_are_listed(self, line: CommandLine) -> None:
         now = datetime.now(UTC).replace(microsecond=0)
         live = [
-            RegisteredVerifier("gateway-5f1c", 17, "0nX2", 30_000, now + 60 * SECOND),
-            RegisteredVerifier("auth-0a94", 18, LOCAL_KEYS, 1_500, now + 61 * SECOND),
+            RegisteredVerifier("ostiary-verifiers:gateway-5f1c", "auth-0a94", 17, "0nX2", 30_000, now + 60 * SECOND),
+            RegisteredVerifier("auth-0a94", "auth-0a94", 18, LOCAL_KEYS, 1_500, now + 61 * SECOND),
         ]
-        gone = RegisteredVerifier("orders-d1b2", 16, "0nX2", 30_000, now - SECOND)
+        # It polled another replica before.
+        before = replace(live[0], replica="auth-77e1", acknowledged=16, live_until=now + 59 * SECOND)
+        gone = RegisteredVerifier("ostiary-verifiers:orders-d1b2", "auth-0a94", 16, "0nX2", 30_000, now - SECOND)
 
         async def put(services: Services) -> None:
             async with services.store.write() as transaction:
-                await transaction.verifiers.put([*live, gone])
+                await transaction.verifiers.put([*live, before, gone])
 
         line.do(put)
         heading, *table = (row.split() for row in line.prints("revocations", "verifiers").splitlines())
         assert heading == ["ID", "APPLIED", "KEYS", "LEASE", "LIVE", "UNTIL"]
         shown = {row[0]: row[1:] for row in table}
-        assert shown.keys() == {"gateway-5f1c", "auth-0a94"}
-        assert shown["gateway-5f1c"][:4] == ["17", "0nX2", "30", "s"]
+        assert shown.keys() == {"ostiary-verifiers:gateway-5f1c", "auth-0a94"}
+        assert shown["ostiary-verifiers:gateway-5f1c"][:4] == ["17", "0nX2", "30", "s"]
         assert "1.5 s" in line.prints("revocations", "verifiers")
         rows = {row["id"]: row for row in line.rows("revocations", "verifiers")}
         for verifier in live:

@@ -316,7 +316,7 @@ class TestWaiting:
         async def acknowledge(number: int) -> None:
             """Ask, as somebody does who has applied all up to a number."""
             known: dict[str, str | int] = {"epoch": head.epoch, "after": number, "keys": "keys"}
-            question = {**known, "wait": 0, "verifier": verifier, "lease": 600_000}
+            question = {**known, "wait": 0, "nonce": uuid4().hex, "verifier": verifier, "lease": 600_000}
             response = await calls.http.get("/feed", params=question, headers=headers)
             assert response.status_code == 200
 

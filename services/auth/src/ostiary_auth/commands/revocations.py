@@ -6,7 +6,7 @@ import typer
 
 from ostiary_auth.commands._run import AsJson, run, show
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.revocation.model import RegisteredVerifier
+from ostiary_auth.domain.revocation.model import RegisteredVerifier, each_once
 from ostiary_auth.routes.revocation.models import VerifierResponse
 from ostiary_auth.services import Services
 
@@ -19,7 +19,7 @@ def verifiers(as_json: AsJson = False) -> None:
 
     async def work(services: Services, context: Context) -> list[RegisteredVerifier]:
         async with services.store.read() as transaction:
-            return await transaction.verifiers.live(context.now)
+            return each_once(await transaction.verifiers.live(context.now))
 
     show(run(work), as_json, _row, VerifierResponse.of)
 

@@ -184,18 +184,21 @@ class EventReceiverRows(Protocol):
 
 
 class VerifierRows(Protocol):
-    """Verifiers that follow the revocation feed, of all replicas."""
+    """Verifiers that follow the revocation feed: a row for each replica that one polls."""
 
     async def put(self, changed: Collection[RegisteredVerifier]) -> None:
-        """Insert or update verifiers; their values only grow."""
+        """Insert or update rows, of one replica."""
 
-    async def acknowledge(self, changed: Collection[RegisteredVerifier]) -> None:
-        """Update what verifiers have acknowledged; it only grows. Missing ones are not inserted."""
+    async def update(self, changed: Collection[RegisteredVerifier]) -> None:
+        """Update rows, of one replica. Missing ones are not inserted."""
+
+    async def all(self) -> list[RegisteredVerifier]: ...
 
     async def live(self, now: datetime) -> list[RegisteredVerifier]:
-        """Return the verifiers that may be accepting tokens."""
+        """Return the verifiers that may be accepting tokens; one that polls several replicas, once for each."""
 
-    async def remove(self, verifier_id: str) -> None: ...
+    async def remove(self, verifier_ids: Collection[str], replica: str | None = None) -> None:
+        """Delete the rows of verifiers, all or those of one replica."""
 
 
 class ThrottleRows(Protocol):

@@ -39,7 +39,7 @@ class Keys:
 
     async def holds(self, verifier: str, keys: str, live_for: timedelta = 3600 * SECOND) -> None:
         async with self.services.store.write() as transaction:
-            await transaction.verifiers.put([RegisteredVerifier(verifier, 0, keys, MINUTE, NOW + live_for)])
+            await transaction.verifiers.put([RegisteredVerifier(verifier, "auth-1", 0, keys, MINUTE, NOW + live_for)])
 
     async def may_rotate(self, age: timedelta = timedelta(0)) -> bool:
         """Try to rotate, so long after the next key was published."""

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import cast
 
 import pytest
 from databases import PostgresServer
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from ostiary.feed import Kind
@@ -24,9 +23,8 @@ from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation import verifiers as verifiers_module
 from ostiary_auth.domain.revocation.messages import ACKNOWLEDGED, WANTED
 from ostiary_auth.domain.revocation.model import LOCAL_KEYS, InForce, RegisteredVerifier
-from ostiary_auth.domain.revocation.verifiers import CLOCK_SKEW, NO_LEASE_MS, STORED_AHEAD, Verifiers
+from ostiary_auth.domain.revocation.verifiers import MARGIN, NO_LEASE_MS, PROLONGED_BEFORE, STORED_AHEAD, Verifiers
 from ostiary_auth.services import Services, ServiceSecrets
-from ostiary_auth.storage.revocation.tables import verifiers as rows
 from ostiary_auth.storage.revocation.verifiers import SqlVerifiers
 from ostiary_auth.system_clock import SystemClock
 
@@ -74,8 +72,9 @@ class Replica:
         return asyncio.create_task(asyncio.wait_for(in_force, patience))
 
     async def stored(self) -> dict[str, RegisteredVerifier]:
-        async with self.services.database.read() as connection:
-            return {row.id: RegisteredVerifier(**row._mapping) for row in await connection.execute(select(rows))}
+        """Return the row of each verifier that polls one replica."""
+        async with self.services.store.read() as transaction:
+            return {row.id: row for row in await transaction.verifiers.all()}
 
 
 class Gate:
@@ -104,6 +103,26 @@ class Gate:
             await self._reached.wait()
 
 
+class SteppedClock(SystemClock):
+    """The system's clocks, put forward by the test."""
+
+    def __init__(self) -> None:
+        self.stepped = 0.0
+
+    def step(self, seconds: float) -> None:
+        self.stepped += seconds
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.stepped)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.stepped
+
+
+def with_clock(services: Services, clock: SteppedClock) -> Verifiers:
+    return Verifiers(services.store, services.feed, services.database.publish, "own", clock)
+
+
 class Messages:
     """Messages between replicas that arrive at once, unless they are lost."""
 
@@ -118,7 +137,8 @@ class Messages:
             receive(message)
 
     def join(self, services: Services) -> Replica:
-        verifiers = Verifiers(services.store, services.feed, self.publish, "own", SystemClock())
+        own_id = f"auth-{len(self._joined)}"
+        verifiers = Verifiers(services.store, services.feed, self.publish, own_id, SystemClock())
         self._joined.append(verifiers)
         self.receivers.append(verifiers.on_message)
         return Replica(services, verifiers)
@@ -197,8 +217,8 @@ class TestRegistry:
         verifier = (await replica.stored())["orders"]
         assert (verifier.acknowledged, verifier.keys, verifier.lease_ms) == (7, KEYS, 20_000)
         # However its answer is delayed, it may be accepting tokens until then.
-        lease = timedelta(seconds=20) + CLOCK_SKEW
-        assert before + lease + STORED_AHEAD <= verifier.live_until <= datetime.now(UTC) + lease + STORED_AHEAD
+        lease = timedelta(seconds=20 + STORED_AHEAD)
+        assert before + lease <= verifier.live_until <= datetime.now(UTC) + lease
 
     async def test_many_at_once_are_all_stored(self, replica: Replica) -> None:
         await asyncio.gather(*(replica.heard(f"orders-{number}") for number in range(200)))
@@ -214,20 +234,90 @@ class TestRegistry:
     async def test_what_others_have_to_know_is_stored(self, replica: Replica) -> None:
         await replica.heard("orders", 0, MINUTE)
         await replica.heard("orders", 1, MINUTE, keys="other-keys")
+        # Nobody's answer depends on it, so no poll waits for it.
+        await until(lambda: replica.verifiers._stored["orders"].keys == "other-keys")
         assert (await replica.stored())["orders"].keys == "other-keys"
         # Also if it is stored as live for that long already.
         await replica.heard("orders", 1, MINUTE + 1, keys="other-keys")
         assert (await replica.stored())["orders"].lease_ms == MINUTE + 1
 
-    async def test_it_is_stored_again_before_it_counts_as_gone(
-        self, replica: Replica, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(verifiers_module, "STORED_AHEAD", timedelta(0))
-        monkeypatch.setattr(verifiers_module, "CLOCK_SKEW", timedelta(0))
+    async def test_it_is_stored_again_before_it_counts_as_gone(self, services: Services) -> None:
+        """Ahead of time, and not while it polls."""
+        clock = SteppedClock()
+        replica = Replica(services, with_clock(services, clock))
         await replica.heard("orders")
         first = (await replica.stored())["orders"].live_until
+        clock.step(STORED_AHEAD - PROLONGED_BEFORE - 2.0)
+        await replica.verifiers.maintain()
+        assert (await replica.stored())["orders"].live_until == first
+        clock.step(2.0)
         await replica.heard("orders")
-        assert (await replica.stored())["orders"].live_until > first
+        assert (await replica.stored())["orders"].live_until == first
+        await replica.verifiers.maintain()
+        assert (await replica.stored())["orders"].live_until >= first + timedelta(seconds=clock.stepped)
+
+    async def test_when_that_fails_for_long_a_poll_waits_for_it(self, services: Services) -> None:
+        clock = SteppedClock()
+        gate = Gate(services.store)
+        gate.open.set()
+        verifiers = Verifiers(gate, services.feed, services.database.publish, "own", clock)
+        replica = Replica(services, verifiers)
+        await replica.heard("orders")
+        gate.shut()
+        clock.step(STORED_AHEAD - MARGIN - 2.0)
+        await replica.heard("orders")
+        clock.step(2.0)
+        poll = asyncio.create_task(replica.heard("orders"))
+        await gate.reached()
+        assert not poll.done()
+        gate.open.set()
+        await poll
+        live_until = (await replica.stored())["orders"].live_until
+        assert live_until >= clock.now() + timedelta(milliseconds=MINUTE)
+
+    async def test_when_its_lease_is_over_its_row_is_deleted(self, services: Services) -> None:
+        clock = SteppedClock()
+        replica = Replica(services, with_clock(services, clock))
+        await replica.heard("orders", 0, 30_000)
+        clock.step(20.0)
+        # Its lease counts from here on.
+        await replica.heard("orders", 0, 30_000)
+        await replica.heard("profile", 0, MINUTE)
+        clock.step(25.0)
+        await replica.verifiers.maintain()
+        assert set(await replica.stored()) == {"orders", "profile"}
+        clock.step(5.0)
+        await replica.verifiers.maintain()
+        assert set(await replica.stored()) == {"profile"}
+        await replica.heard("orders", 0, 30_000)
+        assert set(await replica.stored()) == {"orders", "profile"}
+
+    async def test_one_that_says_a_shorter_lease_may_still_go_by_the_longer_one(self, services: Services) -> None:
+        clock = SteppedClock()
+        replica = Replica(services, with_clock(services, clock))
+        await replica.heard("orders", 0, MINUTE)
+        clock.step(1.0)
+        await replica.heard("orders", 0, 2_000)
+        clock.step(50.0)
+        await replica.verifiers.maintain()
+        assert set(await replica.stored()) == {"orders"}
+        clock.step(9.0)
+        await replica.verifiers.maintain()
+        assert await replica.stored() == {}
+
+    async def test_a_replica_that_ends_leaves_behind_how_long_each_may_accept(self, services: Services) -> None:
+        clock = SteppedClock()
+        replica = Replica(services, with_clock(services, clock))
+        await replica.verifiers.on_local_poll(15_000)
+        await replica.heard("orders", 0, 30_000)
+        clock.step(10.0)
+        await replica.heard("profile", 0, 30_000)
+        await replica.verifiers.deregister()
+        live_until = {name: row.live_until for name, row in (await replica.stored()).items()}
+        accepting = clock.now() - timedelta(milliseconds=1)
+        assert live_until.keys() == {"orders", "profile"}
+        for name, seconds in (("orders", 20), ("profile", 30)):
+            assert abs(live_until[name] - accepting - timedelta(seconds=seconds)) < timedelta(milliseconds=100)
 
     async def test_without_a_lease_it_has_one_for_those_who_wait(self, replica: Replica) -> None:
         await replica.heard("orders", lease_ms=None)
@@ -249,8 +339,6 @@ class TestRegistry:
 
     async def test_there_is_a_limit(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(verifiers_module, "MAX_VERIFIERS", 2)
-        monkeypatch.setattr(verifiers_module, "STORED_AHEAD", timedelta(0))
-        monkeypatch.setattr(verifiers_module, "CLOCK_SKEW", timedelta(0))
         await replica.heard("orders", lease_ms=0)
         await replica.heard("profile")
         with pytest.raises(TooManyVerifiers):
@@ -258,7 +346,7 @@ class TestRegistry:
         assert set(await replica.stored()) == {"orders", "profile"}
         await replica.heard("profile", 1)
         # One that has not asked for long makes room.
-        replica.verifiers.drop_expired()
+        await replica.verifiers.maintain()
         await replica.heard("billing")
         with pytest.raises(TooManyVerifiers):
             await replica.heard("orders")
@@ -340,12 +428,12 @@ class TestInForce:
         assert found.after_ms >= 20_000
 
     async def test_who_waits_is_told_when_the_lease_is_over(self, replica: Replica) -> None:
+        heard_at = time.monotonic()
         await replica.heard("orders", 0, 80)
         number = await replica.revoke()
         found = await replica.wait(number)
         assert (found.acknowledged_by, found.complete) == (0, True)
-        assert found.after_ms is not None
-        assert found.after_ms >= 80
+        assert time.monotonic() >= heard_at + 0.08
 
     async def test_the_lease_that_counts_is_the_last_one_said(self, replica: Replica) -> None:
         await replica.heard("orders", 0, 20_000)
@@ -368,14 +456,53 @@ class TestInForce:
         assert (await waiting).complete
 
     async def test_one_that_has_not_asked_for_longer_than_it_may_accept_holds_nobody_up(
-        self, replica: Replica, monkeypatch: pytest.MonkeyPatch
+        self, services: Services, second: Replica
     ) -> None:
-        monkeypatch.setattr(verifiers_module, "STORED_AHEAD", timedelta(0))
-        monkeypatch.setattr(verifiers_module, "CLOCK_SKEW", timedelta(0))
-        await replica.heard("orders", 0, 0)
+        """Its lease counts from its last question, and not from each revocation anew."""
+        clock = SteppedClock()
+        replica = Replica(services, with_clock(services, clock))
+        await replica.heard("orders", 0, 30_000)
+        clock.step(29.0)
+        await replica.heard("profile", 0, 30_000)
         number = await replica.revoke()
-        await replica.heard("profile", number)
-        assert (await replica.state(number)).acknowledged_by == 1
+        assert not await replica.is_in_force(number)
+        await replica.heard("profile", number, 30_000)
+        assert not await replica.is_in_force(number)
+        clock.step(1.0)
+        state = await replica.state(number)
+        assert (state.acknowledged_by, state.complete) == (1, True)
+        # The other replica knows it as soon as this one has noticed.
+        second.verifiers._clock = clock
+        number = await replica.revoke()
+        await replica.heard("profile", number, 30_000)
+        replica.verifiers.on_message(f"{WANTED}{number}")
+        await replica.verifiers._write()
+        assert not (await second.verifiers.in_force(number, clock.monotonic(), 0)).complete
+        await replica.verifiers.maintain()
+        state = await second.verifiers.in_force(number, clock.monotonic(), 0)
+        assert (state.acknowledged_by, state.complete) == (1, True)
+
+    async def test_one_that_vanished_together_with_its_replica_holds_it_up_a_little_longer(
+        self, services: Services, second: Replica
+    ) -> None:
+        clock = SteppedClock()
+        second.verifiers._clock = clock
+        killed = Replica(services, with_clock(services, clock))
+        await killed.heard("orders", 0, 30_000)
+        number = await second.revoke()
+        clock.step(30.0 + STORED_AHEAD - 5.0)
+        assert not (await second.verifiers.in_force(number, clock.monotonic(), 0)).complete
+        clock.step(5.0)
+        assert (await second.verifiers.in_force(number, clock.monotonic(), 0)).complete
+
+    async def test_who_waits_is_told_when_the_lease_since_the_last_question_is_over(self, replica: Replica) -> None:
+        await replica.heard("orders", 0, 150)
+        await asyncio.sleep(0.1)
+        number = await replica.revoke()
+        found = await replica.wait(number)
+        assert found.complete
+        assert found.after_ms is not None
+        assert found.after_ms < 150
 
     async def test_the_wait_ends_when_its_time_is_up(self, replica: Replica) -> None:
         await replica.heard("orders", 0)
@@ -511,7 +638,7 @@ class TestReplicas:
         await there.heard("orders", 1)
         await there.verifiers.remove("orders")
         here.verifiers.on_message(f"{WANTED}1")
-        await here.verifiers._share()
+        await here.verifiers._write()
         assert await there.stored() == {}
         assert await there.is_in_force(await there.revoke())
 
@@ -521,16 +648,15 @@ class TestReplicas:
         _, here, _ = pair
         await here.heard("orders", 0)
         await here.heard("orders", await here.revoke())
-        live = SqlVerifiers.live
+        update = SqlVerifiers.update
 
-        async def live_and_then_removed(self: SqlVerifiers, now: datetime) -> list[RegisteredVerifier]:
-            found = await live(self, now)
-            await self.remove("orders")
-            return found
+        async def update_what_is_removed(self: SqlVerifiers, changed: Collection[RegisteredVerifier]) -> None:
+            await self.remove({"orders"})
+            await update(self, changed)
 
-        monkeypatch.setattr(SqlVerifiers, "live", live_and_then_removed)
+        monkeypatch.setattr(SqlVerifiers, "update", update_what_is_removed)
         here.verifiers.on_message(f"{WANTED}1")
-        await here.verifiers._share()
+        await here.verifiers._write()
         assert await here.stored() == {}
 
     async def test_a_replica_that_has_nothing_to_tell_says_nothing(
@@ -538,11 +664,10 @@ class TestReplicas:
     ) -> None:
         messages, here, there = pair
         await here.heard("orders", 0)
-        await here.heard("orders", await here.revoke())
-        await there.verifiers.remove("orders")
+        await there.heard("profile", 1)
         messages.sent.clear()
         here.verifiers.on_message(f"{WANTED}1")
-        await here.verifiers._share()
+        await here.verifiers._write()
         assert messages.sent == []
 
     async def test_the_longest_lease_said_anywhere_counts(self, replica: Replica, second: Replica) -> None:
@@ -550,18 +675,17 @@ class TestReplicas:
         await second.heard("orders", 0, MINUTE)
         assert not await replica.is_in_force(await replica.revoke(), age=30.0)
 
-    async def test_what_is_stored_does_not_go_back(self, pair: tuple[Messages, Replica, Replica]) -> None:
+    async def test_what_it_has_told_any_replica_counts(self, pair: tuple[Messages, Replica, Replica]) -> None:
         messages, here, there = pair
         await here.heard("orders", 0)
         await here.heard("orders", 1)
         # From here on it asks the other replica.
         await there.heard("orders", 2)
-        before = (await there.stored())["orders"]
         here.verifiers.on_message(f"{WANTED}2")
         await until(lambda: ACKNOWLEDGED in messages.sent)
-        after = (await here.stored())["orders"]
-        assert after.acknowledged >= before.acknowledged
-        assert after.live_until >= before.live_until
+        for replica in (here, there):
+            state = await replica.state(2)
+            assert (state.acknowledged_by, state.complete) == (1, True)
 
 
 async def until(condition: Callable[[], bool]) -> None:

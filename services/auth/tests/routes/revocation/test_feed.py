@@ -8,14 +8,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
-from sqlalchemy import select
 from users import new_user
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
@@ -40,10 +38,10 @@ from ostiary_auth.domain.errors import InvalidClient, InvalidClientSettings
 from ostiary_auth.domain.oauth.clients import OLD_SECRET_GRACE
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID, Client, Credentials
 from ostiary_auth.domain.revocation import verifiers as verifiers_module
+from ostiary_auth.domain.revocation.model import RegisteredVerifier
 from ostiary_auth.routes.revocation.feed import MAX_LEASE_MS, MAX_WAIT_MS
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.startup import MIN_CLIENT_SECRET_CHARACTERS, prepare
-from ostiary_auth.storage.revocation.tables import verifiers as rows
 from ostiary_chassis.client_ids import VERIFIERS_CLIENT_ID
 from ostiary_chassis.settings import ConfigError
 
@@ -136,9 +134,12 @@ class Asking:
         assert presented is not None
         return str(presented.token.session_id)
 
-    async def stored(self) -> dict[str, Any]:
-        async with self.services.database.read() as connection:
-            return {row.id: row for row in await connection.execute(select(rows))}
+    async def stored(self) -> dict[str, RegisteredVerifier]:
+        """Return the rows of the client's verifiers, by their names."""
+        async with self.services.store.read() as transaction:
+            rows = await transaction.verifiers.all()
+        clients = ((*row.id.partition(":"), row) for row in rows)
+        return {name: row for client_id, _, name, row in clients if client_id == VERIFIERS_CLIENT_ID}
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -331,7 +332,7 @@ class TestAcknowledging:
         await asking.log_out()
         await asking.follow()
         # Stored when something else changes.
-        await asking.follow({"lease": 5_000})
+        await asking.follow({"lease": 60_000})
         assert (await asking.stored())[asking.name].acknowledged == asking.number
 
     @pytest.mark.parametrize("epoch", [None, "", "another"])
@@ -366,14 +367,46 @@ class TestAcknowledging:
 
     async def test_it_says_which_keys_are_held_and_for_how_long_nothing_need_be_heard(self, asking: Asking) -> None:
         await asking.ask({"keys": "some-keys", "lease": 123_456})
+        await asking.ask({"keys": "some-keys", "lease": 123_457})
         stored = (await asking.stored())[asking.name]
-        assert (stored.keys, stored.lease_ms) == ("some-keys", 123_456)
+        assert (stored.keys, stored.lease_ms) == ("some-keys", 123_457)
 
     async def test_who_leaves_is_forgotten(self, asking: Asking) -> None:
         assert asking.name in await asking.stored()
         response = await asking.http.delete(FEED, params={"verifier": asking.name}, headers=asking.headers)
         assert (response.status_code, response.content) == (204, b"")
         assert asking.name not in await asking.stored()
+
+    async def test_nobody_speaks_for_a_verifier_of_another_client(self, asking: Asking) -> None:
+        """Neither a poll nor a good-bye under its name changes what it has told, or for how long it accepts tokens."""
+        intruder, now = f"other-{uuid4().hex[:8]}", Context(datetime.now(UTC))
+        client = Client(intruder, "Other", ("client_credentials",), ("feed:read",), (asking.config.audience,))
+        _, secret = await asking.services.clients.create(client, now)
+        assert secret is not None
+        granted = (await asking.get_token(client_id=intruder, client_secret=secret)).json()
+        headers = {"Authorization": f"Bearer {granted['access_token']}"}
+        admin = await asking.log_in("admin")
+
+        async def is_in_force() -> bool:
+            path, waiting = f"/admin/users/{admin.user.id}", {**admin.headers, "Prefer": "wait=0"}
+            answer = await asking.http.patch(path, json={"roles": ["admin"]}, headers=waiting)
+            assert answer.json()["cursor"] > asking.number
+            return bool(answer.json()["complete"])
+
+        await asking.follow({"lease": 60_000})
+        await asking.log_out()
+        assert not await is_in_force()
+        # As if all was applied, with an end to its lease, and away.
+        for question in ({"after": asking.number + 1}, {"after": asking.number + 1, "lease": 0}):
+            assert (await asking.ask(question, headers)).status_code == 200
+            assert not await is_in_force()
+        for name in (asking.name, f"{VERIFIERS_CLIENT_ID}:{asking.name}", f"{asking.name}@auth-1"):
+            await asking.http.delete(FEED, params={"verifier": name}, headers=headers)
+            assert not await is_in_force()
+        asking.number += 1
+        await asking.ask()
+        assert (await asking.stored())[asking.name].lease_ms == 60_000
+        await asking.http.delete(FEED, params={"verifier": asking.name}, headers=asking.headers)
 
     async def test_one_verifier_too_many_is_told_to_ask_elsewhere(
         self, asking: Asking, monkeypatch: pytest.MonkeyPatch
@@ -412,7 +445,7 @@ class TestFollower:
             with pytest.raises(Revoked):
                 verifier.verify(session.token)
             verifier.verify((await asking.log_in()).token)
-        assert stored.id not in await asking.stored()
+        assert stored.id not in {row.id for row in (await asking.stored()).values()}
 
 
 class TestClient:

@@ -1,7 +1,8 @@
 """Entries of the revocation log, and the verifiers that follow it."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ostiary.feed import Kind, Revocation
@@ -41,9 +42,14 @@ class LoggedRevocation:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredVerifier:
-    """A verifier: the last revocation that it has applied, its keys, and until when it may be accepting tokens."""
+    """What a replica has stored of a verifier that polls it: the last revocation that it has applied, and its keys.
+
+    `id` is CLIENT_ID:NAME, so no client can speak for the verifiers of another one; a replica's own has its id alone.
+    It may be accepting tokens until `live_until`.
+    """
 
     id: str
+    replica: str
     acknowledged: int
     keys: str
     lease_ms: int
@@ -60,6 +66,15 @@ class InForce:
     acknowledged_by: int
     complete: bool
     after_ms: float | None
+
+
+def each_once(rows: Iterable[RegisteredVerifier]) -> list[RegisteredVerifier]:
+    """Return each verifier once: by the row that lives longest, with the most that it has acknowledged anywhere."""
+    found: dict[str, RegisteredVerifier] = {}
+    for row in sorted(rows, key=lambda row: (row.id, row.live_until)):
+        known = found.get(row.id, row)
+        found[row.id] = replace(row, acknowledged=max(row.acknowledged, known.acknowledged))
+    return list(found.values())
 
 
 def published(number: int, kind: Kind, target: str, expires_at: datetime) -> Revocation:

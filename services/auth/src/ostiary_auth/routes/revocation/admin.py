@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.routing import BaseRoute
 
 from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.revocation.model import each_once
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.routes.revocation.models import VerifierResponse, VerifiersResponse
@@ -22,7 +23,7 @@ def revocation_admin_routes(services: Services, dependencies: Dependencies) -> l
         """List the verifiers that may be accepting tokens."""
         async with services.store.read() as transaction:
             live = await transaction.verifiers.live(context.now)
-        return VerifiersResponse(verifiers=[VerifierResponse.of(verifier) for verifier in live])
+        return VerifiersResponse(verifiers=[VerifierResponse.of(verifier) for verifier in each_once(live)])
 
     @revoking.post("/tokens/revoke", status_code=204)
     async def revoke_all(request: Request, context: admin) -> None:

@@ -34,11 +34,12 @@ def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
     async def feed(request: Request) -> Response:
         """Answer a poll, at once or when there are changes."""
         arrived_at = services.clock.monotonic()
-        _authorise(dependencies, request)
+        client_id = _authorise(dependencies, request)
         query = request.query_params
         after, wait = _number(query, "after", MAX_NUMBER - 1), _number(query, "wait", MAX_WAIT_MS)
         lease = _number(query, "lease", MAX_LEASE_MS) if "lease" in query else None
-        keys, verifier, nonce = _name(query, "keys"), _name(query, "verifier"), _nonce(query)
+        keys, nonce = _name(query, "keys"), _nonce(query)
+        verifier = _verifier(client_id, query)
         # Registered first, so that calls wait for verifiers that may not have the next revocation.
         acknowledged = _acknowledged(services.feed, query, after)
         await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
@@ -54,8 +55,8 @@ def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
 
     async def leave(request: Request) -> Response:
         """Remove a verifier that shuts down."""
-        _authorise(dependencies, request)
-        await services.verifiers.remove(_name(request.query_params, "verifier"))
+        client_id = _authorise(dependencies, request)
+        await services.verifiers.remove(_verifier(client_id, request.query_params))
         return Response(status_code=204)
 
     return [Route(FEED_PATH, feed, methods=["GET"]), Route(FEED_PATH, leave, methods=["DELETE"])]
@@ -72,8 +73,8 @@ def _acknowledged(feed: RevocationFeed, query: QueryParams, after: int) -> int:
     return followed if followed <= feed.number else 0
 
 
-def _authorise(dependencies: Dependencies, request: Request) -> None:
-    """Require the scope. Raises OstiaryError."""
+def _authorise(dependencies: Dependencies, request: Request) -> str:
+    """Require the scope, and return the client. Raises OstiaryError."""
     request.state.route = FEED_PATH  # for logs and metrics, which only know FastAPI's routes
     request.state.routine = True
     # Polls are how verifiers become fresh, so staleness must not reject them.
@@ -81,6 +82,12 @@ def _authorise(dependencies: Dependencies, request: Request) -> None:
         bearer_token(request.headers.getlist("authorization")), max_staleness=None
     )
     token.require(scopes=[SCOPE])
+    return token.client_id
+
+
+def _verifier(client_id: str, query: QueryParams) -> str:
+    """Return the id of a verifier, which is its client's by its form: ids of clients contain no colon."""
+    return f"{client_id}:{_name(query, 'verifier')}"
 
 
 def _number(query: QueryParams, name: str, most: int) -> int:

@@ -29,7 +29,7 @@ revocation_head = Table(
 verifiers = Table(
     "verifiers",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", String(200), primary_key=True),
     Column("acknowledged", BigInteger, nullable=False),
     Column("keys", String(64), nullable=False),
     Column("lease_ms", BigInteger, nullable=False),
