@@ -11,10 +11,10 @@ what they had is tried everywhere. Once a minute something breaks: `FAULTS` has 
     lost         people whom a refresh or a login has told that their session or password is not good
 
 A client asks the other gateway if one does not answer, as load balancers do, but never sends a POST twice: logins,
-refreshes and logouts that were interrupted or got 503 are repeated later, as people do, and counted. The results are
-printed and, after a full run, written to `bench/results/bad_days.json`.
+refreshes and logouts that were interrupted or got 502 or 503 are repeated later, as people do, and counted. The results
+are printed and, after a full run, written to `bench/results/bad_days.json`.
 
-    python bench/bad_days.py [--minutes 15] [--people 120] [--fault NAME ...]
+    python bench/bad_days.py [--minutes 15] [--people 120] [--fault NAME ...] [--logs FOLDER]
 """
 
 import argparse
@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ class Person:
                     # It was sent before, and has taken effect; the credential is tried later in any case.
                     record.counts["logouts_repeated"] += 1
                     return {"complete": False}
-                if answer.status not in {UNAVAILABLE, TOO_MANY}:
+                if answer.status not in {BAD_GATEWAY, UNAVAILABLE, TOO_MANY}:
                     record.note(record.lost, f"{what}: {answer.status} {answer.body.decode()}")
                     return None
                 record.counts[f"{what}_answered_{answer.status}"] += 1
@@ -419,13 +420,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=int, default=FULL_MINUTES)
     parser.add_argument("--people", type=int, default=FULL_PEOPLE)
     parser.add_argument("--fault", choices=names, action="append", help="what breaks; default: everything in turn")
+    parser.add_argument("--logs", type=Path, help="an empty folder in which the logs of all processes stay")
     arguments = parser.parse_args()
     chosen = [fault for fault in FAULTS if arguments.fault is None or fault.__name__ in arguments.fault]
     faults = [chosen[number % len(chosen)] for number in range(arguments.minutes)]
     accounts = max(1, arguments.people // 2)
     with (
-        tempfile.TemporaryDirectory() as name,
-        running_replicas(Path(name), token_seconds=TOKEN_SECONDS, accounts=accounts) as replicas,
+        nullcontext(arguments.logs) if arguments.logs else tempfile.TemporaryDirectory() as folder,
+        running_replicas(Path(folder), token_seconds=TOKEN_SECONDS, accounts=accounts) as replicas,
     ):
         record = asyncio.run(soak(replicas, arguments.minutes * FAULT_SECONDS, arguments.people, faults))
     result: Row = {
