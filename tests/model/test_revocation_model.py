@@ -73,6 +73,7 @@ from ostiary_auth.domain.revocation.feed import RevocationFeed
 from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.revocation.messages import REVOKED
 from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, RegisteredVerifier
+from ostiary_auth.domain.revocation.receipts import Receipts
 from ostiary_auth.domain.revocation.verifiers import Verifiers
 from ostiary_auth.routes import prefer_wait
 from ostiary_auth.routes.revocation.feed import feed_routes
@@ -667,7 +668,7 @@ class Replica:
         self.party = Party(world, f"auth {number}", OWN_BOUND, self.process)
         store = cast("Store", connection)
         clock = SimulatedClock()
-        feed = RevocationFeed(store, ISSUER, cast("Any", lambda: RING), clock)
+        feed = RevocationFeed(store, ISSUER, cast("Any", lambda: RING), Receipts(b""), clock)
         feed.local.revocations = self.party.revocations
         self.party.use(feed.local)
         own_id = f"auth-{world.next_number()}"
@@ -687,7 +688,11 @@ class Replica:
             sessions=SimpleNamespace(limits=SimpleNamespace(idle=timedelta())),
             revoked=asyncio.Event(),
             key_revoked=asyncio.Event(),
+            log_replaced=asyncio.Event(),
         )
+        self.services.recover = self._recover
+        feed.on_replaced = self.services.log_replaced.set
+        feed.subscribe(self._on_logged)
         self.revocations = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME), self.services.revoked.set)
         token = SimpleNamespace(require=lambda **_scopes: None, client_id="c")
         anybody = SimpleNamespace(verify=lambda *_args, **_options: token)
@@ -710,6 +715,21 @@ class Replica:
         self.serves = self.party.in_service = True
         self.world.look_at(self.party)
         await work.run()
+
+    async def _recover(self) -> None:
+        """Begin a new log, as `Recovery` does with it sessions and keys."""
+        replaced = self.feed.replaced
+        if replaced is None:
+            return
+        context = Context(self.services.clock.now())
+        async with self.connection.write() as transaction:
+            if (await transaction.revocations.lock_head()).epoch == replaced.epoch:
+                await self.revocations.restart(transaction, context, replaced.number)
+        self.feed.replaced = None
+
+    def _on_logged(self, logged: LoggedRevocation) -> None:
+        if logged.kind is Kind.ALL:
+            self.verifiers.forget_stored()
 
     async def _listen(self, on_message: Callable[[str], None], on_connect: Callable[[], None]) -> None:
         self.listener = on_message
@@ -855,8 +875,6 @@ class World:
         self.tokens: list[Token] = []
         self.held: list[Callable[[], None]] = []
         self.messages_get_lost = False
-        #: Whether a copy was restored, and no new log begun.
-        self.must_be_restarted = False
         self.links = [Link() for _ in BOUNDS]
         #: Where replicas wait with their answers to questions.
         self.lane_of_questions: Lane | None = None
@@ -934,7 +952,6 @@ class World:
 
     def restore(self, copy: Tables, *, begin_anew: bool) -> None:
         self.database.restore(copy)
-        self.must_be_restarted = not begin_anew
         if begin_anew:
             command = Process(self.loop)
             connection = cast("Store", Connection(self.database, command))
@@ -964,12 +981,6 @@ class World:
                 each.process.go_on()
         for replica in self.replicas:
             replica.connection.away, replica.connection.delays = False, QUICK
-        if self.must_be_restarted:
-            self.run(0.1)
-            for number in range(REPLICAS):
-                self.restart_replica(number)
-            for number in range(len(self.services)):
-                self.restart_service(number)
 
     # What must hold.
 
@@ -1271,23 +1282,45 @@ def test_promises_are_kept(machine: type[Machine]) -> None:
     run_state_machine_as_test(machine, settings=bounds)
 
 
-@pytest.mark.xfail(strict=True, reason="an answer that leaves out what is over does not say which log it is of")
-def test_a_log_that_went_on_otherwise_is_refused_though_its_entries_are_over() -> None:
+def go_on_otherwise(world: World, *, is_away: bool) -> State:
+    """Restore a copy, go on otherwise until entries are over, and return what a verifier had followed."""
+    world.run(0.2)
+    copy = world.database.tables.copy()
+    world.revoke(0, (Kind.SESSION, "session-1"), (Kind.SESSION, "session-2"))
+    world.run(0.2)
+    followed = world.services[0].party.state
+    assert followed is world.database.tables.state
+    world.links[0] = Link(questions=Fate.IS_LOST if is_away else Fate.ARRIVES)
+    world.restore(copy, begin_anew=False)
+    for number in range(REPLICAS):
+        world.restart_replica(number)
+    # Others would show what they have followed, too.
+    for number in range(1, len(BOUNDS)):
+        world.restart_service(number)
+    world.run(0.2)
+    # The verifier is told neither of the first, whose number it has, nor of the others, which are over.
+    world.revoke(0, (Kind.KEY, "another key"), *((Kind.SESSION, f"session-{number}") for number in range(3, 6)))
+    world.run(LIFETIME + MARGIN + 3)
+    world.restart_replica(0)
+    return followed
+
+
+def test_a_restored_log_is_replaced_by_a_new_one_as_soon_as_a_verifier_shows_what_it_lacks() -> None:
     with closing(World()) as world:
-        world.run(0.2)
-        copy = world.database.tables.copy()
-        world.revoke(0, (Kind.SESSION, "session-1"), (Kind.SESSION, "session-2"))
-        world.run(0.2)
-        followed = world.services[0].party.state
-        assert followed is world.database.tables.state
-        world.restore(copy, begin_anew=False)
-        for number in range(REPLICAS):
-            world.restart_replica(number)
-        world.run(0.2)
-        # The verifier is told neither of the first, whose number it has, nor of the others, which are over.
-        world.revoke(0, (Kind.KEY, "another key"), *((Kind.SESSION, f"session-{number}") for number in range(3, 6)))
-        world.run(LIFETIME + MARGIN + 3)
-        world.restart_replica(0)
+        go_on_otherwise(world, is_away=False)
+        world.run(3)
+        assert not world.violations
+        assert world.database.tables.state.head.epoch != "epoch-1"
+        assert {party.state for party in world.parties} == {world.database.tables.state}
+
+
+@pytest.mark.xfail(
+    strict=True, reason="what has been over for long does not say which log it is of; it is over here, too"
+)
+def test_a_log_that_went_on_otherwise_is_refused_by_who_was_away_until_its_entries_were_over() -> None:
+    with closing(World()) as world:
+        followed = go_on_otherwise(world, is_away=True)
+        world.links[0] = Link()
         world.run(3)
         assert not world.violations
         assert world.services[0].party.state is followed

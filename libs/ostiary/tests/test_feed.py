@@ -52,6 +52,7 @@ def answer_with(revocations: tuple[Revocation, ...] = (), **changes: Any) -> Ans
         "revocations": revocations,
         "keys": KEYS.version,
         "nonces": ("A" * 22, NONCE),
+        "receipt": "e1.9.digest.mac",
     }
     return Answer(**{**values, **changes})
 
@@ -101,6 +102,7 @@ class TestGoodAnswers:
             "events": [{"n": 18, "kind": "subject", "id": "u1", "exp": 1_700_000_900}],
             "keys": "0nX2",
             "nonces": [NONCE],
+            "receipt": "e1.9.digest.mac",
         }
         assert read(signed(payload)) == Answer(
             issuer=SIGNER.issuer,
@@ -114,6 +116,7 @@ class TestGoodAnswers:
             revocations=(Revocation(18, Kind.SUBJECT, "u1", 1_700_000_900),),
             keys="0nX2",
             nonces=(NONCE,),
+            receipt="e1.9.digest.mac",
         )
 
     @given(st.data())
@@ -136,6 +139,7 @@ class TestGoodAnswers:
             reset=reset,
             revocations=tuple(made),
             keys=data.draw(texts),
+            receipt=data.draw(texts),
             nonces=(*data.draw(nonces), NONCE, *data.draw(nonces)),
         )
         assert read(signed(answer)) == answer
@@ -273,9 +277,13 @@ class TestNonces:
             read(signed(changed(nonces=[NONCE, nonce])))
 
 
+MEMBERS = ["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "nonces", "receipt"]
+
+
 class TestForm:
     @pytest.mark.parametrize(
-        "name", ["iss", "iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "nonces"]
+        "name",
+        ["iss", "iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "nonces", "receipt"],
     )
     @pytest.mark.parametrize("value", [Issuer.REMOVED, None, 1.0, -1, {}, [None], "\u00e9" * 300])
     def test_a_member_of_the_wrong_type_is_rejected(self, name: str, value: object) -> None:
@@ -409,7 +417,9 @@ class TestForm:
 
     @given(
         st.dictionaries(
-            st.sampled_from(["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "nonces"]),
+            st.sampled_from(
+                ["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "nonces", "receipt"]
+            ),
             st.recursive(
                 st.none() | st.booleans() | st.integers(-3, 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
                 lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=4),

@@ -144,6 +144,7 @@ class Server:
             "events": [revocation.to_json() for revocation in self.listed[after:head]],
             "keys": self.version,
             "nonces": [request.url.params["nonce"]],
+            "receipt": f"receipt-{head}",
             **changes,
         }
         by = signer or self.signer
@@ -370,6 +371,14 @@ class TestPolls:
             second = server.polls()[1]
             assert (second["epoch"], second["after"], second["wait"]) == ("e1", "1", "7500")
             assert second["verifier"] == server.polls()[0]["verifier"]
+
+    async def test_polls_show_the_last_receipt_for_the_log(self, make: Made, server: Server) -> None:
+        server.revoke(Kind.SESSION, "s1")
+        async with make():
+            await until(lambda: len(server.received()) == 2)
+            server.revoke(Kind.SESSION, "s2")
+            await until(lambda: len(server.received()) == 3)
+            assert [poll.get("receipt") for poll in server.polls()] == [None, "receipt-1", "receipt-2"]
 
     async def test_verifiers_with_the_same_name_get_ids_of_their_own_when_they_start(
         self, make: Made, server: Server

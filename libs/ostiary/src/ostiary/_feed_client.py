@@ -201,6 +201,8 @@ class FeedClient(Poller):
             "verifier": self._id,
             "keys": keys.version,
         }
+        if position is not None:
+            query["receipt"] = self.revocations.receipt
         if lease is not None:
             query["lease"] = math.ceil(lease * 1000)
         query["nonce"] = nonce = secrets.token_urlsafe(NONCE_BYTES)

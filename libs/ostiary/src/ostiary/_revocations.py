@@ -68,6 +68,8 @@ class Revocations:
         self._clock = clock
         #: Up to which revocation the log was applied; None before the first answer.
         self.position: Position | None = None
+        #: The issuer's proof that its log came as far; "" before the first answer.
+        self.receipt = ""
         #: Changes with each revocation, so a token that passed under this version need not be checked again.
         self.version = 0
         #: When the last poll was sent whose answer was complete.
@@ -160,6 +162,7 @@ class Revocations:
         self._add(answer)
         self._digest = answer.digest
         self.position = Position(answer.epoch, answer.head)
+        self.receipt = answer.receipt
         if not answer.more:
             self._lease = lease
             self.fresh_at = max(self.fresh_at, sent_at)

@@ -4,6 +4,7 @@ The issuer keeps a log of revocations, numbered in the order in which they took 
 polls for those after the last one that it has applied:
 
     GET /feed?epoch=9f3c...&after=17&wait=10000&nonce=q8Xb...&verifier=orders-5f1c&keys=0nX2...&lease=30000
+        &receipt=9f3c....17....
 
 (times in ms)
 and gets a JWS of type `ostiary-feed+jwt`, at once if there are new revocations, else after `wait`, or a little earlier:
@@ -19,12 +20,16 @@ and gets a JWS of type `ostiary-feed+jwt`, at once if there are new revocations,
     events     the revocations: `n` number, `kind`, `id` of the target, `exp` when all that it can match has expired
     keys       the version of the key set that the issuer publishes: `KeySet.version`
     nonces     those of the polls that this answers
+    receipt    proof that the log came as far as `head`
 
 A verifier accepts an answer that lists the nonce of its poll: it was made after the poll was sent, and no earlier one
 can be replayed. Which verifier asked is not signed, so polls that wait at the same time share a signature.
 
 To a verifier that has followed another log, the issuer tells all of the new one (`first` is 1). The verifier goes on
 with that if `head` is above all that it has followed, and forgets nothing.
+
+With `receipt`, a verifier shows the last one that it was given. So the issuer notices that its log has lost entries, as
+when a backup of its database was restored, and begins a new one.
 
 A poll is an acknowledgement: `after` tells what the verifier has applied, `keys` which keys it has, and
 `lease` for how long at most it accepts tokens without an answer from the issuer.
@@ -50,6 +55,7 @@ __all__ = [
     "MAX_NONCES",
     "MAX_NONCE_LENGTH",
     "MAX_NUMBER",
+    "MAX_RECEIPT_LENGTH",
     "MEDIA_TYPE",
     "MIN_NONCE_LENGTH",
     "NO_POSITION",
@@ -88,6 +94,9 @@ MAX_NONCE_LENGTH = 64
 #: Characters of an id: UUIDs, kids, client ids.
 MAX_ID_LENGTH = 256
 MAX_EPOCH_LENGTH = 64
+
+#: Characters of a receipt.
+MAX_RECEIPT_LENGTH = 256
 
 #: Numbers are below this, so that they fit everywhere.
 MAX_NUMBER = 2**62
@@ -154,8 +163,9 @@ class Answer:
     reset: bool
     revocations: tuple[Revocation, ...]
     keys: str
-    #: None where an issuer applies its own log.
+    #: None where an issuer applies its own log, and no receipt.
     nonces: tuple[str, ...] = ()
+    receipt: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return the JWS payload."""
@@ -171,6 +181,7 @@ class Answer:
             "events": [revocation.to_json() for revocation in self.revocations],
             "keys": self.keys,
             "nonces": list(self.nonces),
+            "receipt": self.receipt,
         }
 
 
@@ -234,6 +245,7 @@ def _answer(claims: dict[str, Any]) -> Answer:
         revocations=revocations,
         keys=_text(claims["keys"], 64),
         nonces=tuple(_text(nonce, MAX_NONCE_LENGTH) for nonce in nonces),
+        receipt=_text(claims["receipt"], MAX_RECEIPT_LENGTH),
     )
     if len(answer.digest) != len(GENESIS) or _EPOCH.match(answer.epoch) is None:
         raise ValueError("digest or epoch is malformed")

@@ -56,6 +56,7 @@ class Background:
             tasks.create_task(self._repeat(self._services.verifiers.maintain, MAINTAIN_SECONDS))
             tasks.create_task(self._when(self._services.revoked, self._services.feed.refresh))
             tasks.create_task(self._when(self._services.key_revoked, self.follow_keys))
+            tasks.create_task(self._when(self._services.log_replaced, self._services.recover))
             tasks.create_task(self._services.database.listen(self._on_message, self._services.revoked.set))
 
     async def follow_keys(self) -> None:

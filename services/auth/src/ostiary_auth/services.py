@@ -14,6 +14,7 @@ from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
 from ostiary_auth.domain.accounts.service import Accounts
 from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.clock import Clock
+from ostiary_auth.domain.context import SYSTEM, Context
 from ostiary_auth.domain.errors import TokenTooLarge
 from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
 from ostiary_auth.domain.oauth.access_tokens import AccessTokens, TokenPolicy, characters_of
@@ -24,6 +25,7 @@ from ostiary_auth.domain.recovery import Recovery
 from ostiary_auth.domain.revocation.feed import RevocationFeed
 from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.revocation.model import LoggedRevocation
+from ostiary_auth.domain.revocation.receipts import Receipts
 from ostiary_auth.domain.revocation.security_events import SecurityEvents
 from ostiary_auth.domain.revocation.verifiers import Verifiers
 from ostiary_auth.domain.sessions.exchange import Exchange
@@ -126,14 +128,16 @@ class Services:
         )
         self.tokens = AccessTokens(_token_policy(config), self.local_keys.ring, self.local_keys.public.current, cores)
         self.oauth = AuthorizationServer(self.store, self.audit, self.revocations, self.sessions, self.tokens)
-        self.feed = RevocationFeed(self.store, config.issuer, self.local_keys.ring, clock)
+        receipts = Receipts(service_secrets.audit_key)
+        self.feed = RevocationFeed(self.store, config.issuer, self.local_keys.ring, receipts, clock)
         self.feed.subscribe(self._on_logged)
         self.local_keys.on_change = self.feed.notify
         own_id = f"auth-{secrets.token_hex(8)}"
         self.verifiers = Verifiers(self.store, self.feed, self.database.publish, own_id, clock)
         self.events = SecurityEvents(self.store, self.feed, self.local_keys.ring, config.issuer, clock)
-        #: Set when something was revoked, and when a key was.
-        self.revoked, self.key_revoked = asyncio.Event(), asyncio.Event()
+        #: Set when something was revoked, when a key was, and when the stored log was found to lack entries.
+        self.revoked, self.key_revoked, self.log_replaced = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.feed.on_replaced = self.log_replaced.set
 
     def _on_revoked(self) -> None:
         # The next token has to be issued after the revocation.
@@ -148,10 +152,18 @@ class Services:
                 self.clients.invalidate(logged.target)
             case Kind.ALL:
                 self.clients.invalidate()
+                # A new log begins with this: the database may be one that was restored.
+                self.verifiers.forget_stored()
 
     async def follow_feed(self) -> None:
         """Update this process's own verifier."""
         await self.feed.refresh_local(lambda: self.verifiers.on_local_poll(int(LOCAL_MAX_STALENESS * 1000)))
+
+    async def recover(self) -> None:
+        """Begin a new log in place of a stored one that lacks entries."""
+        if (replaced := self.feed.replaced) is not None:
+            await self.recovery.restart_replaced(Context(self.clock.now(), SYSTEM), replaced)
+            self.feed.replaced = None
 
     def stop(self) -> None:
         """Answer all waiting requests: the service is shutting down."""

@@ -214,13 +214,10 @@ class TooManyVerifiers(AuthError):
 
 
 class LogReplaced(AuthError):
-    """The stored revocation log is not the one that this replica has followed.
-
-    Usually, a backup was restored.
-    """
+    """The stored revocation log lacks entries that it once had. Usually, a backup was restored."""
 
     code = "revocation_log_replaced"
-    detail = "The revocation log was replaced; restart the auth service."
+    detail = "The revocation log lacks entries; a new one begins shortly."
 
 
 class OAuthError(Exception):

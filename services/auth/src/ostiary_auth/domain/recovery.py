@@ -13,9 +13,13 @@ from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.keys.rotation import SigningKeys
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.model import ReplacedLog
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import rsa
+
+#: The name of the lock that lets one replica at a time restart the log.
+_LOCK = "recovery"
 
 
 class Recovery:
@@ -36,16 +40,25 @@ class Recovery:
         async with self._store.write() as transaction:
             return await self._restart(transaction, context, replacements, keep_sessions=keep_sessions)
 
+    async def restart_replaced(self, context: Context, replaced: ReplacedLog) -> None:
+        """Begin a new log in place of a stored one that lacks entries, unless another replica has done so already."""
+        replacements = await self._keys.make_replacements()
+        async with self._store.write() as transaction:
+            await transaction.lock(_LOCK)
+            if (await transaction.revocations.head()).epoch == replaced.epoch:
+                await self._restart(transaction, context, replacements, known=replaced.number)
+
     async def _restart(
         self,
         transaction: Transaction,
         context: Context,
         replacements: "list[rsa.RSAPrivateKey]",
         *,
-        keep_sessions: bool,
+        known: int = 0,
+        keep_sessions: bool = False,
     ) -> int:
         ended = 0 if keep_sessions else await transaction.sessions.end_all("log_restarted", context.now)
-        await self._revocations.restart(transaction, context)
+        await self._revocations.restart(transaction, context, known)
         await self._keys.replace_all(transaction, context, replacements)
         await self._audit.record(transaction, context, Event.LOG_RESTARTED, facts={"ended_sessions": ended})
         return ended

@@ -21,7 +21,8 @@ from ostiary_auth.domain.coalesced import Coalesced, retrieve_error
 from ostiary_auth.domain.errors import LogReplaced
 from ostiary_auth.domain.keys.key_ring import KeyRing
 from ostiary_auth.domain.ports import Store
-from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead
+from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, ReplacedLog
+from ostiary_auth.domain.revocation.receipts import Receipts
 
 _log = structlog.stdlib.get_logger("revocations")
 
@@ -51,11 +52,13 @@ class RevocationFeed:
         store: Store,
         issuer: str,
         ring: Callable[[], KeyRing],
+        receipts: Receipts,
         clock: Clock,
     ) -> None:
         self._store = store
         self._issuer = issuer
         self._ring = ring
+        self._receipts = receipts
         self._clock = clock
         #: The entries for this process's own verifier.
         self.local = LocalRevocations()
@@ -67,6 +70,9 @@ class RevocationFeed:
         self._batches: dict[int, _Batch] = {}
         self._changed = asyncio.Event()
         self._subscribers: list[Callable[[LoggedRevocation], None]] = []
+        #: The stored log, if it was found to lack entries, and what is called then.
+        self.replaced: ReplacedLog | None = None
+        self.on_replaced: Callable[[], None] = lambda: None
         #: Whether the service is shutting down, so that polls do not wait.
         self.is_closed = False
 
@@ -110,6 +116,12 @@ class RevocationFeed:
         except TimeoutError:
             return
 
+    async def check_receipt(self, receipt: str) -> None:
+        """Check that the log has the entry that it once ended with. Call `refresh` before. Raises LogReplaced."""
+        seen = self._receipts.read(receipt)
+        if seen is not None and (head := self.head) is not None and await self._lacks(seen, head):
+            raise self._note_replaced(head, seen.number, "it lacks an entry that was followed")
+
     async def signed_answer(self, after: int, nonce: str) -> str:
         """Return the signed response to a poll for entries after `after`. Call `refresh` before.
 
@@ -140,7 +152,7 @@ class RevocationFeed:
                 after = 0 if is_new else self.number
                 found = await transaction.revocations.after(after, head.number, MAX_EVENTS)
                 part = self._answer(after, head, found)
-                self._apply_locally(part)
+                self._apply_locally(part, head)
                 self.head = LogHead(part.epoch, part.head, part.digest)
                 if is_new:
                     self._tail.clear()
@@ -150,13 +162,30 @@ class RevocationFeed:
                         subscriber(revocation)
                 self.notify()
 
-    def _apply_locally(self, part: Answer) -> None:
+    def _apply_locally(self, part: Answer, stored: LogHead) -> None:
         try:
             # Freshness is set by `refresh_local`.
             self.local.revocations.apply(part, -math.inf)
         except FeedFault as error:
-            _log.error("revocation log replaced", reason=str(error))
-            raise LogReplaced from None
+            raise self._note_replaced(stored, self.number, str(error)) from None
+
+    def _note_replaced(self, stored: LogHead, number: int, reason: str) -> LogReplaced:
+        _log.error("revocation log replaced", reason=reason)
+        self.replaced = ReplacedLog(stored.epoch, number)
+        self.on_replaced()
+        return LogReplaced()
+
+    async def _lacks(self, seen: LogHead, head: LogHead) -> bool:
+        """Return whether the log lacks the entry that it once ended with; of an entry that was deleted, no."""
+        if seen.number > head.number:
+            return True
+        if seen.epoch != head.epoch:
+            # An earlier log, whose end was below.
+            return False
+        if seen.number == head.number:
+            return seen.digest != head.digest
+        found = await self._after(seen.number - 1, head, most=1)
+        return bool(found) and found[0].number == seen.number and found[0].digest != seen.digest
 
     def _is_all(self, after: int, keys: str) -> bool:
         return self.head is not None and self.head.number == after and self._ring().version == keys
@@ -167,17 +196,17 @@ class RevocationFeed:
             del self._batches[after]
         head, signing = self.head, self._ring().signing
         assert head is not None  # noqa: S101 - `refresh` was called
-        answer = self._answer(after, head, await self._after(after, head), nonces)
+        answer = self._answer(after, head, await self._after(after, head, MAX_EVENTS), nonces)
         return signing.sign(TYPE, answer.to_json())
 
-    async def _after(self, number: int, head: LogHead) -> list[LoggedRevocation]:
+    async def _after(self, number: int, head: LogHead, most: int) -> list[LoggedRevocation]:
         if number >= head.number:
             return []
         if self._tail and self._tail[0].number <= number + 1:
             following = (logged for logged in self._tail if logged.number > number)
-            return list(islice(following, MAX_EVENTS))
+            return list(islice(following, most))
         async with self._store.read() as transaction:
-            return await transaction.revocations.after(number, head.number, MAX_EVENTS)
+            return await transaction.revocations.after(number, head.number, most)
 
     def _answer(self, after: int, head: LogHead, found: list[LoggedRevocation], nonces: Sequence[str] = ()) -> Answer:
         """Return the response to polls. `found` are the first entries after `after`, or all of them."""
@@ -196,4 +225,5 @@ class RevocationFeed:
             revocations=tuple(logged.revocation for logged in found),
             keys=self._ring().version,
             nonces=tuple(nonces),
+            receipt=self._receipts.make(end),
         )

@@ -61,13 +61,14 @@ class RevocationLog:
             await self._audit.record(transaction, context, Event.ALL_REVOKED)
         return revoked
 
-    async def restart(self, transaction: Transaction, context: Context) -> RevokedNumbers:
+    async def restart(self, transaction: Transaction, context: Context, known: int = 0) -> RevokedNumbers:
         """Begin a new log under another name, because entries of this one may be lost; revoke all access tokens.
 
         Verifiers go on with it, as its numbers are above all that they have followed. What it takes over from the old
-        log is what the one entry for all tokens does not cover: a revoked key could still sign new ones.
+        log is what the one entry for all tokens does not cover: a revoked key could still sign new ones. `known` is a
+        number that was assigned, though the stored log may end before it.
         """
         head = await transaction.revocations.lock_head()
-        number = max(head.number + LOST_NUMBERS, int(context.now.timestamp()) * NUMBERS_PER_SECOND)
+        number = max(max(head.number, known) + LOST_NUMBERS, int(context.now.timestamp()) * NUMBERS_PER_SECOND)
         await transaction.revocations.restart(secrets.token_hex(EPOCH_BYTES), number)
         return await self.revoke(transaction, context, Kind.ALL, EVERYTHING)

@@ -24,6 +24,14 @@ class LogHead:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplacedLog:
+    """A stored log, by its name, that lacks entries which it once had, up to this number at least."""
+
+    epoch: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoggedRevocation:
     """An entry of the revocation log. It is relevant until `expires_at`; `digest` is the chain's digest after it."""
 

@@ -170,6 +170,10 @@ class Verifiers:
             await asyncio.wait(self._tasks)
         await self._write.close()
 
+    def forget_stored(self) -> None:
+        """Store each verifier again with its next poll, as the database may not have it."""
+        self._stored.clear()
+
     def on_message(self, message: str) -> None:
         """Process a message from another replica."""
         if message == ACKNOWLEDGED:

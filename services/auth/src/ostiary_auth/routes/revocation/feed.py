@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ostiary.feed import MAX_NONCE_LENGTH, MAX_NUMBER, MEDIA_TYPE, MIN_NONCE_LENGTH, SCOPE
+from ostiary.feed import MAX_NONCE_LENGTH, MAX_NUMBER, MAX_RECEIPT_LENGTH, MEDIA_TYPE, MIN_NONCE_LENGTH, SCOPE
 from ostiary.http import Problem, bearer_token
 from ostiary_auth.domain.revocation.feed import RevocationFeed
 from ostiary_auth.paths import FEED_PATH
@@ -44,6 +44,7 @@ def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
         acknowledged = _acknowledged(services.feed, query, after)
         await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
         await services.feed.refresh()
+        await services.feed.check_receipt(query.get("receipt", "")[:MAX_RECEIPT_LENGTH])
         if acknowledged != (acknowledged := _acknowledged(services.feed, query, after)):
             # The verifier was ahead of this replica.
             await services.verifiers.on_poll(verifier, acknowledged, keys, lease)
