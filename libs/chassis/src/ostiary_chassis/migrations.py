@@ -69,9 +69,11 @@ def create_index(name: str, table: str, columns: list[str], *, unique: bool = Fa
         op.create_index(name, table, columns, unique=unique, if_not_exists=True)
         return
     with op.get_context().autocommit_block():
+        bind = op.get_bind()
+        lock_timeout = bind.scalar(text("SHOW lock_timeout"))
         # It waits for all open transactions, but nobody waits for it.
         op.execute("SET lock_timeout = 0")
-        if op.get_bind().execute(_INVALID, {"name": name}).first() is not None:
+        if bind.scalar(_INVALID, {"name": name}):
             op.drop_index(name, postgresql_concurrently=True, if_exists=True)
         op.create_index(name, table, columns, unique=unique, postgresql_concurrently=True, if_not_exists=True)
-        op.execute("RESET lock_timeout")
+        op.execute(f"SET lock_timeout = '{lock_timeout}'")

@@ -14,44 +14,8 @@ from ostiary_chassis.sql import Database, DatabaseAddress, postgres
 
 CREATE = 'op.create_table("things", sa.Column("id", sa.Integer, primary_key=True))'
 ADD = 'op.add_column("things", sa.Column("name", sa.Text))'
-NOTHING = "pass"
 
-_SCRIPT = """
-import sqlalchemy as sa
-from alembic import op
-from ostiary_chassis.migrations import create_index
-
-revision = "{revision}"
-down_revision = {down_revision!r}
-{attributes}
-
-def upgrade() -> None:
-    {body}
-"""
-
-#: A release: makes a folder of scripts, each of which is a statement, with attributes after "#".
 Release = Callable[..., Path]
-
-
-@pytest.fixture
-def release(tmp_path: Path) -> Release:
-    def write(*bodies: str) -> Path:
-        folder = tmp_path / f"release-{len(list(tmp_path.iterdir()))}"
-        (folder / "versions").mkdir(parents=True)
-        env = "from sqlalchemy import MetaData\nfrom ostiary_chassis import migrations\nmigrations.run(MetaData())\n"
-        (folder / "env.py").write_text(env)
-        for number, body in enumerate(bodies, 1):
-            statement, _, attributes = body.partition("#")
-            script = _SCRIPT.format(
-                revision=f"{number:04}",
-                down_revision=f"{number - 1:04}" if number > 1 else None,
-                attributes=attributes,
-                body=statement,
-            )
-            (folder / "versions" / f"{number:04}_script.py").write_text(script)
-        return folder
-
-    return write
 
 
 @asynccontextmanager
@@ -227,3 +191,30 @@ async def until(database: Database, query: str) -> None:
     async with asyncio.timeout(10):
         while not await rows(database, query):
             await asyncio.sleep(0.01)
+
+
+REFERRING = (
+    'op.create_table("things", sa.Column("id", sa.Integer, primary_key=True)); '
+    'op.create_table("parts", sa.Column("thing", sa.Integer, sa.ForeignKey("things.id", ondelete="CASCADE")))'
+)
+
+
+async def test_a_table_that_is_replaced_keeps_what_refers_to_it(address: DatabaseAddress, release: Release) -> None:
+    replace = 'with op.batch_alter_table("things", recreate="auto") as things: things.add_column({column})'
+    column = 'sa.Column("is_new", sa.Boolean, nullable=False, server_default=sa.true())'
+    async with opened(address) as database:
+        await database.migrate(release(REFERRING))
+        await execute(database, "INSERT INTO things VALUES (1)", "INSERT INTO parts VALUES (1)")
+        await database.migrate(release(REFERRING, replace.format(column=column)))
+        assert await rows(database, "SELECT * FROM parts") == [(1,)]
+        await execute(database, "DELETE FROM things")
+        assert await rows(database, "SELECT * FROM parts") == []
+
+
+async def test_a_script_may_not_leave_references_to_nothing(on_sqlite: DatabaseAddress, release: Release) -> None:
+    async with opened(on_sqlite) as database:
+        await database.migrate(release(REFERRING))
+        await execute(database, "INSERT INTO things VALUES (1)", "INSERT INTO parts VALUES (1)")
+        with pytest.raises(ConfigError, match="parts refers to missing rows"):
+            await database.migrate(release(REFERRING, 'op.execute("DELETE FROM things")'))
+        assert await rows(database, "SELECT * FROM things") == [(1,)]

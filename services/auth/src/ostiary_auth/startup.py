@@ -19,7 +19,7 @@ from ostiary_chassis.client_ids import GATEWAYS_CLIENT_ID, VERIFIERS_CLIENT_ID
 from ostiary_chassis.settings import ConfigError, create_secret, read_secret, require_writable
 from ostiary_chassis.sql import Database
 
-_MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
+MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 
 #: The names and the length of the service's secrets: keys for HMAC-SHA256 (RFC 2104 section 3).
 _SECRET_NAMES = frozenset({"audit", "device"})
@@ -36,7 +36,7 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
     _check_token_size(config)
     database = Database(config.database())
     try:
-        await database.migrate(_MIGRATIONS)
+        await database.migrate(MIGRATIONS)
         service_secrets = await _make_service_secrets(config, AuthStore(database, AuthTransaction))
     finally:
         await database.close()
@@ -65,7 +65,7 @@ async def open_prepared(config: AuthConfig) -> ServiceSecrets:
     """Return the secrets that `prepare` has created. Raises ConfigError."""
     database = Database(config.database())
     try:
-        await database.require_migrated(_MIGRATIONS)
+        await database.require_migrated(MIGRATIONS)
         async with AuthStore(database, AuthTransaction).read() as transaction:
             sealed = await transaction.keys.secrets()
     finally:

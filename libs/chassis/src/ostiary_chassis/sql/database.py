@@ -130,9 +130,13 @@ class Database:
             raise self.unusable(error) from None
 
     async def _migrate_sqlite(self, schema: Schema) -> None:
+        engine = sqlite.create_migration_engine(self.address)
+
         async def run() -> None:
-            async with self.write() as connection:
-                await connection.run_sync(schema.upgrade)
+            async with engine.connect() as connection:
+                await connection.execution_options(**{sqlite.WRITES: True})
+                async with connection.begin():
+                    await connection.run_sync(schema.upgrade)
 
         await schema.when_free(run)
 

@@ -49,10 +49,9 @@ def is_unavailable(error: Exception) -> bool:
 
 def is_busy(error: Exception) -> bool:
     """Return whether others hold what is needed, so that trying again helps."""
-    cause = getattr(error, "orig", None)
-    if isinstance(cause, sqlite3.Error):
-        return cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-    return _sqlstate(error) in _BUSY_STATES
+    # The primary code is in the lowest byte.
+    is_locked = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return is_locked or _sqlstate(error) in _BUSY_STATES
 
 
 def is_disk_full(error: Exception) -> bool:

@@ -61,15 +61,14 @@ LISTENER_CHECK_SECONDS = 1.0
 LISTENER_CHECK_TIMEOUT = 2.0
 
 #: Seconds for a message to arrive through a connection pooler.
-_MESSAGE_TIMEOUT = 5.0
+MESSAGE_TIMEOUT = 5.0
 
 #: In the info of a pooled connection: it was used before, and has to be checked.
 _USED = "ostiary_used"
 
-_POOLER = (
-    "there is a connection pooler in between that {}; connect to the server itself (each process keeps its own pool), "
-    "or let PgBouncer pool sessions (pool_mode = session) and ignore startup parameters "
-    "(ignore_startup_parameters = {})"
+_SHARED_SESSIONS = (
+    "a connection pooler in between shares sessions among clients, so that messages do not arrive; connect to the "
+    "server itself, as each process keeps its own pool, or set pool_mode = session in PgBouncer"
 )
 
 
@@ -114,10 +113,11 @@ class Connector:
             user=url.username,
             password=password,
             database=url.database,
-            server_settings=dict(settings),
             command_timeout=command_timeout,
         )
         try:
+            # Not as startup parameters, which connection poolers refuse.
+            await connection.execute("; ".join(f"SET {name} = {value}" for name, value in settings.items()))
             await _require_writable(connection)
         except BaseException:
             connection.terminate()
@@ -153,10 +153,10 @@ class Connector:
         """Check that a connection is a session of its own, as messages need one. Raises CannotConnect."""
         connections = [await self.connect(_SERVING, COMMAND_TIMEOUT) for _ in range(2)]
         try:
-            async with asyncio.timeout(_MESSAGE_TIMEOUT):
+            async with asyncio.timeout(MESSAGE_TIMEOUT):
                 await _check_messages(*connections)
         except (TimeoutError, *_FOREIGN_SESSION):
-            raise CannotConnect(_POOLER.format("shares sessions among clients", ",".join(_SERVING))) from None
+            raise CannotConnect(_SHARED_SESSIONS) from None
         finally:
             for connection in connections:
                 connection.terminate()
@@ -259,11 +259,7 @@ def _reason(error: Exception) -> str:
     """Return why connecting has failed."""
     if isinstance(error, asyncpg.InvalidPasswordError):
         return f"password rejected: {describe(error)}"
-    if "unsupported startup parameter" in str(error):
-        return _POOLER.format("refuses startup parameters", ",".join(_SERVING))
-    if isinstance(error, _FOREIGN_SESSION):
-        return _POOLER.format("shares sessions among clients", ",".join(_SERVING))
-    return describe(error)
+    return _SHARED_SESSIONS if isinstance(error, _FOREIGN_SESSION) else describe(error)
 
 
 def _lock_key(name: str) -> int:

@@ -20,6 +20,7 @@ from sqlalchemy import Column, Connection, LargeBinary, MetaData, String, Table,
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_chassis.settings import ConfigError
+from ostiary_chassis.sql import sqlite
 from ostiary_chassis.sql.address import DatabaseAddress
 from ostiary_chassis.sql.errors import STORAGE_ERRORS, describe, is_busy
 
@@ -67,6 +68,10 @@ class Schema:
 
         before = self._adopt(connection)
         migrations.upgrade(connection, self._scripts, self._revision_table, self._version_table)
+        if self._address.is_sqlite and (table := sqlite.table_with_broken_references(connection)):
+            raise ConfigError(
+                f"{self._address.setting}: cannot migrate {self._address}: {table} refers to missing rows"
+            )
         _log.info("schema migrated", from_revision=before, to_revision=self.head)
 
     async def when_locked(self, try_lock: Callable[[], Awaitable[bool]], connection: AsyncConnection) -> None:

@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from sqlalchemy import Connection, ExceptionContext, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from ostiary_chassis.sql.address import DatabaseAddress
 
@@ -35,17 +35,40 @@ _FILE_ERRORS = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CA
 WRITES = "ostiary_writes"
 
 #: FULL: a committed transaction is on disk, also after a power failure.
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL")
+
+#: A migration that changes a table replaces it, and dropping the old one must not delete the rows that refer to it.
+_FOREIGN_KEYS, _NO_FOREIGN_KEYS = "foreign_keys=ON", "foreign_keys=OFF"
 
 
 def create_engine(address: DatabaseAddress, pool: dict[str, Any]) -> AsyncEngine:
     """Return an engine; `pool` are the settings of its pool."""
+    return _create_engine(address, _FOREIGN_KEYS, pool)
 
+
+def create_migration_engine(address: DatabaseAddress) -> AsyncEngine:
+    """Return an engine on which tables can be replaced: what refers to a row is not looked at."""
+    return _create_engine(address, _NO_FOREIGN_KEYS, {"poolclass": NullPool})
+
+
+def table_with_broken_references(connection: Connection) -> str | None:
+    """Return a table whose rows refer to nothing, as nobody has looked at that during a migration."""
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    return str(broken[0]) if broken is not None else None
+
+
+def _create_engine(address: DatabaseAddress, foreign_keys: str, pool: dict[str, Any]) -> AsyncEngine:
     async def connect() -> ThreadConnection:
         return await ThreadConnection().open(str(address.path))
 
+    def configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for pragma in (*_PRAGMAS, foreign_keys):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
     engine = create_async_engine(address.url, **pool, async_creator=connect)
-    event.listen(engine.sync_engine, "connect", _configure)
+    event.listen(engine.sync_engine, "connect", configure)
     event.listen(engine.sync_engine, "begin", _begin)
     event.listen(engine.sync_engine, "handle_error", _on_error)
     return engine
@@ -54,13 +77,6 @@ def create_engine(address: DatabaseAddress, pool: dict[str, Any]) -> AsyncEngine
 def create_private_file(path: Path) -> None:
     """Create a database file that only its owner can read, as it holds personal data; SQLite's default is wider."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
 
 
 def _begin(connection: Connection) -> None:
