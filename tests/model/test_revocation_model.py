@@ -685,6 +685,7 @@ class Replica:
             database=SimpleNamespace(is_sqlite=False, listen=self._listen),
             local_keys=SimpleNamespace(use=lambda _ring: None, current=RING),
             keys=SimpleNamespace(load=_done, advance=_done),
+            accounts=SimpleNamespace(refunds=SimpleNamespace(pay_all=_done)),
             sessions=SimpleNamespace(limits=SimpleNamespace(idle=timedelta())),
             revoked=asyncio.Event(),
             key_revoked=asyncio.Event(),
@@ -1269,6 +1270,10 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_promises_are_kept(machine: type[Machine]) -> None:
+    search(machine)
+
+
+def search(machine: type[Machine]) -> None:
     bounds = settings(
         max_examples=machine.EXAMPLES,
         stateful_step_count=25,
