@@ -4,9 +4,10 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import sqlalchemy.exc
@@ -16,6 +17,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, event, insert, select, 
 from ostiary_chassis import sql
 from ostiary_chassis.settings import ConfigError, Settings
 from ostiary_chassis.sql import Database, DatabaseAddress, DatabaseUrl, UtcDateTime, is_unavailable
+from ostiary_chassis.sql.address import Host
 from ostiary_chassis.sql.schema import Schema
 
 
@@ -243,3 +245,35 @@ async def test_a_busy_database_is_no_fault(database: Database, monkeypatch: pyte
     assert await testing == ""
     second.set()
     await asyncio.gather(*holding)
+
+
+async def test_what_fails_before_serving_names_the_setting_and_the_cause(database: Database) -> None:
+    # Its text is empty.
+    message = r"OSTIARY_TEST_DATABASE_URL: cannot use sqlite:.*: no answer in time"
+    with pytest.raises(ConfigError, match=message), database.naming_the_setting():
+        raise TimeoutError
+    # A defect is no setting's fault.
+    defect = sqlalchemy.exc.ProgrammingError(None, None, Exception("no such column"))
+    with pytest.raises(sqlalchemy.exc.ProgrammingError), database.naming_the_setting():
+        raise defect
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"password": "wrong"}, "password rejected"),
+        ({"database": "nowhere"}, 'database "nowhere" does not exist'),
+        ({"port": 1}, "Connect"),
+        ({"host": "nowhere.invalid"}, "nowhere.invalid|Name or service|name resolution"),
+    ],
+)
+async def test_a_database_that_cannot_be_connected_to_names_the_cause(
+    on_postgres: DatabaseAddress, change: dict[str, Any], cause: str
+) -> None:
+    url = on_postgres.url.set(**change)
+    address = replace(on_postgres, url=url, hosts=(Host(url.host, url.port),))
+    database = Database(address)
+    with pytest.raises(ConfigError, match=rf"OSTIARY_TEST_DATABASE_URL: cannot use postgresql:.*: .*({cause})"):
+        await database.migrate(Path(__file__).parent)
+    await database.close()

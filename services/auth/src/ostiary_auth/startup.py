@@ -37,15 +37,17 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
     database = Database(config.database())
     try:
         await database.migrate(MIGRATIONS)
-        service_secrets = await _make_service_secrets(config, AuthStore(database, AuthTransaction))
+        with database.naming_the_setting():
+            service_secrets = await _make_service_secrets(config, AuthStore(database, AuthTransaction))
     finally:
         await database.close()
     services = Services(config, service_secrets)
     try:
-        await services.keys.advance(Context(services.clock.now(), SYSTEM))
-        # Fail now rather than at the first login if they cannot be decrypted.
-        await services.keys.load()
-        await _provide_clients(config, services.clients, Context(services.clock.now(), SYSTEM))
+        with services.database.naming_the_setting():
+            await services.keys.advance(Context(services.clock.now(), SYSTEM))
+            # Fail now rather than at the first login if they cannot be decrypted.
+            await services.keys.load()
+            await _provide_clients(config, services.clients, Context(services.clock.now(), SYSTEM))
     except UnsealError:
         raise wrong_kek(config) from None
     finally:
@@ -66,8 +68,9 @@ async def open_prepared(config: AuthConfig) -> ServiceSecrets:
     database = Database(config.database())
     try:
         await database.require_migrated(MIGRATIONS)
-        async with AuthStore(database, AuthTransaction).read() as transaction:
-            sealed = await transaction.keys.secrets()
+        with database.naming_the_setting():
+            async with AuthStore(database, AuthTransaction).read() as transaction:
+                sealed = await transaction.keys.secrets()
     finally:
         await database.close()
     return _unseal(config, open_vault(config), sealed)

@@ -3,18 +3,19 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import sqlalchemy.exc
 from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_chassis.settings import ConfigError
 from ostiary_chassis.sql import postgres, sqlite
 from ostiary_chassis.sql.address import DatabaseAddress
-from ostiary_chassis.sql.errors import STORAGE_ERRORS, describe, is_disk_full, is_unavailable
+from ostiary_chassis.sql.errors import STORAGE_ERRORS, CannotConnect, describe, is_disk_full, is_unavailable
 from ostiary_chassis.sql.schema import Schema
 
 #: Seconds for a transaction that writes to begin.
@@ -127,7 +128,7 @@ class Database:
             else:
                 await self._migrate_postgres(Schema(self.address, scripts))
         except STORAGE_ERRORS as error:
-            raise self.unusable(error) from None
+            raise self._unusable(error) from None
 
     async def _migrate_sqlite(self, schema: Schema) -> None:
         engine = sqlite.create_migration_engine(self.address)
@@ -164,13 +165,22 @@ class Database:
                     if await connection.run_sync(schema.is_current):
                         return
         except STORAGE_ERRORS as error:
-            raise self.unusable(error) from None
+            raise self._unusable(error) from None
         raise ConfigError(
             f"{self.address.setting}: {self.address} has not been prepared by this release; start the service first"
         )
 
-    def unusable(self, error: Exception) -> ConfigError:
-        """Return what ends the start of a service whose database cannot be used."""
+    @contextmanager
+    def naming_the_setting(self) -> Iterator[None]:
+        """Raise ConfigError if the database becomes unavailable, for what is done before serving or by a command."""
+        try:
+            yield
+        except (sqlalchemy.exc.SQLAlchemyError, CannotConnect, TimeoutError) as error:
+            if not is_unavailable(error):
+                raise
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> ConfigError:
         return ConfigError(f"{self.address.setting}: cannot use {self.address}: {describe(error)}")
 
     async def close(self) -> None:

@@ -45,7 +45,8 @@ def run(work: Callable[[Services, Context], Awaitable[T]]) -> T:
 async def _run(config: AuthConfig, work: Callable[[Services, Context], Awaitable[T]]) -> T:
     services = Services(config, await open_prepared(config))
     try:
-        return await work(services, Context(services.clock.now(), OPERATOR))
+        with services.database.naming_the_setting():
+            return await work(services, Context(services.clock.now(), OPERATOR))
     finally:
         await services.close()
 
