@@ -148,10 +148,15 @@ class TestPartition:
             answer = waiting.result()
             # From here on it is a promise.
             assert stack.ask(victim, ada) == stack.ask(victim, bob) == STALE
+            # And it does not want to be asked.
+            refusal = stack.client.get(f"{stack.operations[victim]}/readyz")
+            assert (refusal.status_code, refusal.json()["failing"]) == (503, ["verifier"])
+            assert all(is_ready(stack.operations[each]) for each in others)
         assert answer["complete"]
         assert LEASE <= answer["in_force_after_ms"] / 1000 < LEASE + SLACK
         stack.proxies[victim].heal()
         wait_until(lambda: stack.ask_strictly(victim, bob) == GOOD, "it hears again", RECOVERED)
+        assert is_ready(stack.operations[victim])
         assert stack.ask_all(ada) == REVOKED_EVERYWHERE
         assert stack.ask_all(bob) == GOOD_EVERYWHERE
 
