@@ -407,6 +407,8 @@ class Connection:
     async def read(self) -> AsyncIterator[Any]:
         yield Rows(self)
 
+    follow = read
+
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Any]:
         rows = Rows(self)

@@ -73,6 +73,8 @@ class Server:
     instead: Answer | None = None
     token_instead: Answer | None = None
     token: str | None = None
+    #: The one before it, which is good, too.
+    earlier_token: str | None = None
     requests: list[httpx.Request] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -107,13 +109,13 @@ class Server:
         self.news = asyncio.Event()
 
     def grant(self, _: httpx.Request) -> httpx.Response:
-        self.token = f"token-{len(self.received('POST'))}"
+        self.earlier_token, self.token = self.token, f"token-{len(self.received('POST'))}"
         granted = {"access_token": self.token, "token_type": "Bearer", "expires_in": self.lifetime}
         return json_response(granted)
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         """Answer at once if there are new revocations or keys, else after the wait."""
-        if request.headers["Authorization"] != f"Bearer {self.token}":
+        if request.headers["Authorization"] not in {f"Bearer {self.token}", f"Bearer {self.earlier_token}"}:
             return httpx.Response(401)
         after, wait = int(request.url.params["after"]), int(request.url.params["wait"])
         if after == len(self.listed) and request.url.params["keys"] == self.version:
@@ -153,6 +155,10 @@ class Server:
 
     def received(self, method: str = "GET") -> list[httpx.Request]:
         return [request for request in self.requests if request.method == method]
+
+    def tokens(self) -> list[str]:
+        """The authorisation of each poll."""
+        return [request.headers["Authorization"] for request in self.received()]
 
     def polls(self) -> list[dict[str, str]]:
         return [dict(request.url.params) for request in self.received()]
@@ -531,13 +537,54 @@ class TestToken:
     async def test_it_is_renewed_after_four_fifths_of_its_life(self, make: Made, server: Server, clock: Clock) -> None:
         server.lifetime = 100
         async with make(clock=clock):
-            steps = ((79.9, "token-1"), (0.1, "token-2"), (79.9, "token-2"), (0.1, "token-3"))
-            for number, (later, expected) in enumerate(steps, start=2):
-                await until(lambda: len(server.received()) == number)  # noqa: B023 - done within the iteration
-                clock.now += later
+            await until(lambda: len(server.received()) == 2)
+            for number in (2, 3):
+                clock.now += 79.9
+                polls = len(server.received())
                 server.revoke(Kind.SESSION, "s")
-                await until(lambda: len(server.received()) == number + 1)  # noqa: B023 - the same
-                assert server.received()[-1].headers["Authorization"] == f"Bearer {expected}"
+                await until(lambda: len(server.received()) > polls)  # noqa: B023 - done within the iteration
+                assert len(server.received("POST")) == number - 1
+                clock.now += 0.1
+                server.revoke(Kind.SESSION, "s")
+                await until(lambda: len(server.received("POST")) == number)  # noqa: B023 - the same
+                server.revoke(Kind.SESSION, "s")
+                await until(lambda: server.tokens()[-1] == f"Bearer token-{number}")  # noqa: B023 - the same
+
+    async def test_polls_go_on_while_the_next_token_is_requested(
+        self, make: Made, server: Server, clock: Clock
+    ) -> None:
+        """A token endpoint that is slow costs no freshness while the current token is good."""
+        server.lifetime = 100
+        async with make(clock=clock) as client:
+            await until(lambda: len(server.received()) == 2)
+            server.token_instead = hang
+            clock.now += 99.0
+            for number in range(1, 4):
+                server.revoke(Kind.SESSION, "s")
+                await until(lambda: number_of(client) == number)  # noqa: B023 - done within the iteration
+            assert client.revocations.age() == 0
+            assert len(server.received("POST")) == 2
+            assert set(server.tokens()) == {"Bearer token-1"}
+
+    async def test_a_request_for_the_next_token_that_fails_is_repeated(
+        self, make: Made, server: Server, clock: Clock, notes: Notes
+    ) -> None:
+        server.lifetime = 100
+        async with make(clock=clock) as client:
+            await until(lambda: len(server.received()) == 2)
+            server.token_instead = lambda _: httpx.Response(503)
+            clock.now += 90.0
+            for requests in (2, 3):
+                server.revoke(Kind.SESSION, "s")
+                await until(lambda: len(server.received("POST")) == requests)  # noqa: B023 - done within the iteration
+                clock.now += 1.0
+            assert "failed" not in notes.outcomes
+            # Now the current one has ended.
+            clock.now += 10.0
+            server.revoke(Kind.SESSION, "s")
+            await until(lambda: "failed" in notes.outcomes)
+            server.token_instead = None
+            await until(lambda: number_of(client) == 3)
 
     async def test_a_rejected_token_is_replaced(self, make: Made, server: Server, notes: Notes) -> None:
         async with make() as client:

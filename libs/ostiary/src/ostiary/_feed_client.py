@@ -51,6 +51,9 @@ NONCE_BYTES = 16
 #: A token for the feed is renewed after this share of its lifetime.
 TOKEN_RENEWAL_SHARE = 0.8
 
+#: Seconds before another request for a token where one has failed, while the current one is still good.
+TOKEN_RETRY_SECONDS = 1.0
+
 #: Seconds before a retry: the first and the longest delay.
 RETRY_DELAYS = (0.05, 1.0)
 
@@ -137,7 +140,9 @@ class FeedClient(Poller):
         self._backoff = Backoff(clock)
         self._id = ""
         self._token = ""
-        self._token_renewal_at = 0.0
+        self._token_renewal_at = self._token_ends_at = 0.0
+        #: The request for the next token.
+        self._renewal: asyncio.Task[None] | None = None
         #: Seconds beyond its wait after which a poll times out; the longest at first, when nothing is known yet.
         self._timeout = MAX_ANSWER_SECONDS
         #: Consecutive answers that named keys other than those in memory.
@@ -150,6 +155,8 @@ class FeedClient(Poller):
         return await super().__aenter__()
 
     async def _stop(self, client: httpx.AsyncClient) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
         # The issuer stops counting on this verifier, so nothing is accepted from here on.
         self.revocations.fresh_at = -math.inf
         with suppress(Exception):
@@ -234,7 +241,7 @@ class FeedClient(Poller):
         }
         async with client.stream("GET", self._config.url, params=query, headers=headers) as response:
             if response.status_code == httpx.codes.UNAUTHORIZED:
-                self._token = ""
+                self._token_renewal_at = self._token_ends_at = 0.0
             if response.status_code != httpx.codes.OK:
                 raise PollFailed(f"status {response.status_code}")
             if response.headers.get("Content-Type") != feed.MEDIA_TYPE:
@@ -242,9 +249,22 @@ class FeedClient(Poller):
             return (await read_body(response, feed.MAX_ANSWER_LENGTH)).decode("ascii", "replace")
 
     async def _renew_token(self, client: httpx.AsyncClient) -> None:
-        """Request a token unless the current one is fresh (RFC 6749 section 4.4). Raises PollFailed."""
-        if self._token and self._clock() < self._token_renewal_at:
+        """Have a token that is good (RFC 6749 section 4.4). Raises PollFailed.
+
+        While the current one is, polls go on with it: a slow token endpoint costs no freshness.
+        """
+        now = self._clock()
+        if now < self._token_renewal_at:
             return
+        if self._renewal is None or self._renewal.done():
+            self._token_renewal_at = min(self._token_ends_at, now + TOKEN_RETRY_SECONDS)
+            self._renewal = asyncio.create_task(self._get_token(client))
+            # If it fails, and nobody waits for it, it is repeated.
+            self._renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if now >= self._token_ends_at:
+            await self._renewal
+
+    async def _get_token(self, client: httpx.AsyncClient) -> None:
         try:
             secret = await asyncio.to_thread(self._config.secret)
         except (OSError, ValueError) as error:
@@ -264,7 +284,8 @@ class FeedClient(Poller):
         token, lifetime = granted.get("access_token"), granted.get("expires_in")
         if not isinstance(token, str) or not token.isascii() or not isinstance(lifetime, int):
             raise PollFailed("malformed token response (RFC 6749 section 5.1)")
-        self._token, self._token_renewal_at = token, sent_at + lifetime * TOKEN_RENEWAL_SHARE
+        self._token, self._token_ends_at = token, sent_at + lifetime
+        self._token_renewal_at = sent_at + lifetime * TOKEN_RENEWAL_SHARE
 
     async def _request_token(self, client: httpx.AsyncClient, form: dict[str, str]) -> dict[str, Any]:
         async with client.stream("POST", self._config.token_endpoint, data=form) as response:

@@ -249,3 +249,45 @@ async def test_whatever_was_committed_before_a_call_is_known_after_it(seed: int)
         outcomes += await asyncio.gather(*(commit_and_look(coalesced) for _ in range(20)))
     assert 200 < sum(outcomes) < 400
     assert runs < 200
+
+
+class TestPatience:
+    async def test_a_run_that_hangs_holds_up_no_later_one(self) -> None:
+        hangs, runs = asyncio.Event(), 0
+
+        async def work() -> None:
+            nonlocal runs
+            runs += 1
+            if runs == 1:
+                await hangs.wait()
+
+        coalesced = Coalesced(work, patience=0.01)
+        first = asyncio.create_task(coalesced())
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(coalesced() for _ in range(3)))
+            assert (runs, first.done()) == (2, False)
+            hangs.set()
+            await first
+
+    async def test_in_the_end_all_are_cancelled(self) -> None:
+        cancelled = 0
+
+        async def work() -> None:
+            nonlocal cancelled
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled += 1
+                raise
+
+        coalesced = Coalesced(work, patience=0.01)
+        calls = []
+        for _ in range(3):
+            calls.append(asyncio.create_task(coalesced()))
+            await asyncio.sleep(0.03)
+        await coalesced.close()
+        assert cancelled == 3
+        assert all(
+            isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*calls, return_exceptions=True)
+        )

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import sqlalchemy.exc
 from sqlalchemy import delete, insert
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ostiary_chassis.settings import ConfigError
 from ostiary_chassis.sql import postgres, sqlite
@@ -24,6 +24,9 @@ WRITE_WAIT_SECONDS = 5.0
 #: Connections of one process; a PostgreSQL server accepts a hundred by default.
 POOL_SIZE = 10
 
+#: Further connections for following the database: a second one for when the first one hangs.
+FOLLOWING_POOL_SIZE = 2
+
 #: Seconds to wait for a free connection, after which a request is answered with 503.
 POOL_TIMEOUT = 3.0
 
@@ -36,7 +39,6 @@ PROBE_BYTES = 1
 FULL_PROBE_BYTES = 256 * 1024
 
 _POOL: dict[str, Any] = {
-    "pool_size": POOL_SIZE,
     "max_overflow": 0,
     "pool_timeout": POOL_TIMEOUT,
     # Parameters of statements stay out of errors, and so out of logs: they are hashes and addresses.
@@ -52,11 +54,11 @@ class Database:
         # SQLite admits one writer at a time and makes the others poll; here they queue instead.
         self._writer: AbstractAsyncContextManager[object] = asyncio.Lock() if self.is_sqlite else nullcontext()
         self._connector = postgres.Connector(address)
-        self._engine = (
-            sqlite.create_engine(address, _POOL)
-            if self.is_sqlite
-            else postgres.create_engine(self._connector, address, _POOL)
-        )
+        self._engine = self._create_engine(POOL_SIZE)
+        # Of its own, as others may wait in the pool for a slow database. Without transactions, which cost two round
+        # trips. SQLite has none of either: its transactions are calls.
+        following = self._create_engine(FOLLOWING_POOL_SIZE)
+        self._following = following if self.is_sqlite else following.execution_options(isolation_level="AUTOCOMMIT")
         self._probe = _WriteProbe(self)
 
     @property
@@ -68,6 +70,12 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Run a transaction that only reads."""
         async with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[AsyncConnection]:
+        """Run statements that only read and of which each sees what is committed, on connections kept for that."""
+        async with self._following.connect() as connection, connection.begin():
             yield connection
 
     @asynccontextmanager
@@ -186,6 +194,13 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+        await self._following.dispose()
+
+    def _create_engine(self, pool_size: int) -> AsyncEngine:
+        pool = {**_POOL, "pool_size": pool_size}
+        if self.is_sqlite:
+            return sqlite.create_engine(self.address, pool)
+        return postgres.create_engine(self._connector, self.address, pool)
 
 
 class _WriteProbe:
@@ -273,6 +288,12 @@ class SqlStore(Generic[Transaction]):
     async def read(self) -> AsyncIterator[Transaction]:
         """Begin a transaction that only reads."""
         async with self.database.read() as connection:
+            yield self._kind(connection, self.database)
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[Transaction]:
+        """Begin to read what is committed, without a transaction, on a connection that is kept for that."""
+        async with self.database.follow() as connection:
             yield self._kind(connection, self.database)
 
     @asynccontextmanager

@@ -259,5 +259,8 @@ class Store(Protocol):
     def read(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin a read-only transaction."""
 
+    def follow(self) -> AbstractAsyncContextManager[Transaction]:
+        """Begin to read what is committed, without a transaction, on a connection that is kept for that."""
+
     def write(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin a transaction that is committed at its end, or rolled back by an exception."""

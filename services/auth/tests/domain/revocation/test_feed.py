@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -31,6 +32,7 @@ from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import OPERATOR, SYSTEM, Context
 from ostiary_auth.domain.errors import LogReplaced
 from ostiary_auth.domain.keys.key_ring import SigningKey
+from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation import feed as feed_module
 from ostiary_auth.domain.revocation.feed import TAIL, RevocationFeed
 from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, LOST_NUMBERS, NUMBERS_PER_SECOND
@@ -38,6 +40,7 @@ from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, Repl
 from ostiary_auth.domain.revocation.receipts import Receipts
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.revocation.tables import revocation_head, revocations
+from ostiary_chassis.sql.database import POOL_SIZE
 
 SOON = 60.0
 NONCE = "q8XbT0kq2m4hQ0Zk7A1dYw"
@@ -491,6 +494,70 @@ class TestNews:
         await revoke(services, "8")
         await asyncio.gather(*(feed.refresh() for _ in range(5)))
         assert heard == list(range(1, 9))
+
+
+class Slow:
+    """A store in which the first read of the log waits for the test."""
+
+    def __init__(self, store: Store) -> None:
+        self.read, self.write = store.read, store.write
+        self.reading, self.may_go_on = asyncio.Event(), asyncio.Event()
+        self._store = store
+        self._reads = 0
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[Transaction]:
+        self._reads += 1
+        is_first = self._reads == 1
+        async with self._store.follow() as transaction:
+            yield cast("Transaction", SlowRows(transaction, self) if is_first else transaction)
+
+
+class SlowRows:
+    """Has read the head, and not yet said so."""
+
+    def __init__(self, transaction: Transaction, slow: Slow) -> None:
+        self.revocations = self
+        self.after = transaction.revocations.after
+        self._rows = transaction.revocations
+        self._slow = slow
+
+    async def head(self) -> LogHead:
+        head = await self._rows.head()
+        self._slow.reading.set()
+        await self._slow.may_go_on.wait()
+        return head
+
+
+class TestSlowDatabase:
+    async def test_a_read_that_hangs_holds_up_no_later_one(
+        self, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed_module, "READ_PATIENCE_SECONDS", 0.01)
+        store = Slow(services.store)
+        receipts = services.feed._receipts
+        feed = RevocationFeed(store, services.config.issuer, services.local_keys.ring, receipts, services.clock)
+        hanging = asyncio.create_task(feed.refresh())
+        await store.reading.wait()
+        await revoke(services, "1", "2")
+        async with asyncio.timeout(SOON):
+            await feed.refresh()
+        assert (feed.number, hanging.done()) == (2, False)
+        # What it found is over by now, and does not count as a log that has become shorter.
+        store.may_go_on.set()
+        await hanging
+        assert feed.number == 2
+        await revoke(services, "3")
+        await feed.refresh()
+        assert feed.number == 3
+
+    async def test_polls_do_not_wait_for_connections_that_others_hold(self, services: Services) -> None:
+        await revoke(services, "1")
+        async with AsyncExitStack() as stack, asyncio.timeout(SOON):
+            for _ in range(POOL_SIZE):
+                await stack.enter_async_context(services.store.read())
+            await services.feed.refresh()
+        assert services.feed.number == 1
 
 
 class TestReplicas:

@@ -81,7 +81,7 @@ class Gate:
     """A store that writes when the test says so."""
 
     def __init__(self, store: Store) -> None:
-        self.read = store.read
+        self.read, self.follow = store.read, store.follow
         self.open = asyncio.Event()
         self._store = store
         self._reached = asyncio.Event()
@@ -807,7 +807,7 @@ class NeverAnswers:
         await asyncio.Event().wait()
         yield cast("Transaction", None)
 
-    write = read
+    write = follow = read
 
 
 class TestDatabaseAway:

@@ -29,6 +29,10 @@ _log = structlog.stdlib.get_logger("revocations")
 #: Entries kept in memory, for verifiers that are slightly behind; older ones are read from the store.
 TAIL = 2 * MAX_EVENTS
 
+#: Seconds after which a read of the log is taken to hang, and another one begins: a connection may be dead, or the
+#: database slow.
+READ_PATIENCE_SECONDS = 0.5
+
 #: Waits for changes end at whole multiples of this many seconds, so that polls which began at different times share a
 #: signature: a thousand idle verifiers cost ten signatures a second. Waits shorter than the other number end exactly
 #: when they are over.
@@ -63,7 +67,10 @@ class RevocationFeed:
         #: The entries for this process's own verifier.
         self.local = LocalRevocations()
         #: Reads the store: what was committed before the call is known after it.
-        self.refresh = Coalesced(self._read)
+        self.refresh = Coalesced(self._read, patience=READ_PATIENCE_SECONDS)
+        #: How many reads have begun, and the latest of those that were applied, one at a time.
+        self._reads = self._last_applied = 0
+        self._applying = asyncio.Lock()
         self.head: LogHead | None = None
         self._tail: deque[LoggedRevocation] = deque(maxlen=TAIL)
         #: By `after`, those that take further polls.
@@ -144,23 +151,30 @@ class RevocationFeed:
         self.local.revocations.fresh_at = max(self.local.revocations.fresh_at, started_at)
 
     async def _read(self) -> None:
-        async with self._store.read() as transaction:
+        self._reads = number = self._reads + 1
+        async with self._store.follow() as transaction:
             head = await transaction.revocations.head()
-            while self.head != head:
-                # All of it, if a new log has begun.
-                is_new = head.epoch != self.epoch
-                after = 0 if is_new else self.number
-                found = await transaction.revocations.after(after, head.number, MAX_EVENTS)
-                part = self._answer(after, head, found)
-                self._apply_locally(part, head)
-                self.head = LogHead(part.epoch, part.head, part.digest)
-                if is_new:
-                    self._tail.clear()
-                self._tail.extend(found)
-                for revocation in found:
-                    for subscriber in self._subscribers:
-                        subscriber(revocation)
-                self.notify()
+            async with self._applying:
+                # One that began later, and was quicker, has found all that this one has to.
+                if number < self._last_applied:
+                    return
+                while self.head != head:
+                    # All of it, if a new log has begun.
+                    after = self.number if head.epoch == self.epoch else 0
+                    found = await transaction.revocations.after(after, head.number, MAX_EVENTS)
+                    self._apply(self._answer(after, head, found), found, head)
+                self._last_applied = number
+
+    def _apply(self, part: Answer, found: list[LoggedRevocation], stored: LogHead) -> None:
+        self._apply_locally(part, stored)
+        if part.epoch != self.epoch:
+            self._tail.clear()
+        self.head = LogHead(part.epoch, part.head, part.digest)
+        self._tail.extend(found)
+        for revocation in found:
+            for subscriber in self._subscribers:
+                subscriber(revocation)
+        self.notify()
 
     def _apply_locally(self, part: Answer, stored: LogHead) -> None:
         try:
