@@ -88,6 +88,7 @@ bench: .venv/installed build/compiled build/peers/installed ## Run the benchmark
 	$(BIN)/python bench/verify.py
 	$(BIN)/python bench/auth.py
 	$(BIN)/python bench/revocation.py
+	$(BIN)/python bench/bad_network.py
 	$(BIN)/python bench/gateway.py
 	$(BIN)/python bench/session_or_jwt.py
 	$(BIN)/python bench/browser_soak.py

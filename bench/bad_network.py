@@ -45,8 +45,10 @@ DELAY = 0.15
 STALL = 0.3
 PAUSES = (0.2, 2.0)
 
-#: Longer than the run, so that nobody has to refresh; seconds after which a request has failed that nobody has answered.
+#: Longer than the run, so that nobody has to refresh.
 TOKEN_SECONDS = 3600
+
+#: Seconds after which a request has failed that nobody has answered.
 PATIENCE = 20.0
 
 #: Tries of a logout, and seconds in between.

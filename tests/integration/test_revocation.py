@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -64,6 +65,9 @@ def own_stack(tmp_path: Path) -> Iterator[Stack]:
 FAR = 5.0
 FAR_LEASE = 30.0
 
+#: Seconds by which it is late in a slow network, far within each bound.
+LATE = 0.2
+
 #: Seconds after its expiry for which a token is accepted still, as clocks differ.
 LEEWAY = 5.0
 
@@ -109,6 +113,18 @@ class TestSlowNetwork:
         stack.proxies["gateway"].heal()
         wait_until(lambda: stack.ask_strictly("gateway", bob) == GOOD, "its news are fresh again", RECOVERED)
         assert stack.ask_all(ada) == REVOKED_EVERYWHERE
+
+    def test_logouts_of_others_refuse_nobody_at_a_service_that_hears_of_them_late(self, stack: Stack) -> None:
+        bob, others = stack.people.new(), [stack.people.new() for _ in range(8)]
+        own = f"{stack.urls['gateway']}/profiles/me"
+        stack.proxies["profile"].delay = LATE
+        asked: Counter[int] = Counter()
+        for other in others:
+            stack.log_out_unwaited(other)
+            wait_until(lambda other=other: stack.ask("gateway", other) == REVOKED, "the gateway knows", AT_ONCE)  # type: ignore[misc]  # a default binds the name
+            asked.update(stack.client.get(own, headers=bob.headers).status_code for _ in range(10))
+        stack.proxies["profile"].heal()
+        assert asked == {200: 80}
 
 
 class TestLogout:
