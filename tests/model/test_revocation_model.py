@@ -26,6 +26,7 @@ import contextvars
 import hashlib
 import itertools
 import json
+import math
 import random
 import selectors
 from collections import deque
@@ -60,11 +61,14 @@ from ostiary import KeySet, LocalKeys, Revocations, Verifier, VerifierConfig, _b
 from ostiary._feed_client import Feed, FeedClient
 from ostiary._revocations import names_of
 from ostiary._token import VerifiedToken
-from ostiary.errors import Expired, OstiaryError, RevocationStale, Revoked
+from ostiary.errors import Expired, NotYetValid, OstiaryError, RevocationStale, Revoked
 from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Revocation, chain
 from ostiary_auth import background
+from ostiary_auth.domain import database_time
 from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.clock import Reading, SettledTime, SharedClock
 from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.database_time import DatabaseTime
 from ostiary_auth.domain.ports import Store
 from ostiary_auth.domain.revocation import feed as feed_module
 from ostiary_auth.domain.revocation import log as log_module
@@ -104,8 +108,13 @@ SLOW = (0.0, 0.1, 0.5)
 #: Seconds after which the store gives up a transaction that waits for a lock, or in which nothing is done.
 PATIENCE = 1.0
 
-#: Seconds by which replicas' clocks may be fast or slow, and how long verifiers are stored that are not live any more.
-CLOCK_SKEW = 0.4
+#: Seconds by which clocks may be fast or slow: those of replicas, which matters nothing, and the store's; and by how
+#: little that one may be put back without consequences.
+REPLICAS_SKEW = (-86400.0, -2.0, 0.0, 12.0, 86400.0)
+STORE_SKEW = (-86400.0, -20.0, -5.0, -1.0, 0.0, 1.0, 5.0, 20.0, 86400.0)
+CLOCK_MARGIN = timedelta(seconds=1)
+
+#: How long verifiers are stored that are not live any more.
 VERIFIERS_KEPT = timedelta(seconds=2)
 
 REPLICAS = 2
@@ -205,8 +214,6 @@ class Process:
         self.stopped = self.dead = False
         self.backlog: list[_Step] = []
         self.tasks: dict[asyncio.Task[Any], None] = {}
-        #: Seconds by which its clock is fast.
-        self.fast = 0.0
         self.context = contextvars.copy_context()
         self.context.run(_PROCESS.set, self)
 
@@ -252,16 +259,19 @@ class Lane:
             self.step()
 
 
+@dataclass
 class SimulatedClock:
-    """What the auth service has in place of the system's clocks."""
+    """The clocks of a replica's machine."""
+
+    loop: Loop
+    #: Seconds by which it is fast.
+    fast: float
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        return self.loop.time()
 
     def now(self) -> datetime:
-        process = _PROCESS.get()
-        seconds = wall(asyncio.get_running_loop().time()) + (process.fast if process else 0.0)
-        return datetime.fromtimestamp(seconds, UTC)
+        return date(self.loop.time() + self.fast)
 
 
 def wall(monotonic: float) -> float:
@@ -321,6 +331,7 @@ class Token:
     text: str
     names: dict[Kind, str]
     issued: State
+    begins_at: float
     expires_at: float
 
     def is_hit(self, state: State) -> bool:
@@ -355,6 +366,9 @@ class Database:
         self.states = {(0, GENESIS): start}
         self.appending = asyncio.Lock()
         self.keeps_all = False
+        #: Seconds by which its clock is fast, when that was changed last, and the latest time that it has shown.
+        self.fast, self.set_at = 0.0, -math.inf
+        self.latest = datetime.fromtimestamp(0, UTC)
         #: How often, and when last, it was set back to a copy.
         self.restored, self.restored_at = 0, 0.0
 
@@ -376,6 +390,20 @@ class Database:
         for verifier_id, of in list(self.tables.registered):
             if verifier_id in verifier_ids and replica in {of, None}:
                 del self.tables.registered[verifier_id, of]
+
+    @property
+    def disturbed_at(self) -> float:
+        """When what is known of verifiers was last disturbed: it may be of another time, or their leases by it."""
+        return max(self.restored_at, self.set_at)
+
+    def shows(self) -> datetime:
+        return date(self.world.now + self.fast)
+
+    def set_clock(self, fast: float) -> None:
+        self.fast, self.set_at = fast, self.world.now
+
+    def store_time(self, latest: datetime) -> None:
+        self.latest = latest
 
     def restore(self, copy: Tables) -> None:
         self.tables = copy.copy()
@@ -417,8 +445,7 @@ class Connection:
             await self.hop()
             rows.commit()
         finally:
-            if rows.lock is not None:
-                rows.lock.release()
+            rows.release()
         # The answer may be lost; what was committed is.
         await self.hop()
         for work in rows.afterwards:
@@ -438,7 +465,7 @@ class Rows:
         self._restored = self._database.restored
         self._work: list[Callable[[], None]] = []
         self._head: LogHead | None = None
-        self.lock: asyncio.Lock | None = None
+        self._lock: asyncio.Lock | None = None
         self.afterwards: list[Callable[[], None]] = []
 
     @property
@@ -452,6 +479,22 @@ class Rows:
     @property
     def verifiers(self) -> "Rows":
         return self
+
+    @property
+    def time(self) -> "Rows":
+        return self
+
+    async def read(self) -> Reading:
+        await self._hop()
+        return Reading(self._database.shows(), self._database.latest)
+
+    async def advance(self, latest: datetime) -> None:
+        await self._hop()
+        self._work.append(lambda: self._database.store_time(max(self._database.latest, latest)))
+
+    async def put_back(self, latest: datetime) -> None:
+        await self._hop()
+        self._work.append(lambda: self._database.store_time(latest))
 
     def on_commit(self, work: Callable[[], None]) -> None:
         self.afterwards.append(work)
@@ -467,20 +510,32 @@ class Rows:
         for work in self._work:
             work()
 
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
     async def head(self) -> LogHead:
         await self._hop()
         return self._head or self._database.tables.state.head
 
     async def lock_head(self) -> LogHead:
-        if self.lock is None:
+        await self._acquire()
+        return await self.head()
+
+    async def lock(self) -> Reading:
+        # One lock stands for all.
+        await self._acquire()
+        return await self.read()
+
+    async def _acquire(self) -> None:
+        if self._lock is None:
             lock = self._database.appending
             async with asyncio.timeout(PATIENCE):
                 await lock.acquire()
-            self.lock = lock
-        return await self.head()
+            self._lock = lock
 
     async def add(self, logged: LoggedRevocation) -> None:
-        assert self.lock is not None
+        assert self._lock is not None
         epoch = (self._head or self._database.tables.state.head).epoch
         self._head = head = LogHead(epoch, logged.number, logged.digest)
         self._work += [
@@ -669,7 +724,7 @@ class Replica:
         self.connection = connection = Connection(world.database, self.process)
         self.party = Party(world, f"auth {number}", OWN_BOUND, self.process)
         store = cast("Store", connection)
-        clock = SimulatedClock()
+        self.clock = clock = SharedClock(SimulatedClock(world.loop, world.fast[number]))
         feed = RevocationFeed(store, ISSUER, cast("Any", lambda: RING), Receipts(b""), clock)
         feed.local.revocations = self.party.revocations
         self.party.use(feed.local)
@@ -681,6 +736,8 @@ class Replica:
         self.services: Any = SimpleNamespace(
             feed=feed,
             clock=clock,
+            settled=SettledTime(clock, timedelta(seconds=LIFETIME + MARGIN)),
+            follow_time=self._follow_time,
             verifiers=self.verifiers,
             follow_feed=lambda: feed.refresh_local(lambda: self.verifiers.on_local_poll(int(OWN_BOUND * 1000))),
             store=connection,
@@ -697,6 +754,7 @@ class Replica:
         feed.on_replaced = self.services.log_replaced.set
         feed.subscribe(self._on_logged)
         self.revocations = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME), self.services.revoked.set)
+        self._time = DatabaseTime(store, AuditLog(b""), self.revocations, clock)
         token = SimpleNamespace(require=lambda **_scopes: None, client_id="c")
         anybody = SimpleNamespace(verify=lambda *_args, **_options: token)
         routes = feed_routes(self.services, cast("Any", SimpleNamespace(auth=SimpleNamespace(verifier=anybody))))
@@ -711,6 +769,7 @@ class Replica:
         while True:
             # What keeps a replica from starting ends it; it is started again.
             try:
+                await work.follow_time()
                 await work.follow_feed()
                 break
             except Exception:  # noqa: BLE001 - whatever it is
@@ -733,6 +792,10 @@ class Replica:
     def _on_logged(self, logged: LoggedRevocation) -> None:
         if logged.kind is Kind.ALL:
             self.verifiers.forget_stored()
+
+    async def _follow_time(self) -> None:
+        await self._time.follow()
+        self.services.settled.observe()
 
     async def _listen(self, on_message: Callable[[str], None], on_connect: Callable[[], None]) -> None:
         self.listener = on_message
@@ -879,6 +942,8 @@ class World:
         self.held: list[Callable[[], None]] = []
         self.messages_get_lost = False
         self.links = [Link() for _ in BOUNDS]
+        #: Seconds by which the clocks of the replicas' machines are fast.
+        self.fast = [0.0] * REPLICAS
         #: Where replicas wait with their answers to questions.
         self.lane_of_questions: Lane | None = None
         #: What calls that revoked have answered.
@@ -925,8 +990,9 @@ class World:
             for replica in self.replicas:
                 self.after_a_moment(partial(replica.tell, message), replica.process.context)
 
-    def issue(self, subject: str, session: str) -> Token:
-        state, number, now = self.database.tables.state, self.next_number(), wall(self.now)
+    def issue(self, subject: str, session: str, replica: int = 0) -> Token:
+        state, number = self.database.tables.state, self.next_number()
+        now = self.replicas[replica].clock.now().timestamp()
         names = {
             Kind.SESSION: session,
             Kind.TOKEN: f"token-{number}",
@@ -945,7 +1011,7 @@ class World:
             "exp": now + LIFETIME,
             "rev": state.head.number,
         }
-        token = Token(QuickKey().sign("at+jwt", claims), names, state, now + LIFETIME)
+        token = Token(QuickKey().sign("at+jwt", claims), names, state, now, now + LIFETIME)
         self.tokens.append(token)
         self.look()
         return token
@@ -1039,10 +1105,10 @@ class World:
 
     def _check_registration(self, party: Party) -> None:
         """Whoever may be accepting tokens is stored, with its lease."""
-        if party.fresh_until < self.now or party.born_at <= self.database.restored_at:
+        if party.fresh_until < self.now or party.born_at <= self.database.disturbed_at:
             return
         rows = [row for (name, _), row in self.database.tables.registered.items() if name == party.name_of()]
-        until = date(party.fresh_until + max(replica.process.fast for replica in self.replicas))
+        until = date(party.fresh_until + self.database.fast)
         if not any(row.lease_ms >= party.bound * 1000 and row.live_until >= until - DATES_DIFFER for row in rows):
             self.report(party, f"accepts until {date(party.fresh_until)}, and is registered as {rows}")
 
@@ -1051,6 +1117,8 @@ class World:
         expected: type[OstiaryError] | None = None
         if wall(self.now) >= token.expires_at + LEEWAY:
             expected = Expired
+        elif wall(self.now) < token.begins_at - LEEWAY:
+            expected = NotYetValid
         elif any(token.is_hit(state) for state in party.known):
             expected = Revoked
         elif self.now - party.revocations.fresh_at > party.bound:
@@ -1067,7 +1135,7 @@ class World:
                     continue
                 if self.now - state.at > party.bound:
                     self.report(party, f"accepts what {state.revocation} hit at {state.at}")
-                if state.complete_at is not None and party.born_at > self.database.restored_at:
+                if state.complete_at is not None and party.born_at > self.database.disturbed_at:
                     self.report(party, f"accepts what {state.revocation} hit, complete at {state.complete_at}")
 
 
@@ -1201,13 +1269,26 @@ class Machine(RuleBasedStateMachine):
 
 
 class ClocksMachine(Machine):
-    """In its world the replicas' clocks differ, and are set anew."""
+    """In its world the clocks of the replicas' machines are wrong by whatever they may be."""
 
     EXAMPLES = 30
 
-    @rule(number=st.integers(0, REPLICAS - 1), fast=st.sampled_from((-CLOCK_SKEW, 0.0, CLOCK_SKEW)))
+    @rule(number=st.integers(0, REPLICAS - 1), fast=st.sampled_from(REPLICAS_SKEW))
     def set_clock(self, number: int, fast: float) -> None:
-        self.world.replicas[number].process.fast = fast
+        self.world.fast[number] = fast
+        self.world.restart_replica(number)
+
+
+class StoreClockMachine(ClocksMachine):
+    """In its world the store's clock is set anew, too. What may be forgotten then is looked at a token's life later."""
+
+    @rule(fast=st.sampled_from(STORE_SKEW))
+    def set_clock_of_store(self, fast: float) -> None:
+        self.world.database.set_clock(fast)
+
+    @rule(seconds=st.sampled_from((LIFETIME, LIFETIME + MARGIN + 4)))
+    def let_much_time_pass(self, seconds: float) -> None:
+        self.world.run(seconds)
 
 
 class RestoringMachine(Machine):
@@ -1254,8 +1335,10 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifiers, "MARGIN", 2.0)
     monkeypatch.setattr(pruning, "VERIFIERS_KEPT", VERIFIERS_KEPT)
     monkeypatch.setattr(background, "PRUNE_SECONDS", 3.0)
-    for name in ("FOLLOW_SECONDS", "ADVANCE_SECONDS"):  # of keys, of which there is one
-        monkeypatch.setattr(background, name, 1e9)
+    monkeypatch.setattr(background, "FOLLOW_SECONDS", 0.5)
+    monkeypatch.setattr(background, "ADVANCE_SECONDS", 1e9)  # of keys, of which there is one
+    monkeypatch.setattr(database_time, "CLOCK_MARGIN", CLOCK_MARGIN)
+    monkeypatch.setattr(database_time, "STORED_EVERY", timedelta(seconds=0.5))
 
 
 @pytest.fixture(autouse=True)
@@ -1269,6 +1352,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
         Machine,
         RestoringMachine,
         ClocksMachine,
+        StoreClockMachine,
     ],
 )
 def test_promises_are_kept(machine: type[Machine]) -> None:
@@ -1331,6 +1415,38 @@ def test_a_log_that_went_on_otherwise_is_refused_by_who_was_away_until_its_entri
         world.run(3)
         assert not world.violations
         assert world.services[0].party.state is followed
+
+
+@pytest.mark.parametrize("issued", [0.0, 20.0])
+@pytest.mark.parametrize("revoked", [-20.0, 0.0, 20.0])
+@pytest.mark.parametrize(("pruned", "seconds"), [(0.0, 4.0), (20.0, 4.0), (20.0, LIFETIME + MARGIN + 4)])
+def test_what_was_revoked_stays_so_whatever_the_clock_has_shown(
+    issued: float, revoked: float, pruned: float, seconds: float
+) -> None:
+    """The store's clock is wrong when a token is issued, revoked, and forgotten; then it is right."""
+    with closing(World(services=1)) as world:
+        world.run(0.2)
+        for fast, work in (
+            (issued, lambda: world.issue(SUBJECTS[0], "session-1")),
+            (revoked, lambda: world.revoke(1, (Kind.SESSION, "session-1"))),
+        ):
+            world.database.set_clock(fast)
+            world.run(0.7)
+            work()
+            world.run(0.1)
+        world.database.set_clock(pruned)
+        world.run(seconds)
+        # Whoever is started knows only what is stored.
+        world.restart_service(0)
+        world.run(0.7)
+        world.database.set_clock(0.0)
+        world.run(4)
+        world.restart_replica(0)
+        world.restart_service(0)
+        # Until a token would be over that was issued ahead.
+        for _ in range(15):
+            world.run(2)
+        assert not world.violations, "\n".join(world.violations[:5])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from ostiary import _jws
 from ostiary._cache import AcceptedIssuer, CacheEntry, TokenCache, cache_key
+from ostiary._clock import date_clock
 from ostiary._revocations import names_of
 from ostiary._source import KeySource, RevocationSource
 from ostiary._token import VerifiedToken, read_claims
@@ -117,12 +118,14 @@ class Verifier:
         remember: int = CACHED_TOKENS,
         max_staleness: float | None = MAX_STALENESS,
         observer: Observer | None = None,
+        clock: Callable[[], float] = date_clock,
     ) -> None:
         """Verify the tokens of one or more issuers, each with its own keys and revocations.
 
         `remember` is the size of the cache of verified tokens; 0 disables it. `max_staleness` is the age in seconds
         that the revocations of a feed may have: a logout takes effect here within that time, whatever fails. With
-        None, tokens are accepted until they expire while the issuer is unreachable.
+        None, tokens are accepted until they expire while the issuer is unreachable. `clock` returns the seconds since
+        the epoch by which tokens begin and expire.
 
         Raises ValueError without an issuer, for two configurations of one issuer, or for a staleness that is not 0.2
         to 3600 s.
@@ -136,6 +139,7 @@ class Verifier:
             raise ValueError("a verifier needs at least one issuer, and one configuration for each")
         self._cache = TokenCache(remember) if remember > 0 else None
         self._observer = observer
+        self._clock = clock
         self._running = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -198,7 +202,7 @@ class Verifier:
             raise ValueError("this token was presented to another verifier")
         bound = self.require_staleness(max_staleness)
         if now is None:
-            now = time.time()
+            now = self._clock()
         if self._observer is None:
             return self._verify(presented, now, bound)[0]
         started_at = time.perf_counter()
@@ -243,7 +247,7 @@ class Verifier:
         revocations = issuer.revocations
 
         def check() -> float:
-            now = time.time()
+            now = self._clock()
             token.check_time(now, issuer.leeway)
             valid_for = token.expires_at + issuer.leeway - now
             if revocations is not None:

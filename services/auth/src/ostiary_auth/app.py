@@ -77,7 +77,12 @@ def _local_verifier(services: Services, metrics: Metrics) -> Verifier:
         key_source=services.local_keys.public,
         revocation_source=services.feed.local,
     )
-    return Verifier(config, max_staleness=LOCAL_MAX_STALENESS, observer=PrometheusObserver(metrics.registry))
+    return Verifier(
+        config,
+        max_staleness=LOCAL_MAX_STALENESS,
+        observer=PrometheusObserver(metrics.registry),
+        clock=lambda: services.clock.now().timestamp(),
+    )
 
 
 @asynccontextmanager
@@ -87,6 +92,7 @@ async def _running(services: Services) -> AsyncIterator[None]:
     password_policy.common()
     emails.look_alikes()
     background = Background(services)
+    await background.follow_time()
     await background.follow_keys()
     await background.follow_feed()
     running = asyncio.create_task(background.run())

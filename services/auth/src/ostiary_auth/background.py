@@ -12,7 +12,8 @@ from ostiary_auth.services import Services
 
 _log = structlog.stdlib.get_logger("background")
 
-#: Seconds between loads of the keys: a replica may sign that long with a key that another one has retired.
+#: Seconds between readings of the database's clock, and between loads of the keys: a replica may sign that long with a
+#: key that another one has retired.
 FOLLOW_SECONDS = 1.0
 
 #: Seconds between checks whether a key is due for rotation.
@@ -46,6 +47,7 @@ class Background:
     async def run(self) -> None:
         """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(self.follow_time, FOLLOW_SECONDS))
             tasks.create_task(self._repeat(self.follow_keys, FOLLOW_SECONDS))
             tasks.create_task(self._repeat(self.advance_keys, ADVANCE_SECONDS))
             tasks.create_task(self._repeat(self.prune, PRUNE_SECONDS))
@@ -58,6 +60,9 @@ class Background:
             tasks.create_task(self._when(self._services.key_revoked, self.follow_keys))
             tasks.create_task(self._when(self._services.log_replaced, self._services.recover))
             tasks.create_task(self._services.database.listen(self._on_message, self._services.revoked.set))
+
+    async def follow_time(self) -> None:
+        await self._services.follow_time()
 
     async def follow_keys(self) -> None:
         """Load the stored keys, which other replicas and commands may have changed."""
@@ -80,7 +85,7 @@ class Background:
         deleted = PRUNE_BATCH
         while deleted >= PRUNE_BATCH:
             async with self._services.store.write() as transaction:
-                deleted = await transaction.prune(self._services.clock.now(), idle=idle, limit=PRUNE_BATCH)
+                deleted = await transaction.prune(self._services.settled.now(), idle=idle, limit=PRUNE_BATCH)
             # Let waiting writers go first.
             await asyncio.sleep(PRUNE_PAUSE_SECONDS)
 

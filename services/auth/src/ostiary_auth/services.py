@@ -13,8 +13,9 @@ from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
 from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
 from ostiary_auth.domain.accounts.service import Accounts
 from ostiary_auth.domain.audit.log import AuditLog
-from ostiary_auth.domain.clock import Clock
+from ostiary_auth.domain.clock import Clock, SettledTime, SharedClock
 from ostiary_auth.domain.context import SYSTEM, Context
+from ostiary_auth.domain.database_time import DatabaseTime
 from ostiary_auth.domain.errors import TokenTooLarge
 from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
 from ostiary_auth.domain.oauth.access_tokens import AccessTokens, TokenPolicy, characters_of
@@ -23,7 +24,7 @@ from ostiary_auth.domain.oauth.clients import Clients
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.recovery import Recovery
 from ostiary_auth.domain.revocation.feed import RevocationFeed
-from ostiary_auth.domain.revocation.log import RevocationLog
+from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, RevocationLog
 from ostiary_auth.domain.revocation.model import LoggedRevocation
 from ostiary_auth.domain.revocation.receipts import Receipts
 from ostiary_auth.domain.revocation.security_events import SecurityEvents
@@ -81,7 +82,7 @@ class Services:
 
     def __init__(self, config: AuthConfig, service_secrets: ServiceSecrets, clock: Clock | None = None) -> None:
         self.config = config
-        self.clock = clock = clock or SystemClock()
+        self.clock = clock = SharedClock(clock or SystemClock())
         self.database = Database(config.database())
         self.store = AuthStore(self.database, AuthTransaction)
         cores = usable_cores()
@@ -91,6 +92,9 @@ class Services:
         token_lifetime = timedelta(seconds=MAX_ACCESS_TOKEN_TTL)
         self.audit = AuditLog(service_secrets.audit_key)
         self.revocations = RevocationLog(self.audit, token_lifetime, self._on_revoked)
+        self.database_time = DatabaseTime(self.store, self.audit, self.revocations, clock)
+        #: By which rows are deleted: a revocation is kept for the life of a token that it hits, whatever errs.
+        self.settled = SettledTime(clock, token_lifetime + EXPIRY_MARGIN)
         self.keys = SigningKeys(
             self.store,
             self.audit,
@@ -154,6 +158,11 @@ class Services:
                 self.clients.invalidate()
                 # A new log begins with this: the database may be one that was restored.
                 self.verifiers.forget_stored()
+
+    async def follow_time(self) -> None:
+        """Follow the database's clock."""
+        await self.database_time.follow()
+        self.settled.observe()
 
     async def follow_feed(self) -> None:
         """Update this process's own verifier."""

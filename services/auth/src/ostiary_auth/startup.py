@@ -44,6 +44,7 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
     services = Services(config, service_secrets)
     try:
         with services.database.naming_the_setting():
+            await services.follow_time()
             await services.keys.advance(Context(services.clock.now(), SYSTEM))
             # Fail now rather than at the first login if they cannot be decrypted.
             await services.keys.load()

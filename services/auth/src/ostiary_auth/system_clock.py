@@ -3,6 +3,9 @@
 import time
 from datetime import UTC, datetime
 
+#: It counts on while the machine is suspended, where the system has such a clock.
+_MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 class SystemClock:
     """Implements the domain's `Clock`."""
@@ -11,4 +14,4 @@ class SystemClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.clock_gettime(_MONOTONIC)

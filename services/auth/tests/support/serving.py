@@ -7,6 +7,7 @@ import httpx
 from fastapi import FastAPI
 
 from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.clock import Clock
 from ostiary_auth.services import Services, ServiceSecrets
 
 #: Where requests come from.
@@ -14,9 +15,9 @@ PEER = "192.0.2.7"
 
 
 @asynccontextmanager
-async def opened(config: AuthConfig, own: ServiceSecrets) -> AsyncIterator[Services]:
-    """The service's parts, with keys loaded: like another replica, or the command line."""
-    services = Services(config, own)
+async def opened(config: AuthConfig, own: ServiceSecrets, machine: Clock | None = None) -> AsyncIterator[Services]:
+    """The service's parts, with keys loaded: like another replica, or the command line. `machine` is its clock."""
+    services = Services(config, own, machine)
     services.local_keys.use(await services.keys.load())
     yield services
     await services.close()

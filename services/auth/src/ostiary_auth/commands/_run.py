@@ -46,6 +46,7 @@ async def _run(config: AuthConfig, work: Callable[[Services, Context], Awaitable
     services = Services(config, await open_prepared(config))
     try:
         with services.database.naming_the_setting():
+            await services.follow_time()
             return await work(services, Context(services.clock.now(), OPERATOR))
     finally:
         await services.close()

@@ -13,6 +13,7 @@ from ostiary.feed import Kind
 from ostiary_auth.domain.accounts.attempts import Counter
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.audit.model import AuditEntry
+from ostiary_auth.domain.clock import Reading
 from ostiary_auth.domain.keys.model import StoredKey
 from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, RegisteredVerifier
@@ -201,6 +202,20 @@ class VerifierRows(Protocol):
         """Delete the rows of verifiers, all or those of one replica."""
 
 
+class TimeRows(Protocol):
+    """The database's clock, and the latest time that it is known to have shown."""
+
+    async def read(self) -> Reading: ...
+
+    async def lock(self) -> Reading: ...
+
+    async def advance(self, latest: datetime) -> None:
+        """Store a later time; an earlier one changes nothing."""
+
+    async def put_back(self, latest: datetime) -> None:
+        """Store an earlier time, after `lock`."""
+
+
 class ThrottleRows(Protocol):
     """Attempt counters."""
 
@@ -242,6 +257,9 @@ class Transaction(Protocol):
 
     @property
     def verifiers(self) -> VerifierRows: ...
+
+    @property
+    def time(self) -> TimeRows: ...
 
     def on_commit(self, work: Callable[[], None]) -> None:
         """Call `work` after the commit, and not after a rollback."""

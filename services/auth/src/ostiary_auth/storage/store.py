@@ -1,6 +1,6 @@
 """The domain's store on SQL, with the same statements on SQLite and PostgreSQL.
 
-`domain.ports` specifies the methods. Rows are locked in this order: user, throttles, sessions, logs; so no two
+`domain.ports` specifies the methods. Rows are locked in this order: time, user, throttles, sessions, logs; so no two
 transactions deadlock.
 """
 
@@ -12,6 +12,7 @@ from ostiary_auth.storage.accounts.throttles import SqlThrottles
 from ostiary_auth.storage.accounts.users import SqlUsers
 from ostiary_auth.storage.append_lock import AppendLock
 from ostiary_auth.storage.audit.audit_log import SqlAuditLog
+from ostiary_auth.storage.database_time import SqlTime
 from ostiary_auth.storage.keys.keys import SqlKeys
 from ostiary_auth.storage.oauth.clients import SqlClients
 from ostiary_auth.storage.revocation.event_receivers import SqlEventReceivers
@@ -59,6 +60,10 @@ class AuthTransaction(SqlTransaction):
     @cached_property
     def verifiers(self) -> SqlVerifiers:
         return SqlVerifiers(self._connection)
+
+    @cached_property
+    def time(self) -> SqlTime:
+        return SqlTime(self._connection, self._database)
 
     @cached_property
     def _append_lock(self) -> AppendLock:

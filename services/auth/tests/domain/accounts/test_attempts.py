@@ -22,6 +22,7 @@ from ostiary_auth.domain.accounts.attempts import (
     login_keys,
     reauthentication_keys,
 )
+from ostiary_auth.domain.clock import CLOCK_MARGIN
 from ostiary_auth.domain.errors import TooManyAttempts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -94,3 +95,17 @@ class TestCounter:
             assert counter.wait(allowance, NOW) <= timedelta(0)
         assert counter.attempts == allowance.free
         assert counter.counted(allowance, NOW).wait(allowance, NOW) == FIRST_WAIT
+
+    @pytest.mark.parametrize("allowance", ALLOWANCES)
+    @pytest.mark.parametrize("step", [SECOND, CLOCK_MARGIN])
+    def test_a_clock_that_is_behind_a_little_gives_no_attempt_away(self, allowance: Allowance, step: timedelta) -> None:
+        counter = Counter(allowance.free + 20, NOW, NOW + SECOND).counted(allowance, NOW)
+        assert counter.wait(allowance, NOW - step) == allowance.longest_wait
+
+    @pytest.mark.parametrize("allowance", ALLOWANCES)
+    def test_nobody_waits_for_a_clock_that_was_put_back(self, allowance: Allowance) -> None:
+        counter = Counter(allowance.free + 20, NOW, NOW + SECOND).counted(allowance, NOW)
+        earlier = NOW - timedelta(days=1)
+        assert counter.wait(allowance, earlier) <= timedelta(0)
+        again = counter.counted(allowance, earlier)
+        assert (again.attempts, again.wait(allowance, earlier)) == (counter.attempts + 1, allowance.longest_wait)

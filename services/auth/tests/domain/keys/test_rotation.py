@@ -197,6 +197,16 @@ class TestRotation:
         assert refused.value.retry_after == retry_after
         assert await replicas.stored() == before
 
+    async def test_after_the_clock_was_put_back_nobody_is_told_to_wait_for_that(self, replicas: Replicas) -> None:
+        earlier = NOW - timedelta(days=1)
+        with pytest.raises(KeyNotReady) as refused:
+            await replicas.one().rotate(Context(earlier))
+        assert refused.value.retry_after == POLICY.published_for.total_seconds()
+        # How long a key is in its state is counted from now on.
+        await replicas.one().advance(Context(earlier))
+        assert {key.since for key in await replicas.stored()} == {earlier}
+        await replicas.one().rotate(Context(earlier + POLICY.published_for))
+
     async def test_a_rotation_without_a_next_key_is_refused(self, replicas: Replicas) -> None:
         async with replicas.store.write() as transaction:
             await transaction.keys.remove(await replicas.kid(KeyState.NEXT))

@@ -25,12 +25,12 @@ from users import new_user
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.clock import CLOCK_MARGIN
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.sessions.model import Grant, RefreshToken, Session, SessionLimits
 from ostiary_auth.domain.sessions.refresh_tokens import (
-    CLOCK_MARGIN,
     REPLAY_GRACE,
     Verdict,
     decide,

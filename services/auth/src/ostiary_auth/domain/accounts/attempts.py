@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv6Network, ip_address
 
+from ostiary_auth.domain.clock import CLOCK_MARGIN
+
 #: Wait after the first attempt that is not free; it doubles with each further one.
 FIRST_WAIT = timedelta(seconds=1)
 
@@ -61,8 +63,11 @@ class Counter:
     expires_at: datetime
 
     def wait(self, allowance: Allowance, now: datetime) -> timedelta:
-        # A free attempt never waits, not even for one that a replica whose clock is ahead has counted.
-        return self.blocked_until - now if self.attempts > allowance.free else timedelta(0)
+        """Return how long the next attempt has to wait: no longer than these attempts can have cost."""
+        longest, left = allowance.wait(self.attempts), self.blocked_until - now
+        # More is left when the clock was put back since the last attempt: how long ago that was is unknown. The next
+        # one is admitted, counted, and followed by a wait as long as before.
+        return timedelta(0) if left > longest + CLOCK_MARGIN else min(left, longest)
 
     def counted(self, allowance: Allowance, now: datetime) -> "Counter":
         """Return the counter after another attempt."""

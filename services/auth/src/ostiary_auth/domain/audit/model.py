@@ -44,6 +44,7 @@ class Event(StrEnum):
     KEY_REVOKED = "key.revoked"
     KEYS_REWRAPPED = "keys.rewrapped"
     ALL_REVOKED = "tokens.all_revoked"
+    CLOCK_PUT_BACK = "database_clock.put_back"
     LOG_RESTARTED = "revocation_log.restarted"
 
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from ostiary.feed import Kind, version_of
 from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.clock import CLOCK_MARGIN
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import KeyNotFound, KeyNotReady
 from ostiary_auth.domain.keys.key_ring import KeyRing, seal, states_of
@@ -93,7 +94,8 @@ class SigningKeys:
         stored = await self.stored()
         missing = {KeyState.SIGNING, KeyState.NEXT} - {key.state for key in stored}
         signing_ends = self._policy.signing_ends(stored, context.now)
-        if not missing and not signing_ends and not _expired(stored, self._policy, context.now):
+        is_any_outdated = _expired(stored, self._policy, context.now) or _begun_later(stored, context.now)
+        if not missing and not signing_ends and not is_any_outdated:
             return
         # Generated before the lock is taken, as that is slow; a replica that loses the race discards its own.
         spare = [await self._make() for _ in range(len(missing) + signing_ends)]
@@ -102,6 +104,8 @@ class SigningKeys:
             stored = await transaction.keys.all()
             for key in _expired(stored, self._policy, context.now):
                 await self._remove(transaction, context, key, Event.KEY_GONE)
+            for key in _begun_later(stored, context.now):
+                await transaction.keys.replace(replace(key, since=context.now))
             if self._policy.signing_ends(stored, context.now) and not await self._wait(transaction, stored, context):
                 await self._promote(transaction, context, stored)
             await self._fill(transaction, context, spare)
@@ -185,7 +189,7 @@ class SigningKeys:
         wait = self._policy.may_sign_from(following) - context.now
         if wait <= timedelta(0) or await _all_hold(transaction, version_of(key.kid for key in stored), context.now):
             return timedelta(0)
-        return wait
+        return min(wait, self._policy.published_for)
 
     async def _promote(self, transaction: Transaction, context: Context, stored: list[StoredKey]) -> None:
         for before, after, event in (
@@ -230,3 +234,11 @@ async def _all_hold(transaction: Transaction, version: str, now: datetime) -> bo
 def _expired(stored: list[StoredKey], policy: KeyPolicy, now: datetime) -> list[StoredKey]:
     """Return the retired keys whose last token has expired."""
     return [key for key in stored if key.state is KeyState.RETIRED and now >= key.since + policy.retired_for]
+
+
+def _begun_later(stored: list[StoredKey], now: datetime) -> list[StoredKey]:
+    """Return the keys that are in their state since later than now, because the clock was put back.
+
+    How long they are in it is unknown, so that begins anew.
+    """
+    return [key for key in stored if key.since > now + CLOCK_MARGIN]

@@ -165,7 +165,7 @@ class Clients:
 
     async def _find(self, client_id: str, now: datetime) -> Client | None:
         cached = self._cached.get(client_id)
-        if cached is not None and now < cached[1] + CACHED_FOR:
+        if cached is not None and cached[1] <= now < cached[1] + CACHED_FOR:  # the clock may be put back
             return cached[0]
         if CLIENT_ID.match(client_id) is None:
             return None

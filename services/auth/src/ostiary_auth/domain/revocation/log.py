@@ -9,14 +9,17 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from ostiary.feed import EVERYTHING, Kind, chain
+from ostiary.jwt import MAX_LEEWAY
 from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.clock import CLOCK_MARGIN, STORED_EVERY
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.model import LoggedRevocation, RevokedNumbers, published
 
-#: How long after its expiry a token may still be accepted somewhere: clocks differ, and verifiers have a leeway.
-EXPIRY_MARGIN = timedelta(seconds=60)
+#: How long after its expiry a token may still be accepted somewhere: verifiers have a leeway, and the clock may have
+#: been put back by so little that nothing is revoked for that (see `database_time`).
+EXPIRY_MARGIN = timedelta(seconds=MAX_LEEWAY) + CLOCK_MARGIN + STORED_EVERY
 
 #: How long a verifier may go on using keys that it has fetched (the hard limit of `ostiary`).
 KEYS_HELD = timedelta(hours=24)

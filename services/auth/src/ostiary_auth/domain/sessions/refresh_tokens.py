@@ -24,6 +24,7 @@ from enum import Enum, auto
 
 from jwt.utils import base64url_encode
 
+from ostiary_auth.domain.clock import CLOCK_MARGIN
 from ostiary_auth.domain.sessions.model import RefreshToken, Session, SessionLimits
 
 #: Bytes of randomness in a refresh token; RFC 6749 section 10.10 asks for a chance to guess of 2^-128 or less.
@@ -34,9 +35,6 @@ MAX_REFRESH_TOKEN_CHARACTERS = 128
 
 #: How long a client may repeat its request, or other tabs make theirs, after a token was used.
 REPLAY_GRACE = timedelta(seconds=10)
-
-#: How far in the future a use may seem to be: replicas' clocks differ that much.
-CLOCK_MARGIN = timedelta(seconds=5)
 
 #: Tokens that are followed from a used one on. Within the grace, a session cannot be refreshed that often.
 MAX_SUCCESSORS = 1000
