@@ -277,3 +277,23 @@ async def test_a_database_that_cannot_be_connected_to_names_the_cause(
     with pytest.raises(ConfigError, match=rf"OSTIARY_TEST_DATABASE_URL: cannot use postgresql:.*: .*({cause})"):
         await database.migrate(Path(__file__).parent)
     await database.close()
+
+
+async def test_a_write_that_fails_makes_a_test_due(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sql.database, "PROBE_SECONDS", 60.0)
+    async with database.write() as connection:
+        await connection.run_sync(Schema.probe_table(database.address).create)
+    assert await database.unready_reason() == ""
+    async with database.write() as connection:
+        await connection.execute(text("PRAGMA query_only = ON"))
+    # What is known is still told.
+    assert await database.unready_reason() == ""
+    with pytest.raises(sqlalchemy.exc.OperationalError, match="readonly"):
+        async with database.write() as connection:
+            await connection.execute(insert(moments).values(id=1))
+    with sqlite3.connect(tmp_path / "test.db") as other:
+        other.execute("DROP TABLE test_write_probe")
+    other.close()
+    assert "no such table" in await database.unready_reason()

@@ -91,8 +91,8 @@ class Database:
                     await stack.enter_async_context(connection.begin())
                 yield connection
         except STORAGE_ERRORS as error:
-            if is_disk_full(error):
-                self._probe.on_disk_full()
+            if is_unavailable(error):
+                self._probe.on_failure(error)
             raise
         self._probe.on_commit()
 
@@ -217,9 +217,10 @@ class _WriteProbe:
         """Note that a transaction was committed."""
         self._committed_at = time.monotonic()
 
-    def on_disk_full(self) -> None:
-        """Note that a transaction has failed for want of space: test now, and with more of it than usual."""
-        self._is_disk_full, self._expires_at = True, 0.0
+    def on_failure(self, error: Exception) -> None:
+        """Note why a transaction has failed: the next test is due, and needs space if that was missing."""
+        self._expires_at = 0.0
+        self._is_disk_full = self._is_disk_full or is_disk_full(error)
 
     async def run(self) -> str:
         """Return why the database cannot be written to; "" if it can. Whoever asks at the same time shares a test."""
