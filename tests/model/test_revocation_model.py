@@ -751,6 +751,7 @@ class Replica:
             log_replaced=asyncio.Event(),
         )
         self.services.recover = self._recover
+        self.services.keep_receipt = _done
         feed.on_replaced = self.services.log_replaced.set
         feed.subscribe(self._on_logged)
         self.revocations = RevocationLog(AuditLog(b""), timedelta(seconds=LIFETIME), self.services.revoked.set)

@@ -94,7 +94,9 @@ async def _running(services: Services) -> AsyncIterator[None]:
     background = Background(services)
     await background.follow_time()
     await background.follow_keys()
-    await background.follow_feed()
+    await services.begin_following()
+    # A new log has new keys.
+    await background.follow_keys()
     running = asyncio.create_task(background.run())
     try:
         yield

@@ -71,6 +71,7 @@ class Background:
 
     async def follow_feed(self) -> None:
         await self._services.follow_feed()
+        await self._services.keep_receipt()
 
     async def advance_keys(self) -> None:
         await self._services.keys.advance(Context(self._services.clock.now(), SYSTEM))

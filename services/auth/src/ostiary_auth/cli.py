@@ -6,6 +6,8 @@ import typer
 
 from ostiary_auth.app import create_app
 from ostiary_auth.commands import audit, clients, keys, revocations, users
+from ostiary_auth.commands.backup import backup
+from ostiary_auth.commands.restore import restore
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.startup import prepare
 from ostiary_chassis import logs, server
@@ -17,6 +19,8 @@ _cli.add_typer(clients.cli, name="clients")
 _cli.add_typer(keys.cli, name="keys")
 _cli.add_typer(revocations.cli, name="revocations")
 _cli.add_typer(audit.cli, name="audit")
+_cli.command()(backup)
+_cli.command()(restore)
 
 
 @_cli.callback()

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from ostiary.browser import MAX_COOKIE_BYTES, set_cookie
 from ostiary.feed import Kind
+from ostiary_auth import receipt_file
 from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
 from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
 from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
@@ -16,7 +17,7 @@ from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.clock import Clock, SettledTime, SharedClock
 from ostiary_auth.domain.context import SYSTEM, Context
 from ostiary_auth.domain.database_time import DatabaseTime
-from ostiary_auth.domain.errors import TokenTooLarge
+from ostiary_auth.domain.errors import LogReplaced, TokenTooLarge
 from ostiary_auth.domain.keys.rotation import KeyPolicy, SigningKeys
 from ostiary_auth.domain.oauth.access_tokens import AccessTokens, TokenPolicy, characters_of
 from ostiary_auth.domain.oauth.authorization_server import AuthorizationServer
@@ -107,7 +108,7 @@ class Services:
             ),
             lambda: open_vault(config),
         )
-        self.recovery = Recovery(self.store, self.audit, self.revocations, self.keys)
+        self.recovery = Recovery(self.store, self.audit, self.revocations, self.keys, config.rsa_bits)
         limits = SessionLimits(
             idle=timedelta(seconds=config.session_idle_ttl), absolute=timedelta(seconds=config.session_max_ttl)
         )
@@ -139,6 +140,8 @@ class Services:
         own_id = f"auth-{secrets.token_hex(8)}"
         self.verifiers = Verifiers(self.store, self.feed, self.database.publish, own_id, clock)
         self.events = SecurityEvents(self.store, self.feed, self.local_keys.ring, config.issuer, clock)
+        self._receipt_path = receipt_file.path_of(self.database.address.path) if self.database.is_sqlite else None
+        self._kept_receipt = ""
         #: Set when something was revoked, when a key was, and when the stored log was found to lack entries.
         self.revoked, self.key_revoked, self.log_replaced = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.feed.on_replaced = self.log_replaced.set
@@ -167,6 +170,23 @@ class Services:
     async def follow_feed(self) -> None:
         """Update this process's own verifier."""
         await self.feed.refresh_local(lambda: self.verifiers.on_local_poll(int(LOCAL_MAX_STALENESS * 1000)))
+
+    async def begin_following(self) -> None:
+        """Read the revocation log for the first time. If it lacks entries that it once had, begin a new one."""
+        await self.follow_feed()
+        if self._receipt_path is not None:
+            try:
+                await self.feed.check_receipt(await asyncio.to_thread(receipt_file.load, self._receipt_path))
+            except LogReplaced:
+                await self.recover()
+                await self.follow_feed()
+            await self.keep_receipt()
+
+    async def keep_receipt(self) -> None:
+        """Store how far the log has come, where nothing else outlives a restart of everything."""
+        if self._receipt_path is not None and self._kept_receipt != (receipt := self.feed.receipt):
+            await asyncio.to_thread(receipt_file.store, self._receipt_path, receipt)
+            self._kept_receipt = receipt
 
     async def recover(self) -> None:
         """Begin a new log in place of a stored one that lacks entries."""

@@ -31,8 +31,7 @@ MIN_CLIENT_SECRET_CHARACTERS = 32
 
 async def prepare(config: AuthConfig) -> ServiceSecrets:
     """Migrate the database, and create secrets and signing keys where missing. Raises ConfigError."""
-    if config.kek_file is None or config.database_url is None:
-        require_writable(config.data_dir, "OSTIARY_DATA_DIR")
+    require_data_dir(config)
     _check_token_size(config)
     database = Database(config.database())
     try:
@@ -56,6 +55,12 @@ async def prepare(config: AuthConfig) -> ServiceSecrets:
     return service_secrets
 
 
+def require_data_dir(config: AuthConfig) -> None:
+    """Check that the data directory can be written to, if anything is kept there. Raises ConfigError."""
+    if config.kek_file is None or config.database_url is None:
+        require_writable(config.data_dir, "OSTIARY_DATA_DIR")
+
+
 def _check_token_size(config: AuthConfig) -> None:
     """Check that browsers can keep the tokens of ordinary users. Raises ConfigError."""
     try:
@@ -74,7 +79,7 @@ async def open_prepared(config: AuthConfig) -> ServiceSecrets:
                 sealed = await transaction.keys.secrets()
     finally:
         await database.close()
-    return _unseal(config, open_vault(config), sealed)
+    return unseal(config, open_vault(config), sealed)
 
 
 async def _provide_clients(config: AuthConfig, clients: Clients, context: Context) -> None:
@@ -120,10 +125,11 @@ async def _make_service_secrets(config: AuthConfig, store: AuthStore) -> Service
         for name in _SECRET_NAMES - sealed.keys():
             sealed[name] = vault.seal(secrets.token_bytes(SECRET_BYTES), name)
             await transaction.keys.put_secret(name, sealed[name])
-    return _unseal(config, vault, sealed)
+    return unseal(config, vault, sealed)
 
 
-def _unseal(config: AuthConfig, vault: Vault, sealed: Mapping[str, bytes]) -> ServiceSecrets:
+def unseal(config: AuthConfig, vault: Vault, sealed: Mapping[str, bytes]) -> ServiceSecrets:
+    """Open the service's own secrets. Raises ConfigError."""
     try:
         audit, device = (vault.open(sealed[name], name) for name in ("audit", "device"))
     except UnsealError:

@@ -8,6 +8,7 @@ on are locked with `SELECT ... FOR UPDATE`.
 from ostiary_chassis.sql.address import DatabaseAddress, DatabaseUrl
 from ostiary_chassis.sql.database import Database, SqlStore, SqlTransaction
 from ostiary_chassis.sql.errors import UNAVAILABLE_PROBLEM, is_unavailable, storage_handlers
+from ostiary_chassis.sql.schema import Schema
 from ostiary_chassis.sql.types import UtcDateTime
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Database",
     "DatabaseAddress",
     "DatabaseUrl",
+    "Schema",
     "SqlStore",
     "SqlTransaction",
     "UtcDateTime",

@@ -50,6 +50,10 @@ class Schema:
         """The newest revision of this release; see `migrations` for the names of scripts."""
         return max(script.name for script in (self._scripts / "versions").glob("[0-9]*.py")).partition("_")[0]
 
+    def revision(self, connection: Connection) -> str | None:
+        """Return the newest revision that has run."""
+        return self._read(connection, self._revision_table)
+
     def is_current(self, connection: Connection) -> bool:
         """Return whether there is nothing to do. Raises ConfigError if this release does not work on the schema."""
         revision, oldest = (self._read(connection, table) for table in (self._revision_table, self._version_table))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import Context
-from ostiary_auth.domain.keys.rotation import SigningKeys
+from ostiary_auth.domain.keys.rotation import SigningKeys, make_replacements
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.revocation.model import ReplacedLog
@@ -23,32 +23,35 @@ _LOCK = "recovery"
 
 
 class Recovery:
-    """Restarts the log."""
+    """Restarts the log. `key_bits` is the size of new keys."""
 
-    def __init__(self, store: Store, audit: AuditLog, revocations: RevocationLog, keys: SigningKeys) -> None:
+    def __init__(
+        self, store: Store, audit: AuditLog, revocations: RevocationLog, keys: SigningKeys, key_bits: int
+    ) -> None:
         self._store = store
         self._audit = audit
         self._revocations = revocations
         self._keys = keys
+        self._key_bits = key_bits
 
     async def restart(self, context: Context, *, keep_sessions: bool = False) -> int:
         """Begin a new log; return how many sessions ended.
 
         With `keep_sessions`, none ends: those that were ended after the backup go on as if they had not been.
         """
-        replacements = await self._keys.make_replacements()
+        replacements = await make_replacements(self._key_bits)
         async with self._store.write() as transaction:
-            return await self._restart(transaction, context, replacements, keep_sessions=keep_sessions)
+            return await self.restart_in(transaction, context, replacements, keep_sessions=keep_sessions)
 
     async def restart_replaced(self, context: Context, replaced: ReplacedLog) -> None:
         """Begin a new log in place of a stored one that lacks entries, unless another replica has done so already."""
-        replacements = await self._keys.make_replacements()
+        replacements = await make_replacements(self._key_bits)
         async with self._store.write() as transaction:
             await transaction.lock(_LOCK)
             if (await transaction.revocations.head()).epoch == replaced.epoch:
-                await self._restart(transaction, context, replacements, known=replaced.number)
+                await self.restart_in(transaction, context, replacements, known=replaced.number)
 
-    async def _restart(
+    async def restart_in(
         self,
         transaction: Transaction,
         context: Context,
@@ -57,6 +60,7 @@ class Recovery:
         known: int = 0,
         keep_sessions: bool = False,
     ) -> int:
+        """Begin a new log above a known number; `replacements` are new signing keys, of `make_replacements`."""
         ended = 0 if keep_sessions else await transaction.sessions.end_all("log_restarted", context.now)
         await self._revocations.restart(transaction, context, known)
         await self._keys.replace_all(transaction, context, replacements)

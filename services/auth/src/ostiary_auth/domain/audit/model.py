@@ -46,6 +46,7 @@ class Event(StrEnum):
     ALL_REVOKED = "tokens.all_revoked"
     CLOCK_PUT_BACK = "database_clock.put_back"
     LOG_RESTARTED = "revocation_log.restarted"
+    DATABASE_RESTORED = "database.restored"
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,10 +142,6 @@ class SigningKeys:
             await self._fill(transaction, context, spare)
         return revoked
 
-    async def make_replacements(self) -> list[rsa.RSAPrivateKey]:
-        """Make the keys for `replace_all`, before a transaction begins, as that is slow."""
-        return [await self._make() for _ in (KeyState.SIGNING, KeyState.NEXT)]
-
     async def replace_all(
         self, transaction: Transaction, context: Context, replacements: list[rsa.RSAPrivateKey]
     ) -> None:
@@ -177,8 +173,7 @@ class SigningKeys:
         return await asyncio.to_thread(self._vault)
 
     async def _make(self) -> rsa.RSAPrivateKey:
-        # In a thread: OpenSSL releases the interpreter lock meanwhile.
-        return await asyncio.to_thread(rsa.generate_private_key, PUBLIC_EXPONENT, self._policy.bits)
+        return await _make(self._policy.bits)
 
     async def _wait(self, transaction: Transaction, stored: list[StoredKey], context: Context) -> timedelta:
         """Return how long until the next key may sign; zero if it may now."""
@@ -219,6 +214,16 @@ class SigningKeys:
     async def _remove(self, transaction: Transaction, context: Context, key: StoredKey, event: Event) -> None:
         await transaction.keys.remove(key.kid)
         await self._audit.record(transaction, context, event, facts={"kid": key.kid})
+
+
+async def make_replacements(bits: int) -> list[rsa.RSAPrivateKey]:
+    """Make the keys for `SigningKeys.replace_all`: before a transaction begins, as that is slow."""
+    return [await _make(bits) for _ in (KeyState.SIGNING, KeyState.NEXT)]
+
+
+async def _make(bits: int) -> rsa.RSAPrivateKey:
+    # In a thread: OpenSSL releases the interpreter lock meanwhile.
+    return await asyncio.to_thread(rsa.generate_private_key, PUBLIC_EXPONENT, bits)
 
 
 def _in_state(stored: list[StoredKey], state: KeyState) -> StoredKey | None:

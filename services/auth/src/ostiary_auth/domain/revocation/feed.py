@@ -123,6 +123,11 @@ class RevocationFeed:
         except TimeoutError:
             return
 
+    @property
+    def receipt(self) -> str:
+        """A proof of how far the log has come; "" before it was read."""
+        return self._receipts.make(self.head) if self.head else ""
+
     async def check_receipt(self, receipt: str) -> None:
         """Check that the log has the entry that it once ended with. Call `refresh` before. Raises LogReplaced."""
         seen = self._receipts.read(receipt)

@@ -1,0 +1,125 @@
+"""`ostiary-auth restore`."""
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import sqlalchemy.exc
+import typer
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ostiary_auth.commands._run import fail
+from ostiary_auth.config import AuthConfig
+from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.context import OPERATOR, Context
+from ostiary_auth.domain.keys.rotation import make_replacements
+from ostiary_auth.kek_file import open_vault
+from ostiary_auth.services import Services
+from ostiary_auth.startup import MIGRATIONS, prepare, require_data_dir, unseal
+from ostiary_auth.storage.accounts.tables import users
+from ostiary_auth.storage.backup import BadBackup, Reader, delete_all, insert_batch
+from ostiary_auth.storage.sessions.tables import sessions
+from ostiary_auth.storage.store import AuthTransaction
+from ostiary_chassis import logs
+from ostiary_chassis.settings import environment
+from ostiary_chassis.sql import Database, Schema
+
+
+class NotEmpty(Exception):
+    """The database has users."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was restored: the users, when the backup was taken, how many sessions ended, and how many go on."""
+
+    users: int
+    taken_at: datetime
+    ended: int
+    kept: int
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that `backup` has written, or - for standard input.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Delete all that is in the database.")] = False,
+    keep_sessions: Annotated[
+        bool, typer.Option("--keep-sessions", help="End no session: those that were ended since the backup go on.")
+    ] = False,
+) -> None:
+    """Restore a backup: all of it, or nothing if it is damaged or the command is interrupted.
+
+    What was revoked since is not known, so all access tokens are revoked, all sessions end, and the signing keys are
+    replaced. A service that runs goes on with what was restored.
+    """
+    config = AuthConfig.load(environment())
+    logs.configure(config.log_format, "auth", stream=sys.__stderr__)
+    try:
+        with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as lines:
+            restored = asyncio.run(_restore(config, lines, replace=replace, keep_sessions=keep_sessions))
+    except OSError as error:
+        fail(f"cannot read {file}: {error.strerror}")
+    except BadBackup as error:
+        fail(f"{file} cannot be restored: {error}")
+    except NotEmpty as error:
+        fail(f"the database has {error} users; --replace deletes all that is in it")
+    ended_later = ", also those that were ended later" if restored.kept else ""
+    typer.echo(
+        f"{restored.users} users restored as of {restored.taken_at:%Y-%m-%d %H:%M:%SZ}. Later changes of accounts, "
+        f"passwords, roles and clients are lost. {restored.ended} sessions ended; {restored.kept} go on{ended_later}."
+    )
+
+
+async def _restore(config: AuthConfig, lines: Iterable[bytes], *, replace: bool, keep_sessions: bool) -> Restored:
+    """Restore a backup in one transaction. Raises BadBackup, NotEmpty and ConfigError."""
+    vault = open_vault(config)
+    require_data_dir(config)
+    database = Database(config.database())
+    try:
+        await database.migrate(MIGRATIONS)
+        reader = Reader(lines, vault, Schema(database.address, MIGRATIONS).head)
+        replacements = await make_replacements(config.rsa_bits)
+        async with database.write() as connection:
+            transaction = AuthTransaction(connection, database)
+            count = await _count_users(connection)
+            if count and not replace:
+                raise NotEmpty(count)
+            # Verifiers that run may have followed this log, and go on only with numbers above it.
+            known = (await transaction.revocations.head()).number
+            await _load(connection, reader)
+            services = Services(config, unseal(config, vault, await transaction.keys.secrets()))
+            context = Context((await transaction.time.read()).now, OPERATOR)
+            ended = await services.recovery.restart_in(
+                transaction, context, replacements, known=known, keep_sessions=keep_sessions
+            )
+            facts = {"taken_at": reader.header.taken_at.isoformat()}
+            await services.audit.record(transaction, context, Event.DATABASE_RESTORED, facts=facts)
+            await services.close()
+            is_open = sessions.c.ended_at.is_(None) & (sessions.c.expires_at > context.now)
+            kept = (await connection.execute(select(func.count()).where(is_open))).scalar_one()
+            restored = Restored(await _count_users(connection), reader.header.taken_at, ended, kept)
+    finally:
+        await database.close()
+    # The secrets of the deployment's own clients may be others here.
+    await prepare(config)
+    return restored
+
+
+async def _load(connection: AsyncConnection, reader: Reader) -> None:
+    """Replace the rows of all tables. Raises BadBackup."""
+    await delete_all(connection)
+    try:
+        for table, batch in reader.batches():
+            await insert_batch(connection, table, batch)
+    except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.DataError):
+        raise BadBackup("it was altered: its rows do not fit together") from None
+
+
+async def _count_users(connection: AsyncConnection) -> int:
+    count: int = (await connection.execute(select(func.count()).select_from(users))).scalar_one()
+    return count
