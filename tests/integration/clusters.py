@@ -202,9 +202,13 @@ class LocalCluster:
         return code == 0
 
     def stop_all(self) -> None:
-        """End whatever still runs."""
-        for service in list(self._processes):
-            self.signal(service, signal.SIGTERM)
+        """End whatever still runs, all at once."""
+        processes = list(self._processes.values())
+        self._processes.clear()
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(STOP_SECONDS)
 
     def log(self, service: str) -> str:
         """Return what a service has printed."""

@@ -184,9 +184,6 @@ class Stack(LocalCluster):
         for proxy in self.proxies.values():
             proxy.heal()
         self.upstream.release.set()
-        # All at once, as that is faster.
-        for process in self._processes.values():
-            process.terminate()
         self.stop_all()
         for server in (self.upstream, *self.proxies.values()):
             server.close()

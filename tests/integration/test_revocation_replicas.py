@@ -1,6 +1,7 @@
 """What must hold of revocations with two auth services on one database."""
 
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -59,6 +60,22 @@ class TestReplicas:
             assert answer["acknowledged_by"] == 4
             assert answer["in_force_after_ms"] < (AT_ONCE + SLACK) * 1000
         gateway.upstreams, profile.upstreams = own
+
+    def test_a_service_that_was_killed_is_waited_for_by_no_replica_when_its_lease_is_over(self, both: Replicas) -> None:
+        first, second = both.first, both.second
+        assert first.log_out(first.people.new(), wait=10)["acknowledged_by"] == 4
+        # It follows the second one.
+        second.signal("profile", signal.SIGKILL)
+        killed_at = time.monotonic()
+        assert not first.log_out(first.people.new(), wait=0)["complete"]
+        answer = first.log_out(first.people.new(), wait=10)
+        assert (answer["complete"], answer["acknowledged_by"]) == (True, 3)
+        assert time.monotonic() - killed_at < REPLICAS_LEASE + SLACK
+        for member in (first, second) * 2:
+            answer = member.log_out(first.people.new(), wait=10)
+            assert (answer["complete"], answer["acknowledged_by"]) == (True, 3)
+            assert answer["in_force_after_ms"] < (AT_ONCE + SLACK) * 1000
+        second.start("profile")
 
     def test_one_that_dies_while_somebody_waits_leaves_the_other_to_answer(self, both: Replicas) -> None:
         first, second = both.first, both.second

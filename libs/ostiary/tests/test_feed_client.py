@@ -1089,6 +1089,7 @@ class TestStopping:
         self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch, deregistration: Answer
     ) -> None:
         monkeypatch.setattr(_feed_client, "LEAVE_TIMEOUT", 0.01)
+        monkeypatch.setattr(_feed_client, "LEAVE_DELAYS", (0.001, 0.001, 0.001))
 
         async def answer(request: httpx.Request) -> httpx.Response:
             if request.method != "DELETE":
@@ -1101,9 +1102,35 @@ class TestStopping:
         async with asyncio.timeout(5):
             async with client:
                 pass
-        assert len(server.received("DELETE")) == 1
+        assert len(server.received("DELETE")) == 3
         assert client._task is not None
         assert client._task.cancelled()
+
+    @pytest.mark.parametrize("trouble", [hang, refuse_connection, lambda _: httpx.Response(503)])
+    async def test_it_deregisters_at_an_issuer_that_was_away_for_a_moment(
+        self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch, trouble: Answer
+    ) -> None:
+        monkeypatch.setattr(_feed_client, "LEAVE_TIMEOUT", 0.01)
+        monkeypatch.setattr(_feed_client, "LEAVE_DELAYS", (0.001,) * 5)
+        attempts = 0
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            nonlocal attempts
+            attempts += request.method == "DELETE"
+            if request.method != "DELETE" or attempts == 3:
+                return await server(request)
+            response = trouble(request)
+            return response if isinstance(response, httpx.Response) else await response
+
+        async with make(transport=httpx.MockTransport(answer)):
+            pass
+        assert (attempts, len(server.received("DELETE"))) == (3, 1)
+
+    async def test_one_that_has_never_polled_has_nothing_to_deregister(self, make: Made, server: Server) -> None:
+        server.token_instead = lambda _: httpx.Response(503)
+        async with make():
+            pass
+        assert server.received("DELETE") == []
 
     async def test_cancelling_the_start_ends_the_task(self, make: Made, server: Server) -> None:
         server.instead = hang

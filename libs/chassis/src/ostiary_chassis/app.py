@@ -83,6 +83,7 @@ def new_app(
     )
     #: Whether the service will end soon: it is not ready, but serves.
     app.state.is_draining = False
+    app.state.is_needed = lambda: False
     # The last one added is the outermost.
     app.add_middleware(ImpliedMethods)
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)

@@ -25,6 +25,9 @@ _log = structlog.stdlib.get_logger("server")
 #: Seconds to close resources in the end.
 CLEANUP_SECONDS = 5
 
+#: Seconds for which a service that is to stop goes on for others that need it.
+NEEDED_SECONDS = 2.0
+
 #: Seconds between two looks at whether all requests are complete.
 POLL_SECONDS = 0.05
 
@@ -62,10 +65,11 @@ def bind(host: str, port: int, service: str, *, is_shared: bool = False) -> sock
 class _Server(uvicorn.Server):
     """A server that ends in steps.
 
-    SERVING -- SIGTERM --> DRAINING -- delay --> STOPPING -- all complete, or timeout --> ENDING
-       +------------------- SIGINT ----------------^
+    SERVING -- SIGTERM --> DRAINING -- delay, and not needed --> STOPPING -- all complete, or timeout --> ENDING
+       +------------------------- SIGINT --------------------------^
 
-    In DRAINING, the service is not ready, but serves. In STOPPING, it listens no more. In ENDING, what is not complete
+    In DRAINING, the service is not ready, but serves. It goes on for a little while `app.state.is_needed()`: services
+    that may be ending at the same time still need it. In STOPPING, it listens no more. In ENDING, what is not complete
     is cut off, and resources are closed. A second signal leads to ENDING at once.
     """
 
@@ -100,7 +104,7 @@ class _Server(uvicorn.Server):
             delay = self._drain.delay if sig == signal.SIGTERM and self.started else 0.0
             self._stop_at = time.monotonic() + delay
         elif sig == END_AT_ONCE or not self._is_worker:
-            self._stop_at, self.force_exit = 0.0, True
+            self._stop_at, self.force_exit = -NEEDED_SECONDS, True
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether STOPPING begins."""
@@ -112,7 +116,8 @@ class _Server(uvicorn.Server):
             _log.info("draining", seconds=max(0.0, round(self._stop_at - time.monotonic(), 1)))
             self._app.state.is_draining = True
             self.on_drain()
-        return time.monotonic() >= self._stop_at
+        now = time.monotonic()
+        return now >= self._stop_at + (NEEDED_SECONDS if self._app.state.is_needed() else 0.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         _log.info("stopping", seconds=0.0 if self.force_exit else self._drain.timeout)

@@ -41,9 +41,13 @@ MIN_WAIT = 0.05
 MAX_WAIT = 10.0
 MAX_ANSWER_SECONDS = 10.0
 
-#: Seconds for requesting a token, and for deregistering.
+#: Seconds for requesting a token.
 TOKEN_TIMEOUT = 5.0
+
+#: Seconds for deregistering, for one attempt, and after each: the issuer may be restarting, too.
+LEAVE_SECONDS = 2.5
 LEAVE_TIMEOUT = 1.0
+LEAVE_DELAYS = (0.1, 0.2, 0.4, 0.8, 0.0)
 
 #: Random bytes in the nonce of a poll.
 NONCE_BYTES = 16
@@ -159,10 +163,23 @@ class FeedClient(Poller):
             self._renewal.cancel()
         # The issuer stops counting on this verifier, so nothing is accepted from here on.
         self.revocations.fresh_at = -math.inf
-        with suppress(Exception):
+        if self._token:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    for delay in LEAVE_DELAYS:
+                        if await self._leave(client):
+                            return
+                        await asyncio.sleep(delay)
+
+    async def _leave(self, client: httpx.AsyncClient) -> bool:
+        """Deregister, and return whether there is an answer to it."""
+        headers = {"Authorization": f"Bearer {self._token}"}
+        try:
             async with asyncio.timeout(LEAVE_TIMEOUT):
-                headers = {"Authorization": f"Bearer {self._token}"}
-                await client.delete(self._config.url, params={"verifier": self._id}, headers=headers)
+                answer = await client.delete(self._config.url, params={"verifier": self._id}, headers=headers)
+        except Exception:  # noqa: BLE001 - whatever went wrong, the next attempt may succeed
+            return False
+        return answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR
 
     def _is_catching_up(self) -> bool:
         return self._backoff.failures == 0 and not self.revocations.complete

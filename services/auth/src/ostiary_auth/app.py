@@ -60,6 +60,8 @@ def create_app(config: AuthConfig, service_secrets: ServiceSecrets) -> FastAPI:
         exception_handlers={**EXCEPTION_HANDLERS, **auth.exception_handlers, **storage_handlers()},
     )
     app.state.on_stop = services.stop
+    # Services that end at the same time sign off here.
+    app.state.is_needed = services.verifiers.has_others
     dependencies = Dependencies(auth, services.store, TrustedProxies(config.trusted_proxies), services.clock)
     # `include_router` would build each route again.
     app.router.routes[:0] = _routes(services, dependencies)

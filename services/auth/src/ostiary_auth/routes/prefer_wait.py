@@ -15,8 +15,9 @@ from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.routes.revocation.models import InForceResponse
 from ostiary_auth.services import Services
 
-#: Maximum wait in seconds; gateways time out after 30.
-MAX_WAIT_SECONDS = 20
+#: Maximum wait in seconds: longer than the default lease of a verifier that has vanished, which is 30, and than it
+#: takes to notice that. Whatever passes requests on must wait longer for the response.
+MAX_WAIT_SECONDS = 40
 
 #: RFC 7240 section 2: comma-separated preferences, each with an optional value, which may be quoted.
 _WAIT = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;|\Z)', re.IGNORECASE)

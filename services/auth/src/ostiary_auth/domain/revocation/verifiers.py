@@ -135,6 +135,10 @@ class Verifiers:
         self._forget([verifier_id])
         await self._write()
 
+    def has_others(self) -> bool:
+        """Return whether verifiers of other services have polled this replica lately, and have not left."""
+        return any(verifier_id != self._own_id for verifier_id in self._polled)
+
     async def maintain(self) -> None:
         """Delete the rows of verifiers whose lease is over, and prolong those of the others ahead of time."""
         now = self._clock.monotonic()
