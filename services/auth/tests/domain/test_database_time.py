@@ -14,6 +14,7 @@ from serving import opened
 from sqlalchemy import insert, select
 from users import log_in
 
+from ostiary_auth.app import _local_verifier
 from ostiary_auth.background import Background
 from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
 from ostiary_auth.domain.accounts import attempts, throttle
@@ -26,6 +27,7 @@ from ostiary_auth.storage.audit.tables import audit_log
 from ostiary_auth.storage.database_time import database_time
 from ostiary_auth.storage.oauth.tables import used_assertions
 from ostiary_auth.storage.revocation.tables import revocations
+from ostiary_chassis.metrics import Metrics
 
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
@@ -117,6 +119,16 @@ class TestReplicas:
         for one, other in ((right, wrong), (wrong, right)):
             token = (await one.services.tokens.for_session(grant, one.now)).token
             assert await other.services.oauth.revoke(FIRST_PARTY, token, other.context())
+
+    async def test_a_token_of_one_is_good_at_the_other(
+        self, right: Replica, wrong: Replica, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        grant, _ = await log_in(right.services)
+        for one, other in ((right, wrong), (wrong, right)):
+            verifier = _local_verifier(other.services, Metrics())
+            token = (await one.services.tokens.for_session(grant, one.now)).token
+            monkeypatch.setattr("time.time", other.machine.now().timestamp)
+            assert verifier.verify(token, max_staleness=None).session_id == str(grant.session.id)
 
     async def test_an_assertion_counts_once_though_one_of_them_prunes(
         self, right: Replica, wrong: Replica, ec_key: ec.EllipticCurvePrivateKey
@@ -217,6 +229,14 @@ class TestClockOfTheDatabase:
         await right.services.follow_time()
         again = await right.services.sessions.refresh(grant.refresh_token, FIRST_PARTY_CLIENT_ID, right.context())
         assert again.session.id == grant.session.id
+
+    async def test_a_client_that_was_disabled_is_not_remembered_from_before(self, right: Replica, start: Start) -> None:
+        client, secret = await right.services.clients.create(settings_of("worker"), right.context())
+        credentials = Credentials(client_id=client.id, secret=secret)
+        await right.services.clients.authenticate(credentials, right.context())
+        await (await start(timedelta(0))).services.clients.disable(client.id, right.context())
+        with pytest.raises(InvalidClient):
+            await right.services.clients.authenticate(credentials, Context(right.now - DAY))
 
     async def test_what_cannot_be_stored_is_not_followed(self, right: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
         """A time that no replica has stored might be put back without that anybody notices."""

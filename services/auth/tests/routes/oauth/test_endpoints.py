@@ -30,6 +30,8 @@ from oauth_harness import (
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
 from ostiary.feed import Kind
 from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.sessions.refresh_tokens import REPLAY_GRACE
 
 #: One application serves all tests here.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -235,8 +237,9 @@ class TestRefreshToken:
 
     async def test_a_replayed_token_ends_its_session(self, oauth: OAuth) -> None:
         grant, _ = await oauth.log_in()
-        second = (await oauth.refresh(grant.refresh_token)).json()["refresh_token"]
-        third = (await oauth.refresh(second)).json()["refresh_token"]
+        earlier = Context(datetime.now(UTC) - 2 * REPLAY_GRACE)
+        following = await oauth.services.sessions.refresh(grant.refresh_token, FIRST_PARTY_CLIENT_ID, earlier)
+        third = (await oauth.refresh(following.refresh_token)).json()["refresh_token"]
         refused(await oauth.refresh(grant.refresh_token), "invalid_grant")
         refused(await oauth.refresh(third), "invalid_grant")
 

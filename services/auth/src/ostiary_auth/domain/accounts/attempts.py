@@ -18,6 +18,9 @@ from ostiary_auth.domain.clock import CLOCK_MARGIN
 FIRST_WAIT = timedelta(seconds=1)
 
 
+#: No attempt costs more.
+LONGEST_WAIT = timedelta(minutes=5)
+
 #: Counters expire this long after the last attempt.
 FORGOTTEN_AFTER = timedelta(hours=1)
 
@@ -39,19 +42,19 @@ class Allowance:
 
 
 #: Attempts of one device: an owner who mistypes, or a thief who guesses.
-DEVICE = Allowance(free=10, longest_wait=timedelta(minutes=5))
+DEVICE = Allowance(free=10, longest_wait=LONGEST_WAIT)
 
 #: Attempts of one source on one account.
-SOURCE_AND_ACCOUNT = Allowance(free=5, longest_wait=timedelta(minutes=5))
+SOURCE_AND_ACCOUNT = Allowance(free=5, longest_wait=LONGEST_WAIT)
 
 #: Attempts of one source on any account. Many users may share one.
 SOURCE = Allowance(free=100, longest_wait=timedelta(minutes=1))
 
 #: Attempts of all unknown devices on one account (NIST SP 800-63B-4 section 3.2.2: no more than 100).
-ACCOUNT = Allowance(free=100, longest_wait=timedelta(minutes=5))
+ACCOUNT = Allowance(free=100, longest_wait=LONGEST_WAIT)
 
 #: Checks of a logged-in user's current password.
-REAUTHENTICATION = Allowance(free=5, longest_wait=timedelta(minutes=5))
+REAUTHENTICATION = Allowance(free=5, longest_wait=LONGEST_WAIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,14 @@ class Counter:
     expires_at: datetime
 
     def wait(self, allowance: Allowance, now: datetime) -> timedelta:
-        """Return how long the next attempt has to wait: no longer than these attempts can have cost."""
-        longest, left = allowance.wait(self.attempts), self.blocked_until - now
-        # More is left when the clock was put back since the last attempt: how long ago that was is unknown. The next
-        # one is admitted, counted, and followed by a wait as long as before.
-        return timedelta(0) if left > longest + CLOCK_MARGIN else min(left, longest)
+        """Return how long the next attempt has to wait, which is never longer than attempts can cost."""
+        left = self.blocked_until - now
+        # A free attempt never waits, not even for one that a replica whose clock is ahead has counted. If more is left
+        # than any attempt costs, the clock was put back, and how long ago the last one was is unknown: then the next
+        # one is admitted, counted, and followed by its wait.
+        if self.attempts <= allowance.free or left > LONGEST_WAIT + CLOCK_MARGIN:
+            return timedelta(0)
+        return min(left, allowance.longest_wait)
 
     def counted(self, allowance: Allowance, now: datetime) -> "Counter":
         """Return the counter after another attempt."""
