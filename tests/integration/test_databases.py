@@ -1,10 +1,12 @@
 """Databases that fail: they move, fill up, stall, and change their password."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import docker
@@ -90,6 +92,7 @@ class TestPostgres:
         primary.execute("ALTER ROLE postgres PASSWORD 'rotated'")
         primary.url = primary.url.replace(old, "rotated")
         wait_until(lambda: not stack.standby.answers(), "the standby knows of it")
+        stack.standby.url = stack.standby.url.replace(old, "rotated")
         # What is open stays open.
         assert stack.log_in() == 200
         primary.execute(
@@ -103,8 +106,10 @@ class TestPostgres:
         wait_until(lambda: stack.log_in() == 200, "the new password is used")
         wait_until(lambda: stack.failing() == [], "it is ready again")
         wait_until(lambda: listeners(primary) == 1, "the listener is back")
-        assert stack.log().count("cannot connect to the database") == 1
-        assert stack.log().count("message listener disconnected") == 1
+        causes = re.findall(r"cannot connect to the database .*error=(.*)", stack.log())
+        # Each is logged once, whoever tries.
+        assert causes
+        assert all(cause != following for cause, following in pairwise(causes))
         assert old not in stack.log()
 
     def test_a_server_that_stalls_is_not_ready_in_time(self, stack: Stack) -> None:
@@ -131,7 +136,6 @@ class TestPostgres:
         stack.primary.execute("SELECT pg_reload_conf()")
         wait_until(lambda: stack.failing() == ["database"], "it is not ready without a primary")
         assert stack.log_in() == 503
-        stack.standby.url = stack.standby.url.replace(stack.standby.password, "rotated")
         stack.standby.execute("SELECT pg_promote()")
         wait_until(lambda: stack.log_in() == 200, "logins succeed", FAILOVER_SECONDS)
         wait_until(lambda: stack.failing() == [], "it is ready again", FAILOVER_SECONDS)
