@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import structlog
 
@@ -21,6 +22,9 @@ ADVANCE_SECONDS = 10.0
 
 #: Seconds between corrections of attempt counters, if there is something to correct.
 REFUND_SECONDS = 1.0
+
+#: Seconds between looks for deleted users who still leave something.
+ERASE_SECONDS = 10.0
 
 #: Seconds between runs of the pruning, rows per table and batch, and the pause between batches.
 PRUNE_SECONDS = 60.0
@@ -51,6 +55,8 @@ class Background:
             tasks.create_task(self._repeat(self.follow_keys, FOLLOW_SECONDS))
             tasks.create_task(self._repeat(self.advance_keys, ADVANCE_SECONDS))
             tasks.create_task(self._repeat(self.prune, PRUNE_SECONDS))
+            tasks.create_task(self._repeat(self.erase, ERASE_SECONDS))
+            tasks.create_task(self._repeat(self.trim_audit_log, PRUNE_SECONDS))
             tasks.create_task(self._repeat(self.pay_refunds, REFUND_SECONDS))
             alone = self._services.database.is_sqlite
             log_seconds = FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES if alone else FOLLOW_LOG_SECONDS
@@ -80,6 +86,10 @@ class Background:
         """Take back attempts that failed because of the database."""
         await self._services.accounts.refunds.pay_all(self._services.store, self._services.clock.now())
 
+    async def erase(self) -> None:
+        """Remove what deleted users leave."""
+        await self._services.accounts.erasure.run()
+
     async def prune(self) -> None:
         """Delete expired rows, in batches until none is left."""
         idle = self._services.sessions.limits.idle
@@ -89,6 +99,12 @@ class Background:
                 deleted = await transaction.prune(self._services.settled.now(), idle=idle, limit=PRUNE_BATCH)
             # Let waiting writers go first.
             await asyncio.sleep(PRUNE_PAUSE_SECONDS)
+
+    async def trim_audit_log(self) -> None:
+        """Delete entries of the audit log that need not be kept any longer."""
+        now = self._services.clock.now()
+        kept_from = self._services.settled.now() - timedelta(seconds=self._services.config.audit_retention)
+        await self._services.audit.trim(self._services.store, kept_from, Context(now, SYSTEM))
 
     def _on_message(self, message: str) -> None:
         if message == REVOKED:

@@ -50,6 +50,7 @@ class AuthConfig(Settings):
     access_token_ttl: Annotated[int, Field(alias="OSTIARY_ACCESS_TOKEN_TTL", ge=10, le=MAX_ACCESS_TOKEN_TTL)] = 900
     session_idle_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_IDLE_TTL", ge=60, le=365 * _DAY)] = 14 * _DAY
     session_max_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_MAX_TTL", ge=60, le=365 * _DAY)] = 90 * _DAY
+    audit_retention: Annotated[int, Field(alias="OSTIARY_AUDIT_RETENTION", ge=_DAY, le=36_500 * _DAY)] = 365 * _DAY
     min_password_length: Annotated[int, Field(alias="OSTIARY_MIN_PASSWORD_LENGTH", ge=8, le=64)] = 8
     rsa_bits: Annotated[Literal[2048, 3072, 4096], BeforeValidator(_integer), Field(alias="OSTIARY_RSA_BITS")] = 2048
     key_rotation_period: Annotated[int, Field(alias="OSTIARY_KEY_ROTATION_PERIOD", ge=60, le=365 * _DAY)] = 30 * _DAY

@@ -239,16 +239,16 @@ class TestRestore:
             if isinstance(content, dict):
                 is_session = content.get("table") == "sessions"
                 content |= {"schema": "0003"} if "schema" in content else {}
-            # The last two columns are of schema 0004.
+            # The last three columns are of schemas 0004 and 0007.
             if is_session:
                 kept = content["columns"] if isinstance(content, dict) else content
-                del kept[-2:]
+                del kept[-3:]
             lines.append(json.dumps(content).encode() + b"\n")
         file.write_bytes(sealed(filled, lines))
         filled.prints("restore", str(file), "--replace")
         after = filled.do(rows)["sessions"]
         assert [row[:8] for row in after] == [row[:8] for row in before]
-        assert {row[-2:] for row in after} == {(None, True)}
+        assert {row[-3:] for row in after} == {(None, True, None)}
 
     def test_a_missing_file_is_told(self, line: CommandLine, file: Path) -> None:
         assert "cannot read" in line.refuses("restore", str(file))

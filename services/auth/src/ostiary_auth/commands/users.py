@@ -91,7 +91,12 @@ def delete(
     """Delete a user and all their personal data. This cannot be undone."""
     if not yes:
         typer.confirm(f"Delete {user}?", abort=True)
-    _on_user(user, lambda accounts, user_id, context: accounts.delete(user_id, context))
+
+    async def delete_all(accounts: Accounts, user_id: UUID, context: Context) -> None:
+        await accounts.delete(user_id, context)
+        await accounts.erasure.run()
+
+    _on_user(user, delete_all)
 
 
 def _on_user(user: str, work: Callable[[Accounts, UUID, Context], Awaitable[T]]) -> T:

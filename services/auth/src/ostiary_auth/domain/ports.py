@@ -38,8 +38,14 @@ class UserRows(Protocol):
 
     async def replace(self, user: User) -> None: ...
 
-    async def delete(self, user_id: UUID) -> None:
-        """Delete a user and their sessions."""
+    async def mark_deleted(self, user_id: UUID, now: datetime) -> None:
+        """Overwrite a locked user's data. No other method finds them any more, and their address is free."""
+
+    async def deleted(self, limit: int) -> list[UUID]:
+        """Return the ids of users who are marked as deleted."""
+
+    async def remove_deleted(self, user_id: UUID) -> None:
+        """Delete a user who is marked as deleted."""
 
 
 class SessionRows(Protocol):
@@ -90,8 +96,11 @@ class SessionRows(Protocol):
         returned is of one moment, at which none was changed that has changed since it was locked.
         """
 
-    async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:
-        """Mark a token as used, insert its successor, and update the session's last use to the successor's time."""
+    async def remove_some(self, user_id: UUID, limit: int) -> int:
+        """Delete up to `limit` of a user's refresh tokens and sessions; return how many."""
+
+    async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken, next_rotation_at: datetime) -> None:
+        """Mark a token as used, insert its successor, and update the session, last used at the successor's time."""
 
 
 class KeyRows(Protocol):
@@ -146,11 +155,23 @@ class AuditRows(Protocol):
     async def entries(self, after: int, limit: int, subject: str | None = None) -> list[AuditEntry]:
         """Return entries with numbers over `after`, in order."""
 
+    async def last_before(self, at: datetime) -> AuditEntry | None:
+        """Return the last entry before the first one of this time or later; None if there is none."""
+
+    async def last_of(self, event: str) -> AuditEntry | None:
+        """Return the last entry of an event."""
+
+    async def remove_through(self, number: int, limit: int) -> int:
+        """Delete up to `limit` of the entries up to a number, in order; return how many."""
+
     async def entries_about(self, actor: str) -> list[AuditEntry]:
         """Return all entries with this subject or actor, in order."""
 
-    async def erase_personal(self, actor: str) -> None:
-        """Erase the personal data in entries by this actor, and in those about them by `SELF_SERVICE_ACTORS`."""
+    async def with_personal(self, actor: str, limit: int) -> list[int]:
+        """Return numbers of entries with personal data by this actor, or about them by `SELF_SERVICE_ACTORS`."""
+
+    async def erase_personal(self, numbers: Sequence[int]) -> None:
+        """Erase the personal data in entries."""
 
 
 class RevocationRows(Protocol):
@@ -268,7 +289,7 @@ class Transaction(Protocol):
         """Hold an exclusive lock over all replicas until the end of the transaction."""
 
     async def prune(self, now: datetime, *, idle: timedelta, limit: int) -> int:
-        """Delete up to `limit` rows per table that are no longer needed; return how many."""
+        """Delete up to `limit` rows that are no longer needed; return how many."""
 
 
 class Store(Protocol):

@@ -1,12 +1,10 @@
 """An attempt that failed because of the database, or of the hashing, is not held against anybody."""
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from sqlalchemy import event
+from faults import DiskFull, failing
 from sqlalchemy.exc import OperationalError
 from throttling import HOME
 from users import EMAIL, PASSWORD
@@ -26,32 +24,6 @@ NEW_PASSWORD = "a whole new staple"
 
 #: More statements than a login has.
 MANY = 100
-
-
-class DiskFull(OperationalError):
-    """What the database says."""
-
-    def __init__(self) -> None:
-        super().__init__("", None, OSError("the disk is full"))
-
-
-@contextmanager
-def failing(services: Services, number: int) -> Iterator[None]:
-    """Let the statement of this number fail, counted from 0; a commit is one, too."""
-    left = number
-
-    def count(*_: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left == -1:
-            raise DiskFull
-
-    engine = services.database._engine.sync_engine
-    for name in ("before_cursor_execute", "commit"):
-        event.listen(engine, name, count)
-    yield
-    for name in ("before_cursor_execute", "commit"):
-        event.remove(engine, name, count)
 
 
 async def attempts(services: Services, keys: Keys) -> set[int]:

@@ -8,13 +8,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from faults import failing
 from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.exc import OperationalError
 from users import new_user
 
 from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit import log
 from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.audit.model import AuditEntry, AuditReport, Event, Facts
-from ostiary_auth.domain.context import OPERATOR, Context, client_actor, user_actor
+from ostiary_auth.domain.context import OPERATOR, SYSTEM, Context, client_actor, user_actor
 from ostiary_auth.domain.errors import InvalidCredentials, InvalidRefreshToken, WrongPassword
 from ostiary_auth.domain.oauth.model import FIRST_PARTY, FIRST_PARTY_CLIENT_ID, Client
 from ostiary_auth.services import Services
@@ -182,7 +185,7 @@ class TestTampering:
     async def test_what_is_personal_can_be_erased_and_nothing_else(self, chain: Chain) -> None:
         head = (await chain.verify()).head
         async with chain.store.write() as transaction:
-            await transaction.audit.erase_personal("user:3")
+            await transaction.audit.erase_personal(await transaction.audit.with_personal("user:3", 10))
         assert (await chain.entry(3))["personal"] is None
         assert (await chain.entry(4))["personal"] is not None
         assert await chain.verify() == AuditReport(Chain.LENGTH, None, head)
@@ -190,7 +193,7 @@ class TestTampering:
     async def test_what_was_erased_cannot_be_made_up(self, chain: Chain) -> None:
         personal = (await chain.entry(3))["personal"]
         async with chain.store.write() as transaction:
-            await transaction.audit.erase_personal("user:3")
+            await transaction.audit.erase_personal(await transaction.audit.with_personal("user:3", 10))
         await chain.run(change(3, personal={**personal, "source": "203.0.113.10"}))
         assert (await chain.verify()).broken_at == 3
 
@@ -375,6 +378,99 @@ class TestPersonalData:
         assert [entry.event for entry in export.audit] == [Event.SESSION_ENDED]
         assert "the-hash" not in repr(export)
         assert (await entries(services.store))[-1].event == Event.USER_EXPORTED
+
+
+class TestTrimming:
+    """Old entries go from the start of the log; what is left is verified as before."""
+
+    #: The last entry that goes.
+    LAST = Chain.FULL
+
+    @pytest.fixture(autouse=True)
+    def at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log, "TRIMMED_EVERY", timedelta(0))
+        monkeypatch.setattr(log, "TRIMMED_AT_ONCE", 2)
+
+    async def trim(self, chain: Chain, last: int = LAST) -> None:
+        await chain.log.trim(chain.store, NOW + (last + 1) * SECOND, Context(NOW + 10 * SECOND, SYSTEM))
+
+    async def numbers(self, chain: Chain) -> list[int]:
+        async with chain.store.read() as transaction:
+            return [entry.number for entry in await transaction.audit.entries(0, 100)]
+
+    async def test_the_rest_is_intact(self, chain: Chain) -> None:
+        await self.trim(chain)
+        assert await self.numbers(chain) == [4, 5, 6, 7]
+        report = await chain.verify()
+        assert report == AuditReport(7, None, (await chain.entry(7))["mac"], trimmed=self.LAST)
+        last = await chain.entry(7)
+        assert (last["event"], last["facts"]["through"]) == (Event.AUDIT_LOG_TRIMMED, self.LAST)
+
+    async def test_it_goes_on_being_trimmed(self, chain: Chain) -> None:
+        await self.trim(chain)
+        await chain.write()
+        await self.trim(chain, Chain.LENGTH)
+        assert (await self.numbers(chain))[0] == Chain.LENGTH + 1
+        assert (await chain.verify()).broken_at is None
+
+    async def test_nothing_is_recorded_while_nothing_is_old(
+        self, chain: Chain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await self.trim(chain, 0)
+        monkeypatch.setattr(log, "TRIMMED_EVERY", timedelta(seconds=3))
+        await self.trim(chain, 3)
+        assert await self.numbers(chain) == [1, 2, 3, 4, 5, 6]
+        await self.trim(chain, 4)
+        assert await self.numbers(chain) == [5, 6, 7]
+
+    async def test_all_can_go(self, chain: Chain) -> None:
+        await self.trim(chain, Chain.LENGTH + 100)
+        assert await self.numbers(chain) == [7]
+        assert (await chain.verify()).broken_at is None
+
+    async def test_a_time_that_was_put_back_ends_the_part_that_goes(self, chain: Chain) -> None:
+        await chain.write()
+        await self.trim(chain)
+        assert (await self.numbers(chain))[0] == self.LAST + 1
+
+    async def test_an_interruption_breaks_nothing_and_the_next_run_goes_on(
+        self, chain: Chain, services: Services
+    ) -> None:
+        kept = (await chain.entry(self.LAST + 1))["mac"]
+        for number in range(100):
+            try:
+                with failing(services, number):
+                    await self.trim(chain)
+            except OperationalError:
+                assert (await chain.verify()).broken_at is None
+                assert (await chain.entry(self.LAST + 1))["mac"] == kept
+            else:
+                break
+        assert number > 5
+        assert (await self.numbers(chain))[0] == self.LAST + 1
+
+    async def test_more_that_went_is_found(self, chain: Chain) -> None:
+        await self.trim(chain)
+        await chain.run(delete(audit_log).where(audit_log.c.number == self.LAST + 1))
+        assert (await chain.verify()).broken_at == self.LAST + 2
+
+    async def test_a_forged_record_of_it_is_found(self, chain: Chain) -> None:
+        """An entry that says so is as hard to make up as any other, and cannot be about itself."""
+        for number, through in ((5, 3), (5, 5), (3, 5), (5, 0), (5, -1)):
+            before, mac = await chain.entry(number), b"1"
+            if through > 0:
+                mac = (await chain.entry(through))["mac"]
+            facts = {"through": through, "mac": mac.hex()}
+            await chain.run(change(number, event=Event.AUDIT_LOG_TRIMMED, facts=facts))
+            assert (await chain.verify()).broken_at is not None
+            await chain.run(change(number, **before))
+
+    async def test_the_record_that_counts_is_the_last_one(self, chain: Chain) -> None:
+        await self.trim(chain)
+        await chain.write()
+        await self.trim(chain, Chain.LENGTH)
+        await chain.run(change(14, event=Event.SESSION_ENDED))
+        assert (await chain.verify()).broken_at is not None
 
 
 class TestNonsense:

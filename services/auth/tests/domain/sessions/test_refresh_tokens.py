@@ -29,13 +29,19 @@ from ostiary_auth.domain.clock import CLOCK_MARGIN
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.errors import InvalidRefreshToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
+from ostiary_auth.domain.sessions import refresh_tokens as rules
 from ostiary_auth.domain.sessions.model import Grant, RefreshToken, Session, SessionLimits
 from ostiary_auth.domain.sessions.refresh_tokens import (
+    FREE_ROTATIONS,
+    MAX_SUCCESSORS,
     REPLAY_GRACE,
+    ROTATION_INTERVAL,
     Verdict,
     decide,
     hash_of,
+    may_rotate,
     newest,
+    rotation_after,
     successor_of,
 )
 from ostiary_auth.services import Services
@@ -47,8 +53,8 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 IDLE = timedelta(hours=1)
 ABSOLUTE = timedelta(hours=3)
 SECOND = timedelta(seconds=1)
-STEPS = (SECOND, REPLAY_GRACE, timedelta(seconds=11), timedelta(minutes=20), IDLE)
-STEPS_BACK = (SECOND, CLOCK_MARGIN, timedelta(seconds=11), timedelta(days=1))
+STEPS = (SECOND, timedelta(seconds=31), REPLAY_GRACE, REPLAY_GRACE + SECOND, timedelta(minutes=20), IDLE)
+STEPS_BACK = (SECOND, CLOCK_MARGIN, CLOCK_MARGIN + SECOND, timedelta(days=1))
 LIMITS = SessionLimits(IDLE, ABSOLUTE)
 SESSION = Session(uuid4(), uuid4(), FIRST_PARTY_CLIENT_ID, None, None, START, START, START + ABSOLUTE)
 FRESH = RefreshToken(b"1", SESSION.id, START)
@@ -90,6 +96,48 @@ class TestDecide:
         late = replace(FRESH, created_at=START + LIMITS.absolute - SECOND)
         assert judge(late, START + LIMITS.absolute - SECOND) is Verdict.ROTATE
         assert judge(late, START + LIMITS.absolute) is Verdict.REJECT
+
+
+class TestRate:
+    """Of a session that refreshes all the time."""
+
+    def rotated(self, times: list[datetime]) -> int:
+        """Return how many of some refreshes give a new token."""
+        session, count = SESSION, 0
+        for now in times:
+            if may_rotate(session, now):
+                session = replace(session, next_rotation_at=rotation_after(session, now))
+                count += 1
+        return count
+
+    def test_many_are_free(self) -> None:
+        assert self.rotated([START] * 1000) == FREE_ROTATIONS
+
+    def test_beyond_that_there_is_one_in_a_minute(self) -> None:
+        minutes = 6 * 60
+        times = [START + number * SECOND for number in range(minutes * 60 + 1)]
+        assert self.rotated(times) == FREE_ROTATIONS + minutes
+
+    def test_who_refreshes_once_in_a_minute_always_gets_one(self) -> None:
+        times = [START + number * ROTATION_INTERVAL for number in range(10_000)]
+        assert self.rotated(times) == len(times)
+
+    def test_a_clock_that_was_put_back_delays_nothing(self) -> None:
+        times = [START] * FREE_ROTATIONS
+        assert self.rotated([*times, START - timedelta(days=1)]) == FREE_ROTATIONS + 1
+        assert self.rotated([*times, START - CLOCK_MARGIN]) == FREE_ROTATIONS
+
+    def test_within_the_grace_the_whole_chain_can_be_followed(self) -> None:
+        for step in range(60):
+            times = [START] * FREE_ROTATIONS
+            times += [START + step * SECOND + number * REPLAY_GRACE / 100 for number in range(101)]
+            assert self.rotated(times) < MAX_SUCCESSORS
+
+    def test_a_token_is_kept_meanwhile(self) -> None:
+        busy = replace(SESSION, next_rotation_at=START + FREE_ROTATIONS * ROTATION_INTERVAL)
+        assert judge(FRESH, START, busy) is Verdict.KEEP
+        assert judge(FRESH, START + ROTATION_INTERVAL, busy) is Verdict.ROTATE
+        assert judge(FRESH, START + LIMITS.idle, busy) is Verdict.REJECT
 
 
 class TestNewest:
@@ -160,8 +208,16 @@ class Chain:
     made_at: list[datetime]
     used_at: list[datetime] = field(default_factory=list)
     ended: bool = False
+    next_rotation_at: datetime | None = None
 
     def go_on(self, following: str, now: datetime) -> None:
+        """Take the answer to the newest token: it is the same again if the session has had too many."""
+        session = replace(SESSION, next_rotation_at=self.next_rotation_at)
+        if not may_rotate(session, now):
+            assert following == self.tokens[-1]
+            return
+        assert following not in self.tokens
+        self.next_rotation_at = rotation_after(session, now)
         self.tokens.append(following)
         self.made_at.append(now)
         self.used_at.append(now)
@@ -225,7 +281,7 @@ class RefreshRules(RuleBasedStateMachine):
                 assert grant is None
                 return
             following = self.check_grant(chain, grant)
-            assert all(following not in each.tokens for each in self.chains)
+            assert all(following not in each.tokens for each in self.chains if each is not chain)
             chain.go_on(following, self.now)
 
     @precondition(lambda self: any(chain.used_at for chain in self.chains))
@@ -304,7 +360,10 @@ def storage(prepared: Any, tmp_path: Path) -> Iterator[Storage]:
     storage.close()
 
 
-def test_rotation_follows_its_rules(storage: Storage) -> None:
+def test_rotation_follows_its_rules(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    # So few that sessions reach the limit.
+    monkeypatch.setattr(rules, "FREE_ROTATIONS", 5)
+
     class RulesOnThisStorage(RefreshRules):
         def __init__(self) -> None:
             super().__init__(storage)

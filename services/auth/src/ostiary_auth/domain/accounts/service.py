@@ -11,6 +11,7 @@ from ostiary_auth.domain.accounts import password_policy
 from ostiary_auth.domain.accounts.attempts import Keys, login_keys, reauthentication_keys
 from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
 from ostiary_auth.domain.accounts.emails import email_key, parse_email
+from ostiary_auth.domain.accounts.erasure import Erasure
 from ostiary_auth.domain.accounts.model import User, accept_name, accept_roles
 from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
 from ostiary_auth.domain.accounts.refunds import Refunds
@@ -79,6 +80,7 @@ class Accounts:
         self._min_password_characters = min_password_characters
         self._check_token_size = check_token_size
         self.refunds = Refunds()
+        self.erasure = Erasure(store)
 
     async def register(self, email: str, password: str, display_name: str | None, context: Context) -> User:
         """Register a user.
@@ -268,12 +270,15 @@ class Accounts:
             return await self._sessions.end_all_of(transaction, user_id, "ended_by_admin", context)
 
     async def delete(self, user_id: UUID, context: Context) -> RevokedNumbers:
-        """Delete a user and their personal data, also that in the audit log. Raises UserNotFound."""
+        """Delete a user and their personal data, also that in the audit log. Raises UserNotFound.
+
+        Nobody finds them from then on. What they leave is removed now if it is not much, and else in the background.
+        """
         async with self._change(user_id) as (transaction, _user):
             revoked = await self._sessions.end_all_of(transaction, user_id, "user_deleted", context)
             await self._audit.record(transaction, context, Event.USER_DELETED, subject=user_actor(user_id))
-            await transaction.audit.erase_personal(user_actor(user_id))
-            await transaction.users.delete(user_id)
+            await transaction.users.mark_deleted(user_id, context.now)
+        await self.erasure.begin(user_id)
         return revoked
 
     async def export(self, user_id: UUID, context: Context) -> Export:

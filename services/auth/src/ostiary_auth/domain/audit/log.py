@@ -5,8 +5,13 @@ Write access to the database alone is not enough to change, insert, reorder or d
 detecting it. Entries cut off at the end leave an intact chain; to detect that, compare the last number and MAC
 with those in the service's own log. Personal data in an entry is chained by its digest only, so that it can be
 erased without breaking the chain.
+
+Old entries are deleted from the start of the log. An entry is recorded before that, with number and MAC of the last one
+that goes: from there on the rest can be verified, and nobody else can make up such an entry. Entries up to there do not
+count any more, whether they have been deleted yet or not.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -30,6 +35,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Entries per page, and a number below all that a database can hold.
 _PAGE = 1000
 _BEFORE_ALL = -(2**63)
+
+#: The log is trimmed when its first entry is that much too old, so that not every run adds an entry about it.
+TRIMMED_EVERY = timedelta(days=1)
+
+#: Entries deleted in one transaction, and the pause before the next one, so that waiting writers go first.
+TRIMMED_AT_ONCE = 250
+TRIM_PAUSE_SECONDS = 0.01
 
 #: Errors from reading a column that was overwritten with a value of another form.
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError)
@@ -73,17 +85,48 @@ class AuditLog:
         # Only after the commit: a line about a rolled-back entry would look like an entry that was cut off.
         transaction.on_commit(lambda: _log.info(event, **line))
 
+    async def trim(self, store: Store, kept_from: datetime, context: Context) -> None:
+        """Delete entries from before a time, if there are some from a day before that."""
+        async with store.read() as transaction:
+            oldest = await transaction.audit.entries(_BEFORE_ALL, 1)
+            if not oldest or oldest[0].at >= kept_from - TRIMMED_EVERY:
+                return
+            last = await transaction.audit.last_before(kept_from)
+        if last is None:
+            return
+        async with store.write() as transaction:
+            facts: Facts = {"through": last.number, "mac": last.mac.hex()}
+            await self.record(transaction, context, Event.AUDIT_LOG_TRIMMED, facts=facts)
+        deleted = TRIMMED_AT_ONCE
+        while deleted == TRIMMED_AT_ONCE:
+            async with store.write() as transaction:
+                deleted = await transaction.audit.remove_through(last.number, TRIMMED_AT_ONCE)
+            await asyncio.sleep(TRIM_PAUSE_SECONDS)
+
     async def verify(self, store: Store) -> AuditReport:
-        """Check every entry against the one before it."""
-        mac, count = b"", 0
+        """Check every entry that is kept against the one before it."""
+        trimmed, last, mac = 0, 0, b""
         try:
-            async for entry in _entries(store):
-                if entry.number != count + 1 or not self._fits(entry, mac):
-                    return AuditReport(count, entry.number, mac)
-                mac, count = entry.mac, count + 1
+            trimmed, mac = await self._start(store)
+            last = trimmed
+            async for entry in _entries(store, after=trimmed or _BEFORE_ALL):
+                if entry.number != last + 1 or not self._fits(entry, mac):
+                    return AuditReport(last, entry.number, mac, trimmed)
+                mac, last = entry.mac, entry.number
         except _UNREADABLE:
-            return AuditReport(count, count + 1, mac)
-        return AuditReport(count, None, mac)
+            return AuditReport(last, last + 1, mac, trimmed)
+        return AuditReport(last, None, mac, trimmed)
+
+    async def _start(self, store: Store) -> tuple[int, bytes]:
+        """Return number and MAC of the last entry that does not count any more."""
+        async with store.read() as transaction:
+            trimmed = await transaction.audit.last_of(Event.AUDIT_LOG_TRIMMED)
+        if trimmed is None:
+            return 0, b""
+        through, mac = int(str(trimmed.facts["through"])), bytes.fromhex(str(trimmed.facts["mac"]))
+        if not 0 < through < trimmed.number:
+            raise ValueError("it must be among the entries that are verified from there on")
+        return through, mac
 
     def _fits(self, entry: AuditEntry, previous: bytes) -> bool:
         """Return whether an entry is unchanged, given the MAC of the entry before it."""
@@ -105,9 +148,9 @@ def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-async def _entries(store: Store) -> AsyncIterator[AuditEntry]:
-    """Yield all entries in order, read in pages."""
-    number, limit = _BEFORE_ALL, _PAGE
+async def _entries(store: Store, after: int) -> AsyncIterator[AuditEntry]:
+    """Yield all entries with numbers over `after` in order, read in pages."""
+    number, limit = after, _PAGE
     while True:
         try:
             async with store.read() as transaction:

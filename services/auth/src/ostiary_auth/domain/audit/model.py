@@ -45,6 +45,7 @@ class Event(StrEnum):
     KEYS_REWRAPPED = "keys.rewrapped"
     ALL_REVOKED = "tokens.all_revoked"
     CLOCK_PUT_BACK = "database_clock.put_back"
+    AUDIT_LOG_TRIMMED = "audit_log.trimmed"
     LOG_RESTARTED = "revocation_log.restarted"
     DATABASE_RESTORED = "database.restored"
 
@@ -71,6 +72,9 @@ class AuditEntry:
 class AuditReport:
     """The result of verifying the audit log. `broken_at` is the number of the first entry that breaks the chain."""
 
+    #: The number of the last intact entry.
     entries: int
     broken_at: int | None
     head: bytes
+    #: The number of the last entry that is not kept any more; 0 if all are.
+    trimmed: int = 0

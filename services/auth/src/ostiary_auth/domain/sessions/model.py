@@ -41,6 +41,8 @@ class Session:
     secret_hash: bytes | None = field(default=None, repr=False)
     #: Whether the browser keeps it when it is closed.
     persistent: bool = True
+    #: When its next refresh token is due if it has had many (see `refresh_tokens`).
+    next_rotation_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

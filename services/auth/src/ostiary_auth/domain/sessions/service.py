@@ -34,6 +34,7 @@ from ostiary_auth.domain.sessions.refresh_tokens import (
     decide,
     hash_of,
     newest,
+    rotation_after,
     successor_of,
 )
 from ostiary_auth.domain.sessions.session_secrets import SessionProof
@@ -207,13 +208,16 @@ class Sessions:
         if verdict in {Verdict.THEFT, Verdict.REJECT} or user.disabled_at is not None:
             return None
         granted = _narrow(user.scopes, scopes)
+        if verdict is Verdict.KEEP:
+            return Grant(user, session, granted, chain.as_of, presented)
         if verdict is Verdict.REPEAT:
             successors = await transaction.sessions.successors(token, MAX_SUCCESSORS)
             following = newest(presented, (token, *successors))
             return Grant(user, session, granted, chain.as_of, following) if following is not None else None
         nonce = secrets.token_bytes(REFRESH_TOKEN_BYTES)
         successor = successor_of(presented, nonce)
-        await transaction.sessions.rotate(token.hash, nonce, RefreshToken(hash_of(successor), session.id, context.now))
+        made = RefreshToken(hash_of(successor), session.id, context.now)
+        await transaction.sessions.rotate(token.hash, nonce, made, rotation_after(session, context.now))
         return Grant(user, session, granted, chain.as_of, successor)
 
     def _new(self, user: User, client_id: str, context: Context) -> Session:

@@ -17,6 +17,7 @@ users = Table(
     Column("roles", JSON, nullable=False),
     Column("disabled_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("deleted_at", UtcDateTime),
 )
 
 throttles = Table(

@@ -1,6 +1,7 @@
 """Users on SQL."""
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,9 +13,13 @@ from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.errors import EmailTaken
 from ostiary_auth.storage.accounts.tables import users
 
-_BY_ID = select(users).where(users.c.id == bindparam("user_id"))
+#: What makes a `User`.
+USER_COLUMNS = [column for column in users.c if column is not users.c.deleted_at]
+
+_ALL = select(*USER_COLUMNS).where(users.c.deleted_at.is_(None))
+_BY_ID = _ALL.where(users.c.id == bindparam("user_id"))
 _LOCK = _BY_ID.with_for_update()
-_BY_EMAIL_KEY = select(users).where(users.c.email_key == bindparam("email_key"))
+_BY_EMAIL_KEY = _ALL.where(users.c.email_key == bindparam("email_key"))
 
 
 class SqlUsers:
@@ -42,15 +47,25 @@ class SqlUsers:
         return _or_none(result.one_or_none())
 
     async def page(self, after: UUID | None, limit: int) -> list[User]:
-        query = select(users).order_by(users.c.id).limit(limit)
+        query = _ALL.order_by(users.c.id).limit(limit)
         result = await self._connection.execute(query.where(users.c.id > after) if after else query)
         return [user_of(row._mapping) for row in result]
 
     async def replace(self, user: User) -> None:
         await self._connection.execute(update(users).where(users.c.id == user.id).values(**asdict(user)))
 
-    async def delete(self, user_id: UUID) -> None:
-        await self._connection.execute(delete(users).where(users.c.id == user_id))
+    async def mark_deleted(self, user_id: UUID, now: datetime) -> None:
+        nothing = {"email": "", "display_name": None, "password_hash": "", "roles": ()}
+        # No address has such a key: there is no "@" in it.
+        gone = {"email_key": f"deleted:{user_id}", "disabled_at": now, "deleted_at": now}
+        await self._connection.execute(update(users).where(users.c.id == user_id).values(**nothing, **gone))
+
+    async def deleted(self, limit: int) -> list[UUID]:
+        query = select(users.c.id).where(users.c.deleted_at.is_not(None)).limit(limit)
+        return list((await self._connection.execute(query)).scalars())
+
+    async def remove_deleted(self, user_id: UUID) -> None:
+        await self._connection.execute(delete(users).where(users.c.id == user_id, users.c.deleted_at.is_not(None)))
 
 
 def user_of(values: Any) -> User:

@@ -1,13 +1,16 @@
 """The audit log on SQL."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.audit.model import SELF_SERVICE_ACTORS, AuditEntry
 from ostiary_auth.storage.append_lock import AppendLock
 from ostiary_auth.storage.audit.tables import audit_log
+from ostiary_auth.storage.removal import remove_rows
 
 _ADD = insert(audit_log)
 _LAST = select(audit_log).order_by(audit_log.c.number.desc()).limit(1)
@@ -20,18 +23,17 @@ class SqlAuditLog:
         self._connection = connection
         self._lock = lock
         # Nobody else appends while the lock is held.
-        self._last: AuditEntry | None = None
+        self._end: AuditEntry | None = None
 
     async def last_entry(self) -> AuditEntry | None:
         await self._lock.acquire()
-        if self._last is None:
-            row = (await self._connection.execute(_LAST)).one_or_none()
-            self._last = AuditEntry(**row._mapping) if row else None
-        return self._last
+        if self._end is None:
+            self._end = await self._last(true())
+        return self._end
 
     async def add_entry(self, entry: AuditEntry, mac: bytes) -> None:
-        self._last = replace(entry, mac=mac)
-        await self._connection.execute(_ADD, asdict(self._last))
+        self._end = replace(entry, mac=mac)
+        await self._connection.execute(_ADD, asdict(self._end))
 
     async def entries(self, after: int, limit: int, subject: str | None = None) -> list[AuditEntry]:
         query = select(audit_log).where(audit_log.c.number > after).order_by(audit_log.c.number).limit(limit)
@@ -39,12 +41,32 @@ class SqlAuditLog:
             query = query.where(audit_log.c.subject == subject)
         return [AuditEntry(**row._mapping) for row in await self._connection.execute(query)]
 
+    async def last_before(self, at: datetime) -> AuditEntry | None:
+        first = select(func.min(audit_log.c.number)).where(audit_log.c.at >= at).scalar_subquery()
+        everything = select(func.max(audit_log.c.number) + 1).scalar_subquery()
+        return await self._last(audit_log.c.number < func.coalesce(first, everything))
+
+    async def last_of(self, event: str) -> AuditEntry | None:
+        return await self._last(audit_log.c.event == event)
+
+    async def remove_through(self, number: int, limit: int) -> int:
+        oldest = select(audit_log.c.number).where(audit_log.c.number <= number).order_by(audit_log.c.number)
+        return await remove_rows(self._connection, audit_log.c.number, oldest, limit)
+
     async def entries_about(self, actor: str) -> list[AuditEntry]:
         theirs = or_(audit_log.c.subject == actor, audit_log.c.actor == actor)
         query = select(audit_log).where(theirs).order_by(audit_log.c.number)
         return [AuditEntry(**row._mapping) for row in await self._connection.execute(query)]
 
-    async def erase_personal(self, actor: str) -> None:
+    async def with_personal(self, actor: str, limit: int) -> list[int]:
         by_themselves = and_(audit_log.c.subject == actor, audit_log.c.actor.in_(SELF_SERVICE_ACTORS))
         theirs = or_(audit_log.c.actor == actor, by_themselves)
-        await self._connection.execute(update(audit_log).where(theirs).values(personal=None))
+        query = select(audit_log.c.number).where(theirs, audit_log.c.personal.is_not(None)).limit(limit)
+        return list((await self._connection.execute(query)).scalars())
+
+    async def _last(self, chosen: ColumnElement[bool]) -> AuditEntry | None:
+        row = (await self._connection.execute(_LAST.where(chosen))).one_or_none()
+        return AuditEntry(**row._mapping) if row else None
+
+    async def erase_personal(self, numbers: Sequence[int]) -> None:
+        await self._connection.execute(update(audit_log).where(audit_log.c.number.in_(numbers)).values(personal=None))

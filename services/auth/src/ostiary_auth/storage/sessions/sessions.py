@@ -18,6 +18,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     column,
+    delete,
     func,
     insert,
     literal,
@@ -31,7 +32,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ostiary_auth.domain.sessions.model import Chain, EndReason, Entitlement, RefreshToken, Session
 from ostiary_auth.domain.sessions.session_secrets import SessionProof
 from ostiary_auth.storage.accounts.tables import users
-from ostiary_auth.storage.accounts.users import user_of
+from ostiary_auth.storage.accounts.users import USER_COLUMNS, user_of
+from ostiary_auth.storage.removal import remove_rows
 from ostiary_auth.storage.revocation.tables import revocation_head
 from ostiary_auth.storage.sessions.tables import refresh_tokens, sessions
 from ostiary_chassis.sql import Database
@@ -42,7 +44,7 @@ _ONE_SECOND = timedelta(seconds=1)
 _END_BATCH = 10_000
 
 _SESSION_COLUMNS = [column for column in sessions.c if column.name != "end_reason"]
-_session_and_user = (_SESSION_COLUMNS, list(users.c))
+_session_and_user = (_SESSION_COLUMNS, USER_COLUMNS)
 _parts = (list(refresh_tokens.c), *_session_and_user, [revocation_head.c.number])
 
 
@@ -157,6 +159,7 @@ _USE = (
     .returning(*_entitlement, _without_flush.label("without_flush"))
 )
 _USE_SESSION = update(sessions).where(sessions.c.id == bindparam("used")).values(last_used_at=bindparam("now"))
+_ROTATE_SESSION = _USE_SESSION.values(next_rotation_at=bindparam("next"))
 
 
 class SqlSessions:
@@ -258,12 +261,29 @@ class SqlSessions:
             found = [_entitlement_of(row) for row in rows]
         return {_proof_of(entitlement): entitlement for entitlement in found}
 
-    async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken) -> None:
+    async def remove_some(self, user_id: UUID, limit: int) -> int:
+        return await remove_sessions(self._connection, sessions.c.user_id == user_id, limit)
+
+    async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken, next_rotation_at: datetime) -> None:
         now = successor.created_at
         use = {"used": used, "now": now, "nonce": nonce, "successor": successor.hash}
         await self._connection.execute(_USE_TOKEN, use)
         await self.add_refresh_token(successor)
-        await self._connection.execute(_USE_SESSION, {"used": successor.session_id, "now": now})
+        rotated = {"used": successor.session_id, "now": now, "next": next_rotation_at}
+        await self._connection.execute(_ROTATE_SESSION, rotated)
+
+
+async def remove_sessions(connection: AsyncConnection, chosen: ColumnElement[bool], limit: int) -> int:
+    """Delete up to `limit` rows: refresh tokens of some of the sessions, and those sessions when no token is left."""
+    batch = select(sessions.c.id).where(chosen).limit(limit).with_for_update(skip_locked=True)
+    session_ids = (await connection.execute(batch)).scalars().all()
+    if not session_ids:
+        return 0
+    tokens = select(refresh_tokens.c.hash).where(refresh_tokens.c.session_id.in_(session_ids))
+    removed = await remove_rows(connection, refresh_tokens.c.hash, tokens, limit)
+    without_tokens = session_ids[: limit - removed]
+    await connection.execute(delete(sessions).where(sessions.c.id.in_(without_tokens)))
+    return removed + len(without_tokens)
 
 
 def _by_part(row: Row[Any], parts: Sequence[list[Column[Any]]]) -> list[dict[str, Any]]:

@@ -20,6 +20,9 @@ sessions = Table(
     Column("end_reason", String(16)),
     Column("secret_hash", LargeBinary(32)),
     Column("persistent", Boolean, nullable=False),
+    Column("next_rotation_at", UtcDateTime),
+    # Of the user's sessions, those that are open are counted at each login.
+    Index("ix_sessions_user_id_ended_at", "user_id", "ended_at"),
 )
 
 refresh_tokens = Table(
