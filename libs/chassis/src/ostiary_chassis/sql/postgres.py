@@ -48,8 +48,9 @@ _LEAVING_STATES = ("08", "57P", "25006")
 #: Those of a prepared statement that is missing or there already: somebody else's session.
 _FOREIGN_SESSION = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 
-#: What connecting, and a statement without parameters, may raise.
-_DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+#: What connecting, and a statement without parameters, may raise. The last one is how asyncpg may take it that a server
+#: ends a connection while it waits for a response.
+_DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 #: The channel for messages between replicas; its scope is the database.
 _CHANNEL = "ostiary"
@@ -238,8 +239,10 @@ def _check_out(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxie
 
 def _on_error(context: ExceptionContext) -> None:
     """Drop a connection whose server cannot serve any more, and idle ones to it: the next attempt finds another."""
-    state = str(getattr(context.original_exception, "sqlstate", None) or "")
-    if state.startswith(_LEAVING_STATES) or isinstance(context.original_exception, TimeoutError):
+    error = context.original_exception
+    state = str(getattr(error, "sqlstate", None) or "")
+    is_cut_off = isinstance(getattr(error, "orig", None), asyncpg.InternalClientError)
+    if state.startswith(_LEAVING_STATES) or is_cut_off or isinstance(error, TimeoutError):
         context.is_disconnect = True
 
 
