@@ -1,6 +1,7 @@
 """Migrations: of one replica or several, interrupted, and by releases that are older than the schema."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from ostiary_chassis.settings import ConfigError
-from ostiary_chassis.sql import Database, DatabaseAddress, postgres
+from ostiary_chassis.sql import Database, DatabaseAddress, postgres, schema, sqlite
 
 CREATE = 'op.create_table("things", sa.Column("id", sa.Integer, primary_key=True))'
 ADD = 'op.add_column("things", sa.Column("name", sa.Text))'
@@ -218,3 +219,23 @@ async def test_a_script_may_not_leave_references_to_nothing(on_sqlite: DatabaseA
         with pytest.raises(ConfigError, match="parts refers to missing rows"):
             await database.migrate(release(REFERRING, 'op.execute("DELETE FROM things")'))
         assert await rows(database, "SELECT * FROM things") == [(1,)]
+
+
+async def test_a_process_waits_for_another_ones_migration_of_a_file(
+    on_sqlite: DatabaseAddress, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(schema, "RETRY_SECONDS", 0.05)
+    other = sqlite3.connect(on_sqlite.path, isolation_level=None)
+    async with opened(on_sqlite) as database:
+        await database.migrate(release(CREATE))
+        other.execute("BEGIN IMMEDIATE")
+        with capture_logs() as records:
+            migrating = asyncio.create_task(database.migrate(release(CREATE, ADD)))
+            while len(records) < 3:
+                await asyncio.sleep(0.01)
+        assert {each["event"] for each in records} == {"schema migration waits for a lock"}
+        other.execute("ROLLBACK")
+        other.close()
+        await migrating
+        await rows(database, "SELECT name FROM things")
