@@ -26,9 +26,9 @@ REFUND_SECONDS = 1.0
 #: Seconds between looks for deleted users who still leave something.
 ERASE_SECONDS = 10.0
 
-#: Seconds between runs of the pruning, rows per table and batch, and the pause between batches.
+#: Seconds between runs of the pruning, rows per transaction, and the pause between transactions.
 PRUNE_SECONDS = 60.0
-PRUNE_BATCH = 500
+PRUNE_BATCH = 250
 PRUNE_PAUSE_SECONDS = 0.01
 
 #: Seconds between reads of the revocation log: messages may be lost, and SQLite has none.

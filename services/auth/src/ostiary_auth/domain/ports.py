@@ -67,7 +67,7 @@ class SessionRows(Protocol):
     async def is_open(self, session_id: UUID, now: datetime) -> bool:
         """Return whether a session has neither been ended nor reached its absolute limit."""
 
-    async def end(self, session_id: UUID, reason: EndReason, now: datetime) -> None: ...
+    async def end(self, session_ids: Collection[UUID], reason: EndReason, now: datetime) -> None: ...
 
     async def end_all(self, reason: EndReason, now: datetime) -> int:
         """End all sessions of all users that have not ended; return how many."""

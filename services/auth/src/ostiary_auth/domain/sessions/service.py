@@ -256,8 +256,10 @@ class Sessions:
     ) -> RevokedNumbers:
         """End sessions and revoke their access tokens: the only place where sessions end."""
         revoked: RevokedNumbers = ()
-        for session in sessions:
-            await transaction.sessions.end(session.id, reason, context.now)
+        ended = list(sessions)
+        if ended:
+            await transaction.sessions.end([session.id for session in ended], reason, context.now)
+        for session in ended:
             revoked += await self._revocations.revoke(transaction, context, Kind.SESSION, str(session.id))
             await self._audit.record(
                 transaction,

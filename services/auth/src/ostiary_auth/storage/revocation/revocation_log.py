@@ -1,7 +1,7 @@
 """The revocation log on SQL."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import Row, and_, bindparam, delete, insert, or_, select, update
@@ -32,24 +32,31 @@ class SqlRevocationLog:
         self._connection = connection
         self._database = database
         self._lock = lock
+        # Nobody else appends while the lock is held.
+        self._end: LogHead | None = None
+        self._is_announced = False
 
     async def head(self) -> LogHead:
         return LogHead(**(await self._connection.execute(_HEAD)).one()._mapping)
 
     async def lock_head(self) -> LogHead:
         await self._lock.acquire()
-        return await self.head()
+        if self._end is None:
+            self._end = await self.head()
+        return self._end
 
     async def add(self, logged: LoggedRevocation) -> None:
+        self._end = replace(await self.lock_head(), number=logged.number, digest=logged.digest)
         await self._connection.execute(_ADD, asdict(logged))
         await self._connection.execute(_MOVE_HEAD, {"to": logged.number, "end": logged.digest})
-        await self._database.notify(self._connection, REVOKED)
+        await self._announce()
 
     async def restart(self, epoch: str, number: int) -> None:
         await self._connection.execute(delete(revocations).where(revocations.c.kind != Kind.KEY))
-        values = {"epoch": epoch, "number": number, "digest": GENESIS}
+        values: Any = {"epoch": epoch, "number": number, "digest": GENESIS}
         await self._connection.execute(update(revocation_head).values(**values))
-        await self._database.notify(self._connection, REVOKED)
+        self._end = LogHead(**values)
+        await self._announce()
 
     async def after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
         rows = await self._connection.execute(_AFTER, {"number": number, "head": head, "rows": limit})
@@ -59,6 +66,12 @@ class SqlRevocationLog:
         chosen = (and_(revocations.c.kind == kind, revocations.c.target == target) for kind, target in targets.items())
         query = select(revocations).where(or_(*chosen))
         return [_logged(row) for row in await self._connection.execute(query)]
+
+    async def _announce(self) -> None:
+        """Notify all replicas at the commit, once for all entries."""
+        if not self._is_announced:
+            self._is_announced = True
+            await self._database.notify(self._connection, REVOKED)
 
 
 def _logged(row: Row[Any]) -> LoggedRevocation:

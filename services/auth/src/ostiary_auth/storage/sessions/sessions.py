@@ -194,9 +194,9 @@ class SqlSessions:
         result = await self._connection.execute(select(sessions.c.id).where(sessions.c.id == session_id, still))
         return result.one_or_none() is not None
 
-    async def end(self, session_id: UUID, reason: EndReason, now: datetime) -> None:
+    async def end(self, session_ids: Collection[UUID], reason: EndReason, now: datetime) -> None:
         await self._connection.execute(
-            update(sessions).where(sessions.c.id == session_id).values(ended_at=now, end_reason=reason)
+            update(sessions).where(sessions.c.id.in_(session_ids)).values(ended_at=now, end_reason=reason)
         )
 
     async def end_all(self, reason: EndReason, now: datetime) -> int:
