@@ -496,60 +496,91 @@ class TestNews:
         assert heard == list(range(1, 9))
 
 
-class Slow:
-    """A store in which the first read of the log waits for the test."""
+class SlowRead:
+    """A read of the log that waits for the test: before the store looks, or before it says what it has seen."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, *, looks_late: bool = False) -> None:
+        self.looks_late = looks_late
+        self.waiting, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(self) -> None:
+        self.waiting.set()
+        await self.may_go_on.wait()
+
+
+class Slow:
+    """A store in which the first reads of the log are these."""
+
+    def __init__(self, store: Store, *reads: SlowRead) -> None:
         self.read, self.write = store.read, store.write
-        self.reading, self.may_go_on = asyncio.Event(), asyncio.Event()
         self._store = store
-        self._reads = 0
+        self._reads = list(reads)
 
     @asynccontextmanager
     async def follow(self) -> AsyncIterator[Transaction]:
-        self._reads += 1
-        is_first = self._reads == 1
+        read = self._reads.pop(0) if self._reads else None
         async with self._store.follow() as transaction:
-            yield cast("Transaction", SlowRows(transaction, self) if is_first else transaction)
+            yield cast("Transaction", SlowRows(transaction, read)) if read is not None else transaction
 
 
 class SlowRows:
-    """Has read the head, and not yet said so."""
+    """The rows that a slow read sees."""
 
-    def __init__(self, transaction: Transaction, slow: Slow) -> None:
+    def __init__(self, transaction: Transaction, read: SlowRead) -> None:
         self.revocations = self
         self.after = transaction.revocations.after
         self._rows = transaction.revocations
-        self._slow = slow
+        self._read = read
 
     async def head(self) -> LogHead:
+        if self._read.looks_late:
+            await self._read.wait()
+            return await self._rows.head()
         head = await self._rows.head()
-        self._slow.reading.set()
-        await self._slow.may_go_on.wait()
+        await self._read.wait()
         return head
+
+
+def slow_replica(services: Services, monkeypatch: pytest.MonkeyPatch, *reads: SlowRead) -> RevocationFeed:
+    monkeypatch.setattr(feed_module, "READ_PATIENCE_SECONDS", 0.01)
+    store, receipts = Slow(services.store, *reads), services.feed._receipts
+    return RevocationFeed(store, services.config.issuer, services.local_keys.ring, receipts, services.clock)
 
 
 class TestSlowDatabase:
     async def test_a_read_that_hangs_holds_up_no_later_one(
         self, services: Services, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(feed_module, "READ_PATIENCE_SECONDS", 0.01)
-        store = Slow(services.store)
-        receipts = services.feed._receipts
-        feed = RevocationFeed(store, services.config.issuer, services.local_keys.ring, receipts, services.clock)
+        slow = SlowRead()
+        feed = slow_replica(services, monkeypatch, slow)
         hanging = asyncio.create_task(feed.refresh())
-        await store.reading.wait()
+        await slow.waiting.wait()
         await revoke(services, "1", "2")
         async with asyncio.timeout(SOON):
             await feed.refresh()
         assert (feed.number, hanging.done()) == (2, False)
         # What it found is over by now, and does not count as a log that has become shorter.
-        store.may_go_on.set()
+        slow.may_go_on.set()
         await hanging
         assert feed.number == 2
         await revoke(services, "3")
         await feed.refresh()
         assert feed.number == 3
+
+    async def test_of_two_reads_the_later_one_may_have_seen_less(
+        self, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hanging, answered_late = SlowRead(looks_late=True), SlowRead()
+        feed = slow_replica(services, monkeypatch, hanging, answered_late)
+        reads = [asyncio.create_task(feed.refresh())]
+        await hanging.waiting.wait()
+        reads.append(asyncio.create_task(feed.refresh()))
+        await answered_late.waiting.wait()
+        await revoke(services, "1")
+        for refreshing, slow in zip(reads, (hanging, answered_late), strict=True):
+            slow.may_go_on.set()
+            await refreshing
+        assert (feed.number, feed.replaced) == (1, None)
 
     async def test_polls_do_not_wait_for_connections_that_others_hold(self, services: Services) -> None:
         await revoke(services, "1")

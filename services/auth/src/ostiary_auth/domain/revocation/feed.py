@@ -68,8 +68,7 @@ class RevocationFeed:
         self.local = LocalRevocations()
         #: Reads the store: what was committed before the call is known after it.
         self.refresh = Coalesced(self._read, patience=READ_PATIENCE_SECONDS)
-        #: How many reads have begun, and the latest of those that were applied, one at a time.
-        self._reads = self._last_applied = 0
+        #: What reads have found is applied one at a time.
         self._applying = asyncio.Lock()
         self.head: LogHead | None = None
         self._tail: deque[LoggedRevocation] = deque(maxlen=TAIL)
@@ -156,19 +155,18 @@ class RevocationFeed:
         self.local.revocations.fresh_at = max(self.local.revocations.fresh_at, started_at)
 
     async def _read(self) -> None:
-        self._reads = number = self._reads + 1
         async with self._store.follow() as transaction:
+            known = self.head
             head = await transaction.revocations.head()
             async with self._applying:
-                # One that began later, and was quicker, has found all that this one has to.
-                if number < self._last_applied:
+                # Another read was quicker. That this one has seen less proves no loss, even if it began later.
+                if self.head != known and head.number <= self.number:
                     return
                 while self.head != head:
                     # All of it, if a new log has begun.
                     after = self.number if head.epoch == self.epoch else 0
                     found = await transaction.revocations.after(after, head.number, MAX_EVENTS)
                     self._apply(self._answer(after, head, found), found, head)
-                self._last_applied = number
 
     def _apply(self, part: Answer, found: list[LoggedRevocation], stored: LogHead) -> None:
         self._apply_locally(part, stored)
