@@ -20,6 +20,7 @@ import json
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +32,6 @@ import uvicorn.server
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-import ostiary._verifier
 from ostiary.feed import Kind
 from ostiary_gateway.access import authentication
 from ostiary_gateway.app import Gateway
@@ -46,7 +46,7 @@ from ostiary_gateway.upstream.pool import Pool
 
 #: Whose `time` is simulated.
 ON_SIMULATED_TIME = (
-    *(ostiary._verifier, authentication, circuit_breaker, connection, connection_manager, downstream, endpoint),
+    *(authentication, circuit_breaker, connection, connection_manager, downstream, endpoint),
     *(exchange, pool, renewals),
 )
 
@@ -63,6 +63,9 @@ routes:
     retries: {attempts: 2, statuses: [503]}
     timeouts: {connect: 6.0, first_byte: 6.0}
 """
+
+#: Seconds in which all happens that takes no time: so many turns of the event loop.
+MOMENT = 20 * model.TURN
 
 #: Connections to the service: most requests wait for one.
 CONNECTIONS = 2
@@ -156,7 +159,7 @@ class QueueingGateway:
     def do(self, work: Callable[[], object]) -> None:
         """Have the gateway's process do something."""
         self.world.loop.call_soon(work, context=self.service.process.context.copy())
-        self.world.run(0)
+        self.world.run(MOMENT)
 
     # What comes in.
 
@@ -271,7 +274,7 @@ class QueueingMachine(model.Machine):
 
     # What happens in it besides is a matter of the other model.
     end_service = let_through = lose_messages = mend_link = restart_replica = restart_service = None
-    trouble_the_store = wait_for_what_was_revoked = None
+    stop_or_go_on = trouble_the_store = wait_for_what_was_revoked = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -279,18 +282,20 @@ class QueueingMachine(model.Machine):
         self.world = model.World(0, services=1)
         self.gateway = QueueingGateway(self.world, self.world.services[0])
 
-    @rule(arrives=st.booleans())
-    def change_link(self, arrives: bool) -> None:
-        fate = model.Fate.ARRIVES if arrives else model.Fate.IS_LOST
+    @rule(seconds=st.sampled_from((0.0, 0.0, 1.4, 2.9)))
+    def change_link(self, seconds: float) -> None:
+        """Mend the way of revocations, or cut it, for long enough to be noticed."""
+        fate = model.Fate.IS_LOST if seconds else model.Fate.ARRIVES
         self.world.links[0] = model.Link(answers=fate)
+        self.world.run(seconds)
 
-    @rule()
-    def stop_or_go_on(self) -> None:
+    @rule(seconds=st.sampled_from((0.4, 2.9)))
+    def sleep(self, seconds: float) -> None:
+        """Stop the gateway for a while."""
         process = self.gateway.service.process
-        if process.stopped:
-            process.go_on()
-        else:
-            process.stopped = True
+        process.stopped = True
+        self.world.run(seconds)
+        process.go_on()
 
     @precondition(lambda self: self.world.tokens)
     @rule(numbers=st.lists(st.integers(0, 7), min_size=1, max_size=3))
@@ -346,3 +351,17 @@ class QueueingMachine(model.Machine):
 
 def test_what_is_sent_is_good_by_all_that_the_gateway_knows() -> None:
     model.search(QueueingMachine)
+
+
+@pytest.mark.parametrize("is_cut_off", [False, True])
+def test_a_request_that_waits_longer_than_its_gateway_knows_enough_is_not_sent(is_cut_off: bool) -> None:
+    with closing(model.World(services=1)) as world:
+        gateway = QueueingGateway(world, world.services[0])
+        world.run(0.2)
+        gateway.request(f"Authorization: Bearer {world.issue('ann', SESSIONS[0]).text}")
+        if is_cut_off:
+            world.links[0] = model.Link(answers=model.Fate.IS_LOST)
+        world.run(2.9)
+        gateway.connect(is_made=True)
+        assert (gateway.forwarded, gateway.answers) == ((0, 1) if is_cut_off else (1, 0))
+        assert not world.violations

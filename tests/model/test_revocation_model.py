@@ -674,7 +674,7 @@ class Party:
             revocation_source=source,
             leeway=LEEWAY,
         )
-        self.verifier = Verifier(config, max_staleness=self.bound)
+        self.verifier = Verifier(config, max_staleness=self.bound, clock=lambda: wall(self._world.now))
 
     def judge(self, token: Token, bound: float) -> type[OstiaryError] | None:
         """Return what is wrong with a token for who bears revocations of this age."""

@@ -159,8 +159,8 @@ class Pool:
             connection.abort()
 
     def _serve_waiting(self) -> None:
-        if self._is_serving:
-            # Whoever got a connection has given it back at once; the loop below goes on.
+        if self._is_serving or not self.waiting:
+            # In the former case, whoever got a connection has given it back at once; the loop below goes on.
             return
         self._is_serving = True
         try:
