@@ -50,6 +50,10 @@ class PostgresServer:
         """Drop a database, whoever is still connected."""
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def rename_database(self, name: str, new_name: str) -> None:
+        """Rename a database that nobody is connected to."""
+        self.execute(f"ALTER DATABASE {name} RENAME TO {new_name}")
+
     def close_to_all(self, name: str) -> None:
         """Let nobody connect to a database, and end all connections."""
         self.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
