@@ -33,7 +33,7 @@ _log = logging.getLogger("ostiary.revocations")
 
 #: A poll waits for new revocations for this share of the strictest bound, and times out after one more: after a poll
 #: that waited to its end and one that timed out, a quarter is left for a retry. Where answers take longer, the timeout
-#: grows, up to this share of the laxest bound.
+#: grows, up to the laxest bound: an answer that is older is of no use.
 SHARE = 1 / 4
 
 #: Seconds that a poll waits at least and at most, and its timeout beyond that at most.
@@ -192,7 +192,7 @@ class FeedClient(Poller):
     @property
     def _max_timeout(self) -> float:
         """Seconds beyond its wait after which a poll times out, at most."""
-        return max(self._wait, min([MAX_ANSWER_SECONDS, *([max(self._bounds) * SHARE] if self._bounds else [])]))
+        return max(self._wait, min([MAX_ANSWER_SECONDS, *([max(self._bounds)] if self._bounds else [])]))
 
     async def _poll(self, client: httpx.AsyncClient) -> float:
         started_at = self._clock()
