@@ -127,6 +127,9 @@ def test_an_unusable_url_is_rejected_without_repeating_it(url: str) -> None:
         ("postgresql:///db", [(None, None)]),
         ("postgresql://user@one,two/db", [("one", None), ("two", None)]),
         ("postgresql://user:p%2Fw@one:1,[::1]:2/db", [("one", 1), ("::1", 2)]),
+        ("postgresql://user:p,w@host/db", [("host", None)]),
+        ("postgresql://user:p,w/p@host/db", [("host", None)]),
+        ("postgresql://user:p,w@one,two/db", [("one", None), ("two", None)]),
         ("postgresql://one,two:2/db?target_session_attrs=read-write", [("one", None), ("two", 2)]),
     ],
 )

@@ -16,7 +16,8 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 #: The only option that a URL may have, as it says what always holds.
 _WRITABLE_SERVER = {"target_session_attrs": "read-write"}
 
-_SEVERAL_HOSTS = re.compile(r"(postgresql://(?:[^@/?]*@)?)([^@/?]*,[^@/?]*)(.*)", re.DOTALL)
+#: What is before an `@` is never taken for hosts: a password may have commas.
+_SEVERAL_HOSTS = re.compile(r"(postgresql://(?:[^@]*@)?+)([^@/?]*,[^@/?]*)(.*)", re.DOTALL)
 
 
 class Host(NamedTuple):
