@@ -45,7 +45,7 @@ class UserRows(Protocol):
         """Return the ids of users who are marked as deleted."""
 
     async def remove_deleted(self, user_id: UUID) -> None:
-        """Delete a user who is marked as deleted."""
+        """Delete a user who is marked as deleted and has no sessions left, such as those that a replica has locked."""
 
 
 class SessionRows(Protocol):
@@ -158,8 +158,8 @@ class AuditRows(Protocol):
     async def last_before(self, at: datetime) -> AuditEntry | None:
         """Return the last entry before the first one of this time or later; None if there is none."""
 
-    async def last_of(self, event: str) -> AuditEntry | None:
-        """Return the last entry of an event."""
+    async def all_of(self, event: str) -> list[AuditEntry]:
+        """Return all entries of an event, in order."""
 
     async def remove_through(self, number: int, limit: int) -> int:
         """Delete up to `limit` of the entries up to a number, in order; return how many."""

@@ -1,5 +1,6 @@
 """A deletion takes effect at once, and what it leaves is removed whatever happens meanwhile."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 
@@ -125,5 +126,19 @@ async def test_a_deletion_is_answered_though_the_removal_fails(services: Service
             break
     with pytest.raises(UserNotFound):
         await services.accounts.get(user.id)
+    await Background(services).erase()
+    assert await left(services) == 0
+
+
+async def test_sessions_that_another_replica_has_locked_are_left(services: Services, user: User) -> None:
+    """Deleting the user would delete them in one statement, however many refresh tokens they have."""
+    await services.accounts.delete(user.id, Context(NOW, OPERATOR))
+    if services.database.is_sqlite:
+        pytest.skip("SQLite locks no rows")
+    tokens = len(await rows(services, refresh_tokens))
+    async with services.database.write() as connection:
+        await connection.execute(select(sessions).with_for_update())
+        await asyncio.wait_for(Background(services).erase(), timeout=3)
+    assert len(await rows(services, refresh_tokens)) == tokens > 0
     await Background(services).erase()
     assert await left(services) == 0

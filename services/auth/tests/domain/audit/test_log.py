@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -23,7 +24,7 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY, FIRST_PARTY_CLIENT_ID, 
 from ostiary_auth.services import Services
 from ostiary_auth.storage.audit.tables import audit_log
 from ostiary_auth.storage.metadata import metadata
-from ostiary_auth.storage.store import AuthStore
+from ostiary_auth.storage.store import AuthStore, AuthTransaction
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -427,6 +428,28 @@ class TestTrimming:
         await self.trim(chain, Chain.LENGTH + 100)
         assert await self.numbers(chain) == [7]
         assert (await chain.verify()).broken_at is None
+
+    async def test_of_two_replicas_at_once_one_may_delete_less_and_record_it_later(self, chain: Chain) -> None:
+        trim = self.trim
+
+        class Overtaken:
+            """The store of a replica that another one overtakes before it writes."""
+
+            is_overtaken = False
+            read, follow = staticmethod(chain.store.read), staticmethod(chain.store.follow)
+
+            @asynccontextmanager
+            async def write(self) -> AsyncIterator[AuthTransaction]:
+                if not self.is_overtaken:
+                    self.is_overtaken = True
+                    await trim(chain, 4)
+                async with chain.store.write() as transaction:
+                    yield transaction
+
+        await chain.log.trim(Overtaken(), NOW + 3 * SECOND, Context(NOW + 10 * SECOND, SYSTEM))
+        assert await self.numbers(chain) == [5, 6, 7, 8]
+        report = await chain.verify()
+        assert (report.broken_at, report.trimmed) == (None, 4)
 
     async def test_a_time_that_was_put_back_ends_the_part_that_goes(self, chain: Chain) -> None:
         await chain.write()

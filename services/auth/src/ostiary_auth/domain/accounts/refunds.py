@@ -39,10 +39,11 @@ class Refunds:
 
     async def pay(self, transaction: Transaction, keys: Collection[bytes], now: datetime) -> None:
         """Correct those of the counters from which something is to be taken back."""
-        due = Counter({key: self._due[key] for key in sorted(keys) if key in self._due})
+        due = Counter({key: self._due[key] for key in keys if key in self._due})
         if not due:
             return
-        counters = await transaction.throttles.lock(list(due), now)
+        # Also those from which nothing is: the attempt locks all, and then two could deadlock.
+        counters = await transaction.throttles.lock(sorted(keys), now)
         await transaction.throttles.put({key: counters[key].uncounted(now, due[key]) for key in due})
         transaction.on_commit(lambda: self._paid(due))
 

@@ -120,13 +120,9 @@ class AuditLog:
     async def _start(self, store: Store) -> tuple[int, bytes]:
         """Return number and MAC of the last entry that does not count any more."""
         async with store.read() as transaction:
-            trimmed = await transaction.audit.last_of(Event.AUDIT_LOG_TRIMMED)
-        if trimmed is None:
-            return 0, b""
-        through, mac = int(str(trimmed.facts["through"])), bytes.fromhex(str(trimmed.facts["mac"]))
-        if not 0 < through < trimmed.number:
-            raise ValueError("it must be among the entries that are verified from there on")
-        return through, mac
+            trimmed = await transaction.audit.all_of(Event.AUDIT_LOG_TRIMMED)
+        # Of two replicas that trim at once, the one that deletes less may record it later.
+        return max((_trimmed_to(entry) for entry in trimmed), default=(0, b""))
 
     def _fits(self, entry: AuditEntry, previous: bytes) -> bool:
         """Return whether an entry is unchanged, given the MAC of the entry before it."""
@@ -138,6 +134,14 @@ class AuditLog:
         at = (entry.at - _EPOCH) // timedelta(microseconds=1)
         content = [entry.number, at, entry.event, entry.actor, entry.subject, dict(entry.facts), digest]
         return hmac.digest(self._key, previous + _canonical(content), hashlib.sha256)
+
+
+def _trimmed_to(entry: AuditEntry) -> tuple[int, bytes]:
+    """Return number and MAC of the last entry that went, as an entry about that says. Raises ValueError."""
+    through, mac = int(str(entry.facts["through"])), bytes.fromhex(str(entry.facts["mac"]))
+    if not 0 < through < entry.number:
+        raise ValueError("it must be among the entries that are verified from there on")
+    return through, mac
 
 
 def _digest(personal: Mapping[str, str]) -> bytes:

@@ -5,13 +5,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.errors import EmailTaken
 from ostiary_auth.storage.accounts.tables import users
+from ostiary_auth.storage.sessions.tables import sessions
 
 #: What makes a `User`.
 USER_COLUMNS = [column for column in users.c if column is not users.c.deleted_at]
@@ -65,7 +66,8 @@ class SqlUsers:
         return list((await self._connection.execute(query)).scalars())
 
     async def remove_deleted(self, user_id: UUID) -> None:
-        await self._connection.execute(delete(users).where(users.c.id == user_id, users.c.deleted_at.is_not(None)))
+        done = users.c.deleted_at.is_not(None) & ~exists().where(sessions.c.user_id == users.c.id)
+        await self._connection.execute(delete(users).where(users.c.id == user_id, done))
 
 
 def user_of(values: Any) -> User:

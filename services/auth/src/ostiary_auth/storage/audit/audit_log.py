@@ -46,8 +46,9 @@ class SqlAuditLog:
         everything = select(func.max(audit_log.c.number) + 1).scalar_subquery()
         return await self._last(audit_log.c.number < func.coalesce(first, everything))
 
-    async def last_of(self, event: str) -> AuditEntry | None:
-        return await self._last(audit_log.c.event == event)
+    async def all_of(self, event: str) -> list[AuditEntry]:
+        query = select(audit_log).where(audit_log.c.event == event).order_by(audit_log.c.number)
+        return [AuditEntry(**row._mapping) for row in await self._connection.execute(query)]
 
     async def remove_through(self, number: int, limit: int) -> int:
         oldest = select(audit_log.c.number).where(audit_log.c.number <= number).order_by(audit_log.c.number)
