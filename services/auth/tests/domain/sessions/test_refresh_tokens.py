@@ -139,6 +139,20 @@ class TestRate:
         assert judge(FRESH, START + ROTATION_INTERVAL, busy) is Verdict.ROTATE
         assert judge(FRESH, START + LIMITS.idle, busy) is Verdict.REJECT
 
+    @pytest.mark.parametrize(("idle", "pause"), [(60, 1), (60, 59), (90, 50), (110, 55)])
+    def test_who_refreshes_all_the_time_is_never_taken_for_idle(self, idle: int, pause: int) -> None:
+        limits = SessionLimits(idle * SECOND, timedelta(days=1))
+        busy = START + FREE_ROTATIONS * ROTATION_INTERVAL
+        session = replace(SESSION, expires_at=START + limits.absolute, next_rotation_at=busy)
+        token, now = FRESH, START
+        for _ in range(1000):
+            now += pause * SECOND
+            verdict = decide(token, session, limits, now, now)
+            assert verdict in {Verdict.ROTATE, Verdict.KEEP}
+            if verdict is Verdict.ROTATE:
+                token = replace(token, created_at=now)
+                session = replace(session, next_rotation_at=rotation_after(session, now))
+
 
 class TestNewest:
     @given(st.integers(0, 10))

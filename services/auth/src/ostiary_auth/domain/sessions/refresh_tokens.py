@@ -43,8 +43,9 @@ REPLAY_GRACE = timedelta(seconds=60)
 FREE_ROTATIONS = 120
 ROTATION_INTERVAL = timedelta(minutes=1)
 
-#: Tokens that are followed from a used one on. Within the grace, a session cannot get more.
-MAX_SUCCESSORS = FREE_ROTATIONS + 2
+#: Tokens that are followed from a used one on. Within the grace, a session cannot get more, also if its shortest idle
+#: time makes it get one in half a minute.
+MAX_SUCCESSORS = FREE_ROTATIONS + 4
 
 
 class Verdict(Enum):
@@ -64,7 +65,9 @@ def decide(token: RefreshToken, session: Session, limits: SessionLimits, asked_a
     if token.used_at is None:
         if now >= token.created_at + limits.idle:
             return Verdict.REJECT
-        return Verdict.ROTATE if may_rotate(session, now) else Verdict.KEEP
+        # One that is kept does not get younger, and the client must not be taken for idle by its next request.
+        is_old = now >= token.created_at + limits.idle / 2
+        return Verdict.ROTATE if is_old or may_rotate(session, now) else Verdict.KEEP
     if now < token.used_at - CLOCK_MARGIN:
         return Verdict.REJECT
     return Verdict.REPEAT if asked_at <= token.used_at + REPLAY_GRACE else Verdict.THEFT
@@ -77,7 +80,7 @@ def may_rotate(session: Session, now: datetime) -> bool:
 
 def rotation_after(session: Session, now: datetime) -> datetime:
     """Return when the next refresh token is due after one that is made now."""
-    return _due(session, now) + ROTATION_INTERVAL
+    return min(_due(session, now), now + (FREE_ROTATIONS - 1) * ROTATION_INTERVAL) + ROTATION_INTERVAL
 
 
 def _due(session: Session, now: datetime) -> datetime:
