@@ -203,7 +203,7 @@ class TestRestore:
             (lambda content: b"SQLite format 3\0" + content, "no backup of ostiary-auth"),
             (lambda content: content[: len(content) // 2], "truncated"),
             (lambda content: b"".join(content.splitlines(keepends=True)[:-1]), "truncated"),
-            (lambda content: content.replace(b"ada", b"eve", 1), "altered"),
+            (lambda content: content.replace(b"ada@", b"eve@", 1), "altered"),
             (lambda content: content + content.splitlines(keepends=True)[-1], "altered"),
             (lambda content: _without_line(content, b"curl"), "altered"),
             (lambda content: content.replace(b'"version":1', b'"version":2', 1), "version 2"),
