@@ -1,6 +1,6 @@
 """A gateway whose requests wait, against a model of what it promises: it sends what is good by all that it knows.
 
-The gateway is the real one, in the world of `test_revocation_model`: connections with clients, admission, renewals of
+The gateway is the real one, in the world of `revocation_model`: connections with clients, admission, renewals of
 sessions, pools, retries. Stood in for are its sockets, and those behind them. A request may wait for its connection,
 for a dial, for a retry, and for a new token of its session, while tokens are revoked and expire, and while its verifier
 is cut off. Whenever the gateway writes the head of a request, its token must be good:
@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import test_revocation_model as model
+import revocation_model as model
 import uvicorn.server
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
@@ -210,7 +210,12 @@ class QueueingGateway:
 
     def connect(self, *, is_made: bool) -> None:
         made = self.dials.popleft()
-        self.do(lambda: made.done() or made.set_result(is_made))
+
+        def come() -> None:
+            if not made.done():
+                made.set_result(is_made)
+
+        self.do(come)
 
     def answer(self, content: bytes | None) -> None:
         self._answer(self.sent.popleft(), content)
@@ -227,7 +232,7 @@ class QueueingGateway:
         """Have a connection receive an answer, or be closed."""
 
         def come() -> None:
-            if not opened.is_open:
+            if not opened.is_open or opened._transport is None:
                 return
             if content is None:
                 opened._transport.abort()

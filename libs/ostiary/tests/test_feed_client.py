@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import ANY
@@ -155,6 +156,9 @@ class Server:
 
     def received(self, method: str = "GET") -> list[httpx.Request]:
         return [request for request in self.requests if request.method == method]
+
+    def has_received(self, polls: int) -> bool:
+        return len(self.received()) == polls
 
     def tokens(self) -> list[str]:
         """The authorisation of each poll."""
@@ -455,7 +459,7 @@ class TestPolls:
     async def test_no_two_polls_have_the_same_nonce(self, make: Made, server: Server) -> None:
         async with make():
             for number in range(2, 8):
-                await until(lambda number=number: len(server.received()) == number)
+                await until(partial(server.has_received, number))
                 server.wake()
         nonces = [poll["nonce"] for poll in server.polls()]
         assert len(set(nonces)) == len(nonces) >= 7

@@ -423,9 +423,10 @@ class TestNewLog:
         for kind, target in ((Kind.SESSION, "s1"), (Kind.TOKEN, "t3"), (Kind.KEY, "k3")):
             revoke(revocations, log, kind, target)
         revocations.apply(self.begun(), clock.now)
-        for hit in ({"session_id": "s1"}, {"token_id": "t3"}, {"key_id": "k3"}):
-            assert is_revoked(revocations, replace(OTHER, log_position=2000, **hit))
-        assert not is_revoked(revocations, replace(OTHER, log_position=2000))
+        later = replace(OTHER, log_position=2000)
+        for hit in (replace(later, session_id="s1"), replace(later, token_id="t3"), replace(later, key_id="k3")):
+            assert is_revoked(revocations, hit)
+        assert not is_revoked(revocations, later)
 
     def test_it_may_come_in_parts_and_is_complete_with_the_last(
         self, revocations: Revocations, log: Log, clock: Clock

@@ -397,7 +397,8 @@ class TestAcknowledging:
         await asking.log_out()
         assert not await is_in_force()
         # As if all was applied, with an end to its lease, and away.
-        for question in ({"after": asking.number + 1}, {"after": asking.number + 1, "lease": 0}):
+        questions: list[Question] = [{"after": asking.number + 1}, {"after": asking.number + 1, "lease": 0}]
+        for question in questions:
             assert (await asking.ask(question, headers)).status_code == 200
             assert not await is_in_force()
         for name in (asking.name, f"{VERIFIERS_CLIENT_ID}:{asking.name}", f"{asking.name}@auth-1"):
