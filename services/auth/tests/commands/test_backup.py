@@ -5,16 +5,19 @@ import base64
 import hashlib
 import json
 import stat
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import CommandLine
-from sqlalchemy import select, text
+from sqlalchemy import Table, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from users import log_in
 
 from ostiary.feed import Kind
+from ostiary_auth.commands import backup as backup_command
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import SYSTEM, Context
@@ -30,6 +33,11 @@ from ostiary_auth.storage.accounts.tables import users
 from ostiary_auth.storage.database_time import database_time
 from ostiary_auth.storage.metadata import metadata
 from ostiary_auth.storage.revocation.tables import verifiers
+from ostiary_chassis.settings import ConfigError
+
+on_postgres = pytest.mark.parametrize(
+    "template", [pytest.param("prepared_on_postgres", marks=pytest.mark.docker)], indirect=True
+)
 
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -122,6 +130,28 @@ class TestBackup:
         assert "1 users and 3 sessions" in filled.run("backup", str(file)).stderr
         assert len(added) == 1
         filled.prints("restore", str(file), "--replace")
+
+    @on_postgres
+    def test_whoever_takes_it_may_pause(self, line: CommandLine) -> None:
+        async def patience(services: Services) -> object:
+            async with services.database.snapshot() as connection:
+                return (await connection.execute(text("SHOW idle_in_transaction_session_timeout"))).scalar_one()
+
+        assert line.do(patience) == "0"
+
+    @on_postgres
+    def test_a_lost_connection_is_told_in_one_line(
+        self, line: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def cut(connection: AsyncConnection, _table: Table) -> AsyncIterator[list[Any]]:
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            yield []
+
+        monkeypatch.setattr(backup_command, "pages", cut)
+        fault = line.run("backup", str(file)).exception
+        assert isinstance(fault, ConfigError)
+        assert str(fault).startswith("OSTIARY_AUTH_DATABASE_URL: cannot use ")
+        assert not file.exists()
 
     def test_a_schema_of_a_newer_release_is_left_to_that(self, filled: CommandLine, file: Path) -> None:
         filled.execute(text("UPDATE auth_schema_revision SET version_num = '9999'"))

@@ -80,11 +80,16 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """Run a transaction that only reads, and sees nothing that is committed after its first statement."""
+        """Run a transaction that only reads, and sees nothing that is committed after its first statement.
+
+        It may take long, and pause.
+        """
         async with self._engine.connect() as connection:
             if not self.is_sqlite:
                 await connection.execution_options(isolation_level="REPEATABLE READ")
             async with connection.begin():
+                if not self.is_sqlite:
+                    await postgres.allow_pauses(connection)
                 yield connection
 
     @asynccontextmanager

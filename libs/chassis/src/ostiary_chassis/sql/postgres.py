@@ -223,6 +223,11 @@ async def notify(connection: AsyncConnection, message: str) -> None:
     await connection.execute(_NOTIFY, {"message": message})
 
 
+async def allow_pauses(connection: AsyncConnection) -> None:
+    """Let a transaction that only reads pause as long as it takes. What it has locked holds up migrations only."""
+    await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+
+
 def _check_out(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxied: PoolProxiedConnection) -> None:
     """Leave a server that has gone or become read-only, with all connections, before anything is asked of it."""
     if not record.info.get(_USED):

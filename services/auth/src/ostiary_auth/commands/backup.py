@@ -70,18 +70,20 @@ async def _write(config: AuthConfig, out: BinaryIO) -> dict[str, int]:
     schema = Schema(database.address, MIGRATIONS)
     try:
         await database.require_migrated(MIGRATIONS)
-        async with database.snapshot() as connection:
-            revision = await connection.run_sync(schema.revision)
-            if revision != schema.head:
-                raise ConfigError(
-                    f"{database.address.setting}: {database.address} has schema {revision}, and this release knows "
-                    f"{schema.head}: use the newer release"
-                )
-            out.write(writer.begin(Header(revision, datetime.now(UTC))))
-            for table in TABLES:
-                out.write(writer.table(table))
-                async for page in pages(connection, table):
-                    out.writelines(writer.row(table, row) for row in page)
+        with database.naming_the_setting():
+            # Whoever takes what is written may pause, as for a password.
+            async with database.snapshot() as connection:
+                revision = await connection.run_sync(schema.revision)
+                if revision != schema.head:
+                    raise ConfigError(
+                        f"{database.address.setting}: {database.address} has schema {revision}, and this release knows "
+                        f"{schema.head}: use the newer release"
+                    )
+                out.write(writer.begin(Header(revision, datetime.now(UTC))))
+                for table in TABLES:
+                    out.write(writer.table(table))
+                    async for page in pages(connection, table):
+                        out.writelines(writer.row(table, row) for row in page)
     finally:
         await database.close()
     out.write(writer.end())
