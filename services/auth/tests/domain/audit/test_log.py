@@ -451,6 +451,20 @@ class TestTrimming:
         report = await chain.verify()
         assert (report.broken_at, report.trimmed) == (None, 4)
 
+    async def test_it_may_happen_during_a_verification(self, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+        read = log._entries
+
+        async def read_slowly(store: Store, after: int) -> AsyncIterator[AuditEntry]:
+            async for entry in read(store, after):
+                yield entry
+                if entry.number == 1:
+                    await self.trim(chain)
+
+        monkeypatch.setattr(log, "_PAGE", 1)
+        monkeypatch.setattr(log, "_entries", read_slowly)
+        report = await chain.verify()
+        assert (report.broken_at, report.entries, report.trimmed) == (None, 7, self.LAST)
+
     async def test_a_time_that_was_put_back_ends_the_part_that_goes(self, chain: Chain) -> None:
         await chain.write()
         await self.trim(chain)

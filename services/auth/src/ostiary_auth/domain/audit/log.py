@@ -17,6 +17,7 @@ import hmac
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -105,6 +106,13 @@ class AuditLog:
 
     async def verify(self, store: Store) -> AuditReport:
         """Check every entry that is kept against the one before it."""
+        report = await self._verify(store)
+        # What is missing may have been trimmed meanwhile.
+        while report.broken_at is not None and await self._trimmed(store) > report.trimmed:
+            report = await self._verify(store)
+        return report
+
+    async def _verify(self, store: Store) -> AuditReport:
         trimmed, last, mac = 0, 0, b""
         try:
             trimmed, mac = await self._start(store)
@@ -116,6 +124,12 @@ class AuditLog:
         except _UNREADABLE:
             return AuditReport(last, last + 1, mac, trimmed)
         return AuditReport(last, None, mac, trimmed)
+
+    async def _trimmed(self, store: Store) -> int:
+        """Return the number of the last entry that does not count any more; 0 if that cannot be read."""
+        with suppress(*_UNREADABLE):
+            return (await self._start(store))[0]
+        return 0
 
     async def _start(self, store: Store) -> tuple[int, bytes]:
         """Return number and MAC of the last entry that does not count any more."""
