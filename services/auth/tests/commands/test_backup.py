@@ -18,6 +18,7 @@ from users import log_in
 
 from ostiary.feed import Kind
 from ostiary_auth.commands import backup as backup_command
+from ostiary_auth.commands import restore as restore_command
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import SYSTEM, Context
@@ -279,6 +280,19 @@ class TestRestore:
         after = filled.do(rows)["sessions"]
         assert [row[:8] for row in after] == [row[:8] for row in before]
         assert {row[-3:] for row in after} == {(None, True, None)}
+
+    @on_postgres
+    def test_a_lost_connection_is_told_in_one_line(
+        self, line: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def cut(connection: AsyncConnection) -> None:
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+        line.prints("backup", str(file))
+        monkeypatch.setattr(restore_command, "delete_all", cut)
+        fault = line.run("restore", str(file)).exception
+        assert isinstance(fault, ConfigError)
+        assert str(fault).startswith("OSTIARY_AUTH_DATABASE_URL: cannot use ")
 
     def test_a_missing_file_is_told(self, line: CommandLine, file: Path) -> None:
         assert "cannot read" in line.refuses("restore", str(file))

@@ -84,25 +84,26 @@ async def _restore(config: AuthConfig, lines: Iterable[bytes], *, replace: bool,
         await database.migrate(MIGRATIONS)
         reader = Reader(lines, vault, Schema(database.address, MIGRATIONS).head)
         replacements = await make_replacements(config.rsa_bits)
-        async with database.write() as connection:
-            transaction = AuthTransaction(connection, database)
-            count = await _count_users(connection)
-            if count and not replace:
-                raise NotEmpty(count)
-            # Verifiers that run may have followed this log, and go on only with numbers above it.
-            known = (await transaction.revocations.head()).number
-            await _load(connection, reader)
-            services = Services(config, unseal(config, vault, await transaction.keys.secrets()))
-            context = Context((await transaction.time.read()).now, OPERATOR)
-            ended = await services.recovery.restart_in(
-                transaction, context, replacements, known=known, keep_sessions=keep_sessions
-            )
-            facts = {"taken_at": reader.header.taken_at.isoformat()}
-            await services.audit.record(transaction, context, Event.DATABASE_RESTORED, facts=facts)
-            await services.close()
-            is_open = sessions.c.ended_at.is_(None) & (sessions.c.expires_at > context.now)
-            kept = (await connection.execute(select(func.count()).where(is_open))).scalar_one()
-            restored = Restored(await _count_users(connection), reader.header.taken_at, ended, kept)
+        with database.naming_the_setting():
+            async with database.write() as connection:
+                transaction = AuthTransaction(connection, database)
+                count = await _count_users(connection)
+                if count and not replace:
+                    raise NotEmpty(count)
+                # Verifiers that run may have followed this log, and go on only with numbers above it.
+                known = (await transaction.revocations.head()).number
+                await _load(connection, reader)
+                services = Services(config, unseal(config, vault, await transaction.keys.secrets()))
+                context = Context((await transaction.time.read()).now, OPERATOR)
+                ended = await services.recovery.restart_in(
+                    transaction, context, replacements, known=known, keep_sessions=keep_sessions
+                )
+                facts = {"taken_at": reader.header.taken_at.isoformat()}
+                await services.audit.record(transaction, context, Event.DATABASE_RESTORED, facts=facts)
+                await services.close()
+                is_open = sessions.c.ended_at.is_(None) & (sessions.c.expires_at > context.now)
+                kept = (await connection.execute(select(func.count()).where(is_open))).scalar_one()
+                restored = Restored(await _count_users(connection), reader.header.taken_at, ended, kept)
     finally:
         await database.close()
     # The secrets of the deployment's own clients may be others here.
