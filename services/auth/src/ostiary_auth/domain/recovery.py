@@ -62,6 +62,8 @@ class Recovery:
     ) -> int:
         """Begin a new log above a known number; `replacements` are new signing keys, of `make_replacements`."""
         ended = 0 if keep_sessions else await transaction.sessions.end_all("log_restarted", context.now)
+        # Before anything is appended to a log, or this and a rotation of keys could deadlock.
+        await self._keys.lock(transaction)
         await self._revocations.restart(transaction, context, known)
         await self._keys.replace_all(transaction, context, replacements)
         await self._audit.record(transaction, context, Event.LOG_RESTARTED, facts={"ended_sessions": ended})

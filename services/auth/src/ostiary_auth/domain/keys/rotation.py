@@ -142,11 +142,14 @@ class SigningKeys:
             await self._fill(transaction, context, spare)
         return revoked
 
+    async def lock(self, transaction: Transaction) -> None:
+        """Keep others from changing keys until the transaction ends. They append to the logs only after this."""
+        await transaction.lock(_LOCK)
+
     async def replace_all(
         self, transaction: Transaction, context: Context, replacements: list[rsa.RSAPrivateKey]
     ) -> None:
-        """Delete all keys, revoke every token that they signed, and sign with new ones."""
-        await transaction.lock(_LOCK)
+        """Delete all locked keys, revoke every token that they signed, and sign with new ones."""
         for key in await transaction.keys.all():
             await self._remove(transaction, context, key, Event.KEY_REVOKED)
             await self._revocations.revoke(transaction, context, Kind.KEY, key.kid)
