@@ -497,10 +497,14 @@ class TestNews:
 
 
 class SlowRead:
-    """A read of the log that waits for the test: before the store looks, or before it says what it has seen."""
+    """A read of the log that waits for the test: before the store looks, or before it says what it has seen.
 
-    def __init__(self, *, looks_late: bool = False) -> None:
+    It waits for the head, or for the entries.
+    """
+
+    def __init__(self, *, looks_late: bool = False, has_head: bool = False) -> None:
         self.looks_late = looks_late
+        self.has_head = has_head
         self.waiting, self.may_go_on = asyncio.Event(), asyncio.Event()
 
     async def wait(self) -> None:
@@ -528,11 +532,18 @@ class SlowRows:
 
     def __init__(self, transaction: Transaction, read: SlowRead) -> None:
         self.revocations = self
-        self.after = transaction.revocations.after
         self._rows = transaction.revocations
         self._read = read
 
+    async def after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
+        found = await self._rows.after(number, head, limit)
+        if self._read.has_head:
+            await self._read.wait()
+        return found
+
     async def head(self) -> LogHead:
+        if self._read.has_head:
+            return await self._rows.head()
         if self._read.looks_late:
             await self._read.wait()
             return await self._rows.head()
@@ -566,6 +577,21 @@ class TestSlowDatabase:
         await revoke(services, "3")
         await feed.refresh()
         assert feed.number == 3
+
+    async def test_a_read_whose_entries_do_not_come_holds_up_no_later_one(
+        self, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slow = SlowRead(has_head=True)
+        feed = slow_replica(services, monkeypatch, slow)
+        await revoke(services, "1")
+        hanging = asyncio.create_task(feed.refresh())
+        await slow.waiting.wait()
+        async with asyncio.timeout(SOON):
+            await feed.refresh()
+        assert (feed.number, hanging.done()) == (1, False)
+        slow.may_go_on.set()
+        await hanging
+        assert (feed.number, feed.replaced) == (1, None)
 
     async def test_of_two_reads_the_later_one_may_have_seen_less(
         self, services: Services, monkeypatch: pytest.MonkeyPatch

@@ -68,8 +68,6 @@ class RevocationFeed:
         self.local = LocalRevocations()
         #: Reads the store: what was committed before the call is known after it.
         self.refresh = Coalesced(self._read, patience=READ_PATIENCE_SECONDS)
-        #: What reads have found is applied one at a time.
-        self._applying = asyncio.Lock()
         self.head: LogHead | None = None
         self._tail: deque[LoggedRevocation] = deque(maxlen=TAIL)
         #: By `after`, those that take further polls.
@@ -158,14 +156,15 @@ class RevocationFeed:
         async with self._store.follow() as transaction:
             known = self.head
             head = await transaction.revocations.head()
-            async with self._applying:
+            while self.head != head:
                 # Another read was quicker. That this one has seen less proves no loss, even if it began later.
                 if self.head != known and head.number <= self.number:
                     return
-                while self.head != head:
-                    # All of it, if a new log has begun.
-                    after = self.number if head.epoch == self.epoch else 0
-                    found = await transaction.revocations.after(after, head.number, MAX_EVENTS)
+                known = self.head
+                # All of it, if a new log has begun.
+                after = self.number if head.epoch == self.epoch else 0
+                found = await transaction.revocations.after(after, head.number, MAX_EVENTS)
+                if self.head == known:
                     self._apply(self._answer(after, head, found), found, head)
 
     def _apply(self, part: Answer, found: list[LoggedRevocation], stored: LogHead) -> None:
