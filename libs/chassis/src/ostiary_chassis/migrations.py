@@ -59,21 +59,34 @@ def run(metadata: MetaData) -> None:
         context.run_migrations()
 
 
-def create_index(name: str, table: str, columns: list[str], *, unique: bool = False) -> None:
+def create_index(name: str, table: str, columns: list[str], *, unique: bool = False, where: str | None = None) -> None:
     """Create an index without keeping writers waiting; in a script that does nothing else.
+
+    With `where`, it holds only the rows that meet that condition.
 
     On PostgreSQL that takes no transaction, so the script may be interrupted half-way: it is run again, and an index
     that was not completed is replaced.
     """
+    some = text(where) if where is not None else None
     if op.get_bind().dialect.name != "postgresql":
-        op.create_index(name, table, columns, unique=unique, if_not_exists=True)
+        op.create_index(name, table, columns, unique=unique, if_not_exists=True, sqlite_where=some)
         return
     with op.get_context().autocommit_block():
         bind = op.get_bind()
         lock_timeout = bind.scalar(text("SHOW lock_timeout"))
         # It waits for all open transactions, but nobody waits for it.
         op.execute("SET lock_timeout = 0")
-        if bind.scalar(_INVALID, {"name": name}):
-            op.drop_index(name, postgresql_concurrently=True, if_exists=True)
-        op.create_index(name, table, columns, unique=unique, postgresql_concurrently=True, if_not_exists=True)
-        op.execute(f"SET lock_timeout = '{lock_timeout}'")
+        try:
+            if bind.scalar(_INVALID, {"name": name}):
+                op.drop_index(name, postgresql_concurrently=True, if_exists=True)
+            op.create_index(
+                name,
+                table,
+                columns,
+                unique=unique,
+                if_not_exists=True,
+                postgresql_concurrently=True,
+                postgresql_where=some,
+            )
+        finally:
+            op.execute(f"SET lock_timeout = '{lock_timeout}'")

@@ -274,6 +274,7 @@ class SqlTransaction:
         self._connection = connection
         self._database = database
         self._on_commit: list[Callable[[], None]] = []
+        self._on_rollback: list[Callable[[], None]] = []
 
     async def lock(self, name: str) -> None:
         """Take the lock of this name, over all replicas, until the transaction ends."""
@@ -282,6 +283,15 @@ class SqlTransaction:
     def on_commit(self, work: Callable[[], None]) -> None:
         """Call `work` after the commit, and not after a rollback."""
         self._on_commit.append(work)
+
+    def on_rollback(self, work: Callable[[], None]) -> None:
+        """Call `work` if the transaction is not committed, or nobody knows whether it is."""
+        self._on_rollback.append(work)
+
+    def rolled_back(self) -> None:
+        """Make the calls that `on_rollback` registered."""
+        for work in self._on_rollback:
+            work()
 
     def committed(self) -> None:
         """Make the calls that `on_commit` registered."""
@@ -314,7 +324,13 @@ class SqlStore(Generic[Transaction]):
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
         """Begin a transaction that writes; an exception rolls it back."""
-        async with self.database.write() as connection:
-            transaction = self._kind(connection, self.database)
-            yield transaction
+        transaction = None
+        try:
+            async with self.database.write() as connection:
+                transaction = self._kind(connection, self.database)
+                yield transaction
+        except BaseException:
+            if transaction is not None:
+                transaction.rolled_back()
+            raise
         transaction.committed()

@@ -155,8 +155,8 @@ class AuditRows(Protocol):
     async def entries(self, after: int, limit: int, subject: str | None = None) -> list[AuditEntry]:
         """Return entries with numbers over `after`, in order."""
 
-    async def last_before(self, at: datetime) -> AuditEntry | None:
-        """Return the last entry before the first one of this time or later; None if there is none."""
+    async def last_before(self, at: datetime, limit: int) -> AuditEntry | None:
+        """Return the last entry before the first one of this time or later, with a number below `limit`."""
 
     async def all_of(self, event: str) -> list[AuditEntry]:
         """Return all entries of an event, in order."""
@@ -284,6 +284,9 @@ class Transaction(Protocol):
 
     def on_commit(self, work: Callable[[], None]) -> None:
         """Call `work` after the commit, and not after a rollback."""
+
+    def on_rollback(self, work: Callable[[], None]) -> None:
+        """Call `work` if the transaction is not committed, or nobody knows whether it is."""
 
     async def lock(self, name: str) -> None:
         """Hold an exclusive lock over all replicas until the end of the transaction."""

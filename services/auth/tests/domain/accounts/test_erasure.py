@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 from faults import failing
@@ -112,6 +113,28 @@ async def test_it_goes_on_wherever_it_was_interrupted(services: Services, user: 
             break
     assert interrupted > 3
     assert await left(services) == 0
+
+
+async def test_a_failure_with_one_user_keeps_no_other(
+    services: Services, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [await services.accounts.register(f"{number}@example.com", PASSWORD, None, CONTEXT) for number in range(2)]
+    for each in (user, *others):
+        async with services.store.write() as transaction:
+            await transaction.users.mark_deleted(each.id, NOW)
+    erase, begun = erasure.Erasure._erase, []
+
+    async def fail_first(self: erasure.Erasure, user_id: UUID, transactions: int | None = None) -> None:
+        begun.append(user_id)
+        if len(begun) == 1:
+            raise RuntimeError
+        await erase(self, user_id, transactions)
+
+    monkeypatch.setattr(erasure.Erasure, "_erase", fail_first)
+    with pytest.raises(RuntimeError):
+        await Background(services).erase()
+    async with services.store.read() as transaction:
+        assert await transaction.users.deleted(10) == begun[:1]
 
 
 async def test_a_deletion_is_answered_though_the_removal_fails(services: Services, user: User) -> None:

@@ -1,6 +1,8 @@
 """An attempt that failed because of the database, or of the hashing, is not held against anybody."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -123,6 +125,37 @@ async def test_others_attempts_meanwhile_stay_charged(services: Services, user: 
     with pytest.raises(InvalidCredentials):
         await log_in(services, "a wrong guess")
     assert await attempts(services, keys) == {1}
+
+
+async def test_an_attempt_is_taken_back_once_however_many_try(services: Services, user: User) -> None:
+    keys, refunds = login_keys(user.email_key, HOME, None), services.accounts.refunds
+    for _ in range(3):
+        with pytest.raises(InvalidCredentials):
+            await log_in(services, "a wrong guess")
+    with pytest.raises(DiskFull), refunds.unless_judged(keys):
+        raise DiskFull
+
+    async def pay() -> None:
+        async with services.store.write() as transaction:
+            await refunds.pay(transaction, keys, NOW)
+
+    await asyncio.gather(*(pay() for _ in range(5)))
+    assert await attempts(services, keys) == {2}
+
+
+async def test_what_was_not_committed_is_still_to_be_taken_back(services: Services, user: User) -> None:
+    keys, refunds = login_keys(user.email_key, HOME, None), services.accounts.refunds
+    with pytest.raises(InvalidCredentials):
+        await log_in(services, "a wrong guess")
+    with pytest.raises(DiskFull), refunds.unless_judged(keys):
+        raise DiskFull
+    with suppress(DiskFull):
+        async with services.store.write() as transaction:
+            await refunds.pay(transaction, keys, NOW)
+            raise DiskFull
+    assert await attempts(services, keys) == {1}
+    await Background(services).pay_refunds()
+    assert await attempts(services, keys) == {0}
 
 
 def test_what_is_remembered_has_a_bound() -> None:

@@ -424,6 +424,14 @@ class TestTrimming:
         await self.trim(chain, 4)
         assert await self.numbers(chain) == [5, 6, 7]
 
+    async def test_a_long_log_is_trimmed_in_rounds(self, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log, "EXAMINED_AT_ONCE", 2)
+        await self.trim(chain)
+        assert await self.numbers(chain) == [3, 4, 5, 6, 7]
+        await self.trim(chain)
+        assert await self.numbers(chain) == [4, 5, 6, 7, 8]
+        assert (await chain.verify()).broken_at is None
+
     async def test_all_can_go(self, chain: Chain) -> None:
         await self.trim(chain, Chain.LENGTH + 100)
         assert await self.numbers(chain) == [7]

@@ -51,8 +51,14 @@ class Erasure:
         """Remove what all deleted users leave, to the end."""
         async with self._store.read() as transaction:
             user_ids = await transaction.users.deleted(USERS_AT_ONCE)
+        failures = []
         for user_id in user_ids:
-            await self._erase(user_id)
+            try:
+                await self._erase(user_id)
+            except Exception as error:  # noqa: BLE001 - the others have to go, too
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     async def _erase(self, user_id: UUID, transactions: int | None = None) -> None:
         """Remove what a user leaves, in so many transactions at most, and then the user."""

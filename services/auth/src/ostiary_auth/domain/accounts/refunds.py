@@ -39,20 +39,18 @@ class Refunds:
 
     async def pay(self, transaction: Transaction, keys: Collection[bytes], now: datetime) -> None:
         """Correct those of the counters from which something is to be taken back."""
-        due = Counter({key: self._due[key] for key in keys if key in self._due})
-        if not due:
+        if not any(key in self._due for key in keys):
             return
         # Also those from which nothing is: the attempt locks all, and then two could deadlock.
         counters = await transaction.throttles.lock(sorted(keys), now)
-        await transaction.throttles.put({key: counters[key].uncounted(now, due[key]) for key in due})
-        transaction.on_commit(lambda: self._paid(due))
+        # No other attempt takes the same back.
+        due = Counter({key: self._due.pop(key) for key in keys if key in self._due})
+        transaction.on_rollback(lambda: self._due.update(due))
+        if due:
+            await transaction.throttles.put({key: counters[key].uncounted(now, due[key]) for key in due})
 
     async def pay_all(self, store: Store, now: datetime) -> None:
         """Correct all counters."""
         for key in list(self._due):
             async with store.write() as transaction:
                 await self.pay(transaction, [key], now)
-
-    def _paid(self, paid: Counter[bytes]) -> None:
-        # Keeps those above zero: meanwhile, more may have to be taken back.
-        self._due -= paid

@@ -40,6 +40,9 @@ _BEFORE_ALL = -(2**63)
 #: The log is trimmed when its first entry is that much too old, so that not every run adds an entry about it.
 TRIMMED_EVERY = timedelta(days=1)
 
+#: Entries that one trim goes through at most; those beyond have their turn with the next one.
+EXAMINED_AT_ONCE = 50_000
+
 #: Entries deleted in one transaction, and the pause before the next one, so that waiting writers go first.
 TRIMMED_AT_ONCE = 250
 TRIM_PAUSE_SECONDS = 0.01
@@ -92,7 +95,7 @@ class AuditLog:
             oldest = await transaction.audit.entries(_BEFORE_ALL, 1)
             if not oldest or oldest[0].at >= kept_from - TRIMMED_EVERY:
                 return
-            last = await transaction.audit.last_before(kept_from)
+            last = await transaction.audit.last_before(kept_from, oldest[0].number + EXAMINED_AT_ONCE)
         if last is None:
             return
         async with store.write() as transaction:

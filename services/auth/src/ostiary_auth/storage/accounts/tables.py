@@ -1,10 +1,12 @@
 """Tables of accounts."""
 
-from sqlalchemy import JSON, Column, Integer, LargeBinary, String, Table, Uuid
+from sqlalchemy import JSON, Column, Index, Integer, LargeBinary, String, Table, Uuid, text
 
 from ostiary_auth.domain.accounts.emails import MAX_EMAIL_KEY_CHARACTERS
 from ostiary_auth.storage.metadata import metadata
 from ostiary_chassis.sql import UtcDateTime
+
+_DELETED = text("deleted_at IS NOT NULL")
 
 users = Table(
     "users",
@@ -18,6 +20,7 @@ users = Table(
     Column("disabled_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("deleted_at", UtcDateTime),
+    Index("ix_users_deleted_at", "deleted_at", postgresql_where=_DELETED, sqlite_where=_DELETED),
 )
 
 throttles = Table(

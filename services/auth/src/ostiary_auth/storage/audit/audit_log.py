@@ -41,10 +41,10 @@ class SqlAuditLog:
             query = query.where(audit_log.c.subject == subject)
         return [AuditEntry(**row._mapping) for row in await self._connection.execute(query)]
 
-    async def last_before(self, at: datetime) -> AuditEntry | None:
-        first = select(func.min(audit_log.c.number)).where(audit_log.c.at >= at).scalar_subquery()
-        everything = select(func.max(audit_log.c.number) + 1).scalar_subquery()
-        return await self._last(audit_log.c.number < func.coalesce(first, everything))
+    async def last_before(self, at: datetime, limit: int) -> AuditEntry | None:
+        examined = audit_log.c.number < limit
+        first = select(func.min(audit_log.c.number)).where(examined, audit_log.c.at >= at).scalar_subquery()
+        return await self._last(audit_log.c.number < func.coalesce(first, limit))
 
     async def all_of(self, event: str) -> list[AuditEntry]:
         query = select(audit_log).where(audit_log.c.event == event).order_by(audit_log.c.number)
