@@ -87,7 +87,7 @@ class Server:
             case "GET", "/feed":
                 instead = self.instead or self.answer
             case "DELETE", "/feed":
-                return httpx.Response(204)
+                return httpx.Response(204 if self.accepts(request) else 401)
             case _:
                 raise AssertionError(request.url)
         response = instead(request)
@@ -114,9 +114,12 @@ class Server:
         granted = {"access_token": self.token, "token_type": "Bearer", "expires_in": self.lifetime}
         return json_response(granted)
 
+    def accepts(self, request: httpx.Request) -> bool:
+        return request.headers["Authorization"] in {f"Bearer {self.token}", f"Bearer {self.earlier_token}"}
+
     async def answer(self, request: httpx.Request) -> httpx.Response:
         """Answer at once if there are new revocations or keys, else after the wait."""
-        if request.headers["Authorization"] not in {f"Bearer {self.token}", f"Bearer {self.earlier_token}"}:
+        if not self.accepts(request):
             return httpx.Response(401)
         after, wait = int(request.url.params["after"]), int(request.url.params["wait"])
         if after == len(self.listed) and request.url.params["keys"] == self.version:
@@ -1129,6 +1132,14 @@ class TestStopping:
         async with make(transport=httpx.MockTransport(answer)):
             pass
         assert (attempts, len(server.received("DELETE"))) == (3, 1)
+
+    async def test_it_deregisters_with_another_token_if_its_own_is_refused(self, make: Made, server: Server) -> None:
+        async with make():
+            server.token, server.earlier_token = "of another key", ""
+        assert [request.headers["Authorization"] for request in server.received("DELETE")] == [
+            "Bearer token-1",
+            "Bearer token-2",
+        ]
 
     async def test_one_that_has_never_polled_has_nothing_to_deregister(self, make: Made, server: Server) -> None:
         server.token_instead = lambda _: httpx.Response(503)

@@ -177,6 +177,10 @@ class FeedClient(Poller):
         try:
             async with asyncio.timeout(LEAVE_TIMEOUT):
                 answer = await client.delete(self._config.url, params={"verifier": self._id}, headers=headers)
+                if answer.status_code == httpx.codes.UNAUTHORIZED:
+                    # The token has ended, or its key was replaced.
+                    await self._get_token(client)
+                    return False
         except Exception:  # noqa: BLE001 - whatever went wrong, the next attempt may succeed
             return False
         return answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR

@@ -81,7 +81,7 @@ def test_an_allowed_request_is_explained_with_all_rules(explainer: Explainer, is
         "staleness": ["1.0"],
         "rate limit": ["100 requests per 60 s by subject"],
         "limits": ["body 1048576 bytes, head 32768 bytes"],
-        "timeouts": ["connect 2 s, first_byte 30 s, idle 30 s, stream_idle 3600 s, total 60 s"],
+        "timeouts": ["connect 2 s, first_byte 45 s, idle 30 s, stream_idle 3600 s, total 60 s"],
         "retries": ["at most 2, after no response or 503"],
         "cors": ["https://app.example"],
         "token": ["subject ada, client test-client; scopes: orders:read; roles: clerk"],
@@ -92,8 +92,8 @@ def test_an_allowed_request_is_explained_with_all_rules(explainer: Explainer, is
 
 def test_the_limits_of_a_websocket_are_those_that_hold(explainer: Explainer) -> None:
     handshake = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: x"]
-    assert explainer("GET", "/live", *handshake)[0]["timeouts"] == ["connect 2 s, first_byte 30 s, stream_idle 3600 s"]
-    plain = ["connect 2 s, first_byte 30 s, idle 30 s, stream_idle 3600 s"]
+    assert explainer("GET", "/live", *handshake)[0]["timeouts"] == ["connect 2 s, first_byte 45 s, stream_idle 3600 s"]
+    plain = ["connect 2 s, first_byte 45 s, idle 30 s, stream_idle 3600 s"]
     assert explainer("GET", "/live")[0]["timeouts"] == plain
 
 

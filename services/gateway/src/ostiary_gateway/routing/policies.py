@@ -20,7 +20,8 @@ MAX_BODY_BYTES = 2**40
 
 #: Timeouts in seconds by default.
 DEFAULT_CONNECT_SECONDS = 2.0
-DEFAULT_FIRST_BYTE_SECONDS = 30.0
+#: Longer than the auth service takes for a request that waits until a logout is in force.
+DEFAULT_FIRST_BYTE_SECONDS = 45.0
 DEFAULT_IDLE_SECONDS = 30.0
 
 #: Longer than the pings and comments by which streams show that they live.
