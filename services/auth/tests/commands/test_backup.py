@@ -5,7 +5,8 @@ import base64
 import hashlib
 import json
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.sessions.model import Grant
 from ostiary_auth.kek_file import open_vault
 from ostiary_auth.services import Services
-from ostiary_auth.startup import open_prepared
+from ostiary_auth.startup import open_prepared, prepare
 from ostiary_auth.storage import backup as format_
 from ostiary_auth.storage.accounts.tables import users
 from ostiary_auth.storage.database_time import database_time
@@ -217,15 +218,42 @@ class TestRestore:
     def test_a_new_database_is_filled(self, filled: CommandLine, file: Path, tmp_path: Path) -> None:
         """Also one of the other kind: here, a file."""
         filled.prints("backup", str(file))
-        config = AuthConfig(data_dir=tmp_path / "new", kek_file=filled.config.kek_path)
-        config.data_dir.mkdir()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("OSTIARY_DATA_DIR", str(config.data_dir))
-            patch.setenv("OSTIARY_AUTH_KEK_FILE", str(config.kek_path))
-            patch.delenv("OSTIARY_AUTH_DATABASE_URL", raising=False)
+        with another_deployment(filled, tmp_path / "new") as config:
             assert "1 users restored" in filled.prints("restore", str(file))
         new = CommandLine(config, asyncio.run(open_prepared(config)))
         assert new.do(rows)["users"] == filled.do(rows)["users"]
+
+    def test_one_of_another_deployment_has_to_wait_until_the_service_is_stopped(
+        self, filled: CommandLine, file: Path, tmp_path: Path
+    ) -> None:
+        """A replica goes on with the secrets that it has read when it started, and so breaks the log of the other."""
+        filled.prints("backup", str(file))
+        with another_deployment(filled, tmp_path / "new") as config:
+            other = CommandLine(config, asyncio.run(prepare(config)))
+            before = other.do(rows)
+
+            async def run(services: Services) -> None:
+                await services.begin_following()
+                said = await asyncio.to_thread(other.refuses, "restore", str(file))
+                assert "stop it first" in said
+                await services.verifiers.deregister()
+
+            other.do(run)
+            assert other.do(rows) == before
+            other.prints("restore", str(file))
+            new = CommandLine(config, asyncio.run(open_prepared(config)))
+            assert new.own == filled.own
+            assert new.do(verify_audit) is None
+
+    def test_one_of_this_deployment_is_restored_while_the_service_runs(self, filled: CommandLine, file: Path) -> None:
+        """Also after its secrets were sealed anew."""
+        filled.prints("backup", str(file))
+        kek = filled.config.kek_path
+        kek.write_text(f"{new_kek()}\n{kek.read_text()}")
+        filled.prints("keys", "rewrap")
+        filled.do(lambda services: services.begin_following())
+        filled.prints("restore", str(file), "--replace")
+        assert filled.do(verify_audit) is None
 
     @pytest.mark.parametrize(
         ("damage", "fault"),
@@ -314,6 +342,18 @@ class TestRestore:
                 return (await transaction.revocations.head()).number
 
         assert line.do(head) > known
+
+
+@contextmanager
+def another_deployment(line: CommandLine, data_dir: Path) -> Iterator[AuthConfig]:
+    """Let commands be of a deployment on SQLite that has the same key-encryption key."""
+    config = AuthConfig(data_dir=data_dir, kek_file=line.config.kek_path)
+    config.data_dir.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OSTIARY_DATA_DIR", str(config.data_dir))
+        patch.setenv("OSTIARY_AUTH_KEK_FILE", str(config.kek_path))
+        patch.delenv("OSTIARY_AUTH_DATABASE_URL", raising=False)
+        yield config
 
 
 def sealed(line: CommandLine, lines: list[bytes]) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import OPERATOR, Context
 from ostiary_auth.domain.keys.rotation import make_replacements
+from ostiary_auth.domain.keys.vault import UnsealError, Vault
 from ostiary_auth.kek_file import open_vault
 from ostiary_auth.services import Services
 from ostiary_auth.startup import MIGRATIONS, prepare, require_data_dir, unseal
@@ -33,6 +34,10 @@ from ostiary_chassis.sql import Database, Schema
 
 class NotEmpty(Exception):
     """The database has users."""
+
+
+class OthersSecrets(Exception):
+    """The backup is of another deployment, and a replica runs, which would go on with the secrets of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ def restore(
     """Restore a backup: all of it, or nothing if it is damaged or the command is interrupted.
 
     What was revoked since is not known, so all access tokens are revoked, all sessions end, and the signing keys are
-    replaced. A service that runs goes on with what was restored.
+    replaced. A service that runs goes on with what was restored; to restore the backup of another deployment, stop it.
     """
     config = AuthConfig.load(environment())
     logs.configure(config.log_format, "auth", stream=sys.__stderr__)
@@ -68,6 +73,11 @@ def restore(
         fail(f"{file} cannot be restored: {error}")
     except NotEmpty as error:
         fail(f"the database has {error} users; --replace deletes all that is in it")
+    except OthersSecrets:
+        fail(
+            f"{file} is of another deployment, and a running auth service would go on signing the audit log with the "
+            "secrets of its own: stop it first (one that was killed counts as running for half a minute)"
+        )
     ended_later = ", also those that were ended later" if restored.kept else ""
     typer.echo(
         f"{restored.users} users restored as of {restored.taken_at:%Y-%m-%d %H:%M:%SZ}. Later changes of accounts, "
@@ -76,7 +86,7 @@ def restore(
 
 
 async def _restore(config: AuthConfig, lines: Iterable[bytes], *, replace: bool, keep_sessions: bool) -> Restored:
-    """Restore a backup in one transaction. Raises BadBackup, NotEmpty and ConfigError."""
+    """Restore a backup in one transaction. Raises BadBackup, NotEmpty, OthersSecrets and ConfigError."""
     vault = open_vault(config)
     require_data_dir(config)
     database = Database(config.database())
@@ -92,9 +102,14 @@ async def _restore(config: AuthConfig, lines: Iterable[bytes], *, replace: bool,
                     raise NotEmpty(count)
                 # Verifiers that run may have followed this log, and go on only with numbers above it.
                 known = (await transaction.revocations.head()).number
-                await _load(connection, reader)
-                services = Services(config, unseal(config, vault, await transaction.keys.secrets()))
                 context = Context((await transaction.time.read()).now, OPERATOR)
+                is_running = await _is_running(transaction, context.now)
+                own = await transaction.keys.secrets()
+                await _load(connection, reader)
+                sealed = await transaction.keys.secrets()
+                if is_running and not _are_same(vault, own, sealed):
+                    raise OthersSecrets
+                services = Services(config, unseal(config, vault, sealed))
                 ended = await services.recovery.restart_in(
                     transaction, context, replacements, known=known, keep_sessions=keep_sessions
                 )
@@ -119,6 +134,20 @@ async def _load(connection: AsyncConnection, reader: Reader) -> None:
             await insert_batch(connection, table, batch)
     except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.DataError):
         raise BadBackup("it was altered: its rows do not fit together") from None
+
+
+async def _is_running(transaction: AuthTransaction, now: datetime) -> bool:
+    """Return whether a replica of the auth service runs: its own verifier, which has its id, is live."""
+    return any(row.id == row.replica for row in await transaction.verifiers.live(now))
+
+
+def _are_same(vault: Vault, own: Mapping[str, bytes], others: Mapping[str, bytes]) -> bool:
+    """Return whether sealed secrets are the same. Those of another key-encryption key are not."""
+    try:
+        opened, others_opened = ({name: vault.open(each[name], name) for name in each} for each in (own, others))
+    except UnsealError:
+        return False
+    return opened == others_opened
 
 
 async def _count_users(connection: AsyncConnection) -> int:
