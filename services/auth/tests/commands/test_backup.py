@@ -3,17 +3,21 @@
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import stat
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from command_line import CommandLine
-from sqlalchemy import Table, select, text
+from sqlalchemy import Table, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from users import log_in
 
@@ -278,6 +282,42 @@ class TestRestore:
         assert fault in filled.refuses("restore", str(file), "--replace")
         assert filled.do(rows) == before
 
+    def test_nobody_waits_for_an_input_that_pauses(
+        self, filled: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither does the database end a transaction for it: none is open."""
+        filled.prints("backup", str(file))
+        directory = {*filled.config.data_dir.iterdir()}
+        rename = update(users).values(display_name="renamed meanwhile")
+        pauses = list[None]()
+
+        def pause() -> None:
+            with ThreadPoolExecutor() as others:
+                pauses.append(others.submit(filled.execute, rename).result())
+
+        with io.BufferedReader(Pausing(file.read_bytes(), pause)) as pipe:
+            stdin = SimpleNamespace(buffer=pipe)
+            monkeypatch.setattr(restore_command, "sys", SimpleNamespace(stdin=stdin, __stderr__=sys.__stderr__))
+            assert "1 users restored" in filled.prints("restore", "-", "--replace")
+        assert pauses
+        assert "renamed" not in repr(filled.do(rows)["users"])
+        assert {*filled.config.data_dir.iterdir()} == directory
+
+    def test_a_file_that_changes_after_it_was_checked_changes_nothing(
+        self, filled: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        filled.prints("backup", str(file))
+        before, check = filled.do(rows), restore_command._check
+
+        def check_and_change(reader: format_.Reader) -> dict[str, bytes]:
+            sealed_secrets = check(reader)
+            file.write_bytes(file.read_bytes().replace(b"ada@", b"eve@", 1))
+            return sealed_secrets
+
+        monkeypatch.setattr(restore_command, "_check", check_and_change)
+        assert "altered" in filled.refuses("restore", str(file), "--replace")
+        assert filled.do(rows) == before
+
     def test_another_key_encryption_key_is_told_before_anything_changes(self, filled: CommandLine, file: Path) -> None:
         filled.prints("backup", str(file))
         kek, own = filled.config.kek_path, filled.config.kek_path.read_text()
@@ -342,6 +382,27 @@ class TestRestore:
                 return (await transaction.revocations.head()).number
 
         assert line.do(head) > known
+
+
+class Pausing(io.RawIOBase):
+    """A pipe that comes in small pieces, and pauses before the last one."""
+
+    PIECE = 64
+
+    def __init__(self, content: bytes, pause: Callable[[], None]) -> None:
+        self._rest = content
+        self._pause = pause
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if 0 < len(self._rest) <= self.PIECE:
+            self._pause()
+        piece = self._rest[: min(self.PIECE, len(buffer))]
+        self._rest = self._rest[len(piece) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 @contextmanager

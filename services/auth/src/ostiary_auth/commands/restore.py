@@ -1,13 +1,16 @@
 """`ostiary-auth restore`."""
 
 import asyncio
+import os
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import sqlalchemy.exc
 import typer
@@ -25,6 +28,7 @@ from ostiary_auth.services import Services
 from ostiary_auth.startup import MIGRATIONS, prepare, require_data_dir, unseal
 from ostiary_auth.storage.accounts.tables import users
 from ostiary_auth.storage.backup import BadBackup, Reader, delete_all, insert_batch
+from ostiary_auth.storage.keys.tables import sealed_secrets
 from ostiary_auth.storage.sessions.tables import sessions
 from ostiary_auth.storage.store import AuthTransaction
 from ostiary_chassis import logs
@@ -65,8 +69,8 @@ def restore(
     config = AuthConfig.load(environment())
     logs.configure(config.log_format, "auth", stream=sys.__stderr__)
     try:
-        with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as lines:
-            restored = asyncio.run(_restore(config, lines, replace=replace, keep_sessions=keep_sessions))
+        with _open(file, config) as backup:
+            restored = asyncio.run(_restore(config, backup, replace=replace, keep_sessions=keep_sessions))
     except OSError as error:
         fail(f"cannot read {file}: {error.strerror}")
     except BadBackup as error:
@@ -85,14 +89,39 @@ def restore(
     )
 
 
-async def _restore(config: AuthConfig, lines: Iterable[bytes], *, replace: bool, keep_sessions: bool) -> Restored:
-    """Restore a backup in one transaction. Raises BadBackup, NotEmpty, OthersSecrets and ConfigError."""
+@contextmanager
+def _open(file: Path, config: AuthConfig) -> Iterator[BinaryIO]:
+    """Open a backup so that it can be read twice, the second time without a pause: a transaction must not wait for it.
+
+    What comes through a pipe is copied to a private file without a name, of which nothing is left. Raises OSError.
+    """
+    with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as given:
+        if str(file) != "-" and given.seekable():
+            yield given
+            return
+        can_write = os.access(config.data_dir, os.W_OK | os.X_OK)
+        directory = config.data_dir if can_write else Path(tempfile.gettempdir())
+        with tempfile.TemporaryFile(dir=directory) as copy:
+            try:
+                shutil.copyfileobj(given, copy)
+                copy.seek(0)
+            except OSError as error:
+                fail(f"cannot copy {file} to {directory}: {error.strerror}")
+            yield copy
+
+
+async def _restore(config: AuthConfig, backup: BinaryIO, *, replace: bool, keep_sessions: bool) -> Restored:
+    """Restore a backup in one transaction, after it was checked.
+
+    Raises BadBackup, NotEmpty, OthersSecrets and ConfigError.
+    """
     vault = open_vault(config)
     require_data_dir(config)
     database = Database(config.database())
+    schema = Schema(database.address, MIGRATIONS).head
+    sealed = _check(Reader(backup, vault, schema))
     try:
         await database.migrate(MIGRATIONS)
-        reader = Reader(lines, vault, Schema(database.address, MIGRATIONS).head)
         replacements = await make_replacements(config.rsa_bits)
         with database.naming_the_setting():
             async with database.write() as connection:
@@ -104,11 +133,11 @@ async def _restore(config: AuthConfig, lines: Iterable[bytes], *, replace: bool,
                 known = (await transaction.revocations.head()).number
                 context = Context((await transaction.time.read()).now, OPERATOR)
                 is_running = await _is_running(transaction, context.now)
-                own = await transaction.keys.secrets()
-                await _load(connection, reader)
-                sealed = await transaction.keys.secrets()
-                if is_running and not _are_same(vault, own, sealed):
+                if is_running and not _are_same(vault, await transaction.keys.secrets(), sealed):
                     raise OthersSecrets
+                backup.seek(0)
+                reader = Reader(backup, vault, schema)
+                await _load(connection, reader)
                 services = Services(config, unseal(config, vault, sealed))
                 ended = await services.recovery.restart_in(
                     transaction, context, replacements, known=known, keep_sessions=keep_sessions
@@ -124,6 +153,12 @@ async def _restore(config: AuthConfig, lines: Iterable[bytes], *, replace: bool,
     # The secrets of the deployment's own clients may be others here.
     await prepare(config)
     return restored
+
+
+def _check(reader: Reader) -> dict[str, bytes]:
+    """Read a backup to its end, and return the service's sealed secrets in it. Raises BadBackup."""
+    rows = [row for table, batch in reader.batches() if table is sealed_secrets for row in batch]
+    return {row["name"]: row["sealed"] for row in rows}
 
 
 async def _load(connection: AsyncConnection, reader: Reader) -> None:
