@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import errno
 import hashlib
 import io
 import json
+import os
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -115,6 +117,36 @@ class TestBackup:
         assert "cannot write" in filled.refuses("backup", str(file.parent / "missing" / "backup"))
         assert file.read_text() == "precious"
         assert {*file.parent.iterdir()} == before
+
+    def test_the_volume_may_have_no_hard_links(
+        self, filled: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def link(_draft: Path, _file: Path) -> None:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr("os.link", link)
+        before = {*file.parent.iterdir()}
+        assert "1 users" in filled.run("backup", str(file)).stderr
+        assert {*file.parent.iterdir()} == {*before, file}
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        filled.prints("restore", str(file), "--replace")
+
+    @pytest.mark.parametrize("has_links", [True, False])
+    def test_a_file_that_was_made_meanwhile_is_not_overwritten(
+        self, filled: CommandLine, file: Path, has_links: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before, link = {*file.parent.iterdir()}, os.link
+
+        def make_file_and_link(draft: Path, _file: Path) -> None:
+            file.write_text("precious")
+            if not has_links:
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            link(draft, file)
+
+        monkeypatch.setattr("os.link", make_file_and_link)
+        assert "exists" in filled.refuses("backup", str(file))
+        assert file.read_text() == "precious"
+        assert {*file.parent.iterdir()} == {*before, file}
 
     def test_standard_output_is_a_file_too(self, filled: CommandLine, file: Path) -> None:
         printed = filled.run("backup", "-")

@@ -50,8 +50,7 @@ def _write_file(config: AuthConfig, file: Path) -> dict[str, int]:
         with os.fdopen(descriptor, "wb") as out:
             rows = asyncio.run(_write(config, out))
             os.fsync(out.fileno())
-        # Not renamed: that would overwrite a file which has been made meanwhile.
-        os.link(draft, file)
+        _give_name(draft, file)
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
@@ -61,6 +60,18 @@ def _write_file(config: AuthConfig, file: Path) -> dict[str, int]:
     finally:
         os.close(directory)
     return rows
+
+
+def _give_name(draft: Path, file: Path) -> None:
+    """Give a file that is whole its name, unless that was given to another one meanwhile. Raises OSError."""
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        raise
+    except OSError:
+        # The volume has no hard links. The name is taken by an empty file first, as replacing alone overwrites any.
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        draft.replace(file)
 
 
 async def _write(config: AuthConfig, out: BinaryIO) -> dict[str, int]:
