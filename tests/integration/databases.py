@@ -72,16 +72,16 @@ class PostgresServer:
             return False
         return True
 
-    def execute(self, statement: str) -> None:
+    def execute(self, statement: str, database: str = "postgres") -> None:
         """Run a statement, outside of a transaction."""
-        asyncio.run(self._run(lambda connection: connection.execute(statement)))
+        asyncio.run(self._run(lambda connection: connection.execute(statement), database))
 
     def value(self, query: str) -> object:
         """Return what a query returns."""
         return asyncio.run(self._run(lambda connection: connection.fetchval(query)))
 
-    async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[object]]) -> object:
-        connection = await asyncpg.connect(f"{self.url}/postgres", timeout=5)
+    async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[object]], database: str = "postgres") -> object:
+        connection = await asyncpg.connect(f"{self.url}/{database}", timeout=5)
         try:
             return await work(connection)
         finally:

@@ -2,8 +2,9 @@
 
 import shutil
 import signal
+import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 from clusters import BIN, SERVICES, LocalCluster, client_of, is_ready, wait_until
 from databases import PostgresServer, replicas
 from people import PASSWORD, People, User
+
+#: Rows whose restoring takes a second or two, and bytes that are a part of them, and more than a service writes.
+MANY = 40_000
+MUCH = 1_000_000
 
 
 class Site:
@@ -90,21 +95,43 @@ def test_by_our_own_commands_while_everything_runs(site: Site, tmp_path: Path) -
 
 def test_a_restore_that_is_killed_leaves_everything_as_it_was(site: Site, tmp_path: Path) -> None:
     ada, file = site.people.new(), tmp_path / "backup"
+    is_restoring = make_restoring_long(site.cluster)
     site.cluster.auth_command("backup", str(file))
-    lines = file.read_bytes().splitlines(keepends=True)
     bob = site.people.new()
-    command = [str(BIN / "ostiary-auth"), "restore", "-", "--replace"]
-    with subprocess.Popen(command, env=site.cluster.environ, stdin=subprocess.PIPE) as restoring:  # noqa: S603 - our own command
-        assert restoring.stdin is not None
-        # All but the end, for which it waits.
-        restoring.stdin.writelines(lines[:-1])
-        restoring.stdin.flush()
-        with pytest.raises(subprocess.TimeoutExpired):
-            restoring.wait(3)
-        restoring.send_signal(signal.SIGKILL)
+    command = [str(BIN / "ostiary-auth"), "restore", str(file), "--replace"]
+    with subprocess.Popen(command, env=site.cluster.environ) as restoring:  # noqa: S603 - our own command
+        try:
+            wait_until(is_restoring, "the transaction has replaced rows")
+        finally:
+            restoring.kill()
+    assert restoring.returncode == -signal.SIGKILL
     wait_until(lambda: site.refresh(bob).status_code == 200, "the database serves again")
     assert site.client.get("/profiles/me", headers=ada.headers).status_code == 200
     assert site.restarts() == 0
+
+
+def make_restoring_long(cluster: LocalCluster) -> Callable[[], bool]:
+    """Add so many rows that restoring them takes a while. Return what tells that a transaction is replacing them."""
+    add = "INSERT INTO throttles (key, attempts, blocked_until, expires_at) SELECT {key}, 0, {time}, {time} FROM {rows}"
+    time = "'2100-01-01 00:00:00'"
+    if url := cluster.environ.get("OSTIARY_AUTH_DATABASE_URL"):
+        server, name = PostgresServer(url), url.rpartition("/")[2]
+        rows = f"generate_series(1, {MANY}) AS n"
+        server.execute(add.format(key="sha256(n::text::bytea)", time=time, rows=rows), database=name)
+        inserting = (
+            "SELECT count(*) FROM pg_stat_activity"  # noqa: S608 - ours
+            f" WHERE datname = '{name}' AND xact_start IS NOT NULL AND query LIKE 'INSERT INTO throttles%'"
+        )
+        return lambda: server.value(inserting) == 1
+    path = cluster.data_dir / "auth.db"
+    rows = f"(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY}) SELECT i FROM n)"  # noqa: S608 - ours
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(add.format(key="randomblob(32)", time=time, rows=rows))
+        # What a transaction writes goes to the log, before the commit too if it is much. Here that is emptied.
+        (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert not is_busy
+    log = path.with_name("auth.db-wal")
+    return lambda: log.stat().st_size > MUCH
 
 
 def test_a_file_that_is_put_back_is_noticed_by_those_that_follow_the_log(own_cluster: LocalCluster) -> None:
