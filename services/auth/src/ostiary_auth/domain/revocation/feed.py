@@ -110,11 +110,10 @@ class RevocationFeed:
 
     async def wait_for_changes(self, after: int, keys: str, seconds: float) -> None:
         """Wait until there are entries after `after`, or keys other than `keys`, but at most `seconds`."""
-        ends_at = asyncio.get_running_loop().time() + seconds
         if seconds >= MIN_ALIGNED_SECONDS:
-            ends_at -= ends_at % GRID_SECONDS
+            seconds -= (self._clock.monotonic() + seconds) % GRID_SECONDS
         try:
-            async with asyncio.timeout_at(ends_at):
+            async with asyncio.timeout(seconds):
                 while not self.is_closed and self._is_all(after, keys):
                     await self._changed.wait()
         except TimeoutError:
