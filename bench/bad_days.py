@@ -1,4 +1,4 @@
-"""Who is refused, and who gets in, while something breaks every minute: nobody must be who should not.
+"""Count who is refused with a good credential, and who gets in with an ended one, while things break.
 
 Two of everything (auth service, gateway, service) on one PostgreSQL. Half of the people use programs with bearer tokens
 and refresh them, the others browsers with cookies. All read their profile again and again; some log out, and a copy of

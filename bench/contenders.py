@@ -270,16 +270,8 @@ def running_cluster(
     `between` returns the port at which gateways reach the service.
     """
     auth_port, *ports = free_ports(1 + gateways)
-    settings = {
-        "OSTIARY_ISSUER": f"http://{host}:{ports[0]}",
-        "OSTIARY_AUTH_URL": f"http://{HOST}:{auth_port}",
-        "OSTIARY_FEED_SECRET_FILE": str(folder / "feed-secret"),
-        "OSTIARY_GATEWAY_SECRET_FILE": str(folder / "gateway-secret"),
-        "OSTIARY_GATEWAY_ROUTES": str(folder / "routes.yaml"),
-        "OSTIARY_ACCESS_TOKEN_TTL": str(token_seconds),
-        # Clients of the load say which addresses they have.
-        "OSTIARY_GATEWAY_TRUSTED_PROXIES": HOST,
-    }
+    settings = cluster_settings(folder, f"http://{host}:{ports[0]}", token_seconds)
+    settings["OSTIARY_AUTH_URL"] = f"http://{HOST}:{auth_port}"
     auth = Service("auth", folder, port=auth_port, **settings)
     service = OwnService(folder, kind, settings["OSTIARY_ISSUER"], auth_port)
     # JSON is YAML.
@@ -290,6 +282,19 @@ def running_cluster(
             stack.enter_context(each.running())
         (email,) = asyncio.run(sign_up(auth_port, 1))
         yield Cluster(auth, followers, service, email)
+
+
+def cluster_settings(folder: Path, issuer: str, token_seconds: int) -> dict[str, str]:
+    """Return the settings that all processes of a cluster share; `folder` has its files."""
+    return {
+        "OSTIARY_ISSUER": issuer,
+        "OSTIARY_FEED_SECRET_FILE": str(folder / "feed-secret"),
+        "OSTIARY_GATEWAY_SECRET_FILE": str(folder / "gateway-secret"),
+        "OSTIARY_GATEWAY_ROUTES": str(folder / "routes.yaml"),
+        "OSTIARY_ACCESS_TOKEN_TTL": str(token_seconds),
+        # Clients of the load say which addresses they have.
+        "OSTIARY_GATEWAY_TRUSTED_PROXIES": HOST,
+    }
 
 
 def routes(auth: int, service: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common import HOST, Process, Service, free_ports, sign_up, usable_cores
-from contenders import COMPILED, OwnService, routes
+from contenders import COMPILED, OwnService, cluster_settings, routes
 from links import Link
 from postgres import new_database
 
@@ -62,22 +62,14 @@ def running_replicas(folder: Path, *, token_seconds: int, accounts: int) -> Iter
     with ExitStack() as stack:
         url = stack.enter_context(new_database(frozenset(usable_cores())))
         database = stack.enter_context(Link(int(url.rpartition(":")[2].partition("/")[0])).running())
-        settings = {
-            "OSTIARY_ISSUER": f"http://localhost:{gateway_ports[0]}",
-            "OSTIARY_FEED_SECRET_FILE": str(folder / "feed-secret"),
-            "OSTIARY_GATEWAY_SECRET_FILE": str(folder / "gateway-secret"),
-            "OSTIARY_GATEWAY_ROUTES": str(folder / "routes.yaml"),
-            "OSTIARY_ACCESS_TOKEN_TTL": str(token_seconds),
-            # Clients of the load say which addresses they have.
-            "OSTIARY_GATEWAY_TRUSTED_PROXIES": HOST,
-        }
+        issuer = f"http://localhost:{gateway_ports[0]}"
+        settings = cluster_settings(folder, issuer, token_seconds)
         behind = _with_port(url, database.port)
         auths = _pair(
             Replica(Service("auth", folder, port=port, OSTIARY_AUTH_DATABASE_URL=behind, **settings), port, database)
             for port in auth_ports
         )
         links = [stack.enter_context(Link(*auth_ports).running()) for _ in range(4)]
-        issuer = settings["OSTIARY_ISSUER"]
         own = [OwnService(folder, "starlette", issuer=issuer, auth_port=link.port) for link in links[:2]]
         services = _pair(Replica(each, each.port, link) for each, link in zip(own, links[:2], strict=True))
         gateways = _pair(

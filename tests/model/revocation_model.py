@@ -11,7 +11,7 @@ Promised is:
     at all after a call that revoked it has answered `complete`.
 2.  What a verifier has applied it does not forget while a token that it hits may be alive.
 3.  Of a subject's, a client's or all tokens exactly those are hit that were issued before.
-4.  Who has followed a log applies another one only if that has begun anew above it.
+4.  A verifier that has followed a log goes on with another one only if that begins with higher numbers.
 5.  When all is well again, all verifiers come to the log's end, and a call that revokes is `complete`.
 
 In this order: processes on simulated time; the model; the store; the two sides and what is between them; the world

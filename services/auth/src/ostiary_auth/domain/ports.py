@@ -45,7 +45,7 @@ class UserRows(Protocol):
         """Return the ids of users who are marked as deleted."""
 
     async def remove_deleted(self, user_id: UUID) -> None:
-        """Delete a user who is marked as deleted and has no sessions left, such as those that a replica has locked."""
+        """Delete the row of a user who is marked as deleted, unless sessions of theirs are left."""
 
 
 class SessionRows(Protocol):

@@ -29,7 +29,6 @@ USERS_AT_ONCE = 100
 #: Seconds between two transactions, so that waiting writers go first.
 PAUSE_SECONDS = 0.01
 
-
 #: Transactions that whoever deletes a user waits for: enough for all that most users leave.
 TRANSACTIONS_WAITED_FOR = 10
 
@@ -41,7 +40,7 @@ class Erasure:
         self._store = store
 
     async def begin(self, user_id: UUID) -> None:
-        """Remove what a user leaves who has just been deleted, or some of it."""
+        """Begin to remove the rows of a user who has just been deleted; small users are done at once."""
         try:
             await self._erase(user_id, TRANSACTIONS_WAITED_FOR)
         except Exception as error:  # noqa: BLE001 - the user is deleted, and the next run goes on
