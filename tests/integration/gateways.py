@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import pytest
-from clusters import LocalCluster, wait_until
+from clusters import LocalCluster, is_alive, wait_until
 from upstreams import listens
 
 #: Seconds after which what has not come will not.
@@ -46,6 +46,7 @@ class GatewayProcess:
         self._cluster.start("gateway", wait=False)
         # Not ready: there are no keys to be had, and no route here asks for any.
         wait_until(self.listens, "the gateway listens")
+        wait_until(lambda: is_alive(self.operations), "the admin port answers")
         return self
 
     def __exit__(

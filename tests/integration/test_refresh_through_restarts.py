@@ -14,14 +14,14 @@ from databases import PostgresServer, replicas
 from people import PASSWORD
 
 #: Clients, each with a session of its own.
-CLIENTS = 50
+CLIENTS = 20
 
 #: Seconds that a client waits for an answer, and before it asks again if it got none: as a load balancer's client does.
 ANSWER_SECONDS = 5.0
 RETRY_SECONDS = 0.1
 
 #: Seconds between two refreshes of a client: far more often than tokens expire.
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 1.0
 
 #: One in so many answers gets lost on its way.
 LOSS = 3

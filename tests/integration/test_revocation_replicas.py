@@ -42,6 +42,7 @@ def both(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.docker
+@pytest.mark.serial
 class TestReplicas:
     @pytest.mark.parametrize("balanced", [False, True], ids=["each-its-own", "in-turn"])
     def test_what_one_says_to_be_in_force_is_refused_everywhere(self, both: Replicas, balanced: bool) -> None:

@@ -138,6 +138,7 @@ class TestPostgres:
         async with opened(on_postgres) as database:
             await database.migrate(release(CREATE))
             async with database.read() as connection:
+                await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
                 await connection.execute(text("SELECT * FROM things"))
                 with capture_logs() as records:
                     migrating = asyncio.create_task(database.migrate(release(CREATE, ADD)))
