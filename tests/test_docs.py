@@ -124,7 +124,8 @@ class TestSettings:
             for field in config.model_fields.values():
                 assert field.alias in table
                 if field.default not in {None, (), ""}:
-                    assert table[field.alias] == f"`{field.default}`", field.alias
+                    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+                    assert table[field.alias] == f"`{default}`", field.alias
 
     def test_every_listed_setting_exists(self) -> None:
         known = AuthConfig.names() | GatewayConfig.names() | ProfileConfig.names()

@@ -232,11 +232,13 @@ def _error_page(request: Request, status: int) -> Response:
 
 
 def _verifier_config(environ: Mapping[str, str]) -> VerifierConfig:
-    auth = environ.get("OSTIARY_AUTH_URL") or "http://127.0.0.1:8081"
+    auth = (environ.get("OSTIARY_AUTH_URL") or "http://127.0.0.1:8081").split(",")
     secret = environ.get("OSTIARY_FEED_SECRET_FILE") or ".data/feed-secret"
     return VerifierConfig(
         issuer=environ.get("OSTIARY_ISSUER") or "http://localhost:8080",
         audience=environ.get("OSTIARY_AUDIENCE") or "ostiary",
-        jwks_url=f"{auth}/.well-known/jwks.json",
-        feed=Feed(url=f"{auth}/feed", client_id="ostiary-verifiers", secret_file=secret, name="pages"),
+        jwks_url=[f"{url.strip()}/.well-known/jwks.json" for url in auth],
+        feed=Feed(
+            url=[f"{url.strip()}/feed" for url in auth], client_id="ostiary-verifiers", secret_file=secret, name="pages"
+        ),
     )

@@ -1208,8 +1208,37 @@ class TestAddresses:
         self, make: Made, url: str, endpoint: str
     ) -> None:
         config = Feed(url=url, client_id="orders", client_secret="s")
-        assert config.token_endpoint == endpoint
+        assert config.token_endpoint(url) == endpoint
         assert make(config).revocations.position is None
+
+    async def test_a_feed_of_several_servers_is_read_from_the_next_when_one_fails(
+        self, make: Made, server: Server, pauses: list[float]
+    ) -> None:
+        away = {"a.example"}
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            if request.url.host in away:
+                server.requests.append(request)
+                raise httpx.ConnectError("away")
+            return await server(request)
+
+        urls = ["https://a.example/feed", "https://b.example/feed"]
+        config = Feed(url=urls, client_id="orders", client_secret="s")
+        async with make(config, transport=httpx.MockTransport(answer)) as client:
+            # The first poll counts only once each server was asked, which takes no delay.
+            assert client.revocations.complete
+            assert pauses[0] == 0.0
+            assert [request.url.host for request in server.received("POST")] == ["a.example", "b.example"]
+            away.add("b.example")
+            server.wake()
+            await until(lambda: any(pauses))
+            away.clear()
+            server.revoke(Kind.KEY, "k1")
+            await until(lambda: number_of(client) == 1)
+
+    def test_a_feed_has_a_server(self) -> None:
+        with pytest.raises(ValueError, match="at least one URL"):
+            Feed(url=(), client_id="orders", client_secret="s")
 
     @pytest.mark.parametrize("secrets", [{}, {"client_secret": ""}, {"client_secret": "s", "secret_file": "/run/s"}])
     def test_a_feed_has_one_secret(self, secrets: dict[str, str]) -> None:

@@ -78,6 +78,20 @@ async def test_an_unusable_response_leaves_no_keys(answer: Callable[[httpx.Reque
     assert {request.url.host for request in endpoint.requests} == {"issuer.example"}
 
 
+async def test_keys_of_several_servers_come_from_the_next_when_one_fails(issuer: Issuer) -> None:
+    endpoint = Endpoint(document(issuer.jwks()))
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "a.example":
+            raise httpx.ConnectError("away")
+        return await endpoint(request)
+
+    urls = ["https://a.example/jwks", "https://b.example/jwks"]
+    async with RemoteKeys("https://issuer.example", urls, transport=httpx.MockTransport(answer)) as keys:
+        assert list(keys.current().keys) == [issuer.kid]
+    assert [request.url.host for request in endpoint.requests] == ["b.example"]
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_cold_start_during_an_outage_recovers(issuer: Issuer) -> None:
     endpoint = Endpoint(document(b"", 503))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 MAX_PORT = 65_535
 
@@ -104,5 +104,13 @@ def _check_base_url(value: object) -> object:
     return _BASE.check(value) if isinstance(value, str) else value
 
 
+def split_list(value: object) -> object:
+    """Split a text at its commas, as settings list several values; leave other values as they are."""
+    return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
+
+
 #: The address of a service: scheme, host and port.
 BaseUrl = Annotated[str, BeforeValidator(_check_base_url)]
+
+#: The addresses of a service's replicas, in settings separated by commas.
+BaseUrls = Annotated[tuple[BaseUrl, ...], BeforeValidator(split_list), Field(min_length=1, max_length=64)]

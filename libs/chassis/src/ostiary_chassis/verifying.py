@@ -1,5 +1,6 @@
 """The settings of services that verify tokens of the auth service."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +21,14 @@ def _max_staleness(value: object) -> object:
 MaxStaleness = Annotated[Annotated[float, Field(ge=0.2, le=3600)] | None, BeforeValidator(_max_staleness)]
 
 
-def issuer_config(issuer: str, audience: str, auth_url: str, feed_secret_file: Path, name: str) -> VerifierConfig:
+def issuer_config(
+    issuer: str, audience: str, auth_urls: Sequence[str], feed_secret_file: Path, name: str
+) -> VerifierConfig:
     """Return the configuration of the issuer. Keys and revocations come from the auth service directly.
 
     `name` is the name of this service in the list of verifiers.
     """
-    feed = Feed(url=f"{auth_url}/feed", client_id=VERIFIERS_CLIENT_ID, secret_file=feed_secret_file, name=name)
-    return VerifierConfig(issuer=issuer, audience=audience, jwks_url=f"{auth_url}/.well-known/jwks.json", feed=feed)
+    keys = [f"{url}/.well-known/jwks.json" for url in auth_urls]
+    feeds = [f"{url}/feed" for url in auth_urls]
+    feed = Feed(url=feeds, client_id=VERIFIERS_CLIENT_ID, secret_file=feed_secret_file, name=name)
+    return VerifierConfig(issuer=issuer, audience=audience, jwks_url=keys, feed=feed)

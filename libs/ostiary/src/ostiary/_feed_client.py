@@ -10,7 +10,7 @@ import logging
 import math
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ import httpx
 from ostiary import _json, feed
 from ostiary._addresses import check_address
 from ostiary._clock import suspend_aware_clock
-from ostiary._polling import Backoff, Poller, PollFailed, read_body
+from ostiary._polling import Backoff, Poller, PollFailed, Servers, read_body, urls_of
 from ostiary._revocations import Revocations
 from ostiary._source import KeySource
 from ostiary.errors import KeysUnavailable, UnknownKey
@@ -75,15 +75,15 @@ MAX_TOKEN_BYTES = 64 * 1024
 class Feed:
     """An issuer's revocation feed, and the client that reads it, which needs the scope `feed:read`.
 
-    url:           the URL of the feed.
+    url:           the URL of the feed; several, if it has several servers: one is asked until it fails, then the next.
     client_id:     the client's id.
     client_secret: the client's secret, or
     secret_file:   the file that contains it; it is read for each token, so the secret may change, or be created later.
-    token_url:     the issuer's token endpoint; by default, `/oauth/token` on the feed's host.
+    token_url:     the issuer's token endpoint; by default, `/oauth/token` on the host of the feed in use.
     name:          the name of this verifier in the issuer's list of verifiers, to which a random suffix is added.
     """
 
-    url: str
+    url: str | Sequence[str]
     client_id: str
     client_secret: str = field(default="", repr=False)
     secret_file: str | Path | None = None
@@ -95,13 +95,17 @@ class Feed:
             raise ValueError("a feed needs either client_secret or secret_file")
         if _NAME.match(self.name) is None:
             raise ValueError("a feed's name must be 1 to 40 characters of A-Z, a-z, 0-9, '.', '_' and '-'")
-        if "?" in self.url or "#" in self.url:
+        if any("?" in url or "#" in url for url in self.urls):
             raise ValueError("a feed's url must have no query or fragment")
 
     @property
-    def token_endpoint(self) -> str:
-        """The URL of the token endpoint."""
-        parts = urlsplit(self.url)
+    def urls(self) -> tuple[str, ...]:
+        """The URLs of the feed."""
+        return urls_of(self.url)
+
+    def token_endpoint(self, url: str) -> str:
+        """Return the URL of the token endpoint that goes with a URL of the feed."""
+        parts = urlsplit(url)
         return self.token_url or urlunsplit((parts.scheme, parts.netloc, "/oauth/token", "", ""))
 
     def secret(self) -> str:
@@ -131,9 +135,11 @@ class FeedClient(Poller):
 
         Raises ValueError for URLs that a secret must not be sent to.
         """
-        for address in (config.url, config.token_endpoint):
+        addresses = [*config.urls, *map(config.token_endpoint, config.urls)]
+        for address in addresses:
             check_address(address, allow_insecure=allow_insecure)
-        super().__init__("ostiary-revocations", config.url, config.token_endpoint, transport=transport)
+        super().__init__("ostiary-revocations", *addresses, transport=transport)
+        self._servers = Servers(config.urls)
         self.revocations = Revocations(clock)
         self._issuer = issuer
         self._config = config
@@ -176,17 +182,19 @@ class FeedClient(Poller):
         headers = {"Authorization": f"Bearer {self._token}"}
         try:
             async with asyncio.timeout(LEAVE_TIMEOUT):
-                answer = await client.delete(self._config.url, params={"verifier": self._id}, headers=headers)
+                answer = await client.delete(self._servers.url, params={"verifier": self._id}, headers=headers)
                 if answer.status_code == httpx.codes.UNAUTHORIZED:
                     # The token has ended, or its key was replaced.
                     await self._get_token(client)
                     return False
         except Exception:  # noqa: BLE001 - whatever went wrong, the next attempt may succeed
+            self._servers.failed()
             return False
         return answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR
 
     def _is_catching_up(self) -> bool:
-        return self._backoff.failures == 0 and not self.revocations.complete
+        is_reading_pages = self._backoff.failures == 0 and not self.revocations.complete
+        return is_reading_pages or self._servers.have_another
 
     @property
     def _wait(self) -> float:
@@ -260,7 +268,7 @@ class FeedClient(Poller):
             "Accept-Encoding": "identity",
             "Cache-Control": "no-store",
         }
-        async with client.stream("GET", self._config.url, params=query, headers=headers) as response:
+        async with client.stream("GET", self._servers.url, params=query, headers=headers) as response:
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 self._token_renewal_at = self._token_ends_at = 0.0
             if response.status_code != httpx.codes.OK:
@@ -309,7 +317,7 @@ class FeedClient(Poller):
         self._token_renewal_at = sent_at + lifetime * TOKEN_RENEWAL_SHARE
 
     async def _request_token(self, client: httpx.AsyncClient, form: dict[str, str]) -> dict[str, Any]:
-        async with client.stream("POST", self._config.token_endpoint, data=form) as response:
+        async with client.stream("POST", self._config.token_endpoint(self._servers.url), data=form) as response:
             if response.status_code != httpx.codes.OK:
                 raise PollFailed(f"token endpoint returned status {response.status_code}")
             try:
@@ -326,6 +334,7 @@ class FeedClient(Poller):
         if self._backoff.logged is not None:
             _log.info("revocation feed recovered", extra={"issuer": self._issuer})
         self._backoff.reset()
+        self._servers.succeeded()
         self._observe("updated" if answer.revocations else "unchanged", sent_at, answer.head)
 
     def _note_failure(self, reason: str, outcome: str, started_at: float) -> float:
@@ -339,4 +348,5 @@ class FeedClient(Poller):
         elif self._backoff.is_warning_due():
             self._backoff.logged = reason
             _log.warning("revocation feed unavailable", extra=context)
-        return delay
+        self._servers.failed()
+        return 0.0 if self._servers.have_another else delay

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from ostiary import _disk, _json
 from ostiary._addresses import check_address
 from ostiary._clock import suspend_aware_clock
 from ostiary._keyset import InvalidKeySet, KeySet
-from ostiary._polling import Backoff, Poller, PollFailed, read_body
+from ostiary._polling import Backoff, Poller, PollFailed, Servers, read_body, urls_of
 from ostiary.errors import KeysUnavailable
 from ostiary.observer import Observer, harmless
 
@@ -89,7 +89,7 @@ class RemoteKeys(Poller):
     def __init__(
         self,
         issuer: str,
-        jwks_url: str | None = None,
+        jwks_url: str | Sequence[str] | None = None,
         *,
         allow_insecure: bool = False,
         last_good: Path | None = None,
@@ -99,15 +99,18 @@ class RemoteKeys(Poller):
     ) -> None:
         """Nothing is fetched until the source is entered.
 
-        Without `jwks_url`, the URL is taken from the issuer's metadata (RFC 8414). `last_good` is a file
+        Several URLs are those of several servers: one is asked until it fails, then the next. Without `jwks_url`, the
+        URL is taken from the issuer's metadata (RFC 8414). `last_good` is a file
         that stores the last good document. `transport` and `clock` are for tests.
 
         Raises ValueError for a URL that keys must not come from.
         """
-        check_address(jwks_url or issuer, allow_insecure=allow_insecure)
-        super().__init__("ostiary-keys", jwks_url, transport=transport)
+        urls = urls_of(jwks_url) if jwks_url is not None else ()
+        for url in urls or (issuer,):
+            check_address(url, allow_insecure=allow_insecure)
+        super().__init__("ostiary-keys", *(urls or (None,)), transport=transport)
         self._issuer = issuer
-        self._url = jwks_url
+        self._servers = Servers(urls) if urls else None
         self._allow_insecure = allow_insecure
         self._last_good = last_good
         self._observer = observer
@@ -172,6 +175,9 @@ class RemoteKeys(Poller):
                 async with asyncio.timeout(min(until - now, MAX_SLICE)):
                     await event.wait()
 
+    def _is_catching_up(self) -> bool:
+        return self._servers is not None and self._servers.have_another
+
     async def _poll(self, client: httpx.AsyncClient) -> float:
         self._woken.clear()
         # After an announcement, a cache on the path must not return the old keys.
@@ -187,6 +193,8 @@ class RemoteKeys(Poller):
         changed = self._fetched is None or fetched.keys is not self._fetched.keys
         self._fetched = fetched
         self._backoff.reset()
+        if self._servers is not None:
+            self._servers.succeeded()
         self._observe("changed" if changed else "unchanged", sent_at)
         if changed:
             _log.info("keys fetched", extra={"issuer": self._issuer, "kids": sorted(fetched.keys.keys)})
@@ -202,6 +210,10 @@ class RemoteKeys(Poller):
             reason = str(error) if isinstance(error, PollFailed | InvalidKeySet) else type(error).__name__
             self._backoff.logged = reason
             _log.warning("key fetch failed", extra={"issuer": self._issuer, "reason": reason})
+        if self._servers is not None:
+            self._servers.failed()
+            if self._servers.have_another:
+                return 0.0
         if self._fetched is not None and self._clock() - self._fetched.fetched_at < self._fetched.fresh_for:
             # An unknown key caused an early fetch; the keys are still fresh, so the retry can wait.
             delay = max(delay, UNKNOWN_KEY_COOLDOWN)
@@ -223,7 +235,7 @@ class RemoteKeys(Poller):
         self, client: httpx.AsyncClient, sent_at: float, headers: dict[str, str]
     ) -> tuple[_FetchedKeys, bytes | None]:
         """Return the key set, and its document unless that is unchanged. Raises PollFailed, InvalidKeySet and more."""
-        url = self._url or await self._discover(client)
+        url = self._servers.url if self._servers is not None else await self._discover(client)
         fetched = self._fetched
         if fetched is not None and fetched.etag is not None:
             headers = {**headers, "If-None-Match": fetched.etag}

@@ -1,13 +1,14 @@
 """What the two background tasks of a verifier share: both poll an issuer over HTTP while the verifier runs.
 
-`Poller` is the life cycle and the HTTP client, `Backoff` the delay between retries, `read_body` the limit on responses.
+`Poller` is the life cycle and the HTTP client, `Servers` the choice among several addresses, `Backoff` the delay
+between retries, `read_body` the limit on responses.
 """
 
 import asyncio
 import random
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Self
 
@@ -56,6 +57,41 @@ async def read_body(response: httpx.Response, limit: int) -> bytes:
         if len(body) > limit:
             raise PollFailed(f"body over {limit} bytes")
     return bytes(body)
+
+
+def urls_of(urls: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one URL, or several, as several. Raises ValueError if there are none."""
+    several = (urls,) if isinstance(urls, str) else tuple(urls)
+    if not several:
+        raise ValueError("at least one URL is required")
+    return several
+
+
+class Servers:
+    """The servers of one issuer. One is asked until it fails, then the next."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self._urls = urls
+        self._turn = 0
+        self._failures = 0
+
+    @property
+    def url(self) -> str:
+        """The URL at the server whose turn it is."""
+        return self._urls[self._turn]
+
+    @property
+    def have_another(self) -> bool:
+        """Whether the last request failed, and the server whose turn it is has not failed, too, in this round."""
+        return self._failures % len(self._urls) != 0
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
+    def failed(self) -> None:
+        """Go on to the next one."""
+        self._turn = (self._turn + 1) % len(self._urls)
+        self._failures += 1
 
 
 class Backoff:

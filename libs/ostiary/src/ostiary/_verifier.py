@@ -1,7 +1,7 @@
 """The verifier: one object per process that decides whether access tokens are valid."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,8 @@ class VerifierConfig:
 
     issuer:            `iss` must be exactly this.
     audience:          `aud` must contain this.
-    jwks_url:          the URL of the issuer's key set; by default, the one in its metadata (RFC 8414).
+    jwks_url:          the URL of the issuer's key set, or several, as in `Feed`; by default, the one in its metadata
+                       (RFC 8414).
     key_source:        a source of keys instead of a URL.
     feed:              the issuer's revocation feed. Without one, tokens are valid until they expire.
     revocation_source: a source of revocations instead of a feed.
@@ -64,7 +65,7 @@ class VerifierConfig:
 
     issuer: str
     audience: str
-    jwks_url: str | None = None
+    jwks_url: str | Sequence[str] | None = None
     key_source: KeySource | None = None
     feed: "Feed | None" = None
     revocation_source: RevocationSource | None = None

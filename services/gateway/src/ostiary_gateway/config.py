@@ -15,7 +15,7 @@ from ostiary_chassis.logs import LogFormat, LogLevel
 from ostiary_chassis.middleware import LIVENESS_PATH, OPERATIONS
 from ostiary_chassis.proxies import Networks
 from ostiary_chassis.settings import ConfigError, Port, Settings, read_secret, reject_unknown
-from ostiary_chassis.urls import MAX_PORT, BaseUrl, UrlKind
+from ostiary_chassis.urls import MAX_PORT, BaseUrl, BaseUrls, UrlKind
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
 _STORE = UrlKind(("redis", "rediss"), "a redis:// or rediss:// URL, such as redis://redis:6379/0", {"path"})
@@ -69,7 +69,7 @@ class GatewayConfig(Settings):
     routes_file: Annotated[Path, Field(alias="OSTIARY_GATEWAY_ROUTES")] = Path("deploy/gateway.yaml")
     issuer: Annotated[BaseUrl, Field(alias="OSTIARY_ISSUER")] = "http://localhost:8080"
     audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
-    auth_url: Annotated[BaseUrl, Field(alias="OSTIARY_AUTH_URL")] = "http://127.0.0.1:8081"
+    auth_urls: Annotated[BaseUrls, Field(alias="OSTIARY_AUTH_URL")] = ("http://127.0.0.1:8081",)
     feed_secret_file: Annotated[Path, Field(alias="OSTIARY_FEED_SECRET_FILE")] = Path(".data/feed-secret")
     gateway_secret_file: Annotated[Path, Field(alias="OSTIARY_GATEWAY_SECRET_FILE")] = Path(".data/gateway-secret")
     max_staleness: Annotated[MaxStaleness, Field(alias="OSTIARY_MAX_STALENESS")] = DEFAULT_MAX_STALENESS
@@ -122,7 +122,7 @@ class GatewayConfig(Settings):
         return read_secret(file, "OSTIARY_GATEWAY_RATE_LIMIT_STORE_PASSWORD_FILE") if file else None
 
     def issuer_config(self) -> VerifierConfig:
-        return issuer_config(self.issuer, self.audience, self.auth_url, self.feed_secret_file, "gateway")
+        return issuer_config(self.issuer, self.audience, self.auth_urls, self.feed_secret_file, "gateway")
 
 
 def check_ca_file(environ: Mapping[str, str]) -> None:

@@ -45,6 +45,16 @@ def test_addresses_are_expanded_from_the_environment(tmp_path: Path) -> None:
     assert read(tmp_path, GOOD, ORDERS_URL="http://orders:1").upstreams["orders"].url == "http://orders:1"
 
 
+@pytest.mark.parametrize("urls", ["http://a:1,http://b:1", "http://a:1 , http://b:1"])
+def test_a_list_of_addresses_comes_from_the_environment(tmp_path: Path, urls: str) -> None:
+    text = GOOD.replace("url: ${ORDERS_URL:-http://127.0.0.1:9000}", "urls: ${ORDERS_URL:-http://c:1}")
+    assert read(tmp_path, text, ORDERS_URL=urls).upstreams["orders"].addresses == ("http://a:1", "http://b:1")
+    assert read(tmp_path, text).upstreams["orders"].addresses == ("http://c:1",)
+    for fault in ("http://a:1,", "http://a:1,http://a:1", "http://a:1;http://b:1"):
+        with pytest.raises(ConfigError, match=r"gateway\.yaml:[23]: upstreams\.orders"):
+            read(tmp_path, text, ORDERS_URL=fault)
+
+
 @pytest.mark.parametrize(
     ("other", "takes_head"),
     [

@@ -10,7 +10,7 @@ from ostiary_chassis.drain import DEFAULT_DELAY, DEFAULT_TIMEOUT, Drain, DrainDe
 from ostiary_chassis.logs import LogFormat
 from ostiary_chassis.settings import Port, Settings
 from ostiary_chassis.sql import DatabaseAddress, DatabaseUrl
-from ostiary_chassis.urls import BaseUrl
+from ostiary_chassis.urls import BaseUrl, BaseUrls
 from ostiary_chassis.verifying import DEFAULT_MAX_STALENESS, MaxStaleness, issuer_config
 
 
@@ -23,7 +23,7 @@ class ProfileConfig(Settings):
     drain_timeout: Annotated[DrainTimeout, Field(alias="OSTIARY_PROFILE_DRAIN_TIMEOUT")] = DEFAULT_TIMEOUT
     issuer: Annotated[BaseUrl, Field(alias="OSTIARY_ISSUER")] = "http://localhost:8080"
     audience: Annotated[str, Field(alias="OSTIARY_AUDIENCE", min_length=1)] = "ostiary"
-    auth_url: Annotated[BaseUrl, Field(alias="OSTIARY_AUTH_URL")] = "http://127.0.0.1:8081"
+    auth_urls: Annotated[BaseUrls, Field(alias="OSTIARY_AUTH_URL")] = ("http://127.0.0.1:8081",)
     data_dir: Annotated[Path, Field(alias="OSTIARY_DATA_DIR")] = Path(".data")
     database_url: Annotated[DatabaseUrl | None, Field(alias="OSTIARY_PROFILE_DATABASE_URL", repr=False)] = None
     database_password_file: Annotated[Path | None, Field(alias="OSTIARY_PROFILE_DATABASE_PASSWORD_FILE")] = None
@@ -42,7 +42,7 @@ class ProfileConfig(Settings):
 
     def issuer_config(self) -> VerifierConfig:
         """Return the configuration of the issuer, with the sources of its keys and revocations."""
-        return issuer_config(self.issuer, self.audience, self.auth_url, self.feed_secret_path, "profile")
+        return issuer_config(self.issuer, self.audience, self.auth_urls, self.feed_secret_path, "profile")
 
     def database(self) -> DatabaseAddress:
         if self.database_url is None:

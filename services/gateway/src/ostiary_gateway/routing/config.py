@@ -30,6 +30,7 @@ from ostiary_gateway.routing.templates import PathTemplate, parameters, parse_te
 from ostiary_gateway.routing.types import (
     CLOSED_MAPPING,
     Address,
+    Addresses,
     HeaderName,
     HeaderValue,
     Host,
@@ -90,8 +91,8 @@ class Upstream(Section):
     url: Address | None = None
     """Address of the service; environment variables are expanded, as in ${ORDERS_URL:-http://127.0.0.1:8083}."""
 
-    urls: Annotated[tuple[Address, ...], Field(min_length=1, max_length=64)] | None = None
-    """Addresses of several endpoints, which share the load."""
+    urls: Addresses | None = None
+    """Addresses of several endpoints, which share the load: a list, or a text with commas, such as ${ORDERS_URLS}."""
 
     host: SentHost = "client"
     """Host that the service gets: the `client`'s, that of its own address (`upstream`), or this one."""

@@ -98,7 +98,9 @@ def _expand(document: object, environ: Mapping[str, str]) -> object:
             continue
         if isinstance(upstream.get("url"), str):
             upstream["url"] = _expand_text(upstream["url"], environ, ("upstreams", name, "url"))
-        if isinstance(upstream.get("urls"), list):
+        if isinstance(upstream.get("urls"), str):
+            upstream["urls"] = _expand_text(upstream["urls"], environ, ("upstreams", name, "urls"))
+        elif isinstance(upstream.get("urls"), list):
             upstream["urls"] = [
                 _expand_text(url, environ, ("upstreams", name, "urls", index)) if isinstance(url, str) else url
                 for index, url in enumerate(upstream["urls"])

@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from ostiary_chassis.origins import SCHEMA_PATTERN, check_origin
-from ostiary_chassis.urls import BaseUrl
+from ostiary_chassis.urls import BaseUrl, split_list
 from ostiary_gateway.http1.headers import is_own
 from ostiary_gateway.http1.methods import KNOWN
 from ostiary_gateway.routing import hosts
@@ -145,6 +145,11 @@ Scalar = Annotated[
 ]
 UnixUrl = Annotated[str, Field(pattern=_UNIX_URL)]
 Address = Annotated[Annotated[UnixUrl, Tag("unix")] | Annotated[BaseUrl, Tag("text")], Discriminator(_address_kind)]
+Addresses = Annotated[
+    tuple[Address, ...],
+    Field(min_length=1, max_length=64),
+    BeforeValidator(split_list, json_schema_input_type=list[Address] | str),
+]
 Special = Literal["/", "\\", "#", "?", "%", ";", "//"]
 Method = Annotated[str, Field(pattern=_METHOD), AfterValidator(_valid_method)]
 Name = Annotated[str, Field(pattern=_NAME)]
