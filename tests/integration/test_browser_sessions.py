@@ -22,8 +22,7 @@ CLIENTS = 24
 #: Seconds that a revocation takes at most to be in force, on a busy machine.
 IN_FORCE = 10
 
-#: Of all that is posted to the auth service, exchanges alone have no route with a template.
-_COUNT = re.compile(r'http_requests_total\{method="POST",route="unmatched",status="200"\} ([0-9.]+)')
+_COUNT = re.compile(r'http_requests_total\{method="POST",route="/sessions/exchange",status="200"\} ([0-9.]+)')
 _PAIR = re.compile(r"([^=;]+)=([^;]*)")
 
 

@@ -5,7 +5,10 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from ostiary_chassis.app import MAX_BODY_BYTES, new_app
@@ -30,7 +33,7 @@ def database() -> Database:
 
 
 @pytest.fixture
-def client(database: Database) -> httpx.AsyncClient:
+def app(database: Database) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
@@ -52,6 +55,11 @@ def client(database: Database) -> httpx.AsyncClient:
     async def thing(thing: int) -> int:
         return 1 // thing
 
+    return app
+
+
+@pytest.fixture
+def client(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://service")
 
 
@@ -187,3 +195,42 @@ async def test_metrics_know_routes_and_not_paths(client: httpx.AsyncClient) -> N
     assert 'route="unmatched"' in text
     assert "secret" not in text
     assert "BREW" not in text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields", "named"),
+    [
+        ("GET", "/plain/7", {}, ("GET", "/plain/{number}", 200)),
+        ("HEAD", "/plain/7", {}, ("HEAD", "/plain/{number}", 200)),
+        ("OPTIONS", "/plain/7", {}, ("OPTIONS", "/plain/{number}", 204)),
+        ("BREW", "/plain/7", {}, ("other", "/plain/{number}", 405)),
+        ("GET", "/below/included/7", {}, ("GET", "/below/included/{number}", 200)),
+        ("POST", "/below/included/7", {"Content-Length": "99999999"}, ("POST", "/below/included/{number}", 413)),
+        ("GET", "/below/included/first", {}, ("GET", "/below/included/{number}", 422)),
+        ("PUT", "/below/included/first", {}, ("PUT", "/below/included/first", 200)),
+        ("BREW", "/elsewhere", {}, ("other", "unmatched", 404)),
+    ],
+)
+async def test_a_request_is_named_by_its_route_however_that_was_added(
+    app: FastAPI, client: httpx.AsyncClient, method: str, path: str, fields: dict[str, str], named: tuple[str, str, int]
+) -> None:
+    async def plain(_request: Request) -> Response:
+        return Response()
+
+    router = APIRouter(prefix="/included")
+
+    @router.get("/{number}")
+    async def included(number: int) -> int:
+        return number
+
+    @router.put("/first")
+    async def first() -> None:
+        pass
+
+    app.router.routes.append(Route("/plain/{number}", plain))
+    app.include_router(router, prefix="/below")
+    with capture_logs() as records:
+        await client.request(method, path, headers=fields)
+    assert [(each["method"], each["route"], each["status"]) for each in records] == [named]
+    label = 'method="{}",route="{}",status="{}"'.format(*named)
+    assert f"http_requests_total{{{label}}} 1.0" in (await client.get("/metrics")).text

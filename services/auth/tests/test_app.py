@@ -5,9 +5,15 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import iter_route_contexts
+from named_routes import wrongly_named_routes
+from serving import serving
 from users import ADA
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig
+from ostiary_auth.app import create_app
+from ostiary_auth.config import AuthConfig
+from ostiary_auth.services import ServiceSecrets
 
 CONFIDENTIAL = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 
@@ -99,3 +105,11 @@ async def test_only_operations_that_authenticate_document_401(client: httpx.Asyn
     authenticating |= {name for name, operation in operations.items() if operation.get("security")}
     assert {name for name, operation in operations.items() if "401" in operation["responses"]} == authenticating
     assert {("POST", "/auth/register"), ("GET", "/.well-known/jwks.json")} <= operations.keys() - authenticating
+
+
+async def test_logs_and_metrics_name_every_route_by_its_template(config: AuthConfig, own: ServiceSecrets) -> None:
+    app = create_app(config, own)
+    async with serving(app) as client:
+        assert await wrongly_named_routes(app, client) == []
+        names = {route.path for route in iter_route_contexts(app.routes)}
+        assert names >= {*(await client.get("/openapi.json")).json()["paths"], "/feed", "/sessions/exchange"}

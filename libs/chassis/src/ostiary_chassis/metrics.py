@@ -15,6 +15,11 @@ from ostiary_chassis.threads import in_thread
 REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
+def method_label(method: str) -> str:
+    """Return the name of a method in logs and metrics, where clients must not add any that they invent."""
+    return method if method in METHODS else "other"
+
+
 class RequestMetrics(Collector):
     """Counts and times requests. The label `route` is the path template, never the path, so it is bounded."""
 
@@ -44,8 +49,7 @@ class RequestMetrics(Collector):
         yield durations
 
     def _add_count(self, method: str, route: str, status: int) -> "_Count":
-        if method not in METHODS:
-            method = "other"
+        method = method_label(method)
         timings = self._seconds.setdefault((method, route), Timings(REQUEST_BUCKETS))
         return self._counts.setdefault((method, route, status), _Count(timings))
 

@@ -3,14 +3,17 @@
 import os
 import re
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import structlog
+from fastapi.routing import iter_route_contexts
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostiary.fastapi import problem_response
-from ostiary_chassis.metrics import RequestMetrics
+from ostiary_chassis.metrics import RequestMetrics, method_label
 from ostiary_chassis.problems import INTERNAL_ERROR, ProblemError, body_too_large, methods_at
 
 _log = structlog.stdlib.get_logger("access")
@@ -32,6 +35,7 @@ class RequestContext:
     def __init__(self, app: ASGIApp, requests: RequestMetrics) -> None:
         self._app = app
         self._requests = requests
+        self._templates: _Templates | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,12 +75,37 @@ class RequestContext:
                 self._record(scope, status, time.perf_counter() - started_at)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route, method = getattr(scope.get("route"), "path", "unmatched"), scope["method"]
+        # Now, as the application has all of its routes.
+        self._templates = self._templates or _Templates(scope["app"].routes)
+        route, method = self._templates.of(scope), method_label(scope["method"])
         self._requests.record(method, route, status, seconds)
         # Frequent requests are marked as routine; only their failures are logged.
         is_routine = scope["path"] in OPERATIONS or (scope["state"].get("routine") and status < _FIRST_FAILURE)
         if not is_routine:
             _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
+
+
+class _Templates:
+    """The path templates of an application's routes, which name requests in logs and metrics.
+
+    They are found by path and method. What the framework leaves in the scope differs by kind of route, lacks the
+    prefixes of included routers, and is missing when a request is rejected before it is routed.
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        contexts = iter_route_contexts(routes)
+        self._routes = [(each.path_regex, each.methods, each.path_format or "") for each in contexts]
+
+    def of(self, scope: Scope) -> str:
+        """Return the template of the route for a request, or of one at its path with other methods; or "unmatched"."""
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        found = ((methods, template) for pattern, methods, template in self._routes if pattern.match(scope["path"]))
+        at_path = ""
+        for methods, template in found:
+            if methods is None or method in methods:
+                return template
+            at_path = at_path or template
+        return at_path or "unmatched"
 
 
 def is_request_id(given: bytes) -> bool:
@@ -104,11 +133,7 @@ class ImpliedMethods:
         method = scope.get("method")
         if method == "HEAD":
             # A copy: the server looks up the method to know that no content follows.
-            as_get = {**scope, "method": "GET"}
-            try:
-                await self._app(as_get, receive, _without_content(send))
-            finally:
-                scope["route"] = as_get.get("route")
+            await self._app({**scope, "method": "GET"}, receive, _without_content(send))
         elif method == "OPTIONS" and (methods := methods_at(scope)):
             await Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(methods)})(
                 scope, receive, send

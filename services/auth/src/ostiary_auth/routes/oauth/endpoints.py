@@ -32,7 +32,6 @@ def oauth_routes(services: Services, dependencies: Dependencies) -> list[Route]:
 
     async def authenticated(request: Request) -> tuple[Form, Client, Context]:
         """Parse the form and authenticate the client. Raises OAuthError."""
-        request.state.route = request.scope["path"]  # for logs and metrics, which only know FastAPI's routes
         form = await read_form(request)
         context = dependencies.context(request)
         client = await services.clients.authenticate(credentials_of(request, form), context)

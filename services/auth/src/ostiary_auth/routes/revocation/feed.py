@@ -76,7 +76,6 @@ def _acknowledged(feed: RevocationFeed, query: QueryParams, after: int) -> int:
 
 def _authorise(dependencies: Dependencies, request: Request) -> str:
     """Require the scope, and return the client. Raises OstiaryError."""
-    request.state.route = FEED_PATH  # for logs and metrics, which only know FastAPI's routes
     request.state.routine = True
     # Polls are how verifiers become fresh, so staleness must not reject them.
     token = dependencies.auth.verifier.verify(
