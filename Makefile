@@ -41,7 +41,9 @@ run: .venv/installed ## Run the cluster and the examples as local processes on S
 demo: .venv/installed ## Run the main story against a running cluster
 	@$(BIN)/python demo/demo.py
 
+# The images come first: tests that wait for processes should not share the cores with a compiler.
 test: .venv/installed build/node/installed ## Run the tests: unit, integration, and containers if a Docker engine is available
+	@if docker info >/dev/null 2>&1; then echo "Building the images ..."; $(COMPOSE) build --quiet; fi
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not serial and not slow" tests services libs
 	$(BIN)/pytest -m "serial and not slow" tests services libs
 

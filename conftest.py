@@ -15,10 +15,12 @@ from xdist.workermanage import WorkerController
 _ROOT = Path(__file__).parent
 _RUN_DIRECTORY = pytest.StashKey[Path]()
 
-# No deadline: how long an example takes depends on what else the machine does. Examples differ from run to run, so that
-# many quick runs try as many as a thorough one.
-hypothesis.settings.register_profile("quick", deadline=None, max_examples=40)
-hypothesis.settings.register_profile("thorough", deadline=None, max_examples=150)
+# No limits of time: how long an example takes depends on what else the machine does. Examples differ from run to run,
+# so that many quick runs try as many as a thorough one.
+for _name, _examples in (("quick", 40), ("thorough", 80)):
+    hypothesis.settings.register_profile(
+        _name, deadline=None, max_examples=_examples, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
 hypothesis.settings.load_profile("thorough" if os.environ.get("CI") == "true" else "quick")
 
 
