@@ -81,7 +81,7 @@ from fastapi import Depends, FastAPI, Request
 from ostiary import Feed, KeySet, LocalKeys, LocalRevocations, Revocations, VerifiedToken, Verifier, VerifierConfig
 from ostiary import _base64url as base64url
 from ostiary._clock import suspend_aware_clock
-from ostiary._revocations import GENERATION_SHARE, MIN_RETENTION, RETENTION_MARGIN, names_of
+from ostiary._revocations import GENERATION_SHARE, MIN_RETENTION, RETENTION_MARGIN, Names
 from ostiary.errors import Revoked
 from ostiary.fastapi import Auth
 from ostiary.feed import GENESIS, MAX_EVENTS, Kind, Revocation
@@ -397,7 +397,7 @@ def check_times(scale: Scale, count: int) -> Row:
     many.arrive(count, FULLEST_SECONDS)
     without = verifier_of(issuer, None)
     verified = [without.verify(token) for token in tokens]
-    pairs = [(token, names_of(token)) for token in verified]
+    pairs = [(token, Names(token)) for token in verified]
     live = f"{scale.live}_live"
     contenders: dict[str, Callable[[], float]] = {
         "without": partial(verify_all, without, tokens, none),

@@ -43,7 +43,7 @@ from revocation_model import (
 )
 
 from ostiary import Revocations
-from ostiary._revocations import names_of
+from ostiary._revocations import Names
 from ostiary._token import VerifiedToken
 from ostiary.errors import Revoked
 from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Revocation, chain
@@ -327,7 +327,7 @@ class TestWhatIsApplied:
     @staticmethod
     def is_refused(revocations: Revocations, token: VerifiedToken) -> bool:
         try:
-            revocations.check(token, partial(names_of, token))
+            revocations.check(token, partial(Names, token))
         except Revoked:
             return True
         return False

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from ostiary._keyset import KeySet
-from ostiary._revocations import Names, Revocations, names_of
+from ostiary._revocations import Names, Revocations
 from ostiary._source import KeySource
 from ostiary._token import VerifiedToken
 
@@ -40,9 +40,9 @@ class CacheEntry:
     _names: Names | None = None
 
     def names(self) -> Names:
-        """Return the names under which the token can be revoked, computed on first use."""
+        """Return the names under which the token can be revoked, made on first use."""
         if self._names is None:
-            self._names = names_of(self.token)
+            self._names = Names(self.token)
         return self._names
 
 

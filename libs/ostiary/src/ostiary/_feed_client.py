@@ -246,7 +246,7 @@ class FeedClient(Poller):
         sent_at = self._clock()
         async with asyncio.timeout(wait + self._timeout):
             text = await self._get(client, query)
-        answer = feed.read(text, self._issuer, self._keys.current(), self.revocations.revoked_kids, nonce)
+        answer = feed.read(text, self._issuer, self._keys.current(), self.revocations.has_key, nonce)
         self.revocations.apply(answer, sent_at, math.inf if lease is None else lease)
         self._note_answer(answer, sent_at)
         delay = self._clock() - sent_at - wait

@@ -8,11 +8,12 @@ suspended machine makes stale revocations look fresh.
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sized
+from functools import lru_cache
+from typing import Generic, TypeVar
 
 from ostiary._clock import suspend_aware_clock
-from ostiary._compact import CompactSet, Name, name
+from ostiary._compact import Name, NameSet, NumbersByName, name
 from ostiary._token import VerifiedToken
 from ostiary.errors import Revoked
 from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Position, Revocation, chain
@@ -28,36 +29,76 @@ RETENTION_MARGIN = 60.0
 #: A generation accepts entries for this share of its first entry's retention, so there are three or four generations.
 GENERATION_SHARE = 0.5
 
+#: Keys and clients whose names are in the cache; an issuer has few of them, and many tokens of each.
+_CACHED_NAMES = 1024
 
-@dataclass(slots=True)
-class _Generation:
-    """Revoked sessions and tokens that arrived at about the same time. All can be removed at `ends_at`."""
+_EVERYTHING = name(Kind.ALL, EVERYTHING)
 
-    sessions: CompactSet
-    #: None until a single token is revoked, which is rare: it saves a lookup.
-    tokens: CompactSet | None
-    closes_at: float
-    ends_at: float
+_Members = TypeVar("_Members", bound=Sized)
 
 
-@dataclass(frozen=True, slots=True)
-class _Cutoff:
-    """Revokes all tokens of a subject, a client, a key or the issuer that were issued before `number`."""
+class _Generations(Generic[_Members]):
+    """Revocations of one kind, by when they arrived. Each generation is removed as a whole, when all of it has ended.
 
-    number: int
-    ends_at: float
+    So what is live costs nothing when something arrives or ends, however much it is.
+    """
+
+    def __init__(self, new: Callable[[], _Members]) -> None:
+        self._new = new
+        #: Replaced and not changed, as other threads may be reading it.
+        self.live: tuple[_Members, ...] = ()
+        #: Until when each accepts entries, and when it ends.
+        self._closes_at: list[float] = []
+        self._ends_at: list[float] = []
+
+    def __len__(self) -> int:
+        return sum(len(members) for members in self.live)
+
+    def accept(self, now: float, ends_at: float) -> _Members:
+        """Return the generation for what arrives now, and has to be kept until `ends_at`."""
+        if not self.live or now >= self._closes_at[-1]:
+            self._closes_at.append(now + (ends_at - now) * GENERATION_SHARE)
+            self._ends_at.append(ends_at)
+            self.live = (*self.live, self._new())
+        self._ends_at[-1] = max(self._ends_at[-1], ends_at)
+        return self.live[-1]
+
+    def remove_ended(self, now: float) -> None:
+        """Remove the generations that have ended."""
+        if any(now >= ends_at for ends_at in self._ends_at):
+            kept = [index for index, ends_at in enumerate(self._ends_at) if now < ends_at]
+            self.live = tuple(self.live[index] for index in kept)
+            self._closes_at = [self._closes_at[index] for index in kept]
+            self._ends_at = [self._ends_at[index] for index in kept]
 
 
-#: The attributes that hold cutoffs, by their kind.
-_CUTOFFS = {Kind.KEY: "_by_key", Kind.SUBJECT: "_by_subject", Kind.CLIENT: "_by_client", Kind.ALL: "_by_all"}
-
-
-@dataclass(frozen=True, slots=True)
 class Names:
-    """The names under which a token can be revoked, hashed once for each token."""
+    """The names under which a token can be revoked, each computed when it is first needed."""
 
-    token: Name
-    session: Name | None
+    __slots__ = ("_session", "_subject", "_token", "_verified")
+
+    def __init__(self, token: VerifiedToken) -> None:
+        self._verified = token
+        self._session: Name | None = None
+        self._subject: Name | None = None
+        self._token: Name | None = None
+
+    def session(self) -> Name | None:
+        """Return the name of the token's session, if it has one."""
+        session_id = self._verified.session_id
+        if self._session is None and session_id is not None:
+            self._session = name(Kind.SESSION, session_id)
+        return self._session
+
+    def subject(self) -> Name:
+        if self._subject is None:
+            self._subject = name(Kind.SUBJECT, self._verified.subject)
+        return self._subject
+
+    def token(self) -> Name:
+        if self._token is None:
+            self._token = name(Kind.TOKEN, self._verified.token_id)
+        return self._token
 
 
 class Revocations:
@@ -76,12 +117,16 @@ class Revocations:
         self.fresh_at = -math.inf
         self._lease = math.inf
         self._digest = GENESIS
-        self._generations: tuple[_Generation, ...] = ()
-        # Four attributes and not a dictionary, as each verification reads them.
-        self._by_key: dict[str, _Cutoff] = {}
-        self._by_subject: dict[str, _Cutoff] = {}
-        self._by_client: dict[str, _Cutoff] = {}
-        self._by_all: dict[str, _Cutoff] = {}
+        # Attributes and not a dictionary, as each verification reads them.
+        self._sessions = _Generations(NameSet)
+        self._tokens = _Generations(NameSet)
+        self._keys = _Generations(NameSet)
+        #: Cutoffs: what was issued before a number in the log.
+        self._subjects = _Generations(NumbersByName)
+        self._clients = _Generations(NumbersByName)
+        self._all = _Generations(NumbersByName)
+        self._sets = {Kind.SESSION: self._sessions, Kind.TOKEN: self._tokens, Kind.KEY: self._keys}
+        self._cutoffs = {Kind.SUBJECT: self._subjects, Kind.CLIENT: self._clients, Kind.ALL: self._all}
         self._listeners: dict[tuple[Kind, str], set[Callable[[], None]]] = {}
 
     def now(self) -> float:
@@ -97,40 +142,36 @@ class Revocations:
         """Whether a first full set was applied."""
         return self.fresh_at > -math.inf
 
-    @property
-    def revoked_kids(self) -> dict[str, _Cutoff]:
-        """Revoked keys, by their id."""
-        return self._by_key
-
     def __len__(self) -> int:
         """Return the number of revocations in memory."""
-        kept = sum(len(each.sessions) + len(each.tokens or ()) for each in self._generations)
-        return kept + sum(len(getattr(self, attribute)) for attribute in _CUTOFFS.values())
+        return sum(map(len, self._sets.values())) + sum(map(len, self._cutoffs.values()))
 
     def check(self, token: VerifiedToken, get_names: Callable[[], Names]) -> None:
         """Raise Revoked if a token was revoked."""
-        for generation in self._generations:
-            names = get_names()
-            if names.session is not None and names.session in generation.sessions:
-                raise Revoked
-            if generation.tokens is not None and names.token in generation.tokens:
-                raise Revoked
-        if token.key_id in self._by_key:
-            raise Revoked
+        # Most kinds have no revocations.
+        if self._sessions.live and (session := get_names().session()) is not None:
+            _check_set(self._sessions.live, session)
+        if self._tokens.live:
+            _check_set(self._tokens.live, get_names().token())
+        if self._keys.live:
+            _check_set(self._keys.live, _shared_name(Kind.KEY, token.key_id))
         position = token.log_position
-        for cutoffs, target in (
-            (self._by_subject, token.subject),
-            (self._by_client, token.client_id),
-            (self._by_all, EVERYTHING),
-        ):
-            # Most dictionaries are empty.
-            if cutoffs and (cutoff := cutoffs.get(target)) is not None and position < cutoff.number:
-                raise Revoked
+        if self._subjects.live:
+            _check_cutoffs(self._subjects.live, get_names().subject(), position)
+        if self._clients.live:
+            _check_cutoffs(self._clients.live, _shared_name(Kind.CLIENT, token.client_id), position)
+        if self._all.live:
+            _check_cutoffs(self._all.live, _EVERYTHING, position)
 
     def has_session(self, session_id: str) -> bool:
         """Return whether a session is known to have ended. It is forgotten when its tokens have expired."""
         session = name(Kind.SESSION, session_id)
-        return any(session in generation.sessions for generation in self._generations)
+        return any(session in members for members in self._sessions.live)
+
+    def has_key(self, key_id: str) -> bool:
+        """Return whether a key is known to have been revoked."""
+        key = _shared_name(Kind.KEY, key_id)
+        return any(key in members for members in self._keys.live)
 
     def is_fresh(self, max_staleness: float) -> bool:
         """Return whether the age is within `max_staleness` seconds, and within the lease that the issuer counts on."""
@@ -193,43 +234,20 @@ class Revocations:
 
     def _add(self, answer: Answer) -> None:
         now = self._clock()
-        self._remove_expired(now)
+        for sets in self._sets.values():
+            sets.remove_ended(now)
+        for cutoffs in self._cutoffs.values():
+            cutoffs.remove_ended(now)
         for revocation in answer.revocations:
             # A duration and not a point in time, as the clocks of the issuer's replicas and ours may differ.
             ends_at = now + max(MIN_RETENTION, revocation.expires_at - answer.issued_at) + RETENTION_MARGIN
-            match revocation.kind:
-                case Kind.SESSION as kind:
-                    self._generation(now, ends_at).sessions.add(name(kind, revocation.target))
-                case Kind.TOKEN as kind:
-                    generation = self._generation(now, ends_at)
-                    if generation.tokens is None:
-                        generation.tokens = CompactSet()
-                    generation.tokens.add(name(kind, revocation.target))
-                case kind:
-                    cutoffs: dict[str, _Cutoff] = getattr(self, _CUTOFFS[kind])
-                    known = cutoffs.get(revocation.target)
-                    ends_at = max(ends_at, known.ends_at) if known is not None else ends_at
-                    cutoffs[revocation.target] = _Cutoff(revocation.number, ends_at)
+            target = name(revocation.kind, revocation.target)
+            if revocation.kind in self._sets:
+                self._sets[revocation.kind].accept(now, ends_at).add(target)
+            else:
+                self._cutoffs[revocation.kind].accept(now, ends_at).put(target, revocation.number)
         if answer.revocations:
             self.version += 1
-
-    def _generation(self, now: float, ends_at: float) -> _Generation:
-        """Return the generation for a revocation that arrives now."""
-        if not self._generations or now >= self._generations[-1].closes_at:
-            closes_at = now + (ends_at - now) * GENERATION_SHARE
-            self._generations = (*self._generations, _Generation(CompactSet(), None, closes_at, ends_at))
-        newest = self._generations[-1]
-        newest.ends_at = max(newest.ends_at, ends_at)
-        return newest
-
-    def _remove_expired(self, now: float) -> None:
-        if any(now >= generation.ends_at for generation in self._generations):
-            self._generations = tuple(each for each in self._generations if now < each.ends_at)
-        for attribute in _CUTOFFS.values():
-            cutoffs: dict[str, _Cutoff] = getattr(self, attribute)
-            if any(now >= cutoff.ends_at for cutoff in cutoffs.values()):
-                # A new dictionary, as other threads may be reading the old one.
-                setattr(self, attribute, {target: each for target, each in cutoffs.items() if now < each.ends_at})
 
     def _notify(self, revocations: tuple[Revocation, ...]) -> None:
         if self._listeners:
@@ -241,7 +259,18 @@ class Revocations:
                         _log.exception("token listener failed")
 
 
-def names_of(token: VerifiedToken) -> Names:
-    """Return the names of a token and its session."""
-    session = token.session_id
-    return Names(name(Kind.TOKEN, token.token_id), name(Kind.SESSION, session) if session is not None else None)
+def _check_set(live: tuple[NameSet, ...], wanted: Name) -> None:
+    for members in live:
+        if wanted in members:
+            raise Revoked
+
+
+def _check_cutoffs(live: tuple[NumbersByName, ...], wanted: Name, position: int) -> None:
+    for members in live:
+        if position < members.get(wanted):
+            raise Revoked
+
+
+@lru_cache(maxsize=_CACHED_NAMES)
+def _shared_name(kind: Kind, target: str) -> Name:
+    return name(kind, target)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from ostiary import _jws
 from ostiary._cache import AcceptedIssuer, CacheEntry, TokenCache, cache_key
 from ostiary._clock import date_clock
-from ostiary._revocations import names_of
+from ostiary._revocations import Names
 from ostiary._source import KeySource, RevocationSource
 from ostiary._token import VerifiedToken, read_claims
 from ostiary._watch import Watch
@@ -244,7 +244,7 @@ class Verifier:
         That is when it is revoked, when it expires, or when revocations get older than `max_staleness`. `grace` is a
         delay in seconds, for what may end by itself.
         """
-        issuer, bound, names = self._issuers[token.issuer], self.require_staleness(max_staleness), names_of(token)
+        issuer, bound, names = self._issuers[token.issuer], self.require_staleness(max_staleness), Names(token)
         revocations = issuer.revocations
 
         def check() -> float:

@@ -37,7 +37,7 @@ A poll is an acknowledgement: `after` tells what the verifier has applied, `keys
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -191,14 +191,14 @@ def chain(digest: bytes, revocation: Revocation) -> bytes:
     return hashlib.sha256(digest + content.encode()).digest()
 
 
-def read(token: str, issuer: str, keys: KeySet, revoked_kids: Mapping[str, object], nonce: str) -> Answer:
+def read(token: str, issuer: str, keys: KeySet, is_revoked: Callable[[str], bool], nonce: str) -> Answer:
     """Return a signed answer of `issuer` to the poll with this nonce.
 
     Raises UnknownKey if it is signed with an unknown key, and FeedFault if it is invalid or its key was revoked.
     """
     try:
         jws = _jws.parse(token, types=_TYPES, max_length=MAX_ANSWER_LENGTH)
-        if jws.kid in revoked_kids:
+        if is_revoked(jws.kid):
             raise FeedFault("signed with a revoked key")
         keys.verify(jws.kid, jws.signing_input, jws.signature)
     except OstiaryError as error:

@@ -67,7 +67,7 @@ class Follower:
         followed = position.number if position and position.epoch == self.feed.epoch else 0
         text = await self.feed.signed_answer(followed, NONCE)
         keys = KeySet.from_json(self.services.local_keys.ring().document)
-        answer = read(text, self.services.config.issuer, keys, self.revocations.revoked_kids, NONCE)
+        answer = read(text, self.services.config.issuer, keys, self.revocations.has_key, NONCE)
         self.revocations.apply(answer, asked_at)
         return answer
 
@@ -321,7 +321,10 @@ class Signatures:
         texts = await asyncio.gather(*(self.services.feed.signed_answer(after, nonce) for nonce in nonces))
         keys = KeySet.from_json(self.services.local_keys.ring().document)
         issuer = self.services.config.issuer
-        return {nonce: read(text, issuer, keys, {}, nonce) for nonce, text in zip(nonces, texts, strict=True)}
+        return {
+            nonce: read(text, issuer, keys, set[str]().__contains__, nonce)
+            for nonce, text in zip(nonces, texts, strict=True)
+        }
 
 
 def nonces(number: int) -> list[str]:
@@ -354,9 +357,9 @@ class TestSigning:
         await services.feed.refresh()
         first, second = [await services.feed.signed_answer(0, nonce) for nonce in nonces(2)]
         keys = KeySet.from_json(services.local_keys.ring().document)
-        read(first, services.config.issuer, keys, {}, nonces(1)[0])
+        read(first, services.config.issuer, keys, set[str]().__contains__, nonces(1)[0])
         with pytest.raises(FeedFault, match="answer to other polls"):
-            read(second, services.config.issuer, keys, {}, nonces(1)[0])
+            read(second, services.config.issuer, keys, set[str]().__contains__, nonces(1)[0])
 
     async def test_who_comes_while_an_answer_is_made_gets_one_of_their_own(
         self, services: Services, monkeypatch: pytest.MonkeyPatch
@@ -400,8 +403,8 @@ class TestSigning:
         after = await services.feed.signed_answer(0, NONCE)
         keys = KeySet.from_json(ring.document)
         with pytest.raises(FeedFault, match="revoked key"):
-            read(after, services.config.issuer, keys, {following.kid: None}, NONCE)
-        read(after, services.config.issuer, keys, {ring.signing.kid: None}, NONCE)
+            read(after, services.config.issuer, keys, {following.kid}.__contains__, NONCE)
+        read(after, services.config.issuer, keys, {ring.signing.kid}.__contains__, NONCE)
 
     async def test_waits_that_began_at_different_times_end_together(
         self, services: Services, monkeypatch: pytest.MonkeyPatch
@@ -719,7 +722,7 @@ class TestRestart:
         await restart(services, datetime.now(UTC))
         follower = Follower(services, new_replica(services))
         await follower.ask()
-        assert set(follower.revocations.revoked_kids) == {"leaked"}
+        assert follower.revocations.has_key("leaked")
 
     async def test_who_followed_the_log_before_goes_on_with_the_new_one(self, services: Services) -> None:
         await revoke(services, "1")

@@ -114,7 +114,7 @@ class Asking:
         """Read an answer, to its own question unless another nonce is said."""
         assert response.status_code == 200, response.text
         keys = KeySet.from_json((await self.http.get("/.well-known/jwks.json")).content)
-        return read(response.text, ISSUER, keys, {}, nonce or response.request.url.params["nonce"])
+        return read(response.text, ISSUER, keys, set[str]().__contains__, nonce or response.request.url.params["nonce"])
 
     async def log_in(self, *roles: str) -> Session:
         """Return a new user with a session; no password is needed for that here."""
