@@ -1,7 +1,6 @@
 """Pools of upstream connections: handlers, controlled dials, stale connections."""
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from harness import GatewayHarness, ReceivedRequest, RecordingUpstream, until
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.http1.parser import Response
 from ostiary_gateway.upstream.connection import Failure, UpstreamConnection
+from ostiary_gateway.upstream.dialer import Dialer
 from ostiary_gateway.upstream.pool import Pool
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -102,7 +102,7 @@ class PoolHarness:
 
     def __init__(self, url: str, connections: int) -> None:
         self.outcomes = RecordedOutcomes()
-        self.pool = Pool("up", url, connections, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self.outcomes)
+        self.pool = Pool("up", Dialer(url, None), connections, self.outcomes)
 
     def lease(self, client: str = "ada", *, new: bool = False) -> FakeHandler:
         handler = FakeHandler(client)

@@ -20,6 +20,7 @@ from harness.pool import ControlledDials, MakePool
 from ostiary.testing import Issuer
 from ostiary_gateway.upstream.connection import Failure
 from ostiary_gateway.upstream.dialer import Dialer
+from ostiary_gateway.upstream.name import Name
 
 ROUTES = """\
 upstreams:
@@ -146,16 +147,16 @@ async def test_a_name_server_that_does_not_answer_costs_one_thread_and_holds_up_
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    slow, fast = Dialer("http://slow.test", None), Dialer("http://fast.test", None)
-    waiting = [asyncio.create_task(slow._resolve()) for _ in range(100)]
+    slow, fast = Name("slow.test", 80), Name("fast.test", 80)
+    waiting = [asyncio.create_task(slow.look_up()) for _ in range(100)]
     with pytest.raises(TimeoutError):
-        await slow.dial(asyncio.Protocol, 0.05)
-    assert await fast._resolve() == ["192.0.2.1"]
+        await Dialer("http://slow.test", None, slow).dial(asyncio.Protocol, 0.05)
+    assert await fast.look_up() == ["192.0.2.1"]
     assert asked == ["slow.test", "fast.test"]
     answered.set()
     assert await asyncio.gather(*waiting) == [["192.0.2.1"]] * 100
     # The next connection asks again: a name may get another address.
-    await slow._resolve()
+    await slow.look_up()
     assert asked.count("slow.test") == 2
 
 
@@ -164,6 +165,6 @@ async def test_a_name_without_an_address_is_an_error_of_each_who_waits(monkeypat
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    dialer = Dialer("http://nowhere.test", None)
+    dialer = Dialer("http://nowhere.test", None, Name("nowhere.test", 80))
     outcomes = await asyncio.gather(*(dialer.dial(asyncio.Protocol, 5) for _ in range(3)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [socket.gaierror] * 3

@@ -1,7 +1,5 @@
 """Outlier ejection: an endpoint that fails repeatedly is ejected for some time, and then has to take a connection."""
 
-import ssl
-
 import pytest
 from harness import (
     Clock,
@@ -13,13 +11,12 @@ from ostiary_gateway.upstream.circuit_breaker import (
     MIN_REQUESTS,
     CircuitBreaker,
 )
+from ostiary_gateway.upstream.dialer import Dialer
 from ostiary_gateway.upstream.endpoint import EJECTION_SECONDS, FAILURES_IN_A_ROW, MAX_EJECTION_SECONDS, Endpoint
-
-_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def endpoint(url: str = "unix:/nowhere") -> Endpoint:
-    return Endpoint("up", url, 256, _NO_TLS, CircuitBreaker(), host=b"")
+    return Endpoint("up", Dialer(url, None), 256, CircuitBreaker(), host=b"")
 
 
 def eject(it: Endpoint) -> None:
@@ -100,7 +97,7 @@ def test_concurrent_failures_are_one_ejection() -> None:
 def test_an_endpoint_that_refuses_connections_does_not_open_the_breaker_while_others_are_available() -> None:
     breaker, endpoints = CircuitBreaker(), list[Endpoint]()
     endpoints += [
-        Endpoint("up", f"unix:/{name}", 256, _NO_TLS, breaker, host=b"", endpoints=endpoints) for name in "ab"
+        Endpoint("up", Dialer(f"unix:/{name}", None), 256, breaker, host=b"", endpoints=endpoints) for name in "ab"
     ]
     for _ in range(2 * MIN_REQUESTS):
         endpoints[0].failed(None)

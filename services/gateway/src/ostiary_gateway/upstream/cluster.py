@@ -7,7 +7,7 @@ import asyncio
 import random
 import ssl
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -18,10 +18,12 @@ from ostiary_gateway.routing.config import Upstream as UpstreamConfig
 from ostiary_gateway.routing.hosts import authority, normalise_name, parse_authority
 from ostiary_gateway.upstream.circuit_breaker import CircuitBreaker
 from ostiary_gateway.upstream.connection import Failure
-from ostiary_gateway.upstream.dialer import UNIX_HOST
+from ostiary_gateway.upstream.dialer import UNIX_HOST, Dialer
 from ostiary_gateway.upstream.endpoint import Endpoint
 from ostiary_gateway.upstream.fetch import fetch
+from ostiary_gateway.upstream.name import Name
 from ostiary_gateway.upstream.pool import Pool
+from ostiary_gateway.upstream.replicas import Replicas
 
 #: With fewer available endpoints than this share, all get requests.
 PANIC_SHARE = 0.5
@@ -53,19 +55,8 @@ class Cluster:
         self.is_tls = config.addresses[0].startswith("https:")
         self._breaker = CircuitBreaker()
         self._endpoints: list[Endpoint] = []
-        for url in config.addresses:
-            self._endpoints.append(
-                Endpoint(
-                    name,
-                    url,
-                    config.connections,
-                    tls,
-                    self._breaker,
-                    host=self._host,
-                    header_bytes=config.header_bytes,
-                    endpoints=self._endpoints,
-                )
-            )
+        self._replicas = [Replicas(name, url, self._maker(url, tls)) for url in config.addresses]
+        self._collect_endpoints()
         self._retry_budget = MAX_RETRY_BUDGET
         self._probe: asyncio.Task[None] | None = None
         #: Seconds from a request to the head of its response; failures by reason; requests sent again.
@@ -85,8 +76,8 @@ class Cluster:
 
     @property
     def pools(self) -> Sequence[Pool]:
-        """The connections to each endpoint."""
-        return [endpoint.pool for endpoint in self._endpoints]
+        """The connections to each endpoint, also to those that have left and still have requests under way."""
+        return [endpoint.pool for each in self._replicas for endpoint in (*each.current, *each.leaving)]
 
     def host_for(self, client: bytes, address: bytes) -> bytes:
         """Return the value of `Host` for a request, given the client's and that of the endpoint's address."""
@@ -131,6 +122,9 @@ class Cluster:
 
     def on_tick(self, now: float) -> None:
         """Look after the endpoints, and probe them while connections fail."""
+        for each in self._replicas:
+            each.on_tick(now)
+        self._collect_endpoints()
         for endpoint in self._endpoints:
             endpoint.on_tick(now, self.config.health)
         if self._breaker.awaits_connection and (self._probe is None or self._probe.done()):
@@ -140,18 +134,36 @@ class Cluster:
         """Take no more requests; those under way go on."""
         if self._probe is not None:
             self._probe.cancel()
-        for endpoint in self._endpoints:
-            endpoint.retire()
+        for each in self._replicas:
+            each.retire()
 
     def close(self) -> None:
         """Close all connections."""
         self.retire()
-        for endpoint in self._endpoints:
-            endpoint.pool.close()
+        for pool in self.pools:
+            pool.close()
+
+    def _maker(self, url: str, tls: ssl.SSLContext | None) -> Callable[[Name | None, str], Endpoint]:
+        def make(host_name: Name | None, address: str) -> Endpoint:
+            return Endpoint(
+                self.name,
+                Dialer(url, tls, host_name, address),
+                self.config.connections,
+                self._breaker,
+                host=self._host,
+                header_bytes=self.config.header_bytes,
+                endpoints=self._endpoints,
+            )
+
+        return make
+
+    def _collect_endpoints(self) -> None:
+        # In place: each endpoint knows the others by this list.
+        self._endpoints[:] = [endpoint for each in self._replicas for endpoint in each.current]
 
     async def _probe_endpoints(self) -> None:
         """Try to connect: a restarted service gets requests at once, and no caller has to fail for that."""
-        for endpoint in self._endpoints:
+        for endpoint in tuple(self._endpoints):
             if await endpoint.connects():
                 self._breaker.connected()
                 return

@@ -10,7 +10,6 @@ gateway tries to connect: no request has to find out whether the endpoint is bac
 """
 
 import asyncio
-import ssl
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -21,7 +20,7 @@ from ostiary_gateway.http1.parser import DEFAULT_RESPONSE_HEAD_BYTES
 from ostiary_gateway.routing.config import HealthCheck
 from ostiary_gateway.state import State
 from ostiary_gateway.upstream.circuit_breaker import CircuitBreaker
-from ostiary_gateway.upstream.dialer import DIAL_ERRORS
+from ostiary_gateway.upstream.dialer import DIAL_ERRORS, Dialer
 from ostiary_gateway.upstream.health import HealthMonitor
 from ostiary_gateway.upstream.pool import Pool
 
@@ -51,9 +50,8 @@ class Endpoint:
     def __init__(
         self,
         name: str,
-        url: str,
+        dialer: Dialer,
         connections: int,
-        tls: ssl.SSLContext | None,
         breaker: CircuitBreaker,
         *,
         host: bytes,
@@ -64,18 +62,26 @@ class Endpoint:
 
         `host` is the value of `Host` in the gateway's own requests; b"" for that of the address.
         """
-        self.url = url
-        self.pool = Pool(name, url, connections, tls, self, header_bytes=header_bytes)
+        self.address = dialer.address
+        self.pool = Pool(name, dialer, connections, self, header_bytes=header_bytes)
         self._name = name
         self._breaker = breaker
         self._endpoints = endpoints
-        self._health = HealthMonitor(name, url, self.pool.dialer, host or self.pool.host)
+        self._health = HealthMonitor(name, dialer, host or self.pool.host)
         self._state: State = AVAILABLE
         self._failures = 0
         #: Ejections since the last response.
         self._ejections = 0
         self._ejected_until = 0.0
         self._trial: asyncio.Task[None] | None = None
+        #: Whether it has ever taken a connection.
+        self.has_connected = False
+        self._is_retired = False
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it gets no requests, or the last one to it has failed."""
+        return self._failures > 0 or not self.is_available
 
     @property
     def is_available(self) -> bool:
@@ -93,6 +99,7 @@ class Endpoint:
 
     def retire(self) -> None:
         """Take no more requests."""
+        self._is_retired = True
         self.pool.retire()
         self._health.stop()
         if self._trial is not None:
@@ -110,6 +117,7 @@ class Endpoint:
 
     def connected(self) -> None:
         """Give it requests again: it takes connections."""
+        self.has_connected = True
         if self._state is not AVAILABLE:
             self._enter(AVAILABLE)
 
@@ -123,6 +131,8 @@ class Endpoint:
 
     def failed(self, caller: str | None) -> None:
         """Count a request without a response; of no caller if a connection failed."""
+        if self._is_retired:
+            return
         # While others take its requests, an endpoint that cannot be connected to says nothing about the upstream.
         if (caller is not None or not self._has_others()) and self._breaker.failed(caller):
             _log.warning("circuit breaker opened", upstream=self._name)
@@ -141,7 +151,7 @@ class Endpoint:
         self._ejected_until = time.monotonic() + seconds
         self._failures, self._ejections = 0, self._ejections + 1
         self._enter(EJECTED)
-        _log.warning("endpoint ejected", upstream=self._name, endpoint=self.url, seconds=seconds)
+        _log.warning("endpoint ejected", upstream=self._name, endpoint=self.address, seconds=seconds)
 
     async def _try(self) -> None:
         if not await self.connects() and self._state is ON_TRIAL:

@@ -17,10 +17,9 @@ _log = structlog.stdlib.get_logger("upstream")
 class HealthMonitor:
     """Checks one endpoint, and knows what came of it. An endpoint is healthy until checks fail."""
 
-    def __init__(self, name: str, url: str, dialer: Dialer, host: bytes) -> None:
+    def __init__(self, name: str, dialer: Dialer, host: bytes) -> None:
         """`host` is the value of `Host`."""
         self._name = name
-        self._url = url
         self._dialer = dialer
         self._host = host
         self._failed_checks = 0
@@ -52,4 +51,4 @@ class HealthMonitor:
         was_healthy = self.is_healthy
         self._failed_checks = 0 if succeeded else self._failed_checks + 1
         if self.is_healthy is not was_healthy:
-            _log.warning("health changed", upstream=self._name, endpoint=self._url, healthy=self.is_healthy)
+            _log.warning("health changed", upstream=self._name, endpoint=self._dialer.address, healthy=self.is_healthy)

@@ -1,7 +1,6 @@
 """The connections to one address of an upstream: leased for one request each, kept while they are safe to reuse."""
 
 import asyncio
-import ssl
 import time
 from collections import deque
 from contextlib import suppress
@@ -18,7 +17,7 @@ from ostiary_gateway.upstream.fair_queue import FairQueue
 #: Seconds that a connection stays open without a request: less than servers keep theirs.
 IDLE_SECONDS = 4.0
 
-#: Seconds after which a connection is not reused, so that a name that points to another address is noticed.
+#: Seconds after which a connection is not reused, so that a balancer behind the address distributes connections anew.
 MAX_AGE_SECONDS = 300.0
 
 _log = structlog.stdlib.get_logger("upstream")
@@ -51,18 +50,16 @@ class Pool:
     def __init__(
         self,
         name: str,
-        url: str,
+        dialer: Dialer,
         connections: int,
-        tls: ssl.SSLContext | None,
         outcomes: Outcomes,
         *,
         header_bytes: int = DEFAULT_RESPONSE_HEAD_BYTES,
     ) -> None:
         """Make an empty pool of at most `connections`, on which heads have at most `header_bytes`."""
         self.name = name
-        self.url = url
         self.header_bytes = header_bytes
-        self.dialer = Dialer(url, tls)
+        self.dialer = dialer
         self.host = self.dialer.host
         #: Of this pool alone, so that what goes to one address is sent together.
         self.flush_queue = FlushQueue()
