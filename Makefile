@@ -91,6 +91,7 @@ bench: .venv/installed build/compiled build/peers/installed ## Run the benchmark
 	$(BIN)/python bench/auth.py
 	$(BIN)/python bench/revocation.py
 	$(BIN)/python bench/bad_network.py
+	$(BIN)/python bench/growth.py
 	$(BIN)/python bench/gateway.py
 	$(BIN)/python bench/session_or_jwt.py
 	$(BIN)/python bench/browser_soak.py
