@@ -21,8 +21,9 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import structlog
+from population import CHUNK, insert_rows, session_row, token_row
 from postgres import new_database
-from sqlalchemy import Table, insert
+from sqlalchemy import Table
 
 from ostiary_auth.background import Background
 from ostiary_auth.config import AuthConfig
@@ -33,9 +34,6 @@ from ostiary_auth.services import Services
 from ostiary_auth.startup import prepare
 from ostiary_auth.storage.audit.tables import audit_log
 from ostiary_auth.storage.sessions.tables import refresh_tokens, sessions
-
-#: Rows that are inserted at once.
-CHUNK = 10_000
 
 #: Seconds between two looks at the event loop, and between two logins.
 TICK_SECONDS = 0.002
@@ -82,46 +80,26 @@ class Rows:
 
     async def fill(self, user_id: UUID, at: datetime) -> None:
         """Give a user so many used refresh tokens in one session, sessions, and entries in the audit log."""
-        long = self._session(user_id, at)
+        long = session_row(user_id, at)
         await self._insert(sessions, [long])
         async with self.services.store.write() as transaction:
             entry = await transaction.audit.last_entry()
         last = entry.number if entry else 0
         for start in range(0, self.count, CHUNK):
             size = min(CHUNK, self.count - start)
-            await self._insert(refresh_tokens, [self._token(long["id"], at) for _ in range(size)])
-            ended = [self._session(user_id, at) | {"ended_at": at, "end_reason": "logout"} for _ in range(size)]
+            await self._insert(refresh_tokens, [self._used_token(long["id"], at) for _ in range(size)])
+            ended = [session_row(user_id, at) | {"ended_at": at, "end_reason": "logout"} for _ in range(size)]
             await self._insert(sessions, ended)
             await self._insert(audit_log, [self._entry(last + start + each + 1, user_id, at) for each in range(size)])
 
     async def _insert(self, table: Table, rows: list[dict[str, object]]) -> None:
         async with self.services.database.write() as connection:
-            await connection.execute(insert(table), rows)
+            await insert_rows(connection, table, rows)
 
     @staticmethod
-    def _session(user_id: UUID, at: datetime) -> dict[str, object]:
-        return {
-            "id": uuid4(),
-            "user_id": user_id,
-            "client_id": FIRST_PARTY_CLIENT_ID,
-            "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0",
-            "source": "203.0.113.9",
-            "created_at": at,
-            "last_used_at": at,
-            "expires_at": at + timedelta(days=90),
-            "persistent": True,
-        }
-
-    @staticmethod
-    def _token(session_id: object, at: datetime) -> dict[str, object]:
-        return {
-            "hash": secrets.token_bytes(32),
-            "session_id": session_id,
-            "created_at": at,
-            "used_at": at,
-            "successor_nonce": secrets.token_bytes(32),
-            "successor_hash": secrets.token_bytes(32),
-        }
+    def _used_token(session_id: UUID, at: datetime) -> dict[str, object]:
+        successor = {"successor_nonce": secrets.token_bytes(32), "successor_hash": secrets.token_bytes(32)}
+        return token_row(session_id, at) | {"used_at": at, **successor}
 
     @staticmethod
     def _entry(number: int, user_id: UUID, at: datetime) -> dict[str, object]:
