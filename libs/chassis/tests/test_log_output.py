@@ -20,6 +20,9 @@ LINE = f"{'x' * 99}\n"
 #: Seconds after which what has not happened will not.
 PATIENCE = 20.0
 
+#: Seconds between two looks at what changes without another byte.
+LOOK_SECONDS = 0.01
+
 
 class Pipe:
     """A pipe whose reader reads when it is told to."""
@@ -28,11 +31,13 @@ class Pipe:
         self.reader, self.writer = os.pipe()
 
     def read(self, is_enough: Callable[[str], bool]) -> str:
+        """Read what comes until it is enough, which may also come true without another byte."""
         text, until = "", time.monotonic() + PATIENCE
         while not is_enough(text):
-            ready, _, _ = select.select((self.reader,), (), (), max(0.0, until - time.monotonic()))
-            assert ready, text[-500:]
-            text += os.read(self.reader, 65536).decode()
+            assert time.monotonic() < until, text[-500:]
+            ready, _, _ = select.select((self.reader,), (), (), LOOK_SECONDS)
+            if ready:
+                text += os.read(self.reader, 65536).decode()
         return text
 
     def fill(self) -> None:
