@@ -83,8 +83,7 @@ class Rows:
         long = session_row(user_id, at)
         await self._insert(sessions, [long])
         async with self.services.store.write() as transaction:
-            entry = await transaction.audit.last_entry()
-        last = entry.number if entry else 0
+            last = (await transaction.audit.lock_head()).number
         for start in range(0, self.count, CHUNK):
             size = min(CHUNK, self.count - start)
             await self._insert(refresh_tokens, [self._used_token(long["id"], at) for _ in range(size)])

@@ -64,6 +64,7 @@ from ostiary.feed import EVERYTHING, GENESIS, Answer, Kind
 from ostiary_auth import background
 from ostiary_auth.domain import database_time
 from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.audit.model import AuditEntry, AuditHead
 from ostiary_auth.domain.clock import Reading, SettledTime, SharedClock
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.database_time import DatabaseTime
@@ -448,9 +449,21 @@ class Connection:
         for work in rows.afterwards:
             work()
 
+    queue = write
+
     async def publish(self, message: str) -> None:
         await self.hop()
         self.database.world.publish(message)
+
+
+class NoAudit:
+    """The audit log, which is no matter here."""
+
+    async def lock_head(self) -> AuditHead:
+        return AuditHead(0, b"")
+
+    def add(self, entry: AuditEntry) -> None:
+        """Leave it out."""
 
 
 class Rows:
@@ -466,8 +479,8 @@ class Rows:
         self.afterwards: list[Callable[[], None]] = []
 
     @property
-    def audit(self) -> "Rows":
-        return self
+    def audit(self) -> "NoAudit":
+        return NoAudit()
 
     @property
     def revocations(self) -> "Rows":
@@ -531,7 +544,7 @@ class Rows:
                 await lock.acquire()
             self._lock = lock
 
-    async def add(self, logged: LoggedRevocation) -> None:
+    def add(self, logged: LoggedRevocation) -> None:
         assert self._lock is not None
         epoch = (self._head or self._database.tables.state.head).epoch
         self._head = head = LogHead(epoch, logged.number, logged.digest)
@@ -552,12 +565,6 @@ class Rows:
         await self._hop()
         rows = sorted(self._database.tables.revocations.items())
         return [logged for at, logged in rows if number < at <= head][:limit]
-
-    async def last_entry(self) -> None:
-        """The audit log is no matter here."""
-
-    async def add_entry(self, _entry: object, _mac: bytes) -> None:
-        """Leave it out."""
 
     async def put(self, changed: Collection[RegisteredVerifier]) -> None:
         await self._hop()

@@ -245,12 +245,12 @@ class TestClockOfTheDatabase:
         class FullDisk(Exception):
             pass
 
-        def write() -> None:
+        def queue() -> None:
             raise FullDisk
 
         async with right.services.store.write() as transaction:
             await transaction.time.put_back(before + DAY)
-        monkeypatch.setattr(right.services.store, "write", write)
+        monkeypatch.setattr(right.services.store, "queue", queue)
         with pytest.raises(FullDisk):
             await right.services.follow_time()
         assert abs(right.now - before) < ALMOST

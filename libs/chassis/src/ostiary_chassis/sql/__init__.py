@@ -8,6 +8,7 @@ on are locked with `SELECT ... FOR UPDATE`.
 from ostiary_chassis.sql.address import DatabaseAddress, DatabaseUrl
 from ostiary_chassis.sql.database import Database, SqlStore, SqlTransaction
 from ostiary_chassis.sql.errors import UNAVAILABLE_PROBLEM, is_unavailable, storage_handlers
+from ostiary_chassis.sql.postgres import notification
 from ostiary_chassis.sql.schema import Schema
 from ostiary_chassis.sql.types import UtcDateTime
 
@@ -21,5 +22,6 @@ __all__ = [
     "SqlTransaction",
     "UtcDateTime",
     "is_unavailable",
+    "notification",
     "storage_handlers",
 ]

@@ -24,6 +24,9 @@ WRITE_WAIT_SECONDS = 5.0
 #: Connections of one process; a PostgreSQL server accepts a hundred by default.
 POOL_SIZE = 10
 
+#: Those of them that transactions which queue for one lock may have.
+QUEUEING_AT_ONCE = 4
+
 #: Further connections for following the database: a second one for when the first one hangs.
 FOLLOWING_POOL_SIZE = 2
 
@@ -93,12 +96,17 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """Run a transaction that writes: commit at the end of the block, roll back if it raises."""
+    async def write(self, turn: AbstractAsyncContextManager[object] | None = None) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction that writes: commit at the end of the block, roll back if it raises.
+
+        With a `turn`, it begins when that has been entered.
+        """
         try:
             async with AsyncExitStack() as stack:
                 # One limit for all the waiting: a caller that has given up must not be served after all.
                 async with asyncio.timeout(WRITE_WAIT_SECONDS):
+                    if turn is not None:
+                        await stack.enter_async_context(turn)
                     await stack.enter_async_context(self._writer)
                     connection = await stack.enter_async_context(self._engine.connect())
                     await connection.execution_options(**{sqlite.WRITES: True})
@@ -280,6 +288,9 @@ class SqlTransaction:
         """Take the lock of this name, over all replicas, until the transaction ends."""
         await self._database.lock(self._connection, name)
 
+    async def flush(self) -> None:
+        """Write what has been kept back until the commit."""
+
     def on_commit(self, work: Callable[[], None]) -> None:
         """Call `work` after the commit, and not after a rollback."""
         self._on_commit.append(work)
@@ -308,6 +319,7 @@ class SqlStore(Generic[Transaction]):
     def __init__(self, database: Database, kind: Callable[[AsyncConnection, Database], Transaction]) -> None:
         self.database = database
         self._kind = kind
+        self._turns = asyncio.Semaphore(QUEUEING_AT_ONCE)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
@@ -321,14 +333,25 @@ class SqlStore(Generic[Transaction]):
         async with self.database.follow() as connection:
             yield self._kind(connection, self.database)
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[Transaction]:
+    def write(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin a transaction that writes; an exception rolls it back."""
+        return self._write(None)
+
+    def queue(self) -> AbstractAsyncContextManager[Transaction]:
+        """Begin a transaction that writes, and that waits for others in a lock that all of its kind need.
+
+        Only a few of this process wait there at once, so that all other transactions find a connection.
+        """
+        return self._write(self._turns)
+
+    @asynccontextmanager
+    async def _write(self, turn: AbstractAsyncContextManager[object] | None) -> AsyncIterator[Transaction]:
         transaction = None
         try:
-            async with self.database.write() as connection:
+            async with self.database.write(turn) as connection:
                 transaction = self._kind(connection, self.database)
                 yield transaction
+                await transaction.flush()
         except BaseException:
             if transaction is not None:
                 transaction.rolled_back()

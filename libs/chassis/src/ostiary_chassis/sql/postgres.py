@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import asyncpg
 import sqlalchemy.exc
 import structlog
-from sqlalchemy import ExceptionContext, event, text
+from sqlalchemy import ColumnElement, ExceptionContext, Text, bindparam, event, func, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection
@@ -54,7 +54,6 @@ _DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncp
 
 #: The channel for messages between replicas; its scope is the database.
 _CHANNEL = "ostiary"
-_NOTIFY = text("SELECT pg_notify('ostiary', :message)")
 
 #: Seconds before a lost listener reconnects, between two checks of its connection, and for one check.
 RECONNECT_SECONDS = 0.5
@@ -216,6 +215,14 @@ async def try_lock_session(connection: AsyncConnection, name: str) -> bool:
         await connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _lock_key(name)})
     ).scalar_one()
     return taken
+
+
+def notification(message: ColumnElement[str]) -> ColumnElement[Any]:
+    """Return what sends a message to all listeners when the transaction is committed, as a part of a statement."""
+    return func.pg_notify(_CHANNEL, message)
+
+
+_NOTIFY = select(notification(bindparam("message", type_=Text)))
 
 
 async def notify(connection: AsyncConnection, message: str) -> None:

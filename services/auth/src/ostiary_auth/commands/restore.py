@@ -144,6 +144,7 @@ async def _restore(config: AuthConfig, backup: BinaryIO, *, replace: bool, keep_
                 )
                 facts = {"taken_at": reader.header.taken_at.isoformat()}
                 await services.audit.record(transaction, context, Event.DATABASE_RESTORED, facts=facts)
+                await transaction.flush()
                 await services.close()
                 is_open = sessions.c.ended_at.is_(None) & (sessions.c.expires_at > context.now)
                 kept = (await connection.execute(select(func.count()).where(is_open))).scalar_one()

@@ -50,3 +50,5 @@ class Batched(Generic[Key, Value]):
             else:
                 for key, result in batch.items():
                     result.set_result(values.get(key))
+                    # One after the other: whoever else waits for the event loop has not to wait for all of them.
+                    await asyncio.sleep(0)

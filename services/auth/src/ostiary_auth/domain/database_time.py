@@ -53,7 +53,7 @@ class DatabaseTime:
 
     async def _revoke_all(self) -> None:
         """Revoke every access token that was issued until the latest time, unless another replica has."""
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             reading = await transaction.time.lock()
             if not self._is_put_back(reading):
                 return

@@ -12,12 +12,12 @@ from uuid import UUID
 from ostiary.feed import Kind
 from ostiary_auth.domain.accounts.attempts import Counter
 from ostiary_auth.domain.accounts.model import User
-from ostiary_auth.domain.audit.model import AuditEntry
+from ostiary_auth.domain.audit.model import AuditEntry, AuditHead
 from ostiary_auth.domain.clock import Reading
 from ostiary_auth.domain.keys.model import StoredKey
 from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, RegisteredVerifier
-from ostiary_auth.domain.sessions.model import Chain, EndReason, Entitlement, RefreshToken, Session
+from ostiary_auth.domain.sessions.model import Chain, EndReason, Entitlement, RefreshToken, Session, SessionEnd
 from ostiary_auth.domain.sessions.session_secrets import SessionProof
 
 
@@ -67,7 +67,10 @@ class SessionRows(Protocol):
     async def is_open(self, session_id: UUID, now: datetime) -> bool:
         """Return whether a session has neither been ended nor reached its absolute limit."""
 
-    async def end(self, session_ids: Collection[UUID], reason: EndReason, now: datetime) -> None: ...
+    async def lock(self, session_ids: Collection[UUID]) -> list[Session]: ...
+
+    async def end(self, ends: Collection[SessionEnd]) -> None:
+        """Mark locked sessions as ended."""
 
     async def end_all(self, reason: EndReason, now: datetime) -> int:
         """End all sessions of all users that have not ended; return how many."""
@@ -76,6 +79,9 @@ class SessionRows(Protocol):
 
     async def lock_chain(self, token_hash: bytes) -> Chain | None:
         """Return the refresh token with this hash, with its session and user."""
+
+    async def of_refresh_token(self, token_hash: bytes) -> Session | None:
+        """Return the session of the refresh token with this hash."""
 
     async def successors(self, token: RefreshToken, limit: int) -> list[RefreshToken]:
         """Return up to `limit` tokens that followed one, in order."""
@@ -146,11 +152,11 @@ class ClientRows(Protocol):
 class AuditRows(Protocol):
     """The audit log. Appends of all replicas serialise, together with those to the revocation log."""
 
-    async def last_entry(self) -> AuditEntry | None:
-        """Return the last entry, and keep others from appending until the end of the transaction."""
+    async def lock_head(self) -> AuditHead:
+        """Return the head, and keep others from appending until the end of the transaction."""
 
-    async def add_entry(self, entry: AuditEntry, mac: bytes) -> None:
-        """Append an entry with this MAC."""
+    def add(self, entry: AuditEntry) -> None:
+        """Append an entry at the commit, after `lock_head`."""
 
     async def entries(self, after: int, limit: int, subject: str | None = None) -> list[AuditEntry]:
         """Return entries with numbers over `after`, in order."""
@@ -182,8 +188,8 @@ class RevocationRows(Protocol):
     async def lock_head(self) -> LogHead:
         """Return the head, and keep others from appending until the end of the transaction."""
 
-    async def add(self, logged: LoggedRevocation) -> None:
-        """Append an entry, after `lock_head`; replicas are notified when it is committed."""
+    def add(self, logged: LoggedRevocation) -> None:
+        """Append an entry at the commit, after `lock_head`; replicas are notified then."""
 
     async def restart(self, epoch: str, number: int) -> None:
         """Rename the log, continue after `number`, and keep only the entries of keys, after `lock_head`."""
@@ -306,3 +312,9 @@ class Store(Protocol):
 
     def write(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin a transaction that is committed at its end, or rolled back by an exception."""
+
+    def queue(self) -> AbstractAsyncContextManager[Transaction]:
+        """Begin such a transaction that appends to a log, for which it may have to wait.
+
+        Only a few of this process do so at once, so that all others find a connection.
+        """

@@ -40,13 +40,13 @@ class Recovery:
         With `keep_sessions`, none ends: those that were ended after the backup go on as if they had not been.
         """
         replacements = await make_replacements(self._key_bits)
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             return await self.restart_in(transaction, context, replacements, keep_sessions=keep_sessions)
 
     async def restart_replaced(self, context: Context, replaced: ReplacedLog) -> None:
         """Begin a new log in place of a stored one that lacks entries, unless another replica has done so already."""
         replacements = await make_replacements(self._key_bits)
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             await transaction.lock(_LOCK)
             if (await transaction.revocations.head()).epoch == replaced.epoch:
                 await self.restart_in(transaction, context, replacements, known=replaced.number)

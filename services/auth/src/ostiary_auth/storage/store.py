@@ -10,10 +10,10 @@ from functools import cached_property
 from ostiary_auth.storage import pruning
 from ostiary_auth.storage.accounts.throttles import SqlThrottles
 from ostiary_auth.storage.accounts.users import SqlUsers
-from ostiary_auth.storage.append_lock import AppendLock
 from ostiary_auth.storage.audit.audit_log import SqlAuditLog
 from ostiary_auth.storage.database_time import SqlTime
 from ostiary_auth.storage.keys.keys import SqlKeys
+from ostiary_auth.storage.log_ends import LogEnds
 from ostiary_auth.storage.oauth.clients import SqlClients
 from ostiary_auth.storage.revocation.event_receivers import SqlEventReceivers
 from ostiary_auth.storage.revocation.revocation_log import SqlRevocationLog
@@ -47,11 +47,11 @@ class AuthTransaction(SqlTransaction):
 
     @cached_property
     def audit(self) -> SqlAuditLog:
-        return SqlAuditLog(self._connection, self._append_lock)
+        return SqlAuditLog(self._connection, self._log_ends)
 
     @cached_property
     def revocations(self) -> SqlRevocationLog:
-        return SqlRevocationLog(self._connection, self._database, self._append_lock)
+        return SqlRevocationLog(self._connection, self._database, self._log_ends)
 
     @cached_property
     def event_receivers(self) -> SqlEventReceivers:
@@ -66,8 +66,11 @@ class AuthTransaction(SqlTransaction):
         return SqlTime(self._connection, self._database)
 
     @cached_property
-    def _append_lock(self) -> AppendLock:
-        return AppendLock(self._connection, self._database)
+    def _log_ends(self) -> LogEnds:
+        return LogEnds(self._connection, self._database)
+
+    async def flush(self) -> None:
+        await self._log_ends.write()
 
     async def prune(self, now: datetime, *, idle: timedelta, limit: int) -> int:
         return await pruning.prune(self._connection, now, idle=idle, limit=limit)

@@ -445,9 +445,10 @@ class TestTrimming:
 
             is_overtaken = False
             read, follow = staticmethod(chain.store.read), staticmethod(chain.store.follow)
+            write = staticmethod(chain.store.write)
 
             @asynccontextmanager
-            async def write(self) -> AsyncIterator[AuthTransaction]:
+            async def queue(self) -> AsyncIterator[AuthTransaction]:
                 if not self.is_overtaken:
                     self.is_overtaken = True
                     await trim(chain, 4)

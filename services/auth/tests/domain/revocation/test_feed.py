@@ -519,7 +519,7 @@ class Slow:
     """A store in which the first reads of the log are these."""
 
     def __init__(self, store: Store, *reads: SlowRead) -> None:
-        self.read, self.write = store.read, store.write
+        self.read, self.write, self.queue = store.read, store.write, store.queue
         self._store = store
         self._reads = list(reads)
 

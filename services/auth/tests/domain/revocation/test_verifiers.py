@@ -87,7 +87,7 @@ class Gate:
     """A store that writes when the test says so."""
 
     def __init__(self, store: Store) -> None:
-        self.read, self.follow = store.read, store.follow
+        self.read, self.follow, self.queue = store.read, store.follow, store.queue
         self.open = asyncio.Event()
         self._store = store
         self._reached = asyncio.Event()
@@ -816,7 +816,7 @@ class NeverAnswers:
         await asyncio.Event().wait()
         yield cast("Transaction", None)
 
-    write = follow = read
+    write = queue = follow = read
 
 
 class TestDatabaseAway:

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select
@@ -11,17 +11,19 @@ from users import new_user
 
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.audit.log import AuditLog
-from ostiary_auth.domain.context import Context
+from ostiary_auth.domain.context import Context, client_actor, user_actor
 from ostiary_auth.domain.errors import InvalidRefreshToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.sessions.model import BrowserGrant, Grant, LogoutScope, SessionLimits
 from ostiary_auth.domain.sessions.refresh_tokens import FREE_ROTATIONS, REPLAY_GRACE
 from ostiary_auth.domain.sessions.service import Sessions
-from ostiary_auth.domain.sessions.session_secrets import credential_of, parse
+from ostiary_auth.domain.sessions.session_secrets import SessionProof, credential_of, parse
+from ostiary_auth.services import Services
 from ostiary_auth.storage.sessions.tables import refresh_tokens, sessions
-from ostiary_auth.storage.store import AuthStore
+from ostiary_auth.storage.store import AuthStore, AuthTransaction
 from ostiary_auth.system_clock import SystemClock
+from ostiary_chassis.sql import Database
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -229,6 +231,70 @@ class TestBrowsers:
         assert len(await logins.sessions.end_by_proof(parse(browser.credential), Context(NOW))) == 1
         assert await logins.sessions.end_by_proof(parse(browser.credential), Context(NOW)) == ()
         assert await self.alive(logins, user, NOW) == [other.session.id]
+
+
+class TestEndingAtOnce:
+    """Sessions that end at once end in few transactions, and each caller has their own outcome."""
+
+    async def test_each_gets_the_number_of_their_own_revocation(
+        self, logins: Logins, user: User, store: AuthStore
+    ) -> None:
+        ids = [(await logins.open(user, NOW)).session.id for _ in range(40)]
+        async with store.read() as transaction:
+            before = (await transaction.audit.entries(0, 1000))[-1].number
+        revoked = await asyncio.gather(*(logins.sessions.end(user.id, each, "local", Context(NOW)) for each in ids))
+        async with store.read() as transaction:
+            logged = {each.number: each.target for each in await transaction.revocations.after(0, 2**62, 100)}
+            entries = await transaction.audit.entries(before, 100)
+        assert [logged[number] for (number,) in revoked] == [str(each) for each in ids]
+        assert [each.number for each in entries] == list(range(before + 1, before + 1 + len(ids)))
+
+    async def test_a_session_ends_once(self, logins: Logins, user: User) -> None:
+        session_id = (await logins.open(user, NOW)).session.id
+        ended = await asyncio.gather(*(logins.end(user.id, session_id, "local", NOW) for _ in range(5)))
+        assert sorted(ended) == [0, 0, 0, 0, 1]
+
+    async def test_whose_session_it_is_not_does_not_come_between(self, logins: Logins, user: User) -> None:
+        session_id = (await logins.open(user, NOW)).session.id
+        stranger = logins.end(uuid4(), session_id, "local", NOW)
+        guesser = logins.sessions.end_by_proof(SessionProof(session_id, bytes(32)), Context(NOW))
+        outcomes = await asyncio.gather(stranger, guesser, logins.end(user.id, session_id, "local", NOW))
+        assert tuple(outcomes) == (0, (), 1)
+
+    async def test_the_log_says_by_whom(self, logins: Logins, user: User, store: AuthStore) -> None:
+        by_token, by_client = [await logins.open(user, NOW) for _ in range(2)]
+        anonymous, client = Context(NOW), Context(NOW, client_actor(FIRST_PARTY_CLIENT_ID))
+        await asyncio.gather(
+            logins.sessions.end(user.id, by_token.session.id, "local", anonymous),
+            logins.sessions.end_by_refresh_token(by_client.refresh_token, FIRST_PARTY_CLIENT_ID, client),
+        )
+        async with store.read() as transaction:
+            entries = await transaction.audit.entries_about(user_actor(user.id))
+        assert {each.facts["session_id"]: each.actor for each in entries} == {
+            str(by_token.session.id): user_actor(user.id),
+            str(by_client.session.id): client_actor(FIRST_PARTY_CLIENT_ID),
+        }
+
+    async def test_whoever_waits_for_the_logs_leaves_connections_to_others(
+        self, logins: Logins, user: User, services: Services
+    ) -> None:
+        if services.database.is_sqlite:
+            pytest.skip("SQLite has one writer")
+        token = (await logins.open(user, NOW)).refresh_token
+        other = AuthStore(Database(services.config.database()), AuthTransaction)
+
+        async def append() -> None:
+            async with services.store.queue() as transaction:
+                await transaction.audit.lock_head()
+
+        async with other.write() as transaction:
+            await transaction.audit.lock_head()
+            waiting = [asyncio.create_task(append()) for _ in range(20)]
+            for _ in range(20):
+                token = (await logins.refresh(token, NOW)).refresh_token
+            assert not any(task.done() for task in waiting)
+        await asyncio.gather(*waiting)
+        await other.database.close()
 
 
 class TestEnding:

@@ -318,7 +318,7 @@ class Accounts:
             disabled_at=None,
             created_at=context.now,
         )
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             await transaction.users.add(user)
             subject, facts = user_actor(user.id), {"roles": list(roles)}
             await self._audit.record(transaction, context, event, subject=subject, facts=facts)
@@ -342,7 +342,7 @@ class Accounts:
         await count_attempt(transaction, keys, context.now)
 
     async def _record_failure(self, event: Event, user: User | None, context: Context) -> None:
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             # A user who was deleted meanwhile must not reappear in the log.
             known = user is not None and await transaction.users.get(user.id) is not None
             subject = user_actor(user.id) if user and known else None
@@ -354,7 +354,7 @@ class Accounts:
     ) -> AsyncIterator[tuple[Transaction, User]]:
         """Begin the transaction after a correct password. Raises `rejection` if the account has changed meanwhile."""
         with self.refunds.unless_judged(keys):
-            async with self._store.write() as transaction:
+            async with self._store.queue() as transaction:
                 current = await transaction.users.lock(user.id)
                 if current is None or current.disabled_at is not None or current.password_hash != user.password_hash:
                     raise rejection
@@ -363,7 +363,7 @@ class Accounts:
 
     @asynccontextmanager
     async def _change(self, user_id: UUID) -> AsyncIterator[tuple[Transaction, User]]:
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             user = await transaction.users.lock(user_id)
             if user is None:
                 raise UserNotFound

@@ -18,6 +18,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -66,14 +67,13 @@ class AuditLog:
         subject: str | None = None,
         facts: Facts | None = None,
     ) -> None:
-        """Append an entry. Take all row locks before: from here to the commit, appends of all replicas serialise."""
+        """Append an entry. Do all else before: from here to the commit, appends of all replicas serialise."""
         about = {"source": context.source, "user_agent": context.user_agent}
         known = {name: value for name, value in about.items() if value is not None}
         erasable = {**known, "salt": secrets.token_hex(SALT_BYTES)} if known else None
-        last = await transaction.audit.last_entry()
-        number = last.number + 1 if last else 1
+        head = await transaction.audit.lock_head()
         entry = AuditEntry(
-            number=number,
+            number=head.number + 1,
             at=context.now,
             event=event,
             actor=context.actor,
@@ -83,9 +83,9 @@ class AuditLog:
             personal_digest=_digest(erasable) if erasable else None,
             mac=b"",
         )
-        mac = self._mac(entry, last.mac if last else b"")
-        await transaction.audit.add_entry(entry, mac)
-        line = {"number": number, "actor": context.actor, "subject": subject, "mac": mac.hex(), **entry.facts}
+        entry = replace(entry, mac=self._mac(entry, head.mac))
+        transaction.audit.add(entry)
+        line = {"number": entry.number, "actor": entry.actor, "subject": subject, "mac": entry.mac.hex(), **entry.facts}
         # Only after the commit: a line about a rolled-back entry would look like an entry that was cut off.
         transaction.on_commit(lambda: _log.info(event, **line))
 
@@ -98,7 +98,7 @@ class AuditLog:
             last = await transaction.audit.last_before(kept_from, oldest[0].number + EXAMINED_AT_ONCE)
         if last is None:
             return
-        async with store.write() as transaction:
+        async with store.queue() as transaction:
             facts: Facts = {"through": last.number, "mac": last.mac.hex()}
             await self.record(transaction, context, Event.AUDIT_LOG_TRIMMED, facts=facts)
         deleted = TRIMMED_AT_ONCE

@@ -69,6 +69,14 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditHead:
+    """The end of the audit log: number and MAC of its last entry; 0 and nothing if there is none."""
+
+    number: int
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AuditReport:
     """The result of verifying the audit log. `broken_at` is the number of the first entry that breaks the chain."""
 

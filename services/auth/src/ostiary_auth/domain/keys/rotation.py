@@ -99,7 +99,7 @@ class SigningKeys:
             return
         # Generated before the lock is taken, as that is slow; a replica that loses the race discards its own.
         spare = [await self._make() for _ in range(len(missing) + signing_ends)]
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             await transaction.lock(_LOCK)
             stored = await transaction.keys.all()
             for key in _expired(stored, self._policy, context.now):
@@ -113,7 +113,7 @@ class SigningKeys:
     async def rotate(self, context: Context) -> None:
         """Start signing with the next key. Raises KeyNotReady if some verifiers may not hold it."""
         spare = [await self._make()]
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             await transaction.lock(_LOCK)
             stored = await transaction.keys.all()
             wait = await self._wait(transaction, stored, context)
@@ -128,7 +128,7 @@ class SigningKeys:
         Raises KeyNotFound.
         """
         spare = [await self._make(), await self._make()]
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             await transaction.lock(_LOCK)
             stored = await transaction.keys.all()
             key = next((key for key in stored if key.kid == kid), None)
@@ -158,7 +158,7 @@ class SigningKeys:
     async def rewrap(self, context: Context) -> int:
         """Encrypt all keys and secrets under the first key-encryption key; return how many. Raises UnsealError."""
         vault = await self._read_vault()
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             await transaction.lock(_LOCK)
             stored = await transaction.keys.all()
             for key in stored:

@@ -85,7 +85,7 @@ class AuthorizationServer:
         if issued is None or issued.token.client_id != client.id or not _is_current(issued.token, context, MAX_LEEWAY):
             return ()
         presented, session_id = issued.token, _session_of(issued.token)
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             if session_id is not None and not await transaction.sessions.is_open(session_id, context.now):
                 return ()
             if await transaction.revocations.of({Kind.TOKEN: presented.token_id}):

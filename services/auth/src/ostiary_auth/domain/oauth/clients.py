@@ -88,7 +88,7 @@ class Clients:
             secret_hash=_hash(secret) if secret else None,
             created_at=context.now,
         )
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             await transaction.clients.add(new)
             subject = client_actor(new.id)
             await self._audit.record(transaction, context, Event.CLIENT_CREATED, subject=subject, facts=_facts(new))
@@ -97,7 +97,7 @@ class Clients:
     async def ensure(self, client: Client, secret: str, context: Context) -> None:
         """Register a client with a secret that is kept elsewhere, or update its secret."""
         provided = replace(client, secret_hash=_hash(secret), created_at=context.now)
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             # One of several replicas that start at once inserts it.
             await transaction.lock("provided-clients")
             known = await transaction.clients.lock(client.id)
@@ -194,7 +194,7 @@ class Clients:
     async def _change(
         self, client_id: str, context: Context, event: Event
     ) -> AsyncIterator[tuple[Transaction, Client]]:
-        async with self._store.write() as transaction:
+        async with self._store.queue() as transaction:
             client = await transaction.clients.lock(client_id)
             if client is None:
                 raise ClientNotFound

@@ -47,19 +47,19 @@ class RevocationLog:
         self._on_revoked = on_revoked
 
     async def revoke(self, transaction: Transaction, context: Context, kind: Kind, target: str) -> RevokedNumbers:
-        """Append an entry. Take all row locks before: from here to the commit, appends of all replicas serialise."""
+        """Append an entry. Do all else before: from here to the commit, appends of all replicas serialise."""
         head = await transaction.revocations.lock_head()
         # A leaked key can sign tokens of any lifetime: it stays revoked as long as a key set may be held.
         lifetime = max(self._token_lifetime, KEYS_HELD) if kind is Kind.KEY else self._token_lifetime
         number, expires_at = head.number + 1, context.now + lifetime + EXPIRY_MARGIN
         digest = chain(head.digest, published(number, kind, target, expires_at))
-        await transaction.revocations.add(LoggedRevocation(number, kind, target, context.now, expires_at, digest))
+        transaction.revocations.add(LoggedRevocation(number, kind, target, context.now, expires_at, digest))
         transaction.on_commit(self._on_revoked)
         return (number,)
 
     async def revoke_all(self, store: Store, context: Context) -> RevokedNumbers:
         """Revoke every access token; sessions continue, and clients refresh."""
-        async with store.write() as transaction:
+        async with store.queue() as transaction:
             revoked = await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
             await self._audit.record(transaction, context, Event.ALL_REVOKED)
         return revoked

@@ -6,6 +6,7 @@ from typing import Literal
 from uuid import UUID
 
 from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.context import Context
 
 LogoutScope = Literal["local", "others", "global"]
 EndReason = Literal[
@@ -43,6 +44,15 @@ class Session:
     persistent: bool = True
     #: When its next refresh token is due if it has had many (see `refresh_tokens`).
     next_rotation_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """The end of a session: why, when, and by whom."""
+
+    session: Session
+    reason: EndReason
+    context: Context
 
 
 @dataclass(frozen=True, slots=True)

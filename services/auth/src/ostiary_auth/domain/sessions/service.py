@@ -1,8 +1,8 @@
 """Opening, listing, refreshing and ending sessions."""
 
 import secrets
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -10,6 +10,7 @@ from ostiary.feed import Kind
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.audit.log import AuditLog
 from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.domain.batched import Batched
 from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.context import Context, user_actor
 from ostiary_auth.domain.errors import InvalidRefreshToken, OAuthError, SessionNotFound
@@ -24,6 +25,7 @@ from ostiary_auth.domain.sessions.model import (
     LogoutScope,
     RefreshToken,
     Session,
+    SessionEnd,
     SessionLimits,
 )
 from ostiary_auth.domain.sessions.refresh_tokens import (
@@ -42,6 +44,21 @@ from ostiary_auth.domain.sessions.session_secrets import SessionProof
 #: Open sessions per user; a login beyond that ends the least recently used one.
 MAX_SESSIONS_PER_USER = 100
 
+#: Sessions that one transaction ends for several callers, and how many such transactions run at once: in the second,
+#: sessions are found while the first one waits for the logs, or for a row that somebody else has locked.
+ENDED_AT_ONCE = 16
+ENDING_LANES = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ending:
+    """A caller's request to end a session, if it is theirs: each counts by itself, also if they are alike."""
+
+    session_id: UUID
+    is_theirs: Callable[[Session], bool]
+    reason: EndReason
+    context: Context
+
 
 class Sessions:
     """Opens, lists, refreshes and ends sessions."""
@@ -54,6 +71,7 @@ class Sessions:
         self._revocations = revocations
         self.limits = limits
         self._clock = clock
+        self._ending = Batched(self._end_each, lanes=ENDING_LANES, most=ENDED_AT_ONCE)
 
     async def open(self, transaction: Transaction, user: User, client_id: str, context: Context) -> Grant:
         """Open a session for a user who has just authenticated."""
@@ -121,14 +139,13 @@ class Sessions:
 
         local: the given one; others: all but the given one; global: all.
         """
-        chosen: Callable[[Session], bool] = {
-            "local": lambda session: session.id == session_id,
-            "others": lambda session: session.id != session_id,
-            "global": lambda _: True,
-        }[scope]
-        async with self._store.write() as transaction:
+        if scope == "local":
+            ending = _Ending(session_id, lambda session: session.user_id == user_id, "logout", context)
+            return await self._ending(ending) or ()
+        async with self._store.queue() as transaction:
             live = await self._live(transaction, user_id, context.now)
-            return await self._end(transaction, filter(chosen, live), "logout", context)
+            ended = [session for session in live if scope == "global" or session.id != session_id]
+            return await self._end(transaction, ended, "logout", context)
 
     async def end_one(self, user_id: UUID, session_id: UUID, context: Context) -> RevokedNumbers:
         """End one of a user's sessions. Raises SessionNotFound."""
@@ -141,20 +158,17 @@ class Sessions:
         """End the session of a refresh token (RFC 7009). None if it is not a refresh token of this client."""
         if len(presented) > MAX_REFRESH_TOKEN_CHARACTERS:
             return None
-        async with self._store.write() as transaction:
-            chain = await transaction.sessions.lock_chain(hash_of(presented))
-            if chain is None or chain.session.client_id != client_id:
-                return None
-            alive = [chain.session] if self.limits.alive(chain.session, context.now) else []
-            return await self._end(transaction, alive, "token_revoked", context)
+        async with self._store.read() as transaction:
+            session = await transaction.sessions.of_refresh_token(hash_of(presented))
+        if session is None or session.client_id != client_id:
+            return None
+        # Neither the session of a token nor its client ever changes.
+        return await self._ending(_Ending(session.id, lambda _: True, "token_revoked", context)) or ()
 
     async def end_by_proof(self, proof: SessionProof, context: Context) -> RevokedNumbers:
         """End a browser's session. One that is unknown or has ended is not an error."""
-        async with self._store.write() as transaction:
-            session = await transaction.sessions.lock_proven(proof)
-            if session is None or not self.limits.alive(session, context.now):
-                return ()
-            return await self._end(transaction, [session], "logout", context.by(user_actor(session.user_id)))
+        ending = _Ending(proof.session_id, lambda session: session.secret_hash == proof.secret_hash, "logout", context)
+        return await self._ending(ending) or ()
 
     async def end_all_of(
         self, transaction: Transaction, user_id: UUID, reason: EndReason, context: Context
@@ -251,23 +265,38 @@ class Sessions:
         sessions = await transaction.sessions.lock_not_ended(user_id, now)
         return [session for session in sessions if self.limits.alive(session, now)]
 
+    async def _end_each(self, endings: Sequence[_Ending]) -> Mapping[_Ending, RevokedNumbers]:
+        """End sessions for several callers in one transaction; nobody's request makes another's fail."""
+        async with self._store.queue() as transaction:
+            locked = await transaction.sessions.lock({ending.session_id for ending in endings})
+            found = {session.id: session for session in locked}
+            hit: dict[_Ending, SessionEnd] = {}
+            for ending in endings:
+                session = found.get(ending.session_id)
+                if session is not None and ending.is_theirs(session) and self.limits.alive(session, ending.context.now):
+                    context = ending.context
+                    # Whoever logs out is the session's user, however that was proven.
+                    by = context.by(user_actor(session.user_id)) if ending.reason == "logout" else context
+                    hit[ending] = SessionEnd(found.pop(session.id), ending.reason, by)
+            numbers = await self._end_locked(transaction, hit.values())
+        return {ending: (number,) for ending, number in zip(hit, numbers, strict=True)}
+
     async def _end(
         self, transaction: Transaction, sessions: Iterable[Session], reason: EndReason, context: Context
     ) -> RevokedNumbers:
-        """End sessions and revoke their access tokens: the only place where sessions end."""
+        """End locked sessions for one caller."""
+        return await self._end_locked(transaction, [SessionEnd(session, reason, context) for session in sessions])
+
+    async def _end_locked(self, transaction: Transaction, ends: Collection[SessionEnd]) -> RevokedNumbers:
+        """End locked sessions and revoke their access tokens: the only place where sessions end."""
+        if ends:
+            await transaction.sessions.end(ends)
         revoked: RevokedNumbers = ()
-        ended = list(sessions)
-        if ended:
-            await transaction.sessions.end([session.id for session in ended], reason, context.now)
-        for session in ended:
-            revoked += await self._revocations.revoke(transaction, context, Kind.SESSION, str(session.id))
-            await self._audit.record(
-                transaction,
-                context,
-                Event.SESSION_ENDED,
-                subject=user_actor(session.user_id),
-                facts={"session_id": str(session.id), "reason": reason},
-            )
+        for end in ends:
+            context, session_id = end.context, str(end.session.id)
+            revoked += await self._revocations.revoke(transaction, context, Kind.SESSION, session_id)
+            subject, facts = user_actor(end.session.user_id), {"session_id": session_id, "reason": end.reason}
+            await self._audit.record(transaction, context, Event.SESSION_ENDED, subject=subject, facts=facts)
         return revoked
 
 

@@ -1,39 +1,31 @@
 """The audit log on SQL."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, true, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_auth.domain.audit.model import SELF_SERVICE_ACTORS, AuditEntry
-from ostiary_auth.storage.append_lock import AppendLock
+from ostiary_auth.domain.audit.model import SELF_SERVICE_ACTORS, AuditEntry, AuditHead
 from ostiary_auth.storage.audit.tables import audit_log
+from ostiary_auth.storage.log_ends import LogEnds
 from ostiary_auth.storage.removal import remove_rows
 
-_ADD = insert(audit_log)
 _LAST = select(audit_log).order_by(audit_log.c.number.desc()).limit(1)
 
 
 class SqlAuditLog:
     """Implements `AuditRows`."""
 
-    def __init__(self, connection: AsyncConnection, lock: AppendLock) -> None:
+    def __init__(self, connection: AsyncConnection, ends: LogEnds) -> None:
         self._connection = connection
-        self._lock = lock
-        # Nobody else appends while the lock is held.
-        self._end: AuditEntry | None = None
+        self._ends = ends
 
-    async def last_entry(self) -> AuditEntry | None:
-        await self._lock.acquire()
-        if self._end is None:
-            self._end = await self._last(true())
-        return self._end
+    async def lock_head(self) -> AuditHead:
+        return await self._ends.lock_audit()
 
-    async def add_entry(self, entry: AuditEntry, mac: bytes) -> None:
-        self._end = replace(entry, mac=mac)
-        await self._connection.execute(_ADD, asdict(self._end))
+    def add(self, entry: AuditEntry) -> None:
+        self._ends.add_entry(entry)
 
     async def entries(self, after: int, limit: int, subject: str | None = None) -> list[AuditEntry]:
         query = select(audit_log).where(audit_log.c.number > after).order_by(audit_log.c.number).limit(limit)
@@ -44,7 +36,9 @@ class SqlAuditLog:
     async def last_before(self, at: datetime, limit: int) -> AuditEntry | None:
         examined = audit_log.c.number < limit
         first = select(func.min(audit_log.c.number)).where(examined, audit_log.c.at >= at).scalar_subquery()
-        return await self._last(audit_log.c.number < func.coalesce(first, limit))
+        query = _LAST.where(audit_log.c.number < func.coalesce(first, limit))
+        row = (await self._connection.execute(query)).one_or_none()
+        return AuditEntry(**row._mapping) if row else None
 
     async def all_of(self, event: str) -> list[AuditEntry]:
         query = select(audit_log).where(audit_log.c.event == event).order_by(audit_log.c.number)
@@ -64,10 +58,6 @@ class SqlAuditLog:
         theirs = or_(audit_log.c.actor == actor, by_themselves)
         query = select(audit_log.c.number).where(theirs, audit_log.c.personal.is_not(None)).limit(limit)
         return list((await self._connection.execute(query)).scalars())
-
-    async def _last(self, chosen: ColumnElement[bool]) -> AuditEntry | None:
-        row = (await self._connection.execute(_LAST.where(chosen))).one_or_none()
-        return AuditEntry(**row._mapping) if row else None
 
     async def erase_personal(self, numbers: Sequence[int]) -> None:
         await self._connection.execute(update(audit_log).where(audit_log.c.number.in_(numbers)).values(personal=None))

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_auth.domain.sessions.model import Chain, EndReason, Entitlement, RefreshToken, Session
+from ostiary_auth.domain.sessions.model import Chain, EndReason, Entitlement, RefreshToken, Session, SessionEnd
 from ostiary_auth.domain.sessions.session_secrets import SessionProof
 from ostiary_auth.storage.accounts.tables import users
 from ostiary_auth.storage.accounts.users import USER_COLUMNS, user_of
@@ -62,6 +62,11 @@ _NOT_ENDED = select(*_SESSION_COLUMNS).where(
 _COUNT_NOT_ENDED = _NOT_ENDED.with_only_columns(func.count())
 #: In a fixed order, so that two transactions cannot deadlock.
 _LOCK_NOT_ENDED = _NOT_ENDED.order_by(sessions.c.id).with_for_update()
+_END = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("ended"))
+    .values(ended_at=bindparam("now"), end_reason=bindparam("reason"))
+)
 _END_SOME = (
     update(sessions)
     .where(
@@ -112,6 +117,15 @@ _USE_TOKEN = (
     .values(used_at=bindparam("now"), successor_nonce=bindparam("nonce"), successor_hash=bindparam("successor"))
 )
 _BY_ID = select(*_SESSION_COLUMNS).where(sessions.c.id == bindparam("session_id"))
+_LOCK = (
+    select(*_SESSION_COLUMNS)
+    .where(sessions.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(sessions.c.id)
+    .with_for_update()
+)
+_OF_TOKEN = select(*_SESSION_COLUMNS).where(
+    sessions.c.id == refresh_tokens.c.session_id, refresh_tokens.c.hash == bindparam("token_hash")
+)
 _LOCK_PROVEN = _BY_ID.where(sessions.c.secret_hash == bindparam("hash")).with_for_update()
 _asked = (
     func.unnest(bindparam("ids", type_=ARRAY(Uuid)), bindparam("hashes", type_=ARRAY(LargeBinary)))
@@ -194,10 +208,13 @@ class SqlSessions:
         result = await self._connection.execute(select(sessions.c.id).where(sessions.c.id == session_id, still))
         return result.one_or_none() is not None
 
-    async def end(self, session_ids: Collection[UUID], reason: EndReason, now: datetime) -> None:
-        await self._connection.execute(
-            update(sessions).where(sessions.c.id.in_(session_ids)).values(ended_at=now, end_reason=reason)
-        )
+    async def lock(self, session_ids: Collection[UUID]) -> list[Session]:
+        rows = await self._connection.execute(_LOCK, {"ids": list(session_ids)})
+        return [Session(**row._mapping) for row in rows]
+
+    async def end(self, ends: Collection[SessionEnd]) -> None:
+        rows = [{"ended": each.session.id, "now": each.context.now, "reason": each.reason} for each in ends]
+        await self._connection.execute(_END, rows)
 
     async def end_all(self, reason: EndReason, now: datetime) -> int:
         given, ended = {"now": now, "reason": reason, "rows": _END_BATCH}, 0
@@ -223,6 +240,10 @@ class SqlSessions:
             user=user_of(user),
             as_of=head["number"],
         )
+
+    async def of_refresh_token(self, token_hash: bytes) -> Session | None:
+        row = (await self._connection.execute(_OF_TOKEN, {"token_hash": token_hash})).one_or_none()
+        return Session(**row._mapping) if row else None
 
     async def successors(self, token: RefreshToken, limit: int) -> list[RefreshToken]:
         rows = await self._connection.execute(_SUCCESSORS, {"first": token.successor_hash, "limit": limit})
