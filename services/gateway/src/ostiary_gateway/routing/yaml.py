@@ -1,7 +1,7 @@
 """YAML with the line of each value, without features that make a file mean something else than it seems to.
 
-Aliases, duplicate keys, keys that are no plain scalars, and types that JSON does not have (dates, for example) are
-errors.
+libyaml reads it, ten times as fast as the parser of PyYAML in Python. Aliases, duplicate keys, keys that are no plain
+scalars, and types that JSON does not have (dates, for example) are errors.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ def read(content: bytes) -> tuple[Any, Mapping[Location, int]]:
     except UnicodeDecodeError as error:
         raise InvalidYaml(content.count(b"\n", 0, error.start) + 1, "not valid UTF-8") from None
     except yaml.reader.ReaderError as error:
-        line = content.decode().count("\n", 0, error.position) + 1
+        line = content.count(b"\n", 0, error.position) + 1
         raise InvalidYaml(line, f"character U+{error.character:04X} is not allowed in YAML") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -47,7 +47,7 @@ def read(content: bytes) -> tuple[Any, Mapping[Location, int]]:
 def _check_events(text: str) -> None:
     """Reject aliases and deep nesting before the recursive constructor sees them. Raises InvalidYaml."""
     depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
+    for event in yaml.parse(text, yaml.CSafeLoader):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             raise InvalidYaml(line, "aliases are not supported")
@@ -61,7 +61,7 @@ def _check_events(text: str) -> None:
 
 def _load(text: str) -> tuple[Any, Mapping[Location, int]]:
     lines: dict[Location, int] = {}
-    loader = yaml.SafeLoader(text)
+    loader = yaml.CSafeLoader(text)
     try:
         node = loader.get_single_node()
         return (None if node is None else _value(loader, node, (), lines)), lines
@@ -69,7 +69,7 @@ def _load(text: str) -> tuple[Any, Mapping[Location, int]]:
         loader.dispose()
 
 
-def _value(loader: yaml.SafeLoader, node: yaml.Node, location: Location, lines: dict[Location, int]) -> Any:
+def _value(loader: yaml.CSafeLoader, node: yaml.Node, location: Location, lines: dict[Location, int]) -> Any:
     line = lines[location] = node.start_mark.line + 1
     if node.tag not in _VALUE_TAGS:
         raise InvalidYaml(line, f"type not allowed here: {_type(node)}", location)
