@@ -150,9 +150,12 @@ def post_json(path: str, document: object, *fields: str) -> bytes:
 
 
 def login(email: str, password: str) -> bytes:
-    """Return a login from a random source address, so that no throttle counts it with another."""
-    source = ipaddress.IPv4Address((10 << 24) + secrets.randbits(24))
-    return post_json("/auth/login", {"email": email, "password": password}, f"X-Forwarded-For: {source}")
+    return post_json("/auth/login", {"email": email, "password": password}, from_somewhere())
+
+
+def from_somewhere() -> str:
+    """Return a field with a random source address, so that no throttle counts the request with another."""
+    return f"X-Forwarded-For: {ipaddress.IPv4Address((10 << 24) + secrets.randbits(24))}"
 
 
 def read(answer: Answer, *expected: int) -> Any:
@@ -217,7 +220,9 @@ async def ask_all(port: int, requests: Sequence[bytes], *expected: int) -> list[
 async def sign_up(port: int, count: int) -> list[str]:
     """Create accounts and return their addresses."""
     emails = [f"{secrets.token_hex(8)}@example.com" for _ in range(count)]
-    accounts = [post_json("/auth/register", {"email": email, "password": PASSWORD}) for email in emails]
+    accounts = [
+        post_json("/auth/register", {"email": email, "password": PASSWORD}, from_somewhere()) for email in emails
+    ]
     await ask_all(port, accounts, CREATED)
     return emails
 

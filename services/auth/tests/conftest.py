@@ -19,7 +19,7 @@ from users import ADA
 
 from ostiary_auth.app import create_app
 from ostiary_auth.config import AuthConfig
-from ostiary_auth.domain.accounts import password_hashing
+from ostiary_auth.domain.accounts import hashing_queue, password_hashing
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.startup import prepare
 from ostiary_auth.storage.store import AuthStore
@@ -36,6 +36,8 @@ def cheap_password_hashes(request: pytest.FixtureRequest) -> Iterator[None]:
         patch.setattr(password_hashing, "ITERATIONS", 1)
         patch.setattr(password_hashing, "MEMORY_KIB", 8)
         patch.setattr(password_hashing, "_DUMMY_HASH", dummy)
+        # A busy machine may take longer for what waits here.
+        patch.setattr(hashing_queue, "PATIENCE_SECONDS", 60.0)
         yield
 
 

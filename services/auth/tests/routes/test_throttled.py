@@ -1,5 +1,7 @@
 """Throttling over HTTP."""
 
+import asyncio
+
 import httpx
 import pytest
 from serving import serving
@@ -11,6 +13,7 @@ from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.attempts import (
     login_keys,
     reauthentication_keys,
+    registration_keys,
 )
 from ostiary_auth.services import Services, ServiceSecrets
 
@@ -23,6 +26,17 @@ class TestOverHttp:
         assert 290 <= int(response.headers["Retry-After"]) <= 300
         assert "Set-Cookie" not in response.headers
         assert (await client.post("/auth/login", json={**ADA, "email": "bob@example.com"})).status_code == 429
+
+    async def test_who_registers_too_often_waits_as_well(self, client: httpx.AsyncClient, services: Services) -> None:
+        await block(services, registration_keys(HOME))
+        response = await client.post("/auth/register", json=ADA)
+        assert (response.status_code, response.json()["code"]) == (429, "too_many_attempts")
+        assert 0 < int(response.headers["Retry-After"]) <= 60
+
+    async def test_a_lecture_hall_behind_one_address_registers(self, client: httpx.AsyncClient) -> None:
+        accounts = [{**ADA, "email": f"student-{number}@example.com"} for number in range(30)]
+        responses = await asyncio.gather(*(client.post("/auth/register", json=each) for each in accounts))
+        assert {each.status_code for each in responses} == {201}
 
     async def test_a_password_change_waits_as_well(self, client: httpx.AsyncClient, services: Services) -> None:
         user_id = (await client.post("/auth/register", json=ADA)).json()["id"]

@@ -104,7 +104,7 @@ class SessionEnded(AuthError):
 
 
 class TooManyAttempts(AuthError):
-    """The password was tried too often. `retry_after` is in whole seconds."""
+    """A password was tried, or an account registered, too often. `retry_after` is in whole seconds."""
 
     code = "too_many_attempts"
 
@@ -124,10 +124,10 @@ class TooManyExchanges(AuthError):
 
 
 class HashingOverloaded(AuthError):
-    """The queue of password hashes is full."""
+    """The queue of password hashes is full, or a wait in it took too long."""
 
     code = "busy"
-    detail = "Too many concurrent logins; retry shortly."
+    detail = "Too many concurrent logins and registrations; retry shortly."
 
 
 class NotAUser(AuthError):

@@ -5,7 +5,6 @@ import pytest
 
 from ostiary_auth.domain.accounts import password_hashing
 from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
-from ostiary_auth.domain.errors import HashingOverloaded
 
 
 async def test_hashes_have_the_parameters_of_owasp() -> None:
@@ -31,19 +30,6 @@ async def test_the_event_loop_goes_on_while_hashing() -> None:
     await hasher.hash("a password")
     counter.cancel()
     assert turns > 10
-
-
-async def test_a_storm_is_refused_and_not_queued() -> None:
-    hasher = PasswordHasher(threads=1)
-
-    async def attempt() -> bool:
-        with hasher.slot():
-            return await hasher.verify(None, "x")
-
-    attempts = [attempt() for _ in range(password_hashing.QUEUE_PER_THREAD + 5)]
-    outcomes = await asyncio.gather(*attempts, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes].count(HashingOverloaded) == 5
-    assert not await attempt()
 
 
 async def test_without_an_account_no_password_fits() -> None:

@@ -53,6 +53,9 @@ SOURCE = Allowance(free=100, longest_wait=timedelta(minutes=1))
 #: Attempts of all unknown devices on one account (NIST SP 800-63B-4 section 3.2.2: no more than 100).
 ACCOUNT = Allowance(free=100, longest_wait=LONGEST_WAIT)
 
+#: Registrations from one source: a lecture hall behind one address goes on, and a program is slowed down.
+REGISTRATION = Allowance(free=200, longest_wait=timedelta(minutes=1))
+
 #: Checks of a logged-in user's current password.
 REAUTHENTICATION = Allowance(free=5, longest_wait=LONGEST_WAIT)
 
@@ -92,7 +95,7 @@ def login_keys(email_key: str, source: str | None, device_id: str | None) -> Key
     """Return the counters of a login attempt. `device_id` is that of a known device of the account."""
     if device_id is not None:
         return {_key("device", device_id): DEVICE}
-    network = _network(source)
+    network = network_of(source)
     return {
         _key("source-on-account", network, email_key): SOURCE_AND_ACCOUNT,
         _key("source", network): SOURCE,
@@ -100,12 +103,17 @@ def login_keys(email_key: str, source: str | None, device_id: str | None) -> Key
     }
 
 
+def registration_keys(source: str | None) -> Keys:
+    """Return the counter of registrations from a source."""
+    return {_key("registration", network_of(source)): REGISTRATION}
+
+
 def reauthentication_keys(user_id: object) -> Keys:
     """Return the counter of checks of a logged-in user's password."""
     return {_key("reauthentication", str(user_id)): REAUTHENTICATION}
 
 
-def _network(source: str | None) -> str:
+def network_of(source: str | None) -> str:
     """Return what one customer of an access network has: an IPv4 address, or an IPv6 /64 (RFC 6177)."""
     if source is None:
         return ""

@@ -1,4 +1,4 @@
-"""Password hashing: Argon2id, in a thread pool of its own, with a bounded queue.
+"""Password hashing: Argon2id, in a thread pool of its own, with a fair and bounded queue (`hashing_queue`).
 
 A hash costs tens of milliseconds of a core and 19 MiB, by design. On the event loop it would block all other requests;
 without a bound, a burst of logins would queue for minutes. The threads run at the lowest priority, so that other
@@ -9,15 +9,17 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
+from enum import Enum
 from typing import TypeVar
 
 import argon2
 import structlog
 
-from ostiary_auth.domain.errors import HashingOverloaded
+from ostiary_auth.domain.accounts.attempts import network_of
+from ostiary_auth.domain.accounts.hashing_queue import HashingQueue
 
 _log = structlog.stdlib.get_logger("passwords")
 
@@ -33,8 +35,22 @@ HASH_BYTES = 32
 #: The lowest priority of a thread (nice(2)).
 NICENESS = 19
 
-#: Queued hashes per thread: at 30 ms each, the last one waits half a second on idle cores.
-QUEUE_PER_THREAD = 16
+#: Callers per thread that have a turn at once: one is hashed while the database counts the attempts of others, and may
+#: take a quarter of a second for that.
+TURNS_PER_THREAD = 8
+
+#: Callers per thread that wait for a turn: at 30 ms each, the last one waits for three seconds, which is the limit.
+QUEUE_PER_THREAD = 100
+
+
+class Purpose(Enum):
+    """What a password is hashed for, with the share of the cores that it has beside others: the inverse of this cost.
+
+    People who log in wait less than those who register, which happens once.
+    """
+
+    LOGIN = 1
+    REGISTRATION = 4
 
 
 #: The hash of discarded random bytes. Verified when there is no account, so that the response takes as long.
@@ -55,25 +71,18 @@ class PasswordHasher:
             type=argon2.Type.ID,
         )
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2", initializer=_lower_priority)
-        self._waiting = 0
+        self._queue = HashingQueue(threads * TURNS_PER_THREAD, threads * QUEUE_PER_THREAD)
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Reserve a place in the queue for `hash` and `verify`. Raises HashingOverloaded if it is full."""
-        if self._waiting >= self._threads * QUEUE_PER_THREAD:
-            raise HashingOverloaded
-        self._waiting += 1
-        try:
-            yield
-        finally:
-            self._waiting -= 1
+    def turn(self, purpose: Purpose, source: str | None) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn to `hash` and `verify`; each network has its share. Raises HashingOverloaded."""
+        return self._queue.turn((purpose, network_of(source)), purpose.value)
 
     async def hash(self, password: str) -> str:
-        """Return the hash in PHC format. Requires a slot."""
+        """Return the hash in PHC format. Requires a turn."""
         return await self._run(lambda: self._argon2.hash(password))
 
     async def verify(self, hashed: str | None, password: str) -> bool:
-        """Return whether the password matches. Without a hash, take as long and return False. Requires a slot."""
+        """Return whether the password matches. Without a hash, take as long and return False. Requires a turn."""
         matches = await self._run(lambda: self._matches(hashed or _DUMMY_HASH, password))
         return matches and hashed is not None
 

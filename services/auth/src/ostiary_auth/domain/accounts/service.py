@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 
 from ostiary.feed import Kind
 from ostiary_auth.domain.accounts import password_policy
-from ostiary_auth.domain.accounts.attempts import Keys, login_keys, reauthentication_keys
+from ostiary_auth.domain.accounts.attempts import Keys, login_keys, reauthentication_keys, registration_keys
 from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
 from ostiary_auth.domain.accounts.emails import email_key, parse_email
 from ostiary_auth.domain.accounts.erasure import Erasure
 from ostiary_auth.domain.accounts.model import User, accept_name, accept_roles
-from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
+from ostiary_auth.domain.accounts.password_hashing import PasswordHasher, Purpose
 from ostiary_auth.domain.accounts.refunds import Refunds
 from ostiary_auth.domain.accounts.throttle import count_attempt, forgive
 from ostiary_auth.domain.audit.log import AuditLog
@@ -85,10 +85,16 @@ class Accounts:
     async def register(self, email: str, password: str, display_name: str | None, context: Context) -> User:
         """Register a user.
 
-        Raises InvalidEmail, InvalidName, UnacceptablePassword, EmailTaken or HashingOverloaded.
+        Raises InvalidEmail, InvalidName, UnacceptablePassword, EmailTaken, TooManyAttempts or HashingOverloaded.
         """
         return await self._open(
-            Event.USER_REGISTERED, email, password, display_name=display_name, roles=("user",), context=context
+            Event.USER_REGISTERED,
+            email,
+            password,
+            display_name=display_name,
+            roles=("user",),
+            keys=registration_keys(context.source),
+            context=context,
         )
 
     async def create(
@@ -105,6 +111,7 @@ class Accounts:
             password,
             display_name=display_name,
             roles=self._accept_roles(roles),
+            keys={},
             context=context,
         )
 
@@ -155,7 +162,7 @@ class Accounts:
         nor its time reveals which accounts exist.
         """
         candidate = password_policy.normalise(password)
-        with self._hasher.slot():
+        async with self._hasher.turn(Purpose.LOGIN, context.source):
             key = _key_of_candidate(email)
             async with self._store.write() as transaction:
                 user = await transaction.users.by_email_key(key)
@@ -194,7 +201,7 @@ class Accounts:
         """
         user = await self.get(user_id)
         new = self._accept_password(new_password, user.email, user.display_name)
-        with self._hasher.slot():
+        async with self._hasher.turn(Purpose.LOGIN, context.source):
             keys = reauthentication_keys(user_id)
             async with self._store.write() as transaction:
                 await self._count_attempt(transaction, keys, context)
@@ -300,14 +307,20 @@ class Accounts:
         *,
         display_name: str | None,
         roles: tuple[str, ...],
+        keys: Keys,
         context: Context,
     ) -> User:
+        """Create an account, after its attempt has been counted for these keys."""
         name = accept_name(display_name)
         address = parse_email(email)
         key = email_key(address)
         accepted = self._accept_password(password, address, display_name)
-        with self._hasher.slot():
-            hashed = await self._hasher.hash(accepted)
+        async with self._hasher.turn(Purpose.REGISTRATION, context.source):
+            if keys:
+                async with self._store.write() as transaction:
+                    await self._count_attempt(transaction, keys, context)
+            with self.refunds.unless_judged(keys):
+                hashed = await self._hasher.hash(accepted)
         user = User(
             id=uuid4(),
             email=address,
@@ -318,10 +331,11 @@ class Accounts:
             disabled_at=None,
             created_at=context.now,
         )
-        async with self._store.queue() as transaction:
-            await transaction.users.add(user)
-            subject, facts = user_actor(user.id), {"roles": list(roles)}
-            await self._audit.record(transaction, context, event, subject=subject, facts=facts)
+        with self.refunds.unless_judged(keys):
+            async with self._store.queue() as transaction:
+                await transaction.users.add(user)
+                subject, facts = user_actor(user.id), {"roles": list(roles)}
+                await self._audit.record(transaction, context, event, subject=subject, facts=facts)
         return user
 
     def _accept_roles(self, roles: tuple[str, ...]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def account_routes(services: Services, dependencies: Dependencies, cookies: Brow
     caller = Annotated[VerifiedToken, Depends(dependencies.auth.require())]
     live_request = Annotated[UserRequest, Depends(dependencies.live_user)]
 
-    @router.post("/register", status_code=201, responses=documented(409))
+    @router.post("/register", status_code=201, responses=documented(409, 429))
     async def register(body: RegisterRequest, request: Request) -> AccountResponse:
         """Register an account."""
         context = dependencies.context(request)
