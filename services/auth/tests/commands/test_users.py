@@ -4,9 +4,11 @@ import json
 from datetime import UTC, datetime
 from uuid import UUID
 
+import pytest
 from command_line import ESCAPES, CommandLine
 from users import PASSWORD
 
+from ostiary_auth.commands import _run
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.sessions.model import Grant
@@ -53,6 +55,15 @@ class TestUsers:
     def test_without_users_there_is_nothing_to_list(self, line: CommandLine) -> None:
         assert line.prints("users", "list") == "none\n"
         assert line.prints("users", "list", "--json") == ""
+
+    def test_all_users_are_listed_page_by_page(self, line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_run, "_PAGE", 2)
+        for name in ("a", "b", "c", "d", "much-longer-than-all-others-before"):
+            line.prints("users", "create", f"{name}@example.com", "--password-stdin", typed=f"{PASSWORD}\n")
+        heading, *rows = line.prints("users", "list").splitlines()
+        assert heading.startswith("ID")
+        assert len(rows) == len({row.split()[0] for row in rows}) == 5
+        assert len(line.rows("users", "list")) == 5
 
     def test_a_user_is_disabled_and_enabled(self, line: CommandLine) -> None:
         user = line.add_user(sessions=2)

@@ -3,9 +3,9 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Generic, NoReturn, TypeVar
 
 import typer
 from pydantic import BaseModel
@@ -22,7 +22,7 @@ T = TypeVar("T")
 Key = TypeVar("Key")
 
 #: Items per page.
-_PAGE = 200
+_PAGE = 1000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
@@ -52,12 +52,14 @@ async def _run(config: AuthConfig, work: Callable[[Services, Context], Awaitable
         await services.close()
 
 
-async def all_pages(page: Callable[[Key | None, int], Awaitable[list[T]]], key: Callable[[T], Key]) -> list[T]:
-    """Return the items of all pages; `key` is what the next page starts after."""
-    items: list[T] = []
-    while found := await page(key(items[-1]) if items else None, _PAGE):
-        items += found
-    return items
+async def pages_of(
+    page: Callable[[Key | None, int], Awaitable[list[T]]], key: Callable[[T], Key]
+) -> AsyncIterator[list[T]]:
+    """Yield all pages; `key` is what the next one starts after."""
+    last: Key | None = None
+    while found := await page(last, _PAGE):
+        yield found
+        last = key(found[-1])
 
 
 def fail(message: str) -> NoReturn:
@@ -68,19 +70,52 @@ def fail(message: str) -> NoReturn:
 
 def show(items: Iterable[T], as_json: bool, row: Callable[[T], Row], model: Callable[[T], BaseModel]) -> None:
     """Print items: as a table of what `row` returns, or as the JSON of the admin API."""
-    if as_json:
-        for item in items:
+    printer = Printer(row, model, as_json=as_json)
+    printer.print(list(items))
+    printer.end()
+
+
+async def show_pages(
+    pages: AsyncIterator[list[T]], as_json: bool, row: Callable[[T], Row], model: Callable[[T], BaseModel]
+) -> None:
+    """Print items like `show`, page by page, however many there are."""
+    printer = Printer(row, model, as_json=as_json)
+    async for page in pages:
+        printer.print(page)
+    printer.end()
+
+
+class Printer(Generic[T]):
+    """Prints pages of items. Columns are as wide as the first page needs; a longer value moves the rest of its line."""
+
+    def __init__(self, row: Callable[[T], Row], model: Callable[[T], BaseModel], *, as_json: bool) -> None:
+        self._row = row
+        self._model = model
+        self._as_json = as_json
+        self._widths: dict[str, int] = {}
+
+    def print(self, page: list[T]) -> None:
+        if self._as_json:
             # In ASCII, so that values from users cannot control the terminal.
-            typer.echo(json.dumps(model(item).model_dump(mode="json")))
-        return
-    table = [{name: _text(value) for name, value in row(item).items()} for item in items]
-    if not table:
-        typer.echo("none")
-        return
-    widths = {name: max(len(name), *(len(line[name]) for line in table)) for name in table[0]}
-    typer.echo("  ".join(name.upper().replace("_", " ").ljust(width) for name, width in widths.items()).rstrip())
-    for line in table:
-        typer.echo("  ".join(line[name].ljust(width) for name, width in widths.items()).rstrip())
+            _print_lines([json.dumps(self._model(item).model_dump(mode="json")) for item in page])
+            return
+        table = [{name: _text(value) for name, value in self._row(item).items()} for item in page]
+        lines = [list(line.values()) for line in table]
+        if table and not self._widths:
+            self._widths = {name: max(len(name), *(len(line[name]) for line in table)) for name in table[0]}
+            lines.insert(0, [name.upper().replace("_", " ") for name in self._widths])
+        widths = self._widths.values()
+        _print_lines(["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines])
+
+    def end(self) -> None:
+        """Say so if there was nothing."""
+        if not self._as_json and not self._widths:
+            typer.echo("none")
+
+
+def _print_lines(lines: list[str]) -> None:
+    if lines:
+        typer.echo("\n".join(lines))
 
 
 def _text(value: object) -> str:

@@ -42,8 +42,11 @@ def verify(
         str | None,
         typer.Option(metavar="NUMBER:MAC", help="An entry that must exist, as printed by an earlier verification."),
     ] = None,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Verify all entries again, also those that were verified before.")
+    ] = False,
 ) -> None:
-    """Verify the chain of MACs of the whole log, and print the last entry's number and MAC.
+    """Verify the chain of MACs from where the last verification has ended, and print the last entry's number and MAC.
 
     Store that line elsewhere and pass it to --expect later: otherwise, entries cut off at the end are not detected.
     """
@@ -51,8 +54,9 @@ def verify(
     if expect is not None and not (number.isdecimal() and len(number) <= MAX_DIGITS and mac):
         fail("--expect must have the form NUMBER:MAC")
 
-    async def work(services: Services, _context: Context) -> tuple[AuditReport, bool]:
-        report = await services.audit.verify(services.store)
+    async def work(services: Services, context: Context) -> tuple[AuditReport, bool]:
+        report = await services.audit.verify(services.store, from_start=from_start)
+        await services.audit.record_verified(services.store, report, context)
         if expect is None:
             return report, True
         if int(number) > report.entries:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ostiary_auth.commands._run import AsJson, all_pages, fail, run, show
+from ostiary_auth.commands._run import AsJson, fail, pages_of, run, show_pages
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.routes.oauth.models import ClientResponse
@@ -50,8 +50,11 @@ def create(
 @cli.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List all clients."""
-    clients = run(lambda services, _context: all_pages(services.clients.page, lambda client: client.id))
-    show(clients, as_json, _row, ClientResponse.of)
+
+    async def work(services: Services, _context: Context) -> None:
+        await show_pages(pages_of(services.clients.page, lambda client: client.id), as_json, _row, ClientResponse.of)
+
+    run(work)
 
 
 @cli.command()

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from ostiary_auth.commands._run import AsJson, all_pages, fail, run, show
+from ostiary_auth.commands._run import AsJson, fail, pages_of, run, show_pages
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.accounts.service import Accounts
 from ostiary_auth.domain.context import Context
@@ -40,8 +40,11 @@ def create(
 @cli.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List all users."""
-    users = run(lambda services, _context: all_pages(services.accounts.page, lambda user: user.id))
-    show(users, as_json, _row, UserResponse.of)
+
+    async def work(services: Services, _context: Context) -> None:
+        await show_pages(pages_of(services.accounts.page, lambda user: user.id), as_json, _row, UserResponse.of)
+
+    run(work)
 
 
 @cli.command()

@@ -381,6 +381,72 @@ class TestPersonalData:
         assert (await entries(services.store))[-1].event == Event.USER_EXPORTED
 
 
+class TestCheckpoints:
+    """A verification goes on where the last one ended, which only the service itself can record."""
+
+    @pytest.fixture(autouse=True)
+    def each_is_recorded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log, "RECORDED_EVERY", 1)
+
+    async def verify(self, chain: Chain, limit: int | None = None) -> AuditReport:
+        report = await chain.log.verify(chain.store, limit=limit)
+        await chain.log.record_verified(chain.store, report, Context(NOW, OPERATOR))
+        return report
+
+    async def test_the_next_one_goes_on_where_it_ended(self, chain: Chain) -> None:
+        assert (await self.verify(chain)).start == 0
+        report = await self.verify(chain)
+        assert (report.start, report.entries, report.broken_at) == (Chain.LENGTH, Chain.LENGTH + 1, None)
+
+    async def test_steps_lead_to_the_end(self, chain: Chain) -> None:
+        reports = [await self.verify(chain, limit=4) for _ in range(3)]
+        assert [(each.start, each.entries, each.is_complete) for each in reports] == [
+            (0, 4, False),
+            (4, 8 - 1, True),
+            (7, 8, True),
+        ]
+
+    async def test_what_was_changed_later_is_found_from_the_start(self, chain: Chain) -> None:
+        await self.verify(chain)
+        await chain.run(change(Chain.FULL, actor="nobody"))
+        assert (await chain.log.verify(chain.store)).broken_at is None
+        assert (await chain.log.verify(chain.store, from_start=True)).broken_at == Chain.FULL
+
+    async def test_a_broken_log_is_not_recorded_as_verified(self, chain: Chain) -> None:
+        await chain.run(change(Chain.FULL, actor="nobody"))
+        for _ in range(2):
+            assert (await self.verify(chain)).broken_at == Chain.FULL
+
+    async def test_nobody_else_records_one(self, chain: Chain) -> None:
+        last = await chain.entry(Chain.LENGTH)
+        facts = {"through": Chain.LENGTH - 1, "mac": (await chain.entry(Chain.LENGTH - 1))["mac"].hex()}
+        await chain.run(
+            change(Chain.FULL, actor="nobody"),
+            insert(audit_log).values(
+                {**last, "number": Chain.LENGTH + 1, "event": "audit_log.verified", "facts": facts}
+            ),
+        )
+        assert (await chain.verify()).broken_at == Chain.LENGTH + 1
+        await chain.run(delete(audit_log).where(audit_log.c.number > Chain.LENGTH))
+        await chain.run(change(Chain.LENGTH, event="audit_log.verified", facts=facts))
+        assert (await chain.verify()).broken_at == Chain.LENGTH
+
+    async def test_a_recorded_one_cannot_be_moved_on(self, chain: Chain) -> None:
+        await self.verify(chain)
+        await chain.write()
+        await chain.run(change(Chain.LENGTH + 2, actor="nobody"))
+        recorded = await chain.entry(Chain.LENGTH + 1)
+        await chain.run(change(Chain.LENGTH + 1, facts={**recorded["facts"], "through": Chain.LENGTH + 3}))
+        assert (await chain.verify()).broken_at is not None
+
+    async def test_of_a_trimmed_log_the_kept_part_counts(self, chain: Chain) -> None:
+        await self.verify(chain, limit=2)
+        await chain.log.trim(chain.store, NOW + timedelta(days=2), Context(NOW + timedelta(days=2), SYSTEM))
+        report = await chain.verify()
+        assert report.broken_at is None
+        assert report.start == report.trimmed > 2
+
+
 class TestTrimming:
     """Old entries go from the start of the log; what is left is verified as before."""
 
@@ -403,7 +469,7 @@ class TestTrimming:
         await self.trim(chain)
         assert await self.numbers(chain) == [4, 5, 6, 7]
         report = await chain.verify()
-        assert report == AuditReport(7, None, (await chain.entry(7))["mac"], trimmed=self.LAST)
+        assert report == AuditReport(7, None, (await chain.entry(7))["mac"], trimmed=self.LAST, start=self.LAST)
         last = await chain.entry(7)
         assert (last["event"], last["facts"]["through"]) == (Event.AUDIT_LOG_TRIMMED, self.LAST)
 
@@ -463,8 +529,8 @@ class TestTrimming:
     async def test_it_may_happen_during_a_verification(self, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
         read = log._entries
 
-        async def read_slowly(store: Store, after: int) -> AsyncIterator[AuditEntry]:
-            async for entry in read(store, after):
+        async def read_slowly(store: Store, after: int, pause: float) -> AsyncIterator[AuditEntry]:
+            async for entry in read(store, after, pause):
                 yield entry
                 if entry.number == 1:
                     await self.trim(chain)

@@ -9,6 +9,9 @@ erased without breaking the chain.
 Old entries are deleted from the start of the log. An entry is recorded before that, with number and MAC of the last one
 that goes: from there on the rest can be verified, and nobody else can make up such an entry. Entries up to there do not
 count any more, whether they have been deleted yet or not.
+
+What has been verified is recorded in the same way, so that the next verification goes on from there. Entries that are
+changed later than that are found by one from the start only.
 """
 
 import asyncio
@@ -34,8 +37,8 @@ SALT_BYTES = 16
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: Entries per page, and a number below all that a database can hold.
-_PAGE = 1000
+#: Entries per page, which take milliseconds, and a number below all that a database can hold.
+_PAGE = 100
 _BEFORE_ALL = -(2**63)
 
 #: The log is trimmed when its first entry is that much too old, so that not every run adds an entry about it.
@@ -47,6 +50,9 @@ EXAMINED_AT_ONCE = 50_000
 #: Entries deleted in one transaction, and the pause before the next one, so that waiting writers go first.
 TRIMMED_AT_ONCE = 250
 TRIM_PAUSE_SECONDS = 0.01
+
+#: Entries that a verification has to go through until it is worth an entry of its own.
+RECORDED_EVERY = 10_000
 
 #: Errors from reading a column that was overwritten with a value of another form.
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError)
@@ -107,39 +113,60 @@ class AuditLog:
                 deleted = await transaction.audit.remove_through(last.number, TRIMMED_AT_ONCE)
             await asyncio.sleep(TRIM_PAUSE_SECONDS)
 
-    async def verify(self, store: Store) -> AuditReport:
-        """Check every entry that is kept against the one before it."""
-        report = await self._verify(store)
+    async def verify(
+        self, store: Store, *, from_start: bool = False, limit: int | None = None, pause: float = 0.0
+    ) -> AuditReport:
+        """Check every entry against the one before it, from where the last recorded verification has ended.
+
+        With `from_start`, check every entry that is kept. `limit` is how many entries are checked at most, and `pause`
+        are seconds between pages, which belong to others.
+        """
+        report = await self._verify(store, from_start, limit, pause)
         # What is missing may have been trimmed meanwhile.
         while report.broken_at is not None and await self._trimmed(store) > report.trimmed:
-            report = await self._verify(store)
+            report = await self._verify(store, from_start, limit, pause)
         return report
 
-    async def _verify(self, store: Store) -> AuditReport:
-        trimmed, last, mac = 0, 0, b""
+    async def record_verified(self, store: Store, report: AuditReport, context: Context) -> None:
+        """Let later verifications go on where one has ended, if it has found nothing and was long enough."""
+        if report.broken_at is None and report.entries - report.start >= RECORDED_EVERY:
+            async with store.queue() as transaction:
+                facts: Facts = {"through": report.entries, "mac": report.head.hex()}
+                await self.record(transaction, context, Event.AUDIT_LOG_VERIFIED, facts=facts)
+
+    async def _verify(self, store: Store, from_start: bool, limit: int | None, pause: float) -> AuditReport:
+        trimmed, start, last, mac = 0, 0, 0, b""
         try:
-            trimmed, mac = await self._start(store)
-            last = trimmed
-            async for entry in _entries(store, after=trimmed or _BEFORE_ALL):
+            trimmed, mac = await self._end_of(store, Event.AUDIT_LOG_TRIMMED)
+            start = trimmed
+            if not from_start:
+                start, mac = max((start, mac), await self._end_of(store, Event.AUDIT_LOG_VERIFIED))
+            last = start
+            async for entry in _entries(store, after=start or _BEFORE_ALL, pause=pause):
+                if last - start == limit:
+                    return AuditReport(last, None, mac, trimmed, start, is_complete=False)
                 if entry.number != last + 1 or not self._fits(entry, mac):
-                    return AuditReport(last, entry.number, mac, trimmed)
+                    return AuditReport(last, entry.number, mac, trimmed, start)
                 mac, last = entry.mac, entry.number
         except _UNREADABLE:
-            return AuditReport(last, last + 1, mac, trimmed)
-        return AuditReport(last, None, mac, trimmed)
+            return AuditReport(last, last + 1, mac, trimmed, start)
+        return AuditReport(last, None, mac, trimmed, start)
 
     async def _trimmed(self, store: Store) -> int:
         """Return the number of the last entry that does not count any more; 0 if that cannot be read."""
         with suppress(*_UNREADABLE):
-            return (await self._start(store))[0]
+            return (await self._end_of(store, Event.AUDIT_LOG_TRIMMED))[0]
         return 0
 
-    async def _start(self, store: Store) -> tuple[int, bytes]:
-        """Return number and MAC of the last entry that does not count any more."""
+    async def _end_of(self, store: Store, event: Event) -> tuple[int, bytes]:
+        """Return number and MAC of the last entry that was trimmed, or verified, as such entries say.
+
+        Nothing is believed before they have been verified themselves, and they come after it.
+        """
         async with store.read() as transaction:
-            trimmed = await transaction.audit.all_of(Event.AUDIT_LOG_TRIMMED)
+            recorded = await transaction.audit.all_of(event)
         # Of two replicas that trim at once, the one that deletes less may record it later.
-        return max((_trimmed_to(entry) for entry in trimmed), default=(0, b""))
+        return max((_through(entry) for entry in recorded), default=(0, b""))
 
     def _fits(self, entry: AuditEntry, previous: bytes) -> bool:
         """Return whether an entry is unchanged, given the MAC of the entry before it."""
@@ -153,8 +180,8 @@ class AuditLog:
         return hmac.digest(self._key, previous + _canonical(content), hashlib.sha256)
 
 
-def _trimmed_to(entry: AuditEntry) -> tuple[int, bytes]:
-    """Return number and MAC of the last entry that went, as an entry about that says. Raises ValueError."""
+def _through(entry: AuditEntry) -> tuple[int, bytes]:
+    """Return number and MAC of the last entry that another one is about. Raises ValueError."""
     through, mac = int(str(entry.facts["through"])), bytes.fromhex(str(entry.facts["mac"]))
     if not 0 < through < entry.number:
         raise ValueError("it must be among the entries that are verified from there on")
@@ -169,7 +196,7 @@ def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-async def _entries(store: Store, after: int) -> AsyncIterator[AuditEntry]:
+async def _entries(store: Store, after: int, pause: float = 0.0) -> AsyncIterator[AuditEntry]:
     """Yield all entries with numbers over `after` in order, read in pages."""
     number, limit = after, _PAGE
     while True:
@@ -186,3 +213,4 @@ async def _entries(store: Store, after: int) -> AsyncIterator[AuditEntry]:
         for entry in page:
             yield entry
         number = page[-1].number
+        await asyncio.sleep(pause)

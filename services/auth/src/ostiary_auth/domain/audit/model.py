@@ -46,6 +46,7 @@ class Event(StrEnum):
     ALL_REVOKED = "tokens.all_revoked"
     CLOCK_PUT_BACK = "database_clock.put_back"
     AUDIT_LOG_TRIMMED = "audit_log.trimmed"
+    AUDIT_LOG_VERIFIED = "audit_log.verified"
     LOG_RESTARTED = "revocation_log.restarted"
     DATABASE_RESTORED = "database.restored"
 
@@ -86,3 +87,7 @@ class AuditReport:
     head: bytes
     #: The number of the last entry that is not kept any more; 0 if all are.
     trimmed: int = 0
+    #: The number of the last entry that was not looked at, as it is not kept, or was verified before.
+    start: int = 0
+    #: Whether that was all; otherwise a limit was reached.
+    is_complete: bool = True

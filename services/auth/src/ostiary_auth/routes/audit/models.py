@@ -43,9 +43,13 @@ class AuditResponse(BaseModel):
 
 
 class AuditReportResponse(BaseModel):
-    """Whether the audit log is intact. `broken_at` is the number of the first entry that breaks the chain."""
+    """Whether the audit log is intact. `broken_at` is the number of the first entry that breaks the chain.
+
+    If it is not `complete`, that is known up to entry `entries`, and the next request goes on from there.
+    """
 
     intact: bool
+    complete: bool
     entries: int
     broken_at: int | None
     head: str
@@ -54,6 +58,7 @@ class AuditReportResponse(BaseModel):
     def of(cls, report: AuditReport) -> "AuditReportResponse":
         return cls(
             intact=report.broken_at is None,
+            complete=report.is_complete,
             entries=report.entries,
             broken_at=report.broken_at,
             head=report.head.hex(),
