@@ -5,6 +5,7 @@ import gc
 import json
 import random
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -385,3 +386,16 @@ async def test_routes_are_checked_and_indexed_off_the_event_loop(
     assert await changing.status("/new") == 200
     assert len(threads) == 1
     assert threads[0] is not threading.main_thread()
+
+
+async def test_a_replaced_route_table_is_freed_without_the_garbage_collector(changing: Changing) -> None:
+    await changing.write(OLD)
+    assert await changing.status("/old") == 200
+    table = weakref.ref(changing.runtime.current.table)
+    gc.disable()
+    try:
+        await changing.write(OLD + NEW)
+        assert await changing.status("/new") == 200
+        await until(lambda: table() is None)
+    finally:
+        gc.enable()

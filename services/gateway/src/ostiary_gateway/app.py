@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from importlib.metadata import version
@@ -37,6 +38,10 @@ if TYPE_CHECKING:  # large imports, made only when they are used
 
 #: Seconds for which a worker waits for keys and revocations before it accepts connections without them.
 READY_SECONDS = 5.0
+
+#: Seconds after which another thread, such as one that loads routes, lets the event loop go on. Python's default is
+#: 5 ms, for which a request would wait several times.
+SWITCH_SECONDS = 0.001
 
 
 def _shared_rate_limits(config: GatewayConfig, runtime: Runtime) -> "SharedRateLimits":
@@ -120,6 +125,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        sys.setswitchinterval(SWITCH_SECONDS)
         told = self._metrics.shared() if isinstance(self._metrics, WorkerMetrics) else nullcontext()
         async with self._verifier, told:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.runtime.reload)

@@ -29,6 +29,7 @@ from ostiary_gateway.access.authentication import Authentication
 from ostiary_gateway.access.credentials import Browser
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES
+from ostiary_gateway.routing.collection import without_collections
 from ostiary_gateway.routing.config import OWN_PATHS, RoutesFile
 from ostiary_gateway.routing.hosts import KnownHosts
 from ostiary_gateway.routing.overlap import OwnerIndex
@@ -66,9 +67,10 @@ class Prepared:
 
 def prepare(routes: RoutesFile, issuer: str) -> Prepared:
     """Index routes and load certificates, which takes a while. `issuer` is the gateway's public URL."""
-    hosts = KnownHosts(issuer, routes.hosts, routes.hosts_internal)
-    browser = Browser(cookie_names(issuer), routes.browser) if routes.browser is not None else None
-    return Prepared(routes, hosts, RouteTable(routes.routes), OwnerIndex(routes), _tls_context(routes), browser)
+    with without_collections():
+        hosts = KnownHosts(issuer, routes.hosts, routes.hosts_internal)
+        browser = Browser(cookie_names(issuer), routes.browser) if routes.browser is not None else None
+        return Prepared(routes, hosts, RouteTable(routes.routes), OwnerIndex(routes), _tls_context(routes), browser)
 
 
 class Snapshot:
@@ -200,11 +202,8 @@ class Runtime:
     async def _load(self, source: RoutesSource) -> None:
         previous = self.current
         try:
-            # The checks of a long file take time.
-            prepared = await in_thread(lambda: prepare(source.load(), self._issuer))
-            snapshot = Snapshot(
-                prepared, self._verifier, self._proxies, self._own_paths, renewals=self.renewals, previous=previous
-            )
+            # A long file takes time, up to the last step.
+            snapshot = await in_thread(self._read, source, previous)
         except (ConfigError, ValueError) as error:
             _log.error("routes file rejected", error=str(error))
             return
@@ -213,4 +212,12 @@ class Runtime:
         for name, upstream in previous.upstreams.items():
             if snapshot.upstreams.get(name) is not upstream:
                 upstream.retire()
-        _log.info("routes reloaded", routes=len(prepared.routes.routes), upstreams=len(prepared.routes.upstreams))
+        _log.info("routes reloaded", routes=len(snapshot.table.routes), upstreams=len(snapshot.upstreams))
+
+    def _read(self, source: RoutesSource, previous: Snapshot) -> Snapshot:
+        """Load the file into a snapshot. Raises ConfigError or ValueError."""
+        prepared = prepare(source.load(), self._issuer)
+        with without_collections():
+            return Snapshot(
+                prepared, self._verifier, self._proxies, self._own_paths, renewals=self.renewals, previous=previous
+            )

@@ -40,7 +40,6 @@ class AddressIndex:
         for route in self.routes:
             self._exact.add(route.upstream_template, route)
             self._folded.add(self._folds[route.name], route)
-        self.owners_for = lru_cache(PATH_CACHE_SIZE)(self._look_up)
 
     def overlapping(self, route: Route) -> list[Route]:
         """Return the routes whose upstream paths some services may take for those of this one."""
@@ -74,7 +73,7 @@ class AddressIndex:
             return route.match.methods.isdisjoint(other.match.methods)
         return _is_narrower(self._fold(route), self._fold(other))
 
-    def _look_up(self, method: str, path: bytes) -> tuple[Route, ...]:
+    def owners_for(self, method: str, path: bytes) -> tuple[Route, ...]:
         """Return the owners with this method for each way to read a path, or all of them. Raises InvalidPath."""
         found: dict[str, Route] = {}
         for owners in self._owners(path):
@@ -126,6 +125,7 @@ class OwnerIndex:
         for route in file.routes:
             for address in self._addresses_of(route):
                 routes_by_address.setdefault(address, []).append(route)
+        self._cached_owners_for = lru_cache(PATH_CACHE_SIZE)(AddressIndex.owners_for)
         self._indexes: dict[frozenset[str], AddressIndex] = {}
         for addresses in {self._addresses_of(route) for route in file.routes}:
             routes = {route.name: route for address in addresses for route in routes_by_address[address]}
@@ -153,7 +153,7 @@ class OwnerIndex:
         contested = self._contested.get(route.name)
         if contested is None or not (contested[1] or _is_unusual(path)):
             return ()
-        return contested[0].owners_for(method, path)
+        return self._cached_owners_for(contested[0], method, path)
 
     def _addresses_of(self, route: Route) -> frozenset[str]:
         return frozenset().union(*(self._addresses[name] for name in route.upstreams))

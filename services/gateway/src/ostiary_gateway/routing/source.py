@@ -9,6 +9,7 @@ import structlog
 from ostiary_chassis.settings import ConfigError, environment
 from ostiary_gateway.routing import loader
 from ostiary_gateway.routing.bypass_check import check_no_bypass
+from ostiary_gateway.routing.collection import without_collections
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.credentials import check_issuer
 from ostiary_gateway.routing.loader import SETTING, parse_file
@@ -81,7 +82,8 @@ class RoutesSource:
                 return content
 
     def _parse(self, content: bytes) -> RoutesFile:
-        routes = parse_file(self._path, content, environment(), check_no_bypass)
+        with without_collections():
+            routes = parse_file(self._path, content, environment(), check_no_bypass)
         if self._issuer is not None:
             check_issuer(routes, self._issuer)
         for route in routes.routes:

@@ -1,7 +1,7 @@
 """Finds the route of a request."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.routing import paths
@@ -130,7 +130,8 @@ class RouteTable:
         #: Special characters that any route allows.
         self._allowed = frozenset(special for route in self.routes for special in route.allows_encoded)
         self._has_hosts = any(route.match.hosts for route in self.routes)
-        self._cached_candidates = lru_cache(PATH_CACHE_SIZE)(self._look_up)
+        # Of the tree, not of this object, which would keep itself alive then.
+        self._cached_candidates = lru_cache(PATH_CACHE_SIZE)(partial(_look_up, self._root))
 
     def find(
         self, method: str, host: bytes, path: bytes, fields: Fields, preflight_headers: Collection[str] | None = None
@@ -166,16 +167,17 @@ class RouteTable:
         except InvalidPath:
             return False
 
-    def _look_up(self, path: bytes, host: bytes) -> Candidates:
-        canonical = paths.canonicalise(path)
-        routes = self._root.find(canonical.segments, 0, _host_name(host))
-        _check_specials(canonical, routes)
-        if canonical.specials:
-            # For some there is a way to read them that has no meaning.
-            paths.readings(canonical.raw)
-        routes.sort(key=_sort_key)
-        methods = {method for route in routes for method in route.match.methods}
-        return {method: tuple(route for route in routes if method in route.match.methods) for method in methods}
+
+def _look_up(root: PathTree, path: bytes, host: bytes) -> Candidates:
+    canonical = paths.canonicalise(path)
+    routes = root.find(canonical.segments, 0, _host_name(host))
+    _check_specials(canonical, routes)
+    if canonical.specials:
+        # For some there is a way to read them that has no meaning.
+        paths.readings(canonical.raw)
+    routes.sort(key=_sort_key)
+    methods = {method for route in routes for method in route.match.methods}
+    return {method: tuple(route for route in routes if method in route.match.methods) for method in methods}
 
 
 def _check_specials(path: CanonicalPath, routes: Collection[Route]) -> None:
