@@ -255,7 +255,7 @@ LONG = "X-Long: " + 33_000 * "a"
         ("GET", "/any", [LONG], 431),
         ("GET", "/any?" + 33_000 * "a", [], 414),
         ("GET", "/any", ["X : y"], 400),
-        ("PUT", "/any", ["Transfer-Encoding: gzip"], 501),
+        ("PUT", "/any", ["Transfer-Encoding: gzip, chunked"], 501),
         ("GET", "/livez", [], 200),
         ("GET", "/livez/", [], 404),
     ],

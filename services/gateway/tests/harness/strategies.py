@@ -14,7 +14,7 @@ trailer_fields = st.lists(st.tuples(tokens.map(bytes.lower), values), max_size=4
 contents = st.lists(
     st.binary(min_size=1, max_size=20) | st.sampled_from([b"0\r\n\r\n", b"\r\n", b"a" * 300]), max_size=5
 )
-extensions = st.sampled_from([b"", b"", b";", b";a=b", b';a="\\";0"', b"; \t\xff"])
+extensions = st.sampled_from([b"", b"", b";0", b";a=b ;c", b';a="\\";0"', b'; a\t= "\xff"'])
 CUTS = st.lists(st.integers(0, 400), max_size=8)
 
 

@@ -109,7 +109,7 @@ class TestContentLength:
 
 
 CODINGS = [
-    *(b"xchunked", b"chunkedx", b"chunked, identity", b"identity, chunked", b"identity", b"gzip, chunked", b"gzip"),
+    *(b"xchunked", b"chunkedx", b"chunked, identity", b"identity", b"gzip", b"chunked, gzip", b"gzip chunked"),
     *(
         b"chunked, chunked",
         b"chunked;q=1",
@@ -121,6 +121,7 @@ CODINGS = [
         b"",
     ),
     *(b"\xa0chunked", b"chunked\x85", b"chun\xe2\x84\xaaed", b"c"),
+    *(b"chunked, gzip, chunked", b"gz ip, chunked", b"gzip;, chunked", b"\xffgzip, chunked", b", gzip, chunked"),
 ]
 
 
@@ -133,7 +134,17 @@ class TestTransferEncoding:
         assert isinstance(response(b"Transfer-Encoding:" + value).body, ChunkedBody)
 
     @pytest.mark.parametrize("value", CODINGS)
-    def test_other_codings_are_rejected(self, value: bytes) -> None:
+    def test_codings_that_do_not_end_with_one_chunked_are_rejected(self, value: bytes) -> None:
+        with pytest.raises(BadMessage) as caught:
+            request(b"Transfer-Encoding: " + value)
+        assert type(caught.value) is BadMessage
+        with pytest.raises(BadMessage, match="transfer coding"):
+            response(b"Transfer-Encoding: " + value)
+
+    @pytest.mark.parametrize(
+        "value", [b"gzip, chunked", b"identity,chunked", b"GZIP ,\tChunked", b'x;q="a", gzip, chunked']
+    )
+    def test_other_codings_before_chunked_are_not_known(self, value: bytes) -> None:
         with pytest.raises(UnknownCoding):
             request(b"Transfer-Encoding: " + value)
         with pytest.raises(BadMessage, match="transfer coding"):
@@ -272,11 +283,34 @@ class TestChunkedBody:
         assert not body.end()
 
     @pytest.mark.parametrize(
-        "extension", [b";", b";a", b";a=b", b'; a = "b;\\"\t\xff"', b";;;", b";0", b";" + b"a" * 200]
+        "extension", [b";a", b";a=b", b'; a = "b;\\"\t\xff"', b";a;b=c ;d", b";0", b';a=""', b";" + b"a" * 200]
     )
     def test_extensions_are_dropped(self, extension: bytes) -> None:
         data = b"5%b\r\nhello\r\n0%b\r\n\r\n" % (extension, extension)
         assert dechunk(data) == (b"hello", [], b"")
+
+    @pytest.mark.parametrize(
+        "extension",
+        [
+            b";",
+            b";;",
+            b"; ",
+            b";=b",
+            b";a=",
+            b";a=b=c",
+            b";a b",
+            b";a,b",
+            b';a="b',
+            b';a="b"c',
+            b';"a"',
+            b";\xff",
+        ],
+    )
+    def test_extensions_are_names_with_tokens_or_quoted_strings(self, extension: bytes) -> None:
+        """RFC 9112 section 7.1.1."""
+        for size in (b"5", b"0"):
+            with pytest.raises(BadMessage, match="chunk size line"):
+                ChunkedBody().take(size + extension + b"\r\nhello\r\n0\r\n\r\n")
 
     @pytest.mark.parametrize("byte", [*set(range(0x20)) - {0x09}, 0x7F])
     def test_control_characters_in_extensions_are_rejected_even_quoted(self, byte: int) -> None:

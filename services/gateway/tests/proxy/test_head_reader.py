@@ -7,7 +7,7 @@ from harness import GatewayHarness, RecordingUpstream, until
 from proxy_routes import REQUEST_ROUTES
 
 from ostiary_gateway.access.request import RequestIds
-from ostiary_gateway.http1.errors import LineTooLong, NoRoom, TooLarge
+from ostiary_gateway.http1.errors import BadMessage, LineTooLong, NoRoom, TooLarge
 from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES, MAX_HEAD_BYTES
 from ostiary_gateway.proxy.head_reader import MAX_KEPT_HEAD, HeadReader, LargeHeads
 
@@ -46,6 +46,37 @@ def test_connections_share_no_request(head: bytes) -> None:
     assert first is not None
     assert second is not None
     assert first.request is not second.request
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\n",
+        b"GET / HTTP/1.1\nHost: gw\n",
+        b"GET / HTTP/1.1\rHost: gw",
+        b"GET / HTTP/1.1\r\r\n",
+        b"GET / HTTP/1.1\r\nHost: gw\r\nX: a\nY: b\r\n",
+        b"GET / HTTP/1.1\r\nHost: gw\r\nX: a\rb\r\n",
+        b"\nGET / HTTP/1.1\r\n",
+    ],
+)
+def test_a_broken_line_end_is_an_error_before_the_head_is_complete(data: bytes) -> None:
+    """RFC 9112 section 2.2: the client waits for an answer, or for us to take its lines for others."""
+    whole = reader_of()
+    with pytest.raises(BadMessage, match=r"lines must end with CRLF|lines end with LF"):
+        whole.read(data, "192.0.2.1")
+    pieces = reader_of()
+    with pytest.raises(BadMessage, match=r"lines must end with CRLF|lines end with LF"):  # noqa: PT012 - any of them
+        for index in range(len(data)):
+            assert pieces.read(data[index : index + 1], "192.0.2.1") == (None, b"")
+
+
+def test_a_head_may_arrive_in_any_pieces() -> None:
+    data = b"GET / HTTP/1.1\r\nHost: gw\r\n\r\n"
+    for size in (1, 2, 3, 15, 16):
+        reader = reader_of()
+        read = [reader.read(data[start : start + size], "192.0.2.1")[0] for start in range(0, len(data), size)]
+        assert [each is not None for each in read] == [False] * (len(read) - 1) + [True]
 
 
 def test_a_repeated_head_is_parsed_once() -> None:

@@ -4,7 +4,7 @@ import re
 from typing import Final, Protocol
 
 from ostiary_gateway.http1.errors import BadMessage, TooLarge, UnknownCoding
-from ostiary_gateway.http1.fields import VALUE, Fields, parse_fields
+from ostiary_gateway.http1.fields import TOKEN, Fields, parse_fields
 from ostiary_gateway.http1.status import FIRST_FINAL, NO_CONTENT, NOT_MODIFIED
 
 #: Bytes of a chunk's size line, with its extensions and CRLF. Extensions have no use, so little is enough.
@@ -18,7 +18,12 @@ MAX_CHUNKS_AT_ONCE = 256
 
 # 18 digits fit into 64 bits, which is what other servers count with.
 _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;" + VALUE + rb")?\r\n")
+# RFC 9112 section 7.1.1, with the quoted strings of RFC 9110 section 5.6.4.
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+_EXTENSION = rb";[\t ]*" + TOKEN + rb"(?:[\t ]*=[\t ]*(?:" + TOKEN + rb"|" + _QUOTED + rb"))?(?:[\t ]+(?=;))?"
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*\r\n")
+# RFC 9110 section 10.1.4: names and parameters of transfer codings.
+_CODING = re.compile(TOKEN + rb"(?:[\t ]*;[\t ]*" + TOKEN + rb"[\t ]*=[\t ]*(?:" + TOKEN + rb"|" + _QUOTED + rb"))*")
 _CRLF: Final = b"\r\n"
 _CRLF_BYTES: Final = 2
 
@@ -188,9 +193,20 @@ def request_body(by_name: dict[bytes, bytes], *, is_http11: bool) -> ContentLeng
         if not is_http11:
             raise BadMessage("Transfer-Encoding in HTTP/1.0")
         if coding.lower() != b"chunked":
-            raise UnknownCoding("unknown transfer coding")
+            raise _coding_fault(coding)
         return ChunkedBody()
     return None if length is None else ContentLengthBody(_parse_length(length))
+
+
+def _coding_fault(value: bytes) -> BadMessage:
+    """Return what is wrong with a request's transfer codings that are more or other than chunked."""
+    *others, last = [each.strip(b"\t ") for each in value.lower().split(b",")]
+    if last != b"chunked":
+        # Nobody could tell where the body ends (RFC 9112 section 6.3).
+        return BadMessage("chunked is not the last transfer coding")
+    if b"chunked" in others or any(_CODING.fullmatch(each) is None for each in others):
+        return BadMessage("invalid Transfer-Encoding")
+    return UnknownCoding("unknown transfer coding")
 
 
 def response_body(by_name: dict[bytes, bytes], status: int, method: str, *, is_http11: bool) -> Body:

@@ -30,4 +30,4 @@ class UnknownVersion(BadMessage):
 
 
 class UnknownCoding(BadMessage):
-    """A request body in a transfer coding other than chunked."""
+    """A request body in another transfer coding before the last one, which is chunked."""

@@ -47,6 +47,8 @@ MAX_HEAD_BYTES = 1024 * 1024
 # RFC 9112 section 3, with single spaces only. Some clients send UTF-8 in targets as it is.
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: " + VALUE + rb")?")
+# RFC 9112 section 2.2. A CR at the end of what has arrived may be followed by its LF.
+_BROKEN_LINE_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 
 
@@ -119,6 +121,15 @@ def head_end(data: bytes | bytearray, searched: int = 0, limit: int = DEFAULT_HE
         # A lenient client takes its head for complete and waits for a response.
         raise BadMessage("lines end with LF instead of CRLF")
     return -1
+
+
+def check_line_ends(data: bytes | bytearray, searched: int = 0) -> None:
+    """Raise BadMessage if an incomplete head has a CR or LF alone: its sender need not wait until it is overdue.
+
+    Skips the first `searched` bytes.
+    """
+    if _BROKEN_LINE_END.search(data, max(0, searched - 1)) is not None:
+        raise BadMessage("lines must end with CRLF, and have no other CR or LF")
 
 
 def parse_request(head: bytes) -> Request:

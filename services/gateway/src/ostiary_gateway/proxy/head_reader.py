@@ -2,7 +2,7 @@
 
 from ostiary_gateway.access.request import RequestContext, RequestIds
 from ostiary_gateway.http1.errors import BadMessage, NoRoom
-from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES, head_end, parse_request
+from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES, check_line_ends, head_end, parse_request
 
 #: Bytes of a head that is kept while its connection is idle: there may be very many connections.
 MAX_KEPT_HEAD = 4096
@@ -78,6 +78,7 @@ class HeadReader:
         if partial:
             partial += data
             if head_end(partial, self._searched, limit) < 0:
+                check_line_ends(partial, self._searched)
                 self._searched = len(partial)
                 self._take(self._searched)
                 return None, b""
@@ -93,6 +94,7 @@ class HeadReader:
             if data.startswith(_TLS_HANDSHAKE):
                 # Its sender would wait for an answer until the head is overdue.
                 raise BadMessage("TLS instead of HTTP")
+            check_line_ends(data)
             partial += data
             self._searched = len(data)
             self._take(self._searched)
