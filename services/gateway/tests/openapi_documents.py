@@ -56,6 +56,7 @@ INVALID: list[dict[str, Any]] = [
     {"paths": {"/": {"get": {"parameters": None}}}},
     {"paths": {"/": {"parameters": None, "get": {}}}},
     {"paths": {"/": {"get": {"security": "foo"}}}},
+    {"paths": {"/": {"get": {"responses": []}}}},
     {"paths": {"/": {"get": {"security": ["foo"]}}}},
     {"paths": {"/": {"get": {"security": [{"foo": "bar"}]}}}},
     {"paths": {"/": {"get": {"security": [{"foo": [1]}]}}}},

@@ -32,6 +32,36 @@ def test_operations_have_the_gateways_security_requirements(table: RouteTable) -
     assert paths["/stock/shelves/{n}"]["get"]["security"] == [{"bearer": []}]
 
 
+def test_operations_have_the_answers_that_the_gateway_gives_itself(table: RouteTable) -> None:
+    merged = merge(table, {"shop": SHOP, "stock": STOCK}, "1")
+    statuses = {
+        (path, method): set(operation["responses"])
+        for path, item in merged["paths"].items()
+        for method, operation in item.items()
+    }
+    always = {"400", "404", "408", "414", "421", "431", "501", "502", "503", "504", "505"}
+    assert statuses["/", "get"] == {"200"} | always
+    assert statuses["/orders/{order_id}", "get"] == {"200", "401", "403"} | always
+    assert statuses["/stock/shelves/{n}", "put"] == {"200", "401", "403", "413"} | always
+    for path, method in statuses:
+        for status, response in merged["paths"][path][method]["responses"].items():
+            if status != "200":
+                name = response["$ref"].rpartition("/")[2]
+                assert list(merged["components"]["responses"][name]["content"]) == ["application/problem+json"]
+
+
+def test_what_a_service_says_of_its_answers_stays(table: RouteTable) -> None:
+    own = {"description": "No such order.", "content": {"application/problem+json": {}}}
+    other = {"$ref": "#/components/responses/gateway.400"}
+    responses = {"404": own, "400": other}
+    described = {"paths": {"/": {"get": {"responses": responses}}}, "components": {"responses": {"gateway.400": own}}}
+    merged = merge(table, {"shop": described}, "1")
+    assert merged["paths"]["/"]["get"]["responses"]["404"] == own
+    # A component of the same name is another one.
+    assert merged["paths"]["/"]["get"]["responses"]["400"] == {"$ref": "#/components/responses/shop.gateway.400"}
+    assert merged["components"]["responses"]["shop.gateway.400"] == own
+
+
 def test_different_components_of_the_same_name_are_renamed(table: RouteTable) -> None:
     merged = merge(table, {"shop": SHOP, "stock": STOCK}, "1")
     schemas = merged["components"]["schemas"]

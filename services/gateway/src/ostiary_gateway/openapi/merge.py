@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from ostiary_gateway.openapi.answers import COMPONENTS, answers_of
 from ostiary_gateway.routing import paths
 from ostiary_gateway.routing.config import Route
 from ostiary_gateway.routing.paths import InvalidPath
@@ -39,7 +40,7 @@ _GATEWAY_BEARER, _GATEWAY_COOKIE = "", " "
 #: Kind and name of a component.
 Component = tuple[str, str]
 
-#: An operation object. In those that `operations` yields, `parameters` and `security` are validated.
+#: An operation object. In those that `operations` yields, `parameters`, `security` and `responses` are validated.
 Operation = dict[str, Any]
 
 #: One alternative of an operation's security requirements: scopes by name of the security scheme.
@@ -60,7 +61,9 @@ def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Operatio
                 operation = _mapping(item[method], where)
                 own = _list(operation.get("parameters", []), f"parameters of {where}")
                 security = _security(operation.get("security", document.get("security", [])), where)
-                yield path, method, {**operation, "parameters": [*shared, *own], "security": security}
+                responses = _mapping(operation.get("responses", {}), f"responses of {where}")
+                whole = {"parameters": [*shared, *own], "security": security, "responses": responses}
+                yield path, method, {**operation, **whole}
 
 
 def components(document: Mapping[str, Any]) -> dict[Component, Any]:
@@ -115,23 +118,31 @@ class _MergedDocument:
         self.paths: dict[str, dict[str, Operation]] = {}
         self._has_cookie = session_cookie != ""
         schemes = {"bearer": _BEARER, **({"cookie": _cookie(session_cookie)} if self._has_cookie else {})}
-        self.components: dict[str, dict[str, Any]] = {SECURITY_SCHEMES: schemes}
+        #: With the gateway's own answers, which no service's component may replace.
+        self.components: dict[str, dict[str, Any]] = {SECURITY_SCHEMES: schemes, "responses": dict(COMPONENTS)}
         self._operation_ids: set[str] = set()
 
     def add(self, table: RouteTable, upstream: str, document: Mapping[str, Any]) -> None:
         """Add exposed operations and the components they refer to, or else nothing and raise InvalidDocument."""
         own = components(document)
         exposed: dict[tuple[str, str], Operation] = {}
+        answers: dict[tuple[str, str], dict[str, Any]] = {}
         for path, method, operation in operations(document):
             for route, public in exposures(table, upstream, path, method):
                 security = _required_security(route, operation["security"], own, has_cookie=self._has_cookie)
                 known = exposed.setdefault((public, method), {**operation, "security": []})
                 known["security"] += [each for each in security if each not in known["security"]]
+                answers.setdefault((public, method), {}).update(answers_of(route, method))
         reached = _reachable(exposed.values(), own)
         names = self._names(upstream, reached)
         taken = {each: _renamed(member, names) for each, member in reached.items()}
         described = {
-            place: {**_renamed(operation, names), "security": _renamed_schemes(operation["security"], names)}
+            place: {
+                **_renamed(operation, names),
+                "security": _renamed_schemes(operation["security"], names),
+                # What the service says of its own answers goes first.
+                "responses": {**answers[place], **_renamed(operation["responses"], names)},
+            }
             for place, operation in exposed.items()
         }
         # Nothing fails from here on.
