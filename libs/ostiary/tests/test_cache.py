@@ -1,11 +1,12 @@
 """The cache of verified tokens: bounded, checked again on every hit, evicted with their key."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from ostiary import KeySet, LocalKeys, Verifier, VerifierConfig, errors
-from ostiary._cache import AcceptedIssuer, CacheEntry, TokenCache, cache_key
+from ostiary._cache import MAX_SPARED, AcceptedIssuer, CacheEntry, TokenCache, cache_key
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
 
@@ -170,6 +171,34 @@ class TestBounds:
         memory.put(names[2], entry)
         assert [memory.get(name) is entry for name in names] == [True, False, True]
         assert len(memory) == 2
+
+    def test_a_cache_of_one_holds_the_last(self, issuer: Issuer) -> None:
+        memory, keys = TokenCache(1), [cache_key(text) for text in ("a", "b", "a")]
+        for key in keys:
+            memory.put(key, self.entry(issuer))
+            assert memory.get(key) is not None
+            assert len(memory) == 1
+
+    def test_where_all_are_in_use_the_oldest_goes(self, issuer: Issuer) -> None:
+        memory, one = TokenCache(100), self.entry(issuer)
+        keys = [cache_key(str(number)) for number in range(101)]
+        for key in keys[:100]:
+            memory.put(key, replace(one))
+            memory.get(key)
+        memory.put(keys[100], replace(one))
+        assert len(memory) == 100
+        assert memory.get(keys[100]) is not None
+        assert memory.get(keys[MAX_SPARED]) is None
+
+    def test_what_is_used_stays_while_others_come_and_go(self, issuer: Issuer) -> None:
+        memory, one = TokenCache(10), self.entry(issuer)
+        used = [cache_key(f"used {number}") for number in range(5)]
+        for key in used:
+            memory.put(key, replace(one))
+        for number in range(200):
+            assert all(memory.get(key) is not None for key in used)
+            memory.put(cache_key(str(number)), replace(one))
+        assert len(memory) == 10
 
     def test_a_key_covers_the_whole_token(self, issuer: Issuer) -> None:
         token = issuer.token()
