@@ -71,11 +71,11 @@ from ostiary_auth.domain.database_time import DatabaseTime
 from ostiary_auth.domain.ports import Store
 from ostiary_auth.domain.revocation import feed as feed_module
 from ostiary_auth.domain.revocation import log as log_module
-from ostiary_auth.domain.revocation import verifiers
+from ostiary_auth.domain.revocation import pages, verifiers
 from ostiary_auth.domain.revocation.feed import RevocationFeed
 from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.revocation.messages import REVOKED
-from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, RegisteredVerifier
+from ostiary_auth.domain.revocation.model import Entry, LoggedRevocation, LogHead, RegisteredVerifier, expiry_of
 from ostiary_auth.domain.revocation.receipts import Receipts
 from ostiary_auth.domain.revocation.verifiers import Verifiers
 from ostiary_auth.routes import prefer_wait
@@ -377,10 +377,6 @@ class Database:
             self.tables.revocations[revocation.number] = revocation
         self.world.committed()
 
-    def drop_all_but_keys(self) -> None:
-        rows = self.tables.revocations.items()
-        self.tables.revocations = {number: row for number, row in rows if row.kind is Kind.KEY}
-
     def register(self, rows: Collection[RegisteredVerifier]) -> None:
         self.tables.registered.update({(row.id, row.replica): row for row in rows})
 
@@ -553,18 +549,26 @@ class Rows:
             lambda: self._database.world.publish(REVOKED),
         ]
 
-    async def restart(self, epoch: str, number: int) -> None:
+    async def restart(self, epoch: str, number: int) -> list[LoggedRevocation]:
         self._head = head = LogHead(epoch, number, GENESIS)
         self._work += [
-            self._database.drop_all_but_keys,
+            self._database.tables.revocations.clear,
             lambda: self._database.enter(head, None),
             lambda: self._database.world.publish(REVOKED),
         ]
+        rows = sorted(self._database.tables.revocations.items())
+        return [logged for _, logged in rows if logged.kind is Kind.KEY]
 
     async def after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
         await self._hop()
         rows = sorted(self._database.tables.revocations.items())
         return [logged for at, logged in rows if number < at <= head][:limit]
+
+    async def entries(self, number: int, head: int, limit: int) -> list[Entry]:
+        return [
+            Entry(logged.number, logged.kind, logged.target, expiry_of(logged.expires_at), logged.digest)
+            for logged in await self.after(number, head, limit)
+        ]
 
     async def put(self, changed: Collection[RegisteredVerifier]) -> None:
         await self._hop()
@@ -794,7 +798,7 @@ class Replica:
                 await self.revocations.restart(transaction, context, replaced.number)
         self.feed.replaced = None
 
-    def _on_logged(self, logged: LoggedRevocation) -> None:
+    def _on_logged(self, logged: Entry) -> None:
         if logged.kind is Kind.ALL:
             self.verifiers.forget_stored()
 
@@ -1335,6 +1339,8 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ostiary._revocations, "RETENTION_MARGIN", MARGIN)
     monkeypatch.setattr(feed_module, "MAX_EVENTS", 2)
     monkeypatch.setattr(feed_module, "TAIL", 2)
+    monkeypatch.setattr(feed_module, "PAGE_NUMBERS", 4)
+    monkeypatch.setattr(pages, "PAGE_NUMBERS", 4)
     monkeypatch.setattr(verifiers, "STORED_AHEAD", 4.0)
     monkeypatch.setattr(verifiers, "PROLONGED_BEFORE", 3.0)
     monkeypatch.setattr(verifiers, "MARGIN", 2.0)

@@ -4,9 +4,11 @@ import base64
 import hashlib
 import json
 import string
+import struct
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostiary import KeySet, Verifier, errors, feed
-from ostiary.feed import GENESIS, Answer, FeedFault, Kind, Revocation, chain
+from ostiary.feed import GENESIS, Answer, FeedFault, Kind, Page, Revocation, chain
 from ostiary.testing import Issuer
 
 SIGNER = Issuer()
@@ -81,7 +83,7 @@ def token_claims() -> dict[str, object]:
 
 
 def read(token: str, issuer: str = SIGNER.issuer, refused_kids: Collection[str] = ()) -> Answer:
-    return feed.read(token, issuer, KEYS, refused_kids.__contains__, NONCE)
+    return feed.read(token.encode(), issuer, KEYS, refused_kids.__contains__, NONCE)
 
 
 class TestGoodAnswers:
@@ -101,6 +103,7 @@ class TestGoodAnswers:
             "reset": False,
             "events": [{"n": 18, "kind": "subject", "id": "u1", "exp": 1_700_000_900}],
             "keys": "0nX2",
+            "page": None,
             "nonces": [NONCE],
             "receipt": "e1.9.digest.mac",
         }
@@ -247,7 +250,7 @@ class TestTokensAndFeeds:
         with pytest.raises(FeedFault, match="wrong_type"):
             read(SIGNER.token(claims=answer_with(log(2)).to_json()))
 
-    @pytest.mark.parametrize("typ", [feed.TYPE, feed.MEDIA_TYPE])
+    @pytest.mark.parametrize("typ", [feed.TYPE, f"application/{feed.TYPE}"])
     def test_a_feed_is_no_access_token(self, typ: str) -> None:
         for payload in (answer_with().to_json(), {**answer_with().to_json(), **token_claims()}):
             with pytest.raises(errors.WrongType):
@@ -277,13 +280,26 @@ class TestNonces:
             read(signed(changed(nonces=[NONCE, nonce])))
 
 
-MEMBERS = ["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "nonces", "receipt"]
+MEMBERS = ["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "page", "nonces", "receipt"]
 
 
 class TestForm:
     @pytest.mark.parametrize(
         "name",
-        ["iss", "iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "nonces", "receipt"],
+        [
+            "iss",
+            "iat",
+            "epoch",
+            "first",
+            "head",
+            "more",
+            "digest",
+            "reset",
+            "events",
+            "keys",
+            "nonces",
+            "receipt",
+        ],
     )
     @pytest.mark.parametrize("value", [Issuer.REMOVED, None, 1.0, -1, {}, [None], "\u00e9" * 300])
     def test_a_member_of_the_wrong_type_is_rejected(self, name: str, value: object) -> None:
@@ -418,7 +434,20 @@ class TestForm:
     @given(
         st.dictionaries(
             st.sampled_from(
-                ["iat", "epoch", "first", "head", "more", "digest", "reset", "events", "keys", "nonces", "receipt"]
+                [
+                    "iat",
+                    "epoch",
+                    "first",
+                    "head",
+                    "more",
+                    "digest",
+                    "reset",
+                    "events",
+                    "keys",
+                    "page",
+                    "nonces",
+                    "receipt",
+                ]
             ),
             st.recursive(
                 st.none() | st.booleans() | st.integers(-3, 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -436,6 +465,116 @@ class TestForm:
         assert (type(answer.first), type(answer.head), type(answer.issued_at)) == (int, int, int)
         assert (type(answer.more), type(answer.reset), type(answer.digest)) == (bool, bool, bytes)
         assert (type(answer.epoch), type(answer.keys)) == (str, str)
+
+
+#: A page of all kinds, with a gap, that starts at number 32.
+PAGE_ENTRIES = [
+    (number, kind, f"t{number}", 1_700_000_000 + number)
+    for number, kind in zip((33, 34, 35, 37, 38, 39), Kind, strict=True)
+]
+ROWS = b"".join(feed.page_row(number - 32, kind, target, exp) for number, kind, target, exp in PAGE_ENTRIES)
+HEAD_BITS = struct.Struct(">HB5s16s")
+
+
+def paged(rows: bytes = ROWS, *, base: bytes | None = None, **changes: Any) -> bytes:  # a dataclass's own fields
+    """Return a response with a page, signed as it is."""
+    values: dict[str, Any] = {"first": 33, "head": 39, "reset": True, "page": Page(32, base, rows), **changes}
+    return signed(answer_with(**values)).encode() + b"\n" + rows
+
+
+def read_body(body: bytes) -> Answer:
+    return feed.read(body, SIGNER.issuer, KEYS, set[str]().__contains__, NONCE)
+
+
+def row(offset: int = 1, kind: int = 1, exp: int = 1_700_000_900) -> bytes:
+    return HEAD_BITS.pack(offset, kind, exp.to_bytes(5, "big"), bytes(16))
+
+
+class TestPages:
+    def test_a_page_is_read_as_it_was_meant(self) -> None:
+        answer = read_body(paged(base=bytes(range(32))))
+        assert answer.page == Page(32, bytes(range(32)), ROWS)
+        assert len(answer.page) == len(PAGE_ENTRIES)
+        names = [sha256(f"{kind}:{target}".encode()).digest()[:16] for _, kind, target, _ in PAGE_ENTRIES]
+        assert answer.page.names() == names
+        assert answer.page.sessions() == (names[:1], PAGE_ENTRIES[0][3])
+        others = [(number, kind, exp) for number, kind, _, exp in PAGE_ENTRIES[1:]]
+        assert answer.page.others() == [(*other, name) for other, name in zip(others, names[1:], strict=True)]
+
+    def test_the_form_is_that_of_the_protocol(self) -> None:
+        assert feed.page_row(258, Kind.KEY, "k1", 1_700_000_900) == (
+            b"\x01\x02\x03" + (1_700_000_900).to_bytes(5, "big") + sha256(b"key:k1").digest()[:16]
+        )
+        assert answer_with(page=Page(0, None, b"x")).to_json()["page"] == {
+            "start": 0,
+            "base": "",
+            "sha256": base64.urlsafe_b64encode(sha256(b"x").digest()).decode().rstrip("="),
+        }
+
+    def test_the_largest_page_is_read(self) -> None:
+        rows = b"".join(row(offset) for offset in range(feed.PAGE_NUMBERS))
+        body = paged(rows, first=32, head=32 + feed.PAGE_NUMBERS - 1)
+        assert len(body) <= feed.MAX_BYTES
+        assert len(read_body(body).page or ()) == feed.PAGE_NUMBERS
+
+    @pytest.mark.parametrize(
+        "rows", [b"", ROWS[:-1], ROWS + b"x", ROWS[:-24], ROWS[24:], ROWS[:-1] + b"x", ROWS + ROWS]
+    )
+    def test_another_page_than_the_signed_one_is_rejected(self, rows: bytes) -> None:
+        body = paged()
+        with pytest.raises(FeedFault, match="another page was signed"):
+            read_body(body[: -len(ROWS)] + rows)
+
+    def test_a_page_without_a_signature_is_rejected(self) -> None:
+        with pytest.raises(FeedFault, match="not signed"):
+            read_body(signed(answer_with(head=39, reset=True)).encode() + b"\n" + ROWS)
+
+    @pytest.mark.parametrize(
+        ("rows", "fault"),
+        [
+            (b"", "bounded number"),
+            (row()[:-1], "bounded number"),
+            (row() + b"x", "bounded number"),
+            (b"".join(map(row, range(1, feed.PAGE_NUMBERS + 2))), "bounded number"),
+            (row(2) + row(1), "out of order"),
+            (row(1) + row(1), "out of order"),
+            (row(0), "out of order"),
+            (row(8), "out of order"),
+            (row(kind=0), "unknown kind"),
+            (row(kind=7), "unknown kind"),
+            (row(1) + row(2, kind=255), "unknown kind"),
+            (row(exp=253_402_300_800), "exp"),
+            (row(1) + row(2, exp=2**40 - 1), "exp"),
+        ],
+    )
+    def test_a_malformed_page_is_rejected(self, rows: bytes, fault: str) -> None:
+        with pytest.raises(FeedFault, match=fault):
+            read_body(paged(rows))
+
+    def test_a_page_is_all_there_is(self) -> None:
+        for changes in ({"reset": False}, {"revocations": log(1, after=33)}):
+            with pytest.raises(FeedFault, match="all there is"):
+                read_body(paged(**changes))
+
+    @pytest.mark.parametrize("name", ["start", "base", "sha256"])
+    @pytest.mark.parametrize("value", [Issuer.REMOVED, None, -1, 1.5, True, [], "A", "A" * 44, "\u00e9" * 43])
+    def test_a_member_of_the_wrong_type_is_rejected(self, name: str, value: object) -> None:
+        described = {**Page(32, None, ROWS).to_json(), name: value}
+        described = {key: each for key, each in described.items() if each is not Issuer.REMOVED}
+        payload = {**answer_with(first=33, head=39, reset=True).to_json(), "page": described}
+        with pytest.raises(FeedFault, match="malformed"):
+            read_body(signed(payload).encode() + b"\n" + ROWS)
+
+    @given(st.binary(max_size=200) | st.lists(st.binary(min_size=24, max_size=24), max_size=5).map(b"".join))
+    def test_arbitrary_rows_are_rejected_or_in_order(self, rows: bytes) -> None:
+        try:
+            page = read_body(paged(rows)).page
+        except FeedFault:
+            return
+        assert page is not None
+        assert len(page) == len(page.names()) == len(page.sessions()[0]) + len(page.others())
+        numbers = [number for number, _, _, _ in page.others()]
+        assert numbers == sorted(set(numbers))
 
 
 class TestChain:

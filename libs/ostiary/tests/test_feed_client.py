@@ -147,6 +147,7 @@ class Server:
             "more": head < len(self.listed),
             "digest": _base64url.encode(self.digests[head]).decode(),
             "reset": False,
+            "page": None,
             "events": [revocation.to_json() for revocation in self.listed[after:head]],
             "keys": self.version,
             "nonces": [request.url.params["nonce"]],
@@ -455,7 +456,7 @@ class TestPolls:
         first, second = server.received()
         for request in (first, second):
             assert request.headers["Authorization"] == "Bearer token-1"
-            assert request.headers["Accept"] == "application/ostiary-feed+jwt"
+            assert request.headers["Accept"] == "application/ostiary-feed"
             assert request.headers["Accept-Encoding"] == "identity"
             assert request.headers["Cache-Control"] == "no-store"
 
@@ -765,13 +766,14 @@ BAD_ANSWERS: dict[str, tuple[str, Callable[[Server], Answer]]] = {
     "JSON": ("failed", lambda s: lambda r: feed_response(s.signed(r), Content_Type="application/json")),
     "compressed": ("failed", lambda s: lambda r: feed_response(s.signed(r), Content_Encoding="gzip")),
     "said to be compressed": ("failed", lambda s: lambda r: feed_response(s.signed(r), Content_Encoding="identity")),
-    "too large": ("failed", lambda _: lambda _: feed_response(b"e" * (feed.MAX_ANSWER_LENGTH + 1))),
+    "too large": ("failed", lambda _: lambda _: feed_response(b"e" * (feed.MAX_BYTES + 1))),
     "to other polls": ("rejected", lambda s: lambda r: s.response(r, nonces=["A" * 22, r.url.params["nonce"][::-1]])),
     "to no poll": ("rejected", lambda s: lambda r: s.response(r, nonces=[])),
     "to too many polls": ("rejected", lambda s: lambda r: s.response(r, nonces=[r.url.params["nonce"]] * 101)),
     "empty": ("rejected", lambda _: lambda _: feed_response(b"")),
     "truncated": ("rejected", lambda s: lambda r: feed_response(s.signed(r)[:-1])),
     "not ASCII": ("rejected", lambda s: lambda r: feed_response(s.signed(r) + b"\xff")),
+    "with a page that is not signed": ("rejected", lambda s: lambda r: feed_response(s.signed(r) + b"\n" + bytes(24))),
     "another issuer's": ("rejected", lambda s: lambda r: s.response(r, iss="https://other.example")),
     "signed with another key": ("rejected", lambda s: lambda r: s.response(r, signer=OTHER_KEY)),
     "an access token": ("rejected", lambda s: lambda r: s.response(r, typ="at+jwt")),

@@ -15,7 +15,19 @@ from timing import Clock
 from ostiary import Revocations, VerifiedToken, errors
 from ostiary._compact import NameSet, NumbersByName
 from ostiary._revocations import MIN_RETENTION, RETENTION_MARGIN, Names
-from ostiary.feed import EVERYTHING, GENESIS, NO_POSITION, Answer, FeedFault, Kind, Position, Revocation, chain
+from ostiary.feed import (
+    EVERYTHING,
+    GENESIS,
+    NO_POSITION,
+    Answer,
+    FeedFault,
+    Kind,
+    Page,
+    Position,
+    Revocation,
+    chain,
+    page_row,
+)
 
 #: What the issuer's clock says, which is not what ours says.
 ISSUED_AT = 1_700_000_000
@@ -99,6 +111,7 @@ TARGETS: dict[Kind, Callable[[str], dict[str, str]]] = {
     Kind.KEY: lambda target: {"key_id": target},
     Kind.SUBJECT: lambda target: {"subject": target},
     Kind.CLIENT: lambda target: {"client_id": target},
+    Kind.ALL: lambda _: {},
 }
 
 
@@ -270,6 +283,92 @@ class TestAnswers:
             revocations.apply(log.answer(3, digest=chain(GENESIS, log.listed[3])), 0.0)
         revocations.apply(log.answer(3), 0.0)
         assert is_revoked(revocations, token())
+
+
+class TestPages:
+    """A page has the effect of the revocations in it."""
+
+    @staticmethod
+    def page_of(log: Log, after: int = 0, until: int | None = None, base: bytes | None = None) -> Answer:
+        answer = log.answer(after, until, reset=True)
+        rows = [page_row(each.number, each.kind, each.target, each.expires_at) for each in answer.revocations]
+        return replace(answer, revocations=(), page=Page(0, base, b"".join(rows)))
+
+    @pytest.mark.parametrize(("kind", "target"), ONE_OF_EACH)
+    def test_a_page_revokes(self, revocations: Revocations, log: Log, kind: Kind, target: str) -> None:
+        log.add(Kind.SESSION, "another")
+        log.add(kind, target)
+        called: list[None] = []
+        revocations.watch(token(), lambda: called.append(None))
+        version = revocations.version
+        revocations.apply(self.page_of(log), 0.0)
+        assert is_revoked(revocations, token())
+        assert is_revoked(revocations, token(log_position=2)) is (kind not in CUTOFFS)
+        assert (len(revocations), revocations.version, len(called)) == (2, version + 1, 1)
+        assert revocations.position == Position("e1", 2)
+
+    @settings(max_examples=30)
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(ONE_OF_EACH), st.integers(0, 2), st.integers(0, 9000)), min_size=1, max_size=9
+        ),
+        st.floats(0, 20_000),
+    )
+    def test_it_is_as_good_as_its_revocations(
+        self, made: list[tuple[tuple[Kind, str], int, int]], later: float
+    ) -> None:
+        clock, log = Clock(0.0), Log()
+        told, paged = Revocations(clock), Revocations(clock)
+        for (kind, target), which, life in made:
+            log.add(kind, target if kind is Kind.ALL else f"{target}{which}", life)
+        told.apply(log.answer(), 0.0)
+        paged.apply(self.page_of(log), 0.0)
+        clock.now = later
+        for known in (told, paged):
+            known.apply(log.answer(len(log.listed)), later)
+        for revocation in log.listed:
+            hit = TARGETS[revocation.kind](revocation.target)
+            for position in range(len(log.listed) + 1):
+                asked = token(**hit, log_position=position)
+                assert is_revoked(paged, asked) or not is_revoked(told, asked)
+        if later < MIN_RETENTION:
+            assert len(told) == len(paged)
+
+    def test_pages_and_revocations_follow_each_other(self, revocations: Revocations, log: Log) -> None:
+        for number in range(1, 10):
+            log.add(Kind.SESSION, f"s{number}")
+        complete = []
+        for answer in (
+            log.answer(0, 2),
+            self.page_of(log, 2, 5, log.digests[2]),
+            self.page_of(log, 5, 7),
+            log.answer(7, 9),
+        ):
+            revocations.apply(answer, 0.0)
+            complete.append(revocations.complete)
+        assert complete == [False, False, False, True]
+        assert all(revocations.has_session(f"s{number}") for number in range(1, 10))
+
+    @pytest.mark.parametrize("base", [bytes(32), GENESIS[1:] + b"x", b""])
+    def test_a_page_after_another_past_is_rejected(self, revocations: Revocations, log: Log, base: bytes) -> None:
+        for number in range(1, 5):
+            log.add(Kind.SESSION, f"s{number}")
+        revocations.apply(log.answer(0, 2), 0.0)
+        with pytest.raises(FeedFault, match="past"):
+            revocations.apply(self.page_of(log, 2, base=base), 0.0)
+        assert (revocations.position, len(revocations)) == (Position("e1", 2), 2)
+        revocations.apply(self.page_of(log, 2, base=log.digests[2]), 0.0)
+        assert len(revocations) == 4
+
+    def test_a_new_log_may_begin_with_a_page(self, revocations: Revocations, log: Log) -> None:
+        log.add(Kind.SESSION, "s1")
+        revocations.apply(log.answer(), 0.0)
+        new = Log(epoch="e2")
+        for number in range(2, 5):
+            new.add(Kind.SESSION, f"s{number}")
+        revocations.apply(self.page_of(new), 0.0)
+        assert len(revocations) == 4
+        assert revocations.position == Position("e2", 3)
 
 
 def another_past() -> Log:

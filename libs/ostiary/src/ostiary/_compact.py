@@ -6,6 +6,7 @@ sees it either with the new name or without. A name cannot be found at the seam 
 that is as improbable as two equal digests.
 """
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 #: A digest of what is revoked. To find two ids with one name takes 2**64 digests, and ids are not a client's to choose.
@@ -15,6 +16,7 @@ NAME_BYTES = 16
 
 #: Buckets of a collection: 30 names in each of a million.
 _BUCKETS = 2**15
+_MASK = _BUCKETS - 1
 
 _NUMBER_BYTES = 8
 
@@ -38,11 +40,17 @@ class NameSet:
         return wanted in self._buckets[_bucket_of(wanted)]
 
     def add(self, new: Name) -> None:
-        index = _bucket_of(new)
-        bucket = self._buckets[index]
-        if new not in bucket:
-            self._buckets[index] = bucket + new
-            self._count += 1
+        self.update((new,))
+
+    def update(self, names: Iterable[Name]) -> None:
+        buckets = self._buckets
+        for new in names:
+            # As `_bucket_of`: a call for each of a million takes a while.
+            index = (new[0] << 8 | new[1]) & _MASK
+            bucket = buckets[index]
+            if new not in bucket:
+                buckets[index] = bucket + new
+                self._count += 1
 
 
 class NumbersByName:
@@ -75,4 +83,4 @@ class NumbersByName:
 
 
 def _bucket_of(key: Name) -> int:
-    return (key[0] << 8 | key[1]) % _BUCKETS
+    return (key[0] << 8 | key[1]) & _MASK

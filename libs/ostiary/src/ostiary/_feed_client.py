@@ -245,8 +245,8 @@ class FeedClient(Poller):
         # The answer is as fresh as this moment, before the nonce has left: whoever lists it has signed after it.
         sent_at = self._clock()
         async with asyncio.timeout(wait + self._timeout):
-            text = await self._get(client, query)
-        answer = feed.read(text, self._issuer, self._keys.current(), self.revocations.has_key, nonce)
+            body = await self._get(client, query)
+        answer = feed.read(body, self._issuer, self._keys.current(), self.revocations.has_key, nonce)
         self.revocations.apply(answer, sent_at, math.inf if lease is None else lease)
         self._note_answer(answer, sent_at)
         delay = self._clock() - sent_at - wait
@@ -257,10 +257,11 @@ class FeedClient(Poller):
             self._key_mismatches += 1
             return min(self._wait, IDLE_DELAY * 2.0 ** min(self._key_mismatches, 16))
         self._key_mismatches = 0
+        has_news = bool(answer.revocations) or answer.page is not None
         is_quick = self._clock() - sent_at < min(wait, IDLE_DELAY)
-        return IDLE_DELAY if is_quick and not answer.revocations else 0.0
+        return 0.0 if has_news or not is_quick else IDLE_DELAY
 
-    async def _get(self, client: httpx.AsyncClient, query: Mapping[str, str | int]) -> str:
+    async def _get(self, client: httpx.AsyncClient, query: Mapping[str, str | int]) -> bytes:
         """Return the body of the response to a poll. Raises PollFailed."""
         headers = {
             "Authorization": f"Bearer {self._token}",
@@ -275,7 +276,7 @@ class FeedClient(Poller):
                 raise PollFailed(f"status {response.status_code}")
             if response.headers.get("Content-Type") != feed.MEDIA_TYPE:
                 raise PollFailed("unexpected Content-Type")
-            return (await read_body(response, feed.MAX_ANSWER_LENGTH)).decode("ascii", "replace")
+            return await read_body(response, feed.MAX_BYTES)
 
     async def _renew_token(self, client: httpx.AsyncClient) -> None:
         """Have a token that is good (RFC 6749 section 4.4). Raises PollFailed.
@@ -335,7 +336,7 @@ class FeedClient(Poller):
             _log.info("revocation feed recovered", extra={"issuer": self._issuer})
         self._backoff.reset()
         self._servers.succeeded()
-        self._observe("updated" if answer.revocations else "unchanged", sent_at, answer.head)
+        self._observe("updated" if answer.revocations or answer.page is not None else "unchanged", sent_at, answer.head)
 
     def _note_failure(self, reason: str, outcome: str, started_at: float) -> float:
         """Record a failure, and return the seconds until the retry."""

@@ -8,7 +8,7 @@ suspended machine makes stale revocations look fresh.
 
 import logging
 import math
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Sized
 from functools import lru_cache
 from typing import Generic, TypeVar
 
@@ -16,7 +16,7 @@ from ostiary._clock import suspend_aware_clock
 from ostiary._compact import Name, NameSet, NumbersByName, name
 from ostiary._token import VerifiedToken
 from ostiary.errors import Revoked
-from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Position, Revocation, chain
+from ostiary.feed import EVERYTHING, GENESIS, Answer, FeedFault, Kind, Position, chain
 
 _log = logging.getLogger("ostiary.revocations")
 
@@ -127,7 +127,7 @@ class Revocations:
         self._all = _Generations(NumbersByName)
         self._sets = {Kind.SESSION: self._sessions, Kind.TOKEN: self._tokens, Kind.KEY: self._keys}
         self._cutoffs = {Kind.SUBJECT: self._subjects, Kind.CLIENT: self._clients, Kind.ALL: self._all}
-        self._listeners: dict[tuple[Kind, str], set[Callable[[], None]]] = {}
+        self._listeners: dict[Name, set[Callable[[], None]]] = {}
 
     def now(self) -> float:
         """Return the current time of the clock that measures age."""
@@ -186,6 +186,7 @@ class Revocations:
         """
         number = self.position.number if self.position else 0
         is_new_log = self.position is not None and answer.epoch != self.position.epoch
+        is_first = self.position is None or is_new_log
         # A log that begins anew goes on above all numbers of the one before; an older one is below.
         if is_new_log and (answer.first != 1 or answer.head <= number):
             raise FeedFault("another log than before")
@@ -200,6 +201,9 @@ class Revocations:
                 digest = chain(digest, revocation)
             if digest != answer.digest:
                 raise FeedFault("the log's past has changed")
+        # The base links a page to what was followed before, as the chain over its revocations would.
+        elif answer.page is not None and not is_first and answer.page.base not in {None, self._digest}:
+            raise FeedFault("the log's past has changed")
         self._add(answer)
         self._digest = answer.digest
         self.position = Position(answer.epoch, answer.head)
@@ -207,19 +211,19 @@ class Revocations:
         if not answer.more:
             self._lease = lease
             self.fresh_at = max(self.fresh_at, sent_at)
-        self._notify(answer.revocations)
+        self._notify(answer)
 
     def watch(self, token: VerifiedToken, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` for each revocation that may match a token. Return a function that removes it."""
         targets = [
-            (Kind.TOKEN, token.token_id),
-            (Kind.KEY, token.key_id),
-            (Kind.SUBJECT, token.subject),
-            (Kind.CLIENT, token.client_id),
-            (Kind.ALL, EVERYTHING),
+            name(Kind.TOKEN, token.token_id),
+            _shared_name(Kind.KEY, token.key_id),
+            name(Kind.SUBJECT, token.subject),
+            _shared_name(Kind.CLIENT, token.client_id),
+            _EVERYTHING,
         ]
         if token.session_id is not None:
-            targets.append((Kind.SESSION, token.session_id))
+            targets.append(name(Kind.SESSION, token.session_id))
         for target in targets:
             self._listeners.setdefault(target, set()).add(listener)
 
@@ -238,21 +242,33 @@ class Revocations:
             sets.remove_ended(now)
         for cutoffs in self._cutoffs.values():
             cutoffs.remove_ended(now)
-        for revocation in answer.revocations:
+
+        def ends_at(expires_at: int) -> float:
             # A duration and not a point in time, as the clocks of the issuer's replicas and ours may differ.
-            ends_at = now + max(MIN_RETENTION, revocation.expires_at - answer.issued_at) + RETENTION_MARGIN
-            target = name(revocation.kind, revocation.target)
-            if revocation.kind in self._sets:
-                self._sets[revocation.kind].accept(now, ends_at).add(target)
+            return now + max(MIN_RETENTION, expires_at - answer.issued_at) + RETENTION_MARGIN
+
+        others: Iterable[tuple[int, Kind, int, Name]]
+        if answer.page is not None:
+            sessions, expires_at = answer.page.sessions()
+            if sessions:
+                self._sessions.accept(now, ends_at(expires_at)).update(sessions)
+            others = answer.page.others()
+        else:
+            others = [(one.number, one.kind, one.expires_at, one.name) for one in answer.revocations]
+        for number, kind, expires_at, target in others:
+            if kind in self._sets:
+                self._sets[kind].accept(now, ends_at(expires_at)).add(target)
             else:
-                self._cutoffs[revocation.kind].accept(now, ends_at).put(target, revocation.number)
-        if answer.revocations:
+                self._cutoffs[kind].accept(now, ends_at(expires_at)).put(target, number)
+        if answer.revocations or answer.page is not None:
             self.version += 1
 
-    def _notify(self, revocations: tuple[Revocation, ...]) -> None:
+    def _notify(self, answer: Answer) -> None:
         if self._listeners:
-            for revocation in revocations:
-                for listener in tuple(self._listeners.get((revocation.kind, revocation.target), ())):
+            page = answer.page
+            names = page.names() if page is not None else [one.name for one in answer.revocations]
+            for target in names:
+                for listener in tuple(self._listeners.get(target, ())):
                     try:
                         listener()
                     except Exception:  # noqa: BLE001 - the application's code; the other listeners must be called

@@ -7,7 +7,8 @@ polls for those after the last one that it has applied:
         &receipt=9f3c....17....
 
 (times in ms)
-and gets a JWS of type `ostiary-feed+jwt`, at once if there are new revocations, else after `wait`, or a little earlier:
+and gets a JWS of type `ostiary-feed+jwt`, at once if there are new revocations, else after `wait`, or a little earlier.
+A page, if there is one, follows after a line feed. The members of the JWS are:
 
     iss, iat   the issuer, and when it signed (seconds since the epoch); `exp` of a revocation counts from there
     epoch      the name of this log; a log that starts anew has another name
@@ -19,8 +20,20 @@ and gets a JWS of type `ostiary-feed+jwt`, at once if there are new revocations,
                `events` is then the full set, and the chain cannot be verified
     events     the revocations: `n` number, `kind`, `id` of the target, `exp` when all that it can match has expired
     keys       the version of the key set that the issuer publishes: `KeySet.version`
+    page       null, or how to read the page that follows: `start`, from which its numbers count; `base`, the chain's
+               value before `first`, or "" if that revocation is no longer known; `sha256`, the page's digest
     nonces     those of the polls that this answers
     receipt    proof that the log came as far as `head`
+
+Who is far behind, as all are that have just started, gets a page instead of events, with `reset`: up to PAGE_NUMBERS
+revocations in 24 bytes each, in order, big-endian:
+
+    2 bytes    the number less `start`
+    1 byte     the kind: 1 session, 2 token, 3 key, 4 subject, 5 client, 6 all
+    5 bytes    `exp`
+    16 bytes   the name of the target: the first half of the SHA-256 of KIND:ID
+
+The chain cannot be computed from that. Instead, `base` has to be what the verifier has got to.
 
 A verifier accepts an answer that lists the nonce of its poll: it was made after the poll was sent, and no earlier one
 can be replayed. Which verifier asked is not signed, so polls that wait at the same time share a signature.
@@ -41,9 +54,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
+from operator import ge
+from struct import Struct
 from typing import Any
 
 from ostiary import _base64url, _jws
+from ostiary._compact import NAME_BYTES, Name, name
 from ostiary._keyset import KeySet, version_of
 from ostiary._token import MAX_NUMERIC_DATE, NO_POSITION
 from ostiary.errors import OstiaryError
@@ -51,6 +67,7 @@ from ostiary.errors import OstiaryError
 __all__ = [
     "EVERYTHING",
     "GENESIS",
+    "MAX_BYTES",
     "MAX_EVENTS",
     "MAX_NONCES",
     "MAX_NONCE_LENGTH",
@@ -59,14 +76,18 @@ __all__ = [
     "MEDIA_TYPE",
     "MIN_NONCE_LENGTH",
     "NO_POSITION",
+    "PAGE_NUMBERS",
+    "ROW_BYTES",
     "SCOPE",
     "TYPE",
     "Answer",
     "FeedFault",
     "Kind",
+    "Page",
     "Position",
     "Revocation",
     "chain",
+    "page_row",
     "read",
     "version_of",
 ]
@@ -74,8 +95,8 @@ __all__ = [
 #: The type in the JWS header (RFC 8725 section 3.11: no token can be taken for a feed, and no feed for a token).
 TYPE = "ostiary-feed+jwt"
 
-#: The media type of an answer.
-MEDIA_TYPE = f"application/{TYPE}"
+#: The media type of a response: a JWS, and possibly a page.
+MEDIA_TYPE = "application/ostiary-feed"
 
 #: The scope that a client needs to read the feed.
 SCOPE = "feed:read"
@@ -83,6 +104,15 @@ SCOPE = "feed:read"
 #: Revocations in one answer at most, and its characters at most: some 100 for each, doubled.
 MAX_EVENTS = 2000
 MAX_ANSWER_LENGTH = 512 * 1024
+
+#: Numbers in a page: pages end at multiples of it. To apply one takes some 10 ms.
+PAGE_NUMBERS = 2**13
+
+#: Bytes of a revocation in a page.
+ROW_BYTES = 8 + NAME_BYTES
+
+#: Bytes of a response at most.
+MAX_BYTES = MAX_ANSWER_LENGTH + 1 + PAGE_NUMBERS * ROW_BYTES
 
 #: Polls that one answer answers at most: a verifier reads the nonces of all.
 MAX_NONCES = 100
@@ -144,9 +174,66 @@ class Revocation:
     target: str
     expires_at: int
 
+    @property
+    def name(self) -> Name:
+        """The name of the target."""
+        return name(self.kind, self.target)
+
     def to_json(self) -> dict[str, object]:
         """Return the form for `events`."""
         return {"n": self.number, "kind": self.kind, "id": self.target, "exp": self.expires_at}
+
+
+#: In a page: 16 bits of a number, 8 of a kind and 40 of `exp`; and a name.
+_ROW = Struct(f">Q{NAME_BYTES}s")
+
+_CODES = {Kind.SESSION: 1, Kind.TOKEN: 2, Kind.KEY: 3, Kind.SUBJECT: 4, Kind.CLIENT: 5, Kind.ALL: 6}
+_KINDS = {code: kind for kind, code in _CODES.items()}
+_SESSION = _CODES[Kind.SESSION]
+_EXP_BITS, _OFFSET_BITS = 40, 48
+_EXP_MASK = (1 << _EXP_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Revocations in compact form; see the module. `base` is None where the revocation before is not known any more."""
+
+    start: int
+    base: bytes | None
+    rows: bytes
+
+    def __len__(self) -> int:
+        return len(self.rows) // ROW_BYTES
+
+    def names(self) -> list[Name]:
+        """Return the names of all targets."""
+        return [target for _, target in _ROW.iter_unpack(self.rows)]
+
+    def sessions(self) -> tuple[list[Name], int]:
+        """Return the names of revoked sessions, which are nearly all there is, and their latest `exp`."""
+        found = [row for row in _ROW.iter_unpack(self.rows) if row[0] >> _EXP_BITS & 0xFF == _SESSION]
+        return [target for _, target in found], max([head & _EXP_MASK for head, _ in found], default=0)
+
+    def others(self) -> list[tuple[int, Kind, int, Name]]:
+        """Return the number, the kind, `exp` and the target's name of what is no revocation of a session."""
+        return [
+            (self.start + (head >> _OFFSET_BITS), _KINDS[head >> _EXP_BITS & 0xFF], head & _EXP_MASK, target)
+            for head, target in _ROW.iter_unpack(self.rows)
+            if head >> _EXP_BITS & 0xFF != _SESSION
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the member of the JWS payload."""
+        return {
+            "start": self.start,
+            "base": "" if self.base is None else _base64url.encode(self.base).decode(),
+            "sha256": _base64url.encode(hashlib.sha256(self.rows).digest()).decode(),
+        }
+
+
+def page_row(offset: int, kind: Kind, target: str, expires_at: int) -> bytes:
+    """Return a revocation's row in a page, whose number is the page's start plus `offset`."""
+    return _ROW.pack(offset << _OFFSET_BITS | _CODES[kind] << _EXP_BITS | expires_at, name(kind, target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +250,7 @@ class Answer:
     reset: bool
     revocations: tuple[Revocation, ...]
     keys: str
+    page: Page | None = None
     #: None where an issuer applies its own log, and no receipt.
     nonces: tuple[str, ...] = ()
     receipt: str = ""
@@ -180,6 +268,7 @@ class Answer:
             "reset": self.reset,
             "events": [revocation.to_json() for revocation in self.revocations],
             "keys": self.keys,
+            "page": None if self.page is None else self.page.to_json(),
             "nonces": list(self.nonces),
             "receipt": self.receipt,
         }
@@ -191,13 +280,14 @@ def chain(digest: bytes, revocation: Revocation) -> bytes:
     return hashlib.sha256(digest + content.encode()).digest()
 
 
-def read(token: str, issuer: str, keys: KeySet, is_revoked: Callable[[str], bool], nonce: str) -> Answer:
-    """Return a signed answer of `issuer` to the poll with this nonce.
+def read(body: bytes, issuer: str, keys: KeySet, is_revoked: Callable[[str], bool], nonce: str) -> Answer:
+    """Return a signed answer of `issuer` to the poll with this nonce, given the body of the response.
 
     Raises UnknownKey if it is signed with an unknown key, and FeedFault if it is invalid or its key was revoked.
     """
+    token, _, rows = body.partition(b"\n")
     try:
-        jws = _jws.parse(token, types=_TYPES, max_length=MAX_ANSWER_LENGTH)
+        jws = _jws.parse(token.decode("ascii", "replace"), types=_TYPES, max_length=MAX_ANSWER_LENGTH)
         if is_revoked(jws.kid):
             raise FeedFault("signed with a revoked key")
         keys.verify(jws.kid, jws.signing_input, jws.signature)
@@ -208,7 +298,7 @@ def read(token: str, issuer: str, keys: KeySet, is_revoked: Callable[[str], bool
     if jws.claims.get("iss") != issuer:
         raise FeedFault("signed by another issuer")
     try:
-        answer = _answer(jws.claims)
+        answer = _answer(jws.claims, rows)
     except (ValueError, KeyError, TypeError) as error:
         raise FeedFault(f"malformed feed: {error}") from error
     if nonce not in answer.nonces:
@@ -216,12 +306,12 @@ def read(token: str, issuer: str, keys: KeySet, is_revoked: Callable[[str], bool
     return answer
 
 
-_TYPES = frozenset({TYPE, MEDIA_TYPE})
+_TYPES = frozenset({TYPE, f"application/{TYPE}"})
 
 _EPOCH = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
-def _answer(claims: dict[str, Any]) -> Answer:
+def _answer(claims: dict[str, Any], rows: bytes) -> Answer:
     first, head, events = _number(claims["first"], 1), _number(claims["head"]), claims["events"]
     nonces = claims["nonces"]
     if type(nonces) is not list or len(nonces) > MAX_NONCES:
@@ -244,6 +334,7 @@ def _answer(claims: dict[str, Any]) -> Answer:
         reset=_flag(claims["reset"]),
         revocations=revocations,
         keys=_text(claims["keys"], 64),
+        page=_page(claims["page"], rows, first, head),
         nonces=tuple(_text(nonce, MAX_NONCE_LENGTH) for nonce in nonces),
         receipt=_text(claims["receipt"], MAX_RECEIPT_LENGTH),
     )
@@ -251,9 +342,35 @@ def _answer(claims: dict[str, Any]) -> Answer:
         raise ValueError("digest or epoch is malformed")
     if answer.more and head < first:
         raise ValueError("more after no events")
+    if answer.page is not None and (revocations or not answer.reset):
+        raise ValueError("a page has to be all there is")
     if not answer.reset and len(revocations) != max(0, head - first + 1):
         raise ValueError("events are missing")
     return answer
+
+
+def _page(member: dict[str, Any] | None, rows: bytes, first: int, head: int) -> Page | None:
+    if member is None:
+        if rows:
+            raise ValueError("a page that is not signed")
+        return None
+    start, base = _number(member["start"]), member["base"]
+    if _base64url.decode(_text(member["sha256"], 43).encode()) != hashlib.sha256(rows).digest():
+        raise ValueError("another page was signed")
+    if not 0 < len(rows) <= PAGE_NUMBERS * ROW_BYTES or len(rows) % ROW_BYTES:
+        raise ValueError("a page must be rows of bounded number")
+    heads = [head for head, _ in _ROW.iter_unpack(rows)]
+    offsets = [head >> _OFFSET_BITS for head in heads]
+    if any(map(ge, offsets, offsets[1:])) or start + offsets[0] < first or start + offsets[-1] > head:
+        raise ValueError("rows out of order")
+    if not {head >> _EXP_BITS & 0xFF for head in heads} <= _KINDS.keys():
+        raise ValueError("unknown kind")
+    if max(head & _EXP_MASK for head in heads) > MAX_NUMERIC_DATE:
+        raise ValueError("exp is out of range")
+    known = None if base == "" else _base64url.decode(_text(base, 43).encode())
+    if known is not None and len(known) != len(GENESIS):
+        raise ValueError("base is malformed")
+    return Page(start, known, rows)
 
 
 def _revocation(event: dict[str, Any]) -> Revocation:

@@ -99,6 +99,7 @@ class Background:
                 deleted = await transaction.prune(self._services.settled.now(), idle=idle, limit=PRUNE_BATCH)
             # Let waiting writers go first.
             await asyncio.sleep(PRUNE_PAUSE_SECONDS)
+        self._services.feed.remove_expired(self._services.settled.now())
 
     async def trim_audit_log(self) -> None:
         """Delete entries of the audit log that need not be kept any longer."""

@@ -26,7 +26,7 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.recovery import Recovery
 from ostiary_auth.domain.revocation.feed import RevocationFeed
 from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, RevocationLog
-from ostiary_auth.domain.revocation.model import LoggedRevocation
+from ostiary_auth.domain.revocation.model import Entry
 from ostiary_auth.domain.revocation.receipts import Receipts
 from ostiary_auth.domain.revocation.security_events import SecurityEvents
 from ostiary_auth.domain.revocation.verifiers import Verifiers
@@ -151,7 +151,7 @@ class Services:
         self.clients.invalidate()
         self.revoked.set()
 
-    def _on_logged(self, logged: LoggedRevocation) -> None:
+    def _on_logged(self, logged: Entry) -> None:
         match logged.kind:
             case Kind.KEY:
                 self.key_revoked.set()

@@ -16,7 +16,7 @@ from ostiary_auth.domain.audit.model import AuditEntry, AuditHead
 from ostiary_auth.domain.clock import Reading
 from ostiary_auth.domain.keys.model import StoredKey
 from ostiary_auth.domain.oauth.model import Client
-from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, RegisteredVerifier
+from ostiary_auth.domain.revocation.model import Entry, LoggedRevocation, LogHead, RegisteredVerifier
 from ostiary_auth.domain.sessions.model import Chain, EndReason, Entitlement, RefreshToken, Session, SessionEnd
 from ostiary_auth.domain.sessions.session_secrets import SessionProof
 
@@ -191,11 +191,14 @@ class RevocationRows(Protocol):
     def add(self, logged: LoggedRevocation) -> None:
         """Append an entry at the commit, after `lock_head`; replicas are notified then."""
 
-    async def restart(self, epoch: str, number: int) -> None:
-        """Rename the log, continue after `number`, and keep only the entries of keys, after `lock_head`."""
+    async def restart(self, epoch: str, number: int) -> list[LoggedRevocation]:
+        """Rename the log, continue after `number`, and remove all entries, after `lock_head`. Return those of keys."""
 
     async def after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
         """Return stored entries with numbers over `number` and up to `head`, in order."""
+
+    async def entries(self, number: int, head: int, limit: int) -> list[Entry]:
+        """Return the same, as far as it is published: of that, there may be a million."""
 
     async def of(self, targets: Mapping[Kind, str]) -> list[LoggedRevocation]:
         """Return the entries about these targets, given by kind."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -19,6 +20,8 @@ from ostiary.feed import (
     GENESIS,
     MAX_EVENTS,
     MAX_NONCES,
+    PAGE_NUMBERS,
+    ROW_BYTES,
     Answer,
     FeedFault,
     Kind,
@@ -36,7 +39,7 @@ from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation import feed as feed_module
 from ostiary_auth.domain.revocation.feed import TAIL, RevocationFeed
 from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, LOST_NUMBERS, NUMBERS_PER_SECOND
-from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, ReplacedLog, RevokedNumbers
+from ostiary_auth.domain.revocation.model import Entry, LoggedRevocation, LogHead, ReplacedLog, RevokedNumbers
 from ostiary_auth.domain.revocation.receipts import Receipts
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.storage.revocation.tables import revocation_head, revocations
@@ -91,6 +94,12 @@ async def restart(services: Services, now: datetime) -> RevokedNumbers:
         return await services.revocations.restart(transaction, Context(now))
 
 
+async def digest_at(services: Services, number: int) -> bytes:
+    async with services.store.read() as transaction:
+        (entry,) = await transaction.revocations.entries(number - 1, number, 1)
+    return entry.digest
+
+
 def new_replica(services: Services) -> RevocationFeed:
     receipts = services.feed._receipts
     return RevocationFeed(services.store, services.config.issuer, services.local_keys.ring, receipts, services.clock)
@@ -109,6 +118,14 @@ async def revoke_many(services: Services, number: int, kind: Kind = Kind.SESSION
         values = [{name: getattr(row, name) for name in revocations.c.keys()} for row in rows]  # noqa: SIM118 - no mapping
         await transaction._connection.execute(insert(revocations), values)
         await transaction._connection.execute(update(revocation_head).values(number=rows[-1].number, digest=digest))
+
+
+def numbers_of(answer: Answer) -> list[int]:
+    """Return the numbers of the revocations in an answer."""
+    if answer.page is None:
+        return [revocation.number for revocation in answer.revocations]
+    rows = answer.page.rows
+    return [answer.page.start + int.from_bytes(rows[at : at + 2]) for at in range(0, len(rows), ROW_BYTES)]
 
 
 async def prune(services: Services) -> None:
@@ -183,7 +200,7 @@ class TestPages:
     async def test_a_verifier_accepts_the_whole_history_however_it_asks(self, services: Services, seed: int) -> None:
         chance = random.Random(seed)  # noqa: S311 - no secret
         feed = new_replica(services)
-        followers, told_to, resets, targets = [Follower(services, feed)], [list[Revocation]()], 0, 0
+        followers, told_to, resets, targets = [Follower(services, feed)], [list[int]()], 0, 0
         for _ in range(30):
             work = chance.choice(["revoke", "revoke", "ask", "ask", "ask", "join", "prune"])
             if work == "revoke":
@@ -193,7 +210,7 @@ class TestPages:
             elif work == "ask":
                 number = chance.randrange(len(followers))
                 answer = await followers[number].ask()
-                told_to[number] += answer.revocations
+                told_to[number] += numbers_of(answer)
                 resets += answer.reset
             elif work == "join":
                 followers.append(Follower(services, feed))
@@ -204,15 +221,19 @@ class TestPages:
         async with services.store.read() as transaction:
             left = await transaction.revocations.after(0, targets, 1000)
         for follower, before in zip(followers, told_to, strict=True):
-            rest = [each for answer in await follower.catch_up() for each in answer.revocations]
+            rest = [number for answer in await follower.catch_up() for number in numbers_of(answer)]
             assert follower.number == targets
-            numbers = [revocation.number for revocation in (*before, *rest)]
+            numbers = [*before, *rest]
             assert numbers == sorted(set(numbers))
             # Whatever can still hit something has come to everybody.
             assert {logged.number for logged in left} <= set(numbers)
             assert len(follower.revocations) == len(numbers)
 
-    async def test_more_than_fit_into_one_answer_come_in_several(self, services: Services) -> None:
+    async def test_more_than_fit_into_one_answer_come_in_several(
+        self, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed_module, "TAIL", 3 * MAX_EVENTS)
+        services.feed._tail = deque(maxlen=3 * MAX_EVENTS)
         await revoke_many(services, 2 * MAX_EVENTS + 5)
         follower = Follower(services)
         answers, complete = [], []
@@ -230,7 +251,48 @@ class TestPages:
         assert len(follower.revocations) == 2 * MAX_EVENTS + 5
         # The replica itself has learnt them in pages, too.
         assert len(services.feed.local.revocations) == 2 * MAX_EVENTS + 5
+        assert len(services.feed._tail) == 2 * MAX_EVENTS + 5
+
+    async def test_who_lacks_still_more_gets_pages(self, services: Services) -> None:
+        await revoke_many(services, 2 * PAGE_NUMBERS + 5)
+        follower = Follower(services)
+        answers = await follower.catch_up()
+        assert [(each.first, each.head, each.more, len(each.page or ())) for each in answers] == [
+            (1, PAGE_NUMBERS - 1, True, PAGE_NUMBERS - 1),
+            (PAGE_NUMBERS, 2 * PAGE_NUMBERS - 1, True, PAGE_NUMBERS),
+            (2 * PAGE_NUMBERS, 2 * PAGE_NUMBERS + 5, False, 0),
+        ]
+        assert len(answers[-1].revocations) == 6
+        for known in (follower.revocations, services.feed.local.revocations):
+            assert len(known) == 2 * PAGE_NUMBERS + 5
         assert len(services.feed._tail) == TAIL
+        # What it lacks of a page is all that it gets.
+        late = Follower(services)
+        late.revocations.apply(replace(answers[0], page=None, head=100, digest=await digest_at(services, 100)), 0.0)
+        (answer, *_) = await late.catch_up()
+        assert numbers_of(answer) == list(range(101, PAGE_NUMBERS))
+
+    async def test_a_page_continues_what_was_followed(self, services: Services) -> None:
+        await revoke(services, "1")
+        follower = Follower(services)
+        first = await follower.ask()
+        await revoke_many(services, PAGE_NUMBERS)
+        other = Follower(services)
+        other.revocations.apply(replace(first, reset=True, digest=bytes(32)), 0.0)
+        with pytest.raises(FeedFault, match="past has changed"):
+            await other.ask()
+        assert (await follower.ask()).page is not None
+
+    async def test_a_replica_that_is_far_behind_notices_another_past(self, services: Services) -> None:
+        await revoke(services, "1")
+        feed = new_replica(services)
+        await feed.refresh()
+        await revoke_many(services, TAIL + 1)
+        async with services.database.write() as connection:
+            forged = update(revocations).where(revocations.c.number == 1).values(digest=bytes(32))
+            await connection.execute(forged)
+        with pytest.raises(LogReplaced):
+            await feed.refresh()
 
     async def test_exactly_as_many_as_fit_are_all_there_is(self, services: Services) -> None:
         await revoke_many(services, MAX_EVENTS)
@@ -246,17 +308,28 @@ class TestPages:
         assert {len(each.target) for each in answer.revocations} == {64}
 
     @pytest.mark.usefixtures("small_pages")
-    async def test_from_memory_and_from_the_store_come_the_same_answers(self, services: Services) -> None:
+    async def test_the_last_entries_are_told_each(self, services: Services) -> None:
         await revoke(services, *map(str, range(9)))
-        follower = Follower(services, new_replica(services))
-        await follower.feed.refresh()
-        remembered = [logged.number for logged in follower.feed._tail]
-        assert remembered == [4, 5, 6, 7, 8, 9]
-        assert [[each.number for each in answer.revocations] for answer in await follower.catch_up()] == [
-            [1, 2, 3],
-            [4, 5, 6],
-            [7, 8, 9],
-        ]
+        feed = new_replica(services)
+        await feed.refresh()
+        assert [entry.number for entry in feed._tail] == [4, 5, 6, 7, 8, 9]
+        whole = await Follower(services, feed).catch_up()
+        assert [(numbers_of(answer), answer.page is None) for answer in whole] == [([*range(1, 10)], False)]
+        rest = Follower(services, feed)
+        rest.revocations.apply(replace(whole[0], page=None, head=3, digest=await digest_at(services, 3)), 0.0)
+        parts = [(numbers_of(answer), answer.page is None, answer.reset) for answer in await rest.catch_up()]
+        assert parts == [([4, 5, 6], True, False), ([7, 8, 9], True, False)]
+
+    async def test_what_has_expired_is_told_to_nobody(self, services: Services) -> None:
+        await revoke(services, "1", "2", age=LONG_AGO)
+        await revoke(services, "3", "4")
+        await services.feed.refresh()
+        services.feed.remove_expired(datetime.now(UTC))
+        answer = await Follower(services).ask()
+        assert (numbers_of(answer), answer.head, answer.reset) == ([3, 4], 4, True)
+        services.feed.remove_expired(datetime.now(UTC) + timedelta(days=1))
+        answer = await Follower(services).ask()
+        assert (numbers_of(answer), answer.head, answer.reset) == ([], 4, True)
 
 
 class TestPruning:
@@ -365,25 +438,27 @@ class TestSigning:
         self, services: Services, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The answer that is being made may be of an earlier state than theirs has to be."""
+        await revoke(services, "1", "2", "3")
         await services.feed.refresh()
-        read_after, reading, may_go_on = services.feed._after, asyncio.Event(), asyncio.Event()
+        digest_at, reading, may_go_on = services.feed._digest_at, asyncio.Event(), asyncio.Event()
 
-        async def slow(number: int, head: LogHead, most: int) -> list[LoggedRevocation]:
+        async def slow(number: int, head: LogHead) -> bytes | None:
             reading.set()
             await may_go_on.wait()
-            return await read_after(number, head, most)
+            return await digest_at(number, head)
 
-        monkeypatch.setattr(services.feed, "_after", slow)
+        monkeypatch.setattr(feed_module, "TAIL", 1)
+        monkeypatch.setattr(services.feed, "_digest_at", slow)
         signatures = Signatures(services)
-        early = asyncio.create_task(signatures.answers(0, nonces(1)))
+        early = asyncio.create_task(signatures.answers(1, nonces(1)))
         await reading.wait()
-        await revoke(services, "1")
+        await revoke(services, "4")
         await services.feed.refresh()
-        late = asyncio.create_task(signatures.answers(0, nonces(1)))
+        late = asyncio.create_task(signatures.answers(1, nonces(1)))
         await asyncio.sleep(0)
         may_go_on.set()
         (before,), (after,) = (await early).values(), (await late).values()
-        assert (before.head, after.head) == (0, 1)
+        assert (before.head, after.head) == (3, 4)
 
     async def test_one_who_gives_up_takes_the_answer_from_nobody(self, services: Services) -> None:
         await services.feed.refresh()
@@ -538,8 +613,8 @@ class SlowRows:
         self._rows = transaction.revocations
         self._read = read
 
-    async def after(self, number: int, head: int, limit: int) -> list[LoggedRevocation]:
-        found = await self._rows.after(number, head, limit)
+    async def entries(self, number: int, head: int, limit: int) -> list[Entry]:
+        found = await self._rows.entries(number, head, limit)
         if self._read.has_head:
             await self._read.wait()
         return found
@@ -724,6 +799,24 @@ class TestRestart:
         await follower.ask()
         assert follower.revocations.has_key("leaked")
 
+    @pytest.mark.usefixtures("small_pages")
+    async def test_keys_that_were_revoked_before_do_not_keep_verifiers_from_a_new_log_in_pages(
+        self, services: Services
+    ) -> None:
+        async with services.store.write() as transaction:
+            await services.revocations.revoke(transaction, Context(datetime.now(UTC)), Kind.KEY, "leaked")
+        await revoke(services, *map(str, range(7)))
+        follower = Follower(services)
+        await follower.catch_up()
+        await restart(services, datetime.now(UTC))
+        await revoke(services, *map(str, range(10, 17)))
+        assert (await follower.ask()).page is not None
+        late = Follower(services, new_replica(services))
+        for each in (follower, late):
+            await each.catch_up()
+            assert each.number == services.feed.number
+            assert each.revocations.has_key("leaked")
+
     async def test_who_followed_the_log_before_goes_on_with_the_new_one(self, services: Services) -> None:
         await revoke(services, "1")
         follower = Follower(services)
@@ -739,14 +832,14 @@ class TestRestart:
             assert known.has_session("2")
 
     @pytest.mark.usefixtures("small_pages")
-    async def test_a_new_log_is_followed_in_parts(self, services: Services) -> None:
+    async def test_a_new_log_is_followed_in_pages(self, services: Services) -> None:
         await revoke(services, *map(str, range(7)))
         follower = Follower(services)
         await follower.catch_up()
         await restart(services, datetime.now(UTC))
         await revoke(services, *map(str, range(10, 17)))
         answers = await follower.catch_up()
-        assert [answer.more for answer in answers] == [True, True, False]
+        assert [(answer.more, len(answer.page or ())) for answer in answers] == [(False, 8)]
         assert follower.number == services.feed.number
         await revoke(services, "20")
         assert not (await follower.ask()).reset

@@ -1,8 +1,9 @@
 """The revocation feed: the log as one replica knows it, and the responses to verifiers (`ostiary.feed`).
 
-The log is in the store; the replica holds its head and its last entries in memory, so that thousands of verifiers can
-poll without a query for each. A response is up to date because the replica reads the head from the store after the poll
-has arrived; concurrent polls share one read.
+The log is in the store; the replica holds what is live of it in memory, so that thousands of verifiers can poll without
+a query for each. A verifier that lacks no more than the last few thousand entries is told each of them; one that is
+further behind gets pages in compact form. A response is up to date because the replica reads the head from the store
+after the poll has arrived; concurrent polls share one read.
 """
 
 import asyncio
@@ -10,23 +11,25 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from datetime import datetime
+from itertools import dropwhile, islice
 
 import structlog
 
 from ostiary import LocalRevocations
-from ostiary.feed import MAX_EVENTS, MAX_NONCES, TYPE, Answer, FeedFault
+from ostiary.feed import MAX_EVENTS, MAX_NONCES, PAGE_NUMBERS, TYPE, Answer, FeedFault, Page, Revocation
 from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.coalesced import Coalesced, retrieve_error
 from ostiary_auth.domain.errors import LogReplaced
 from ostiary_auth.domain.keys.key_ring import KeyRing
-from ostiary_auth.domain.ports import Store
-from ostiary_auth.domain.revocation.model import LoggedRevocation, LogHead, ReplacedLog
+from ostiary_auth.domain.ports import Store, Transaction
+from ostiary_auth.domain.revocation.model import Entry, LogHead, ReplacedLog
+from ostiary_auth.domain.revocation.pages import Pages, Part, parts_of
 from ostiary_auth.domain.revocation.receipts import Receipts
 
 _log = structlog.stdlib.get_logger("revocations")
 
-#: Entries kept in memory, for verifiers that are slightly behind; older ones are read from the store.
+#: How many entries a verifier may lack to be told each of them, with the chain to check.
 TAIL = 2 * MAX_EVENTS
 
 #: Seconds after which a read of the log is taken to hang, and another one begins: a connection may be dead, or the
@@ -45,7 +48,7 @@ class _Batch:
     """The nonces of polls that the same signed response will answer."""
 
     nonces: list[str]
-    signed: "asyncio.Task[str]"
+    signed: "asyncio.Task[bytes]"
 
 
 class RevocationFeed:
@@ -69,11 +72,12 @@ class RevocationFeed:
         #: Reads the store: what was committed before the call is known after it.
         self.refresh = Coalesced(self._read, patience=READ_PATIENCE_SECONDS)
         self.head: LogHead | None = None
-        self._tail: deque[LoggedRevocation] = deque(maxlen=TAIL)
+        self._pages = Pages()
+        self._tail: deque[Entry] = deque(maxlen=TAIL)
         #: By `after`, those that take further polls.
         self._batches: dict[int, _Batch] = {}
         self._changed = asyncio.Event()
-        self._subscribers: list[Callable[[LoggedRevocation], None]] = []
+        self._subscribers: list[Callable[[Entry], None]] = []
         #: The stored log, if it was found to lack entries, and what is called then.
         self.replaced: ReplacedLog | None = None
         self.on_replaced: Callable[[], None] = lambda: None
@@ -90,7 +94,7 @@ class RevocationFeed:
         """The name of the log."""
         return self.head.epoch if self.head else ""
 
-    def subscribe(self, subscriber: Callable[[LoggedRevocation], None]) -> None:
+    def subscribe(self, subscriber: Callable[[Entry], None]) -> None:
         """Have `subscriber` called with each new revocation."""
         self._subscribers.append(subscriber)
 
@@ -130,8 +134,8 @@ class RevocationFeed:
         if seen is not None and (head := self.head) is not None and await self._lacks(seen, head):
             raise self._note_replaced(head, seen.number, "it lacks an entry that was followed")
 
-    async def signed_answer(self, after: int, nonce: str) -> str:
-        """Return the signed response to a poll for entries after `after`. Call `refresh` before.
+    async def signed_answer(self, after: int, nonce: str) -> bytes:
+        """Return the body of the signed response to a poll for entries after `after`. Call `refresh` before.
 
         Polls that get here at the same time, as they do when they are woken, share it.
         """
@@ -151,6 +155,12 @@ class RevocationFeed:
         await self.refresh()
         self.local.revocations.fresh_at = max(self.local.revocations.fresh_at, started_at)
 
+    def remove_expired(self, now: datetime) -> None:
+        """Forget entries that have expired by a time that has certainly come."""
+        self._pages.remove_expired(now.timestamp())
+        for _ in range(len(self._tail) - len(self._pages)):
+            self._tail.popleft()
+
     async def _read(self) -> None:
         async with self._store.follow() as transaction:
             known = self.head
@@ -162,19 +172,43 @@ class RevocationFeed:
                 known = self.head
                 # All of it, if a new log has begun.
                 after = self.number if head.epoch == self.epoch else 0
-                found = await transaction.revocations.after(after, head.number, MAX_EVENTS)
+                read = self._read_events if head.number - after <= TAIL else self._read_page
+                part, found = await read(transaction, after, head)
                 if self.head == known:
-                    self._apply(self._answer(after, head, found), found, head)
+                    self._apply(part, found, head)
 
-    def _apply(self, part: Answer, found: list[LoggedRevocation], stored: LogHead) -> None:
+    async def _read_events(self, transaction: Transaction, after: int, head: LogHead) -> tuple[Answer, list[Entry]]:
+        found = await transaction.revocations.entries(after, head.number, MAX_EVENTS)
+        return self._answer(after, head, found), found
+
+    async def _read_page(self, transaction: Transaction, after: int, head: LogHead) -> tuple[Answer, list[Entry]]:
+        """Read as much as a page holds, and the entry before, whose digest links it to what is known."""
+        found = await transaction.revocations.entries(after - 1, head.number, PAGE_NUMBERS + 1)
+        is_end = len(found) <= PAGE_NUMBERS
+        base = found.pop(0).digest if found and found[0].number == after else None
+        if not found:
+            return self._answer(after, head, []), []
+        part = next(parts_of(found))
+        is_all = is_end and part.number == found[-1].number
+        end = head if is_all else LogHead(head.epoch, part.number, part.digest)
+        answer = self._page_answer(after, end, Page(part.start, base, part.rows), more=not is_all)
+        return answer, [entry for entry in found if entry.number <= part.number]
+
+    def _apply(self, part: Answer, found: list[Entry], stored: LogHead) -> None:
         self._apply_locally(part, stored)
         if part.epoch != self.epoch:
             self._tail.clear()
+            self._pages.clear()
         self.head = LogHead(part.epoch, part.head, part.digest)
-        self._tail.extend(found)
-        for revocation in found:
+        if part.page is None:
+            for rows in parts_of(found):
+                self._pages.add(rows)
+        else:
+            self._pages.add(Part(part.page.start, part.page.rows, found[-1].number, found[-1].digest))
+        self._tail.extend(found[-TAIL:])
+        for entry in found:
             for subscriber in self._subscribers:
-                subscriber(revocation)
+                subscriber(entry)
         self.notify()
 
     def _apply_locally(self, part: Answer, stored: LogHead) -> None:
@@ -197,48 +231,79 @@ class RevocationFeed:
         if seen.epoch != head.epoch:
             # An earlier log, whose end was below.
             return False
-        if seen.number == head.number:
-            return seen.digest != head.digest
-        found = await self._after(seen.number - 1, head, most=1)
-        return bool(found) and found[0].number == seen.number and found[0].digest != seen.digest
+        return await self._digest_at(seen.number, head) not in {None, seen.digest}
 
     def _is_all(self, after: int, keys: str) -> bool:
         return self.head is not None and self.head.number == after and self._ring().version == keys
 
-    async def _sign(self, after: int, nonces: list[str]) -> str:
+    async def _sign(self, after: int, nonces: list[str]) -> bytes:
         # Polls that come from here on may have to be told of a later head.
         if self._batches[after].nonces is nonces:
             del self._batches[after]
         head, signing = self.head, self._ring().signing
         assert head is not None  # noqa: S101 - `refresh` was called
-        answer = self._answer(after, head, await self._after(after, head, MAX_EVENTS), nonces)
-        return signing.sign(TYPE, answer.to_json())
+        if self._pages.count_after(after) <= TAIL:
+            following = dropwhile(lambda entry: entry.number <= after, self._tail)
+            answer = self._answer(after, head, list(islice(following, MAX_EVENTS)), nonces)
+            return signing.sign(TYPE, answer.to_json()).encode()
+        part = self._pages.after(after)
+        assert part is not None  # noqa: S101 - there are entries after that
+        page = Page(part.start, await self._digest_at(after, head), part.rows)
+        end = LogHead(head.epoch, part.number, part.digest)
+        answer = self._page_answer(after, end, page, nonces, more=part.number < head.number)
+        return b"%s\n%s" % (signing.sign(TYPE, answer.to_json()).encode(), page.rows)
 
-    async def _after(self, number: int, head: LogHead, most: int) -> list[LoggedRevocation]:
-        if number >= head.number:
-            return []
-        if self._tail and self._tail[0].number <= number + 1:
-            following = (logged for logged in self._tail if logged.number > number)
-            return list(islice(following, most))
+    async def _digest_at(self, number: int, head: LogHead) -> bytes | None:
+        """Return the chain's digest at an entry, or None if it was deleted."""
+        if number == head.number:
+            return head.digest
+        known = next((entry.digest for entry in self._tail if entry.number == number), self._pages.digest_at(number))
+        if known is not None or number == 0:
+            return known
         async with self._store.read() as transaction:
-            return await transaction.revocations.after(number, head.number, most)
+            found = await transaction.revocations.entries(number - 1, number, 1)
+        return found[0].digest if found else None
 
-    def _answer(self, after: int, head: LogHead, found: list[LoggedRevocation], nonces: Sequence[str] = ()) -> Answer:
+    def _answer(self, after: int, head: LogHead, found: list[Entry], nonces: Sequence[str] = ()) -> Answer:
         """Return the response to polls. `found` are the first entries after `after`, or all of them."""
         more = len(found) == MAX_EVENTS and found[-1].number < head.number
         end = LogHead(head.epoch, found[-1].number, found[-1].digest) if more else head
+        return self._answer_until(
+            end,
+            after,
+            more=more,
+            # Expired entries are deleted, so numbers may be missing.
+            reset=len(found) != max(0, end.number - after),
+            revocations=tuple(entry.revocation for entry in found),
+            nonces=nonces,
+        )
+
+    def _page_answer(self, after: int, end: LogHead, page: Page, nonces: Sequence[str] = (), *, more: bool) -> Answer:
+        return self._answer_until(end, after, more=more, reset=True, page=page, nonces=nonces)
+
+    def _answer_until(
+        self,
+        end: LogHead,
+        after: int,
+        *,
+        more: bool,
+        reset: bool,
+        revocations: tuple[Revocation, ...] = (),
+        page: Page | None = None,
+        nonces: Sequence[str],
+    ) -> Answer:
         return Answer(
             issuer=self._issuer,
             issued_at=int(self._clock.now().timestamp()),
-            epoch=head.epoch,
+            epoch=end.epoch,
             first=after + 1,
             head=end.number,
             more=more,
             digest=end.digest,
-            # Expired entries are deleted, so numbers may be missing.
-            reset=len(found) != max(0, end.number - after),
-            revocations=tuple(logged.revocation for logged in found),
+            reset=reset,
+            revocations=revocations,
             keys=self._ring().version,
+            page=page,
             nonces=tuple(nonces),
             receipt=self._receipts.make(end),
         )

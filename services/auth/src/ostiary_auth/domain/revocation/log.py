@@ -6,7 +6,7 @@ that is not the one they have followed (`ostiary.feed`).
 
 import secrets
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from ostiary.feed import EVERYTHING, Kind, chain
 from ostiary.jwt import MAX_LEEWAY
@@ -48,12 +48,9 @@ class RevocationLog:
 
     async def revoke(self, transaction: Transaction, context: Context, kind: Kind, target: str) -> RevokedNumbers:
         """Append an entry. Do all else before: from here to the commit, appends of all replicas serialise."""
-        head = await transaction.revocations.lock_head()
         # A leaked key can sign tokens of any lifetime: it stays revoked as long as a key set may be held.
         lifetime = max(self._token_lifetime, KEYS_HELD) if kind is Kind.KEY else self._token_lifetime
-        number, expires_at = head.number + 1, context.now + lifetime + EXPIRY_MARGIN
-        digest = chain(head.digest, published(number, kind, target, expires_at))
-        transaction.revocations.add(LoggedRevocation(number, kind, target, context.now, expires_at, digest))
+        number = await self._append(transaction, kind, target, context.now, context.now + lifetime + EXPIRY_MARGIN)
         transaction.on_commit(self._on_revoked)
         return (number,)
 
@@ -73,5 +70,17 @@ class RevocationLog:
         """
         head = await transaction.revocations.lock_head()
         number = max(max(head.number, known) + LOST_NUMBERS, int(context.now.timestamp()) * NUMBERS_PER_SECOND)
-        await transaction.revocations.restart(secrets.token_hex(EPOCH_BYTES), number)
+        keys = await transaction.revocations.restart(secrets.token_hex(EPOCH_BYTES), number)
+        for revoked in keys:
+            # Anew, as all entries of the new log have to be above the old one.
+            await self._append(transaction, revoked.kind, revoked.target, revoked.at, revoked.expires_at)
         return await self.revoke(transaction, context, Kind.ALL, EVERYTHING)
+
+    async def _append(
+        self, transaction: Transaction, kind: Kind, target: str, at: datetime, expires_at: datetime
+    ) -> int:
+        head = await transaction.revocations.lock_head()
+        number = head.number + 1
+        digest = chain(head.digest, published(number, kind, target, expires_at))
+        transaction.revocations.add(LoggedRevocation(number, kind, target, at, expires_at, digest))
+        return number

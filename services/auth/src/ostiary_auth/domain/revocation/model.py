@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from ostiary.feed import Kind, Revocation
 
@@ -48,6 +49,21 @@ class LoggedRevocation:
         return published(self.number, self.kind, self.target, self.expires_at)
 
 
+class Entry(NamedTuple):
+    """An entry of the log as far as it is published, with the chain's digest. `expires_at` is in seconds."""
+
+    number: int
+    kind: Kind
+    target: str
+    expires_at: int
+    digest: bytes
+
+    @property
+    def revocation(self) -> Revocation:
+        """The entry as verifiers get it."""
+        return Revocation(self.number, self.kind, self.target, self.expires_at)
+
+
 @dataclass(frozen=True, slots=True)
 class RegisteredVerifier:
     """What a replica has stored of a verifier that polls it: the last revocation that it has applied, and its keys.
@@ -86,5 +102,10 @@ def each_once(rows: Iterable[RegisteredVerifier]) -> list[RegisteredVerifier]:
 
 
 def published(number: int, kind: Kind, target: str, expires_at: datetime) -> Revocation:
-    """Return a revocation in the form of the feed, where expiry is in whole seconds."""
-    return Revocation(number, kind, target, math.ceil(expires_at.timestamp()))
+    """Return a revocation in the form of the feed."""
+    return Revocation(number, kind, target, expiry_of(expires_at))
+
+
+def expiry_of(expires_at: datetime) -> int:
+    """Return an expiry as it is published, in whole seconds. Without a time zone, it is in UTC, as SQLite has none."""
+    return math.ceil((expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC)).timestamp())
