@@ -168,3 +168,10 @@ async def test_a_name_without_an_address_is_an_error_of_each_who_waits(monkeypat
     dialer = Dialer("http://nowhere.test", None, Name("nowhere.test", 80))
     outcomes = await asyncio.gather(*(dialer.dial(asyncio.Protocol, 5) for _ in range(3)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [socket.gaierror] * 3
+
+
+async def test_a_link_local_address_keeps_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses: list[Any] = [("fe80::1", 80, 0, 2), ("2001:db8::1", 80, 0, 0), ("192.0.2.1", 80)]
+    answer = [(socket.AF_UNSPEC, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+    assert await Name("near.test", 80).look_up() == ["fe80::1%2", "2001:db8::1", "192.0.2.1"]

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Sequence
+from typing import Any
 
 from ostiary_chassis.threads import in_thread
 
@@ -34,7 +35,15 @@ class Name:
 
 def _addresses_of(name: str, port: int) -> list[str]:
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    addresses = list(dict.fromkeys(_text_of(address) for *_, address in found))
     if not addresses:
         raise OSError("the name has no address")
     return addresses
+
+
+def _text_of(address: Sequence[Any]) -> str:
+    """Return an IP address, and its zone if it is link-local: without that, nothing can be connected to it."""
+    match address:
+        case (ip, _, _, zone) if zone:
+            return f"{ip}%{zone}"
+    return str(address[0])
