@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import Any
 
 import pytest
 from harness import Clock, GatewayHarness, PausedResponse, RecordingUpstream, eventually, never, parse_responses
+from structlog.testing import capture_logs
 
 from ostiary.testing import Issuer
+from ostiary_gateway.routing.config import Upstream
+from ostiary_gateway.upstream.cluster import Cluster
 from ostiary_gateway.upstream.endpoint import FAILURES_IN_A_ROW
+from ostiary_gateway.upstream.name import Name
 from ostiary_gateway.upstream.replicas import LOOK_UP_SECONDS
 
 ROUTES = """\
@@ -31,6 +36,8 @@ class Network:
         self.addresses: list[str] = []
         self.look_ups = 0
         self.dialed: list[str] = []
+        #: Addresses at which connections wait until the event is set.
+        self.slow: dict[str, asyncio.Event] = {}
         self._directory = directory
         self._stack = stack
 
@@ -46,6 +53,8 @@ class Network:
 
     async def connect(self, protocol: Callable[[], asyncio.BaseProtocol], address: str, _port: int) -> object:
         self.dialed.append(address)
+        if address in self.slow:
+            await self.slow[address].wait()
         path = self._directory / address.replace(":", "-")
         return await asyncio.get_running_loop().create_unix_connection(protocol, str(path))
 
@@ -127,6 +136,42 @@ async def test_once_one_address_takes_connections_the_others_get_no_more_request
     assert sum(harness.upstream().failures.values()) == failed
 
 
+async def test_an_address_that_takes_connections_late_is_used_as_the_others_are(
+    network: Network, open_gateway: Open, clock: Clock
+) -> None:
+    harness = await open_gateway(V6, V4)
+    await eventually(lambda: addresses(harness) == {V6, V4})
+    network.slow[V6] = asyncio.Event()
+    for address in (V6, V4):
+        await network.listen(address)
+    clock.skip(LOOK_UP_SECONDS)
+    await eventually(lambda: addresses(harness) == {V4})
+    network.slow.pop(V6).set()
+    # It may be too late for the attempt under way.
+    clock.skip(LOOK_UP_SECONDS)
+    await eventually(lambda: addresses(harness) == {V6, V4})
+    assert set(await requests(harness)) == {200}
+    # Connections to both are kept for further requests.
+    await eventually(lambda: all(pool.idle for pool in harness.upstream().pools))
+
+
+async def test_nothing_changes_when_addresses_come_in_another_order(
+    network: Network, open_gateway: Open, clock: Clock
+) -> None:
+    for address in (V4, OTHER):
+        await network.listen(address)
+    harness = await open_gateway(V4, OTHER)
+    await eventually(lambda: addresses(harness) == {V4, OTHER})
+    network.addresses = [OTHER, V4]
+    look_ups = network.look_ups
+    with capture_logs() as logs:
+        clock.skip(LOOK_UP_SECONDS)
+        await eventually(lambda: network.look_ups > look_ups)
+        clock.skip(LOOK_UP_SECONDS)
+        await eventually(lambda: network.look_ups > look_ups + 1)
+    assert [each["event"] for each in logs if each["event"] == "addresses changed"] == []
+
+
 async def test_addresses_that_appear_get_requests_and_those_that_vanish_finish_theirs(
     network: Network, open_gateway: Open, clock: Clock
 ) -> None:
@@ -186,3 +231,23 @@ async def test_a_name_that_has_no_address_yet_is_a_503(network: Network, open_ga
     network.addresses = [V4]
     await network.listen(V4)
     assert await requests(harness, 1) == [200]
+
+
+async def test_many_names_are_not_looked_up_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[float] = []
+    now = 0.0
+
+    async def look_up(_: Name) -> list[str]:
+        looked_up.append(now)
+        return [V4]
+
+    monkeypatch.setattr(Name, "look_up", look_up)
+    config = Upstream(url="http://service.test:8000")
+    clusters = [Cluster(f"up{number}", config, None, b"gw") for number in range(100)]
+    for now in range(int(2 * LOOK_UP_SECONDS)):
+        for cluster in clusters:
+            cluster.on_tick(now)
+        await asyncio.sleep(0)
+    counts = Counter(looked_up)
+    assert counts.pop(0) == len(clusters)
+    assert max(counts.values()) < len(clusters)

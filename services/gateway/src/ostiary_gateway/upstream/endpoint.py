@@ -76,7 +76,7 @@ class Endpoint:
         self._trial: asyncio.Task[None] | None = None
         #: Whether it has ever taken a connection.
         self.has_connected = False
-        self._is_retired = False
+        self.is_retired = False
 
     @property
     def is_failing(self) -> bool:
@@ -99,7 +99,7 @@ class Endpoint:
 
     def retire(self) -> None:
         """Take no more requests."""
-        self._is_retired = True
+        self.is_retired = True
         self.pool.retire()
         self._health.stop()
         if self._trial is not None:
@@ -131,7 +131,7 @@ class Endpoint:
 
     def failed(self, caller: str | None) -> None:
         """Count a request without a response; of no caller if a connection failed."""
-        if self._is_retired:
+        if self.is_retired:
             return
         # While others take its requests, an endpoint that cannot be connected to says nothing about the upstream.
         if (caller is not None or not self._has_others()) and self._breaker.failed(caller):

@@ -11,6 +11,7 @@ fails. What was known last stays while there is no answer.
 
 import asyncio
 import math
+import random
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -22,6 +23,10 @@ from ostiary_gateway.upstream.name import Name
 #: Seconds between two look-ups of a name, and while that or one of its endpoints fails; nothing tells the time to live.
 LOOK_UP_SECONDS = 5.0
 FAILING_LOOK_UP_SECONDS = 1.0
+
+#: An interval is multiplied by a random factor from this one to 1, so that a gateway with hundreds of names does not
+#: start hundreds of threads at the same time again and again.
+MIN_JITTER = 0.6
 
 _log = structlog.stdlib.get_logger("upstream")
 
@@ -40,6 +45,7 @@ class Replicas:
         self.leaving: list[Endpoint] = []
         self._by_address: dict[str, Endpoint] = {}
         self._looked_up_at = -math.inf
+        self._jitter = 1.0
         self._is_unknown = False
         self._look_up: asyncio.Task[None] | None = None
 
@@ -53,10 +59,10 @@ class Replicas:
             seconds = FAILING_LOOK_UP_SECONDS if is_failing else LOOK_UP_SECONDS
             # A connection that failed has looked the name up, too.
             has_changed = self._name.addresses and self._by_address.keys() != set(self._name.addresses)
-            if has_changed or now >= self._looked_up_at + seconds:
-                self._looked_up_at = now
+            if has_changed or now >= self._looked_up_at + seconds * self._jitter:
+                self._looked_up_at, self._jitter = now, random.uniform(MIN_JITTER, 1.0)  # noqa: S311 - no secret
                 self._look_up = asyncio.create_task(self._find(self._name))
-        self._settle(self._name)
+        self._settle()
 
     def retire(self) -> None:
         """Take no more requests, and look nothing up."""
@@ -75,23 +81,25 @@ class Replicas:
                 _log.warning("look-up failed", upstream=self._upstream, endpoint=self._url, error=type(error).__name__)
             return
         self._is_unknown = False
-        known = {each: self._by_address.get(each) or self._make(name, each) for each in addresses}
+        known = {each: self._endpoint_at(name, each) for each in addresses}
         if len(known) > 1:
             await asyncio.gather(*(endpoint.connects() for endpoint in known.values() if not endpoint.has_connected))
         self._by_address = known
 
-    def _settle(self, name: Name) -> None:
-        known = list(self._by_address.values())
+    def _endpoint_at(self, name: Name, address: str) -> Endpoint:
+        known = self._by_address.get(address)
+        # One that had to leave because others took connections may join later, as a new one.
+        return self._make(name, address) if known is None or known.is_retired else known
+
+    def _settle(self) -> None:
+        known = [endpoint for endpoint in self._by_address.values() if not endpoint.is_retired]
         current = [endpoint for endpoint in known if endpoint.has_connected] or known
-        if not current or current == self.current:
+        # Name servers return addresses in another order each time.
+        if not current or set(current) == set(self.current):
             return
         leaving = [endpoint for endpoint in self.current if endpoint not in current]
         for endpoint in leaving:
             endpoint.retire()
         self.leaving += leaving
-        for address, endpoint in self._by_address.items():
-            if endpoint in leaving:
-                # Others take connections and this one does not. It may join later, as a new one.
-                self._by_address[address] = self._make(name, address)
         self.current = current
         _log.info("addresses changed", upstream=self._upstream, endpoint=self._url, addresses=len(current))
