@@ -68,6 +68,19 @@ async def test_lanes_work_side_by_side(work: Work) -> None:
     assert work.calls == [[2], [4], [6]]
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_who_comes_in_the_turn_in_which_the_last_lane_ends_is_served(work: Work, turns: int) -> None:
+    batched = Batched(work, lanes=2, most=1)
+    tasks = [asyncio.create_task(batched(number)) for number in (2, 4)]
+    await begun(work, 2)
+    work.gate.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        assert await asyncio.create_task(batched(6)) == 12
+    assert await asyncio.gather(*tasks) == [4, 8]
+
+
 async def test_no_call_has_more_than_the_most(work: Work) -> None:
     work.gate.set()
     batched = Batched(work, lanes=1, most=3)

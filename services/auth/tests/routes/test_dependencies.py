@@ -31,7 +31,8 @@ class TestSource:
         verifier = Verifier(VerifierConfig(issuer="http://localhost:8080", audience="ostiary", key_source=LocalKeys()))
         networks = [ip_network(network) for network in trusted.split(",") if network]
         headers = [(b"x-forwarded-for", field.encode()) for field in forwarded]
-        scope: dict[str, Any] = {"type": "http", "headers": headers, "client": (peer, 40000)}
+        state = {"request_id": "r"}
+        scope: dict[str, Any] = {"type": "http", "headers": headers, "client": (peer, 40000), "state": state}
         return (
             Dependencies(Auth(verifier), cast("AuthStore", None), TrustedProxies(networks), SystemClock())
             .context(Request(scope))

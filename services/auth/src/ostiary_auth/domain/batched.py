@@ -1,6 +1,7 @@
 """Work that is done for many callers at once."""
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
@@ -31,8 +32,10 @@ class Batched(Generic[Key, Value]):
         result = self._waiting.get(key)
         if result is None:
             result = self._waiting[key] = asyncio.get_running_loop().create_future()
-            if len(self._running) < self._lanes:
-                lane = asyncio.create_task(self._run())
+            # One that has ended takes no more keys, though its callback, which is called later, has not removed it yet.
+            if sum(not lane.done() for lane in self._running) < self._lanes:
+                # In a context of its own: what it logs is about many requests, and not about the one that began it.
+                lane = asyncio.create_task(self._run(), context=contextvars.Context())
                 self._running.add(lane)
                 lane.add_done_callback(self._running.discard)
         # A caller that is cancelled does not take the result from the others.

@@ -12,12 +12,13 @@ SYSTEM = "system"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every operation is given. `source` is the network address of the request."""
+    """What every operation is given. `source` is the network address of the request, `request_id` its name in logs."""
 
     now: datetime
     actor: str = ANONYMOUS
     source: str | None = None
     user_agent: str | None = None
+    request_id: str | None = None
 
     def by(self, actor: str) -> "Context":
         """Return the context for somebody who has been authenticated meanwhile."""

@@ -79,7 +79,7 @@ class Dependencies:
         peer = request.client.host if request.client else ""
         source = self._proxies.source(peer, request.headers.getlist("x-forwarded-for"))
         shortened = user_agent[:MAX_USER_AGENT_CHARACTERS] if user_agent else None
-        return Context(self._clock.now(), _actor(token), source, shortened)
+        return Context(self._clock.now(), _actor(token), source, shortened, request.state.request_id)
 
     @property
     def user(self) -> Callable[..., Awaitable[UserRequest]]:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     CTE,
     BigInteger,
     LargeBinary,
+    String,
     Table,
     Text,
     bindparam,
@@ -25,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import TypeEngine
 
 from ostiary_auth.domain.audit.model import AuditEntry, AuditHead
 from ostiary_auth.domain.revocation.messages import REVOKED
@@ -132,11 +134,16 @@ def _parameter(table: Table, name: str) -> str:
 def _insert_all(table: Table) -> Any:
     """Return the statement that inserts any number of rows, given by column."""
     given = (
-        func.unnest(*(bindparam(_parameter(table, each.name), type_=ARRAY(each.type)) for each in table.c))
+        func.unnest(*(bindparam(_parameter(table, each.name), type_=ARRAY(_unlimited(each.type))) for each in table.c))
         .table_valued(*(column(each.name, each.type) for each in table.c), name="given")
         .render_derived()
     )
     return insert(table).from_select(table.c.keys(), select(*given.c))
+
+
+def _unlimited(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Return a column's type without a limit: a cast to one would cut what is longer, which the column refuses."""
+    return Text() if isinstance(kind, String) else kind
 
 
 @cache

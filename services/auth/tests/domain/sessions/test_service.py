@@ -6,11 +6,16 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
+from clocks import HandClock
 from sqlalchemy import select
+from structlog.testing import capture_logs
 from users import new_user
 
 from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.audit import log
 from ostiary_auth.domain.audit.log import AuditLog
+from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.context import Context, client_actor, user_actor
 from ostiary_auth.domain.errors import InvalidRefreshToken
 from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
@@ -41,10 +46,12 @@ async def user(store: AuthStore) -> User:
 class Logins:
     """Sessions, driven with times alone."""
 
-    def __init__(self, store: AuthStore, limits: SessionLimits = LIMITS) -> None:
+    def __init__(self, store: AuthStore, limits: SessionLimits = LIMITS, clock: Clock | None = None) -> None:
         self.store = store
         audit = AuditLog(bytes(32))
-        self.sessions = Sessions(store, audit, RevocationLog(audit, timedelta(minutes=15)), limits, SystemClock())
+        self.sessions = Sessions(
+            store, audit, RevocationLog(audit, timedelta(minutes=15)), limits, clock or SystemClock()
+        )
 
     async def open(self, user: User, now: datetime, user_agent: str | None = None) -> Grant:
         async with self.store.write() as transaction:
@@ -274,6 +281,35 @@ class TestEndingAtOnce:
             str(by_token.session.id): user_actor(user.id),
             str(by_client.session.id): client_actor(FIRST_PARTY_CLIENT_ID),
         }
+
+    async def test_the_line_of_each_names_the_request(
+        self, logins: Logins, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ids = {f"r{number}": (await logins.open(user, NOW)).session.id for number in range(4)}
+        monkeypatch.setattr(log, "_log", structlog.get_logger())
+        calls = []
+        with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+            for name, each in ids.items():
+                with structlog.contextvars.bound_contextvars(request_id=name):
+                    context = Context(NOW, request_id=name)
+                    calls.append(asyncio.create_task(logins.sessions.end(user.id, each, "local", context)))
+            await asyncio.gather(*calls)
+        assert {line["request_id"]: line["session_id"] for line in lines} == {n: str(i) for n, i in ids.items()}
+
+    async def test_a_revocation_counts_from_the_end_of_a_wait(self, store: AuthStore, user: User) -> None:
+        clock = HandClock(NOW)
+        logins = Logins(store, clock=clock)
+        session_id = (await logins.open(user, NOW)).session.id
+        async with store.write() as transaction:
+            await transaction.sessions.lock([session_id])
+            ending = asyncio.create_task(logins.end(user.id, session_id, "local", NOW))
+            await asyncio.sleep(0)
+            clock.pass_(500 * SECOND)
+        assert await ending == 1
+        async with store.read() as transaction:
+            (logged,) = await transaction.revocations.after(0, 2**62, 100)
+        # A refresh meanwhile may have got a token that lives as long.
+        assert logged.at == NOW + 500 * SECOND
 
     async def test_whoever_waits_for_the_logs_leaves_connections_to_others(
         self, logins: Logins, user: User, services: Services

@@ -92,6 +92,9 @@ class AuditLog:
         entry = replace(entry, mac=self._mac(entry, head.mac))
         transaction.audit.add(entry)
         line = {"number": entry.number, "actor": entry.actor, "subject": subject, "mac": entry.mac.hex(), **entry.facts}
+        if context.request_id is not None:
+            # Several requests may share the transaction.
+            line["request_id"] = context.request_id
         # Only after the commit: a line about a rolled-back entry would look like an entry that was cut off.
         transaction.on_commit(lambda: _log.info(event, **line))
 

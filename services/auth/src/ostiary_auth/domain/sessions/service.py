@@ -58,6 +58,7 @@ class _Ending:
     is_theirs: Callable[[Session], bool]
     reason: EndReason
     context: Context
+    requested_at: float
 
 
 class Sessions:
@@ -140,8 +141,9 @@ class Sessions:
         local: the given one; others: all but the given one; global: all.
         """
         if scope == "local":
-            ending = _Ending(session_id, lambda session: session.user_id == user_id, "logout", context)
-            return await self._ending(ending) or ()
+            return await self._end_with_others(
+                session_id, lambda session: session.user_id == user_id, "logout", context
+            )
         async with self._store.queue() as transaction:
             live = await self._live(transaction, user_id, context.now)
             ended = [session for session in live if scope == "global" or session.id != session_id]
@@ -163,12 +165,13 @@ class Sessions:
         if session is None or session.client_id != client_id:
             return None
         # Neither the session of a token nor its client ever changes.
-        return await self._ending(_Ending(session.id, lambda _: True, "token_revoked", context)) or ()
+        return await self._end_with_others(session.id, lambda _: True, "token_revoked", context)
 
     async def end_by_proof(self, proof: SessionProof, context: Context) -> RevokedNumbers:
         """End a browser's session. One that is unknown or has ended is not an error."""
-        ending = _Ending(proof.session_id, lambda session: session.secret_hash == proof.secret_hash, "logout", context)
-        return await self._ending(ending) or ()
+        return await self._end_with_others(
+            proof.session_id, lambda session: session.secret_hash == proof.secret_hash, "logout", context
+        )
 
     async def end_all_of(
         self, transaction: Transaction, user_id: UUID, reason: EndReason, context: Context
@@ -265,16 +268,24 @@ class Sessions:
         sessions = await transaction.sessions.lock_not_ended(user_id, now)
         return [session for session in sessions if self.limits.alive(session, now)]
 
+    async def _end_with_others(
+        self, session_id: UUID, is_theirs: Callable[[Session], bool], reason: EndReason, context: Context
+    ) -> RevokedNumbers:
+        """End a session, together with those of others."""
+        return await self._ending(_Ending(session_id, is_theirs, reason, context, self._clock.monotonic())) or ()
+
     async def _end_each(self, endings: Sequence[_Ending]) -> Mapping[_Ending, RevokedNumbers]:
         """End sessions for several callers in one transaction; nobody's request makes another's fail."""
         async with self._store.queue() as transaction:
             locked = await transaction.sessions.lock({ending.session_id for ending in endings})
+            locked_at = self._clock.monotonic()
             found = {session.id: session for session in locked}
             hit: dict[_Ending, SessionEnd] = {}
             for ending in endings:
                 session = found.get(ending.session_id)
                 if session is not None and ending.is_theirs(session) and self.limits.alive(session, ending.context.now):
-                    context = ending.context
+                    # Until now the session may have got tokens, which the revocation has to outlive.
+                    context = ending.context.after(locked_at - ending.requested_at)
                     # Whoever logs out is the session's user, however that was proven.
                     by = context.by(user_actor(session.user_id)) if ending.reason == "logout" else context
                     hit[ending] = SessionEnd(found.pop(session.id), ending.reason, by)

@@ -35,7 +35,7 @@ def oauth_routes(services: Services, dependencies: Dependencies) -> list[Route]:
         form = await read_form(request)
         context = dependencies.context(request)
         client = await services.clients.authenticate(credentials_of(request, form), context)
-        return form, client, Context(context.now, client_actor(client.id), context.source, context.user_agent)
+        return form, client, context.by(client_actor(client.id))
 
     async def token(request: Request) -> Response:
         """Issue an access token to a client, or refresh a session."""
