@@ -1238,6 +1238,20 @@ class TestAddresses:
             server.revoke(Kind.KEY, "k1")
             await until(lambda: number_of(client) == 1)
 
+    async def test_a_verifier_leaves_at_another_server_when_one_cannot_take_that(
+        self, make: Made, server: Server
+    ) -> None:
+        async def answer(request: httpx.Request) -> httpx.Response:
+            if request.method == "DELETE" and request.url.host == "a.example":
+                return httpx.Response(503)
+            return await server(request)
+
+        urls = ["https://a.example/feed", "https://b.example/feed"]
+        config = Feed(url=urls, client_id="orders", client_secret="s")
+        async with make(config, transport=httpx.MockTransport(answer)) as client:
+            assert client.revocations.complete
+        assert [request.url.host for request in server.received("DELETE")] == ["b.example"]
+
     def test_a_feed_has_a_server(self) -> None:
         with pytest.raises(ValueError, match="at least one URL"):
             Feed(url=(), client_id="orders", client_secret="s")

@@ -190,7 +190,10 @@ class FeedClient(Poller):
         except Exception:  # noqa: BLE001 - whatever went wrong, the next attempt may succeed
             self._servers.failed()
             return False
-        return answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            self._servers.failed()
+            return False
+        return True
 
     def _is_catching_up(self) -> bool:
         is_reading_pages = self._backoff.failures == 0 and not self.revocations.complete
