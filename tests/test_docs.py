@@ -17,14 +17,14 @@ import yaml
 from clusters import BIN, LocalCluster, clean_environment, free_ports, wait_until
 from people import People
 
-from ostiary_auth.cli import _cli as auth_cli
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.audit.model import Event
+from ostiary_auth.program import cli as auth_cli
 from ostiary_gateway.commands import cli as gateway_cli
 from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.http1.trusted_fields import TRUSTED_FIELDS
-from ostiary_profile.cli import _cli as profile_cli
 from ostiary_profile.config import ProfileConfig
+from ostiary_profile.program import cli as profile_cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

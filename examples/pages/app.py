@@ -8,6 +8,7 @@ against forged requests, either: the gateway refuses what pages of other sites s
 """
 
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -67,6 +68,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # A terminal that closes ends nothing.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         async with profiles, verifier:
             yield
 

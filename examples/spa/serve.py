@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import os
 import re
+import signal
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -38,6 +39,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # A terminal that closes ends nothing.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         async with verifier:
             yield
 

@@ -63,6 +63,36 @@ class TestDirectAccess:
             assert (response.status_code, response.json()["code"]) == (401, "wrong_issuer")
 
 
+class TestHangups:
+    def test_sighup_ends_no_service(self, local_cluster: LocalCluster) -> None:
+        said = {"auth": "nothing to reload", "gateway": "routes reloaded", "profile": "nothing to reload"}
+        for name, text in said.items():
+            before = local_cluster.log(name).count(text)
+            local_cluster.process(name).send_signal(signal.SIGHUP)
+            wait_until(lambda: local_cluster.log(name).count(text) > before, f"{name} says what it did")  # noqa: B023 - called at once
+            assert is_ready(local_cluster.operations[name])
+
+    @pytest.mark.parametrize("service", ["auth", "profile"])
+    def test_sighup_does_not_end_a_service_that_is_being_imported(self, service: str) -> None:
+        script = f"""
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "ostiary_{service}.program":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["ostiary-{service}", "--help"]
+
+from ostiary_{service}.cli import main
+
+main()
+"""
+        done = run(sys.executable, "-c", script)
+        assert done.returncode == 0, done.stderr
+
+
 class TestDeaths:
     def test_issued_tokens_outlive_the_auth_service(self, own_cluster: LocalCluster) -> None:
         own_cluster.start_all()

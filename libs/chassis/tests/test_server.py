@@ -57,3 +57,46 @@ server.serve(app, server.bind("127.0.0.1", 0, "test"), Drain(0, 0))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)  # noqa: S603 - ours
     assert done.returncode == -signal.SIGALRM, done.stderr
+
+
+HANGUP = """
+import os, signal
+from contextlib import asynccontextmanager
+from ostiary_chassis import logs, server
+from ostiary_chassis.app import new_app
+from ostiary_chassis.drain import Drain
+from ostiary_chassis.metrics import Metrics
+
+@asynccontextmanager
+async def lifespan(app):
+    hang_up()
+    yield
+    hang_up()
+
+def hang_up():
+    os.kill(os.getpid(), signal.SIGHUP)
+
+{prepare}
+logs.configure("text", "test")
+app = new_app(title="t", version="0", lifespan=lifespan, ready_checks={{}}, exception_handlers={{}}, metrics=Metrics())
+server.serve(app, server.bind("127.0.0.1", 0, "test"), Drain(0, 0){hooks})
+hang_up()
+"""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "hooks", "said"),
+    [
+        ("", "", "nothing to reload"),
+        ("signal.signal(signal.SIGHUP, signal.SIG_IGN)", "", "nothing to reload"),
+        ("", ", server.Hooks(on_hangup=lambda: print('reloaded', flush=True))", "reloaded"),
+    ],
+    ids=["nothing to reload", "started by nohup", "something to reload"],
+)
+def test_sighup_ends_nothing(prepare: str, hooks: str, said: str) -> None:
+    script = HANGUP.format(prepare=prepare, hooks=hooks)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ours
+        assert process.stdout is not None
+        assert any(said in line for line in process.stdout)
+        process.terminate()
+        assert process.wait(60) == 0

@@ -11,6 +11,7 @@ from starlette.types import Lifespan
 
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
+from ostiary_chassis.descriptors import shortage
 from ostiary_chassis.metrics import Metrics
 from ostiary_chassis.middleware import (
     LIVENESS_PATH,
@@ -120,6 +121,8 @@ def _operations(ready_checks: Mapping[str, ReadyCheck], metrics: Metrics) -> API
         failing = await readiness.failing()
         if request.app.state.is_draining:
             failing.append("draining")
+        if shortage.is_present:
+            failing.append("descriptors")
         if failing:
             return problem_response(
                 Problem(

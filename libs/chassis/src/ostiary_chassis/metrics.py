@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from ostiary.prometheus import Timings
 from ostiary_chassis import logs
+from ostiary_chassis.descriptors import DescriptorMetrics
 from ostiary_chassis.problems import METHODS
 from ostiary_chassis.threads import in_thread
 
@@ -90,6 +91,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = RequestMetrics(self.registry)
         self.registry.register(_LogMetrics())
+        self.registry.register(DescriptorMetrics())
 
     async def read(self) -> bytes:
         """Return all metrics in the Prometheus text format."""

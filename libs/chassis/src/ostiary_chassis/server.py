@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
@@ -15,9 +16,11 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.server import ServerState
 
-from ostiary_chassis import logs
+from ostiary_chassis import descriptors, logs
 from ostiary_chassis._protocol import BoundedProtocol
+from ostiary_chassis.descriptors import shortage
 from ostiary_chassis.drain import Drain
+from ostiary_chassis.listener import BACKLOG, Listener
 from ostiary_chassis.settings import ConfigError
 
 _log = structlog.stdlib.get_logger("server")
@@ -38,8 +41,8 @@ END_AT_ONCE = signal.SIGUSR1
 #: and no request is sent on a closing connection.
 KEEP_ALIVE_SECONDS = 75
 
-#: Connections waiting to be accepted.
-BACKLOG = 2048
+#: Ticks of uvicorn's server in a second.
+TICKS_PER_SECOND = 10
 
 
 def bind(host: str, port: int, service: str, *, is_shared: bool = False) -> socket.socket:
@@ -62,6 +65,15 @@ def bind(host: str, port: int, service: str, *, is_shared: bool = False) -> sock
     return listener
 
 
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a service does when DRAINING and STOPPING begin, and after SIGHUP."""
+
+    on_drain: Callable[[], None] = lambda: None
+    on_stop: Callable[[], None] = lambda: None
+    on_hangup: Callable[[], None] = lambda: _log.info("nothing to reload")
+
+
 class _Server(uvicorn.Server):
     """A server that ends in steps.
 
@@ -71,10 +83,19 @@ class _Server(uvicorn.Server):
     In DRAINING, the service is not ready, but serves. It goes on for a little while `app.state.is_needed()`: services
     that may be ending at the same time still need it. In STOPPING, it listens no more. In ENDING, what is not complete
     is cut off, and resources are closed. A second signal leads to ENDING at once.
+
+    SIGHUP ends nothing: a service that can reload something does, and others say that they can't.
     """
 
     def __init__(
-        self, config: uvicorn.Config, app: Starlette, drain: Drain, admin: socket.socket | None, *, is_worker: bool
+        self,
+        config: uvicorn.Config,
+        app: Starlette,
+        drain: Drain,
+        hooks: Hooks,
+        admin: socket.socket | None,
+        *,
+        is_worker: bool,
     ) -> None:
         super().__init__(config)
         self._admin = admin
@@ -83,20 +104,32 @@ class _Server(uvicorn.Server):
         self._app = app
         self._drain = drain
         self._is_worker = is_worker
-        self.on_drain: Callable[[], None] = lambda: None
-        self.on_stop: Callable[[], None] = lambda: None
+        self._hooks = hooks
+        self._has_hung_up = False
+        self._listeners: list[Listener] = []
         #: When STOPPING begins, in seconds on the monotonic clock; None before a signal.
         self._stop_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application and listen. The admin port answers until the end."""
-        await super().startup(sockets)
+        await super().startup([])
+        self._listeners = [Listener(each, self._public_protocol) for each in sockets or ()]
         if self._admin is not None:
-            loop = asyncio.get_running_loop()
-            self._admin_server = await loop.create_server(self._admin_protocol, sock=self._admin, backlog=BACKLOG)
+            self._admin_listener = Listener(self._admin, self._admin_protocol, uses_reserve=True)
+            await self._admin_listener.start()
+        for listener in self._listeners:
+            await listener.start()
+
+    def _public_protocol(self) -> asyncio.Protocol:
+        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     def _admin_protocol(self) -> asyncio.Protocol:
         return BoundedProtocol(self.config, self._admin_state, self.lifespan.state)
+
+    def handle_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        """Take SIGHUP; the next tick acts on it."""
+        self._has_hung_up = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the base's signature
         """Take a signal; the next tick acts on it."""
@@ -110,20 +143,27 @@ class _Server(uvicorn.Server):
         """Return whether STOPPING begins."""
         await super().on_tick(counter)
         self._admin_state.default_headers = self.server_state.default_headers
+        if self._has_hung_up:
+            self._has_hung_up = False
+            self._hooks.on_hangup()
+        for listener in self._listeners:
+            await listener.on_tick()
+        if counter % TICKS_PER_SECOND == 0:
+            shortage.check()
         if self._stop_at is None:
             return False
         if not self._app.state.is_draining:
             _log.info("draining", seconds=max(0.0, round(self._stop_at - time.monotonic(), 1)))
             self._app.state.is_draining = True
-            self.on_drain()
+            self._hooks.on_drain()
         now = time.monotonic()
         return now >= self._stop_at + (NEEDED_SECONDS if self._app.state.is_needed() else 0.0)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - the base's signature
         _log.info("stopping", seconds=0.0 if self.force_exit else self._drain.timeout)
-        self.on_stop()
-        for each in (*self.servers, *(sockets or ())):
-            each.close()
+        self._hooks.on_stop()
+        for listener in self._listeners:
+            listener.close()
         for connection in tuple(self.server_state.connections):
             connection.shutdown()
         if not await self._are_done():
@@ -149,14 +189,13 @@ def serve(
     app: Starlette,
     listener: socket.socket,
     drain: Drain,
+    hooks: Hooks = Hooks(),
     *,
     admin: socket.socket | None = None,
-    on_drain: Callable[[], None] = lambda: None,
-    on_stop: Callable[[], None] = lambda: None,
     protocol: Callable[..., asyncio.Protocol] = BoundedProtocol,
     is_worker: bool = False,
 ) -> None:
-    """Serve `app` until a signal; `_Server` shows how it ends. `on_drain` and `on_stop` are called at these steps.
+    """Serve `app` until a signal; `_Server` shows how it ends.
 
     `admin` is a socket on which the same application is served until the end, with this package's protocol. `protocol`
     creates that of other connections, with the arguments of uvicorn's. To a worker, a repeated SIGTERM or SIGINT means
@@ -177,16 +216,17 @@ def serve(
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
-    server = _Server(config, app, drain, admin, is_worker=is_worker)
-    server.on_drain, server.on_stop = on_drain, on_stop
+    server = _Server(config, app, drain, hooks, admin, is_worker=is_worker)
+    signal.signal(signal.SIGHUP, server.handle_hangup)
     # For signals before and after those that the server handles.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_cleanly)
     if is_worker:
         signal.signal(END_AT_ONCE, server.handle_exit)
     host, port = listener.getsockname()[:2]
+    descriptors.raise_limit()
     with logs.in_background():
-        _log.info("starting", host=host, port=port)
+        _log.info("starting", host=host, port=port, descriptors=descriptors.limit())
         server.run(sockets=[listener])
     if not server.started:
         sys.exit(1)

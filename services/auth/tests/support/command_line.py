@@ -14,7 +14,7 @@ import structlog
 from typer.testing import CliRunner, Result
 from users import new_user
 
-from ostiary_auth import cli
+from ostiary_auth import program
 from ostiary_auth.config import AuthConfig
 from ostiary_auth.domain.accounts.model import User
 from ostiary_auth.domain.context import Context, user_actor
@@ -57,7 +57,7 @@ class CommandLine:
 
     def run(self, *arguments: str, typed: str = "") -> Result:
         with logging_as_before():
-            return CliRunner().invoke(cli._cli, list(arguments), input=typed)
+            return CliRunner().invoke(program.cli, list(arguments), input=typed)
 
     def prints(self, *arguments: str, typed: str = "") -> str:
         """Run a command that succeeds, and return its standard output."""

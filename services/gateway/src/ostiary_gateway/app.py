@@ -1,7 +1,6 @@
 """Builds a gateway process: the application for its own endpoints, and the protocol for all connections."""
 
 import asyncio
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -128,7 +127,6 @@ class Gateway:
         sys.setswitchinterval(SWITCH_SECONDS)
         told = self._metrics.shared() if isinstance(self._metrics, WorkerMetrics) else nullcontext()
         async with self._verifier, told:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.runtime.reload)
             if isinstance(self._metrics, WorkerMetrics):
                 await self._wait_until_ready()
             self._manager.start()

@@ -16,6 +16,7 @@ import typer
 from ostiary import Verifier
 from ostiary_chassis import logs, server, workers
 from ostiary_chassis.proxies import TrustedProxies
+from ostiary_chassis.server import Hooks
 from ostiary_chassis.settings import ConfigError, environment, read_secret
 from ostiary_chassis.workers import Worker
 from ostiary_gateway.access.explain import HypotheticalRequest
@@ -85,9 +86,8 @@ def _serve(
         gateway.app,
         public,
         config.drain,
+        Hooks(gateway.drain, gateway.stop, gateway.runtime.reload),
         admin=admin,
-        on_drain=gateway.drain,
-        on_stop=gateway.stop,
         protocol=gateway.protocol,
         is_worker=is_worker,
     )

@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from ostiary_chassis.descriptors import CONNECT, shortage
 from ostiary_gateway.routing.config import HealthCheck
 from ostiary_gateway.upstream.dialer import Dialer
 from ostiary_gateway.upstream.fetch import fetch
@@ -46,7 +47,10 @@ class HealthMonitor:
         try:
             status, _ = await fetch(self._name, self._dialer, self._host, config.path, config.timeout)
             succeeded = 200 <= status < 300  # noqa: PLR2004 - RFC 9110 section 15.3
-        except OSError:
+        except OSError as error:
+            if shortage.is_cause(error, CONNECT):
+                # It says nothing about the endpoint.
+                return
             succeeded = False
         was_healthy = self.is_healthy
         self._failed_checks = 0 if succeeded else self._failed_checks + 1

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from ostiary_chassis.descriptors import CONNECT, shortage
 from ostiary_gateway.http1.parser import DEFAULT_RESPONSE_HEAD_BYTES
 from ostiary_gateway.http1.write_buffer import FlushQueue
 from ostiary_gateway.upstream.connection import Failure, ResponseHandler, UpstreamConnection
@@ -204,11 +205,14 @@ class Pool:
         try:
             _, connection = await self.dialer.dial(lambda: UpstreamConnection(self), seconds)
         except DIAL_ERRORS as error:
-            _log.warning("connection failed", upstream=self.name, error=type(error).__name__)
             self._end_dial(dial)
-            self._outcomes.failed(None)
+            # It says nothing about the endpoint.
+            is_ours = shortage.is_cause(error, CONNECT)
+            if not is_ours:
+                _log.warning("connection failed", upstream=self.name, error=type(error).__name__)
+                self._outcomes.failed(None)
             if dial.handler is not None:
-                dial.handler.on_failure(Failure.UNREACHABLE)
+                dial.handler.on_failure(Failure.OVERLOADED if is_ours else Failure.UNREACHABLE)
             self._serve_waiting()
             return
         self._end_dial(dial)
