@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx
 import pytest
+from all_routes import lenient_routes, wrongly_named_routes
 from fastapi.routing import iter_route_contexts
-from named_routes import wrongly_named_routes
 from serving import serving
 from users import ADA
 
@@ -107,9 +107,10 @@ async def test_only_operations_that_authenticate_document_401(client: httpx.Asyn
     assert {("POST", "/auth/register"), ("GET", "/.well-known/jwks.json")} <= operations.keys() - authenticating
 
 
-async def test_logs_and_metrics_name_every_route_by_its_template(config: AuthConfig, own: ServiceSecrets) -> None:
+async def test_every_route_is_named_by_its_template_and_reads_strictly(config: AuthConfig, own: ServiceSecrets) -> None:
     app = create_app(config, own)
     async with serving(app) as client:
         assert await wrongly_named_routes(app, client) == []
+        assert lenient_routes(app) == []
         names = {route.path for route in iter_route_contexts(app.routes)}
         assert names >= {*(await client.get("/openapi.json")).json()["paths"], "/feed", "/sessions/exchange"}

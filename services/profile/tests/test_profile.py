@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from named_routes import wrongly_named_routes
+from all_routes import lenient_routes, wrongly_named_routes
 
 from ostiary.testing import Issuer
 from ostiary_profile.app import create_app, prepare
@@ -34,11 +34,12 @@ def caller(issuer: Issuer, *scopes: str, subject: str = "ada") -> dict[str, str]
     return {"Authorization": f"Bearer {issuer.token(subject=subject, scopes=scopes)}"}
 
 
-async def test_logs_and_metrics_name_every_route_by_its_template(tmp_path: Path, issuer: Issuer) -> None:
+async def test_every_route_is_named_by_its_template_and_reads_strictly(tmp_path: Path, issuer: Issuer) -> None:
     app = create_app(ProfileConfig(data_dir=tmp_path), issuer.verifier())
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://p") as client:
         assert await wrongly_named_routes(app, client) == []
+        assert lenient_routes(app) == []
 
 
 async def test_everybody_has_an_empty_profile(client: httpx.AsyncClient, issuer: Issuer) -> None:

@@ -1,11 +1,90 @@
-"""The base of request bodies."""
+"""JSON request bodies: read strictly, as what two parsers could read differently is rejected."""
 
-from typing import Any
+import json
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
 
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, model_validator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ostiary_chassis.media_types import is_json
+from ostiary_chassis.problems import UNSUPPORTED_MEDIA_TYPE, ProblemError, malformed_json
 
 #: Levels of nested objects and arrays; the services' bodies have two.
 MAX_DEPTH = 16
+
+#: Characters of a member's name in an error.
+_MAX_NAME_CHARACTERS = 100
+
+
+async def read_json(request: Request) -> object:
+    """Return the value in a request's body. Raises ProblemError: 415 for other media types, 400 for malformed JSON."""
+    if not is_json(request):
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE)
+    return parse_json(await request.body())
+
+
+def parse_json(content: bytes) -> object:
+    """Return the value in a JSON text (RFC 8259).
+
+    Raises ProblemError for other encodings than UTF-8, repeated members, numbers that are none or infinite, and nesting
+    too deep to parse.
+    """
+    try:
+        # Some clients send a byte order mark, which may be ignored (section 8.1).
+        return _decoder.decode(content.decode("utf-8-sig"))
+    except _Repeated as error:
+        name = json.dumps(str(error)[:_MAX_NAME_CHARACTERS])
+        raise ProblemError(malformed_json(f"An object in the request body has the member {name} twice.")) from None
+    except (ValueError, RecursionError):
+        raise ProblemError(malformed_json()) from None
+
+
+class _Repeated(ValueError):
+    """A member of an object is repeated; the text is its name."""
+
+
+def _unrepeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members: dict[str, object] = {}
+    for name, value in pairs:
+        if name in members:
+            raise _Repeated(name)
+        members[name] = value
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError("too large")
+    return value
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unrepeated, parse_constant=_no_constant, parse_float=_finite)
+
+
+class _JsonRequest(Request):
+    async def json(self) -> Any:
+        return await read_json(self)
+
+
+class JsonRoute(APIRoute):
+    """A route whose JSON body is read strictly. Every route with a body has to be one."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
+
+        return handle_strictly
 
 
 class RequestBody(BaseModel):

@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from ostiary.fastapi import problem_response
 from ostiary.http import Problem
+from ostiary_chassis.media_types import is_json
 
 #: The methods of RFC 9110 section 9 and RFC 5789 that HTTP APIs use, in alphabetical order.
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
@@ -22,10 +23,18 @@ MAX_FIELD_CHARACTERS = 100
 
 NOT_FOUND = Problem(404, "not_found", "No resource at this path.")
 
-MALFORMED_JSON = Problem(400, "malformed_json", "The request body is not valid JSON.")
+UNSUPPORTED_MEDIA_TYPE = Problem(
+    415, "unsupported_media_type", "Send JSON in UTF-8, with 'Content-Type: application/json'."
+)
+
+
+def malformed_json(detail: str = "The request body is not valid JSON.") -> Problem:
+    """Return the problem for a body that is not JSON, or not unambiguously."""
+    return Problem(400, "malformed_json", detail)
+
 
 #: For exceptions of the framework; 400 is a body that it cannot parse.
-_FRAMEWORK_PROBLEMS = {400: MALFORMED_JSON, 404: NOT_FOUND}
+_FRAMEWORK_PROBLEMS = {400: malformed_json(), 404: NOT_FOUND}
 
 
 class ProblemError(HTTPException):
@@ -77,16 +86,12 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
-    """Respond with 415 to other media types, 400 to malformed JSON, and 422 to invalid fields."""
+    """Respond with 415 to other media types, and 422 to invalid fields."""
     items = error.errors()
     in_body = any(item["loc"][:1] == ("body",) for item in items)
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    if in_body and has_body and not _is_json(request):
-        return problem_response(
-            Problem(415, "unsupported_media_type", "Send JSON, with 'Content-Type: application/json'.")
-        )
-    if any(item["type"] == "json_invalid" for item in items):
-        return problem_response(MALFORMED_JSON)
+    if in_body and has_body and not is_json(request):
+        return problem_response(UNSUPPORTED_MEDIA_TYPE)
     errors = [
         {
             "field": _field(item["loc"]),
@@ -107,11 +112,6 @@ def _field(location: tuple[int | str, ...]) -> str:
 def _message(message: str) -> str:
     message = message.removeprefix("Value error, ")
     return f"{message[:1].lower()}{message[1:]}"
-
-
-def _is_json(request: Request) -> bool:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
 
 
 EXCEPTION_HANDLERS: ExceptionHandlers = {

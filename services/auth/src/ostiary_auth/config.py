@@ -1,5 +1,6 @@
 """The settings of the auth service."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,6 +17,9 @@ from ostiary_chassis.urls import BaseUrl
 
 _DAY = 24 * 3600
 
+# RFC 1123 section 2.1.
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+
 #: Seconds. Revocations are kept for that long, whatever the current setting is, as it may have been larger before.
 MAX_ACCESS_TOKEN_TTL = 3600
 
@@ -25,6 +29,17 @@ def _origins(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(check_trusted(origin.strip()) for origin in value.split(",") if origin.strip())
+
+
+def _domains(value: object) -> object:
+    """Parse domains separated by commas, with or without a dot before each."""
+    if not isinstance(value, str):
+        return value
+    domains = tuple(domain.strip().lower().removeprefix(".") for domain in value.split(",") if domain.strip())
+    for domain in domains:
+        if _DOMAIN.match(domain) is None:
+            raise ValueError("must be domains separated by commas, such as local,home.arpa")
+    return domains
 
 
 def _integer(value: object) -> object:
@@ -52,6 +67,9 @@ class AuthConfig(Settings):
     session_max_ttl: Annotated[int, Field(alias="OSTIARY_SESSION_MAX_TTL", ge=60, le=365 * _DAY)] = 90 * _DAY
     audit_retention: Annotated[int, Field(alias="OSTIARY_AUDIT_RETENTION", ge=_DAY, le=36_500 * _DAY)] = 365 * _DAY
     min_password_length: Annotated[int, Field(alias="OSTIARY_MIN_PASSWORD_LENGTH", ge=8, le=64)] = 8
+    special_email_domains: Annotated[
+        tuple[str, ...], BeforeValidator(_domains), Field(alias="OSTIARY_AUTH_SPECIAL_EMAIL_DOMAINS")
+    ] = ()
     rsa_bits: Annotated[Literal[2048, 3072, 4096], BeforeValidator(_integer), Field(alias="OSTIARY_RSA_BITS")] = 2048
     key_rotation_period: Annotated[int, Field(alias="OSTIARY_KEY_ROTATION_PERIOD", ge=60, le=365 * _DAY)] = 30 * _DAY
     jwks_max_age: Annotated[int, Field(alias="OSTIARY_JWKS_MAX_AGE", ge=1, le=_DAY)] = 300

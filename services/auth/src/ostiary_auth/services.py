@@ -11,6 +11,7 @@ from ostiary.feed import Kind
 from ostiary_auth import receipt_file
 from ostiary_auth.config import MAX_ACCESS_TOKEN_TTL, AuthConfig
 from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
+from ostiary_auth.domain.accounts.model import AccountRules
 from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
 from ostiary_auth.domain.accounts.service import Accounts
 from ostiary_auth.domain.audit.log import AuditLog
@@ -121,7 +122,7 @@ class Services:
             self.sessions,
             hasher=self.hasher,
             devices=DeviceTokens(service_secrets.device_key),
-            min_password_characters=config.min_password_length,
+            rules=AccountRules(config.min_password_length, config.special_email_domains),
             check_token_size=lambda roles: check_token_size(config, roles, clock.now()),
         )
         self.clients = Clients(

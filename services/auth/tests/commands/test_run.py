@@ -17,7 +17,8 @@ class TestTerminal:
         assert printed.replace("\n", "").isprintable()
 
     def test_what_a_client_is_called_cannot_either(self, line: CommandLine) -> None:
-        line.prints("clients", "create", "reports", "--name", f"Reports{ESCAPES}")
+        assert "no control characters" in line.refuses("clients", "create", "reports", "--name", f"Reports{ESCAPES}")
+        line.prints("clients", "create", "reports", "--name", "Reports\u200d\ue000")
         for format_ in ([], ["--json"]):
             assert line.prints("clients", "list", *format_).replace("\n", "").isprintable()
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from databases import PostgresServer
@@ -157,3 +158,28 @@ async def test_a_release_works_on_the_schema_of_the_next(
         async with database.read() as connection:
             found = await connection.execute(select(metadata.tables["sessions"].c.id))
     assert set(found.scalars()) == {row["id"] for row in rows["sessions"]}
+
+
+async def test_addresses_with_characters_that_look_like_others_since_still_log_in(
+    used: tuple[Rows, dict[str, Any]], empty: AuthConfig, scripts: Callable[[str], Path]
+) -> None:
+    rows, _ = used
+    (script,) = (MIGRATIONS / "versions").glob("*_more_look_alikes.py")
+    (ada,) = rows["users"]
+    one, other = "o\u02bcbrien@example.com", "\u00e9ve@example.com"
+    users = [
+        {**ada, "email": one, "email_key": one},
+        {**ada, "id": uuid4(), "email": other, "email_key": other},
+        {**ada, "id": uuid4(), "email": "erased", "email_key": "deleted:x"},
+    ]
+    async with opened(empty) as database:
+        await database.migrate(scripts(REVISIONS[REVISIONS.index(script.name[:4]) - 1]))
+        async with database.read() as connection:
+            known = await connection.run_sync(columns)
+        await fill(database, {**rows, "users": users}, known)
+    async with serving(create_app(empty, await prepare(empty))) as client:
+        for address in (one, "o'brien@example.com", other):
+            login = await client.post("/auth/login", json={**ADA, "email": address})
+            assert login.status_code == 200, login.text
+    keys = {row["email_key"] for row in (await rows_of(empty))["users"]}
+    assert keys == {"o'brien@example.com", other, "deleted:x"}

@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from ostiary import VerifiedToken
 from ostiary.fastapi import Auth
-from ostiary_chassis.bodies import RequestBody
+from ostiary_chassis.bodies import JsonRoute, RequestBody
+from ostiary_chassis.names import has_controls, is_name
 from ostiary_chassis.openapi import documented
 from ostiary_profile.domain import Profile, Profiles
 
@@ -29,12 +30,32 @@ def _web_address(value: str) -> str:
     return value
 
 
+def _name(value: str) -> str:
+    if not is_name(value):
+        raise ValueError("must have a visible character, and no control characters, also not for the direction of text")
+    return value
+
+
+def _prose(value: str) -> str:
+    if has_controls(value, allowed=_PROSE_CONTROLS):
+        raise ValueError("must have no control characters but tabs and line ends")
+    return value
+
+
+#: Tabs, line ends, and what mixed directions need: marks and isolates, whose effect ends with the paragraph.
+_PROSE_CONTROLS = "\t\n\r\u061c\u200e\u200f\u2066\u2067\u2068\u2069"
+
 DisplayName = Annotated[
     str,
     StringConstraints(min_length=1, max_length=100, strip_whitespace=True),
     Field(examples=["Ada Lovelace"]),
+    AfterValidator(_name),
 ]
-Bio = Annotated[str, Field(max_length=2000, examples=["Writes programs for engines that do not exist yet."])]
+Bio = Annotated[
+    str,
+    Field(max_length=2000, examples=["Writes programs for engines that do not exist yet."]),
+    AfterValidator(_prose),
+]
 Website = Annotated[str, Field(max_length=2000, examples=["https://example.com/ada"]), AfterValidator(_web_address)]
 
 
@@ -68,7 +89,7 @@ IfMatch = Annotated[
 
 def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
     """Return the router for `/profiles`."""
-    router = APIRouter(prefix="/profiles", tags=["profile"])
+    router = APIRouter(prefix="/profiles", tags=["profile"], route_class=JsonRoute)
     reader = Annotated[VerifiedToken, Depends(auth.require(scopes=[READ]))]
     writer = Annotated[VerifiedToken, Depends(auth.require(scopes=[WRITE]))]
     # A deletion cannot be undone, so the caller must not have logged out.

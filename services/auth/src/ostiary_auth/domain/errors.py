@@ -55,10 +55,13 @@ class InvalidEmail(AuthError):
 
 
 class InvalidName(AuthError):
-    """An empty or too long display name."""
+    """A display name that is too long, shows nothing, or changes how the text around it is shown."""
 
     code = "invalid_name"
-    detail = "The display name must have 1 to 100 characters."
+    detail = (
+        "The display name must have 1 to 100 characters, at least one of them visible, "
+        "and no control characters, also not for the direction of text."
+    )
 
 
 class UnacceptablePassword(AuthError):

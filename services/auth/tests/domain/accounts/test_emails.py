@@ -1,10 +1,12 @@
 """Which spellings of an address are one account: those that people take for one, and no others."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ostiary_auth.domain.accounts.emails import MAX_EMAIL_KEY_CHARACTERS, email_key, parse_email
+from ostiary_auth.domain.accounts.emails import MAX_EMAIL_KEY_CHARACTERS, accept_email, email_key, parse_email
 from ostiary_auth.domain.errors import InvalidEmail
 
 #: Letters with look-alikes, accents that join what stands before them, and the rest of Unicode.
@@ -42,6 +44,16 @@ def key(address: str) -> str:
         pytest.param("ada@\u0435xample.com", "ada@example.com", id="Cyrillic e in the domain"),
         pytest.param("\u0430\u0301da@example.com", "\u00e1da@example.com", id="Cyrillic a under an accent"),
         pytest.param("j\u043e\u0308rg@example.com", "j\u00f6rg@example.com", id="Cyrillic o under dots"),
+        pytest.param("o\u02bcbrien@example.com", "o'brien@example.com", id="modifier letter apostrophe"),
+        pytest.param("ada\u2010l@example.com", "ada-l@example.com", id="hyphen"),
+        pytest.param("ada\u2212l@example.com", "ada-l@example.com", id="minus sign"),
+        pytest.param("ada\u2013l@example.com", "ada-l@example.com", id="en dash"),
+        pytest.param("ada\ua4f8l@example.com", "ada.l@example.com", id="Lisu letter like a dot"),
+        pytest.param("ada\uff0bwork@example.com", "ada+work@example.com", id="full-width plus"),
+        pytest.param("ada\uff11\uff12@example.com", "ada12@example.com", id="full-width digits"),
+        pytest.param("ada\U0001d7d9@example.com", "ada1@example.com", id="mathematical digit"),
+        pytest.param("ada\u01bd@example.com", "adas@example.com", id="a letter like a digit"),
+        pytest.param(" \tada@example.com\u00a0\r\n", "ada@example.com", id="white space around it"),
     ],
 )
 def test_addresses_that_look_the_same_are_one_account(one: str, other: str) -> None:
@@ -131,7 +143,51 @@ def test_of_ascii_only_the_case_is_folded(local_part: str) -> None:
 )
 def test_what_mail_cannot_reach_is_no_address(address: str) -> None:
     with pytest.raises(InvalidEmail):
-        parse_email(address)
+        accept_email(address, ())
+
+
+@pytest.mark.parametrize(
+    ("address", "domains", "is_accepted"),
+    [
+        ("ada@printer.local", (), False),
+        ("ada@printer.local", ("local",), True),
+        ("ada@local", ("local",), True),
+        ("ada@PRINTER.Local", ("local",), True),
+        ("ada@notlocal", ("local",), False),
+        ("ada@a.test", (), False),
+        ("ada@a.test", ("local", "test"), True),
+        ("ada@nas.home.arpa", (), False),
+        ("ada@nas.home.arpa", ("home.arpa",), True),
+        ("ada@1.in-addr.arpa", ("home.arpa",), False),
+        ("ada@localhost", ("localhost",), True),
+        ("ada@mail.corp.internal", (), True),
+        ("ada@a.example", (), True),
+    ],
+)
+def test_domains_of_special_use_are_accepted_by_setting(
+    address: str, domains: tuple[str, ...], is_accepted: bool
+) -> None:
+    if is_accepted:
+        assert accept_email(address, domains) == f"ada@{address.rpartition('@')[2].lower()}"
+    else:
+        with pytest.raises(InvalidEmail):
+            accept_email(address, domains)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *(0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x180B, 0x200B, 0x200C, 0x200D, 0x2060, 0x3164),
+        *(0xFE00, 0xFE0F, 0xFEFF, 0xFFA0, 0xFFF0, 0x1BCA0, 0x1D173, 0xE0001, 0xE0020, 0xE0100),
+    ],
+)
+def test_characters_that_are_shown_as_nothing_are_refused(code: int) -> None:
+    for address in (f"a{chr(code)}da@example.com", f"{chr(code)}ada@example.com", f"ada{chr(code)}@example.com"):
+        with pytest.raises(InvalidEmail):
+            accept_email(address, ())
+    # In a domain they are dropped, as IDNA prescribes it for some, or refused.
+    with suppress(InvalidEmail):
+        assert accept_email(f"ada@exam{chr(code)}ple.com", ()) == "ada@example.com"
 
 
 @pytest.mark.parametrize(

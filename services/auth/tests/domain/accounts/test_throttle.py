@@ -19,7 +19,7 @@ from ostiary_auth.domain.accounts.attempts import (
     login_keys,
 )
 from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
-from ostiary_auth.domain.accounts.model import User
+from ostiary_auth.domain.accounts.model import AccountRules, User
 from ostiary_auth.domain.accounts.password_hashing import PasswordHasher
 from ostiary_auth.domain.accounts.service import Accounts, Login
 from ostiary_auth.domain.accounts.throttle import count_attempt
@@ -63,7 +63,7 @@ class Logins:
             services.sessions,
             hasher=QuickHasher(),
             devices=DeviceTokens(own.device_key),
-            min_password_characters=8,
+            rules=AccountRules(8),
         )
 
     async def register(self, email: str = EMAIL) -> User:

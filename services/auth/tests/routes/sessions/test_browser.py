@@ -137,6 +137,10 @@ class TestLogin:
         ("content", "media_type", "refusal"),
         [
             (b"{", "application/json", (400, "malformed_json")),
+            (b'{"email": "a", "email": "a", "password": "x"}', "application/json", (400, "malformed_json")),
+            (b"{}", "application/json-patch+json", (415, "unsupported_media_type")),
+            (b"{}", "application/json; charset=utf-16", (415, "unsupported_media_type")),
+            (b"email=a", "application/x-www-form-urlencoded; charset=latin1", (415, "unsupported_media_type")),
             (b"[]", "application/json", (422, "invalid_request")),
             (b"{}", "application/json", (422, "invalid_request")),
             (

@@ -29,7 +29,8 @@ async def browser(shared_services: Services) -> BrowserGrant:
 
 async def ask(client: httpx.AsyncClient, config: AuthConfig, **request: Any) -> tuple[int, str]:
     """Return the status and the code of a refusal."""
-    response = await client.post(EXCHANGE, **{"auth": gateway_credentials(config), **request})
+    fields = {"Content-Type": "application/json", **request.pop("headers", {})}
+    response = await client.post(EXCHANGE, headers=fields, **{"auth": gateway_credentials(config), **request})
     assert response.headers["Content-Type"] == "application/problem+json"
     return response.status_code, response.json()["code"]
 
@@ -240,6 +241,7 @@ class TestWhoMayExchange:
         [
             (b"", (400, "malformed_json")),
             (b"{", (400, "malformed_json")),
+            (b'{"session": "a", "session": "a"}', (400, "malformed_json")),
             (b"\xff", (400, "malformed_json")),
             (b"[" * 60_000, (400, "malformed_json")),
             (b"[]", (422, "invalid_request")),

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from ostiary_auth.domain.errors import InvalidName, UnknownRole
+from ostiary_chassis.names import is_name
 
 #: Characters of a display name.
 MAX_NAME_CHARACTERS = 100
@@ -36,9 +37,17 @@ class User:
         return tuple(sorted({scope for role in self.roles for scope in SCOPES_OF_ROLE.get(role, ())}))
 
 
+@dataclass(frozen=True, slots=True)
+class AccountRules:
+    """What accounts have to meet; `special_domains` are those of special use that addresses may have."""
+
+    min_password_characters: int
+    special_domains: tuple[str, ...] = ()
+
+
 def accept_name(name: str | None) -> str | None:
     """Raise InvalidName unless this is a valid display name or none."""
-    if name is not None and not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+    if name is not None and not (1 <= len(name) <= MAX_NAME_CHARACTERS and is_name(name)):
         raise InvalidName
     return name
 

@@ -10,9 +10,9 @@ from ostiary.feed import Kind
 from ostiary_auth.domain.accounts import password_policy
 from ostiary_auth.domain.accounts.attempts import Keys, login_keys, reauthentication_keys, registration_keys
 from ostiary_auth.domain.accounts.device_tokens import DeviceTokens
-from ostiary_auth.domain.accounts.emails import email_key, parse_email
+from ostiary_auth.domain.accounts.emails import accept_email, email_key, parse_email
 from ostiary_auth.domain.accounts.erasure import Erasure
-from ostiary_auth.domain.accounts.model import User, accept_name, accept_roles
+from ostiary_auth.domain.accounts.model import AccountRules, User, accept_name, accept_roles
 from ostiary_auth.domain.accounts.password_hashing import PasswordHasher, Purpose
 from ostiary_auth.domain.accounts.refunds import Refunds
 from ostiary_auth.domain.accounts.throttle import count_attempt, forgive
@@ -67,7 +67,7 @@ class Accounts:
         *,
         hasher: PasswordHasher,
         devices: DeviceTokens,
-        min_password_characters: int,
+        rules: AccountRules,
         check_token_size: Callable[[tuple[str, ...]], None] = lambda _roles: None,
     ) -> None:
         """`check_token_size` raises TokenTooLarge for roles with which a user could not log in with a browser."""
@@ -77,7 +77,7 @@ class Accounts:
         self._sessions = sessions
         self._hasher = hasher
         self._devices = devices
-        self._min_password_characters = min_password_characters
+        self._rules = rules
         self._check_token_size = check_token_size
         self.refunds = Refunds()
         self.erasure = Erasure(store)
@@ -312,7 +312,7 @@ class Accounts:
     ) -> User:
         """Create an account, after its attempt has been counted for these keys."""
         name = accept_name(display_name)
-        address = parse_email(email)
+        address = accept_email(email, self._rules.special_domains)
         key = email_key(address)
         accepted = self._accept_password(password, address, display_name)
         async with self._hasher.turn(Purpose.REGISTRATION, context.source):
@@ -345,7 +345,7 @@ class Accounts:
 
     def _accept_password(self, password: str, email: str, display_name: str | None) -> str:
         about = (email, email.partition("@")[0], display_name or "")
-        return password_policy.accept(password, minimum=self._min_password_characters, about=about)
+        return password_policy.accept(password, minimum=self._rules.min_password_characters, about=about)
 
     async def _rehash(self, user: User, password: str) -> str | None:
         """Return a new hash if the stored one has outdated parameters."""

@@ -9,6 +9,7 @@ import jwt
 
 from ostiary_auth.domain.errors import InvalidClientSettings
 from ostiary_auth.domain.oauth.model import Client, GrantType
+from ostiary_chassis.names import is_name
 
 MAX_NAME_CHARACTERS = 100
 MAX_CLIENT_KEYS = 5
@@ -28,8 +29,11 @@ def check_settings(client: Client, reserved_ids: frozenset[str]) -> None:
             "The id must have 2 to 64 characters of a-z, 0-9, '.', '_' and '-', and start with a letter; "
             "UUIDs and reserved ids are not allowed."
         )
-    if not 1 <= len(client.name) <= MAX_NAME_CHARACTERS:
-        raise InvalidClientSettings(f"The name must have 1 to {MAX_NAME_CHARACTERS} characters.")
+    if not (1 <= len(client.name) <= MAX_NAME_CHARACTERS and is_name(client.name)):
+        raise InvalidClientSettings(
+            f"The name must have 1 to {MAX_NAME_CHARACTERS} characters, at least one of them visible, "
+            "and no control characters, also not for the direction of text."
+        )
     if not client.grants or not client.audiences:
         raise InvalidClientSettings("At least one grant and one audience are required.")
     if not set(client.grants) <= set(get_args(GrantType)):

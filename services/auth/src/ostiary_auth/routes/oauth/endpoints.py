@@ -19,7 +19,7 @@ from ostiary_auth.domain.oauth.model import Client
 from ostiary_auth.paths import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.oauth.client_authentication import credentials_of
-from ostiary_auth.routes.oauth.forms import Form, read_form, required
+from ostiary_auth.routes.oauth.forms import PARAMETERS, Form, read_form, required
 from ostiary_auth.routes.prefer_wait import apply_prefer_wait, note_revoked
 from ostiary_auth.services import Services
 
@@ -32,7 +32,7 @@ def oauth_routes(services: Services, dependencies: Dependencies) -> list[Route]:
 
     async def authenticated(request: Request) -> tuple[Form, Client, Context]:
         """Parse the form and authenticate the client. Raises OAuthError."""
-        form = await read_form(request)
+        form = await read_form(request, PARAMETERS)
         context = dependencies.context(request)
         client = await services.clients.authenticate(credentials_of(request, form), context)
         return form, client, context.by(client_actor(client.id))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ostiary_auth.paths import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
-from ostiary_auth.routes.oauth.forms import FORM
 from ostiary_auth.routes.prefer_wait import PARAMETER
+from ostiary_chassis.media_types import FORM
 
 _TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6Ii4uLiJ9.eyJzdWIiOiIuLi4ifQ.c2ln"  # noqa: S105 - cut
 _TEXT = {"type": "string"}

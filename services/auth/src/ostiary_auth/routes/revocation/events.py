@@ -12,6 +12,7 @@ from ostiary.errors import InsufficientScope
 from ostiary_auth.domain.revocation.security_events import EVENTS_SCOPE, MAX_EVENTS
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.services import Services
+from ostiary_chassis.bodies import JsonRoute, RequestBody
 from ostiary_chassis.openapi import documented
 
 _log = structlog.stdlib.get_logger("events")
@@ -25,15 +26,17 @@ MAX_IDS = 1000
 EventId = Annotated[str, Field(max_length=128, examples=["9f3c5a1e0b7d2468.17"])]
 
 
-class PollRequest(BaseModel):
+class PollRequest(RequestBody):
     """A poll (RFC 8936 section 2.2). Unknown fields are ignored."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(extra="ignore")
 
     max_events: Annotated[int, Field(alias="maxEvents", ge=0)] = MAX_EVENTS
     return_immediately: Annotated[bool, Field(alias="returnImmediately")] = False
-    ack: Annotated[list[EventId], Field(max_length=MAX_IDS)] = []
-    errors: Annotated[dict[EventId, dict[str, object]], Field(alias="setErrs", max_length=MAX_IDS)] = {}
+    ack: Annotated[list[EventId], Field(max_length=MAX_IDS, default_factory=list)]
+    errors: Annotated[
+        dict[EventId, dict[str, object]], Field(alias="setErrs", max_length=MAX_IDS, default_factory=dict)
+    ]
 
 
 class PollResponse(BaseModel):
@@ -44,7 +47,7 @@ class PollResponse(BaseModel):
 
 
 def events_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
-    router = APIRouter(prefix="/events", tags=["events"])
+    router = APIRouter(prefix="/events", tags=["events"], route_class=JsonRoute)
     receiver = Annotated[VerifiedToken, Depends(dependencies.auth.require(scopes=[EVENTS_SCOPE]))]
 
     @router.post("/poll", responses=documented(403))

@@ -19,8 +19,9 @@ from ostiary_auth.problems import BASIC_CHALLENGE
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.oauth.client_authentication import credentials_of
 from ostiary_auth.services import Services
+from ostiary_chassis.bodies import read_json
 from ostiary_chassis.client_ids import GATEWAYS_CLIENT_ID
-from ostiary_chassis.problems import MALFORMED_JSON, ProblemError
+from ostiary_chassis.problems import ProblemError
 
 _HEADERS = {"Cache-Control": "no-store"}
 
@@ -35,7 +36,7 @@ def exchange_routes(services: Services, dependencies: Dependencies) -> list[Rout
         except OAuthError as error:
             raise _refused(error) from None
         _authorise(client)
-        presented = _session_of(await request.body(), services.config.audience)
+        presented = _session_of(await read_json(request), services.config.audience)
         entitlement = await services.exchange.entitle(presented)
         access = await services.tokens.for_session(entitlement, context.now)
         session = entitlement.session
@@ -63,14 +64,9 @@ def _authorise(client: Client) -> None:
         raise ProblemError(Problem(403, "insufficient_scope", "Only this deployment's gateways exchange sessions."))
 
 
-def _session_of(body: bytes, audience: str) -> str:
+def _session_of(members: object, audience: str) -> str:
     """Return the session in a request's body. Raises ProblemError."""
-    try:
-        members = json.loads(body)
-    except (ValueError, RecursionError):
-        raise ProblemError(MALFORMED_JSON) from None
-    session = members.get("session") if isinstance(members, dict) else None
-    if not isinstance(session, str):
+    if not isinstance(members, dict) or not isinstance(session := members.get("session"), str):
         raise _invalid("'session' must be a string")
     if members.get("audience", audience) != audience:
         raise _invalid(f"'audience' must be {audience}, the one of this deployment's tokens")

@@ -10,17 +10,23 @@ from starlette.requests import Request
 from ostiary.browser import is_return_path
 from ostiary.http import Problem
 from ostiary_auth.domain.errors import OAuthError
-from ostiary_auth.routes.oauth.forms import FORM, Form, media_type, read_form
+from ostiary_auth.routes.oauth.forms import Form, read_form
 from ostiary_auth.routes.sessions.browser_models import BrowserLoginRequest
-from ostiary_chassis.problems import MALFORMED_JSON, ProblemError
-
-_JSON = "application/json"
+from ostiary_chassis.bodies import read_json
+from ostiary_chassis.media_types import FORM, JSON, MediaType, is_json
+from ostiary_chassis.problems import ProblemError
 
 #: What a page's form sends for a session that ends with the browser; anything else is one that stays.
 _NOT_REMEMBERED = frozenset({"false", "0", "off", "no"})
 
-#: Browsers send nothing for a checkbox that is not checked, so pages put a hidden field with the other value before it.
-_REPEATABLE = frozenset({"remember"})
+#: The parameters that must not be repeated. Browsers send nothing for a checkbox that is not checked, so pages put a
+#: hidden field with the other value before `remember`, of which the last value counts. Others are the page's affair.
+_ONCE = frozenset({"email", "password", "return_to", "login_page"})
+
+
+_UNSUPPORTED_MEDIA_TYPE = Problem(
+    415, "unsupported_media_type", f"Send JSON or a form in UTF-8, with 'Content-Type: {JSON}' or '{FORM}'."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +51,17 @@ class Pages:
 
 
 def is_form(request: Request) -> bool:
-    return media_type(request) == FORM
+    return MediaType.of(request).name == FORM
 
 
 async def json_login(request: Request) -> BrowserLoginRequest:
     """Parse JSON. Raises ProblemError or RequestValidationError."""
-    if media_type(request) != _JSON:
-        raise ProblemError(
-            Problem(415, "unsupported_media_type", f"Send JSON or a form, with 'Content-Type: {_JSON}' or '{FORM}'.")
-        )
+    if not is_json(request):
+        raise ProblemError(_UNSUPPORTED_MEDIA_TYPE)
     try:
-        return BrowserLoginRequest.model_validate_json(await request.body())
+        return BrowserLoginRequest.model_validate(await read_json(request))
     except ValidationError as error:
         items = error.errors(include_url=False, include_context=False)
-        if any(item["type"] == "json_invalid" for item in items):
-            raise ProblemError(MALFORMED_JSON) from None
         raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in items]) from None
 
 
@@ -67,8 +69,10 @@ async def any_form(request: Request) -> Form:
     """Return the parameters of a form, which may be empty. Raises ProblemError."""
     if not await request.body():
         return {}
+    if not MediaType.of(request).is_utf_8:
+        raise ProblemError(_UNSUPPORTED_MEDIA_TYPE)
     try:
-        return await read_form(request, _REPEATABLE)
+        return await read_form(request, _ONCE)
     except OAuthError as error:
         raise invalid(error.description) from None
 

@@ -5,7 +5,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from ostiary_auth.paths import SESSION_END_PATH, SESSION_PATH
-from ostiary_auth.routes.oauth.forms import FORM
 from ostiary_auth.routes.prefer_wait import PARAMETER
 from ostiary_auth.routes.revocation.models import InForceResponse
 from ostiary_auth.routes.sessions.browser_models import (
@@ -14,6 +13,7 @@ from ostiary_auth.routes.sessions.browser_models import (
     CurrentSessionResponse,
 )
 from ostiary_auth.routes.sessions.models import EndedResponse
+from ostiary_chassis.media_types import FORM
 from ostiary_chassis.openapi import documented
 
 _PATH = {"type": "string", "description": "A path of the same origin; anything else counts as absent."}

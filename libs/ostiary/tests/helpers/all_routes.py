@@ -1,12 +1,13 @@
-"""How the routes of a service are named in its log and metrics."""
+"""What holds for all routes of a service: their names in its log and metrics, and how they read JSON."""
 
 import re
 
 import httpx
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import APIRoute, iter_route_contexts
 from structlog.testing import capture_logs
 
+from ostiary_chassis.bodies import JsonRoute
 from ostiary_chassis.middleware import OPERATIONS
 
 _PARAMETER = re.compile(r"\{[^}]+\}")
@@ -29,3 +30,10 @@ async def wrongly_named_routes(app: FastAPI, client: httpx.AsyncClient) -> list[
             counted.add(f"http_requests_total{{{labels}}}")
     text = (await client.get("/metrics")).text
     return [*wrong, *(each for each in sorted(counted) if each not in text)]
+
+
+def lenient_routes(app: FastAPI) -> list[str]:
+    """Return the routes with a body whose JSON is read as the framework does."""
+    routes = [route.original_route for route in iter_route_contexts(app.routes)]
+    with_body = [route for route in routes if isinstance(route, APIRoute) and route.body_field is not None]
+    return [route.path for route in with_body if not isinstance(route, JsonRoute)]
