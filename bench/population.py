@@ -27,6 +27,10 @@ SOURCE = "203.0.113.9"
 _Row = Mapping[str, Any]
 
 
+#: When the pruning looks at a session and its token, with the idle time that is the default.
+CHECKED_AFTER = timedelta(days=15)
+
+
 def user_row(at: datetime) -> dict[str, Any]:
     user_id = uuid4()
     email = f"{user_id}@example.com"
@@ -54,12 +58,19 @@ def session_row(user_id: UUID, at: datetime) -> dict[str, Any]:
         "last_used_at": at,
         "expires_at": at + timedelta(days=90),
         "persistent": True,
+        "check_at": at + CHECKED_AFTER,
     }
 
 
 def token_row(session_id: UUID, at: datetime) -> dict[str, Any]:
     """Return a refresh token that has not been used."""
-    return {"hash": secrets.token_bytes(32), "session_id": session_id, "created_at": at, "used_at": None}
+    return {
+        "hash": secrets.token_bytes(32),
+        "session_id": session_id,
+        "created_at": at,
+        "used_at": None,
+        "check_at": at + CHECKED_AFTER,
+    }
 
 
 async def insert_rows(connection: AsyncConnection, table: Table, rows: Sequence[_Row]) -> None:

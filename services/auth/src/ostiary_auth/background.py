@@ -28,7 +28,7 @@ ERASE_SECONDS = 10.0
 
 #: Seconds between runs of the pruning, rows per transaction, and the pause between transactions.
 PRUNE_SECONDS = 60.0
-PRUNE_BATCH = 250
+PRUNE_BATCH = 150
 PRUNE_PAUSE_SECONDS = 0.01
 
 #: Seconds between reads of the revocation log: messages may be lost, and SQLite has none.
@@ -93,10 +93,10 @@ class Background:
     async def prune(self) -> None:
         """Delete expired rows, in batches until none is left."""
         idle = self._services.sessions.limits.idle
-        deleted = PRUNE_BATCH
-        while deleted >= PRUNE_BATCH:
+        looked_at = PRUNE_BATCH
+        while looked_at >= PRUNE_BATCH:
             async with self._services.store.write() as transaction:
-                deleted = await transaction.prune(self._services.settled.now(), idle=idle, limit=PRUNE_BATCH)
+                looked_at = await transaction.prune(self._services.settled.now(), idle=idle, limit=PRUNE_BATCH)
             # Let waiting writers go first.
             await asyncio.sleep(PRUNE_PAUSE_SECONDS)
         self._services.feed.remove_expired(self._services.settled.now())

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Table, func, insert, select
+from sqlalchemy import Table, func, insert, select, update
 from users import new_user
 
 from ostiary.feed import Kind
@@ -24,8 +24,8 @@ from ostiary_auth.storage.accounts.tables import throttles, users
 from ostiary_auth.storage.audit.tables import audit_log
 from ostiary_auth.storage.keys.tables import signing_keys
 from ostiary_auth.storage.oauth.tables import clients, used_assertions
-from ostiary_auth.storage.pruning import SESSIONS_KEPT
 from ostiary_auth.storage.revocation.tables import revocations
+from ostiary_auth.storage.sessions.sessions import SESSIONS_KEPT
 from ostiary_auth.storage.sessions.tables import refresh_tokens, sessions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -155,11 +155,32 @@ class TestRefreshTokens:
         first = await database.open()
         grant = await database.refresh(first, NOW)
         grant = await database.refresh(grant, NOW + 10 * DAY)
-        later = NOW + LIMITS.idle + SECOND
-        assert await database.prune(later) == 1
+        later = NOW + LIMITS.idle + SESSIONS_KEPT
+        await database.prune(later)
+        assert await database.count(refresh_tokens) == 3
+        await database.prune(later + SECOND)
         assert await database.count(refresh_tokens) == 2
         assert not await database.goes_on(first, later)
         assert await database.goes_on(grant, later)
+
+    async def test_a_token_that_was_used_late_goes_later(self, database: Database) -> None:
+        grant = await database.refresh(await database.open(), NOW + 13 * DAY)
+        await database.refresh(grant, NOW + 20 * DAY)
+        for day, left in ((16, 3), (27, 2), (28, 2), (33, 2), (34, 1)):
+            await database.prune(NOW + day * DAY + SECOND)
+            assert await database.count(refresh_tokens) == left, day
+
+
+async def test_rows_of_a_release_that_says_nothing_are_looked_at_at_once(database: Database) -> None:
+    over, kept = await database.open(NOW - 20 * DAY), await database.open()
+    async with database.store.database.write() as connection:
+        for table in (sessions, refresh_tokens):
+            await connection.execute(update(table).values(check_at=datetime(1970, 1, 1, tzinfo=UTC)))
+    assert await database.prune(NOW + SECOND) == 4
+    assert await database.prune(NOW + SECOND) == 0
+    assert await database.count(sessions) == await database.count(refresh_tokens) == 1
+    assert not await database.goes_on(over, NOW + SECOND)
+    assert await database.goes_on(kept, NOW + SECOND)
 
 
 class TestRevocations:

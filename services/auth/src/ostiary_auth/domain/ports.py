@@ -51,7 +51,8 @@ class UserRows(Protocol):
 class SessionRows(Protocol):
     """Sessions and their refresh tokens."""
 
-    async def add(self, session: Session) -> None: ...
+    async def add(self, session: Session, ends_at: datetime) -> None:
+        """Add a session that ends then unless it is used."""
 
     async def all_of(self, user_id: UUID) -> list[Session]:
         """Return all stored sessions of a user."""
@@ -75,7 +76,8 @@ class SessionRows(Protocol):
     async def end_all(self, reason: EndReason, now: datetime) -> int:
         """End all sessions of all users that have not ended; return how many."""
 
-    async def add_refresh_token(self, token: RefreshToken) -> None: ...
+    async def add_refresh_token(self, token: RefreshToken, ends_at: datetime) -> None:
+        """Add the token of a session that ends then unless it is used."""
 
     async def lock_chain(self, token_hash: bytes) -> Chain | None:
         """Return the refresh token with this hash, with its session and user."""
@@ -105,8 +107,13 @@ class SessionRows(Protocol):
     async def remove_some(self, user_id: UUID, limit: int) -> int:
         """Delete up to `limit` of a user's refresh tokens and sessions; return how many."""
 
-    async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken, next_rotation_at: datetime) -> None:
-        """Mark a token as used, insert its successor, and update the session, last used at the successor's time."""
+    async def rotate(
+        self, used: bytes, nonce: bytes, successor: RefreshToken, *, next_rotation_at: datetime, ends_at: datetime
+    ) -> None:
+        """Mark a token as used, insert its successor, and update the session, last used at the successor's time.
+
+        The session now ends at `ends_at` unless it is used.
+        """
 
 
 class KeyRows(Protocol):
@@ -301,7 +308,10 @@ class Transaction(Protocol):
         """Hold an exclusive lock over all replicas until the end of the transaction."""
 
     async def prune(self, now: datetime, *, idle: timedelta, limit: int) -> int:
-        """Delete up to `limit` rows that are no longer needed; return how many."""
+        """Delete rows that are no longer needed. Return how many were looked at: up to `limit`, fewer if none is left.
+
+        `idle` is how long a session may go unused.
+        """
 
 
 class Store(Protocol):

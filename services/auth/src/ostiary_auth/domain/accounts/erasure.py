@@ -18,7 +18,7 @@ from ostiary_auth.domain.ports import Store
 _log = structlog.stdlib.get_logger("accounts")
 
 #: Rows removed in one transaction, which then takes some milliseconds.
-ROWS_AT_ONCE = 250
+ROWS_AT_ONCE = 150
 
 #: Entries of the audit log that are looked up at once, so that a long log is not searched for each transaction.
 ENTRIES_FOUND_AT_ONCE = 5000

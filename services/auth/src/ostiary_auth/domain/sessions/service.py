@@ -79,8 +79,9 @@ class Sessions:
         session = self._new(user, client_id, context)
         await self._make_room(transaction, user.id, context)
         refresh_token = secrets.token_urlsafe(REFRESH_TOKEN_BYTES)
-        await transaction.sessions.add(session)
-        await transaction.sessions.add_refresh_token(RefreshToken(hash_of(refresh_token), session.id, context.now))
+        await transaction.sessions.add(session, self.limits.ends_at(session))
+        token = RefreshToken(hash_of(refresh_token), session.id, context.now)
+        await transaction.sessions.add_refresh_token(token, self.limits.ends_at(session))
         # The user is locked, so revocations of their tokens are ordered before or after this.
         as_of = (await transaction.revocations.head()).number
         return Grant(user, session, user.scopes, as_of, refresh_token)
@@ -105,7 +106,7 @@ class Sessions:
         )
         previous = await transaction.sessions.lock_proven(replaced) if replaced else None
         await self._make_room(transaction, user.id, context, previous)
-        await transaction.sessions.add(session)
+        await transaction.sessions.add(session, self.limits.ends_at(session))
         as_of = (await transaction.revocations.head()).number
         return BrowserGrant(user, session, user.scopes, as_of, session_secrets.credential_of(session.id, secret))
 
@@ -234,7 +235,13 @@ class Sessions:
         nonce = secrets.token_bytes(REFRESH_TOKEN_BYTES)
         successor = successor_of(presented, nonce)
         made = RefreshToken(hash_of(successor), session.id, context.now)
-        await transaction.sessions.rotate(token.hash, nonce, made, rotation_after(session, context.now))
+        await transaction.sessions.rotate(
+            token.hash,
+            nonce,
+            made,
+            next_rotation_at=rotation_after(session, context.now),
+            ends_at=self.limits.ends_at(replace(session, last_used_at=context.now)),
+        )
         return Grant(user, session, granted, chain.as_of, successor)
 
     def _new(self, user: User, client_id: str, context: Context) -> Session:

@@ -4,6 +4,7 @@ from sqlalchemy import JSON, Column, Index, Integer, LargeBinary, String, Table,
 
 from ostiary_auth.domain.accounts.emails import MAX_EMAIL_KEY_CHARACTERS
 from ostiary_auth.storage.metadata import metadata
+from ostiary_auth.storage.pruned import check_at
 from ostiary_chassis.sql import UtcDateTime
 
 _DELETED = text("deleted_at IS NOT NULL")
@@ -29,5 +30,6 @@ throttles = Table(
     Column("key", LargeBinary(32), primary_key=True),
     Column("attempts", Integer, nullable=False),
     Column("blocked_until", UtcDateTime, nullable=False),
-    Column("expires_at", UtcDateTime, nullable=False, index=True),
+    Column("expires_at", UtcDateTime, nullable=False),
+    check_at(),
 )

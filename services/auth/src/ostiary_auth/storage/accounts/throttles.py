@@ -7,7 +7,7 @@ from functools import cache
 from sqlalchemy import TextualSelect, bindparam, delete, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ostiary_auth.domain.accounts.attempts import Counter
+from ostiary_auth.domain.accounts.attempts import FORGOTTEN_AFTER, Counter
 from ostiary_auth.storage.accounts.tables import throttles
 from ostiary_chassis.sql import UtcDateTime
 
@@ -29,7 +29,9 @@ class SqlThrottles:
 
     async def lock(self, keys: Sequence[bytes], now: datetime) -> dict[bytes, Counter]:
         given = {f"key_{number}": key for number, key in enumerate(keys)}
-        rows = await self._connection.execute(_lock(len(keys)), {**given, "now": now})
+        rows = await self._connection.execute(
+            _lock(len(keys)), {**given, "now": now, "check_at": now + FORGOTTEN_AFTER}
+        )
         return {row.key: Counter(row.attempts, row.blocked_until, row.expires_at) for row in rows}
 
     async def put(self, counters: Mapping[bytes, Counter]) -> None:
@@ -55,13 +57,13 @@ def _lock(count: int) -> TextualSelect:
 
     `SELECT ... FOR UPDATE` would lock existing rows only; two transactions that then insert the others could deadlock.
     """
-    values = ", ".join(f"(:key_{number}, 0, :now, :now)" for number in range(count))
+    values = ", ".join(f"(:key_{number}, 0, :now, :now, :check_at)" for number in range(count))
     return (
         text(
-            f"INSERT INTO throttles (key, attempts, blocked_until, expires_at) VALUES {values} "  # noqa: S608 - names of ours
+            f"INSERT INTO throttles (key, attempts, blocked_until, expires_at, check_at) VALUES {values} "  # noqa: S608 - names of ours
             "ON CONFLICT (key) DO UPDATE SET attempts = throttles.attempts "
             "RETURNING key, attempts, blocked_until, expires_at"
         )
-        .bindparams(bindparam("now", type_=UtcDateTime))
+        .bindparams(*(bindparam(name, type_=UtcDateTime) for name in ("now", "check_at")))
         .columns(blocked_until=UtcDateTime, expires_at=UtcDateTime)
     )

@@ -40,12 +40,17 @@ from ostiary_chassis.sql import Database
 
 _ONE_SECOND = timedelta(seconds=1)
 
+#: How long a session is kept after it has ended or expired, so that support can tell why a user was logged out. Refresh
+#: tokens are, too: most are used soon, so that this is over when they are looked at for the first time.
+SESSIONS_KEPT = timedelta(days=1)
+
 #: Sessions that one statement ends, so that none takes longer than the database allows.
 _END_BATCH = 10_000
 
-_SESSION_COLUMNS = [column for column in sessions.c if column.name != "end_reason"]
+_SESSION_COLUMNS = [column for column in sessions.c if column.name not in {"end_reason", "check_at"}]
+_TOKEN_COLUMNS = [column for column in refresh_tokens.c if column.name != "check_at"]
 _session_and_user = (_SESSION_COLUMNS, USER_COLUMNS)
-_parts = (list(refresh_tokens.c), *_session_and_user, [revocation_head.c.number])
+_parts = (_TOKEN_COLUMNS, *_session_and_user, [revocation_head.c.number])
 
 
 def _labelled(parts: Sequence[list[Column[Any]]]) -> list[Label[Any]]:
@@ -65,20 +70,25 @@ _LOCK_NOT_ENDED = _NOT_ENDED.order_by(sessions.c.id).with_for_update()
 _END = (
     update(sessions)
     .where(sessions.c.id == bindparam("ended"))
-    .values(ended_at=bindparam("now"), end_reason=bindparam("reason"))
+    .values(ended_at=bindparam("now"), end_reason=bindparam("reason"), check_at=bindparam("check_at"))
 )
 _END_SOME = (
     update(sessions)
     .where(
         sessions.c.id.in_(
             select(sessions.c.id)
-            .where(sessions.c.ended_at.is_(None), sessions.c.expires_at > bindparam("now"))
+            .where(
+                sessions.c.id > bindparam("after"),
+                sessions.c.ended_at.is_(None),
+                sessions.c.expires_at > bindparam("now"),
+            )
             .order_by(sessions.c.id)
             .limit(bindparam("rows"))
             .with_for_update()
         )
     )
-    .values(ended_at=bindparam("now"), end_reason=bindparam("reason"))
+    .values(ended_at=bindparam("now"), end_reason=bindparam("reason"), check_at=bindparam("check_at"))
+    .returning(sessions.c.id)
 )
 _LOCK_OF_TOKEN = (
     select(sessions.c.id)
@@ -100,14 +110,13 @@ _CHAIN = (
 
 def _successors() -> Select[Any]:
     """Return the statement that follows a chain from its token `first` on."""
-    columns = list(refresh_tokens.c)
-    start = select(*columns, literal(1).label("step")).where(refresh_tokens.c.hash == bindparam("first"))
+    start = select(*_TOKEN_COLUMNS, literal(1).label("step")).where(refresh_tokens.c.hash == bindparam("first"))
     found = start.cte("found", recursive=True)
-    further = select(*columns, found.c.step + 1).where(
+    further = select(*_TOKEN_COLUMNS, found.c.step + 1).where(
         refresh_tokens.c.hash == found.c.successor_hash, found.c.step < bindparam("limit")
     )
     chain = found.union_all(further)
-    return select(*(chain.c[column.name] for column in columns)).order_by(chain.c.step)
+    return select(*(chain.c[column.name] for column in _TOKEN_COLUMNS)).order_by(chain.c.step)
 
 
 _SUCCESSORS = _successors()
@@ -183,8 +192,8 @@ class SqlSessions:
         self._connection = connection
         self._database = database
 
-    async def add(self, session: Session) -> None:
-        await self._connection.execute(_ADD, asdict(session))
+    async def add(self, session: Session, ends_at: datetime) -> None:
+        await self._connection.execute(_ADD, {**asdict(session), "check_at": ends_at + SESSIONS_KEPT})
 
     async def all_of(self, user_id: UUID) -> list[Session]:
         query = select(*_SESSION_COLUMNS).where(sessions.c.user_id == user_id).order_by(sessions.c.created_at)
@@ -213,17 +222,26 @@ class SqlSessions:
         return [Session(**row._mapping) for row in rows]
 
     async def end(self, ends: Collection[SessionEnd]) -> None:
-        rows = [{"ended": each.session.id, "now": each.context.now, "reason": each.reason} for each in ends]
+        rows = [
+            {
+                "ended": each.session.id,
+                "now": each.context.now,
+                "reason": each.reason,
+                "check_at": each.context.now + SESSIONS_KEPT,
+            }
+            for each in ends
+        ]
         await self._connection.execute(_END, rows)
 
     async def end_all(self, reason: EndReason, now: datetime) -> int:
-        given, ended = {"now": now, "reason": reason, "rows": _END_BATCH}, 0
-        while count := (await self._connection.execute(_END_SOME, given)).rowcount:
-            ended += count
-        return ended
+        given = {"now": now, "reason": reason, "check_at": now + SESSIONS_KEPT, "rows": _END_BATCH}
+        count, last = 0, UUID(int=0)
+        while ended := (await self._connection.execute(_END_SOME, {**given, "after": last})).scalars().all():
+            count, last = count + len(ended), max(ended)
+        return count
 
-    async def add_refresh_token(self, token: RefreshToken) -> None:
-        await self._connection.execute(_ADD_TOKEN, asdict(token))
+    async def add_refresh_token(self, token: RefreshToken, ends_at: datetime) -> None:
+        await self._connection.execute(_ADD_TOKEN, {**asdict(token), "check_at": ends_at + SESSIONS_KEPT})
 
     async def lock_chain(self, token_hash: bytes) -> Chain | None:
         # Lock first, so that the chain is read as a concurrent refresh has left it.
@@ -283,24 +301,31 @@ class SqlSessions:
         return {_proof_of(entitlement): entitlement for entitlement in found}
 
     async def remove_some(self, user_id: UUID, limit: int) -> int:
-        return await remove_sessions(self._connection, sessions.c.user_id == user_id, limit)
+        some = select(sessions.c.id).where(sessions.c.user_id == user_id).order_by(sessions.c.ended_at).limit(limit)
+        session_ids = (await self._connection.execute(some.with_for_update(skip_locked=True))).scalars().all()
+        return await remove_sessions(self._connection, session_ids, limit)
 
-    async def rotate(self, used: bytes, nonce: bytes, successor: RefreshToken, next_rotation_at: datetime) -> None:
+    async def rotate(
+        self, used: bytes, nonce: bytes, successor: RefreshToken, *, next_rotation_at: datetime, ends_at: datetime
+    ) -> None:
         now = successor.created_at
         use = {"used": used, "now": now, "nonce": nonce, "successor": successor.hash}
         await self._connection.execute(_USE_TOKEN, use)
-        await self.add_refresh_token(successor)
+        await self.add_refresh_token(successor, ends_at)
         rotated = {"used": successor.session_id, "now": now, "next": next_rotation_at}
         await self._connection.execute(_ROTATE_SESSION, rotated)
 
 
-async def remove_sessions(connection: AsyncConnection, chosen: ColumnElement[bool], limit: int) -> int:
-    """Delete up to `limit` rows: refresh tokens of some of the sessions, and those sessions when no token is left."""
-    batch = select(sessions.c.id).where(chosen).limit(limit).with_for_update(skip_locked=True)
-    session_ids = (await connection.execute(batch)).scalars().all()
+async def remove_sessions(connection: AsyncConnection, session_ids: Sequence[UUID], limit: int) -> int:
+    """Delete up to `limit` rows: refresh tokens of locked sessions, and the sessions when no token is left."""
     if not session_ids:
         return 0
-    tokens = select(refresh_tokens.c.hash).where(refresh_tokens.c.session_id.in_(session_ids))
+    # In the order of the index: PostgreSQL would read the whole table while it has no statistics.
+    tokens = (
+        select(refresh_tokens.c.hash)
+        .where(refresh_tokens.c.session_id.in_(session_ids))
+        .order_by(refresh_tokens.c.session_id)
+    )
     removed = await remove_rows(connection, refresh_tokens.c.hash, tokens, limit)
     without_tokens = session_ids[: limit - removed]
     await connection.execute(delete(sessions).where(sessions.c.id.in_(without_tokens)))
