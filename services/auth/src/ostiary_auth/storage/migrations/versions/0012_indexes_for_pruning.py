@@ -2,8 +2,8 @@
 
 from ostiary_chassis.migrations import create_index
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 
 
 def upgrade() -> None:

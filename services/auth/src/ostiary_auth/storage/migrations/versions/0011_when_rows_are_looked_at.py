@@ -5,8 +5,8 @@ from alembic import op
 
 from ostiary_chassis.sql import UtcDateTime
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 
 #: Percent of a page that new rows fill on PostgreSQL.
 FILL_FACTORS = {"sessions": 85, "refresh_tokens": 85, "throttles": 50, "verifiers": 50}
