@@ -2,8 +2,12 @@
 
 Settings are environment variables (docs/reference/settings.md). All of them are validated before anything starts, so
 that a mistake is reported once and not by several processes.
+
+A process that ends before all have been ready ends everything: it cannot start, and says why. After that, one that ends
+is started again, and the others go on.
 """
 
+import multiprocessing
 import os
 import shlex
 import signal
@@ -12,12 +16,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
-from honcho.manager import Manager
-from honcho.printer import Printer
+from honcho.manager import SYSTEM_PRINTER_NAME, Manager
+from honcho.printer import Message, Printer
+from honcho.process import Process
 from pydantic import Field
 
 from ostiary_auth.config import AuthConfig
@@ -32,6 +40,16 @@ START_SECONDS = 30.0
 
 #: Seconds for gateway and profile to stop before the auth service is stopped.
 FOLLOWER_STOP_SECONDS = 3.0
+
+#: Seconds until a process that has died is started again, doubled for each time that it did not live for long enough.
+FIRST_RESTART_SECONDS = 1.0
+MOST_RESTART_SECONDS = 30.0
+LONG_ENOUGH_SECONDS = 60.0
+
+#: Signals that end everything, and the exit codes that stand for them.
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HANG_UP_CODE = 128 + signal.SIGHUP
+STOP_CODES = frozenset(128 + number for number in ENDING_SIGNALS)
 
 #: Settings read by `deploy/gateway.yaml` and the compose stack, not by a service.
 OTHER_NAMES = frozenset(
@@ -81,10 +99,10 @@ def main() -> int:
     printer.on_closed = manager.terminate
     for name, command in _commands(configs[-1]).items():
         manager.add_process(name, f"exec {shlex.join(command)}", env=environ)
-    threading.Thread(target=_announce, args=configs, daemon=True).start()
+    threading.Thread(target=_announce, args=(*configs, manager.is_ready.set), daemon=True).start()
     manager.loop()
-    # Ctrl-C and SIGTERM are the normal ways to stop.
-    return 0 if manager.returncode in {130, 143} else int(manager.returncode or 1)
+    # Ctrl-C, SIGTERM and closing the terminal are the normal ways to stop.
+    return 0 if manager.returncode in STOP_CODES else int(manager.returncode or 1)
 
 
 def _commands(examples: ExamplesConfig) -> dict[str, list[str]]:
@@ -143,7 +161,13 @@ def _check_names(environ: Mapping[str, str]) -> None:
     reject_unknown(environ, "OSTIARY_", known | {name for name in environ if name.startswith("OSTIARY_TEST_")})
 
 
-def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig, examples: ExamplesConfig) -> None:
+def _announce(
+    auth: AuthConfig,
+    profile: ProfileConfig,
+    gateway: GatewayConfig,
+    examples: ExamplesConfig,
+    on_ready: Callable[[], None],
+) -> None:
     """Wait until all are ready and print where they listen."""
     addresses = {
         "gateway": _address(gateway.admin_host, gateway.own_admin_port),
@@ -160,8 +184,9 @@ def _announce(auth: AuthConfig, profile: ProfileConfig, gateway: GatewayConfig, 
     if waiting:
         print(f"not ready after {START_SECONDS:.0f} s: {', '.join(sorted(waiting))}", flush=True)
         return
+    on_ready()
     addresses["admin"], addresses["gateway"] = addresses["gateway"], gateway.issuer
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         print(_banner(addresses, auth.data_dir), flush=True)
 
 
@@ -179,10 +204,54 @@ class _Printer(Printer):  # type: ignore[misc]  # honcho ships no types
     def write(self, message: object) -> None:
         try:
             super().write(message)
-        except BrokenPipeError:
+        except OSError:  # a pipe that nobody reads, or a terminal that was closed
             on_closed, self.on_closed = self.on_closed, None
             if on_closed is not None:
                 on_closed()
+
+
+class _Restarted(Process):  # type: ignore[misc]  # honcho ships no types
+    """A process that is started again when it ends, once all have been ready and until all are to end."""
+
+    def __init__(self, *args: Any, is_ready: Event, is_ending: Event, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_ready = is_ready
+        self._is_ending = is_ending
+
+    def run(self, events: Any = None, ignore_signals: bool = False) -> None:  # noqa: ARG002 - honcho's
+        self._events = events
+        for number in ENDING_SIGNALS:
+            # They are for the manager. Whoever ignored them would have the service do so, too.
+            signal.signal(number, lambda *_: None)
+        seconds, returncode, is_over = FIRST_RESTART_SECONDS, 0, False
+        while not is_over:
+            started_at = time.monotonic()
+            returncode = self._run_once()
+            is_over = self._is_ending.is_set() or not self._is_ready.is_set()
+            if not is_over:
+                if time.monotonic() - started_at >= LONG_ENOUGH_SECONDS:
+                    seconds = FIRST_RESTART_SECONDS
+                self._say(f"{self.name} {_ended(returncode)}; starting it again in {seconds:.0f} s, the others go on")
+                is_over = self._is_ending.wait(seconds)
+                seconds = min(2 * seconds, MOST_RESTART_SECONDS)
+        self._send_message({"returncode": returncode}, type="stop")
+
+    def _run_once(self) -> int:
+        child = self._child_ctor(self.cmd, env=self.env, cwd=self.cwd)
+        self._send_message({"pid": child.pid}, type="start")
+        for line in iter(child.stdout.readline, b""):
+            self._send_message(line)
+        child.stdout.close()
+        return int(child.wait())
+
+    def _say(self, line: str) -> None:
+        message = Message(type="line", data=f"{line}\n", time=datetime.now(), name=SYSTEM_PRINTER_NAME, colour=None)  # noqa: DTZ005 - as honcho
+        self._events.put(message)
+
+
+def _ended(returncode: int) -> str:
+    """Say how a process has ended."""
+    return f"was killed ({signal.Signals(-returncode).name})" if returncode < 0 else f"has ended (code {returncode})"
 
 
 class _Manager(Manager):  # type: ignore[misc]  # honcho ships no types
@@ -191,7 +260,22 @@ class _Manager(Manager):  # type: ignore[misc]  # honcho ships no types
     Otherwise the auth service must assume for half a minute that they may still accept tokens.
     """
 
-    _is_ending = False
+    def __init__(self, printer: Printer) -> None:
+        super().__init__(printer)
+        #: Set when all have been ready once, and when all are to end.
+        self.is_ready, self._end_of_all = multiprocessing.Event(), multiprocessing.Event()
+        self._process_ctor = partial(_Restarted, is_ready=self.is_ready, is_ending=self._end_of_all)
+        self._is_ending = False
+
+    def loop(self) -> None:
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(signal.SIGHUP, self._hang_up)
+        super().loop()
+
+    def _hang_up(self, *_: object) -> None:
+        """End because the terminal was closed. Nothing can be printed there any more."""
+        self.returncode = HANG_UP_CODE
+        self.terminate()
 
     def terminate(self) -> None:
         if not self._is_ending:
@@ -199,6 +283,7 @@ class _Manager(Manager):  # type: ignore[misc]  # honcho ships no types
             threading.Thread(target=self._end, daemon=True).start()
 
     def _end(self) -> None:
+        self._end_of_all.set()
         followers = [each for name, each in self._processes.items() if name != "auth" and "pid" in each]
         for each in followers:
             with suppress(ProcessLookupError):

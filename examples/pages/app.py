@@ -80,6 +80,10 @@ def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
     app.include_router(_pages_for_everybody(reader))
     app.include_router(_profile_pages(reader, profiles))
 
+    @app.get("/livez", include_in_schema=False)
+    async def livez() -> None:
+        """Say that the process lives."""
+
     @app.get("/readyz", include_in_schema=False)
     async def readyz(response: Response) -> None:
         response.status_code = HTTPStatus.OK if verifier.ready else HTTPStatus.SERVICE_UNAVAILABLE

@@ -52,6 +52,10 @@ def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
     async def index(request: Request) -> Response:
         return page.response(request)
 
+    @app.get("/livez", include_in_schema=False)
+    async def livez() -> None:
+        """Say that the process lives."""
+
     @app.get("/readyz", include_in_schema=False)
     async def readyz(response: Response) -> None:
         response.status_code = 200 if verifier.ready else 503

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import signal
@@ -215,7 +216,7 @@ class Runner:
             }
         )
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *, start_new_session: bool = False) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "deploy/local.py"],
             env=self.environ,
@@ -223,6 +224,7 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=start_new_session,
         )
 
 
@@ -253,6 +255,40 @@ class TestRunner:
             assert answer.json()["complete"] is True
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=RUN_SECONDS)
+
+    def test_a_service_that_dies_is_started_again_and_the_others_go_on(self, tmp_path: Path) -> None:
+        runner = Runner(tmp_path / "data")
+        process = runner.start()
+        seen = read_until_ready(process)
+        with httpx.Client(base_url=runner.url, trust_env=False) as client:
+            ada = People(client).new()
+            os.kill(pid_of("auth", seen), signal.SIGKILL)
+            lines = read_until(process, "auth was killed (SIGKILL); starting it again in 1 s, the others go on")
+            assert client.get("/profiles/me", headers=ada.headers).status_code == 200
+            lines += read_until(process, "auth started")
+            os.kill(pid_of("auth", lines), signal.SIGKILL)
+            lines = read_until(process, "auth was killed (SIGKILL); starting it again in 2 s, the others go on")
+            lines += read_until(process, "auth started")
+            wait_until(lambda: client.get("/auth/me", headers=ada.headers).status_code == 200, "auth is back")
+            assert client.get("/profiles/me", headers=ada.headers).status_code == 200
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=RUN_SECONDS)
+        assert process.returncode == 0
+        assert not any(is_running(pid_of(name, seen + lines)) for name in ("auth", "gateway", "profile"))
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_no_signal_leaves_anybody_running(self, tmp_path: Path, number: signal.Signals) -> None:
+        process = Runner(tmp_path / "data").start(start_new_session=True)
+        seen = read_until_ready(process)
+        pids = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", "".join(seen))]
+        os.kill(pids[0], signal.SIGKILL)
+        read_until(process, "starting it again in 1 s")
+        # To the whole group, as terminals do.
+        os.killpg(process.pid, number)
+        rest, errors = process.communicate(timeout=RUN_SECONDS)
+        assert (process.returncode, errors) == (0, "")
+        pids += [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", rest)]
+        assert not any(is_running(pid) for pid in pids)
 
     def test_it_ends_when_nobody_reads_it_any_more(self, tmp_path: Path) -> None:
         runner = Runner(tmp_path / "data")
@@ -317,13 +353,23 @@ class TestRunner:
 
 def read_until_ready(process: subprocess.Popen[str]) -> list[str]:
     """Return the lines that a runner prints up to the end of its banner."""
+    return read_until(process, "Stop with Ctrl-C")
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
+    """Return the lines that a runner prints up to one that contains a text."""
     lines: list[str] = []
     assert process.stdout is not None
     for line in process.stdout:
         lines.append(line)
-        if "Stop with Ctrl-C" in line:
+        if text in line:
             return lines
     raise AssertionError("".join(lines))
+
+
+def pid_of(name: str, lines: list[str]) -> int:
+    """Return the process that was started last under a name, as the lines say."""
+    return int(re.findall(rf"{name} started \(pid=(\d+)\)", "".join(lines))[-1])
 
 
 def shell(command: str) -> dict[str, object]:
@@ -343,6 +389,21 @@ class TestCommands:
         assert done.returncode == 2
         assert done.stderr.startswith(f"ostiary-{service}: OSTIARY_{service.upper()}_PORT: ")
         assert (done.stderr.count("\n"), done.stdout) == (1, "")
+
+    def test_the_images_check_tells_by_its_exit_code(self, own_cluster: LocalCluster) -> None:
+        def check(service: str, path: str) -> int:
+            port = own_cluster.operations[service].rpartition(":")[2]
+            return run(ROOT / "deploy/ostiary-check", port, path, env=own_cluster.environ).returncode
+
+        assert check("profile", "/livez") != 0
+        # Without the auth service it lives, and is not ready.
+        own_cluster.start("profile", wait=False)
+        wait_until(lambda: check("profile", "/livez") == 0, "it lives")
+        assert check("profile", "/readyz") != 0
+        assert check("profile", "/nothing") != 0
+        for service in ("auth", "gateway"):
+            own_cluster.start(service)
+            assert [check(service, path) for path in ("/livez", "/readyz")] == [0, 0]
 
     def test_a_bad_routes_file_names_its_line(self, tmp_path: Path) -> None:
         file = tmp_path / "gateway.yaml"
