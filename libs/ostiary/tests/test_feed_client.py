@@ -515,6 +515,31 @@ class TestTimeout:
             server.revoke(Kind.SESSION, "s2")
             await until(lambda: number_of(client) == 2)
 
+    async def test_when_servers_hang_the_last_one_is_asked_within_the_bound(
+        self, make: Made, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bound, hanging, allowed = 0.8, set[str](), list[float]()
+        limit = asyncio.timeout
+
+        def noted(seconds: float) -> asyncio.Timeout:
+            if hanging and seconds < bound:
+                allowed.append(seconds)
+            return limit(seconds)
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            return await (hang(request) if request.url.host in hanging else server(request))
+
+        monkeypatch.setattr(asyncio, "timeout", noted)
+        config = Feed(url=[f"https://{name}.example/feed" for name in "abc"], client_id="orders", client_secret="s")
+        async with make(config, bounds={bound}, transport=httpx.MockTransport(answer)) as client:
+            hanging |= {"a.example", "b.example"}
+            # The poll that waits is answered by this, and those after it are not.
+            server.revoke(Kind.KEY, "k1")
+            await until(lambda: number_of(client) == 1)
+            server.revoke(Kind.KEY, "k2")
+            await until(lambda: number_of(client) == 2)
+        assert sum(allowed[:2]) < bound
+
 
 class TestToken:
     async def test_it_is_fetched_with_the_clients_credentials(self, make: Made, server: Server) -> None:

@@ -222,8 +222,10 @@ class FeedClient(Poller):
         except (PollFailed, KeysUnavailable) as error:
             return self._note_failure(str(error), "failed", started_at)
         except TimeoutError:
-            self._timeout = min(2 * self._timeout, self._max_timeout)
-            return self._note_failure("timed out", "failed", started_at)
+            delay = self._note_failure("timed out", "failed", started_at)
+            if not self._servers.have_another:
+                self._timeout = min(2 * self._timeout, self._max_timeout)
+            return delay
         except Exception as error:  # noqa: BLE001 - the task has to outlive whatever a hostile server causes
             return self._note_failure(type(error).__name__, "failed", started_at)
 
@@ -247,7 +249,9 @@ class FeedClient(Poller):
         query["nonce"] = nonce = secrets.token_urlsafe(NONCE_BYTES)
         # The answer is as fresh as this moment, before the nonce has left: whoever lists it has signed after it.
         sent_at = self._clock()
-        async with asyncio.timeout(wait + self._timeout):
+        # Several servers may hang: all are asked before the revocations are too old, if the first left time for it.
+        patience = self._timeout / self._servers.count if self._servers.have_another else self._timeout
+        async with asyncio.timeout(wait + max(MIN_WAIT, patience)):
             body = await self._get(client, query)
         answer = feed.read(body, self._issuer, self._keys.current(), self.revocations.has_key, nonce)
         self.revocations.apply(answer, sent_at, math.inf if lease is None else lease)

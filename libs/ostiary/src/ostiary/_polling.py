@@ -81,6 +81,10 @@ class Servers:
         return self._urls[self._turn]
 
     @property
+    def count(self) -> int:
+        return len(self._urls)
+
+    @property
     def have_another(self) -> bool:
         """Whether the last request failed, and the server whose turn it is has not failed, too, in this round."""
         return self._failures % len(self._urls) != 0
