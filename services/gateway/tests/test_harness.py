@@ -10,8 +10,8 @@ from harness.waiting import AT_ONCE
 
 import ostiary_gateway
 
-#: How often deadlines are checked: what is due at once may happen as late as this.
-INTERVALS = {"TICK_SECONDS"}
+#: How often deadlines are checked, so what is due at once may happen as late as this, and how often threads take turns.
+INTERVALS = {"TICK_SECONDS", "SWITCH_SECONDS"}
 
 
 def timeouts() -> Iterator[tuple[str, float]]:
