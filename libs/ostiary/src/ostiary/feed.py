@@ -25,8 +25,8 @@ A page, if there is one, follows after a line feed. The members of the JWS are:
     nonces     those of the polls that this answers
     receipt    proof that the log came as far as `head`
 
-Who is far behind, as all are that have just started, gets a page instead of events, with `reset`: up to PAGE_NUMBERS
-revocations in 24 bytes each, in order, big-endian:
+A verifier that is far behind, such as one that has just started, gets a page instead of events, with `reset`: up to
+PAGE_NUMBERS revocations of 24 bytes each, in order, big-endian:
 
     2 bytes    the number less `start`
     1 byte     the kind: 1 session, 2 token, 3 key, 4 subject, 5 client, 6 all

@@ -83,6 +83,15 @@ async def open_gateway(network: Network, issuer: Issuer) -> AsyncIterator[Open]:
         yield open_gateway
 
 
+async def with_two_addresses(network: Network, open_gateway: Open) -> GatewayHarness:
+    """Open a gateway that sends requests to two replicas behind its name."""
+    for address in (V4, OTHER):
+        await network.listen(address)
+    harness = await open_gateway(V4, OTHER)
+    await eventually(lambda: addresses(harness) == {V4, OTHER})
+    return harness
+
+
 def addresses(harness: GatewayHarness) -> set[str]:
     """The addresses that get requests."""
     return {each.address.partition(" (")[2].rstrip(")") for each in harness.upstream()._endpoints}
@@ -158,10 +167,7 @@ async def test_an_address_that_takes_connections_late_is_used_as_the_others_are(
 async def test_nothing_changes_when_addresses_come_in_another_order(
     network: Network, open_gateway: Open, clock: Clock
 ) -> None:
-    for address in (V4, OTHER):
-        await network.listen(address)
-    harness = await open_gateway(V4, OTHER)
-    await eventually(lambda: addresses(harness) == {V4, OTHER})
+    await with_two_addresses(network, open_gateway)
     network.addresses = [OTHER, V4]
     look_ups = network.look_ups
     with capture_logs() as logs:
@@ -198,10 +204,7 @@ async def test_addresses_that_appear_get_requests_and_those_that_vanish_finish_t
 async def test_the_last_known_addresses_stay_while_the_name_is_not_resolved(
     network: Network, open_gateway: Open, clock: Clock
 ) -> None:
-    for address in (V4, OTHER):
-        await network.listen(address)
-    harness = await open_gateway(V4, OTHER)
-    await eventually(lambda: addresses(harness) == {V4, OTHER})
+    harness = await with_two_addresses(network, open_gateway)
     network.addresses = []
     look_ups = network.look_ups
     clock.skip(LOOK_UP_SECONDS)

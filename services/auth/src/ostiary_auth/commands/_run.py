@@ -108,7 +108,7 @@ class Printer(Generic[T]):
         _print_lines(["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines])
 
     def end(self) -> None:
-        """Say so if there was nothing."""
+        """Print "none" if there was nothing to print, unless in JSON."""
         if not self._as_json and not self._widths:
             typer.echo("none")
 
