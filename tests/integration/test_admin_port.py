@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import BIN, LocalCluster, clean_environment, free_ports, run, wait_until
+from clusters import BIN, NO_TLS, LocalCluster, clean_environment, free_ports, run, wait_until
 from gateways import PATIENCE, GatewayProcess, head, read_all
 from upstreams import RawUpstream, listens
 
@@ -58,7 +58,7 @@ def test_the_public_port_answers_liveness_only(gateway: GatewayProcess) -> None:
 
 def test_the_admin_port_answers_all_three_and_no_route(gateway: GatewayProcess) -> None:
     found = {
-        path: httpx.get(f"{gateway.operations}{path}", timeout=PATIENCE, trust_env=False).status_code
+        path: httpx.get(f"{gateway.operations}{path}", timeout=PATIENCE, trust_env=False, verify=NO_TLS).status_code
         for path in ("/livez", "/readyz", "/metrics", "/r/good", "/")
     }
     # Not ready: the gateway of this test has no keys.

@@ -14,13 +14,15 @@ from typing import Self
 import httpx
 import jwt
 import pytest
-from clusters import READY_SECONDS, LocalCluster, client_of, is_ready, wait_until
+from clusters import NO_TLS, READY_SECONDS, LocalCluster, client_of, is_ready, wait_until
 from databases import PostgresServer, replicas
 from people import PASSWORD, People, User
 
 
 def kids(url: str) -> list[str]:
-    return [key["kid"] for key in httpx.get(f"{url}/.well-known/jwks.json", trust_env=False).json()["keys"]]
+    return [
+        key["kid"] for key in httpx.get(f"{url}/.well-known/jwks.json", trust_env=False, verify=NO_TLS).json()["keys"]
+    ]
 
 
 class Replicas:

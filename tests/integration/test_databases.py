@@ -12,7 +12,7 @@ from pathlib import Path
 import docker
 import httpx
 import pytest
-from clusters import LocalCluster, client_of, need_engine, wait_until
+from clusters import NO_TLS, LocalCluster, client_of, need_engine, wait_until
 from databases import PGDATA, PostgresContainer
 from people import PASSWORD, People, User
 
@@ -68,7 +68,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def failing(cluster: LocalCluster) -> list[str]:
     """Return the readiness checks of the auth service that fail."""
-    response = httpx.get(f"{cluster.urls['auth']}/readyz", timeout=10, trust_env=False)
+    response = httpx.get(f"{cluster.urls['auth']}/readyz", timeout=10, trust_env=False, verify=NO_TLS)
     found: list[str] = response.json().get("failing", [])
     assert (response.status_code == 503) == bool(found)
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from certificates import Authority
-from clusters import free_ports, wait_until
+from clusters import NO_TLS, free_ports, wait_until
 from gateways import GatewayProcess
 from upstreams import RawUpstream, listens
 
@@ -114,7 +114,9 @@ def gateway_to(directory: Path, port: int) -> Iterator[GatewayProcess]:
 
 def upload(gateway: GatewayProcess, status: int = 413) -> None:
     """Send requests with content. Each must get the response."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", timeout=30, trust_env=False) as client:
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{gateway.port}", timeout=30, trust_env=False, verify=NO_TLS
+    ) as client:
         responses = [client.post("/upload", content=CONTENTS[run % 2]) for run in range(RUNS)]
     assert [(response.status_code, response.text) for response in responses] == [(status, "too large")] * RUNS
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import httpx
 import pytest
-from clusters import ROOT, client_of
+from clusters import NO_TLS, ROOT, client_of
 from people import People, User
 from sites import Site
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -101,7 +101,7 @@ def received(socket: ClientConnection) -> Iterator[str | bytes]:
 class TestPages:
     def test_a_stranger_s_form_keeps_what_was_typed(self, site: Site) -> None:
         typed = {"display_name": "Ada <b>", "bio": 'a "b"\n', "website": "x"}
-        page = httpx.post(f"{site.address('pages')}/pages/profile", data=typed, trust_env=False)
+        page = httpx.post(f"{site.address('pages')}/pages/profile", data=typed, trust_env=False, verify=NO_TLS)
         assert page.status_code == 401
         assert 'value="Ada &lt;b&gt;"' in page.text
         assert "a &#34;b&#34;" in page.text
@@ -110,14 +110,14 @@ class TestPages:
     @pytest.mark.parametrize("path", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:1", ""])
     def test_a_login_leads_back_to_this_site_only(self, site: Site, path: str, ada: User) -> None:
         url = f"{site.address('pages')}/pages/sign-in"
-        page = httpx.get(url, params={"return_to": path}, trust_env=False)
+        page = httpx.get(url, params={"return_to": path}, trust_env=False, verify=NO_TLS)
         assert '<input type="hidden" name="return_to" value="/pages">' in page.text
-        known = httpx.get(url, params={"return_to": path}, headers=ada.headers, trust_env=False)
+        known = httpx.get(url, params={"return_to": path}, headers=ada.headers, trust_env=False, verify=NO_TLS)
         assert (known.status_code, known.headers["Location"]) == (303, "/pages")
 
     @pytest.mark.parametrize("path", ["/pages", "/pages/sign-in", "/pages/profile", "/pages/nothing"])
     def test_no_page_is_kept_or_framed(self, site: Site, path: str) -> None:
-        page = httpx.get(f"{site.address('pages')}{path}", trust_env=False)
+        page = httpx.get(f"{site.address('pages')}{path}", trust_env=False, verify=NO_TLS)
         assert page.headers["Cache-Control"] == "no-store"
         assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
         assert page.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -151,7 +151,7 @@ class TestPages:
 
     def test_a_token_that_does_not_count_is_no_stranger(self, site: Site) -> None:
         headers = {"Authorization": "Bearer x.y.z"}
-        page = httpx.get(f"{site.address('pages')}/pages", headers=headers, trust_env=False)
+        page = httpx.get(f"{site.address('pages')}/pages", headers=headers, trust_env=False, verify=NO_TLS)
         assert page.status_code == 401
         assert "You're signed out" in page.text.replace("&#39;", "'")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import SERVICES, LocalCluster, is_ready, is_running, wait_until
+from clusters import NO_TLS, SERVICES, LocalCluster, is_ready, is_running, wait_until
 
 #: More than queue and pipe hold.
 MANY = 6000
@@ -78,7 +78,7 @@ def ask_many(url: str, count: int) -> set[bytes]:
 
 def dropped(url: str) -> float:
     """Return how many records a service says that its log has lost."""
-    text = httpx.get(f"{url}/metrics", timeout=PATIENCE, trust_env=False).text
+    text = httpx.get(f"{url}/metrics", timeout=PATIENCE, trust_env=False, verify=NO_TLS).text
     return sum(float(value) for value in re.findall(r"^ostiary_log_records_dropped_total\S* (\S+)", text, re.MULTILINE))
 
 
@@ -97,7 +97,7 @@ def test_a_service_whose_log_nobody_reads_serves_on(
     wait_until(lambda: dropped(own_cluster.operations[service]) > 0, "drops are counted")
     # The reader goes on, and so do the lines.
     text = reader.read(lambda text: '"log records dropped"' in text and text.endswith("\n"))
-    httpx.get(f"{url}/nothing", headers={"X-Request-ID": "is-back"}, trust_env=False)
+    httpx.get(f"{url}/nothing", headers={"X-Request-ID": "is-back"}, trust_env=False, verify=NO_TLS)
     text += reader.read(lambda text: '"is-back"' in text and text.endswith("\n"))
     assert {json.loads(line)["service"] for line in text.splitlines()} == {service}
     # Nobody reads again: that keeps no process from ending.

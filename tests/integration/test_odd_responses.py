@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import free_ports, wait_until
+from clusters import NO_TLS, free_ports, wait_until
 from gateways import GatewayProcess
 from upstreams import RawUpstream, listens
 
@@ -81,7 +81,7 @@ def serving(directory: Path, name: str) -> Iterator[int]:
 def test_responses_of_ordinary_servers_pass(tmp_path: Path, name: str) -> None:
     with serving(tmp_path, name) as port, GatewayProcess(tmp_path, ROUTES.format(port=port)) as gateway:
         url = f"http://127.0.0.1:{gateway.port}/hello"
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, verify=NO_TLS) as client:
             for _ in range(3):
                 response = client.get(url)
                 assert (response.status_code, response.text) == (200, "hello")
@@ -109,7 +109,7 @@ def test_odd_responses_pass(tmp_path: Path) -> None:
 
             upstream.answers["odd"] = respond
             for _ in range(2):
-                response = httpx.get(f"http://127.0.0.1:{gateway.port}/odd", trust_env=False)
+                response = httpx.get(f"http://127.0.0.1:{gateway.port}/odd", trust_env=False, verify=NO_TLS)
                 outcome = (response.status_code, response.text, response.headers["x-policy"])
                 assert outcome == (200, "hello", "a; b"), name
     upstream.close()

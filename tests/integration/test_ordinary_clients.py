@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import requests
-from clusters import clean_environment, run
+from clusters import NO_TLS, clean_environment, run
 from ordinary import Got, curl, node_modules, program
 
 CLIENTS = Path(__file__).parent / "clients"
@@ -172,7 +172,7 @@ def test_requests(base: str, behaviour: str) -> None:
 
 @pytest.mark.parametrize("behaviour", [*ALL, "cookies"])
 def test_httpx(base: str, behaviour: str) -> None:
-    with httpx.Client(trust_env=False, follow_redirects=True) as client:
+    with httpx.Client(trust_env=False, verify=NO_TLS, follow_redirects=True) as client:
         expect(behaviour, with_session(base, client, "content")[behaviour]())
 
 

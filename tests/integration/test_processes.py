@@ -18,6 +18,7 @@ import httpx
 import pytest
 from clusters import (
     BIN,
+    NO_TLS,
     ROOT,
     RUN_SECONDS,
     LocalCluster,
@@ -38,20 +39,22 @@ class TestDirectAccess:
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
     def test_profile_refuses_who_has_no_token(self, local_cluster: LocalCluster, method: str) -> None:
-        response = httpx.request(method, f"{local_cluster.urls['profile']}/profiles/me", json={}, trust_env=False)
+        response = httpx.request(
+            method, f"{local_cluster.urls['profile']}/profiles/me", json={}, trust_env=False, verify=NO_TLS
+        )
         assert (response.status_code, response.json()["code"]) == (401, "missing_token")
         assert response.headers["WWW-Authenticate"] == 'Bearer realm="ostiary"'
 
     def test_profile_believes_no_identity_header(self, local_cluster: LocalCluster) -> None:
         headers = {"X-User-Id": "ada", "X-Forwarded-User": "ada", "X-Roles": "admin"}
         url = f"{local_cluster.urls['profile']}/profiles/me"
-        assert httpx.get(url, headers=headers, trust_env=False).status_code == 401
+        assert httpx.get(url, headers=headers, trust_env=False, verify=NO_TLS).status_code == 401
 
     def test_profile_takes_a_good_token_from_anybody(self, local_cluster: LocalCluster) -> None:
         with client_of(local_cluster.url) as client:
             ada = People(client).new()
         url = f"{local_cluster.urls['profile']}/profiles/me"
-        assert httpx.get(url, headers=ada.headers, trust_env=False).json()["id"] == ada.id
+        assert httpx.get(url, headers=ada.headers, trust_env=False, verify=NO_TLS).json()["id"] == ada.id
 
     def test_a_token_of_another_cluster_is_refused(
         self, local_cluster: LocalCluster, own_cluster: LocalCluster
@@ -118,7 +121,7 @@ class TestDeaths:
             asker.join()
             assert set(statuses) == {200}
             url = f"{own_cluster.urls['profile']}/profiles/me"
-            assert httpx.get(url, headers=ada.headers, trust_env=False).status_code == 200
+            assert httpx.get(url, headers=ada.headers, trust_env=False, verify=NO_TLS).status_code == 200
 
             refused = client.post("/auth/login", json={"email": ada.email, "password": PASSWORD})
             assert (refused.status_code, refused.json()["code"]) == (503, "upstream_unavailable")
@@ -249,7 +252,7 @@ class TestRunner:
         for _ in range(2):
             process = runner.start()
             read_until_ready(process)
-            with httpx.Client(base_url=runner.url, trust_env=False) as client:
+            with httpx.Client(base_url=runner.url, trust_env=False, verify=NO_TLS) as client:
                 user = People(client).new()
                 answer = client.post("/auth/logout", headers={**user.headers, "Prefer": "wait=5"})
             assert answer.json()["complete"] is True
@@ -260,7 +263,7 @@ class TestRunner:
         runner = Runner(tmp_path / "data")
         process = runner.start()
         seen = read_until_ready(process)
-        with httpx.Client(base_url=runner.url, trust_env=False) as client:
+        with httpx.Client(base_url=runner.url, trust_env=False, verify=NO_TLS) as client:
             ada = People(client).new()
             os.kill(pid_of("auth", seen), signal.SIGKILL)
             lines = read_until(process, "auth was killed (SIGKILL); starting it again in 1 s, the others go on")
@@ -297,7 +300,7 @@ class TestRunner:
         assert process.stdout is not None
         process.stdout.close()
         # Whatever is printed next finds the pipe closed.
-        httpx.get(f"{runner.url}/nothing", trust_env=False)
+        httpx.get(f"{runner.url}/nothing", trust_env=False, verify=NO_TLS)
         assert process.wait(RUN_SECONDS) is not None
         assert process.stderr is not None
         process.stderr.close()

@@ -9,7 +9,7 @@ from functools import partial
 
 import httpx
 import pytest
-from clusters import LocalCluster, client_of, is_ready, wait_until
+from clusters import NO_TLS, LocalCluster, client_of, is_ready, wait_until
 from databases import PostgresServer, replicas
 from people import PASSWORD
 
@@ -100,7 +100,7 @@ async def restart_while_refreshing(first: LocalCluster, second: LocalCluster, cl
     is_over = asyncio.Event()
     limits = httpx.Limits(max_connections=None)
     async with (
-        httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False, limits=limits) as client,
+        httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False, verify=NO_TLS, limits=limits) as client,
         asyncio.TaskGroup() as tasks,
     ):
         for each in clients:

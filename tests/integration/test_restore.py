@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import BIN, SERVICES, LocalCluster, client_of, is_ready, wait_until
+from clusters import BIN, NO_TLS, SERVICES, LocalCluster, client_of, is_ready, wait_until
 from databases import PostgresServer, replicas
 from people import PASSWORD, People, User
 
@@ -52,7 +52,9 @@ class Site:
             assert self.refresh(user).status_code == 401
             assert self.client.get("/profiles/me", headers=user.headers).status_code == 401
             # By the service alone, which was not told by the gateway.
-            direct = httpx.get(f"{self.cluster.urls['profile']}/profiles/me", headers=user.headers, trust_env=False)
+            direct = httpx.get(
+                f"{self.cluster.urls['profile']}/profiles/me", headers=user.headers, trust_env=False, verify=NO_TLS
+            )
             assert direct.status_code == 401
         assert all(is_ready(self.cluster.operations[service]) for service in SERVICES)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import free_ports, wait_until
+from clusters import NO_TLS, free_ports, wait_until
 from gateways import GatewayProcess
 from upstreams import listens
 
@@ -148,7 +148,7 @@ def load(port: int, requests: Sequence[tuple[str, int]] = ALL, clients: int = 8)
     sent = [0]
 
     def send() -> None:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False, verify=NO_TLS) as client:
             while not is_over.is_set():
                 for method, size in requests:
                     response = client.request(method, "/any/x", content=b"x" * size)

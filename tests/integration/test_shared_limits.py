@@ -8,7 +8,7 @@ from pathlib import Path
 import docker
 import httpx
 import pytest
-from clusters import LocalCluster, free_ports, wait_until
+from clusters import NO_TLS, LocalCluster, free_ports, wait_until
 from upstreams import RawUpstream
 
 pytestmark = pytest.mark.docker
@@ -89,7 +89,7 @@ class Gateways:
 
     def ask(self, number: int, path: str) -> int:
         """Ask on a connection of its own."""
-        return httpx.get(f"{self.clusters[number].url}{path}", trust_env=False).status_code
+        return httpx.get(f"{self.clusters[number].url}{path}", trust_env=False, verify=NO_TLS).status_code
 
     def passed_until_refused(self, path: str) -> int:
         """Ask each gateway in turn until both refuse; return how many requests got through."""

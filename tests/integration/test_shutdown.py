@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import SERVICES, LocalCluster, is_alive, is_ready, is_running, wait_until
+from clusters import NO_TLS, SERVICES, LocalCluster, is_alive, is_ready, is_running, wait_until
 from gateways import GatewayProcess, head, read_all, read_until
 from upstreams import OK, RawUpstream
 
@@ -61,7 +61,7 @@ def gateway_with(upstream: RawUpstream, tmp_path: Path) -> Callable[..., Gateway
 def statuses(cluster: LocalCluster, service: str) -> tuple[int, int, str]:
     """Return the statuses of liveness and readiness, and what a connection is told."""
     addresses = (f"{cluster.urls[service]}/livez", f"{cluster.operations[service]}/readyz")
-    alive, ready = (httpx.get(address, timeout=PATIENCE, trust_env=False) for address in addresses)
+    alive, ready = (httpx.get(address, timeout=PATIENCE, trust_env=False, verify=NO_TLS) for address in addresses)
     if ready.status_code != httpx.codes.OK:
         assert (ready.json()["code"], ready.json()["failing"]) == ("not_ready", ["draining"])
     return alive.status_code, ready.status_code, alive.headers.get("connection", "keep-alive")

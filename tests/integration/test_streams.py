@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import free_ports, wait_until
+from clusters import NO_TLS, free_ports, wait_until
 from gateways import GatewayProcess
 from upstreams import listens
 from websockets.exceptions import ConnectionClosed
@@ -105,7 +105,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 
 @pytest.fixture(scope="module")
 def client(gateway: GatewayProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", trust_env=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", trust_env=False, verify=NO_TLS) as client:
         yield client
 
 
@@ -121,7 +121,7 @@ def ended(client: httpx.Client) -> list[str]:
 
 def failures(gateway: GatewayProcess) -> list[str]:
     """Return the metrics of failures that are not zero."""
-    lines = httpx.get(f"{gateway.operations}/metrics", trust_env=False).text.splitlines()
+    lines = httpx.get(f"{gateway.operations}/metrics", trust_env=False, verify=NO_TLS).text.splitlines()
     return [each for each in lines if each.startswith("gateway_upstream_failures_total") and not each.endswith(" 0.0")]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import LocalCluster, wait_until
+from clusters import NO_TLS, LocalCluster, wait_until
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 #: Seconds in which container runtimes expect a process to end.
@@ -65,7 +65,7 @@ def start(directory: Path, endpoint: str) -> LocalCluster:
 def test_spans_get_to_the_collector_before_the_gateway_ends(tmp_path: Path, collector: Collector) -> None:
     cluster = start(tmp_path, collector.url)
     try:
-        assert httpx.get(f"{cluster.url}/auth/me", trust_env=False).status_code == 401
+        assert httpx.get(f"{cluster.url}/auth/me", trust_env=False, verify=NO_TLS).status_code == 401
         cluster.stop("gateway")
     finally:
         cluster.stop_all()
@@ -79,7 +79,7 @@ def test_spans_get_to_the_collector_before_the_gateway_ends(tmp_path: Path, coll
 def test_a_collector_that_is_not_there_holds_nothing_up(tmp_path: Path) -> None:
     cluster = start(tmp_path, "http://127.0.0.1:1")
     try:
-        assert httpx.get(f"{cluster.url}/auth/me", trust_env=False).status_code == 401
+        assert httpx.get(f"{cluster.url}/auth/me", trust_env=False, verify=NO_TLS).status_code == 401
         began = time.monotonic()
         assert cluster.signal("gateway", signal.SIGTERM) == 0
         assert time.monotonic() - began < END_SECONDS
@@ -92,7 +92,7 @@ def test_a_collector_that_never_answers_holds_nothing_up_for_long(tmp_path: Path
         collector.settimeout(FLUSH_SECONDS)
         cluster = start(tmp_path, f"http://127.0.0.1:{collector.getsockname()[1]}")
         try:
-            assert httpx.get(f"{cluster.url}/auth/me", trust_env=False).status_code == 401
+            assert httpx.get(f"{cluster.url}/auth/me", trust_env=False, verify=NO_TLS).status_code == 401
             began = time.monotonic()
             assert cluster.signal("gateway", signal.SIGTERM) == 0
             assert time.monotonic() - began < FLUSH_SECONDS + SPARE_SECONDS

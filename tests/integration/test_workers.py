@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clusters import READY_SECONDS, LocalCluster, is_ready, is_running, wait_until
+from clusters import NO_TLS, READY_SECONDS, LocalCluster, is_ready, is_running, wait_until
 from gateways import GatewayProcess
 from people import People, User
 from prometheus_client.parser import text_string_to_metric_families
@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 def counted(cluster: LocalCluster) -> dict[str, float]:
     """Return how many requests each worker has counted."""
-    text = httpx.get(f"{cluster.operations['gateway']}/metrics", trust_env=False).text
+    text = httpx.get(f"{cluster.operations['gateway']}/metrics", trust_env=False, verify=NO_TLS).text
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -48,7 +48,9 @@ def counted(cluster: LocalCluster) -> dict[str, float]:
 
 def ask_many(cluster: LocalCluster, user: User) -> list[httpx.Response]:
     """Ask over many connections, one after the other."""
-    return [httpx.get(f"{cluster.url}/auth/me", headers=user.headers, trust_env=False) for _ in range(MANY)]
+    return [
+        httpx.get(f"{cluster.url}/auth/me", headers=user.headers, trust_env=False, verify=NO_TLS) for _ in range(MANY)
+    ]
 
 
 def children(pid: int) -> list[int]:
@@ -70,7 +72,9 @@ def test_all_workers_serve_and_are_counted_together(cluster: LocalCluster, peopl
 def test_a_logout_is_in_force_in_all_workers(cluster: LocalCluster, people: People) -> None:
     user = people.new()
     assert {answer.status_code for answer in ask_many(cluster, user)} == {200}
-    answer = httpx.post(f"{cluster.url}/auth/logout", headers={**user.headers, "Prefer": "wait=5"}, trust_env=False)
+    answer = httpx.post(
+        f"{cluster.url}/auth/logout", headers={**user.headers, "Prefer": "wait=5"}, trust_env=False, verify=NO_TLS
+    )
     assert answer.json()["complete"] is True
     assert {answer.status_code for answer in ask_many(cluster, user)} == {401}
 
