@@ -397,6 +397,6 @@ async def test_a_replaced_route_table_is_freed_without_the_garbage_collector(cha
     try:
         await changing.write(OLD + NEW)
         assert await changing.status("/new") == 200
-        await until(lambda: table not in {id(each) for each in gc.get_objects() if isinstance(each, RouteTable)})
+        await until(lambda: table not in {id(each) for each in gc.get_objects() if type(each) is RouteTable})
     finally:
         gc.enable()
