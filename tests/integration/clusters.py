@@ -252,7 +252,8 @@ class ComposeCluster:
         try:
             self._compose("up", "--detach", "--wait")
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self._compose('logs', '--no-color', '--tail', '50')}") from None
+            states, logs = self._compose("ps", "--all"), self._compose("logs", "--no-color", "--tail", "50")
+            raise AssertionError(f"{logs}\n{states}\n{error}") from None
 
     def down(self) -> None:
         """Remove all containers, networks and volumes."""

@@ -26,7 +26,7 @@ from ostiary_chassis.settings import ConfigError
 _log = structlog.stdlib.get_logger("server")
 
 #: Seconds to close resources in the end.
-CLEANUP_SECONDS = 5
+CLEANUP_SECONDS = 10
 
 #: Seconds for which a service that is to stop goes on for others that need it.
 NEEDED_SECONDS = 2.0
