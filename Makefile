@@ -16,8 +16,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 
-# Twice the cores, as tests of processes wait more than they work.
-WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
+# Tests of processes start several at once: more workers than cores only make each other wait.
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 PARTS := libs/ostiary libs/chassis services/auth services/gateway services/profile
 SOURCES := libs services tests demo examples bench deploy
