@@ -16,6 +16,7 @@ What each service needs around its domain, a module each:
     migrations schema migrations with Alembic
     verifying  the settings of services that verify tokens
     threads    work that would block the event loop
+    entry      how a process begins: its imports
     server     a bound socket, a running server, a clean exit
     drain      how long that exit takes
     workers    several processes on one address

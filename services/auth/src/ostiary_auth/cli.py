@@ -1,12 +1,10 @@
-"""The entry point of `ostiary-auth`: what must happen before the slow imports, which take most of a second."""
+"""The entry point of `ostiary-auth`."""
 
-import signal
+from ostiary_chassis import entry
 
 
 def main() -> None:
-    # A terminal that closes ends nothing, at no time.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from ostiary_auth import program  # noqa: PLC0415 - see above
-    from ostiary_chassis import server  # noqa: PLC0415 - see above
-
+    with entry.importing():
+        from ostiary_auth import program  # noqa: PLC0415 - not before
+        from ostiary_chassis import server  # noqa: PLC0415 - not before
     server.run("ostiary-auth", program.cli)

@@ -1,13 +1,11 @@
-"""The entry point of `ostiary-gateway`: what must happen before the slow imports, which take most of a second."""
+"""The entry point of `ostiary-gateway`."""
 
-import signal
+from ostiary_chassis import entry
 
 
 def main() -> None:
-    # A SIGHUP must not end a gateway that has no handler for it yet. No reload is missed: the file is read later, and a
-    # change after that is noticed.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from ostiary_chassis import server  # noqa: PLC0415 - see above
-    from ostiary_gateway import commands  # noqa: PLC0415 - see above
-
+    # No reload is missed: the routes file is read later, and a change after that is noticed.
+    with entry.importing():
+        from ostiary_chassis import server  # noqa: PLC0415 - not before
+        from ostiary_gateway import commands  # noqa: PLC0415 - not before
     server.run("ostiary-gateway", commands.cli)

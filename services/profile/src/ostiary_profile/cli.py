@@ -1,12 +1,10 @@
-"""The entry point of `ostiary-profile`: what must happen before the slow imports, which take most of a second."""
+"""The entry point of `ostiary-profile`."""
 
-import signal
+from ostiary_chassis import entry
 
 
 def main() -> None:
-    # A terminal that closes ends nothing, at no time.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from ostiary_chassis import server  # noqa: PLC0415 - see above
-    from ostiary_profile import program  # noqa: PLC0415 - see above
-
+    with entry.importing():
+        from ostiary_chassis import server  # noqa: PLC0415 - not before
+        from ostiary_profile import program  # noqa: PLC0415 - not before
     server.run("ostiary-profile", program.cli)
