@@ -5,8 +5,10 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from yaml import SafeLoader
 
 from ostiary_chassis.settings import ConfigError
+from ostiary_gateway.routing import yaml
 from ostiary_gateway.routing.config import Route, RoutesFile
 from ostiary_gateway.routing.loader import load_file
 from ostiary_gateway.routing.policies import Cors, Limits, Timeouts
@@ -280,6 +282,36 @@ def test_unused_upstreams_are_listed(tmp_path: Path) -> None:
 def test_other_yaml_is_rejected(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"gateway\.yaml"):
         read(tmp_path, text)
+
+
+def test_a_second_document_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gateway\.yaml:\d+: file: a second document is not supported"):
+        read(tmp_path, GOOD + "---\n" + GOOD)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        "",
+        "a: {b: [1, 1.5, true, null, ~, 0x1F, 'x', \"y\"]}",
+        "a: [|",
+        "a: !!int x",
+        "[" * 600,
+        "a: 1\na: 2",
+        "a: \x00",
+    ],
+)
+def test_files_are_read_alike_without_libyaml(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def result() -> object:
+        try:
+            return yaml.read(text.encode()), yaml.read_lines(text.encode())
+        except yaml.InvalidYaml as error:
+            return error.line, error.location
+
+    with_libyaml = result()
+    monkeypatch.setattr(yaml, "_Loader", SafeLoader)
+    assert result() == with_libyaml
 
 
 def test_a_missing_file_is_an_error_that_names_the_setting(tmp_path: Path) -> None:

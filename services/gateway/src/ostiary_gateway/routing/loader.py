@@ -72,7 +72,7 @@ def parse_file(
     `check` validates the file as a whole, and may raise InvalidRoutes.
     """
     try:
-        document, lines = yaml.read(content)
+        document = yaml.read(content)
     except InvalidYaml as error:
         raise ConfigError(f"{path}:{error.line}: {_place(error.location)}: {error}") from None
     try:
@@ -81,12 +81,13 @@ def parse_file(
         _check_credentials(file)
         check(file)
     except ValidationError as error:
+        lines = yaml.read_lines(content)
         messages = [
             _message(path, lines, _location(item["loc"], lines), error_message(item)) for item in error.errors()
         ]
         raise ConfigError("\n".join(dict.fromkeys(messages))) from None
     except InvalidRoutes as error:
-        raise ConfigError(_message(path, lines, error.location, str(error))) from None
+        raise ConfigError(_message(path, yaml.read_lines(content), error.location, str(error))) from None
     return file
 
 

@@ -1,7 +1,8 @@
 """YAML with the line of each value, without features that make a file mean something else than it seems to.
 
-libyaml reads it, ten times as fast as the parser of PyYAML in Python. Aliases, duplicate keys, keys that are no plain
-scalars, and types that JSON does not have (dates, for example) are errors.
+Aliases, duplicate keys, keys that are no plain scalars, and types that JSON does not have (dates, for example) are
+errors. Values are made from the parser's events, one at a time: other threads go on meanwhile, and there is no tree of
+nodes to be freed at once.
 """
 
 from collections.abc import Mapping
@@ -15,8 +16,16 @@ MAX_DEPTH = 32
 #: Where a value is: keys and indexes, from the top down.
 Location = tuple[str | int, ...]
 
-_VALUE_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
-_KEY_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "bool")}
+#: An event of PyYAML's; its type stubs leave out the tags.
+Event = Any
+
+# libyaml, where PyYAML has been built with it, is ten times as fast as the parser in Python.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_TAG = "tag:yaml.org,2002:"
+_TEXT_TAG = f"{_TAG}str"
+_VALUE_TAGS = {f"{_TAG}{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+_KEY_TAGS = {f"{_TAG}{kind}" for kind in ("str", "int", "bool")}
 
 
 class InvalidYaml(Exception):
@@ -28,12 +37,25 @@ class InvalidYaml(Exception):
         self.location = location
 
 
-def read(content: bytes) -> tuple[Any, Mapping[Location, int]]:
-    """Parse a file into its value and the line of each nested value. Raises InvalidYaml."""
+def read(content: bytes) -> Any:
+    """Parse a file into its value. Raises InvalidYaml."""
+    return _read(content, None)
+
+
+def read_lines(content: bytes) -> Mapping[Location, int]:
+    """Return the line of each nested value of a valid file."""
+    lines: dict[Location, int] = {}
+    _read(content, lines)
+    return lines
+
+
+def _read(content: bytes, lines: dict[Location, int] | None) -> Any:
     try:
-        text = content.decode()
-        _check_events(text)
-        return _load(text)
+        loader = _Loader(content.decode())
+        try:
+            return _Reader(loader, lines).document()
+        finally:
+            loader.dispose()
     except UnicodeDecodeError as error:
         raise InvalidYaml(content.count(b"\n", 0, error.start) + 1, "not valid UTF-8") from None
     except yaml.reader.ReaderError as error:
@@ -44,58 +66,82 @@ def read(content: bytes) -> tuple[Any, Mapping[Location, int]]:
         raise InvalidYaml(mark.line + 1 if mark else 1, error.problem or "not valid YAML") from None
 
 
-def _check_events(text: str) -> None:
-    """Reject aliases and deep nesting before the recursive constructor sees them. Raises InvalidYaml."""
-    depth = 0
-    for event in yaml.parse(text, yaml.CSafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark else 1
+class _Reader:
+    """Makes values from a loader's events. All methods raise InvalidYaml."""
+
+    def __init__(self, loader: Any, lines: dict[Location, int] | None) -> None:
+        self._loader = loader
+        self._lines = lines
+
+    def document(self) -> Any:
+        """Return the value of the only document; None if there is none."""
+        value = None
+        self._next()  # the stream starts
+        if isinstance(self._next(), yaml.DocumentStartEvent):
+            value = self._value(self._next(), ())
+            self._next()  # the document ends
+            if not isinstance(event := self._next(), yaml.StreamEndEvent):
+                raise InvalidYaml(_line(event), "a second document is not supported")
+        return value
+
+    def _next(self) -> Event:
+        return self._loader.get_event()
+
+    def _value(self, event: Event, location: Location) -> Any:
         if isinstance(event, yaml.AliasEvent):
-            raise InvalidYaml(line, "aliases are not supported")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise InvalidYaml(line, f"nested more than {MAX_DEPTH} levels deep")
+            raise InvalidYaml(_line(event), "aliases are not supported")
+        if self._lines is not None:
+            self._lines.setdefault(location, _line(event))
+        tag = self._tag(event)
+        if tag not in _VALUE_TAGS:
+            raise InvalidYaml(_line(event), f"type not allowed here: {_type(tag)}", location)
+        if isinstance(event, yaml.ScalarEvent):
+            return event.value if tag == _TEXT_TAG else self._scalar(event, tag, location)
+        if len(location) == MAX_DEPTH:
+            raise InvalidYaml(_line(event), f"nested more than {MAX_DEPTH} levels deep")
+        return self._fields(location) if isinstance(event, yaml.MappingStartEvent) else self._items(location)
 
+    def _tag(self, event: Event) -> str:
+        if event.tag is not None and event.tag != "!":
+            return str(event.tag)
+        if isinstance(event, yaml.ScalarEvent):
+            return str(self._loader.resolve(yaml.ScalarNode, event.value, event.implicit))
+        return f"{_TAG}map" if isinstance(event, yaml.MappingStartEvent) else f"{_TAG}seq"
 
-def _load(text: str) -> tuple[Any, Mapping[Location, int]]:
-    lines: dict[Location, int] = {}
-    loader = yaml.CSafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        return (None if node is None else _value(loader, node, (), lines)), lines
-    finally:
-        loader.dispose()
+    def _scalar(self, event: Event, tag: str, location: Location) -> Any:
+        try:
+            return self._loader.construct_object(yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark))
+        except (ValueError, LookupError):
+            raise InvalidYaml(_line(event), f"'{event.value}' is not a valid {_type(tag)}", location) from None
 
-
-def _value(loader: yaml.CSafeLoader, node: yaml.Node, location: Location, lines: dict[Location, int]) -> Any:
-    line = lines[location] = node.start_mark.line + 1
-    if node.tag not in _VALUE_TAGS:
-        raise InvalidYaml(line, f"type not allowed here: {_type(node)}", location)
-    if isinstance(node, yaml.MappingNode):
+    def _fields(self, location: Location) -> dict[str, object]:
         fields: dict[str, object] = {}
-        for key_node, value_node in node.value:
-            key = _key(key_node, location)
-            key_line = key_node.start_mark.line + 1
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            key = self._key(event, location)
             if key in fields:
-                raise InvalidYaml(key_line, f"duplicate field '{key}'", location)
-            fields[key] = _value(loader, value_node, (*location, key), lines)
-            lines[*location, key] = key_line
+                raise InvalidYaml(_line(event), f"duplicate field '{key}'", location)
+            if self._lines is not None:
+                self._lines[*location, key] = _line(event)
+            fields[key] = self._value(self._next(), (*location, key))
         return fields
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(loader, item, (*location, index), lines) for index, item in enumerate(node.value)]
-    try:
-        return loader.construct_object(node)
-    except (ValueError, LookupError):
-        raise InvalidYaml(line, f"'{node.value}' is not a valid {_type(node)}", location) from None
+
+    def _items(self, location: Location) -> list[object]:
+        items: list[object] = []
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            items.append(self._value(event, (*location, len(items))))
+        return items
+
+    def _key(self, event: Event, location: Location) -> str:
+        if isinstance(event, yaml.AliasEvent):
+            raise InvalidYaml(_line(event), "aliases are not supported")
+        if not isinstance(event, yaml.ScalarEvent) or self._tag(event) not in _KEY_TAGS:
+            raise InvalidYaml(_line(event), "field names must be plain strings", location)
+        return str(event.value)
 
 
-def _type(node: yaml.Node) -> str:
-    return node.tag.removeprefix("tag:yaml.org,2002:")
+def _line(event: Event) -> int:
+    return int(event.start_mark.line) + 1
 
 
-def _key(node: yaml.Node, location: Location) -> str:
-    if not isinstance(node, yaml.ScalarNode) or node.tag not in _KEY_TAGS:
-        raise InvalidYaml(node.start_mark.line + 1, "field names must be plain strings", location)
-    return str(node.value)
+def _type(tag: str) -> str:
+    return tag.removeprefix(_TAG)
