@@ -26,7 +26,7 @@ from route_files import errors_of, open_gateway
 
 from ostiary.feed import Kind
 from ostiary.testing import Issuer
-from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.bypass_check import IndexedRoutes
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.routing.table import RouteTable
@@ -301,7 +301,7 @@ async def test_a_reload_during_a_load_loads_once_more(changing: Changing, monkey
     read, may_go_on = threading.Event(), threading.Event()
     load = RoutesSource.load
 
-    def slow(source: RoutesSource) -> RoutesFile:
+    def slow(source: RoutesSource) -> IndexedRoutes:
         routes = load(source)
         read.set()
         assert may_go_on.wait(PATIENCE)
@@ -322,7 +322,7 @@ async def test_a_reload_during_a_load_loads_once_more(changing: Changing, monkey
 async def test_a_reload_is_possible_after_a_load_that_failed_unexpectedly(
     changing: Changing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: RoutesSource) -> RoutesFile:
+    def fail(_: RoutesSource) -> IndexedRoutes:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
@@ -381,7 +381,7 @@ async def test_routes_are_checked_and_indexed_off_the_event_loop(
         threads.append(threading.current_thread())
         return OwnerIndex(*args)
 
-    monkeypatch.setattr("ostiary_gateway.runtime.OwnerIndex", watched)
+    monkeypatch.setattr("ostiary_gateway.routing.bypass_check.OwnerIndex", watched)
     await changing.write(NEW)
     assert await changing.status("/new") == 200
     assert len(threads) == 1

@@ -24,7 +24,8 @@ from ostiary_gateway.proxy.asgi_bridge import AsgiBridge
 from ostiary_gateway.proxy.connection_manager import ConnectionManager
 from ostiary_gateway.proxy.downstream import ClientConnection
 from ostiary_gateway.proxy.exchange import Exchange
-from ostiary_gateway.routing.config import RoutesFile, own_paths
+from ostiary_gateway.routing.bypass_check import IndexedRoutes
+from ostiary_gateway.routing.config import own_paths
 from ostiary_gateway.routing.credentials import session_cookie
 from ostiary_gateway.routing.source import RoutesSource
 from ostiary_gateway.runtime import Runtime, Snapshot
@@ -62,7 +63,7 @@ class Gateway:
     def __init__(
         self,
         config: GatewayConfig,
-        routes: RoutesFile,
+        routes: IndexedRoutes,
         source: RoutesSource | None = None,
         *,
         verifier: Verifier | None = None,

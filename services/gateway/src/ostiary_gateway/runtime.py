@@ -29,12 +29,11 @@ from ostiary_gateway.access.authentication import Authentication
 from ostiary_gateway.access.credentials import Browser
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES
+from ostiary_gateway.routing.bypass_check import IndexedRoutes
 from ostiary_gateway.routing.collection import without_collections
 from ostiary_gateway.routing.config import OWN_PATHS, RoutesFile
 from ostiary_gateway.routing.hosts import KnownHosts
-from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.source import RoutesSource
-from ostiary_gateway.routing.table import RouteTable
 from ostiary_gateway.sessions.renewals import SessionRenewals
 from ostiary_gateway.state import State
 from ostiary_gateway.upstream.cluster import Cluster
@@ -57,20 +56,18 @@ LOADING_OUTDATED.leads_to(LOADING_OUTDATED, LOADING, IDLE)
 class Prepared:
     """What follows from a routes file and the issuer alone."""
 
-    routes: RoutesFile
+    routes: IndexedRoutes
     hosts: KnownHosts
-    table: RouteTable
-    owners: OwnerIndex
     tls: ssl.SSLContext | None
     browser: Browser | None
 
 
-def prepare(routes: RoutesFile, issuer: str) -> Prepared:
-    """Index routes and load certificates, which takes a while. `issuer` is the gateway's public URL."""
-    with without_collections():
-        hosts = KnownHosts(issuer, routes.hosts, routes.hosts_internal)
-        browser = Browser(cookie_names(issuer), routes.browser) if routes.browser is not None else None
-        return Prepared(routes, hosts, RouteTable(routes.routes), OwnerIndex(routes), _tls_context(routes), browser)
+def prepare(routes: IndexedRoutes, issuer: str) -> Prepared:
+    """Load certificates, and what else takes a while. `issuer` is the gateway's public URL."""
+    file = routes.file
+    hosts = KnownHosts(issuer, file.hosts, file.hosts_internal)
+    browser = Browser(cookie_names(issuer), file.browser) if file.browser is not None else None
+    return Prepared(routes, hosts, _tls_context(file), browser)
 
 
 class Snapshot:
@@ -87,10 +84,10 @@ class Snapshot:
         previous: Self | None = None,
     ) -> None:
         """Take over rate limiters and upstreams of `previous` that have not changed."""
-        routes, hosts, self.table = prepared.routes, prepared.hosts, prepared.table
+        routes, hosts, self.table = prepared.routes.file, prepared.hosts, prepared.routes.table
         self.admission: Admission = Admission(
             self.table,
-            prepared.owners,
+            prepared.routes.owners,
             Authentication(verifier, prepared.browser, renewals),
             proxies,
             hosts,
@@ -134,7 +131,7 @@ class Runtime:
 
     def __init__(
         self,
-        routes: RoutesFile,
+        routes: IndexedRoutes,
         verifier: Verifier,
         proxies: TrustedProxies,
         issuer: str,
@@ -216,8 +213,8 @@ class Runtime:
 
     def _read(self, source: RoutesSource, previous: Snapshot) -> Snapshot:
         """Load the file into a snapshot. Raises ConfigError or ValueError."""
-        prepared = prepare(source.load(), self._issuer)
         with without_collections():
+            prepared = prepare(source.load(), self._issuer)
             return Snapshot(
                 prepared, self._verifier, self._proxies, self._own_paths, renewals=self.renewals, previous=previous
             )

@@ -177,4 +177,4 @@ async def test_hosts_of_new_routes_hold_for_connections_that_are_open(
 def test_an_internal_host_is_no_address() -> None:
     routes = ROUTES.replace("my_gateway", '"http://gateway:8080"').encode()
     with pytest.raises(ConfigError, match=r"r\.yaml:1: hosts_internal\[1\]: must be a host name in lower case"):
-        parse_file(Path("r.yaml"), routes, {"UPSTREAM": "unix:/a"})
+        parse_file(Path("r.yaml"), routes, {"UPSTREAM": "unix:/a"}, lambda file: file)

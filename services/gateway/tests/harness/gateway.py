@@ -18,7 +18,7 @@ from ostiary_gateway.app import Gateway
 from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.observability.tracing import Tracing
 from ostiary_gateway.proxy.downstream import ClientConnection
-from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.bypass_check import IndexedRoutes, indexed
 from ostiary_gateway.routing.loader import load_file
 from ostiary_gateway.upstream.cluster import Cluster
 
@@ -158,9 +158,9 @@ class GatewayHarness:
 
 
 @cache
-def _load(routes: str, upstream_url: str) -> RoutesFile:
+def _load(routes: str, upstream_url: str) -> IndexedRoutes:
     """Load a routes file, once for all tests that share it."""
     with short_directory() as directory:
         file = directory / "gateway.yaml"
         file.write_text(routes)
-        return load_file(file, {"UPSTREAM": upstream_url})
+        return indexed(load_file(file, {"UPSTREAM": upstream_url}))

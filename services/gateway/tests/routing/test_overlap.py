@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from ostiary.testing import Issuer
 from ostiary_gateway.http1.fields import Fields
 from ostiary_gateway.routing import paths, templates
-from ostiary_gateway.routing.bypass_check import check_no_bypass
+from ostiary_gateway.routing.bypass_check import prove
+from ostiary_gateway.routing.completion import InvalidRoutes
 from ostiary_gateway.routing.config import Route, RoutesFile
-from ostiary_gateway.routing.loader import InvalidRoutes, load_file
+from ostiary_gateway.routing.loader import load_file
 from ostiary_gateway.routing.overlap import OwnerIndex
 from ostiary_gateway.routing.paths import InvalidPath
 from ostiary_gateway.routing.table import NoRoute, RouteTable, WrongMethod
@@ -480,7 +481,7 @@ def is_protected(
 
 def has_no_bypass(file: RoutesFile) -> bool:
     try:
-        check_no_bypass(file)
+        prove(file)
     except InvalidRoutes:
         return False
     return True

@@ -8,7 +8,7 @@ import structlog.testing
 
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.routing import loader
-from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.bypass_check import IndexedRoutes
 from ostiary_gateway.routing.loader import read_file
 from ostiary_gateway.routing.source import MAX_READ_ATTEMPTS, RoutesSource
 
@@ -31,8 +31,8 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def name(routes: RoutesFile) -> str:
-    (route,) = routes.routes
+def name(routes: IndexedRoutes) -> str:
+    (route,) = routes.file.routes
     return route.name
 
 
@@ -104,7 +104,7 @@ def test_a_worker_that_starts_later_uses_the_current_file(path: Path, tmp_path: 
     first = source.load()
     path.write_text(text("protected", "authenticated"))
     source.share(tmp_path)
-    assert source.load_or_last(first).routes[0].access == "authenticated"
+    assert source.load_or_last(first).file.routes[0].access == "authenticated"
     assert not source.has_changed()
 
 
@@ -118,7 +118,7 @@ def test_a_worker_that_restarts_with_an_invalid_file_uses_the_last_valid_version
     restarted = RoutesSource(path)
     restarted.share(tmp_path)
     with structlog.testing.capture_logs() as logged:
-        assert restarted.load_or_last(first).routes[0].access == "authenticated"
+        assert restarted.load_or_last(first).file.routes[0].access == "authenticated"
     assert [entry["log_level"] for entry in logged] == ["error"]
     # It is reported once, and read again when it is another one.
     assert not restarted.has_changed()

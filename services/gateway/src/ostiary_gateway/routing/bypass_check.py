@@ -9,15 +9,16 @@ is a host that both take, wherever they lead: which of them a path takes is not 
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
 from ostiary_gateway.http1 import headers
 from ostiary_gateway.routing import paths, templates
+from ostiary_gateway.routing.completion import InvalidRoutes
 from ostiary_gateway.routing.config import Route, RoutesFile
-from ostiary_gateway.routing.loader import InvalidRoutes
 from ostiary_gateway.routing.overlap import AddressIndex, OwnerIndex
 from ostiary_gateway.routing.paths import InvalidPath
-from ostiary_gateway.routing.table import DuplicateField, NoRoute, PathTree, RouteTable, WrongMethod
+from ostiary_gateway.routing.table import DuplicateField, NoRoute, RouteTable, WrongMethod
 from ostiary_gateway.routing.templates import (
     EXAMPLE,
     PARAMETER,
@@ -36,33 +37,51 @@ class _Bypass(Exception):
         self.route = route
 
 
-def check_no_bypass(file: RoutesFile) -> None:
-    """Raise InvalidRoutes if a route bypasses another one."""
-    table, index = RouteTable(file.routes), OwnerIndex(file)
-    for position, route in enumerate(table.routes):
+@dataclass(frozen=True, slots=True)
+class IndexedRoutes:
+    """A routes file, and the indexes of its routes: they are made once, for its proof and for requests."""
+
+    file: RoutesFile
+    table: RouteTable
+    owners: OwnerIndex
+
+
+def indexed(file: RoutesFile, previous: IndexedRoutes | None = None) -> IndexedRoutes:
+    """Return a file with its indexes, and no proof."""
+    return IndexedRoutes(file, RouteTable(file.routes), OwnerIndex(file, previous.owners if previous else None))
+
+
+def prove(file: RoutesFile, previous: IndexedRoutes | None = None) -> IndexedRoutes:
+    """Raise InvalidRoutes if a route bypasses another one.
+
+    What has been proved of `previous` is not proved again where no change can have affected it. The proof of a route
+    rests upon the routes that take a path of its template, and those that own one of its upstream paths: so a route
+    that comes, goes or changes affects just the routes that it overlaps with in one of these ways.
+    """
+    routes = indexed(file, previous)
+    suspects = _suspects(routes, is_all=previous is None)
+    for position, route in suspects:
         for name in route.match.headers:
             if headers.request_filter(route.drop_headers, route.pass_headers).fault(name.lower().encode()):
                 location = ("routes", position, "match", "headers", name)
                 raise InvalidRoutes(location, "the gateway does not forward this header, so no route can match it")
     try:
-        for one, other in overlapping_pairs(table.routes):
-            _check_partial_overlap(one, other)
-        for route in table.routes:
-            addresses = index.index_of(route)
-            for other in addresses.overlapping(route):
-                _check_reach(table, addresses, route, other)
-            for other in addresses.routes if route.allows_encoded else ():
-                _check_encoded(table, addresses, route, other)
+        for _, route in suspects:
+            for other in routes.table.overlapping(route):
+                _check_partial_overlap(route, other)
+        for _, route in suspects:
+            _check_upstream_paths(routes.table, routes.owners.index_of(route), route)
     except _Bypass as error:
-        raise InvalidRoutes(("routes", table.routes.index(error.route)), str(error)) from None
+        raise InvalidRoutes(("routes", routes.table.routes.index(error.route)), str(error)) from None
+    return routes
 
 
-def overlapping_pairs(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
-    """Yield the pairs of routes whose templates match a common path, but for a slash at its end."""
-    tree = PathTree()
-    for route in routes:
-        yield from ((route, other) for other in tree.overlapping(route.match.template))
-        tree.add(route.match.template, route)
+def _suspects(routes: IndexedRoutes, *, is_all: bool) -> list[tuple[int, Route]]:
+    """Return the positions of routes that have to be proved, and these."""
+    affected = set(routes.owners.affected)
+    for change in routes.owners.changes if not is_all else ():
+        affected.update(route.name for route in routes.table.overlapping(change))
+    return [(position, route) for position, route in enumerate(routes.table.routes) if route.name in affected]
 
 
 def _check_partial_overlap(one: Route, other: Route) -> None:
@@ -89,6 +108,14 @@ def _share_host(one: Route, other: Route) -> bool:
 def _is_below(host: str, wanted: str) -> bool:
     """Return whether a host, or all that `*.` stands for, is among the wanted ones."""
     return host == wanted or (wanted.startswith("*.") and host.endswith(wanted[1:]))
+
+
+def _check_upstream_paths(table: RouteTable, index: AddressIndex, route: Route) -> None:
+    """Check a route against all others to the same addresses. Raises _Bypass."""
+    for other in index.overlapping(route):
+        _check_reach(table, index, route, other)
+    for other in index.routes if route.allows_encoded else ():
+        _check_encoded(table, index, route, other)
 
 
 def _check_reach(table: RouteTable, index: AddressIndex, route: Route, other: Route) -> None:

@@ -327,21 +327,6 @@ class Route(RoutePolicies):
         return self.max_staleness
 
 
-def _add_head(routes: tuple[Route, ...]) -> tuple[Route, ...]:
-    """Let routes with GET take HEAD, too (RFC 9110 section 9.3.2), unless another route lists HEAD for the same."""
-    listed = frozenset[Conditions]().union(*(each.match.conditions for each in routes if "HEAD" in each.match.methods))
-    return tuple(
-        _with_methods(each, each.match.methods | {"HEAD"})
-        if "GET" in each.match.methods and listed.isdisjoint(each.match.conditions)
-        else each
-        for each in routes
-    )
-
-
-def _with_methods(route: Route, methods: frozenset[Method]) -> Route:
-    return route.model_copy(update={"match": route.match.model_copy(update={"methods": methods})})
-
-
 class RoutesFile(Section):
     """A routes file: upstreams, and the routes to them."""
 
@@ -357,7 +342,7 @@ class RoutesFile(Section):
     browser: BrowserSessions | None = None
     """Browser sessions: with it, people may use routes by the cookies that a login at the auth service has set."""
 
-    routes: Annotated[tuple[Route, ...], AfterValidator(_add_head)]
+    routes: tuple[Route, ...]
     """Routes; their order does not matter. Requests that match none get 404."""
 
     @property

@@ -12,14 +12,12 @@ from ostiary_gateway.routing.templates import EXAMPLE
 from ostiary_gateway.routing.yaml import Location
 
 
-def with_credentials(file: RoutesFile) -> RoutesFile:
-    """Return the file with routes that name their credentials, but for public ones, which take none."""
-    default = frozenset({"bearer"} if file.browser is None else {"bearer", "cookie"})
-    routes = (
-        route if route.is_public or route.credentials is not None else route.model_copy(update={"credentials": default})
-        for route in file.routes
-    )
-    return file.model_copy(update={"routes": tuple(routes)})
+def with_credentials(route: Route, browser: BrowserSessions | None) -> Route:
+    """Return the route with its credentials; a public one takes none."""
+    if route.is_public or route.credentials is not None:
+        return route
+    default = frozenset({"bearer"} if browser is None else {"bearer", "cookie"})
+    return route.model_copy(update={"credentials": default})
 
 
 def faults(file: RoutesFile) -> Iterator[tuple[Location, str]]:

@@ -4,17 +4,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from ostiary_chassis.settings import ConfigError
 from ostiary_gateway.http1.methods import IDEMPOTENT
 from ostiary_gateway.routing import yaml
+from ostiary_gateway.routing.completion import InvalidRoutes, RouteMemory
 from ostiary_gateway.routing.config import OWN_PATHS, Conditions, RoutesFile
-from ostiary_gateway.routing.credentials import faults, with_credentials
+from ostiary_gateway.routing.credentials import faults
 from ostiary_gateway.routing.templates import parse_template
 from ostiary_gateway.routing.types import Section, error_message
 from ostiary_gateway.routing.yaml import InvalidYaml, Location
+
+T = TypeVar("T")
 
 #: The setting that names the file, for errors.
 SETTING = "OSTIARY_GATEWAY_ROUTES"
@@ -35,22 +39,9 @@ def _sections(section: type[Section]) -> Iterator[type[Section]]:
 _FIELD_NAMES = {name for section in _sections(Section) for name in section.model_fields}
 
 
-class InvalidRoutes(Exception):
-    """An error at a place in the routes file."""
-
-    def __init__(self, location: Location, message: str) -> None:
-        super().__init__(message)
-        self.location = location
-
-
-def load_file(
-    path: Path,
-    environ: Mapping[str, str],
-    check: Callable[[RoutesFile], None] = lambda _file: None,
-    setting: str = SETTING,
-) -> RoutesFile:
+def load_file(path: Path, environ: Mapping[str, str]) -> RoutesFile:
     """Read, parse and validate a routes file. Raises ConfigError with one line per error."""
-    return parse_file(path, read_file(path, setting), environ, check)
+    return parse_file(path, read_file(path), environ, lambda file: file)
 
 
 def read_file(path: Path, setting: str = SETTING) -> bytes:
@@ -65,21 +56,22 @@ def parse_file(
     path: Path,
     content: bytes,
     environ: Mapping[str, str],
-    check: Callable[[RoutesFile], None] = lambda _file: None,
-) -> RoutesFile:
+    make: Callable[[RoutesFile], T],
+    memory: RouteMemory | None = None,
+) -> T:
     """Parse and validate a routes file's content. Raises ConfigError with one line per error.
 
-    `check` validates the file as a whole, and may raise InvalidRoutes.
+    `make` returns what is made of the file, and may raise InvalidRoutes. Nothing is remembered of an invalid file.
     """
     try:
         document = yaml.read(content)
     except InvalidYaml as error:
         raise ConfigError(f"{path}:{error.line}: {_place(error.location)}: {error}") from None
     try:
-        file = with_credentials(_with_defaults(RoutesFile.model_validate(_expand(document, environ))))
+        file, remember = (memory or RouteMemory()).complete(_expand(document, environ))
         _check_references(file)
         _check_credentials(file)
-        check(file)
+        made = make(file)
     except ValidationError as error:
         lines = yaml.read_lines(content)
         messages = [
@@ -88,7 +80,8 @@ def parse_file(
         raise ConfigError("\n".join(dict.fromkeys(messages))) from None
     except InvalidRoutes as error:
         raise ConfigError(_message(path, yaml.read_lines(content), error.location, str(error))) from None
-    return file
+    remember()
+    return made
 
 
 def _expand(document: object, environ: Mapping[str, str]) -> object:
@@ -117,27 +110,6 @@ def _expand_text(text: str, environ: Mapping[str, str], location: Location) -> s
         return value
 
     return _VARIABLE.sub(replacement, text)
-
-
-def _with_defaults(file: RoutesFile) -> RoutesFile:
-    """Return the file with complete routes. Raises InvalidRoutes."""
-    defaults = {name: getattr(file.defaults, name) for name in file.defaults.model_fields_set}
-    if file.defaults.cors is not None and not file.defaults.cors.origins:
-        raise InvalidRoutes(("defaults", "cors", "origins"), "required field is missing")
-    routes = []
-    for index, route in enumerate(file.routes):
-        complete = {}
-        for name, default in defaults.items():
-            try:
-                complete[name] = route.policy(name, default)
-            except ValidationError as error:
-                message = f"together with 'defaults': {error_message(error.errors()[0])}"
-                raise InvalidRoutes(("routes", index, name), message) from None
-        routes.append(route.model_copy(update=complete))
-        cors = routes[-1].cors
-        if cors is not None and not cors.origins:
-            raise InvalidRoutes(("routes", index, "cors", "origins"), "required field is missing")
-    return file.model_copy(update={"routes": tuple(routes)})
 
 
 def _check_references(file: RoutesFile) -> None:

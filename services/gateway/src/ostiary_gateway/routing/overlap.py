@@ -15,9 +15,10 @@ A route that is an exception to another one stays one: `/users` may be public wh
 the latter owns `/users/`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from itertools import chain
 from posixpath import normpath
 from urllib.parse import urlsplit
 
@@ -34,8 +35,9 @@ class AddressIndex:
 
     def __init__(self, routes: Iterable[Route], *, ignores_case: bool) -> None:
         self.routes = tuple(routes)
-        self._ignores_case = ignores_case
+        self.ignores_case = ignores_case
         self._folds = {route.name: route.upstream_template.folded(ignores_case=ignores_case) for route in self.routes}
+        self._encoded = [route for route in self.routes if route.allows_encoded]
         self._exact, self._folded = PathTree(), PathTree()
         for route in self.routes:
             self._exact.add(route.upstream_template, route)
@@ -44,6 +46,14 @@ class AddressIndex:
     def overlapping(self, route: Route) -> list[Route]:
         """Return the routes whose upstream paths some services may take for those of this one."""
         return self._folded.overlapping(self._fold(route))
+
+    def affected_by(self, change: Route) -> Iterator[Route]:
+        """Yield the routes for which another answer may hold once this route is here, or is not here any more."""
+        template = change.upstream_template
+        yield from self._exact.overlapping(template)
+        yield from self._folded.overlapping(template.folded(ignores_case=self.ignores_case))
+        # Paths of these may be read as those of any other route.
+        yield from self._encoded
 
     def exact_owners(self, path: bytes) -> list[Route]:
         """Return the routes of the most specific template for an upstream path as it is. Raises InvalidPath."""
@@ -58,7 +68,7 @@ class AddressIndex:
             # A path with special characters may be read as one that the route's template does not match.
             return any(not _is_no_stricter(other, route) for other in self.routes)
         return any(
-            not by_plain_paths or self._ignores_case or not _takes_precedence(other, route) or _adds_slash(other, route)
+            not by_plain_paths or self.ignores_case or not _takes_precedence(other, route) or _adds_slash(other, route)
             for other in self.overlapping(route)
             if not (_is_no_stricter(other, route) or self._is_exception(route, other))
         )
@@ -100,7 +110,7 @@ class AddressIndex:
         canonical = paths.canonicalise(path)
         ways = paths.readings(path) if canonical.specials else {canonical.segments}
         for way in ways:
-            segments = _without_slash(tuple(paths.fold(each, ignores_case=self._ignores_case) for each in way))
+            segments = _without_slash(tuple(paths.fold(each, ignores_case=self.ignores_case) for each in way))
             yield from ((*segments, ""), segments) if segments else [("",)]
 
     def _fold(self, route: Route) -> PathTemplate:
@@ -110,7 +120,8 @@ class AddressIndex:
 class OwnerIndex:
     """Finds the routes whose access rules apply to a request besides those of the route that it takes."""
 
-    def __init__(self, file: RoutesFile) -> None:
+    def __init__(self, file: RoutesFile, previous: "OwnerIndex | None" = None) -> None:
+        """Take over what `previous` has found out about routes that no change of the file affects."""
         self._addresses = {
             name: frozenset(_normalise_address(address) for address in upstream.addresses)
             for name, upstream in file.upstreams.items()
@@ -121,41 +132,76 @@ class OwnerIndex:
             if upstream.ignores_case
             for address in self._addresses[name]
         }
+        self.routes = {route.name: route for route in file.routes}
         routes_by_address: dict[str, list[Route]] = {}
         for route in file.routes:
-            for address in self._addresses_of(route):
+            for address in self.addresses_of(route):
                 routes_by_address.setdefault(address, []).append(route)
         self._cached_owners_for = lru_cache(PATH_CACHE_SIZE)(AddressIndex.owners_for)
         self._indexes: dict[frozenset[str], AddressIndex] = {}
-        for addresses in {self._addresses_of(route) for route in file.routes}:
-            routes = {route.name: route for address in addresses for route in routes_by_address[address]}
+        for addresses in dict.fromkeys(self.addresses_of(route) for route in file.routes):
+            leading = {route.name: route for address in addresses for route in routes_by_address[address]}
             ignores_case = not case_insensitive.isdisjoint(addresses)
-            self._indexes[addresses] = AddressIndex(routes.values(), ignores_case=ignores_case)
-        # Only for routes that can conflict with others, so that requests of others need no second lookup; and whether
-        # they can by plain paths.
-        self._contested: dict[str, tuple[AddressIndex, bool]] = {}
+            self._indexes[addresses] = AddressIndex(leading.values(), ignores_case=ignores_case)
+        #: Routes that came, went, or lead to other addresses than in `previous`; and their names, with those of all
+        #: routes that may have other owners than there.
+        self.changes, self.affected = self._changes_since(previous)
+        #: The index of each route that can conflict with others, so that requests of others need no second lookup; and
+        #: whether it can by plain paths.
+        self.contested: dict[str, tuple[AddressIndex, bool]] = {}
         for route in file.routes:
             index = self.index_of(route)
-            if route.rewrite is not None and len(index.overlapping(route)) > 1:
-                self._contested[route.name] = index, True
+            if previous is not None and route.name not in self.affected:
+                if (known := previous.contested.get(route.name)) is not None:
+                    self.contested[route.name] = index, known[1]
+            elif route.rewrite is not None and len(index.overlapping(route)) > 1:
+                self.contested[route.name] = index, True
             elif index.conflicts(route, by_plain_paths=False):
-                self._contested[route.name] = index, index.conflicts(route, by_plain_paths=True)
+                self.contested[route.name] = index, index.conflicts(route, by_plain_paths=True)
+
+    def _changes_since(self, previous: "OwnerIndex | None") -> tuple[Sequence[Route], Collection[str]]:
+        if previous is None:
+            return tuple(self.routes.values()), self.routes.keys()
+        new, old = self.missing_in(previous), previous.missing_in(self)
+        affected = {route.name for route in new}
+        indexes: dict[str, list[AddressIndex]] = {}
+        for addresses, index in self._indexes.items():
+            for address in addresses:
+                indexes.setdefault(address, []).append(index)
+        led_to = [(route, self.addresses_of(route)) for route in new]
+        led_to += [(route, previous.addresses_of(route)) for route in old]
+        for route, addresses in led_to:
+            for index in chain.from_iterable(indexes.get(address, ()) for address in addresses):
+                affected.update(each.name for each in index.affected_by(route))
+        return (*new, *old), affected
+
+    def missing_in(self, other: "OwnerIndex") -> list[Route]:
+        return [
+            route
+            for name, route in self.routes.items()
+            if other.routes.get(name) is not route or other.place_of(route) != self.place_of(route)
+        ]
+
+    def place_of(self, route: Route) -> tuple[frozenset[str], bool]:
+        """Return all that counts of a route's upstreams."""
+        addresses = self.addresses_of(route)
+        return addresses, self._indexes[addresses].ignores_case
 
     def index_of(self, route: Route) -> AddressIndex:
         """Return the index of the addresses that a route leads to."""
-        return self._indexes[self._addresses_of(route)]
+        return self._indexes[self.addresses_of(route)]
 
     def owners_for(self, route: Route, method: str, path: bytes) -> Sequence[Route]:
         """Return the routes that own an upstream path; none if it can be `route` alone. Raises InvalidPath.
 
         Those with this method, for each way in which services may read the path; all of these, if none has it.
         """
-        contested = self._contested.get(route.name)
+        contested = self.contested.get(route.name)
         if contested is None or not (contested[1] or _is_unusual(path)):
             return ()
         return self._cached_owners_for(contested[0], method, path)
 
-    def _addresses_of(self, route: Route) -> frozenset[str]:
+    def addresses_of(self, route: Route) -> frozenset[str]:
         return frozenset().union(*(self._addresses[name] for name in route.upstreams))
 
 

@@ -8,8 +8,9 @@ import structlog
 
 from ostiary_chassis.settings import ConfigError, environment
 from ostiary_gateway.routing import loader
-from ostiary_gateway.routing.bypass_check import check_no_bypass
+from ostiary_gateway.routing.bypass_check import IndexedRoutes, prove
 from ostiary_gateway.routing.collection import without_collections
+from ostiary_gateway.routing.completion import RouteMemory
 from ostiary_gateway.routing.config import RoutesFile
 from ostiary_gateway.routing.credentials import check_issuer
 from ostiary_gateway.routing.loader import SETTING, parse_file
@@ -42,6 +43,8 @@ class RoutesSource:
         self._issuer = issuer
         self._setting = setting
         self._reserved = {parse_template(each).shape for each in reserved}
+        self._memory = RouteMemory()
+        self._proved: IndexedRoutes | None = None
         self._last_valid: Path | None = None
         self._stamp: Stamp = None
 
@@ -53,7 +56,7 @@ class RoutesSource:
         """Return whether the file has changed since it was last read, valid or not."""
         return _stamp_of(self._path) != self._stamp
 
-    def load(self) -> RoutesFile:
+    def load(self) -> IndexedRoutes:
         """Read and validate the file. Raises ConfigError."""
         content = self._read()
         routes = self._parse(content)
@@ -61,7 +64,7 @@ class RoutesSource:
             _replace(self._last_valid, content)
         return routes
 
-    def load_or_last(self, first: RoutesFile) -> RoutesFile:
+    def load_or_last(self, first: IndexedRoutes) -> IndexedRoutes:
         """Read and validate the file; if it is invalid, return the last valid version, or `first` if there is none."""
         try:
             return self.load()
@@ -81,22 +84,26 @@ class RoutesSource:
             if attempts == MAX_READ_ATTEMPTS or not self.has_changed():
                 return content
 
-    def _parse(self, content: bytes) -> RoutesFile:
+    def _parse(self, content: bytes) -> IndexedRoutes:
         with without_collections():
-            routes = parse_file(self._path, content, environment(), check_no_bypass)
+            routes = parse_file(self._path, content, environment(), self._prove, self._memory)
         if self._issuer is not None:
-            check_issuer(routes, self._issuer)
-        for route in routes.routes:
+            check_issuer(routes.file, self._issuer)
+        for route in routes.file.routes:
             if route.match.template.shape in self._reserved:
                 raise ConfigError(
                     f"{self._path}: route '{route.name}': OSTIARY_GATEWAY_PUBLIC_OPERATIONS reserves {route.match.path}"
                 )
+        self._proved = routes
         return routes
+
+    def _prove(self, file: RoutesFile) -> IndexedRoutes:
+        return prove(file, self._proved)
 
 
 def load_routes(path: Path, setting: str = SETTING, issuer: str | None = None) -> RoutesFile:
     """Read and validate a routes file once. Raises ConfigError, which names the `setting`."""
-    return RoutesSource(path, setting, issuer=issuer).load()
+    return RoutesSource(path, setting, issuer=issuer).load().file
 
 
 def _stamp_of(path: Path) -> Stamp:

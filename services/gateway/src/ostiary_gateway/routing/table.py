@@ -160,6 +160,10 @@ class RouteTable:
         """Return the routes of the most specific template for a path. Raises InvalidPath."""
         return self._cached_candidates(path, host if self._has_hosts else b"")
 
+    def overlapping(self, route: Route) -> list[Route]:
+        """Return the routes whose templates match a path of this one's, with or without a slash at its end."""
+        return self._root.overlapping(route.match.template)
+
     def takes(self, host: bytes, path: bytes) -> bool:
         """Return whether a route takes a path, with any method."""
         try:
