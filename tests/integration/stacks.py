@@ -68,7 +68,7 @@ REVOKED_EVERYWHERE = dict.fromkeys(("gateway", "profile", "auth"), REVOKED)
 def new_client(url: str) -> httpx.Client:
     """Return a client that uses each connection once, so that those who die and come back are no matter."""
     limits = httpx.Limits(max_keepalive_connections=0)
-    return httpx.Client(base_url=url, timeout=30, trust_env=False, verify=NO_TLS, limits=limits)
+    return httpx.Client(base_url=url, timeout=60, trust_env=False, verify=NO_TLS, limits=limits)
 
 
 def verdict(response: httpx.Response) -> str:

@@ -34,9 +34,9 @@ def gateway_with(upstream: RawUpstream, tmp_path: Path) -> Callable[..., Gateway
     return gateway
 
 
-@pytest.fixture
-def gateway(gateway_with: Callable[..., GatewayProcess]) -> Iterator[GatewayProcess]:
-    with gateway_with() as gateway:
+@pytest.fixture(scope="module")
+def gateway(upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with GatewayProcess(tmp_path_factory.mktemp("gateway"), ROUTES.format(port=upstream.port)) as gateway:
         yield gateway
 
 

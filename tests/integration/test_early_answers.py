@@ -30,6 +30,9 @@ routes:
 #: How often each is tried: before, about half of the responses were lost.
 RUNS = 40
 
+#: The same with a client that is a process of its own, which takes longer.
+SENDER_RUNS = 4
+
 #: Content: what the system's buffers take at once, and more than all buffers on the way hold.
 CONTENTS = b"x" * 100_000, b"x" * 20_000_000
 
@@ -112,6 +115,23 @@ def gateway_to(directory: Path, port: int) -> Iterator[GatewayProcess]:
         yield gateway
 
 
+@pytest.fixture(scope="module")
+def gateway(upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with gateway_to(tmp_path_factory.mktemp("gateway"), upstream.port) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GatewayProcess, RawUpstream]]:
+    directory = tmp_path_factory.mktemp("tls")
+    authority = Authority(directory)
+    upstream = RawUpstream(tls=authority.context("127.0.0.1"))
+    routes = ROUTES.format(port=upstream.port).replace("http://", "https://")
+    with GatewayProcess(directory, routes, SSL_CERT_FILE=str(authority.file)) as gateway:
+        yield gateway, upstream
+    upstream.close()
+
+
 def upload(gateway: GatewayProcess, status: int = 413) -> None:
     """Send requests with content. Each must get the response."""
     with httpx.Client(
@@ -140,24 +160,23 @@ def test_responses_of_gunicorn_arrive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "answer", [TOO_LARGE, NO_LENGTH, CHUNKED, REDIRECTION], ids=["length", "no length", "chunked", "redirection"]
 )
-def test_responses_of_raw_sockets_arrive(tmp_path: Path, end: Callable[[socket.socket], None], answer: bytes) -> None:
-    upstream = RawUpstream()
-
+def test_responses_of_raw_sockets_arrive(
+    gateway: GatewayProcess, upstream: RawUpstream, end: Callable[[socket.socket], None], answer: bytes
+) -> None:
     def respond(connection: socket.socket) -> None:
         connection.sendall(answer)
         end(connection)
         raise OSError
 
     upstream.answers["upload"] = respond
-    with gateway_to(tmp_path, upstream.port) as gateway:
-        upload(gateway, 307 if answer is REDIRECTION else 413)
-    upstream.close()
+    upload(gateway, 307 if answer is REDIRECTION else 413)
 
 
 @pytest.mark.parametrize("end", [close, close_after_some, shut_down])
-def test_responses_over_tls_arrive(tmp_path: Path, end: Callable[[socket.socket], None]) -> None:
-    authority = Authority(tmp_path)
-    upstream = RawUpstream(tls=authority.context("127.0.0.1"))
+def test_responses_over_tls_arrive(
+    tls: tuple[GatewayProcess, RawUpstream], end: Callable[[socket.socket], None]
+) -> None:
+    gateway, upstream = tls
 
     def respond(connection: socket.socket) -> None:
         # As servers have it: else the system may keep the response until what was sent before is acknowledged.
@@ -167,10 +186,7 @@ def test_responses_over_tls_arrive(tmp_path: Path, end: Callable[[socket.socket]
         raise OSError
 
     upstream.answers["upload"] = respond
-    routes = ROUTES.format(port=upstream.port).replace("http://", "https://")
-    with GatewayProcess(tmp_path, routes, SSL_CERT_FILE=str(authority.file)) as gateway:
-        upload(gateway)
-    upstream.close()
+    upload(gateway)
 
 
 SENDERS = {
@@ -193,20 +209,19 @@ SENDERS = {
 
 
 @pytest.mark.parametrize("name", SENDERS)
-def test_clients_that_go_on_sending_get_the_response(tmp_path: Path, name: str) -> None:
+def test_clients_that_go_on_sending_get_the_response(
+    gateway: GatewayProcess, upstream: RawUpstream, tmp_path: Path, name: str
+) -> None:
     program, *arguments = SENDERS[name]
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
     file = tmp_path / "content"
     file.write_bytes(CONTENTS[1] * 5)
-    upstream = RawUpstream()
     upstream.answer("upload", TOO_LARGE)
-    with gateway_to(tmp_path, upstream.port) as gateway:
-        url = f"http://127.0.0.1:{gateway.port}/upload"
-        command = [program, *(each.format(url=url, file=file) for each in arguments)]
-        outputs = [
-            subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 - from above
-            for _ in range(10)
-        ]
-    assert [(each.stdout, each.returncode) for each in outputs] == [("too large413", 0)] * 10
-    upstream.close()
+    url = f"http://127.0.0.1:{gateway.port}/upload"
+    command = [program, *(each.format(url=url, file=file) for each in arguments)]
+    outputs = [
+        subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - from above
+        for _ in range(SENDER_RUNS)
+    ]
+    assert [(each.stdout, each.returncode) for each in outputs] == [("too large413", 0)] * SENDER_RUNS

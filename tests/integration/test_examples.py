@@ -82,7 +82,7 @@ class TestSinglePageApplication:
             second.send("something")
             second.send("profile")
             assert first.recv(10) == "profile"
-            client.post("/auth/logout", headers={**ada.headers, "Prefer": "wait=5"})
+            client.post("/auth/logout", headers={**ada.headers, "Prefer": "wait=30"})
             for socket in (first, second):
                 assert set(received(socket)) <= {"sessions"}
                 assert socket.protocol.close_code == 4401

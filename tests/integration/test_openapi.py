@@ -57,6 +57,7 @@ def fuzz(url: str, token: str, tmp_path: Path, more: Mapping[str, str] = Mapping
         "--phases": "examples,coverage,fuzzing",
         "--max-examples": str(EXAMPLES),
         "--request-timeout": str(ANSWER_SECONDS),
+        "--max-response-time": str(ANSWER_SECONDS),
         "--seed": SEED,
         "--checks": CHECKS,
         "--exclude-checks": EXCLUDED_CHECK,

@@ -254,7 +254,7 @@ class TestRunner:
             read_until_ready(process)
             with httpx.Client(base_url=runner.url, trust_env=False, verify=NO_TLS) as client:
                 user = People(client).new()
-                answer = client.post("/auth/logout", headers={**user.headers, "Prefer": "wait=5"})
+                answer = client.post("/auth/logout", headers={**user.headers, "Prefer": "wait=30"})
             assert answer.json()["complete"] is True
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=RUN_SECONDS)

@@ -13,6 +13,8 @@ from clusters import NO_TLS, LocalCluster, client_of, is_ready, wait_until
 from databases import PostgresServer, replicas
 from people import PASSWORD
 
+pytestmark = pytest.mark.serial
+
 #: Clients, each with a session of its own.
 CLIENTS = 20
 

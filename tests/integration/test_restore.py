@@ -14,6 +14,8 @@ from clusters import BIN, NO_TLS, SERVICES, LocalCluster, client_of, is_ready, w
 from databases import PostgresServer, replicas
 from people import PASSWORD, People, User
 
+pytestmark = pytest.mark.serial
+
 #: Rows whose restoring takes a second or two, and bytes that are a part of them, and more than a service writes.
 MANY = 40_000
 MUCH = 1_000_000
@@ -34,7 +36,7 @@ class Site:
         return self.client.post("/auth/refresh", json={"refresh_token": user.tokens["refresh_token"]})
 
     def log_out(self, user: User) -> None:
-        answer = self.client.post("/auth/logout", headers={**user.headers, "Prefer": "wait=10"})
+        answer = self.client.post("/auth/logout", headers={**user.headers, "Prefer": "wait=30"})
         assert answer.json()["complete"], answer.text
 
     def is_served(self, user: User) -> bool:

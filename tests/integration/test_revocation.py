@@ -35,6 +35,8 @@ from stacks import (
     verdict,
 )
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
@@ -134,7 +136,7 @@ class TestLogout:
                 ada = stack.people.new()
                 # The second time, they remember the token.
                 assert [stack.ask_all(ada), stack.ask_all(ada)] == [GOOD_EVERYWHERE, GOOD_EVERYWHERE]
-                answer = stack.log_out(ada, wait=5, service=service)
+                answer = stack.log_out(ada, wait=30, service=service)
                 assert stack.ask_all(ada) == REVOKED_EVERYWHERE
                 assert answer["complete"]
                 assert answer["acknowledged_by"] >= 3
@@ -143,7 +145,7 @@ class TestLogout:
     def test_every_answer_to_a_logout_comes_whole(self, stack: Stack) -> None:
         users = [stack.people.new() for _ in range(20)]
         with ThreadPoolExecutor(5) as pool:
-            answers = list(pool.map(lambda user: stack.log_out(user, 5, "gateway"), users))
+            answers = list(pool.map(lambda user: stack.log_out(user, 30, "gateway"), users))
         assert all(answer["complete"] for answer in answers)
         assert len({answer["cursor"] for answer in answers}) == 20
 
@@ -158,7 +160,7 @@ class TestPartition:
         assert last_yes(lambda: stack.ask_strictly(victim, bob)) < cut_at + STRICT
         others = GOOD_EVERYWHERE.keys() - {victim}
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(stack.log_out, ada, wait=15)
+            waiting = pool.submit(stack.log_out, ada, wait=30)
             wait_until(lambda: {stack.ask(each, ada) for each in others} == {REVOKED}, "the others refuse", AT_ONCE)
             assert not waiting.done()
             answer = waiting.result()
@@ -253,7 +255,7 @@ class TestAnswersOfOthers:
         self.rewrite(stack, twice())
         users = [stack.people.new() for _ in range(5)]
         for user in users:
-            assert stack.log_out(user, wait=10)["complete"]
+            assert stack.log_out(user, wait=30)["complete"]
             assert {stack.ask(name, user) for name in stack.proxies} <= {STALE, REVOKED}
         self.heal(stack, stack.people.new())
         assert [stack.ask_all(user) for user in users] == [REVOKED_EVERYWHERE] * 5
@@ -285,7 +287,7 @@ class TestSleep:
             try:
                 # They are there before it wakes up, and before any news.
                 waiting = [pool.submit(ask, "profile", ada) for ask in [stack.ask, stack.ask_strictly] * 4]
-                answer = stack.log_out(ada, wait=15)
+                answer = stack.log_out(ada, wait=30)
             finally:
                 stack.resume("profile")
             found = [
@@ -309,7 +311,7 @@ class TestWhatLasts:
         ada, bob = stack.people.new(), stack.people.new()
         with closing(Stream(stack, ada, path)) as stream, closing(Stream(stack, bob, path)) as other:
             assert not stream.ended.is_set()
-            answer = stack.log_out(ada, wait=5, service="gateway")
+            answer = stack.log_out(ada, wait=30, service="gateway")
             assert answer["complete"]
             assert stream.ended.wait(seconds + AT_ONCE)
             assert stack.ask("gateway", bob) == GOOD
@@ -326,7 +328,7 @@ class TestWhatLasts:
             slow = pool.submit(stack.client.get, url, headers=ada.headers)
             try:
                 assert stack.upstream.has_slow.wait(RECOVERED)
-                assert stack.log_out(ada, wait=5)["complete"]
+                assert stack.log_out(ada, wait=30)["complete"]
                 assert stack.ask("gateway", ada) == REVOKED
             finally:
                 stack.upstream.release.set()
@@ -355,7 +357,7 @@ class TestKeys:
             ada = stack.people.new()
             assert stack.ask_all(ada) == GOOD_EVERYWHERE
             url = f"{stack.urls['auth']}/admin/keys/{kid_of(ada)}/revoke"
-            answer = stack.client.post(url, headers={**admin.headers, "Prefer": "wait=10"})
+            answer = stack.client.post(url, headers={**admin.headers, "Prefer": "wait=30"})
             assert answer.status_code == 200, answer.text
             assert answer.json()["complete"]
             assert is_refused_everywhere(stack, ada)
@@ -404,7 +406,7 @@ class TestDeathOfAuth:
         own_stack.start_all()
         ada, bob, cy = (own_stack.people.new() for _ in range(3))
         assert [own_stack.ask_all(user) for user in (ada, bob, cy)] == [GOOD_EVERYWHERE] * 3
-        assert own_stack.log_out(ada, wait=5)["complete"]
+        assert own_stack.log_out(ada, wait=30)["complete"]
         # Nobody has waited for this one, and still it is not to be lost.
         own_stack.log_out_unwaited(cy)
         own_stack.signal("auth", signal.SIGKILL)

@@ -55,7 +55,7 @@ class TestReplicas:
         for member in (first, second) * 4:
             ada = first.people.new()
             assert both.ask_all(ada) == [GOOD] * 4
-            answer = member.log_out(ada, wait=10)
+            answer = member.log_out(ada, wait=30)
             assert both.ask_all(ada) == [REVOKED] * 4
             assert answer["complete"]
             assert answer["acknowledged_by"] == 4
@@ -64,16 +64,16 @@ class TestReplicas:
 
     def test_a_service_that_was_killed_is_waited_for_by_no_replica_when_its_lease_is_over(self, both: Replicas) -> None:
         first, second = both.first, both.second
-        assert first.log_out(first.people.new(), wait=10)["acknowledged_by"] == 4
+        assert first.log_out(first.people.new(), wait=30)["acknowledged_by"] == 4
         # It follows the second one.
         second.signal("profile", signal.SIGKILL)
         killed_at = time.monotonic()
         assert not first.log_out(first.people.new(), wait=0)["complete"]
-        answer = first.log_out(first.people.new(), wait=10)
+        answer = first.log_out(first.people.new(), wait=30)
         assert (answer["complete"], answer["acknowledged_by"]) == (True, 3)
         assert time.monotonic() - killed_at < REPLICAS_LEASE + SLACK
         for member in (first, second) * 2:
-            answer = member.log_out(first.people.new(), wait=10)
+            answer = member.log_out(first.people.new(), wait=30)
             assert (answer["complete"], answer["acknowledged_by"]) == (True, 3)
             assert answer["in_force_after_ms"] < (AT_ONCE + SLACK) * 1000
         second.start("profile")
@@ -84,7 +84,7 @@ class TestReplicas:
         asleep = PlayedVerifier(first)
         asleep.ask(keys="any", lease=20)
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(second.log_out, ada, wait=15)
+            waiting = pool.submit(second.log_out, ada, wait=30)
             wait_until(lambda: first.ask("gateway", ada) == REVOKED, "it has been revoked", AT_ONCE)
             assert not waiting.done()
             second.signal("auth", signal.SIGKILL)

@@ -447,7 +447,7 @@ class TestGuessing:
 class TestReplay:
     def test_after_a_logout_nothing_of_it_opens_anything(self, site: Site) -> None:
         person = site.person()
-        fields = cookie(person.pair) + b"Prefer: wait=5\r\n"
+        fields = cookie(person.pair) + b"Prefer: wait=30\r\n"
         answer = site.ask("/session", fields, "DELETE")
         assert answer.status == 200, answer.body
         assert answer.all("clear-site-data") == ['"cache"']
@@ -461,14 +461,14 @@ class TestReplay:
 
     def test_a_logout_that_the_browser_does_not_obey_ends_it_all_the_same(self, site: Site) -> None:
         person = site.person()
-        site.ask("/session", cookie(named(SESSION, person.session)) + b"Prefer: wait=5\r\n", "DELETE")
+        site.ask("/session", cookie(named(SESSION, person.session)) + b"Prefer: wait=30\r\n", "DELETE")
         answer, _ = site.attack("private", cookie(person.pair))
         assert (answer.status, answer.code) == (401, "session_ended")
 
     def test_after_a_change_of_the_password_what_was_copied_opens_nothing(self, site: Site) -> None:
         copied = site.person()
         body = json.dumps({"current_password": PASSWORD, "new_password": f"another {PASSWORD}"}).encode()
-        fields = b"Content-Type: application/json\r\nPrefer: wait=5\r\n" + cookie(copied.pair)
+        fields = b"Content-Type: application/json\r\nPrefer: wait=30\r\n" + cookie(copied.pair)
         answer = site.ask("/auth/password", fields, "POST", body)
         assert answer.status in {200, 204}, answer.body
         jar = dict(value.partition(";")[0].split("=", 1) for value in answer.all("set-cookie"))
@@ -483,7 +483,7 @@ class TestReplay:
     def test_a_session_does_not_come_back_with_the_next_login(self, site: Site) -> None:
         email = site.register()
         old = site.cookies_of(site.log_in(email))
-        site.ask("/session", cookie(old.pair) + b"Prefer: wait=5\r\n", "DELETE")
+        site.ask("/session", cookie(old.pair) + b"Prefer: wait=30\r\n", "DELETE")
         new = site.cookies_of(site.log_in(email))
         mixed = [named(SESSION, new.session), named(TOKEN, old.token)]
         answer, seen = site.attack("private", cookie(*mixed))

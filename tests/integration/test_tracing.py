@@ -13,6 +13,8 @@ import pytest
 from clusters import NO_TLS, LocalCluster, wait_until
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+pytestmark = pytest.mark.serial
+
 #: Seconds in which container runtimes expect a process to end.
 END_SECONDS = 10.0
 

@@ -73,7 +73,7 @@ def test_a_logout_is_in_force_in_all_workers(cluster: LocalCluster, people: Peop
     user = people.new()
     assert {answer.status_code for answer in ask_many(cluster, user)} == {200}
     answer = httpx.post(
-        f"{cluster.url}/auth/logout", headers={**user.headers, "Prefer": "wait=5"}, trust_env=False, verify=NO_TLS
+        f"{cluster.url}/auth/logout", headers={**user.headers, "Prefer": "wait=30"}, trust_env=False, verify=NO_TLS
     )
     assert answer.json()["complete"] is True
     assert {answer.status_code for answer in ask_many(cluster, user)} == {401}

@@ -747,7 +747,9 @@ class Replica:
             settled=SettledTime(clock, timedelta(seconds=LIFETIME + MARGIN)),
             follow_time=self._follow_time,
             verifiers=self.verifiers,
-            follow_feed=lambda: feed.refresh_local(lambda: self.verifiers.on_local_poll(int(OWN_BOUND * 1000))),
+            follow_feed=lambda max_age: feed.refresh_local(
+                lambda: self.verifiers.on_local_poll(int(OWN_BOUND * 1000)), max_age
+            ),
             store=connection,
             database=SimpleNamespace(is_sqlite=False, listen=self._listen),
             local_keys=SimpleNamespace(use=lambda _ring: None, current=RING),

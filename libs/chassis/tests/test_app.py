@@ -13,7 +13,7 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from ostiary_chassis.app import MAX_BODY_BYTES, new_app
-from ostiary_chassis.bodies import JsonRoute, RequestBody
+from ostiary_chassis.bodies import RequestBody, StrictRoute
 from ostiary_chassis.metrics import Metrics
 
 
@@ -48,7 +48,7 @@ def app(database: Database) -> FastAPI:
         metrics=Metrics(),
     )
 
-    router = APIRouter(route_class=JsonRoute)
+    router = APIRouter(route_class=StrictRoute)
 
     @router.post("/things")
     @router.patch("/things")

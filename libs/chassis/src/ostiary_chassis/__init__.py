@@ -4,7 +4,8 @@ What each service needs around its domain, a module each:
 
     settings   one frozen config object, parsed once from the environment
     app        a FastAPI application with problem details, request ids, metrics, logs and health
-    bodies     the base of request bodies
+    bodies     request bodies, read strictly
+    queries    query parameters, read strictly
     problems   exceptions into problem documents (RFC 9457)
     openapi    the errors in a service's OpenAPI document
     middleware pure ASGI: request context and body limit

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.requests import Request
@@ -12,6 +14,7 @@ from starlette.responses import Response
 
 from ostiary_chassis.media_types import is_json
 from ostiary_chassis.problems import UNSUPPORTED_MEDIA_TYPE, ProblemError, malformed_json
+from ostiary_chassis.queries import refuse_repeated
 
 #: Levels of nested objects and arrays; the services' bodies have two.
 MAX_DEPTH = 16
@@ -75,13 +78,15 @@ class _JsonRequest(Request):
         return await read_json(self)
 
 
-class JsonRoute(APIRoute):
-    """A route whose JSON body is read strictly. Every route with a body has to be one."""
+class StrictRoute(APIRoute):
+    """A route whose query and JSON body are read strictly. Every route with either has to be one."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        known = [each.alias for each in get_flat_params(self.dependant) if isinstance(each.field_info, Query)]
 
         async def handle_strictly(request: Request) -> Response:
+            refuse_repeated(request.query_params, known)
             return await handle(_JsonRequest(request.scope, request.receive))
 
         return handle_strictly

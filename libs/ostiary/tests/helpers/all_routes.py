@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from structlog.testing import capture_logs
 
-from ostiary_chassis.bodies import JsonRoute
+from ostiary_chassis.bodies import StrictRoute
 from ostiary_chassis.middleware import OPERATIONS
 
 _PARAMETER = re.compile(r"\{[^}]+\}")
@@ -36,4 +36,4 @@ def lenient_routes(app: FastAPI) -> list[str]:
     """Return the routes with a body whose JSON is read as the framework does."""
     routes = [route.original_route for route in iter_route_contexts(app.routes)]
     with_body = [route for route in routes if isinstance(route, APIRoute) and route.body_field is not None]
-    return [route.path for route in with_body if not isinstance(route, JsonRoute)]
+    return [route.path for route in with_body if not isinstance(route, StrictRoute)]

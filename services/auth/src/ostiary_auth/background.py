@@ -47,6 +47,7 @@ class Background:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._without_messages = services.database.is_sqlite
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -58,8 +59,7 @@ class Background:
             tasks.create_task(self._repeat(self.erase, ERASE_SECONDS))
             tasks.create_task(self._repeat(self.trim_audit_log, PRUNE_SECONDS))
             tasks.create_task(self._repeat(self.pay_refunds, REFUND_SECONDS))
-            alone = self._services.database.is_sqlite
-            log_seconds = FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES if alone else FOLLOW_LOG_SECONDS
+            log_seconds = FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES if self._without_messages else FOLLOW_LOG_SECONDS
             tasks.create_task(self._repeat(self.follow_feed, log_seconds))
             tasks.create_task(self._repeat(self._services.verifiers.maintain, MAINTAIN_SECONDS))
             tasks.create_task(self._when(self._services.revoked, self._services.feed.refresh))
@@ -76,7 +76,8 @@ class Background:
         local_keys.use(await self._services.keys.load(local_keys.current))
 
     async def follow_feed(self) -> None:
-        await self._services.follow_feed()
+        # Where this is so frequent, what polls have read will do.
+        await self._services.follow_feed(FOLLOW_LOG_SECONDS_WITHOUT_MESSAGES if self._without_messages else 0.0)
         await self._services.keep_receipt()
 
     async def advance_keys(self) -> None:

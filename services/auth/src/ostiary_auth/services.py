@@ -168,9 +168,9 @@ class Services:
         await self.database_time.follow()
         self.settled.observe()
 
-    async def follow_feed(self) -> None:
-        """Update this process's own verifier."""
-        await self.feed.refresh_local(lambda: self.verifiers.on_local_poll(int(LOCAL_MAX_STALENESS * 1000)))
+    async def follow_feed(self, max_age: float = 0.0) -> None:
+        """Update this process's own verifier, by what was read of the log less than `max_age` seconds ago, or now."""
+        await self.feed.refresh_local(lambda: self.verifiers.on_local_poll(int(LOCAL_MAX_STALENESS * 1000)), max_age)
 
     async def begin_following(self) -> None:
         """Read the revocation log for the first time. If it lacks entries that it once had, begin a new one."""

@@ -95,6 +95,28 @@ class TestAccess:
             assert await program.refused(method, path, content) == (403, "not_a_user")
 
 
+class TestRepeatedParameters:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/admin/users?limit=1&limit=2",
+            "/admin/users?limit=1&other=x&limit=1",
+            f"/admin/users?after={NOBODY}&limit=1&after={NOBODY}",
+            "/admin/clients?after=a&after=b",
+            "/admin/audit?subject=a&subject=b",
+            "/admin/audit?after=0&%61fter=0",
+        ],
+    )
+    async def test_one_that_is_known_is_refused(self, admin: Admin, path: str) -> None:
+        response = await admin.ask("GET", path)
+        assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+        assert "is repeated: send it once." in response.json()["detail"]
+
+    @pytest.mark.parametrize("path", ["/admin/users?other=1&other=2&limit=1", "/admin/keys?limit=1&limit=2"])
+    async def test_one_that_is_not_is_ignored(self, admin: Admin, path: str) -> None:
+        assert (await admin.ask("GET", path)).status_code == 200
+
+
 class TestWhoIsAnAdminNoMore:
     """A token says what was so when it was issued; here that is looked up again."""
 

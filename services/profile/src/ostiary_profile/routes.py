@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from ostiary import VerifiedToken
 from ostiary.fastapi import Auth
-from ostiary_chassis.bodies import JsonRoute, RequestBody
+from ostiary_chassis.bodies import RequestBody, StrictRoute
 from ostiary_chassis.names import has_controls, is_name
 from ostiary_chassis.openapi import documented
 from ostiary_profile.domain import Profile, Profiles
@@ -89,7 +89,7 @@ IfMatch = Annotated[
 
 def profile_routes(profiles: Profiles, auth: Auth) -> APIRouter:
     """Return the router for `/profiles`."""
-    router = APIRouter(prefix="/profiles", tags=["profile"], route_class=JsonRoute)
+    router = APIRouter(prefix="/profiles", tags=["profile"], route_class=StrictRoute)
     reader = Annotated[VerifiedToken, Depends(auth.require(scopes=[READ]))]
     writer = Annotated[VerifiedToken, Depends(auth.require(scopes=[WRITE]))]
     # A deletion cannot be undone, so the caller must not have logged out.

@@ -27,8 +27,8 @@ POOL_SIZE = 10
 #: Those of them that transactions which queue for one lock may have.
 QUEUEING_AT_ONCE = 4
 
-#: Further connections for following the database: a second one for when the first one hangs.
-FOLLOWING_POOL_SIZE = 2
+#: Further connections for following the database: one that may hang, and others for when it does.
+FOLLOWING_POOL_SIZE = 3
 
 #: Seconds to wait for a free connection, after which a request is answered with 503.
 POOL_TIMEOUT = 3.0
@@ -59,9 +59,9 @@ class Database:
         self._connector = postgres.Connector(address)
         self._engine = self._create_engine(POOL_SIZE)
         # Of its own, as others may wait in the pool for a slow database. Without transactions, which cost two round
-        # trips. SQLite has none of either: its transactions are calls.
-        following = self._create_engine(FOLLOWING_POOL_SIZE)
-        self._following = following if self.is_sqlite else following.execution_options(isolation_level="AUTOCOMMIT")
+        # trips, or turns of a thread: processes without any load do this all the time.
+        autocommit = {sqlite.AUTOCOMMIT: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._following = self._create_engine(FOLLOWING_POOL_SIZE).execution_options(**autocommit)
         self._probe = _WriteProbe(self)
 
     @property
@@ -78,7 +78,7 @@ class Database:
     @asynccontextmanager
     async def follow(self) -> AsyncIterator[AsyncConnection]:
         """Run statements that only read and of which each sees what is committed, on connections kept for that."""
-        async with self._following.connect() as connection, connection.begin():
+        async with self._following.connect() as connection:
             yield connection
 
     @asynccontextmanager

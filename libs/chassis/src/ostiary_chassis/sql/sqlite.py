@@ -31,8 +31,9 @@ BUSY_SECONDS = 5.0
 #: Error codes after which a file has to be opened anew: it may have been opened while it could not be written to.
 _FILE_ERRORS = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT}
 
-#: The execution option of a connection whose transactions write.
+#: The execution options of a connection whose transactions write, and of one without any: each statement is by itself.
 WRITES = "ostiary_writes"
+AUTOCOMMIT = "ostiary_autocommit"
 
 #: FULL: a committed transaction is on disk, also after a power failure.
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL")
@@ -80,8 +81,9 @@ def create_private_file(path: Path) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get(AUTOCOMMIT, False):
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITES, False) else "BEGIN")
 
 
 def _on_error(context: ExceptionContext) -> None:
@@ -133,7 +135,8 @@ class ThreadConnection:
         await self.call(self.connection.create_function, *args, **kwargs)
 
     async def commit(self) -> None:
-        await self.call(self.connection.commit)
+        if self.connection.in_transaction:
+            await self.call(self.connection.commit)
 
     async def rollback(self) -> None:
         # The pool rolls back each connection that it gets back; most have committed.

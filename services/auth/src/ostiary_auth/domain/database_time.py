@@ -33,7 +33,7 @@ class DatabaseTime:
 
     async def follow(self) -> None:
         """Read the database's clock once. If what it shows must be stored first and cannot be, nothing changes."""
-        async with self._store.read() as transaction:
+        async with self._store.follow() as transaction:
             asked_at = self._clock.monotonic()
             reading = await transaction.time.read()
             answered_at = self._clock.monotonic()

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from ostiary_auth.domain.revocation.model import RevokedNumbers
 from ostiary_auth.routes.revocation.models import InForceResponse
 from ostiary_auth.services import Services
-from ostiary_chassis.bodies import JsonRoute
+from ostiary_chassis.bodies import StrictRoute
 
 #: Maximum wait in seconds: longer than the default lease of a verifier that has vanished, which is 30, and than it
 #: takes to notice that. Whatever passes requests on must wait longer for the response.
@@ -42,7 +42,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 def prefer_wait_route(services: Services) -> type[APIRoute]:
     """Return a route class for operations that revoke, which supports `Prefer: wait`."""
 
-    class PreferWaitRoute(JsonRoute):
+    class PreferWaitRoute(StrictRoute):
         def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
             options["openapi_extra"] = {"parameters": [PARAMETER]}
             if options.get("status_code") == 204:  # noqa: PLR2004 - HTTP

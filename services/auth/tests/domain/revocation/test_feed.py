@@ -742,8 +742,22 @@ class TestReplicas:
             await revoke(services, "meanwhile")
             assert not own.complete
 
-        await services.feed.refresh_local(register)
+        await services.feed.refresh_local(register, 0.0)
         assert own.complete
+        assert services.feed.number == 1
+
+    async def test_a_read_for_a_poll_will_do_for_the_replica_for_as_long_as_that_is_said(
+        self, services: Services
+    ) -> None:
+        own = services.feed.local.revocations
+        await services.follow_feed()
+        await services.feed.refresh()
+        began = own.fresh_at
+        await revoke(services, "meanwhile")
+        await services.follow_feed(max_age=60.0)
+        assert services.feed.number == 0
+        assert began < own.fresh_at <= own.now()
+        await services.follow_feed()
         assert services.feed.number == 1
 
 

@@ -213,6 +213,17 @@ class TestQuestions:
             assert f"'{parameter}'" in response.json()["detail"]
         assert (await asking.stored()).keys() == before.keys()
 
+    @pytest.mark.parametrize("parameter", ["verifier", "epoch", "after", "wait", "lease", "keys", "nonce", "receipt"])
+    async def test_one_that_is_repeated_is_refused(self, asking: Asking, parameter: str) -> None:
+        before = await asking.stored()
+        question = (await asking.ask({"lease": 1, "receipt": "x"})).request.url
+        twice = f"{question}&{parameter}={question.params[parameter]}"
+        for method in ("GET", "DELETE"):
+            response = await asking.http.request(method, twice, headers=asking.headers)
+            assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+            assert f"'{parameter}' is repeated" in response.json()["detail"]
+        assert (await asking.stored()).keys() == before.keys()
+
     async def test_all_that_may_be_said_is_understood(self, asking: Asking) -> None:
         questions: list[Question] = [
             {"after": 0},

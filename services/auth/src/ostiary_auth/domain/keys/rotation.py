@@ -86,7 +86,7 @@ class SigningKeys:
 
     async def stored(self) -> list[StoredKey]:
         """Return all keys, the newest first."""
-        async with self._store.read() as transaction:
+        async with self._store.follow() as transaction:
             return await transaction.keys.all()
 
     async def advance(self, context: Context) -> None:

@@ -72,6 +72,8 @@ class RevocationFeed:
         #: Reads the store: what was committed before the call is known after it.
         self.refresh = Coalesced(self._read, patience=READ_PATIENCE_SECONDS)
         self.head: LogHead | None = None
+        #: When the last read began that is complete, on the monotonic clock.
+        self._read_at = -math.inf
         self._pages = Pages()
         self._tail: deque[Entry] = deque(maxlen=TAIL)
         #: By `after`, those that take further polls.
@@ -148,12 +150,16 @@ class RevocationFeed:
         # A caller that is cancelled does not take the response from the others.
         return await asyncio.shield(batch.signed)
 
-    async def refresh_local(self, register: Callable[[], Awaitable[None]]) -> None:
-        """Update this process's own verifier, after `register` has stored that it accepts tokens."""
-        started_at = self.local.revocations.now()
+    async def refresh_local(self, register: Callable[[], Awaitable[None]], max_age: float) -> None:
+        """Update this process's own verifier, after `register` has stored that it accepts tokens.
+
+        If the store was read for a poll less than `max_age` seconds ago, it is not read again.
+        """
         await register()
-        await self.refresh()
-        self.local.revocations.fresh_at = max(self.local.revocations.fresh_at, started_at)
+        if self._clock.monotonic() - self._read_at >= max_age:
+            await self.refresh()
+        age = self._clock.monotonic() - self._read_at
+        self.local.revocations.fresh_at = max(self.local.revocations.fresh_at, self.local.revocations.now() - age)
 
     def remove_expired(self, now: datetime) -> None:
         """Forget entries that have expired by a time that has certainly come."""
@@ -162,6 +168,11 @@ class RevocationFeed:
             self._tail.popleft()
 
     async def _read(self) -> None:
+        began_at = self._clock.monotonic()
+        await self._read_log()
+        self._read_at = max(self._read_at, began_at)
+
+    async def _read_log(self) -> None:
         async with self._store.follow() as transaction:
             known = self.head
             head = await transaction.revocations.head()

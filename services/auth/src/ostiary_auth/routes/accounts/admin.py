@@ -20,12 +20,12 @@ from ostiary_auth.routes.paging import Limit, page_of
 from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.routes.sessions.models import EndedResponse
 from ostiary_auth.services import Services
-from ostiary_chassis.bodies import JsonRoute
+from ostiary_chassis.bodies import StrictRoute
 from ostiary_chassis.openapi import documented
 
 
 def user_admin_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:  # noqa: C901 - a list of routes
-    router = APIRouter(prefix="/admin/users", tags=["admin"], route_class=JsonRoute)
+    router = APIRouter(prefix="/admin/users", tags=["admin"], route_class=StrictRoute)
     revoking = APIRouter(prefix="/admin/users", tags=["admin"], route_class=prefer_wait_route(services))
     admin = Annotated[Context, Depends(dependencies.admin)]
     accounts = services.accounts

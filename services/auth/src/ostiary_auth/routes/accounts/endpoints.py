@@ -17,12 +17,12 @@ from ostiary_auth.routes.dependencies import Dependencies, UserRequest
 from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.routes.sessions.cookies import BrowserCookies
 from ostiary_auth.services import Services
-from ostiary_chassis.bodies import JsonRoute
+from ostiary_chassis.bodies import StrictRoute
 from ostiary_chassis.openapi import documented
 
 
 def account_routes(services: Services, dependencies: Dependencies, cookies: BrowserCookies | None) -> list[BaseRoute]:
-    router = APIRouter(prefix="/auth", tags=["account"], route_class=JsonRoute)
+    router = APIRouter(prefix="/auth", tags=["account"], route_class=StrictRoute)
     revoking = APIRouter(prefix="/auth", tags=["account"], route_class=prefer_wait_route(services))
     caller = Annotated[VerifiedToken, Depends(dependencies.auth.require())]
     live_request = Annotated[UserRequest, Depends(dependencies.live_user)]

@@ -11,7 +11,7 @@ from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.paging import Limit, page_of
 from ostiary_auth.routes.parameters import PRINTABLE
 from ostiary_auth.services import Services
-from ostiary_chassis.bodies import JsonRoute
+from ostiary_chassis.bodies import StrictRoute
 
 #: Entries that one request verifies: some seconds, and less than a gateway waits. Each step is recorded.
 VERIFIED_AT_ONCE = 50_000
@@ -21,7 +21,7 @@ VERIFY_PAUSE_SECONDS = 0.004
 
 
 def audit_admin_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
-    router = APIRouter(prefix="/admin/audit", tags=["admin"], route_class=JsonRoute)
+    router = APIRouter(prefix="/admin/audit", tags=["admin"], route_class=StrictRoute)
     admin = Annotated[Context, Depends(dependencies.admin)]
 
     @router.get("")

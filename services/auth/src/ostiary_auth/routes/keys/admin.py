@@ -11,12 +11,12 @@ from ostiary_auth.routes.keys.models import KeyResponse, KeysResponse
 from ostiary_auth.routes.parameters import Name
 from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.services import Services
-from ostiary_chassis.bodies import JsonRoute
+from ostiary_chassis.bodies import StrictRoute
 from ostiary_chassis.openapi import documented
 
 
 def key_admin_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
-    router = APIRouter(prefix="/admin/keys", tags=["admin"], route_class=JsonRoute)
+    router = APIRouter(prefix="/admin/keys", tags=["admin"], route_class=StrictRoute)
     revoking = APIRouter(prefix="/admin/keys", tags=["admin"], route_class=prefer_wait_route(services))
     admin = Annotated[Context, Depends(dependencies.admin)]
 

@@ -4,11 +4,11 @@ from fastapi import APIRouter, Request, Response
 from starlette.routing import BaseRoute
 
 from ostiary_auth.services import Services
-from ostiary_chassis.bodies import JsonRoute
+from ostiary_chassis.bodies import StrictRoute
 
 
 def jwks_routes(services: Services) -> list[BaseRoute]:
-    router = APIRouter(prefix="/.well-known", tags=["discovery"], route_class=JsonRoute)
+    router = APIRouter(prefix="/.well-known", tags=["discovery"], route_class=StrictRoute)
     max_age = services.config.jwks_max_age
 
     @router.get("/jwks.json", responses={304: {"description": "Not modified."}})

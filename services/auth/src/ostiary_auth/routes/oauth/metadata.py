@@ -10,7 +10,7 @@ from ostiary_auth.domain.oauth.client_assertion import ASSERTION_ALGORITHMS
 from ostiary_auth.domain.revocation.security_events import EVENTS_SCOPE
 from ostiary_auth.paths import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH
 from ostiary_auth.services import Services
-from ostiary_chassis.bodies import JsonRoute
+from ostiary_chassis.bodies import StrictRoute
 
 #: Seconds that the metadata may be cached; it changes with releases only.
 METADATA_MAX_AGE = 3600
@@ -19,7 +19,7 @@ _CONFIDENTIAL = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
 
 
 def metadata_routes(services: Services) -> list[BaseRoute]:
-    router = APIRouter(prefix="/.well-known", tags=["discovery"], route_class=JsonRoute)
+    router = APIRouter(prefix="/.well-known", tags=["discovery"], route_class=StrictRoute)
     metadata = _metadata(services.config.issuer)
 
     # The second path is for OpenID clients (RFC 8414 section 5).

@@ -11,11 +11,11 @@ from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.routes.prefer_wait import note_revoked, prefer_wait_route
 from ostiary_auth.routes.revocation.models import VerifierResponse, VerifiersResponse
 from ostiary_auth.services import Services
-from ostiary_chassis.bodies import JsonRoute
+from ostiary_chassis.bodies import StrictRoute
 
 
 def revocation_admin_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
-    router = APIRouter(prefix="/admin", tags=["admin"], route_class=JsonRoute)
+    router = APIRouter(prefix="/admin", tags=["admin"], route_class=StrictRoute)
     revoking = APIRouter(prefix="/admin", tags=["admin"], route_class=prefer_wait_route(services))
     admin = Annotated[Context, Depends(dependencies.admin)]
 

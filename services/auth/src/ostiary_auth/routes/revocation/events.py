@@ -12,7 +12,7 @@ from ostiary.errors import InsufficientScope
 from ostiary_auth.domain.revocation.security_events import EVENTS_SCOPE, MAX_EVENTS
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.services import Services
-from ostiary_chassis.bodies import JsonRoute, RequestBody
+from ostiary_chassis.bodies import RequestBody, StrictRoute
 from ostiary_chassis.openapi import documented
 
 _log = structlog.stdlib.get_logger("events")
@@ -47,7 +47,7 @@ class PollResponse(BaseModel):
 
 
 def events_routes(services: Services, dependencies: Dependencies) -> list[BaseRoute]:
-    router = APIRouter(prefix="/events", tags=["events"], route_class=JsonRoute)
+    router = APIRouter(prefix="/events", tags=["events"], route_class=StrictRoute)
     receiver = Annotated[VerifiedToken, Depends(dependencies.auth.require(scopes=[EVENTS_SCOPE]))]
 
     @router.post("/poll", responses=documented(403))

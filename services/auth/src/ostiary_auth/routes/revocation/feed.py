@@ -18,6 +18,7 @@ from ostiary_auth.paths import FEED_PATH
 from ostiary_auth.routes.dependencies import Dependencies
 from ostiary_auth.services import Services
 from ostiary_chassis.problems import ProblemError
+from ostiary_chassis.queries import refuse_repeated
 
 #: Maximum milliseconds of a poll's wait and of a lease.
 MAX_WAIT_MS = 30_000
@@ -26,6 +27,8 @@ MAX_LEASE_MS = 3_600_000
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 _NONCE = re.compile(rf"[A-Za-z0-9_-]{{{MIN_NONCE_LENGTH},{MAX_NONCE_LENGTH}}}\Z")
+
+_PARAMETERS = ("verifier", "epoch", "after", "wait", "lease", "keys", "nonce", "receipt")
 
 _HEADERS = {"Cache-Control": "no-store"}
 
@@ -36,6 +39,7 @@ def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
         arrived_at = services.clock.monotonic()
         client_id = _authorise(dependencies, request)
         query = request.query_params
+        refuse_repeated(query, _PARAMETERS)
         after, wait = _number(query, "after", MAX_NUMBER - 1), _number(query, "wait", MAX_WAIT_MS)
         lease = _number(query, "lease", MAX_LEASE_MS) if "lease" in query else None
         keys, nonce = _name(query, "keys"), _nonce(query)
@@ -57,6 +61,7 @@ def feed_routes(services: Services, dependencies: Dependencies) -> list[Route]:
     async def leave(request: Request) -> Response:
         """Remove a verifier that shuts down."""
         client_id = _authorise(dependencies, request)
+        refuse_repeated(request.query_params, _PARAMETERS)
         await services.verifiers.remove(_verifier(client_id, request.query_params))
         return Response(status_code=204)
 

@@ -23,12 +23,12 @@ from ostiary_auth.routes.sessions.models import (
     TokenResponse,
 )
 from ostiary_auth.services import Services
-from ostiary_chassis.bodies import JsonRoute
+from ostiary_chassis.bodies import StrictRoute
 from ostiary_chassis.openapi import documented
 
 
 def session_routes(services: Services, dependencies: Dependencies, cookies: BrowserCookies | None) -> list[BaseRoute]:
-    router = APIRouter(prefix="/auth", tags=["account"], route_class=JsonRoute)
+    router = APIRouter(prefix="/auth", tags=["account"], route_class=StrictRoute)
     revoking = APIRouter(prefix="/auth", tags=["account"], route_class=prefer_wait_route(services))
     user_request = Annotated[UserRequest, Depends(dependencies.user)]
     live_request = Annotated[UserRequest, Depends(dependencies.live_user)]

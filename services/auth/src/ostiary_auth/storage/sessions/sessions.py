@@ -125,6 +125,9 @@ _USE_TOKEN = (
     .where(refresh_tokens.c.hash == bindparam("used"))
     .values(used_at=bindparam("now"), successor_nonce=bindparam("nonce"), successor_hash=bindparam("successor"))
 )
+_ADD_SUCCESSOR = insert(refresh_tokens).values(
+    hash=bindparam("successor"), session_id=bindparam("of"), created_at=bindparam("now"), check_at=bindparam("check")
+)
 _BY_ID = select(*_SESSION_COLUMNS).where(sessions.c.id == bindparam("session_id"))
 _LOCK = (
     select(*_SESSION_COLUMNS)
@@ -182,7 +185,13 @@ _USE = (
     .returning(*_entitlement, _without_flush.label("without_flush"))
 )
 _USE_SESSION = update(sessions).where(sessions.c.id == bindparam("used")).values(last_used_at=bindparam("now"))
-_ROTATE_SESSION = _USE_SESSION.values(next_rotation_at=bindparam("next"))
+_ROTATE_SESSION = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("of"))
+    .values(last_used_at=bindparam("now"), next_rotation_at=bindparam("next"))
+)
+#: All three in one round trip, which SQLite cannot do.
+_ROTATE = _ROTATE_SESSION.add_cte(_USE_TOKEN.cte("used_token"), _ADD_SUCCESSOR.cte("added_token"))
 
 
 class SqlSessions:
@@ -308,12 +317,15 @@ class SqlSessions:
     async def rotate(
         self, used: bytes, nonce: bytes, successor: RefreshToken, *, next_rotation_at: datetime, ends_at: datetime
     ) -> None:
-        now = successor.created_at
-        use = {"used": used, "now": now, "nonce": nonce, "successor": successor.hash}
-        await self._connection.execute(_USE_TOKEN, use)
-        await self.add_refresh_token(successor, ends_at)
-        rotated = {"used": successor.session_id, "now": now, "next": next_rotation_at}
-        await self._connection.execute(_ROTATE_SESSION, rotated)
+        of, now = {"of": successor.session_id}, {"now": successor.created_at}
+        use = {"used": used, "nonce": nonce, "successor": successor.hash, **now}
+        add = {"successor": successor.hash, "check": ends_at + SESSIONS_KEPT, **of, **now}
+        rotate = {"next": next_rotation_at, **of, **now}
+        if self._database.is_sqlite:
+            for statement, given in ((_USE_TOKEN, use), (_ADD_SUCCESSOR, add), (_ROTATE_SESSION, rotate)):
+                await self._connection.execute(statement, given)
+        else:
+            await self._connection.execute(_ROTATE, {**use, **add, **rotate})
 
 
 async def remove_sessions(connection: AsyncConnection, session_ids: Sequence[UUID], limit: int) -> int:
