@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import structlog
 
+from ostiary_auth.domain.batch_size import BatchSize
 from ostiary_auth.domain.context import SYSTEM, Context
 from ostiary_auth.domain.revocation.messages import REVOKED
 from ostiary_auth.services import Services
@@ -26,7 +27,7 @@ REFUND_SECONDS = 1.0
 #: Seconds between looks for deleted users who still leave something.
 ERASE_SECONDS = 10.0
 
-#: Seconds between runs of the pruning, rows per transaction, and the pause between transactions.
+#: Seconds between runs of the pruning, rows per transaction at most, and the pause between transactions.
 PRUNE_SECONDS = 60.0
 PRUNE_BATCH = 150
 PRUNE_PAUSE_SECONDS = 0.01
@@ -47,6 +48,7 @@ class Background:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._prune_size = BatchSize(PRUNE_BATCH, services.clock)
         self._without_messages = services.database.is_sqlite
 
     async def run(self) -> None:
@@ -94,10 +96,12 @@ class Background:
     async def prune(self) -> None:
         """Delete expired rows, in batches until none is left."""
         idle = self._services.sessions.limits.idle
-        looked_at = PRUNE_BATCH
-        while looked_at >= PRUNE_BATCH:
+        are_more = True
+        while are_more:
             async with self._services.store.write() as transaction:
-                looked_at = await transaction.prune(self._services.settled.now(), idle=idle, limit=PRUNE_BATCH)
+                with self._prune_size.measured() as rows:
+                    looked_at = await transaction.prune(self._services.settled.now(), idle=idle, limit=rows)
+            are_more = looked_at >= rows
             # Let waiting writers go first.
             await asyncio.sleep(PRUNE_PAUSE_SECONDS)
         self._services.feed.remove_expired(self._services.settled.now())

@@ -12,12 +12,14 @@ from uuid import UUID
 
 import structlog
 
+from ostiary_auth.domain.batch_size import BatchSize
+from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.context import user_actor
 from ostiary_auth.domain.ports import Store
 
 _log = structlog.stdlib.get_logger("accounts")
 
-#: Rows removed in one transaction, which then takes some milliseconds.
+#: Rows removed in one transaction at most.
 ROWS_AT_ONCE = 150
 
 #: Entries of the audit log that are looked up at once, so that a long log is not searched for each transaction.
@@ -36,8 +38,9 @@ TRANSACTIONS_WAITED_FOR = 10
 class Erasure:
     """Removes what deleted users leave."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
+        self._size = BatchSize(ROWS_AT_ONCE, clock)
 
     async def begin(self, user_id: UUID) -> None:
         """Begin to remove the rows of a user who has just been deleted; small users are done at once."""
@@ -73,16 +76,20 @@ class Erasure:
 
     async def _steps(self, user_id: UUID) -> AsyncGenerator[None, None]:
         """Remove some rows with each step."""
-        removed = ROWS_AT_ONCE
-        while removed:
+        is_done = False
+        while not is_done:
             async with self._store.write() as transaction:
-                removed = await transaction.sessions.remove_some(user_id, ROWS_AT_ONCE)
+                with self._size.measured() as rows:
+                    is_done = await transaction.sessions.remove_some(user_id, rows) == 0
             yield
         actor = user_actor(user_id)
         while numbers := await self._numbers(actor):
-            for start in range(0, len(numbers), ROWS_AT_ONCE):
+            done = 0
+            while done < len(numbers):
                 async with self._store.write() as transaction:
-                    await transaction.audit.erase_personal(numbers[start : start + ROWS_AT_ONCE])
+                    with self._size.measured() as rows:
+                        await transaction.audit.erase_personal(numbers[done : done + rows])
+                done += rows
                 yield
 
     async def _numbers(self, actor: str) -> list[int]:

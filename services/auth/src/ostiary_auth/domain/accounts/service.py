@@ -80,7 +80,7 @@ class Accounts:
         self._rules = rules
         self._check_token_size = check_token_size
         self.refunds = Refunds()
-        self.erasure = Erasure(store)
+        self.erasure = Erasure(store, sessions.clock)
 
     async def register(self, email: str, password: str, display_name: str | None, context: Context) -> User:
         """Register a user.

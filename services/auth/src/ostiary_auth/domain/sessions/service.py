@@ -71,7 +71,7 @@ class Sessions:
         self._audit = audit
         self._revocations = revocations
         self.limits = limits
-        self._clock = clock
+        self.clock = clock
         self._ending = Batched(self._end_each, lanes=ENDING_LANES, most=ENDED_AT_ONCE)
 
     async def open(self, transaction: Transaction, user: User, client_id: str, context: Context) -> Grant:
@@ -126,7 +126,7 @@ class Sessions:
         """
         if len(presented) > MAX_REFRESH_TOKEN_CHARACTERS:
             raise InvalidRefreshToken
-        requested_at = self._clock.monotonic()
+        requested_at = self.clock.monotonic()
         async with self._store.write() as transaction:
             grant = await self._refresh(
                 transaction, presented, client_id, context, scopes=scopes, requested_at=requested_at
@@ -213,7 +213,7 @@ class Sessions:
         requested_at: float,
     ) -> Grant | None:
         chain = await transaction.sessions.lock_chain(hash_of(presented))
-        asked_at, context = context.now, context.after(self._clock.monotonic() - requested_at)
+        asked_at, context = context.now, context.after(self.clock.monotonic() - requested_at)
         if chain is None or chain.session.client_id != client_id:
             return None
         token, session, user = chain.token, chain.session, chain.user
@@ -279,13 +279,13 @@ class Sessions:
         self, session_id: UUID, is_theirs: Callable[[Session], bool], reason: EndReason, context: Context
     ) -> RevokedNumbers:
         """End a session, together with those of others."""
-        return await self._ending(_Ending(session_id, is_theirs, reason, context, self._clock.monotonic())) or ()
+        return await self._ending(_Ending(session_id, is_theirs, reason, context, self.clock.monotonic())) or ()
 
     async def _end_each(self, endings: Sequence[_Ending]) -> Mapping[_Ending, RevokedNumbers]:
         """End sessions for several callers in one transaction; nobody's request makes another's fail."""
         async with self._store.queue() as transaction:
             locked = await transaction.sessions.lock({ending.session_id for ending in endings})
-            locked_at = self._clock.monotonic()
+            locked_at = self.clock.monotonic()
             found = {session.id: session for session in locked}
             hit: dict[_Ending, SessionEnd] = {}
             for ending in endings:
