@@ -30,7 +30,7 @@ from ostiary_gateway.access.credentials import Browser
 from ostiary_gateway.access.request import RequestContext
 from ostiary_gateway.http1.parser import DEFAULT_HEAD_BYTES
 from ostiary_gateway.routing.bypass_check import IndexedRoutes
-from ostiary_gateway.routing.collection import without_collections
+from ostiary_gateway.routing.collection import free_in_pieces, without_collections
 from ostiary_gateway.routing.config import OWN_PATHS, RoutesFile
 from ostiary_gateway.routing.hosts import KnownHosts
 from ostiary_gateway.routing.source import RoutesSource
@@ -84,6 +84,7 @@ class Snapshot:
         previous: Self | None = None,
     ) -> None:
         """Take over rate limiters and upstreams of `previous` that have not changed."""
+        self._routes = prepared.routes
         routes, hosts, self.table = prepared.routes.file, prepared.hosts, prepared.routes.table
         self.admission: Admission = Admission(
             self.table,
@@ -110,6 +111,12 @@ class Snapshot:
             route.name: ([self.upstreams[name] for name in route.upstreams], list(route.upstreams.values()))
             for route in routes.routes
         }
+
+    def free_in_pieces(self) -> None:
+        """Once nobody uses this any more, free it without holding up the event loop."""
+        owners = self._routes.owners
+        parts = [*self.table.parts(), *owners.parts(), *self.admission.parts(), *self._weighted.values()]
+        free_in_pieces(owners, parts)
 
     def upstream_for(self, context: RequestContext) -> Cluster:
         """Choose the upstream of an admitted request by weight."""
@@ -215,6 +222,8 @@ class Runtime:
         """Load the file into a snapshot. Raises ConfigError or ValueError."""
         with without_collections():
             prepared = prepare(source.load(), self._issuer)
-            return Snapshot(
+            snapshot = Snapshot(
                 prepared, self._verifier, self._proxies, self._own_paths, renewals=self.renewals, previous=previous
             )
+            previous.free_in_pieces()
+            return snapshot

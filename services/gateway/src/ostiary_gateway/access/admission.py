@@ -114,6 +114,10 @@ class Admission:
         self._default_cors = CorsRules(default_cors) if default_cors is not None else None
         self._has_cors = default_cors is not None or any(route.cors is not None for route in table.routes)
 
+    def parts(self) -> list[object]:
+        """Return what this is made of for each route."""
+        return list(self._rules.values())
+
     def locate(self, context: RequestContext) -> None:
         """Set the client, host and path of a request, from its head alone. Raises ProblemError."""
         host = parse_target(context, self._own_paths)

@@ -43,6 +43,10 @@ class AddressIndex:
             self._exact.add(route.upstream_template, route)
             self._folded.add(self._folds[route.name], route)
 
+    def parts(self) -> list[object]:
+        """Return what this is made of, parents first."""
+        return [*self._exact.nodes(), *self._folded.nodes(), *self._folds.values()]
+
     def overlapping(self, route: Route) -> list[Route]:
         """Return the routes whose upstream paths some services may take for those of this one."""
         return self._folded.overlapping(self._fold(route))
@@ -186,6 +190,11 @@ class OwnerIndex:
         """Return all that counts of a route's upstreams."""
         addresses = self.addresses_of(route)
         return addresses, self._indexes[addresses].ignores_case
+
+    def parts(self) -> list[object]:
+        """Return what this is made of, parents first."""
+        indexes = self._indexes.values()
+        return [*indexes, *self.contested.values(), *chain.from_iterable(index.parts() for index in indexes)]
 
     def index_of(self, route: Route) -> AddressIndex:
         """Return the index of the addresses that a route leads to."""

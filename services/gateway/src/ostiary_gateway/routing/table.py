@@ -103,6 +103,14 @@ class PathTree:
             yield from (child for literal, child in self.literals.items() if segment.matches(literal))
         yield from (child for pattern, child in self.patterns if common_segment(pattern, segment) is not None)
 
+    def nodes(self) -> "list[PathTree]":
+        """Return this node and all below it, parents first."""
+        found = [self]
+        for node in found:
+            found += node.literals.values()
+            found += [child for _, child in node.patterns]
+        return found
+
     def descendants(self) -> list[Route]:
         """Return the routes of all templates that end here or further down."""
         found = [*self.routes, *self.tail]
@@ -159,6 +167,10 @@ class RouteTable:
     def candidates(self, host: bytes, path: bytes) -> Candidates:
         """Return the routes of the most specific template for a path. Raises InvalidPath."""
         return self._cached_candidates(path, host if self._has_hosts else b"")
+
+    def parts(self) -> list[object]:
+        """Return what this is made of, parents first."""
+        return [*self._root.nodes(), *self.routes]
 
     def overlapping(self, route: Route) -> list[Route]:
         """Return the routes whose templates match a path of this one's, with or without a slash at its end."""
