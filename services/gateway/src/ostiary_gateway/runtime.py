@@ -115,7 +115,7 @@ class Snapshot:
     def free_in_pieces(self) -> None:
         """Once nobody uses this any more, free it without holding up the event loop."""
         owners = self._routes.owners
-        parts = [*self.table.parts(), *owners.parts(), *self.admission.parts(), *self._weighted.values()]
+        parts = [*self.table.parts(), *owners.parts(), *self.admission.parts()]
         free_in_pieces(owners, parts)
 
     def upstream_for(self, context: RequestContext) -> Cluster:
