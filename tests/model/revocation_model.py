@@ -30,7 +30,7 @@ import math
 import random
 import selectors
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -75,7 +75,14 @@ from ostiary_auth.domain.revocation import pages, verifiers
 from ostiary_auth.domain.revocation.feed import RevocationFeed
 from ostiary_auth.domain.revocation.log import RevocationLog
 from ostiary_auth.domain.revocation.messages import REVOKED
-from ostiary_auth.domain.revocation.model import Entry, LoggedRevocation, LogHead, RegisteredVerifier, expiry_of
+from ostiary_auth.domain.revocation.model import (
+    Entry,
+    EntryColumns,
+    LoggedRevocation,
+    LogHead,
+    RegisteredVerifier,
+    expiry_of,
+)
 from ostiary_auth.domain.revocation.receipts import Receipts
 from ostiary_auth.domain.revocation.verifiers import Verifiers
 from ostiary_auth.routes import prefer_wait
@@ -569,6 +576,29 @@ class Rows:
             Entry(logged.number, logged.kind, logged.target, expiry_of(logged.expires_at), logged.digest)
             for logged in await self.after(number, head, limit)
         ]
+
+    async def columns(self, number: int, head: int, span: int) -> AsyncGenerator[EntryColumns, None]:
+        found = await self._columns(number, head, span)
+        while found is not None:
+            # Read ahead, as the store does.
+            coming = await self._columns(found.numbers[-1], head, span)
+            yield found
+            found = coming
+
+    async def _columns(self, number: int, head: int, span: int) -> EntryColumns | None:
+        rows = await self.after(number, head, span)
+        if not rows:
+            return None
+        stored = self._database.tables.revocations
+        part = [each for each in rows if each.number // span == rows[0].number // span]
+        return EntryColumns(
+            numbers=[each.number for each in part],
+            kinds=[each.kind.value for each in part],
+            targets=[each.target for each in part],
+            expiries=[expiry_of(each.expires_at) for each in part],
+            base=stored[number].digest if number in stored else None,
+            digest=part[-1].digest,
+        )
 
     async def put(self, changed: Collection[RegisteredVerifier]) -> None:
         await self._hop()

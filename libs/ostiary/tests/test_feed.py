@@ -472,7 +472,8 @@ PAGE_ENTRIES = [
     (number, kind, f"t{number}", 1_700_000_000 + number)
     for number, kind in zip((33, 34, 35, 37, 38, 39), Kind, strict=True)
 ]
-ROWS = b"".join(feed.page_row(number - 32, kind, target, exp) for number, kind, target, exp in PAGE_ENTRIES)
+NUMBERS, KINDS, TARGETS, EXPIRIES = zip(*PAGE_ENTRIES, strict=True)
+ROWS = feed.page_rows([number - 32 for number in NUMBERS], [kind.value for kind in KINDS], TARGETS, EXPIRIES)
 HEAD_BITS = struct.Struct(">HB5s16s")
 
 
@@ -486,6 +487,12 @@ def read_body(body: bytes) -> Answer:
     return feed.read(body, SIGNER.issuer, KEYS, set[str]().__contains__, NONCE)
 
 
+def sessions_of(page: Page) -> tuple[list[bytes], int | None]:
+    """Return the names of a page's sessions, and the latest `exp`."""
+    names, latest = page.sessions() or ([], None)
+    return [index.to_bytes(2, "big") + rest for index, rest in names], latest
+
+
 def row(offset: int = 1, kind: int = 1, exp: int = 1_700_000_900) -> bytes:
     return HEAD_BITS.pack(offset, kind, exp.to_bytes(5, "big"), bytes(16))
 
@@ -497,12 +504,12 @@ class TestPages:
         assert len(answer.page) == len(PAGE_ENTRIES)
         names = [sha256(f"{kind}:{target}".encode()).digest()[:16] for _, kind, target, _ in PAGE_ENTRIES]
         assert answer.page.names() == names
-        assert answer.page.sessions() == (names[:1], PAGE_ENTRIES[0][3])
+        assert sessions_of(answer.page) == (names[:1], PAGE_ENTRIES[0][3])
         others = [(number, kind, exp) for number, kind, _, exp in PAGE_ENTRIES[1:]]
         assert answer.page.others() == [(*other, name) for other, name in zip(others, names[1:], strict=True)]
 
     def test_the_form_is_that_of_the_protocol(self) -> None:
-        assert feed.page_row(258, Kind.KEY, "k1", 1_700_000_900) == (
+        assert feed.page_rows([258], ["key"], ["k1"], [1_700_000_900]) == (
             b"\x01\x02\x03" + (1_700_000_900).to_bytes(5, "big") + sha256(b"key:k1").digest()[:16]
         )
         assert answer_with(page=Page(0, None, b"x")).to_json()["page"] == {
@@ -572,7 +579,7 @@ class TestPages:
         except FeedFault:
             return
         assert page is not None
-        assert len(page) == len(page.names()) == len(page.sessions()[0]) + len(page.others())
+        assert len(page) == len(page.names()) == len(sessions_of(page)[0]) + len(page.others())
         numbers = [number for number, _, _, _ in page.others()]
         assert numbers == sorted(set(numbers))
 

@@ -26,7 +26,7 @@ from ostiary.feed import (
     Position,
     Revocation,
     chain,
-    page_row,
+    page_rows,
 )
 
 #: What the issuer's clock says, which is not what ours says.
@@ -291,8 +291,8 @@ class TestPages:
     @staticmethod
     def page_of(log: Log, after: int = 0, until: int | None = None, base: bytes | None = None) -> Answer:
         answer = log.answer(after, until, reset=True)
-        rows = [page_row(each.number, each.kind, each.target, each.expires_at) for each in answer.revocations]
-        return replace(answer, revocations=(), page=Page(0, base, b"".join(rows)))
+        found = [(each.number, each.kind.value, each.target, each.expires_at) for each in answer.revocations]
+        return replace(answer, revocations=(), page=Page(0, base, page_rows(*zip(*found, strict=True))))
 
     @pytest.mark.parametrize(("kind", "target"), ONE_OF_EACH)
     def test_a_page_revokes(self, revocations: Revocations, log: Log, kind: Kind, target: str) -> None:

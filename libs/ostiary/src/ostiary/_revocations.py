@@ -249,8 +249,8 @@ class Revocations:
 
         others: Iterable[tuple[int, Kind, int, Name]]
         if answer.page is not None:
-            sessions, expires_at = answer.page.sessions()
-            if sessions:
+            if (found := answer.page.sessions()) is not None:
+                sessions, expires_at = found
                 self._sessions.accept(now, ends_at(expires_at)).update(sessions)
             others = answer.page.others()
         else:

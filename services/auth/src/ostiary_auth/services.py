@@ -27,7 +27,6 @@ from ostiary_auth.domain.oauth.model import FIRST_PARTY_CLIENT_ID
 from ostiary_auth.domain.recovery import Recovery
 from ostiary_auth.domain.revocation.feed import RevocationFeed
 from ostiary_auth.domain.revocation.log import EXPIRY_MARGIN, RevocationLog
-from ostiary_auth.domain.revocation.model import Entry
 from ostiary_auth.domain.revocation.receipts import Receipts
 from ostiary_auth.domain.revocation.security_events import SecurityEvents
 from ostiary_auth.domain.revocation.verifiers import Verifiers
@@ -152,12 +151,12 @@ class Services:
         self.clients.invalidate()
         self.revoked.set()
 
-    def _on_logged(self, logged: Entry) -> None:
-        match logged.kind:
+    def _on_logged(self, kind: Kind, target: str) -> None:
+        match kind:
             case Kind.KEY:
                 self.key_revoked.set()
             case Kind.CLIENT:
-                self.clients.invalidate(logged.target)
+                self.clients.invalidate(target)
             case Kind.ALL:
                 self.clients.invalidate()
                 # A new log begins with this: the database may be one that was restored.

@@ -3,7 +3,7 @@
 Rows returned by methods named `lock...` cannot be changed by other transactions until this one ends.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -16,7 +16,7 @@ from ostiary_auth.domain.audit.model import AuditEntry, AuditHead
 from ostiary_auth.domain.clock import Reading
 from ostiary_auth.domain.keys.model import StoredKey
 from ostiary_auth.domain.oauth.model import Client
-from ostiary_auth.domain.revocation.model import Entry, LoggedRevocation, LogHead, RegisteredVerifier
+from ostiary_auth.domain.revocation.model import Entry, EntryColumns, LoggedRevocation, LogHead, RegisteredVerifier
 from ostiary_auth.domain.sessions.model import Chain, EndReason, Entitlement, RefreshToken, Session, SessionEnd
 from ostiary_auth.domain.sessions.session_secrets import SessionProof
 
@@ -205,7 +205,10 @@ class RevocationRows(Protocol):
         """Return stored entries with numbers over `number` and up to `head`, in order."""
 
     async def entries(self, number: int, head: int, limit: int) -> list[Entry]:
-        """Return the same, as far as it is published: of that, there may be a million."""
+        """Return the same, as far as it is published."""
+
+    def columns(self, number: int, head: int, span: int) -> AsyncGenerator[EntryColumns, None]:
+        """Yield the same, in parts that do not reach over a multiple of `span`. Each is read while one is used."""
 
     async def of(self, targets: Mapping[Kind, str]) -> list[LoggedRevocation]:
         """Return the entries about these targets, given by kind."""

@@ -320,6 +320,36 @@ class TestPages:
         parts = [(numbers_of(answer), answer.page is None, answer.reset) for answer in await rest.catch_up()]
         assert parts == [([4, 5, 6], True, False), ([7, 8, 9], True, False)]
 
+    @pytest.mark.usefixtures("small_pages")
+    async def test_where_numbers_are_missing_nothing_is_left_out(self, services: Services) -> None:
+        """Few entries are after a verifier, but over more numbers than are told each."""
+        await revoke(services, "1", "2")
+        await revoke(services, *map(str, range(3, 9)), age=LONG_AGO)
+        await revoke(services, "9", "10")
+        await prune(services)
+        follower = Follower(services, new_replica(services))
+        answers = await follower.catch_up()
+        assert [number for answer in answers for number in numbers_of(answer)] == [1, 2, 9, 10]
+        assert len(follower.revocations) == 4
+        late = Follower(services, follower.feed)
+        late.revocations.apply(replace(answers[0], page=None, head=1, digest=await digest_at(services, 1)), 0.0)
+        assert [number for answer in await late.catch_up() for number in numbers_of(answer)] == [2, 9, 10]
+
+    async def test_expiries_are_the_same_in_both_forms(self, services: Services) -> None:
+        """Whole seconds, rounded up, whether the database or we convert them."""
+        whole = datetime(2040, 1, 2, 3, 4, 5, tzinfo=UTC)
+        times = [whole + timedelta(microseconds=each) for each in (0, 1, 499_999, 500_000, 999_999)]
+        await revoke(services, *map(str, times))
+        async with services.store.write() as transaction:
+            for number, at in enumerate(times, 1):
+                moved = update(revocations).where(revocations.c.number == number).values(expires_at=at)
+                await transaction._connection.execute(moved)
+        async with services.store.read() as transaction:
+            entries = await transaction.revocations.entries(0, 5, 5)
+            (columns,) = [part async for part in transaction.revocations.columns(0, 5, 8)]
+        assert columns.expiries == [entry.expires_at for entry in entries]
+        assert (columns.targets, columns.digest) == ([entry.target for entry in entries], entries[-1].digest)
+
     async def test_what_has_expired_is_told_to_nobody(self, services: Services) -> None:
         await revoke(services, "1", "2", age=LONG_AGO)
         await revoke(services, "3", "4")
@@ -438,6 +468,8 @@ class TestSigning:
         self, services: Services, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The answer that is being made may be of an earlier state than theirs has to be."""
+        monkeypatch.setattr(feed_module, "TAIL", 1)
+        services.feed._tail = deque(maxlen=1)
         await revoke(services, "1", "2", "3")
         await services.feed.refresh()
         digest_at, reading, may_go_on = services.feed._digest_at, asyncio.Event(), asyncio.Event()
@@ -447,7 +479,6 @@ class TestSigning:
             await may_go_on.wait()
             return await digest_at(number, head)
 
-        monkeypatch.setattr(feed_module, "TAIL", 1)
         monkeypatch.setattr(services.feed, "_digest_at", slow)
         signatures = Signatures(services)
         early = asyncio.create_task(signatures.answers(1, nonces(1)))
@@ -563,15 +594,17 @@ class TestNews:
         assert 0.05 <= asyncio.get_running_loop().time() - began_at < SOON
 
     @pytest.mark.usefixtures("small_pages")
-    async def test_listeners_hear_of_each_revocation_once(self, services: Services) -> None:
+    async def test_listeners_hear_of_each_revocation_of_more_than_a_session_once(self, services: Services) -> None:
         feed = new_replica(services)
-        heard: list[int] = []
-        feed.subscribe(lambda logged: heard.append(logged.number))
-        await revoke(services, *map(str, range(7)))
+        heard: list[tuple[Kind, str]] = []
+        feed.subscribe(lambda kind, target: heard.append((kind, target)))
+        await revoke_many(services, 9, Kind.CLIENT)
+        await revoke(services, "10")
         await feed.refresh()
-        await revoke(services, "8")
+        await revoke_many(services, 1, Kind.KEY)
         await asyncio.gather(*(feed.refresh() for _ in range(5)))
-        assert heard == list(range(1, 9))
+        expected = [(Kind.CLIENT, number) for number in range(1, 10)] + [(Kind.KEY, 11)]
+        assert heard == [(kind, f"{number:x<64}") for kind, number in expected]
 
 
 class SlowRead:

@@ -9,7 +9,8 @@ after the poll has arrived; concurrent polls share one read.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import dropwhile, islice
@@ -17,14 +18,14 @@ from itertools import dropwhile, islice
 import structlog
 
 from ostiary import LocalRevocations
-from ostiary.feed import MAX_EVENTS, MAX_NONCES, PAGE_NUMBERS, TYPE, Answer, FeedFault, Page, Revocation
+from ostiary.feed import MAX_EVENTS, MAX_NONCES, PAGE_NUMBERS, TYPE, Answer, FeedFault, Kind, Page, Revocation
 from ostiary_auth.domain.clock import Clock
 from ostiary_auth.domain.coalesced import Coalesced, retrieve_error
 from ostiary_auth.domain.errors import LogReplaced
 from ostiary_auth.domain.keys.key_ring import KeyRing
 from ostiary_auth.domain.ports import Store, Transaction
 from ostiary_auth.domain.revocation.model import Entry, LogHead, ReplacedLog
-from ostiary_auth.domain.revocation.pages import Pages, Part, parts_of
+from ostiary_auth.domain.revocation.pages import Pages, Part, part_of, parts_of
 from ostiary_auth.domain.revocation.receipts import Receipts
 
 _log = structlog.stdlib.get_logger("revocations")
@@ -75,11 +76,13 @@ class RevocationFeed:
         #: When the last read began that is complete, on the monotonic clock.
         self._read_at = -math.inf
         self._pages = Pages()
+        #: The last entries, and the number after which they are all that is live.
         self._tail: deque[Entry] = deque(maxlen=TAIL)
+        self._tail_begins_after = 0
         #: By `after`, those that take further polls.
         self._batches: dict[int, _Batch] = {}
         self._changed = asyncio.Event()
-        self._subscribers: list[Callable[[Entry], None]] = []
+        self._subscribers: list[Callable[[Kind, str], None]] = []
         #: The stored log, if it was found to lack entries, and what is called then.
         self.replaced: ReplacedLog | None = None
         self.on_replaced: Callable[[], None] = lambda: None
@@ -96,8 +99,8 @@ class RevocationFeed:
         """The name of the log."""
         return self.head.epoch if self.head else ""
 
-    def subscribe(self, subscriber: Callable[[Entry], None]) -> None:
-        """Have `subscriber` called with each new revocation."""
+    def subscribe(self, subscriber: Callable[[Kind, str], None]) -> None:
+        """Have `subscriber` called with the kind and the target of each new revocation that is not of a session."""
         self._subscribers.append(subscriber)
 
     def notify(self) -> None:
@@ -183,43 +186,57 @@ class RevocationFeed:
                 known = self.head
                 # All of it, if a new log has begun.
                 after = self.number if head.epoch == self.epoch else 0
-                read = self._read_events if head.number - after <= TAIL else self._read_page
-                part, found = await read(transaction, after, head)
+                if head.number - after > TAIL:
+                    await self._read_pages(transaction, after, head)
+                    if self.head != known:
+                        continue
+                found = await transaction.revocations.entries(after, head.number, MAX_EVENTS)
                 if self.head == known:
-                    self._apply(part, found, head)
+                    self._apply_events(self._answer(after, head, found), found, head)
 
-    async def _read_events(self, transaction: Transaction, after: int, head: LogHead) -> tuple[Answer, list[Entry]]:
-        found = await transaction.revocations.entries(after, head.number, MAX_EVENTS)
-        return self._answer(after, head, found), found
+    async def _read_pages(self, transaction: Transaction, after: int, head: LogHead) -> None:
+        """Read what is before the last entries, half a page at a time, as that takes half a turn of the loop."""
+        known = self.head
+        parts = transaction.revocations.columns(after, head.number - TAIL, PAGE_NUMBERS // 2)
+        async with aclosing(parts):
+            async for columns in parts:
+                if self.head != known:
+                    return
+                part = part_of(columns)
+                end = LogHead(head.epoch, part.number, part.digest)
+                # The base links it to what is known.
+                answer = self._page_answer(after, end, Page(part.start, columns.base, part.rows), more=True)
+                self._apply_page(answer, part, columns.others(), head)
+                known, after = self.head, part.number
 
-    async def _read_page(self, transaction: Transaction, after: int, head: LogHead) -> tuple[Answer, list[Entry]]:
-        """Read as much as a page holds, and the entry before, whose digest links it to what is known."""
-        found = await transaction.revocations.entries(after - 1, head.number, PAGE_NUMBERS + 1)
-        is_end = len(found) <= PAGE_NUMBERS
-        base = found.pop(0).digest if found and found[0].number == after else None
-        if not found:
-            return self._answer(after, head, []), []
-        part = next(parts_of(found))
-        is_all = is_end and part.number == found[-1].number
-        end = head if is_all else LogHead(head.epoch, part.number, part.digest)
-        answer = self._page_answer(after, end, Page(part.start, base, part.rows), more=not is_all)
-        return answer, [entry for entry in found if entry.number <= part.number]
+    def _apply_events(self, answer: Answer, found: list[Entry], stored: LogHead) -> None:
+        self._apply(answer, stored)
+        for part in parts_of(found):
+            self._pages.add(part)
+        self._tail.extend(found)
+        if len(self._tail) == TAIL:
+            self._tail_begins_after = max(self._tail_begins_after, self._tail[0].number - 1)
+        self._announce((entry.kind, entry.target) for entry in found if entry.kind is not Kind.SESSION)
 
-    def _apply(self, part: Answer, found: list[Entry], stored: LogHead) -> None:
-        self._apply_locally(part, stored)
-        if part.epoch != self.epoch:
+    def _apply_page(self, answer: Answer, part: Part, others: Iterable[tuple[Kind, str]], stored: LogHead) -> None:
+        self._apply(answer, stored)
+        self._pages.add(part)
+        self._tail.clear()
+        self._tail_begins_after = part.number
+        self._announce(others)
+
+    def _apply(self, answer: Answer, stored: LogHead) -> None:
+        self._apply_locally(answer, stored)
+        if answer.epoch != self.epoch:
             self._tail.clear()
+            self._tail_begins_after = 0
             self._pages.clear()
-        self.head = LogHead(part.epoch, part.head, part.digest)
-        if part.page is None:
-            for rows in parts_of(found):
-                self._pages.add(rows)
-        else:
-            self._pages.add(Part(part.page.start, part.page.rows, found[-1].number, found[-1].digest))
-        self._tail.extend(found[-TAIL:])
-        for entry in found:
+        self.head = LogHead(answer.epoch, answer.head, answer.digest)
+
+    def _announce(self, others: Iterable[tuple[Kind, str]]) -> None:
+        for kind, target in others:
             for subscriber in self._subscribers:
-                subscriber(entry)
+                subscriber(kind, target)
         self.notify()
 
     def _apply_locally(self, part: Answer, stored: LogHead) -> None:
@@ -253,12 +270,11 @@ class RevocationFeed:
             del self._batches[after]
         head, signing = self.head, self._ring().signing
         assert head is not None  # noqa: S101 - `refresh` was called
-        if self._pages.count_after(after) <= TAIL:
+        part = self._pages.after(after) if after < self._tail_begins_after else None
+        if part is None:
             following = dropwhile(lambda entry: entry.number <= after, self._tail)
             answer = self._answer(after, head, list(islice(following, MAX_EVENTS)), nonces)
             return signing.sign(TYPE, answer.to_json()).encode()
-        part = self._pages.after(after)
-        assert part is not None  # noqa: S101 - there are entries after that
         page = Page(part.start, await self._digest_at(after, head), part.rows)
         end = LogHead(head.epoch, part.number, part.digest)
         answer = self._page_answer(after, end, page, nonces, more=part.number < head.number)

@@ -1,7 +1,7 @@
 """Entries of the revocation log, and the verifiers that follow it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -62,6 +62,26 @@ class Entry(NamedTuple):
     def revocation(self) -> Revocation:
         """The entry as verifiers get it."""
         return Revocation(self.number, self.kind, self.target, self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryColumns:
+    """Consecutive entries by column, as there may be a million: an object of each takes several times as long.
+
+    `base` is the chain's digest at the entry before, or None if that is not stored; `digest` is that at the last one.
+    """
+
+    numbers: Sequence[int]
+    kinds: Sequence[str]
+    targets: Sequence[str]
+    expiries: Sequence[int]
+    base: bytes | None
+    digest: bytes
+
+    def others(self) -> list[tuple[Kind, str]]:
+        """Return kind and target of what is no revocation of a session."""
+        pairs, session = zip(self.kinds, self.targets, strict=True), Kind.SESSION.value
+        return [(Kind(kind), target) for kind, target in pairs if kind != session]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from ostiary.feed import PAGE_NUMBERS, ROW_BYTES, page_row
-from ostiary_auth.domain.revocation.model import Entry
+from ostiary.feed import PAGE_NUMBERS, ROW_BYTES, page_rows
+from ostiary_auth.domain.revocation.model import Entry, EntryColumns
 
 #: Of a row: where the offset of its number ends, and where the time of its end begins and ends.
 _OFFSET_END, _EXP, _EXP_END = 2, 3, 8
@@ -75,15 +75,6 @@ class Pages:
     def clear(self) -> None:
         self._pages.clear()
 
-    def count_after(self, number: int) -> int:
-        """Return how many entries have numbers over this one."""
-        count = 0
-        for page in reversed(self._pages):
-            if page.start <= number:
-                return count + len(page) - page.index_after(number)
-            count += len(page)
-        return count
-
     def after(self, number: int) -> Part | None:
         """Return the first entries with numbers over this one, as far as their page goes."""
         for page in self._pages:
@@ -109,7 +100,17 @@ class Pages:
 
 def parts_of(entries: Sequence[Entry]) -> Iterator[Part]:
     """Return entries by the pages that they belong to."""
-    for start, found in groupby(entries, lambda entry: entry.number - entry.number % PAGE_NUMBERS):
-        page = list(found)
-        rows = [page_row(entry.number - start, entry.kind, entry.target, entry.expires_at) for entry in page]
-        yield Part(start, b"".join(rows), page[-1].number, page[-1].digest)
+    for _, found in groupby(entries, lambda entry: _start_of(entry.number)):
+        numbers, kinds, targets, expiries, digests = zip(*found, strict=True)
+        yield part_of(EntryColumns(numbers, [kind.value for kind in kinds], targets, expiries, None, digests[-1]))
+
+
+def part_of(columns: EntryColumns) -> Part:
+    """Return entries that belong to one page."""
+    start, last = _start_of(columns.numbers[0]), columns.numbers[-1]
+    offsets = [number - start for number in columns.numbers]
+    return Part(start, page_rows(offsets, columns.kinds, columns.targets, columns.expiries), last, columns.digest)
+
+
+def _start_of(number: int) -> int:
+    return number - number % PAGE_NUMBERS

@@ -1,14 +1,15 @@
 """The revocation log on SQL."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from sqlalchemy import DateTime, Row, and_, bindparam, delete, or_, select, type_coerce, update
+from sqlalchemy import DateTime, Row, TextClause, and_, bindparam, delete, or_, select, text, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary.feed import GENESIS, Kind
 from ostiary_auth.domain.revocation.messages import REVOKED
-from ostiary_auth.domain.revocation.model import Entry, LoggedRevocation, LogHead, expiry_of
+from ostiary_auth.domain.revocation.model import Entry, EntryColumns, LoggedRevocation, LogHead, expiry_of
 from ostiary_auth.storage.log_ends import LogEnds
 from ostiary_auth.storage.revocation.tables import revocation_head, revocations
 from ostiary_chassis.sql import Database
@@ -20,7 +21,7 @@ _AFTER = (
     .order_by(revocations.c.number)
     .limit(bindparam("rows"))
 )
-#: What is published of entries. Its time is converted here: with `UtcDateTime`, a million take seconds longer.
+#: What is published of entries. Its time is converted here, as `UtcDateTime` takes longer.
 _ENTRIES = (
     select(
         revocations.c.number,
@@ -34,6 +35,43 @@ _ENTRIES = (
     .limit(bindparam("rows"))
 )
 _KINDS = {kind.value: kind for kind in Kind}
+
+#: What no target contains.
+_SEPARATOR = "\n"
+
+
+def _columns(joined: str, expiry: str) -> TextClause:
+    """Return the query for entries as one text, and the digests before the first and at the last of them.
+
+    To read a text takes a tenth of the time that thousands of rows take.
+    """
+    return text(f"""
+        SELECT joined,
+            (SELECT digest FROM revocations WHERE number = :number),
+            (SELECT digest FROM revocations WHERE number = last)
+        FROM (
+            SELECT {joined}(number || '{_SEPARATOR}' || kind || '{_SEPARATOR}' || target || '{_SEPARATOR}' || expiry,
+                '{_SEPARATOR}') AS joined, max(number) AS last
+            FROM (
+                SELECT number, kind, target, {expiry} AS expiry
+                FROM revocations
+                WHERE number > :number AND number <= :head AND number < (
+                    SELECT min(number) - min(number) % :span + :span FROM revocations WHERE number > :number
+                )
+                ORDER BY number
+            ) AS entries
+        ) AS part
+    """)  # noqa: S608 - constants
+
+
+#: By whether it is for SQLite. The expiry is that of `expiry_of`; SQLite stores a time with six digits after the point.
+_COLUMNS = {
+    True: _columns(
+        "group_concat",
+        "CAST(strftime('%s', substr(expires_at, 1, 19)) AS INTEGER) + (substr(expires_at, 21) <> '000000')",
+    ),
+    False: _columns("string_agg", "CAST(ceil(date_part('epoch', expires_at)) AS bigint)"),
+}
 
 
 class SqlRevocationLog:
@@ -74,6 +112,34 @@ class SqlRevocationLog:
             # At once: to fetch one row after the other takes twice as long.
             for number, kind, target, expires_at, digest in rows.all()
         ]
+
+    async def columns(self, number: int, head: int, span: int) -> AsyncGenerator[EntryColumns, None]:
+        coming = asyncio.ensure_future(self._read_columns(number, head, span))
+        try:
+            while (found := await coming) is not None:
+                coming = asyncio.ensure_future(self._read_columns(found.numbers[-1], head, span))
+                # It is sent before the caller computes.
+                await asyncio.sleep(0)
+                yield found
+        finally:
+            # Until then, the connection is in use.
+            coming.cancel()
+            await asyncio.wait({coming})
+
+    async def _read_columns(self, number: int, head: int, span: int) -> EntryColumns | None:
+        given = {"number": number, "head": head, "span": span}
+        joined, base, digest = (await self._connection.execute(_COLUMNS[self._database.is_sqlite], given)).one()
+        if joined is None:
+            return None
+        values = joined.split(_SEPARATOR)
+        return EntryColumns(
+            numbers=list(map(int, values[::4])),
+            kinds=values[1::4],
+            targets=values[2::4],
+            expiries=list(map(int, values[3::4])),
+            base=base,
+            digest=digest,
+        )
 
     async def of(self, targets: Mapping[Kind, str]) -> list[LoggedRevocation]:
         chosen = (and_(revocations.c.kind == kind, revocations.c.target == target) for kind, target in targets.items())
