@@ -12,6 +12,7 @@ from users import new_user
 
 from ostiary_auth.background import PRUNE_BATCH
 from ostiary_auth.domain.accounts import attempts, throttle
+from ostiary_auth.domain.audit.model import Event
 from ostiary_auth.domain.context import Context
 from ostiary_auth.domain.revocation.model import RegisteredVerifier
 from ostiary_auth.domain.sessions.model import RefreshToken, SessionEnd
@@ -154,3 +155,15 @@ async def test_logins_and_logouts_find_sessions_by_an_index(filled: Services) ->
         (session,) = await transaction.sessions.lock([SESSION_ID])
         await transaction.sessions.end([SessionEnd(session, "logout", Context(NOW))])
         assert await work.read_as_a_whole() == set()
+
+
+async def test_where_the_audit_log_was_verified_is_found_by_an_index(filled: Services) -> None:
+    async with filled.store.write() as transaction:
+        for event in (Event.AUDIT_LOG_VERIFIED, Event.AUDIT_LOG_TRIMMED, Event.LOGIN_SUCCEEDED):
+            await filled.audit.record(transaction, Context(NOW), event)
+    async with observed(filled) as (transaction, work):
+        for event in (Event.AUDIT_LOG_VERIFIED, Event.AUDIT_LOG_TRIMMED):
+            assert [entry.event for entry in await transaction.audit.checkpoints(event)] == [event]
+        assert "audit_log" not in await work.done("seq_scan")
+        # The primary key is another way to all of them.
+        assert (await work.done("idx_tup_fetch"))["audit_log"] <= 3

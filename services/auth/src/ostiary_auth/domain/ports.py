@@ -171,8 +171,8 @@ class AuditRows(Protocol):
     async def last_before(self, at: datetime, limit: int) -> AuditEntry | None:
         """Return the last entry before the first one of this time or later, with a number below `limit`."""
 
-    async def all_of(self, event: str) -> list[AuditEntry]:
-        """Return all entries of an event, in order."""
+    async def checkpoints(self, event: str) -> list[AuditEntry]:
+        """Return all entries that say how far the log was trimmed, or verified, in order."""
 
     async def remove_through(self, number: int, limit: int) -> int:
         """Delete up to `limit` of the entries up to a number, in order; return how many."""

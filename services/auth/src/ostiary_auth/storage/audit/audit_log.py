@@ -7,7 +7,7 @@ from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ostiary_auth.domain.audit.model import SELF_SERVICE_ACTORS, AuditEntry, AuditHead
-from ostiary_auth.storage.audit.tables import audit_log
+from ostiary_auth.storage.audit.tables import IS_CHECKPOINT, audit_log
 from ostiary_auth.storage.log_ends import LogEnds
 from ostiary_auth.storage.removal import remove_rows
 
@@ -40,8 +40,8 @@ class SqlAuditLog:
         row = (await self._connection.execute(query)).one_or_none()
         return AuditEntry(**row._mapping) if row else None
 
-    async def all_of(self, event: str) -> list[AuditEntry]:
-        query = select(audit_log).where(audit_log.c.event == event).order_by(audit_log.c.number)
+    async def checkpoints(self, event: str) -> list[AuditEntry]:
+        query = select(audit_log).where(IS_CHECKPOINT, audit_log.c.event == event).order_by(audit_log.c.number)
         return [AuditEntry(**row._mapping) for row in await self._connection.execute(query)]
 
     async def remove_through(self, number: int, limit: int) -> int:
