@@ -134,18 +134,26 @@ class RouteTable:
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(routes)
         self._root = PathTree()
+        headers: set[bytes] = set()
+        methods: set[str] = set()
+        allowed: set[str] = set()
+        hosts: set[str] = set()
         for number, route in enumerate(self.routes):
             self._root.add(route.match.template, route)
+            headers.update(name.lower().encode() for name in route.match.headers)
+            methods.update(route.match.methods)
+            allowed.update(route.allows_encoded)
+            hosts.update(route.match.hosts)
             if number % _ROUTES_AT_ONCE == 0:
                 # Compiled code goes on until it lets the event loop's thread in.
                 time.sleep(0)
         #: Names of the header fields that routes match, in lower case.
-        self.routing_headers = frozenset(name.lower().encode() for route in self.routes for name in route.match.headers)
+        self.routing_headers = frozenset(headers)
         #: The methods of all routes.
-        self.methods = frozenset(method for route in self.routes for method in route.match.methods)
+        self.methods = frozenset(methods)
         #: Special characters that any route allows.
-        self._allowed = frozenset(special for route in self.routes for special in route.allows_encoded)
-        self._has_hosts = any(route.match.hosts for route in self.routes)
+        self._allowed = frozenset(allowed)
+        self._has_hosts = bool(hosts)
         # Of the tree, not of this object, which would keep itself alive then.
         self._cached_candidates = lru_cache(PATH_CACHE_SIZE)(partial(_look_up, self._root))
 
