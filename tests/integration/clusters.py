@@ -297,6 +297,11 @@ class ComposeCluster:
         label = f"com.docker.compose.project={self.project}"
         return list(self.engine.containers.list(all=True, filters={"label": label}))
 
+    def scale(self, service: str, count: int) -> list[Container]:
+        """Run so many containers of a service, and return them once they are healthy."""
+        self._compose("up", "--detach", "--wait", "--no-recreate", "--scale", f"{service}={count}", service)
+        return [each for each in self.containers() if each.labels["com.docker.compose.service"] == service]
+
     def _compose(self, *arguments: str) -> str:
         command = ["docker", "compose", "--project-name", self.project, "--file", str(COMPOSE_FILE)]
         return _run([*command, *arguments], self.environ)

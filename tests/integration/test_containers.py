@@ -5,7 +5,7 @@ import sys
 
 import httpx
 import pytest
-from clusters import ComposeCluster, run
+from clusters import ComposeCluster, run, wait_until
 from people import PASSWORD, People
 
 pytestmark = pytest.mark.docker
@@ -104,6 +104,31 @@ class TestDemo:
         done = run(sys.executable, "demo/demo.py", compose_cluster.url, env=compose_cluster.environ)
         assert done.returncode == 0, done.stdout + done.stderr
         assert re.search(r"gateway [\d.]+ ms, second gateway [\d.]+ ms, profile [\d.]+ ms, auth [\d.]+ ms", done.stdout)
+
+
+class TestReplicas:
+    def test_all_addresses_of_a_name_are_served_by_and_one_that_is_gone_is_missed_by_nobody(
+        self, compose_cluster: ComposeCluster, client: httpx.Client
+    ) -> None:
+        ada = People(client).new()
+
+        def statuses() -> set[int]:
+            return {client.get("/profiles/me", headers=ada.headers).status_code for _ in range(8)}
+
+        def have_all_served() -> bool:
+            assert statuses() == {200}
+            return all(b'"/profiles/me"' in each.logs() for each in replicas)
+
+        try:
+            replicas = compose_cluster.scale("profile", 3)
+            assert len(replicas) == 3
+            wait_until(have_all_served, "requests get to each of them")
+            # Without a word to anybody.
+            replicas[0].kill()
+            assert statuses() == {200}
+        finally:
+            compose_cluster.scale("profile", 1)
+        assert statuses() == {200}
 
 
 class TestWhatSurvives:
