@@ -37,7 +37,7 @@ from ostiary_gateway.access import authentication
 from ostiary_gateway.app import Gateway
 from ostiary_gateway.config import GatewayConfig
 from ostiary_gateway.proxy import connection_manager, downstream, exchange
-from ostiary_gateway.routing.config import RoutesFile
+from ostiary_gateway.routing.bypass_check import IndexedRoutes, indexed
 from ostiary_gateway.routing.loader import load_file
 from ostiary_gateway.sessions import renewals
 from ostiary_gateway.upstream import circuit_breaker, connection, endpoint, pool
@@ -244,8 +244,8 @@ class QueueingGateway:
 
 
 @cache
-def routes() -> RoutesFile:
-    return load_file(_FOLDER[0] / "routes.yaml", {})
+def routes() -> IndexedRoutes:
+    return indexed(load_file(_FOLDER[0] / "routes.yaml", {}))
 
 
 def secret_file() -> Path:
