@@ -1,6 +1,7 @@
 """The end of a service: not ready first, then nothing new, and what is under way completes, within limits."""
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -67,6 +68,12 @@ def statuses(cluster: LocalCluster, service: str) -> tuple[int, int, str]:
     return alive.status_code, ready.status_code, alive.headers.get("connection", "keep-alive")
 
 
+def workers_in(url: str) -> int:
+    """Return how many workers are in a gateway's metrics."""
+    text = httpx.get(f"{url}/metrics", timeout=PATIENCE, trust_env=False, verify=NO_TLS).text
+    return len(set(re.findall(r'worker="(\d+)"', text)))
+
+
 class TestDelay:
     @pytest.mark.parametrize(("service", "workers"), [("auth", 1), ("profile", 1), ("gateway", 1), ("gateway", 2)])
     def test_a_service_serves_on_though_it_is_not_ready(
@@ -77,6 +84,9 @@ class TestDelay:
         for each in dict.fromkeys(("auth", service)):
             own_cluster.start(each)
         url, process = own_cluster.urls[service], own_cluster.process(service)
+        if workers > 1:
+            # It is ready with the first one, and one that still starts has nothing to drain.
+            wait_until(lambda: workers_in(own_cluster.operations[service]) == workers, "all workers serve")
         assert statuses(own_cluster, service) == (200, 200, "keep-alive")
         asked_at = time.monotonic()
         process.send_signal(signal.SIGTERM)

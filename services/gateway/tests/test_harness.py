@@ -10,8 +10,9 @@ from harness.waiting import AT_ONCE
 
 import ostiary_gateway
 
-#: How often deadlines are checked, so what is due at once may happen as late as this, and how often threads take turns.
-INTERVALS = {"TICK_SECONDS", "SWITCH_SECONDS"}
+#: How often deadlines are checked, so what is due at once may happen as late as this, how often threads take turns, and
+#: how long routes that nobody uses any more stay in memory.
+INTERVALS = {"TICK_SECONDS", "SWITCH_SECONDS", "_FREE_AFTER_SECONDS"}
 
 
 def timeouts() -> Iterator[tuple[str, float]]:
