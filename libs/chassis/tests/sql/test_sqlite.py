@@ -56,8 +56,19 @@ async def ids(database: Database) -> list[int]:
         return list((await connection.execute(text("SELECT id FROM items ORDER BY id"))).scalars())
 
 
+#: Threads of tests before, some of which close nothing.
+OTHERS: set[threading.Thread] = set()
+
+
 def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "ostiary-sqlite"]
+    """Return the threads of connections that were opened in this test."""
+    return [each for each in threading.enumerate() if each.name == "ostiary-sqlite" and each not in OTHERS]
+
+
+@pytest.fixture(autouse=True)
+def _others() -> None:
+    OTHERS.clear()
+    OTHERS.update(threads())
 
 
 async def until_threads_end() -> None:
