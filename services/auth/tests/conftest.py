@@ -1,5 +1,6 @@
 import asyncio
 import shutil
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from ostiary_auth.domain.accounts import hashing_queue, password_hashing
 from ostiary_auth.services import Services, ServiceSecrets
 from ostiary_auth.startup import prepare
 from ostiary_auth.storage.store import AuthStore
+
+#: As it is before tests that may open none.
+SOCKET = socket.socket
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,7 +93,10 @@ def copy(template: Prepared, request: pytest.FixtureRequest) -> Callable[[Path],
         server: PostgresServer = request.getfixturevalue("postgres_server")
         name = server.create_database(template.database)
         yield AuthConfig(data_dir=directory, database_url=f"{server.url}/{name}")
-        server.drop_database(name)
+        # This may come when the next test, which may open none, is set up.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(socket, "socket", SOCKET)
+            server.drop_database(name)
 
     return copied
 
